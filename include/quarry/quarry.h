@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * quarry: memory by node, page kind and arena, with true answers about what was got.
+ *
+ * This header is all that most programs include. Every function may be called from any thread unless its
+ * comment says otherwise, and none prints anything unless its purpose is to print. Errors are told as in
+ * malloc(3): NULL or -1 with errno set. Sizes are bytes. Node numbers are the kernel's (they may have holes
+ * and exceed 63).
+ */
+#ifndef QUARRY_H
+#define QUARRY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The API version: 0xMMmmpp. quarry_version() is what the loaded library has. */
+#define QUARRY_API_VERSION 0x000100
+
+#if defined(__GNUC__) && defined(QUARRY_BUILDING)
+#define QUARRY_API __attribute__((visibility("default")))
+#else
+#define QUARRY_API
+#endif
+#ifdef __GNUC__
+#define QUARRY_MALLOC_LIKE __attribute__((malloc, warn_unused_result))
+#define QUARRY_SIZE1(n) __attribute__((alloc_size(n)))
+#define QUARRY_SIZE2(n, m) __attribute__((alloc_size(n, m)))
+#else
+#define QUARRY_MALLOC_LIKE
+#define QUARRY_SIZE1(n)
+#define QUARRY_SIZE2(n, m)
+#endif
+
+/** The version of the library that is loaded, as QUARRY_API_VERSION is composed.
+ * @return 0xMMmmpp; equal or greater than the program's QUARRY_API_VERSION when the library is new enough. */
+QUARRY_API unsigned quarry_version(void);
+
+/** The same as text, for instance "0.1.0". The string is static. */
+QUARRY_API const char *quarry_version_string(void);
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Allocation                                                                                             */
+
+/** Allocate size bytes, aligned for any type (16), on the calling thread's node or in its default arena.
+ * @param size bytes; 0 gives a pointer that can be freed and is unlike any other live one.
+ * @return the memory, uninitialised; NULL with ENOMEM when there is none or size exceeds PTRDIFF_MAX. */
+QUARRY_API void *quarry_malloc(size_t size) QUARRY_MALLOC_LIKE QUARRY_SIZE1(1);
+
+/** Allocate count * size zeroed bytes. Memory fresh from the kernel is not zeroed a second time.
+ * @return NULL with ENOMEM when there is none or the product overflows. */
+QUARRY_API void *quarry_calloc(size_t count, size_t size) QUARRY_MALLOC_LIKE QUARRY_SIZE2(1, 2);
+
+/** Resize p to size bytes, keeping min(old, new) bytes of content and the arena that p is in.
+ * In place where the class allows it or the neighbouring memory is free; by mremap(2) where that is worth it.
+ * @param p NULL allocates.
+ * @param size 0 with p not NULL frees p and returns NULL, as glibc does.
+ * @return the memory, maybe moved; NULL with ENOMEM (p stays as it was), or with EINVAL when p is not quarry's. */
+QUARRY_API void *quarry_realloc(void *p, size_t size) QUARRY_SIZE1(2);
+
+/** quarry_realloc(p, count * size); NULL with ENOMEM when the product overflows. */
+QUARRY_API void *quarry_reallocarray(void *p, size_t count, size_t size) QUARRY_SIZE2(2, 3);
+
+/** Allocate size bytes aligned to alignment.
+ * @param alignment a power of two, else NULL with EINVAL. */
+QUARRY_API void *quarry_aligned_alloc(size_t alignment, size_t size) QUARRY_MALLOC_LIKE QUARRY_SIZE1(2);
+
+/** As posix_memalign(3): the memory in *out.
+ * @return 0, EINVAL (alignment not a power of two multiple of sizeof(void *)) or ENOMEM; errno is left alone. */
+QUARRY_API int quarry_posix_memalign(void **out, size_t alignment, size_t size);
+
+/** Give p back to where it came from: its node, its arena, its slab. From any thread.
+ * errno is preserved. NULL is ignored. A pointer that is not quarry's is left alone and counted
+ * (quarry_stats: bad_frees); the option on_error says what happens besides. */
+QUARRY_API void quarry_free(void *p);
+
+/** As free_sized of C23: size is what was asked for when p was allocated. The size is checked in slow paths. */
+QUARRY_API void quarry_free_sized(void *p, size_t size);
+
+/** As free_aligned_sized of C23. */
+QUARRY_API void quarry_free_aligned_sized(void *p, size_t alignment, size_t size);
+
+/** How many bytes at p may be used: at least what was asked for. 0 for NULL and for what is not quarry's. */
+QUARRY_API size_t quarry_usable_size(const void *p);
+
+/** Allocate at least size bytes and say how many there are, in one call.
+ * @param got receives the usable size when it is not NULL.
+ * @return as quarry_malloc. */
+QUARRY_API void *quarry_malloc_at_least(size_t size, size_t *got) QUARRY_MALLOC_LIKE;
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Nodes                                                                                                  */
+
+#define QUARRY_NODES_MAX 1024 /* as many as any Linux kernel can be built for (CONFIG_NODES_SHIFT=10) */
+
+/** A set of memory nodes by the kernel's ids. Zero-initialise it; an empty set means "all that are allowed". */
+typedef struct quarry_nodeset {
+	uint64_t bits[QUARRY_NODES_MAX / 64];
+} quarry_nodeset;
+
+static inline void quarry_nodeset_add(quarry_nodeset *set, unsigned node)
+{
+	if (node < QUARRY_NODES_MAX)
+		set->bits[node / 64] |= (uint64_t)1 << (node % 64);
+}
+
+static inline int quarry_nodeset_has(const quarry_nodeset *set, unsigned node)
+{
+	return node < QUARRY_NODES_MAX && (set->bits[node / 64] >> (node % 64) & 1);
+}
+
+/** What is known of a node. Fields that cannot be learnt here are -1 (or 0 bytes). */
+typedef struct quarry_node_info {
+	uint32_t struct_size;  /* set by the caller to sizeof: lets the struct grow */
+	int32_t id;            /* the kernel's id */
+	int32_t has_cpus;      /* 0 for a memory-only node (HBM, CXL) */
+	int32_t has_memory;    /* 0 for a node of CPUs without memory */
+	int32_t allowed;       /* the cpuset lets this process allocate there */
+	int32_t reserved;
+	uint64_t memory_total; /* bytes */
+	uint64_t memory_free;  /* bytes, now */
+	uint64_t huge_free_2m; /* free 2 MiB pages in the node's pool, now */
+	uint64_t huge_free_1g; /* free 1 GiB pages, now */
+} quarry_node_info;
+
+/** How many nodes the kernel has online; at least 1. Reads sysfs on the first call. */
+QUARRY_API int quarry_node_count(void);
+
+/** The kernel's id of the index-th node (0 .. quarry_node_count() - 1).
+ * @return -1 with EINVAL when there is no such node. */
+QUARRY_API int quarry_node_id(int index);
+
+/** Fill *info for a node by the kernel's id. Numbers that change (free memory) are read anew.
+ * @return 0; -1 with EINVAL (no such node, or struct_size not set). */
+QUARRY_API int quarry_node_info_get(int node, quarry_node_info *info);
+
+/** The node of the CPU that the calling thread runs on, by the kernel's id. One load where rseq is there. */
+QUARRY_API int quarry_node_current(void);
+
+/** The node of a CPU. @return -1 with EINVAL when the CPU is not known. */
+QUARRY_API int quarry_node_of_cpu(int cpu);
+
+/** The kernel's distance between two nodes (10 is local). @return -1 with EINVAL when a node is not known. */
+QUARRY_API int quarry_node_distance(int from, int to);
+
+enum quarry_node_attr {
+	QUARRY_ATTR_CAPACITY = 0,  /* bytes */
+	QUARRY_ATTR_BANDWIDTH = 1, /* MiB/s */
+	QUARRY_ATTR_LATENCY = 2    /* ns */
+};
+
+/** A memory attribute of a node as hwloc knows it (from the firmware's HMAT), seen from a CPU.
+ * hwloc is loaded on the first call, filtered; never at start-up and never under malloc.
+ * @param cpu the initiator, or -1 for the node's own CPUs.
+ * @return 0; -1 with EINVAL (no such node or attribute), ENOSYS (no hwloc here), ENODATA (not told by this machine). */
+QUARRY_API int quarry_node_attr_get(int node, int attr, int cpu, uint64_t *value);
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Arenas                                                                                                 */
+
+/** A manager as the program sees it: memory of its own with a placement, a page kind, limits and a name. */
+typedef struct quarry_arena quarry_arena;
+
+enum quarry_policy {
+	QUARRY_POLICY_LOCAL = 0,         /* the node of whoever touches first */
+	QUARRY_POLICY_BIND = 1,          /* these nodes and no others (MPOL_BIND) */
+	QUARRY_POLICY_PREFERRED = 2,     /* the first node of the set if it has room (MPOL_PREFERRED) */
+	QUARRY_POLICY_PREFERRED_MANY = 3, /* these nodes if they have room (Linux 5.15; before: the first of them) */
+	QUARRY_POLICY_INTERLEAVE = 4,    /* page by page over the nodes */
+	QUARRY_POLICY_WEIGHTED_INTERLEAVE = 5 /* by the system's weights (Linux 6.9; before: interleave) */
+};
+
+enum quarry_page_kind {
+	QUARRY_PAGES_AUTO = 0, /* base pages while small, transparent huge pages when large and growing */
+	QUARRY_PAGES_BASE = 1, /* the kernel's base pages, never huge */
+	QUARRY_PAGES_THP = 2,  /* transparent huge pages, asked for by madvise(2) */
+	QUARRY_PAGES_2M = 3,   /* hugetlb 2 MiB, from the node's pool */
+	QUARRY_PAGES_1G = 4    /* hugetlb 1 GiB, from the node's pool */
+};
+
+enum quarry_arena_flags {
+	QUARRY_ARENA_STRICT = 1,   /* fail with an error rather than fall to another node or page kind */
+	QUARRY_ARENA_NODUMP = 2,   /* leave the arena out of core dumps (MADV_DONTDUMP) */
+	QUARRY_ARENA_LOCKED = 4,   /* keep it in memory (mlock2(2) on fault); falls under RLIMIT_MEMLOCK */
+	QUARRY_ARENA_POPULATE = 8  /* fault regions in when they are mapped, not when touched */
+};
+
+#define QUARRY_ARENA_NAME_MAX 32
+
+typedef struct quarry_arena_attr {
+	uint32_t struct_size; /* sizeof(struct quarry_arena_attr); 0 means this version of it */
+	uint32_t flags;       /* enum quarry_arena_flags */
+	int32_t policy;       /* enum quarry_policy */
+	int32_t page_kind;    /* enum quarry_page_kind: the highest rung to try; falls 1g, 2m, thp, base */
+	quarry_nodeset nodes; /* empty: all that are allowed */
+	uint64_t hard_limit;  /* bytes of blocks in use; beyond it allocation fails with ENOMEM. 0: none */
+	uint64_t soft_limit;  /* bytes; beyond it the arena keeps no free memory. 0: none */
+	char name[QUARRY_ARENA_NAME_MAX]; /* shown by the viewer; may be empty */
+} quarry_arena_attr;
+
+/** Make an arena.
+ * @param attr NULL: local policy, automatic pages, no limits.
+ * @return the arena; NULL with EINVAL (a bad field; quarry_error_text() names it), ENOMEM, EPERM or ENOSYS
+ *         (QUARRY_ARENA_STRICT, and the kernel refuses the policy), EAGAIN (the limit of 65,000 arenas).
+ * At least 4,000 arenas can be there at once. Example:
+ * @code
+ *   quarry_arena_attr attr = { .policy = QUARRY_POLICY_BIND, .name = "buffers" };
+ *   quarry_nodeset_add(&attr.nodes, 1);
+ *   quarry_arena *a = quarry_arena_create(&attr);
+ *   void *p = quarry_arena_malloc(a, 8192);
+ *   quarry_free(p);
+ *   quarry_arena_destroy(a);
+ * @endcode */
+QUARRY_API quarry_arena *quarry_arena_create(const quarry_arena_attr *attr);
+
+/** Free all of an arena's memory and the arena, in one stroke, whatever is still allocated in it.
+ * Threads that free or allocate there through other calls at this moment are waited for; later frees of its
+ * pointers are ignored and counted as long as the address space is not used anew.
+ * @return 0; -1 with EBUSY while it is some thread's default arena, EPERM for a node's default arena,
+ *         EINVAL when it is no arena. */
+QUARRY_API int quarry_arena_destroy(quarry_arena *arena);
+
+/** Free all that is allocated in an arena and keep the arena and its memory for new use. Errors as destroy. */
+QUARRY_API int quarry_arena_reset(quarry_arena *arena);
+
+/** As quarry_malloc, in the given arena (NULL: the calling thread's default). */
+QUARRY_API void *quarry_arena_malloc(quarry_arena *arena, size_t size) QUARRY_MALLOC_LIKE QUARRY_SIZE1(2);
+/** As quarry_calloc, in the given arena. */
+QUARRY_API void *quarry_arena_calloc(quarry_arena *arena, size_t count, size_t size) QUARRY_MALLOC_LIKE
+	QUARRY_SIZE2(2, 3);
+/** As quarry_realloc; when p is NULL, allocates in the given arena, else p stays in its own arena. */
+QUARRY_API void *quarry_arena_realloc(quarry_arena *arena, void *p, size_t size) QUARRY_SIZE1(3);
+/** As quarry_aligned_alloc, in the given arena. */
+QUARRY_API void *quarry_arena_aligned_alloc(quarry_arena *arena, size_t alignment, size_t size) QUARRY_MALLOC_LIKE
+	QUARRY_SIZE1(3);
+/** As quarry_malloc_at_least, in the given arena. */
+QUARRY_API void *quarry_arena_malloc_at_least(quarry_arena *arena, size_t size, size_t *got) QUARRY_MALLOC_LIKE;
+/** quarry_free, when p is in this arena. @return 0; -1 with EINVAL, and p untouched, when it is not. */
+QUARRY_API int quarry_arena_free(quarry_arena *arena, void *p);
+
+/** The arena that p was allocated in; NULL (errno EINVAL) for what is not quarry's. */
+QUARRY_API quarry_arena *quarry_arena_of(const void *p);
+
+/** The default arena of a node by the kernel's id (made on first use); NULL with EINVAL when there is no such node. */
+QUARRY_API quarry_arena *quarry_arena_of_node(int node);
+
+/** The calling thread's default arena: NULL while it follows the thread's node. */
+QUARRY_API quarry_arena *quarry_thread_arena(void);
+
+/** Route this thread's plain allocations to an arena; NULL follows the node again.
+ * @param previous receives what it was, to be restored later, when not NULL.
+ * @return 0; -1 with EINVAL or ENOMEM. */
+QUARRY_API int quarry_thread_set_arena(quarry_arena *arena, quarry_arena **previous);
+
+/** The arena's name; "" when it has none. For a node's default arena "node N". */
+QUARRY_API const char *quarry_arena_name(const quarry_arena *arena);
+
+/** Change the limits of an arena (bytes; 0: none). A hard limit under what is in use only stops new allocations.
+ * @return 0; -1 with EINVAL. */
+QUARRY_API int quarry_arena_set_limits(quarry_arena *arena, uint64_t hard_limit, uint64_t soft_limit);
+
+/** Give an arena's free memory back to the kernel now (NULL: of all arenas). The calling thread's cache goes first.
+ * @return how many bytes went back. */
+QUARRY_API size_t quarry_purge(quarry_arena *arena);
+
+/** Give back what the calling thread's caches hold, so that other threads can have it. */
+QUARRY_API void quarry_thread_flush(void);
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Where memory really is                                                                                 */
+
+enum quarry_where_node {
+	QUARRY_NODE_NONE = -1,   /* not in memory: never touched, or given back */
+	QUARRY_NODE_UNKNOWN = -2 /* the kernel would not say (quarry_stats: refused) */
+};
+
+/** One page of a range, as the kernel has it and as quarry asked for it. */
+typedef struct quarry_page_info {
+	const void *address;    /* of the page */
+	size_t size;            /* bytes of the page that backs it: base, 2 MiB or 1 GiB; 0 when not in memory */
+	int32_t node;           /* the kernel's id, or enum quarry_where_node */
+	int32_t wanted_node;    /* the node asked for (the first of the set); -1: any */
+	uint8_t page_kind;      /* enum quarry_page_kind it really is; AUTO when the kernel would not say */
+	uint8_t wanted_kind;    /* enum quarry_page_kind asked for */
+	uint8_t policy;         /* enum quarry_policy asked for */
+	uint8_t policy_applied; /* 1 when the kernel took the policy */
+	uint32_t reserved;
+} quarry_page_info;
+
+/** Ask the kernel (never quarry's own books) where each page of [p, p + n) is. Touches no page.
+ * @param info receives one entry per page, in order; at most max of them. May be NULL with max 0, to count.
+ * @return how many pages the range has; -1 with EINVAL when p is not quarry's. Node by move_pages(2) (Linux 2.6.18);
+ *         huge or not by PAGEMAP_SCAN (Linux 6.7) or, before, from mincore(2) and the region's record. */
+QUARRY_API long quarry_where(const void *p, size_t n, quarry_page_info *info, size_t max);
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Tuning                                                                                                 */
+
+/** Options by number, for quarry_mallopt. By name: quarry_ctl_set. `quarry help options` lists them. */
+enum quarry_option {
+	QUARRY_OPT_RECLAIM = 1,          /* reclaim: 0 off, 1 series, 2 parallel, 3 auto */
+	QUARRY_OPT_RECLAIM_INTERVAL = 2, /* reclaim_interval: slow-path calls between two passes in series */
+	QUARRY_OPT_DECAY_MS = 3,         /* decay_ms: free memory goes back after about so long; -1 never */
+	QUARRY_OPT_PAGES = 4,            /* pages: enum quarry_page_kind for default arenas */
+	QUARRY_OPT_STRICT = 5,           /* strict: default arenas fail rather than fall */
+	QUARRY_OPT_THP_MIN = 6,          /* thp_min: bytes an arena must have mapped before new memory is born huge */
+	QUARRY_OPT_NUMA = 7,             /* numa: 0 treat the machine as one node, 1 follow its nodes */
+	QUARRY_OPT_STATS_AT_EXIT = 8,    /* stats_at_exit: 0 no, 1 text, 2 JSON, to standard error */
+	QUARRY_OPT_ON_ERROR = 9,         /* on_error: 0 ignore and count, 1 report on standard error, 2 abort */
+	QUARRY_OPT_JUNK = 10,            /* junk: fill what is freed, to show use after free */
+	QUARRY_OPT_WINDOW = 11,          /* window: bytes of address space to reserve; 0 by the machine's memory */
+	QUARRY_OPT_GUEST = 12,           /* large_heap: bytes mapped from which `auto` starts the reclaimer's thread */
+	QUARRY_OPT_RETURN = 13           /* return: 0 never give memory back to the kernel (for RDMA), 1 do */
+};
+
+/** Set an option by number (enum quarry_option), or a glibc M_* parameter, which is accepted.
+ * @return 1 when done; 0 with EINVAL (not an option, value out of range) or EPERM (only settable at start). */
+QUARRY_API int quarry_mallopt(int option, long value);
+
+/** Set an option or a control by name: "decay_ms", "100". Names and values as in QUARRY_OPTIONS.
+ * @return 0; -1 with ENOENT (no such name), EINVAL (bad value), EPERM (only settable at start).
+ *         quarry_error_text() then names it. */
+QUARRY_API int quarry_ctl_set(const char *name, const char *value);
+
+/** Read an option or a figure by name into a buffer, as text.
+ * @return the length it has (as snprintf); -1 with ENOENT or EINVAL. */
+QUARRY_API int quarry_ctl_get(const char *name, char *value, size_t size);
+
+typedef struct quarry_option_info {
+	const char *name;
+	const char *help;    /* one line */
+	int number;          /* enum quarry_option */
+	int runtime;         /* 1: may be changed while running */
+	long minimum, maximum, def, value;
+	const char *choices; /* "off|series|parallel|auto" or NULL for numbers */
+} quarry_option_info;
+
+/** The index-th option. @return 0; -1 with EINVAL past the last one. */
+QUARRY_API int quarry_option_describe(int index, quarry_option_info *info);
+
+/** What was wrong with the calling thread's last failed quarry_ctl_*, quarry_mallopt or quarry_arena_create,
+ * in one line that names the option or field; "" when nothing was. Valid until the thread's next failure. */
+QUARRY_API const char *quarry_error_text(void);
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Statistics                                                                                             */
+
+#define QUARRY_STATS_VERSION 1
+
+/** Why something that was asked of the kernel was not got; an index into quarry_stats.refused. */
+enum quarry_refusal {
+	QUARRY_REFUSED_MBIND_EPERM = 0, /* seccomp or a container forbids mbind(2) */
+	QUARRY_REFUSED_MBIND_ENOSYS = 1,
+	QUARRY_REFUSED_MBIND_EINVAL = 2, /* a node outside the cpuset, or a policy the kernel lacks */
+	QUARRY_REFUSED_MBIND_OTHER = 3,
+	QUARRY_REFUSED_HUGE_1G = 4,      /* no 1 GiB page to be had */
+	QUARRY_REFUSED_HUGE_2M = 5,      /* no 2 MiB hugetlb page to be had */
+	QUARRY_REFUSED_THP = 6,          /* madvise(MADV_HUGEPAGE) or MADV_COLLAPSE refused */
+	QUARRY_REFUSED_POPULATE = 7,     /* MADV_POPULATE_WRITE refused or ran dry */
+	QUARRY_REFUSED_MAP = 8,          /* mmap(2) or mprotect(2): no memory or address space */
+	QUARRY_REFUSED_LIMIT = 9,        /* an arena's hard limit */
+	QUARRY_REFUSED_MOVE_PAGES = 10,  /* move_pages(2) would not say where pages are */
+	QUARRY_REFUSED_RSEQ = 11,        /* glibc's rseq is not registered: getcpu is asked instead */
+	QUARRY_REFUSED_LOCK = 12,        /* mlock */
+	QUARRY_REFUSED_THREAD = 13,      /* the reclaimer's thread could not be started */
+	QUARRY_REFUSED_MEMBARRIER = 14,  /* membarrier(2) is not there: slow calls pay a fence instead */
+	QUARRY_REFUSED_PURGE = 15,       /* madvise(MADV_DONTNEED) refused: the memory was kept */
+	QUARRY_REFUSED_WINDOW = 16,      /* no reserved window: regions are placed one by one */
+	QUARRY_REFUSED_COUNT = 24
+};
+
+/** Figures of one arena, or of all together. All are bytes unless said otherwise. */
+typedef struct quarry_stats {
+	uint32_t version;      /* set by the caller: QUARRY_STATS_VERSION */
+	int32_t node;          /* the kernel's id for a node's default arena; -1 */
+	char name[QUARRY_ARENA_NAME_MAX];
+	uint64_t arenas;       /* how many are summed here */
+	uint64_t regions;      /* count */
+	uint64_t mapped;       /* address space that can be touched */
+	uint64_t resident;     /* of it in memory, by mincore(2) */
+	uint64_t in_use;       /* in blocks and slab objects that the program has; thread caches' lists count as used */
+	uint64_t cached;       /* free, held by threads in their slabs */
+	uint64_t free_dirty;   /* free in the manager, still in memory */
+	uint64_t free_clean;   /* free in the manager, not in memory */
+	uint64_t large;        /* of in_use: in blocks above the largest class */
+	uint64_t metadata;     /* quarry's own */
+	uint64_t kind_wanted[5]; /* mapped bytes by the page kind asked for (enum quarry_page_kind) */
+	uint64_t kind_got[5];    /* and by the kind the kernel granted */
+	uint64_t unplaced;     /* mapped bytes whose policy the kernel refused: first touch decides */
+	uint64_t hard_limit, soft_limit;
+	uint64_t peak_mapped;
+	/* events since the start, counts */
+	uint64_t refills;      /* times a thread cache went to its manager */
+	uint64_t remote_frees; /* objects that went home to another thread's slab */
+	uint64_t node_moves;   /* times a thread was found on another node */
+	uint64_t purges;       /* madvise calls that gave memory back */
+	uint64_t purged;       /* bytes so given back */
+	uint64_t passes;       /* reclaimer passes */
+	uint64_t adopted;      /* slabs taken over from dead threads */
+	uint64_t bad_frees;    /* pointers freed that were not live: foreign, double, inside an object */
+	uint64_t threads;      /* live threads that hold a cache */
+	uint64_t reclaimer;    /* 1 while the reclaimer's thread runs */
+	uint64_t refused[QUARRY_REFUSED_COUNT]; /* by enum quarry_refusal, counts; process-wide */
+} quarry_stats;
+
+/** Sum the figures of an arena (NULL: of all) without stopping anyone and without reading smaps.
+ * A consistent snapshot is not promised: figures are read one after the other while threads go on.
+ * @param stats version must be set. @return 0; -1 with EINVAL. */
+QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats);
+
+/** The arenas there are, oldest first. @return how many; fills at most max. The arenas must not be destroyed meanwhile. */
+QUARRY_API size_t quarry_arenas(quarry_arena **list, size_t max);
+
+/** The name of a refusal, for instance "mbind-eperm"; NULL past the last. */
+QUARRY_API const char *quarry_refusal_name(int refusal);
+
+/** Write the statistics of all arenas to a file descriptor, as text for people or as one JSON object.
+ * Allocates nothing. @return 0; -1 with write(2)'s errno. */
+QUARRY_API int quarry_stats_print(int fd, int json);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

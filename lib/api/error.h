@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* The text of a thread's last error. For lib/api: the layers below tell errors by errno alone.
+ *
+ * The texts stand in a ring that all threads share, because a buffer in each thread's static TLS would cost a good
+ * part of all that quarry may have there. A thread keeps the number of its text (4 bytes); when the slot has been used
+ * anew since, it is told so, and never given another thread's text. No lock, no allocation. */
+#ifndef QUARRY_API_ERROR_H
+#define QUARRY_API_ERROR_H
+
+#include "lib/base/base.h"
+
+#define QY_ERROR_TEXT_MAX 252 /* with the 0 at its end */
+
+/* Set the calling thread's error text and errno. Returns -1, so that a caller can return it. The format is that of
+ * qy_text_format. */
+int qy_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
+
+#endif

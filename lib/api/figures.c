@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/api/figures.h"
+
+#include <string.h>
+
+#define FIGURE(field) { #field, offsetof(quarry_stats, field) }
+
+static const struct qy_figure figures[] = {
+	FIGURE(arenas),	     FIGURE(regions),	   FIGURE(mapped),	 FIGURE(peak_mapped),
+	FIGURE(resident),    FIGURE(in_use),	   FIGURE(large),	 FIGURE(cached),
+	FIGURE(free_dirty),  FIGURE(free_clean),   FIGURE(metadata),	 FIGURE(unplaced),
+	FIGURE(hard_limit),  FIGURE(soft_limit),   FIGURE(refills),	 FIGURE(remote_frees),
+	FIGURE(node_moves),  FIGURE(purges),	   FIGURE(purged),	 FIGURE(passes),
+	FIGURE(adopted),     FIGURE(bad_frees),	   FIGURE(threads),	 FIGURE(reclaimer),
+};
+
+#define FIGURES ((int)(sizeof(figures) / sizeof(figures[0])))
+
+/* Every uint64_t of the struct is a figure here or in one of the three arrays: a new field must get its line. */
+_Static_assert(sizeof(quarry_stats) ==
+		       offsetof(quarry_stats, arenas) +
+			       (FIGURES + 2 * QY_PAGE_KINDS + QUARRY_REFUSED_COUNT) * sizeof(uint64_t),
+	       "a field of quarry_stats has no line in figures[]");
+
+static const char *const kinds[QY_PAGE_KINDS] = { "auto", "base", "thp", "2m", "1g" };
+
+const struct qy_figure *qy_figure(int index)
+{
+	return index >= 0 && index < FIGURES ? &figures[index] : NULL;
+}
+
+uint64_t qy_figure_value(const struct qy_figure *figure, const quarry_stats *stats)
+{
+	uint64_t value;
+
+	memcpy(&value, (const char *)stats + figure->offset, sizeof(value));
+	return value;
+}
+
+const char *qy_page_kind_name(int kind)
+{
+	return kind >= 0 && kind < QY_PAGE_KINDS ? kinds[kind] : "?";
+}
+
+static bool find_kind(const uint64_t by_kind[QY_PAGE_KINDS], const char *name, uint64_t *value)
+{
+	for (int kind = 0; kind < QY_PAGE_KINDS; kind++) {
+		if (strcmp(name, kinds[kind]) == 0) {
+			*value = by_kind[kind];
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool find_refusal(const quarry_stats *stats, const char *name, uint64_t *value)
+{
+	const char *known;
+
+	for (int i = 0; (known = quarry_refusal_name(i)) != NULL; i++) {
+		if (strcmp(name, known) == 0) {
+			*value = stats->refused[i];
+			return true;
+		}
+	}
+	return false;
+}
+
+bool qy_figure_find(const quarry_stats *stats, const char *name, uint64_t *value)
+{
+	if (strncmp(name, "kind_wanted.", 12) == 0)
+		return find_kind(stats->kind_wanted, name + 12, value);
+	if (strncmp(name, "kind_got.", 9) == 0)
+		return find_kind(stats->kind_got, name + 9, value);
+	if (strncmp(name, "refused.", 8) == 0)
+		return find_refusal(stats, name + 8, value);
+	for (int i = 0; i < FIGURES; i++) {
+		if (strcmp(name, figures[i].name) == 0) {
+			*value = qy_figure_value(&figures[i], stats);
+			return true;
+		}
+	}
+	return false;
+}

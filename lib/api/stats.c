@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/* The figures. Counters are read as they are, without stopping anyone; slabs are looked at one by one through their
+ * records (their fields may change while they are read: each is one word, and the sum is as true as a moving thing's
+ * can be); residency is asked of mincore(2), frame by frame, so that the kernel's lock is held for microseconds. */
+#include <errno.h>
+#include <string.h>
+
+#include "include/quarry/quarry.h"
+#include "lib/api/init.h"
+#include "lib/cache/thread.h"
+#include "lib/manager/manager.h"
+#include "lib/manager/mistakes.h"
+#include "lib/reclaim/reclaim.h"
+#include "numa/os.h"
+#include "numa/refused.h"
+#include "numa/topology.h"
+
+static uint64_t resident_in(void *addr)
+{
+	unsigned char in[QY_FRAME_PAGES];
+	size_t page = qy_os_page_size();
+	uint64_t n = 0;
+
+	if (qy_os->mincore(addr, QY_FRAME, in) != 0)
+		return 0;
+	for (size_t i = 0; i < QY_FRAME / page; i++)
+		n += in[i] & 1;
+	return n * page;
+}
+
+/* What is free in a slab that somebody holds. The record belongs to its owner, who goes on writing it. */
+static uint64_t free_in_slab(const struct qy_slab *s)
+{
+	const struct qy_class *c = &qy_classes[s->cls];
+	uint32_t live = __atomic_load_n(&s->countdown, __ATOMIC_RELAXED);
+
+	if (__atomic_load_n(&s->state, __ATOMIC_RELAXED) == QY_SLAB_FULL)
+		live = c->capacity;
+	return live > c->capacity ? 0 : (uint64_t)(c->capacity - live) * c->size;
+}
+
+static uint64_t cached_in(uint32_t f)
+{
+	const struct qy_slab *s = qy_slab_at((uintptr_t)f << QY_FRAME_SHIFT);
+	uint64_t bytes = 0;
+
+	for (uint32_t u = 0; u < QY_FRAME_UNITS; u++) {
+		uint8_t kind = __atomic_load_n(&s[u].kind, __ATOMIC_RELAXED);
+
+		if (kind == QY_SLAB_HEAD)
+			bytes += free_in_slab(&s[u]);
+	}
+	return bytes;
+}
+
+static void look_at_frames(const struct qy_manager *m, quarry_stats *stats)
+{
+	uint32_t frames = (uint32_t)(qy_window_claimed() >> QY_FRAME_SHIFT);
+
+	for (uint32_t f = 1; f < frames; f++) {
+		struct qy_region *r = atomic_load_explicit(&qy_frame_at(f)->region, memory_order_relaxed);
+
+		if (r == NULL || __atomic_load_n(&r->owner, __ATOMIC_RELAXED) != m)
+			continue;
+		stats->resident += resident_in(qy_window_at((uintptr_t)f << QY_FRAME_SHIFT));
+		if (__atomic_load_n(&qy_frame_at(f)->filler, __ATOMIC_RELAXED) == QY_FILL_SLABS + 1)
+			stats->cached += cached_in(f);
+	}
+}
+
+struct sum {
+	const struct qy_manager *manager;
+	quarry_stats *stats;
+};
+
+static void add_thread(void *ctx, struct qy_thread *t)
+{
+	struct sum *sum = ctx;
+
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
+		if (c->heap.manager != sum->manager)
+			continue;
+		sum->stats->refills += qy_read(&c->heap.refills);
+		sum->stats->remote_frees += qy_read(&c->heap.remote_received);
+		sum->stats->adopted += qy_read(&c->heap.adopted);
+	}
+}
+
+static void add_manager(struct qy_manager *m, quarry_stats *stats)
+{
+	struct sum sum = { m, stats };
+	uint64_t mapped = qy_read(&m->mapped), used = qy_read(&m->used), dirty = qy_read(&m->dirty_pages) * QY_PAGE;
+	uint64_t cached_before = stats->cached;
+
+	stats->arenas++;
+	stats->regions += qy_read(&m->region_count);
+	stats->mapped += mapped;
+	stats->peak_mapped += qy_read(&m->peak_mapped);
+	stats->large += qy_read(&m->large);
+	stats->free_dirty += dirty;
+	stats->free_clean += mapped > used + dirty ? mapped - used - dirty : 0;
+	stats->unplaced += qy_read(&m->unplaced);
+	stats->purges += qy_read(&m->purges);
+	stats->purged += qy_read(&m->purged);
+	stats->hard_limit += atomic_load_explicit(&m->hard_limit, memory_order_relaxed);
+	stats->soft_limit += atomic_load_explicit(&m->soft_limit, memory_order_relaxed);
+	for (int kind = 0; kind < 5; kind++) {
+		stats->kind_wanted[kind] += qy_read(&m->kind_wanted[kind]);
+		stats->kind_got[kind] += qy_read(&m->kind_got[kind]);
+	}
+	look_at_frames(m, stats);
+	used -= qy_min(used, stats->cached - cached_before);
+	stats->in_use += used;
+	qy_threads_visit(add_thread, &sum);
+	stats->remote_frees += qy_read(&m->orphans.remote_received);
+}
+
+static void add_moves(void *stats, struct qy_thread *t)
+{
+	((quarry_stats *)stats)->node_moves += qy_read(&t->moves);
+}
+
+static void add_process(quarry_stats *stats)
+{
+	qy_threads_visit(add_moves, stats);
+	stats->metadata = qy_window_metadata_touched() + qy_meta_used();
+	stats->passes = qy_reclaim_passes();
+	stats->bad_frees = qy_mistake_count();
+	stats->threads = qy_threads_live();
+	stats->reclaimer = qy_reclaim_running();
+	for (int i = 0; i < QUARRY_REFUSED_COUNT; i++)
+		stats->refused[i] = qy_read(&qy_refused[i]);
+}
+
+QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)
+{
+	struct qy_manager *m = NULL;
+
+	if (stats == NULL || stats->version != QUARRY_STATS_VERSION) {
+		errno = EINVAL;
+		return -1;
+	}
+	qy_init_once();
+	if (arena != NULL) {
+		m = qy_manager_of_arena(arena);
+		if (m == NULL)
+			return -1;
+	}
+	memset(stats, 0, sizeof(*stats));
+	stats->version = QUARRY_STATS_VERSION;
+	stats->node = -1;
+	if (m != NULL) {
+		memcpy(stats->name, m->name, sizeof(stats->name));
+		stats->node = m->of_node ? qy_node_kernel_id((int)m->index) : -1;
+		add_manager(m, stats);
+	} else {
+		for (m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+			add_manager(m, stats);
+	}
+	add_process(stats);
+	return 0;
+}

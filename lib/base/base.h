@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/* What every layer may use: attributes, assertions, arithmetic, intrusive lists. No state. */
+#ifndef QUARRY_BASE_H
+#define QUARRY_BASE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define QY_LIKELY(x) __builtin_expect(!!(x), 1)
+#define QY_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define QY_COLD __attribute__((noinline, cold))
+#define QY_NOINLINE __attribute__((noinline))
+#define QY_INLINE static inline __attribute__((always_inline))
+/* On declarations of variables that fast paths read: without it, each is reached through an address in a register. */
+#define QY_HIDDEN __attribute__((visibility("hidden")))
+#define QY_CACHE_LINE 64
+
+/* Three tiers of assertion. qy_check: always on, for slow paths, where going on would corrupt memory.
+ * qy_assert: with --enable-debug. qy_assert_deep: walks structures; with --enable-debug=deep. All of them compile. */
+#ifndef QY_DEBUG
+#define QY_DEBUG 0
+#endif
+void qy_assert_failed(const char *what, const char *file, int line) __attribute__((noreturn, cold));
+#define qy_check(x) ((void)(QY_LIKELY(x) || (qy_assert_failed(#x, __FILE__, __LINE__), 0)))
+#define qy_assert(x) ((void)(QY_DEBUG < 1 || QY_LIKELY(x) || (qy_assert_failed(#x, __FILE__, __LINE__), 0)))
+#define qy_assert_deep(x) ((void)(QY_DEBUG < 2 || (x) || (qy_assert_failed(#x, __FILE__, __LINE__), 0)))
+
+QY_INLINE size_t qy_align_up(size_t n, size_t to)
+{
+	return (n + to - 1) & ~(to - 1);
+}
+
+QY_INLINE size_t qy_align_down(size_t n, size_t to)
+{
+	return n & ~(to - 1);
+}
+
+QY_INLINE bool qy_is_pow2(size_t n)
+{
+	return n != 0 && (n & (n - 1)) == 0;
+}
+
+QY_INLINE unsigned qy_log2_floor(size_t n)
+{
+	return 63u - (unsigned)__builtin_clzll((unsigned long long)n);
+}
+
+QY_INLINE size_t qy_min(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+QY_INLINE size_t qy_max(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
+/* An intrusive doubly linked list with a head that is itself a link; empty when it points to itself. */
+struct qy_link {
+	struct qy_link *next, *prev;
+};
+
+#define qy_container(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+
+QY_INLINE void qy_list_init(struct qy_link *head)
+{
+	head->next = head->prev = head;
+}
+
+QY_INLINE bool qy_list_empty(const struct qy_link *head)
+{
+	return head->next == head;
+}
+
+QY_INLINE void qy_list_insert_after(struct qy_link *at, struct qy_link *item)
+{
+	item->next = at->next;
+	item->prev = at;
+	at->next->prev = item;
+	at->next = item;
+}
+
+QY_INLINE void qy_list_push_front(struct qy_link *head, struct qy_link *item)
+{
+	qy_list_insert_after(head, item);
+}
+
+QY_INLINE void qy_list_push_back(struct qy_link *head, struct qy_link *item)
+{
+	qy_list_insert_after(head->prev, item);
+}
+
+QY_INLINE void qy_list_remove(struct qy_link *item)
+{
+	item->prev->next = item->next;
+	item->next->prev = item->prev;
+	item->next = item->prev = item;
+}
+
+/* Counters that one thread writes and any thread reads: no read-modify-write, no tearing. */
+typedef _Atomic(uint64_t) qy_counter;
+
+QY_INLINE void qy_count(qy_counter *c, uint64_t n)
+{
+	atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+QY_INLINE void qy_uncount(qy_counter *c, uint64_t n)
+{
+	atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) - n, memory_order_relaxed);
+}
+
+QY_INLINE uint64_t qy_read(qy_counter *c)
+{
+	return atomic_load_explicit(c, memory_order_relaxed);
+}
+
+/* Counters that any thread may add to. */
+QY_INLINE void qy_count_shared(qy_counter *c, uint64_t n)
+{
+	atomic_fetch_add_explicit(c, n, memory_order_relaxed);
+}
+
+#endif

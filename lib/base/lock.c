@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/* The lock's slow halves, and the check that locks are taken in the order of their ranks.
+ *
+ * The word goes 0 -> 1 by whoever takes a free lock, and to 2 by whoever is about to sleep. Who has slept takes the
+ * lock as 2, since it cannot know whether others sleep still: at worst one wake too many. errno is left alone, as
+ * free(3) must leave it. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "lib/base/lock.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define SPINS 100
+
+/* How many locks of each rank the thread holds. Counts, not a stack: fork takes every lock there is. */
+static __thread uint32_t held[QY_RANK_LEAF + 1] __attribute__((tls_model("initial-exec")));
+
+QY_INLINE void pause_cpu(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__) || defined(__arm__)
+	__asm__ volatile("yield" ::: "memory");
+#else
+	__asm__ volatile("" ::: "memory");
+#endif
+}
+
+/* Sleep while the word is 2. Comes back early when it is not, on a signal, or for no reason: the caller looks. */
+static void sleep_on(struct qy_lock *lock)
+{
+	long rc = syscall(SYS_futex, &lock->state, FUTEX_WAIT_PRIVATE, 2, NULL, NULL, 0);
+	if (rc != 0 && errno != EAGAIN && errno != EINTR)
+		sched_yield(); /* a sandbox without futex(2): the lock still works, by polling */
+}
+
+void qy_lock_init(struct qy_lock *lock, enum qy_rank rank)
+{
+	atomic_store_explicit(&lock->state, 0, memory_order_relaxed);
+	lock->rank = rank;
+}
+
+QY_COLD void qy_lock_slow(struct qy_lock *lock)
+{
+	int saved = errno;
+
+	for (int i = 0; i < SPINS; i++) {
+		uint32_t was = atomic_load_explicit(&lock->state, memory_order_relaxed);
+		if (was == 0 && atomic_compare_exchange_weak_explicit(&lock->state, &was, 1, memory_order_acquire,
+								      memory_order_relaxed))
+			return;
+		pause_cpu();
+	}
+	while (atomic_exchange_explicit(&lock->state, 2, memory_order_acquire) != 0)
+		sleep_on(lock);
+	errno = saved;
+}
+
+/* The lock is free by now, and its memory may be gone with its owner: the kernel only uses the address as a key. */
+QY_COLD void qy_unlock_slow(struct qy_lock *lock)
+{
+	int saved = errno;
+	(void)syscall(SYS_futex, &lock->state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	errno = saved;
+}
+
+/* Before the lock is waited for, so that a wrong order is told even when it does not deadlock this time. Several locks
+ * of one rank are only for fork, which keeps all others out by its own lock first.
+ *
+ * In a forked child: what the forking thread held is unlocked, not made anew, and the counts stay right. */
+QY_COLD void qy_lock_rank_push(const struct qy_lock *lock)
+{
+	qy_check(lock->rank != 0 && lock->rank <= QY_RANK_LEAF);
+	for (uint32_t rank = lock->rank + 1; rank <= QY_RANK_LEAF; rank++)
+		qy_check(held[rank] == 0);
+	qy_check(held[lock->rank] == 0 || (held[QY_RANK_FORK] != 0 && lock->rank != QY_RANK_FORK));
+	held[lock->rank]++;
+}
+
+QY_COLD void qy_lock_rank_pop(const struct qy_lock *lock)
+{
+	qy_check(lock->rank != 0 && lock->rank <= QY_RANK_LEAF);
+	qy_check(held[lock->rank] != 0);
+	held[lock->rank]--;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* A lock of one word: spins a little, then sleeps in futex(2). It allocates nothing, needs no initialisation beyond
+ * zero, and can be made anew in a forked child.
+ *
+ * Locks have ranks, and a thread takes them only in rising order (checked with --enable-debug):
+ *   QY_RANK_PURGE     who gives memory back     lib/manager/purge.c
+ *   QY_RANK_FORK      who holds threads still   lib/cache/thread.c
+ *   QY_RANK_REGISTRY  threads and arenas        lib/cache/thread.c, lib/manager/registry.c
+ *   QY_RANK_MANAGER   one manager               lib/manager/manager.c
+ *   QY_RANK_WINDOW    the address space         numa/window.c
+ *   QY_RANK_LEAF      nothing is taken inside   options, meta memory, topology */
+#ifndef QUARRY_BASE_LOCK_H
+#define QUARRY_BASE_LOCK_H
+
+#include "lib/base/base.h"
+
+enum qy_rank { QY_RANK_PURGE = 1, QY_RANK_FORK, QY_RANK_REGISTRY, QY_RANK_MANAGER, QY_RANK_WINDOW, QY_RANK_LEAF };
+
+struct qy_lock {
+	_Atomic(uint32_t) state; /* 0 free, 1 held, 2 held and somebody sleeps */
+	uint32_t rank;
+};
+
+#define QY_LOCK_INIT(r) { 0, (r) }
+
+void qy_lock_init(struct qy_lock *lock, enum qy_rank rank);
+void qy_lock_slow(struct qy_lock *lock);
+void qy_unlock_slow(struct qy_lock *lock);
+void qy_lock_rank_push(const struct qy_lock *lock);
+void qy_lock_rank_pop(const struct qy_lock *lock);
+
+static inline void qy_lock(struct qy_lock *lock)
+{
+	uint32_t was = 0;
+	if (QY_DEBUG)
+		qy_lock_rank_push(lock);
+	if (QY_UNLIKELY(!atomic_compare_exchange_strong_explicit(&lock->state, &was, 1, memory_order_acquire,
+								 memory_order_relaxed)))
+		qy_lock_slow(lock);
+}
+
+static inline bool qy_trylock(struct qy_lock *lock)
+{
+	uint32_t was = 0;
+	if (!atomic_compare_exchange_strong_explicit(&lock->state, &was, 1, memory_order_acquire, memory_order_relaxed))
+		return false;
+	if (QY_DEBUG)
+		qy_lock_rank_push(lock);
+	return true;
+}
+
+static inline void qy_unlock(struct qy_lock *lock)
+{
+	if (QY_DEBUG)
+		qy_lock_rank_pop(lock);
+	if (QY_UNLIKELY(atomic_exchange_explicit(&lock->state, 0, memory_order_release) == 2))
+		qy_unlock_slow(lock);
+}
+
+#endif

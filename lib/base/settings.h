@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* The values of the options, for any layer to read. Their names, ranges and help are one table in
+ * lib/api/options.c, which is the only writer. Plain relaxed atomics: a change is seen by the next slow path. */
+#ifndef QUARRY_BASE_SETTINGS_H
+#define QUARRY_BASE_SETTINGS_H
+
+#include "lib/base/base.h"
+
+enum qy_reclaim_mode { QY_RECLAIM_OFF, QY_RECLAIM_SERIES, QY_RECLAIM_PARALLEL, QY_RECLAIM_AUTO };
+enum qy_on_error { QY_ERROR_IGNORE, QY_ERROR_REPORT, QY_ERROR_ABORT };
+
+struct qy_settings {
+	_Atomic long reclaim;          /* enum qy_reclaim_mode */
+	_Atomic long reclaim_interval; /* slow-path calls between two passes in series */
+	_Atomic long decay_ms;         /* -1: never */
+	_Atomic long pages;            /* enum quarry_page_kind for default arenas */
+	_Atomic long strict;
+	_Atomic long thp_min;          /* bytes */
+	_Atomic long numa;
+	_Atomic long stats_at_exit;
+	_Atomic long on_error;         /* enum qy_on_error */
+	_Atomic long junk;
+	_Atomic long window;           /* bytes; 0: by the machine's memory */
+	_Atomic long large_heap;       /* bytes mapped from which `auto` starts the reclaimer's thread */
+	_Atomic long give_back;        /* 0: nothing goes back to the kernel */
+};
+
+extern QY_HIDDEN struct qy_settings qy_settings;
+
+/* Fill them from the environment; called once, before anything else. */
+void qy_options_init(void);
+
+#define qy_setting(field) atomic_load_explicit(&qy_settings.field, memory_order_relaxed)
+
+#endif

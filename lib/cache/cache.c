@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/cache/cache.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "lib/base/settings.h"
+#include "lib/cache/thread.h"
+#include "lib/manager/manager.h"
+#include "lib/manager/mistakes.h"
+#include "lib/reclaim/reclaim.h"
+
+#define SEND_EVERY 16 /* slow calls between two looks at what was gathered for others */
+
+/* ---- lists ---- */
+
+static void mark_zero(struct qy_cache *c, unsigned cls, bool zero)
+{
+	uint64_t bit = (uint64_t)1 << (cls % 64);
+
+	c->zero[cls / 64] = zero ? c->zero[cls / 64] | bit : c->zero[cls / 64] & ~bit;
+}
+
+static bool is_zero(const struct qy_cache *c, unsigned cls)
+{
+	return c->zero[cls / 64] >> (cls % 64) & 1;
+}
+
+void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero)
+{
+	void *p = c->head[cls];
+
+	if (p == NULL) {
+		p = qy_heap_refill(&c->heap, cls, zero);
+		if (p == NULL)
+			return NULL;
+		mark_zero(c, cls, *zero);
+	}
+	*zero = is_zero(c, cls);
+	c->head[cls] = qy_next_object(p);
+	return p;
+}
+
+void qy_cache_flush(struct qy_cache *c)
+{
+	for (unsigned cls = 0; cls < QY_CLASSES; cls++) {
+		void *list = c->head[cls];
+
+		c->head[cls] = NULL;
+		qy_heap_put_back(&c->heap, list);
+	}
+}
+
+/* ---- allocating ---- */
+
+/* The class for size with alignment; QY_CLASSES when it is no matter for slabs. */
+static unsigned class_for(size_t size, size_t align)
+{
+	unsigned cls;
+
+	if (align <= 16)
+		return size <= QY_CLASS_MAX ? qy_class_of(size) : QY_CLASSES;
+	/* Objects stand at multiples of their size from a 64 KiB border. */
+	if (align > QY_UNIT / 4 || size > QY_CLASS_MAX)
+		return QY_CLASSES;
+	size = qy_align_up(size == 0 ? 1 : size, align);
+	if (size > QY_CLASS_MAX)
+		return QY_CLASSES;
+	for (cls = qy_class_of(size); cls < QY_CLASSES && qy_classes[cls].size % align != 0;)
+		cls++;
+	return cls;
+}
+
+static void clear(void *p, size_t size, bool fresh)
+{
+	/* Of a fresh object only the link was written. */
+	if (fresh)
+		*(void **)p = NULL;
+	else
+		memset(p, 0, size);
+}
+
+/* Entered. */
+static void *allocate(struct qy_cache *c, size_t size, size_t align, bool zero)
+{
+	unsigned cls = class_for(size, align);
+	bool fresh = false;
+	void *p;
+
+	if (cls < QY_CLASSES) {
+		p = qy_cache_take(c, cls, &fresh);
+		if (p != NULL && zero)
+			clear(p, size, fresh);
+		return p;
+	}
+	p = qy_large_alloc(c->heap.manager, size, qy_max(align, QY_PAGE), &fresh);
+	if (p != NULL && zero && !fresh)
+		memset(p, 0, size);
+	return p;
+}
+
+/* The cache that an allocation comes from; NULL with ENOMEM or EINVAL. Entered. */
+static struct qy_cache *cache_of(struct qy_thread *t, const quarry_arena *arena)
+{
+	struct qy_manager *m;
+
+	if (arena == NULL)
+		return qy_thread_cache(t);
+	m = qy_manager_of_arena(arena);
+	return m == NULL ? NULL : qy_cache_for(t, m);
+}
+
+/* The kernel has no more: give back what is free anywhere, then try once more. */
+static QY_COLD void *allocate_again(const quarry_arena *arena, size_t size, size_t align, bool zero)
+{
+	struct qy_thread *t;
+	struct qy_cache *c;
+	void *p = NULL;
+
+	qy_reclaim_now();
+	t = qy_thread_enter();
+	if (t == NULL)
+		return NULL;
+	qy_thread_send(t);
+	for (c = t->caches; c != NULL; c = c->next)
+		qy_heap_trim(&c->heap);
+	c = cache_of(t, arena);
+	if (c != NULL)
+		p = allocate(c, size, align, zero);
+	qy_thread_leave(t);
+	return p;
+}
+
+void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool zero)
+{
+	struct qy_thread *t = qy_thread_enter();
+	struct qy_cache *c;
+	void *p = NULL;
+	bool again = true;
+
+	if (t == NULL)
+		return NULL;
+	if (++t->calls % SEND_EVERY == 0)
+		qy_thread_send(t);
+	qy_thread_follow(t);
+	c = cache_of(t, arena);
+	if (c != NULL) {
+		p = allocate(c, size, align, zero);
+		/* At its own limit, an arena is not helped by what others give back. */
+		again = atomic_load_explicit(&c->heap.manager->hard_limit, memory_order_relaxed) == 0;
+	} else if (errno == EINVAL) {
+		again = false;
+	}
+	qy_thread_leave(t);
+	if (QY_UNLIKELY(t->depth != 0))
+		return p;
+	qy_reclaim_tick(t->calls);
+	if (QY_UNLIKELY(p == NULL && again && size <= PTRDIFF_MAX))
+		p = allocate_again(arena, size, align, zero);
+	return p;
+}
+
+void *qy_malloc_slow(size_t n)
+{
+	struct qy_cache *c = qy_tls.cache;
+
+	/* A hit above the table, up to the largest class. */
+	if (n > QY_TABLE_MAX && n <= QY_CLASS_MAX) {
+		unsigned cls = qy_class_of(n);
+		void *p = c->head[cls];
+
+		if (QY_LIKELY(p != NULL)) {
+			c->head[cls] = qy_next_object(p);
+			return p;
+		}
+	}
+	return qy_cache_alloc(NULL, n, 16, false);
+}
+
+/* ---- freeing ---- */
+
+static QY_COLD void fill_junk(void *p, const struct qy_slab *s)
+{
+	memset(p, 0xdf, s != NULL ? qy_classes[s->cls].size : qy_large_size(p));
+}
+
+/* Entered. */
+static void free_object(struct qy_thread *t, struct qy_slab *s, void *p)
+{
+	uintptr_t owner = atomic_load_explicit(&s->owner, memory_order_relaxed);
+
+	if ((owner & ~QY_OWNER_SHARED) != (uintptr_t)t)
+		qy_thread_gather(t, s, p);
+	else if (p == s->local || s->countdown == 0)
+		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
+	else if (qy_slab_push(s, p))
+		qy_heap_event(s);
+}
+
+void qy_free_event(struct qy_slab *s)
+{
+	struct qy_thread *t = qy_tls.thread;
+	int error = errno;
+
+	t = qy_thread_enter();
+	if (++t->calls % SEND_EVERY == 0)
+		qy_thread_send(t);
+	qy_heap_event(s);
+	qy_thread_leave(t);
+	if (QY_LIKELY(t->depth == 0))
+		qy_reclaim_tick(t->calls);
+	errno = error;
+}
+
+void qy_free_slow(void *p)
+{
+	int error = errno;
+	struct qy_thread *t;
+	struct qy_slab *s;
+
+	if (p == NULL)
+		return;
+	if (!qy_window_has(p)) { /* foreign: no reason to make this thread known */
+		qy_mistake(QY_MISTAKE_FOREIGN, p);
+		return;
+	}
+	t = qy_thread_enter();
+	s = qy_slab_of(p);
+	if (QY_UNLIKELY(t == NULL)) {
+		/* No memory even to know this thread: the object goes home by itself. */
+		if (s != NULL)
+			qy_heap_send(atomic_load_explicit(&s->heap, memory_order_acquire), p, p);
+		else if (!qy_large_free(p))
+			qy_mistake(QY_MISTAKE_FOREIGN, p);
+		errno = error;
+		return;
+	}
+	if (QY_UNLIKELY(qy_setting(junk)) && (s != NULL || qy_large_is(p)))
+		fill_junk(p, s);
+	t->calls++;
+	if (s != NULL)
+		free_object(t, s, p);
+	else if (!qy_large_free(p))
+		qy_mistake(QY_MISTAKE_FOREIGN, p);
+	qy_thread_leave(t);
+	if (QY_LIKELY(t->depth == 0))
+		qy_reclaim_tick(t->calls);
+	errno = error;
+}
+
+size_t qy_cache_usable(const void *p)
+{
+	const struct qy_slab *s = qy_slab_of(p);
+
+	return s != NULL ? qy_classes[s->cls].size : qy_window_has(p) ? qy_large_size(p) : 0;
+}

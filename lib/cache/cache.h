@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/* Thread caches: lists of free objects, one per size class, in front of a heap. A hit takes no lock, no atomic, no
+ * system call and no counter.
+ *
+ * A thread (struct qy_thread) has one cache per manager that it allocates from: its node's, those of nodes it was on
+ * before, those of arenas. The one that plain allocations come from is in TLS, beside the token that says "mine" in a
+ * slab. Slabs of a node's default arena carry the token itself; slabs of an arena that the program made carry
+ * token | 1, so that a free there goes the slower way, which can be held up while the arena is destroyed.
+ *
+ * Everything that is not a hit happens between qy_thread_enter and qy_thread_leave. Whoever must have all threads out
+ * of quarry's slow paths (fork, an arena's end) pauses them: each is waited for, and is held at its next entry. */
+#ifndef QUARRY_CACHE_CACHE_H
+#define QUARRY_CACHE_CACHE_H
+
+#include "include/quarry/quarry.h"
+#include "lib/manager/heap.h"
+
+struct qy_thread;
+
+struct qy_cache {
+	void *head[QY_CLASSES];
+	uint8_t class_of[QY_TABLE_MAX / 16 + 1]; /* here, so that the fast path needs no other base address */
+	uint64_t zero[(QY_CLASSES + 63) / 64];   /* lists whose objects read as zero but for the link */
+	struct qy_thread *thread;
+	struct qy_cache *next; /* of the same thread */
+	struct qy_heap heap;
+};
+
+struct qy_tls {
+	struct qy_cache *cache;   /* never NULL: an empty one before the thread's first slow call */
+	uintptr_t owner;          /* the token, or QY_OWNER_NONE */
+	struct qy_thread *thread; /* NULL before the first slow call */
+};
+
+#define QY_OWNER_NONE (~(uintptr_t)0)
+#define QY_OWNER_SHARED ((uintptr_t)1) /* added to the token in slabs of arenas that can be destroyed */
+
+extern __thread QY_HIDDEN struct qy_tls qy_tls __attribute__((tls_model("initial-exec")));
+
+/* The ways that are not hits. */
+void *qy_malloc_slow(size_t n) QY_NOINLINE;
+void qy_free_slow(void *p) QY_NOINLINE;
+void qy_free_event(struct qy_slab *s) QY_NOINLINE;
+
+/* The hit of malloc: a golden test holds it to 13 instructions. */
+QY_INLINE void *qy_cache_malloc(size_t n)
+{
+	if (QY_LIKELY(n <= QY_TABLE_MAX)) {
+		struct qy_cache *c = qy_tls.cache;
+		size_t cls = c->class_of[(n + 15) >> 4];
+		void *p = c->head[cls];
+
+		if (QY_LIKELY(p != NULL)) {
+			c->head[cls] = qy_next_object(p);
+			return p;
+		}
+	}
+	return qy_malloc_slow(n);
+}
+
+/* The hit of free: 17 instructions, one dependent load before it is known whose object it is. */
+QY_INLINE void qy_cache_free(void *p)
+{
+	uintptr_t offset = qy_window_offset(p);
+
+	if (QY_LIKELY(offset < qy_window_size)) {
+		struct qy_slab *s = qy_slab_at(offset);
+
+		if (QY_LIKELY(atomic_load_explicit(&s->owner, memory_order_relaxed) == qy_tls.owner)) {
+			if (QY_UNLIKELY(qy_slab_push(s, p)))
+				qy_free_event(s);
+			return;
+		}
+	}
+	qy_free_slow(p);
+}
+
+/* In a given arena (NULL: where the thread's plain allocations go), any size, zeroed or not. The handle is looked up
+ * by a thread that has entered. NULL with ENOMEM, or EINVAL when the handle is none. */
+void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool zero);
+
+/* Take the thread out of its slow path for the given thread's cache in m; used by lib/api inside enter and leave. */
+struct qy_cache *qy_cache_for(struct qy_thread *t, struct qy_manager *m);
+
+/* A cache's object of a class, refilling it. By the cache's thread, entered. NULL with ENOMEM. */
+void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero);
+
+/* Put all lists back into their slabs. By the cache's thread, entered, or for a thread that is gone. */
+void qy_cache_flush(struct qy_cache *c);
+
+/* Usable bytes at p; 0 when p is no live block (as far as can be told). */
+size_t qy_cache_usable(const void *p);
+
+#endif

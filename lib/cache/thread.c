@@ -1,0 +1,643 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "lib/cache/thread.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+
+#include "lib/base/settings.h"
+#include "lib/cache/fork.h"
+#include "lib/manager/manager.h"
+#include "lib/reclaim/reclaim.h"
+#include "numa/os.h"
+#include "numa/refused.h"
+#include "numa/topology.h"
+
+#define BUCKETS 256 /* of live threads, by tid */
+#define PARKS 64    /* of parked threads, by node */
+#define TABLE_FIRST 8
+
+/* The cache of a thread that has none yet: every list is empty, so every malloc comes to the slow path. */
+static const struct qy_cache no_cache;
+
+/* Until qy_start fills it in, nobody's cache has a table of classes; index 0 of zeros will do. */
+__thread struct qy_tls qy_tls __attribute__((tls_model("initial-exec"))) = {
+	(struct qy_cache *)&no_cache, QY_OWNER_NONE, NULL
+};
+
+static struct qy_lock pause_lock = QY_LOCK_INIT(QY_RANK_FORK);
+static struct qy_lock registry_lock = QY_LOCK_INIT(QY_RANK_REGISTRY);
+static struct qy_link buckets[BUCKETS], parks[PARKS], giving_up, unused;
+static struct qy_lock caches_lock = QY_LOCK_INIT(QY_RANK_LEAF);
+static struct qy_cache *unused_caches; /* linked by next */
+static _Atomic(uint32_t) live, paused;
+static pthread_key_t exit_key;
+static bool have_exit_key;
+
+/* ---- start ---- */
+
+enum { START_NOT, START_RUNNING, START_DONE, START_FAILED };
+static _Atomic(int) start_state;
+static __thread bool starting __attribute__((tls_model("initial-exec")));
+
+static void leave_thread(void *thread);
+
+static void make_lists(void)
+{
+	for (unsigned i = 0; i < BUCKETS; i++)
+		qy_list_init(&buckets[i]);
+	for (unsigned i = 0; i < PARKS; i++)
+		qy_list_init(&parks[i]);
+	qy_list_init(&giving_up);
+	qy_list_init(&unused);
+}
+
+static bool chore(uint64_t now)
+{
+	long decay = qy_setting(decay_ms);
+
+	return qy_threads_tidy(now, decay < 0 ? UINT64_MAX : (uint64_t)decay);
+}
+
+static bool start_once(void)
+{
+	qy_options_init();
+	make_lists();
+	qy_topology_init(qy_setting(numa) != 0);
+	if (qy_window_init((size_t)qy_setting(window)) != 0)
+		return false;
+	qy_managers_init();
+	if (!qy_node_by_rseq() && qy_node_count() > 1)
+		qy_refuse(QUARRY_REFUSED_RSEQ);
+	qy_reclaim_set_chore(chore);
+	qy_fork_register();
+	have_exit_key = pthread_key_create(&exit_key, leave_thread) == 0;
+	return true;
+}
+
+bool qy_start(void)
+{
+	int state = atomic_load_explicit(&start_state, memory_order_acquire);
+
+	if (QY_LIKELY(state == START_DONE))
+		return true;
+	if (state == START_FAILED || starting)
+		return false;
+	state = START_NOT;
+	if (atomic_compare_exchange_strong(&start_state, &state, START_RUNNING)) {
+		starting = true;
+		state = start_once() ? START_DONE : START_FAILED;
+		starting = false;
+		atomic_store_explicit(&start_state, state, memory_order_release);
+	}
+	while ((state = atomic_load_explicit(&start_state, memory_order_acquire)) == START_RUNNING)
+		sched_yield();
+	return state == START_DONE;
+}
+
+/* ---- caches ---- */
+
+static size_t table_slot(const struct qy_thread *t, const struct qy_manager *m)
+{
+	size_t i = ((uintptr_t)m >> 6) * 0x9e3779b97f4a7c15u >> 32;
+
+	while (t->table[i & (t->table_size - 1)] != NULL &&
+	       t->table[i & (t->table_size - 1)]->heap.manager != m)
+		i++;
+	return i & (t->table_size - 1);
+}
+
+/* The table at least half empty. Old tables are not freed: their sizes double, so they sum up to one more. */
+static bool grow_table(struct qy_thread *t)
+{
+	uint32_t size = t->table_size == 0 ? TABLE_FIRST : t->table_size * 2;
+	struct qy_cache **table;
+
+	if (2 * (t->table_used + 1) <= t->table_size)
+		return true;
+	table = qy_meta_alloc(size * sizeof(*table), sizeof(void *));
+	if (table == NULL)
+		return false;
+	t->table = table;
+	t->table_size = size;
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next)
+		t->table[table_slot(t, c->heap.manager)] = c;
+	return true;
+}
+
+/* Rebuild after a cache was taken out: with open addressing, a hole would hide others. */
+static void rebuild_table(struct qy_thread *t)
+{
+	if (t->table_size == 0)
+		return;
+	memset(t->table, 0, t->table_size * sizeof(*t->table));
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next)
+		t->table[table_slot(t, c->heap.manager)] = c;
+}
+
+static struct qy_cache *new_cache(void)
+{
+	struct qy_cache *c;
+
+	qy_lock(&caches_lock);
+	c = unused_caches;
+	if (c != NULL)
+		unused_caches = c->next;
+	qy_unlock(&caches_lock);
+	if (c == NULL)
+		return qy_meta_alloc(sizeof(*c), QY_CACHE_LINE);
+	/* A late sender may still look at the heap's remote list; it stays closed until the heap is opened. */
+	memset(c, 0, offsetof(struct qy_cache, heap));
+	memset((void *)&c->heap, 0, offsetof(struct qy_heap, remote));
+	return c;
+}
+
+static void put_cache(struct qy_cache *c)
+{
+	qy_lock(&caches_lock);
+	c->next = unused_caches;
+	unused_caches = c;
+	qy_unlock(&caches_lock);
+}
+
+struct qy_cache *qy_cache_for(struct qy_thread *t, struct qy_manager *m)
+{
+	struct qy_cache *c = t->table_size == 0 ? NULL : t->table[table_slot(t, m)];
+
+	if (QY_LIKELY(c != NULL))
+		return c;
+	if (!grow_table(t))
+		return NULL;
+	c = new_cache();
+	if (c == NULL)
+		return NULL;
+	memcpy(c->class_of, qy_class_table, sizeof(c->class_of));
+	c->thread = t;
+	qy_heap_open(&c->heap, m, (uintptr_t)t + (m->of_node ? 0 : QY_OWNER_SHARED));
+	c->next = t->caches;
+	t->caches = c;
+	t->table[table_slot(t, m)] = c;
+	t->table_used++;
+	return c;
+}
+
+static struct qy_cache *plain_cache(struct qy_thread *t)
+{
+	struct qy_manager *m = t->chosen != NULL ? t->chosen : qy_manager_of_node(t->node);
+
+	return m == NULL ? NULL : qy_cache_for(t, m);
+}
+
+struct qy_cache *qy_thread_cache(struct qy_thread *t)
+{
+	(void)t;
+	return qy_tls.cache;
+}
+
+/* With junk on, no free may take the fast path, which does not fill. */
+static void set_tls(struct qy_thread *t, struct qy_cache *c)
+{
+	qy_tls.thread = t;
+	qy_tls.cache = c;
+	qy_tls.owner = qy_setting(junk) ? QY_OWNER_NONE : (uintptr_t)t;
+}
+
+void qy_thread_follow(struct qy_thread *t)
+{
+	int node;
+	struct qy_cache *c;
+
+	qy_tls.owner = QY_UNLIKELY(qy_setting(junk)) ? QY_OWNER_NONE : (uintptr_t)t;
+	if (QY_LIKELY(qy_node_count() == 1) || t->chosen != NULL)
+		return;
+	node = qy_node_current();
+	if (QY_LIKELY(node == t->node))
+		return;
+	t->node = node;
+	qy_count(&t->moves, 1);
+	/* What the thread leaves behind in its lists goes back to the slabs, for others of the node it left. */
+	qy_cache_flush(qy_tls.cache);
+	c = plain_cache(t);
+	if (c != NULL)
+		set_tls(t, c);
+}
+
+int qy_thread_choose(struct qy_thread *t, struct qy_manager *m)
+{
+	struct qy_manager *was = t->chosen;
+	struct qy_cache *c;
+
+	t->chosen = m;
+	c = plain_cache(t);
+	if (c == NULL) {
+		t->chosen = was;
+		errno = ENOMEM;
+		return -1;
+	}
+	set_tls(t, c);
+	if (m != NULL)
+		atomic_fetch_add_explicit(&m->default_users, 1, memory_order_relaxed);
+	if (was != NULL)
+		atomic_fetch_sub_explicit(&was->default_users, 1, memory_order_relaxed);
+	return 0;
+}
+
+/* ---- entering ---- */
+
+static QY_COLD void wait_while_paused(struct qy_thread *t)
+{
+	do {
+		atomic_store_explicit(&t->busy, 0, memory_order_release);
+		qy_lock(&pause_lock);
+		qy_unlock(&pause_lock);
+		atomic_store_explicit(&t->busy, 1, memory_order_seq_cst);
+	} while (atomic_load_explicit(&paused, memory_order_seq_cst));
+}
+
+/* Either the pauser sees this thread busy and waits, or this thread sees that it is to wait (both orders are
+ * sequentially consistent). */
+static void enter(struct qy_thread *t)
+{
+	if (t->depth++ > 0)
+		return;
+	atomic_store_explicit(&t->busy, 1, memory_order_seq_cst);
+	if (QY_UNLIKELY(atomic_load_explicit(&paused, memory_order_seq_cst)))
+		wait_while_paused(t);
+}
+
+void qy_thread_leave(struct qy_thread *t)
+{
+	if (--t->depth == 0)
+		atomic_store_explicit(&t->busy, 0, memory_order_release);
+}
+
+static struct qy_link *park_of(int node)
+{
+	return &parks[(unsigned)node % PARKS];
+}
+
+/* A parked thread of this node with all its memory, or a new one. */
+static struct qy_thread *take_thread(int node, int tid)
+{
+	struct qy_thread *t = NULL;
+	struct qy_link *from = NULL;
+
+	qy_lock(&registry_lock);
+	if (!qy_list_empty(park_of(node)))
+		from = park_of(node)->next;
+	else if (!qy_list_empty(&unused))
+		from = unused.next;
+	if (from != NULL) {
+		t = qy_container(from, struct qy_thread, link);
+		qy_list_remove(&t->link);
+	} else {
+		t = qy_meta_alloc(sizeof(*t), QY_CACHE_LINE);
+	}
+	if (t != NULL) {
+		t->tid = tid;
+		t->node = node;
+		t->state = QY_THREAD_LIVE;
+		qy_list_push_front(&buckets[(unsigned)tid % BUCKETS], &t->link);
+		atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+	}
+	qy_unlock(&registry_lock);
+	return t;
+}
+
+static void park(struct qy_thread *t)
+{
+	if (t->chosen != NULL)
+		atomic_fetch_sub_explicit(&t->chosen->default_users, 1, memory_order_relaxed);
+	t->chosen = NULL;
+	t->depth = 0;
+	t->state = QY_THREAD_PARKED;
+	t->parked_at = qy_os->now_ms();
+	qy_list_remove(&t->link);
+	qy_list_push_front(park_of(t->node), &t->link);
+	atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+}
+
+static QY_COLD struct qy_thread *attach(void)
+{
+	struct qy_thread *t;
+	struct qy_cache *c;
+
+	if (!qy_start()) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	t = take_thread(qy_node_current(), qy_os->thread_id());
+	if (t == NULL)
+		return NULL;
+	enter(t);
+	c = plain_cache(t);
+	if (c == NULL) {
+		qy_thread_leave(t);
+		qy_lock(&registry_lock);
+		park(t);
+		qy_unlock(&registry_lock);
+		errno = ENOMEM;
+		return NULL;
+	}
+	set_tls(t, c);
+	/* glibc allocates for keys above 31; by now that works. */
+	if (have_exit_key)
+		pthread_setspecific(exit_key, t);
+	qy_reclaim_note_threads(qy_threads_live());
+	return t;
+}
+
+struct qy_thread *qy_thread_enter(void)
+{
+	struct qy_thread *t = qy_tls.thread;
+
+	if (QY_UNLIKELY(t == NULL))
+		return attach();
+	enter(t);
+	return t;
+}
+
+/* ---- sending ---- */
+
+static void send_ring(struct qy_outgoing *out)
+{
+	if (out->objects > 0)
+		qy_heap_send(out->heap, out->first, out->last);
+	memset(out, 0, sizeof(*out));
+}
+
+void qy_thread_send(struct qy_thread *t)
+{
+	for (unsigned i = 0; i < QY_OUT_RINGS; i++)
+		send_ring(&t->out[i]);
+}
+
+void qy_thread_gather(struct qy_thread *t, struct qy_slab *s, void *p)
+{
+	struct qy_heap *h = atomic_load_explicit(&s->heap, memory_order_acquire);
+	struct qy_outgoing *out = &t->out[((uintptr_t)h >> 6) * 0x9e3779b97f4a7c15u >> 61];
+
+	_Static_assert(QY_OUT_RINGS == 8, "three bits of the hash");
+	qy_count(&t->sent, 1);
+	if (out->heap != h) {
+		send_ring(out);
+		out->heap = h;
+	}
+	qy_link_object(p, out->first);
+	if (out->first == NULL)
+		out->last = p;
+	out->first = p;
+	out->objects++;
+	out->bytes += qy_classes[s->cls].size;
+	if (out->objects >= QY_OUT_OBJECTS || out->bytes >= QY_OUT_BYTES)
+		send_ring(out);
+}
+
+/* ---- leaving ---- */
+
+static void leave_thread(void *thread)
+{
+	struct qy_thread *t = thread;
+
+	if (qy_tls.thread != t)
+		return;
+	enter(t);
+	qy_thread_send(t);
+	qy_tls.cache = (struct qy_cache *)&no_cache;
+	qy_tls.owner = QY_OWNER_NONE;
+	qy_tls.thread = NULL;
+	qy_thread_leave(t);
+	qy_lock(&registry_lock);
+	park(t);
+	qy_unlock(&registry_lock);
+}
+
+/* Entered, by whoever took t from the parked ones. */
+static void give_up(struct qy_thread *t)
+{
+	struct qy_cache *c;
+
+	qy_thread_send(t);
+	while ((c = t->caches) != NULL) {
+		qy_cache_flush(c);
+		qy_heap_abandon(&c->heap);
+		t->caches = c->next;
+		put_cache(c);
+	}
+	t->table_used = 0;
+	rebuild_table(t);
+}
+
+/* Threads that are gone but never said so. A thread that is gone has left its slow path, or died in it (then its lists
+ * cannot be trusted, and its memory is left as it is). */
+static void find_dead(void)
+{
+	qy_lock(&registry_lock);
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		for (struct qy_link *l = buckets[i].next, *next; l != &buckets[i]; l = next) {
+			struct qy_thread *t = qy_container(l, struct qy_thread, link);
+
+			next = l->next;
+			if (qy_os->thread_alive(t->tid))
+				continue;
+			if (atomic_load_explicit(&t->busy, memory_order_acquire) == 0) {
+				park(t);
+			} else {
+				qy_list_remove(&t->link);
+				atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+			}
+		}
+	}
+	qy_unlock(&registry_lock);
+}
+
+/* One that was parked for keep_ms, moved to the list of those that are giving up. The registry's lock is held. */
+static struct qy_thread *take_stale(uint64_t now, uint64_t keep_ms, bool *more)
+{
+	for (unsigned i = 0; i < PARKS; i++) {
+		struct qy_link *l = parks[i].prev; /* parked longest ago */
+		struct qy_thread *t = qy_container(l, struct qy_thread, link);
+
+		if (l == &parks[i])
+			continue;
+		*more = true;
+		if (now - t->parked_at < keep_ms)
+			continue;
+		qy_list_remove(&t->link);
+		qy_list_push_front(&giving_up, &t->link);
+		return t;
+	}
+	return NULL;
+}
+
+/* Whoever gives up what a dead thread held is in a slow path like any other: fork and an arena's end wait for it. It
+ * must not wait for them then, so the registry's lock is only tried. */
+static bool give_up_one(uint64_t now, uint64_t keep_ms, bool *more)
+{
+	struct qy_thread *self = qy_thread_enter(), *t = NULL;
+
+	*more = false;
+	if (self == NULL)
+		return false;
+	if (qy_trylock(&registry_lock)) {
+		t = take_stale(now, keep_ms, more);
+		qy_unlock(&registry_lock);
+	}
+	if (t != NULL)
+		give_up(t);
+	qy_thread_leave(self);
+	if (t == NULL)
+		return false;
+	qy_lock(&registry_lock);
+	qy_list_remove(&t->link);
+	t->state = QY_THREAD_UNUSED;
+	qy_list_push_front(&unused, &t->link);
+	qy_unlock(&registry_lock);
+	return true;
+}
+
+bool qy_threads_tidy(uint64_t now, uint64_t keep_ms)
+{
+	static _Atomic(uint64_t) looked;
+	bool more;
+
+	if (now - atomic_load_explicit(&looked, memory_order_relaxed) >= 1000) {
+		atomic_store_explicit(&looked, now, memory_order_relaxed);
+		find_dead();
+	}
+	while (give_up_one(now, keep_ms, &more))
+		;
+	return more;
+}
+
+unsigned qy_threads_live(void)
+{
+	return atomic_load_explicit(&live, memory_order_relaxed);
+}
+
+/* ---- holding still ---- */
+
+static void visit_list(struct qy_link *list, void (*visit)(void *ctx, struct qy_thread *t), void *ctx)
+{
+	for (struct qy_link *l = list->next, *next; l != list; l = next) {
+		next = l->next;
+		visit(ctx, qy_container(l, struct qy_thread, link));
+	}
+}
+
+static void visit_locked(void (*visit)(void *ctx, struct qy_thread *t), void *ctx)
+{
+	for (unsigned i = 0; i < BUCKETS; i++)
+		visit_list(&buckets[i], visit, ctx);
+	for (unsigned i = 0; i < PARKS; i++)
+		visit_list(&parks[i], visit, ctx);
+	visit_list(&giving_up, visit, ctx);
+}
+
+void qy_threads_visit(void (*visit)(void *ctx, struct qy_thread *t), void *ctx)
+{
+	qy_lock(&registry_lock);
+	visit_locked(visit, ctx);
+	qy_unlock(&registry_lock);
+}
+
+static void wait_until_out(void *self, struct qy_thread *t)
+{
+	while (t != self && atomic_load_explicit(&t->busy, memory_order_seq_cst) != 0)
+		sched_yield();
+}
+
+void qy_threads_pause(void)
+{
+	qy_lock(&pause_lock);
+	atomic_store_explicit(&paused, 1, memory_order_seq_cst);
+	qy_lock(&registry_lock);
+	visit_locked(wait_until_out, qy_tls.thread);
+}
+
+void qy_threads_resume(void)
+{
+	qy_unlock(&registry_lock);
+	atomic_store_explicit(&paused, 0, memory_order_seq_cst);
+	qy_unlock(&pause_lock);
+}
+
+static void note_dead(void *self, struct qy_thread *t)
+{
+	if (t == self)
+		return;
+	if (t->state == QY_THREAD_LIVE)
+		park(t);
+	/* One whose memory was given up had only to be moved to the unused ones. */
+	if (t->caches == NULL) {
+		qy_list_remove(&t->link);
+		t->state = QY_THREAD_UNUSED;
+		qy_list_push_front(&unused, &t->link);
+	}
+}
+
+/* In the child of fork only the calling thread is left; the others were out of their slow paths, so what they held is
+ * whole and can be adopted. */
+void qy_threads_after_fork(void)
+{
+	struct qy_thread *self = qy_tls.thread;
+
+	visit_locked(note_dead, self);
+	if (self != NULL) {
+		self->tid = qy_os->thread_id();
+		qy_list_remove(&self->link);
+		qy_list_push_front(&buckets[(unsigned)self->tid % BUCKETS], &self->link);
+	}
+}
+
+/* ---- an arena's end ---- */
+
+struct question {
+	struct qy_manager *manager;
+	bool used;
+};
+
+static void ask_use(void *ctx, struct qy_thread *t)
+{
+	struct question *q = ctx;
+
+	q->used = q->used || t->chosen == q->manager;
+}
+
+bool qy_threads_use(const struct qy_manager *m)
+{
+	struct question q = { (struct qy_manager *)m, false };
+
+	visit_locked(ask_use, &q);
+	return q.used;
+}
+
+static void forget(void *ctx, struct qy_thread *t)
+{
+	struct qy_manager *m = ctx;
+
+	for (unsigned i = 0; i < QY_OUT_RINGS; i++)
+		if (t->out[i].heap != NULL && t->out[i].heap->manager == m)
+			memset(&t->out[i], 0, sizeof(t->out[i]));
+	for (struct qy_cache **at = &t->caches; *at != NULL; at = &(*at)->next) {
+		struct qy_cache *c = *at;
+
+		if (c->heap.manager != m)
+			continue;
+		*at = c->next;
+		atomic_store_explicit(&c->heap.remote, QY_REMOTE_CLOSED, memory_order_relaxed);
+		put_cache(c);
+		t->table_used--;
+		rebuild_table(t);
+		return;
+	}
+}
+
+void qy_threads_forget(struct qy_manager *m)
+{
+	visit_locked(forget, m);
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/* Threads: how they come to quarry, leave it, die without telling, and are held still.
+ *
+ * Locks: pause_lock (rank QY_RANK_FORK), held by whoever holds threads still; registry_lock (rank QY_RANK_REGISTRY)
+ * over the lists of threads. Neither is ever taken by a thread that has entered. */
+#ifndef QUARRY_CACHE_THREAD_H
+#define QUARRY_CACHE_THREAD_H
+
+#include "lib/base/lock.h"
+#include "lib/cache/cache.h"
+
+#define QY_OUT_RINGS 8
+#define QY_OUT_OBJECTS 64
+#define QY_OUT_BYTES 16384
+
+/* Objects on their way to another thread's heap, gathered so that one atomic operation sends many. */
+struct qy_outgoing {
+	struct qy_heap *heap;
+	void *first, *last;
+	uint32_t objects, bytes;
+};
+
+enum qy_thread_state { QY_THREAD_UNUSED, QY_THREAD_LIVE, QY_THREAD_PARKED };
+
+/* Its address is the token in slabs. Type-stable: never freed, used again for another thread, together with all that
+ * the one before held (a parked thread's memory is adopted whole). */
+struct qy_thread {
+	_Atomic(uint32_t) busy;    /* in a slow path */
+	uint32_t depth;            /* a patched mmap may call malloc inside one */
+	uint32_t calls;            /* slow paths taken */
+	int node;                  /* whose default arena plain allocations come from (dense) */
+	struct qy_manager *chosen; /* the thread's default arena, NULL while it follows its node */
+	struct qy_cache *caches;   /* all of them */
+	struct qy_cache **table;   /* by manager, open addressing */
+	uint32_t table_size, table_used;
+	struct qy_outgoing out[QY_OUT_RINGS];
+	/* The registry's. */
+	struct qy_link link;   /* in the bucket of the tid, or in a list of parked or unused ones */
+	int tid;
+	uint8_t state;         /* enum qy_thread_state */
+	uint64_t parked_at;    /* ms */
+	/* Counters: the thread writes, anybody reads. */
+	qy_counter sent, moves;
+};
+
+/* The calling thread, entered: made known first when it is not. NULL with ENOMEM. */
+struct qy_thread *qy_thread_enter(void);
+void qy_thread_leave(struct qy_thread *t);
+
+/* The cache of the thread's plain allocations. */
+struct qy_cache *qy_thread_cache(struct qy_thread *t);
+
+/* Follow the thread to the node that it runs on now. Entered. */
+void qy_thread_follow(struct qy_thread *t);
+
+/* Send what was gathered for other heaps. Entered. */
+void qy_thread_send(struct qy_thread *t);
+
+/* Gather an object of another thread's slab. Entered. */
+void qy_thread_gather(struct qy_thread *t, struct qy_slab *s, void *p);
+
+/* Set the thread's default arena (NULL: follow the node). 0, or -1 with ENOMEM. Entered. */
+int qy_thread_choose(struct qy_thread *t, struct qy_manager *m);
+
+/* Hold all other threads out of slow paths, and let them go. The caller has not entered. */
+void qy_threads_pause(void);
+void qy_threads_resume(void);
+
+/* With all paused: whether a thread's plain allocations go to m; forget all that threads hold of m. */
+bool qy_threads_use(const struct qy_manager *m);
+void qy_threads_forget(struct qy_manager *m);
+
+/* Find threads that died without telling; give up what parked ones hold, when nobody took it over for keep_ms.
+ * Returns whether any parked one is left. Called by the reclaimer, not entered. */
+bool qy_threads_tidy(uint64_t now, uint64_t keep_ms);
+
+/* Visit live and parked threads with the registry's lock held. */
+void qy_threads_visit(void (*visit)(void *ctx, struct qy_thread *t), void *ctx);
+
+unsigned qy_threads_live(void);
+
+/* Make quarry usable; may be called at any time, by any thread, again and again. False with ENOMEM. */
+bool qy_start(void);
+
+#endif

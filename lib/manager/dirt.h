@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/* The manager's dirty list: frames with free memory that is still in memory, those left alone longest first. An entry
+ * is a frame that pages are carved from, or the first frame of a free dirty run. Under the manager's lock. */
+#ifndef QUARRY_MANAGER_DIRT_H
+#define QUARRY_MANAGER_DIRT_H
+
+#include "lib/base/chain.h"
+#include "lib/manager/manager.h"
+#include "numa/os.h"
+
+/* Set when dirt appears, for a reclaimer that sleeps while there is none (lib/reclaim, which clears it). */
+extern _Atomic(uint32_t) qy_dirt_seen;
+
+static inline struct qy_chain qy_dirt_chain(void)
+{
+	return (struct qy_chain){ qy_window.frame_side + offsetof(struct qy_frame, dirt),
+				  (size_t)1 << QY_FRAME_SIDE_SHIFT };
+}
+
+static inline bool qy_dirt_has(uint32_t f)
+{
+	return qy_frame_at(f)->dirt[0] != 0;
+}
+
+static inline void qy_dirt_remove(struct qy_manager *m, uint32_t f)
+{
+	struct qy_chain chain = qy_dirt_chain();
+
+	if (qy_dirt_has(f))
+		qy_chain_remove(&chain, &m->dirty_first, f);
+}
+
+/* Note that the frame became dirtier now: it goes to the end. Pinned memory never goes back and is not listed. */
+static inline void qy_dirt_add(struct qy_manager *m, uint32_t f)
+{
+	struct qy_chain chain = qy_dirt_chain();
+	struct qy_frame *frame = qy_frame_at(f);
+
+	if (qy_region_pinned(atomic_load_explicit(&frame->region, memory_order_relaxed)) ||
+	    (m->placement.flags & QUARRY_ARENA_LOCKED))
+		return;
+	qy_dirt_remove(m, f);
+	frame->stamp = (uint32_t)qy_os->now_ms();
+	qy_chain_push_back(&chain, &m->dirty_first, f);
+	if (atomic_load_explicit(&qy_dirt_seen, memory_order_relaxed) == 0)
+		atomic_store_explicit(&qy_dirt_seen, 1, memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/* A heap: the slabs that one thread holds of one manager (or, as a manager's `orphans`, that nobody holds). The thread
+ * cache in front of it takes lists of objects from it.
+ *
+ * Everything but `remote` is the owner's alone; for orphans the owner is whoever has the manager's lock. `remote` is
+ * where others leave freed objects, in batches, by one compare-and-swap. A remote list can be closed, when the heap
+ * is given up: a sender then looks again whose the slab is.
+ *
+ * Heaps are type-stable: their memory never becomes anything else, so a late sender finds a list, open or closed. An
+ * object that arrives at a heap that no longer has its slab is sent on. */
+#ifndef QUARRY_MANAGER_HEAP_H
+#define QUARRY_MANAGER_HEAP_H
+
+#include "lib/manager/slab.h"
+
+struct qy_manager;
+
+#define QY_HEAP_SPARES 4
+
+struct qy_slab_list {
+	struct qy_slab *first, *last;
+};
+
+struct qy_heap {
+	struct qy_manager *manager;
+	uintptr_t owner; /* what is written into slabs as their owner */
+	struct qy_slab *active[QY_CLASSES];    /* carved from; not in a queue */
+	struct qy_slab_list queue[QY_CLASSES]; /* slabs with room, those that got it last at the end */
+	struct qy_slab_list full;
+	struct qy_slab *spare[QY_HEAP_SPARES]; /* empty slabs of one unit, kept for any class */
+	unsigned spares;
+	/* Counters: the owner writes, anybody reads. */
+	qy_counter refills, remote_received, adopted, slabs;
+	/* Written by other threads: a line of its own. */
+	_Alignas(QY_CACHE_LINE) _Atomic(void *) remote;
+};
+
+#define QY_REMOTE_CLOSED ((void *)1)
+
+/* Make a heap of zeroed memory usable. */
+void qy_heap_open(struct qy_heap *h, struct qy_manager *m, uintptr_t owner);
+
+/* A list of free objects of class cls, linked by their first words, NULL-terminated; NULL with ENOMEM. *zero is set
+ * when all of them read as zero but for the link. By the owner. */
+void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero);
+
+/* What is due when a slab's countdown ran out. By the owner. */
+void qy_heap_event(struct qy_slab *s);
+
+/* Send a chain of objects of one slab-owning heap home. Reads each object's owner anew when the heap is closed. */
+void qy_heap_send(struct qy_heap *h, void *first, void *last);
+
+/* Take in what others sent. By the owner. */
+void qy_heap_receive(struct qy_heap *h);
+
+QY_INLINE bool qy_heap_has_mail(struct qy_heap *h)
+{
+	void *r = atomic_load_explicit(&h->remote, memory_order_relaxed);
+
+	return r != NULL && r != QY_REMOTE_CLOSED;
+}
+
+/* Put a list of free objects of any slabs of this heap back into them. By the owner. */
+void qy_heap_put_back(struct qy_heap *h, void *list);
+
+/* Return empty slabs kept as spares. By the owner. */
+void qy_heap_trim(struct qy_heap *h);
+
+/* The same, and active slabs in which nothing is live. By the owner, whose lists were put back. */
+void qy_heap_tidy(struct qy_heap *h);
+
+/* Give up all slabs: empty ones to the manager, the others to its orphans, where any thread of the node finds them.
+ * The remote list is closed. By the owner, or for a dead one. */
+void qy_heap_abandon(struct qy_heap *h);
+
+#endif

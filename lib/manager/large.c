@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: MIT */
+/* Blocks for the program: runs of pages above the largest class and up to a frame, and runs of frames above that. */
+#include <errno.h>
+
+#include "lib/manager/dirt.h"
+#include "lib/manager/manager.h"
+#include "numa/os.h"
+#include "numa/refused.h"
+
+/* A block shrunk in place must give back at least so much, or it stays as it is. */
+#define WORTH_SPLITTING (4 * QY_PAGE)
+
+static uint32_t to_pages(size_t size)
+{
+	return (uint32_t)(qy_align_up(size, QY_PAGE) >> QY_PAGE_SHIFT);
+}
+
+static uint32_t to_frames(size_t size)
+{
+	return (uint32_t)(qy_align_up(size, QY_FRAME) >> QY_FRAME_SHIFT);
+}
+
+static void book(struct qy_manager *m, size_t bytes, bool add)
+{
+	if (add) {
+		qy_count(&m->used, bytes);
+		qy_count(&m->large, bytes);
+	} else {
+		qy_uncount(&m->used, bytes);
+		qy_uncount(&m->large, bytes);
+	}
+}
+
+/* A block made of pages. The lock is held. */
+static void *get_pages(struct qy_manager *m, size_t size, size_t align, bool *zero)
+{
+	uint32_t pages = to_pages(size);
+	qy_page b = qy_filler_get(m, QY_FILL_LARGE, pages, (uint32_t)qy_max(align >> QY_PAGE_SHIFT, 1), QY_USE_LARGE,
+				  zero);
+
+	if (b == 0)
+		return NULL;
+	book(m, (size_t)pages << QY_PAGE_SHIFT, true);
+	return qy_window_at((uintptr_t)b << QY_PAGE_SHIFT);
+}
+
+/* A block made of frames. The lock is held. */
+static void *get_frames(struct qy_manager *m, size_t size, size_t align, bool *zero)
+{
+	uint32_t run = qy_runs_get(m, to_frames(size), (uint32_t)qy_max(align >> QY_FRAME_SHIFT, 1), zero);
+	size_t bytes = qy_align_up(size, QY_PAGE);
+
+	if (run == 0)
+		return NULL;
+	qy_block_set_tag(&qy_run_map, run, QY_USE_LARGE);
+	atomic_store_explicit(&qy_frame_at(run)->bytes, bytes, memory_order_relaxed);
+	book(m, bytes, true);
+	return qy_window_at((uintptr_t)run << QY_FRAME_SHIFT);
+}
+
+void *qy_large_alloc(struct qy_manager *m, size_t size, size_t align, bool *zero)
+{
+	bool small = size + align - QY_PAGE <= QY_FRAME || (align <= QY_PAGE && size <= QY_FRAME);
+
+	if (size == 0)
+		size = 1;
+	if (size > PTRDIFF_MAX || align > (size_t)1 << 40 || to_frames(size) > QY_BLOCK_LENGTH_MAX / 2) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	for (int tries = 0; tries < 4; tries++) {
+		void *p = NULL;
+		bool allowed;
+
+		qy_lock(&m->lock);
+		allowed = qy_manager_allows(m, size);
+		if (allowed)
+			p = small ? get_pages(m, size, align, zero) : get_frames(m, size, align, zero);
+		qy_unlock(&m->lock);
+		if (p != NULL)
+			return p;
+		if (!allowed || !qy_manager_more(m, small ? 1 : to_frames(size),
+						 small ? 1 : (uint32_t)qy_max(align >> QY_FRAME_SHIFT, 1)))
+			break;
+	}
+	errno = ENOMEM;
+	return NULL;
+}
+
+/* What p is, by what is constant while it lives: QY_PAGE or QY_FRAME for a block made of those, 0 for none. */
+static size_t grain_of(const void *p)
+{
+	uintptr_t offset = qy_window_offset(p);
+	uint32_t f = (uint32_t)(offset >> QY_FRAME_SHIFT);
+	const struct qy_frame *frame;
+
+	if (offset >= qy_window_claimed() || (offset & (QY_PAGE - 1)) != 0)
+		return 0;
+	frame = qy_frame_at(f);
+	if (atomic_load_explicit(&frame->region, memory_order_relaxed) == NULL)
+		return 0;
+	if (frame->filler == QY_FILL_LARGE + 1) {
+		qy_page b = (qy_page)(offset >> QY_PAGE_SHIFT);
+
+		return qy_block_is(&qy_page_map, b) && qy_block_used(&qy_page_map, b) ? QY_PAGE : 0;
+	}
+	return frame->filler == 0 && (offset & (QY_FRAME - 1)) == 0 &&
+			       atomic_load_explicit(&frame->bytes, memory_order_relaxed) != 0
+		       ? QY_FRAME
+		       : 0;
+}
+
+static qy_page page_of(const void *p)
+{
+	return (qy_page)(qy_window_offset(p) >> QY_PAGE_SHIFT);
+}
+
+static uint32_t run_of(const void *p)
+{
+	return (uint32_t)(qy_window_offset(p) >> QY_FRAME_SHIFT);
+}
+
+bool qy_large_is(const void *p)
+{
+	return grain_of(p) != 0;
+}
+
+size_t qy_large_size(const void *p)
+{
+	size_t grain = grain_of(p);
+
+	if (grain == QY_PAGE)
+		return (size_t)qy_block_length(&qy_page_map, page_of(p)) << QY_PAGE_SHIFT;
+	return grain == 0 ? 0 : atomic_load_explicit(&qy_frame_at(run_of(p))->bytes, memory_order_relaxed);
+}
+
+bool qy_large_free(void *p)
+{
+	struct qy_manager *m = qy_manager_of(p);
+	size_t grain;
+	bool freed = true;
+
+	if (m == NULL)
+		return false;
+	qy_lock(&m->lock);
+	grain = grain_of(p);
+	if (grain == QY_PAGE && qy_block_tag(&qy_page_map, page_of(p)) == QY_USE_LARGE) {
+		book(m, (size_t)qy_block_length(&qy_page_map, page_of(p)) << QY_PAGE_SHIFT, false);
+		qy_filler_put(m, page_of(p), false);
+	} else if (grain == QY_FRAME && qy_block_tag(&qy_run_map, run_of(p)) == QY_USE_LARGE) {
+		book(m, atomic_load_explicit(&qy_frame_at(run_of(p))->bytes, memory_order_relaxed), false);
+		qy_runs_put(m, run_of(p), false);
+	} else {
+		freed = false;
+	}
+	qy_unlock(&m->lock);
+	return freed;
+}
+
+/* The lock is held. */
+static bool resize_pages(struct qy_manager *m, void *p, size_t size)
+{
+	uint32_t have = qy_block_length(&qy_page_map, page_of(p)), want = to_pages(size);
+
+	if (want > have) {
+		if (want > QY_FRAME_PAGES || !qy_manager_allows(m, (size_t)(want - have) << QY_PAGE_SHIFT) ||
+		    !qy_filler_grow(m, page_of(p), want))
+			return false;
+		book(m, (size_t)(want - have) << QY_PAGE_SHIFT, true);
+	} else if ((size_t)(have - want) << QY_PAGE_SHIFT >= WORTH_SPLITTING) {
+		qy_filler_shrink(m, page_of(p), want);
+		book(m, (size_t)(have - want) << QY_PAGE_SHIFT, false);
+	}
+	return true;
+}
+
+/* The lock is held. */
+static bool resize_frames(struct qy_manager *m, void *p, size_t size)
+{
+	uint32_t run = run_of(p), have = qy_block_length(&qy_run_map, run), want = to_frames(size);
+	struct qy_frame *frame = qy_frame_at(run);
+	size_t old = atomic_load_explicit(&frame->bytes, memory_order_relaxed), bytes = qy_align_up(size, QY_PAGE);
+
+	if (bytes > old && !qy_manager_allows(m, bytes - old))
+		return false;
+	if (want > have && !qy_runs_grow(m, run, want))
+		return false;
+	if (want < have) {
+		uint32_t rest = qy_block_split(&qy_run_map, run, want);
+
+		qy_runs_put(m, rest, false);
+	}
+	book(m, old, false);
+	book(m, bytes, true);
+	atomic_store_explicit(&frame->bytes, bytes, memory_order_relaxed);
+	return true;
+}
+
+bool qy_large_resize(void *p, size_t size)
+{
+	struct qy_manager *m = qy_manager_of(p);
+	size_t grain = grain_of(p);
+	bool done;
+
+	/* A block of frames that became small is better moved than left holding a frame. */
+	if (m == NULL || grain == 0 || size <= QY_CLASS_MAX || size > PTRDIFF_MAX ||
+	    (grain == QY_FRAME && size <= QY_FRAME / 2))
+		return false;
+	qy_lock(&m->lock);
+	done = grain == QY_PAGE ? resize_pages(m, p, size) : resize_frames(m, p, size);
+	qy_unlock(&m->lock);
+	return done;
+}
+
+void *qy_large_remap(void *p, size_t size)
+{
+	struct qy_manager *m = qy_manager_of(p);
+	size_t old;
+	void *to;
+	bool zero;
+
+	if (m == NULL || grain_of(p) != QY_FRAME || size <= QY_FRAME)
+		return NULL;
+	old = qy_large_size(p);
+	to = qy_large_alloc(m, size, QY_PAGE, &zero);
+	if (to == NULL)
+		return NULL;
+	if (!qy_region_move(qy_frame_at(run_of(p))->region, p, qy_min(old, qy_align_up(size, QY_PAGE)),
+			    qy_frame_at(run_of(to))->region, to)) {
+		qy_large_free(to);
+		return NULL;
+	}
+	/* What was left behind was mapped anew. */
+	qy_lock(&m->lock);
+	book(m, old, false);
+	qy_runs_put(m, run_of(p), old <= qy_align_up(size, QY_PAGE));
+	qy_unlock(&m->lock);
+	return to;
+}

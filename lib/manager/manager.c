@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/manager/manager.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/base/settings.h"
+#include "numa/refused.h"
+#include "numa/topology.h"
+
+#define GROW_MAX_FRAMES 32 /* 64 MiB at a time, at most, when no more is needed */
+
+struct qy_block_map qy_page_map, qy_run_map;
+
+void qy_managers_init(void)
+{
+	qy_page_map = (struct qy_block_map){ qy_window.page_side, (size_t)1 << QY_PAGE_SIDE_SHIFT };
+	qy_run_map = (struct qy_block_map){ qy_window.frame_side, (size_t)1 << QY_FRAME_SIDE_SHIFT };
+}
+
+bool qy_manager_allows(struct qy_manager *m, size_t bytes)
+{
+	uint64_t limit = atomic_load_explicit(&m->hard_limit, memory_order_relaxed);
+
+	if (QY_LIKELY(limit == 0) || qy_read(&m->used) + bytes <= limit)
+		return true;
+	qy_count(&m->limit_hits, 1);
+	qy_refuse(QUARRY_REFUSED_LIMIT);
+	return false;
+}
+
+/* ---- slabs ---- */
+
+static struct qy_slab *slab_of_page(qy_page b)
+{
+	return qy_slab_at((uintptr_t)b << QY_PAGE_SHIFT);
+}
+
+static qy_page page_of_slab(const struct qy_slab *s)
+{
+	return (qy_page)(qy_window_offset(qy_slab_memory(s)) >> QY_PAGE_SHIFT);
+}
+
+/* Write a slab's record, the owner last: from then on a free of its owner's takes the fast path. */
+static void begin_slab(struct qy_slab *s, struct qy_heap *h, unsigned cls, bool zero)
+{
+	uint32_t units = qy_classes[cls].units;
+
+	s->local = NULL;
+	s->countdown = 0;
+	s->carved = 0;
+	s->next = s->prev = NULL;
+	s->cls = (uint8_t)cls;
+	s->state = QY_SLAB_ACTIVE;
+	s->inner = 0;
+	s->zero = zero;
+	atomic_store_explicit(&s->heap, h, memory_order_relaxed);
+	for (uint32_t i = 1; i < units; i++) {
+		s[i].kind = QY_SLAB_INNER;
+		s[i].inner = (uint8_t)i;
+	}
+	s->kind = QY_SLAB_HEAD;
+	atomic_store_explicit(&s->owner, h->owner, memory_order_release);
+}
+
+static void end_slab(struct qy_slab *s)
+{
+	uint32_t units = qy_classes[s->cls].units;
+
+	for (uint32_t i = 0; i < units; i++) {
+		s[i].kind = QY_SLAB_NONE;
+		atomic_store_explicit(&s[i].owner, 0, memory_order_relaxed);
+	}
+}
+
+void qy_manager_receive(struct qy_manager *m)
+{
+	if (qy_heap_has_mail(&m->orphans))
+		qy_heap_receive(&m->orphans);
+}
+
+/* The first orphan of the class with room, for h. The lock is held. */
+static struct qy_slab *adopt(struct qy_manager *m, struct qy_heap *h, unsigned cls)
+{
+	struct qy_slab_list *queue = &m->orphans.queue[cls];
+	struct qy_slab *s = queue->first;
+
+	if (s == NULL)
+		return NULL;
+	queue->first = s->next;
+	if (s->next != NULL)
+		s->next->prev = NULL;
+	else
+		queue->last = NULL;
+	s->next = s->prev = NULL;
+	atomic_store_explicit(&s->heap, h, memory_order_release);
+	atomic_store_explicit(&s->owner, h->owner, memory_order_relaxed);
+	qy_uncount(&m->orphans.slabs, 1);
+	qy_count(&h->adopted, 1);
+	return s;
+}
+
+struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, unsigned cls, struct qy_slab *spare)
+{
+	uint32_t pages = qy_classes[cls].units << (QY_UNIT_SHIFT - QY_PAGE_SHIFT);
+	size_t bytes = (size_t)pages << QY_PAGE_SHIFT;
+	struct qy_slab *s = spare;
+	bool allowed = true, zero = false;
+
+	if (s != NULL && m->orphans.queue[cls].first == NULL && !qy_heap_has_mail(&m->orphans)) {
+		begin_slab(s, h, cls, false);
+		return s;
+	}
+	for (int tries = 0; tries < 4; tries++) {
+		qy_page b = 0;
+
+		qy_lock(&m->lock);
+		qy_manager_receive(m);
+		s = adopt(m, h, cls);
+		if (s != NULL) {
+			if (spare != NULL)
+				qy_manager_put_slab(m, spare);
+		} else if (spare != NULL) {
+			begin_slab(s = spare, h, cls, false);
+		} else {
+			allowed = qy_manager_allows(m, bytes);
+			if (allowed)
+				b = qy_filler_get(m, QY_FILL_SLABS, pages, 1, QY_USE_SLAB, &zero);
+			if (b != 0) {
+				qy_count(&m->used, bytes);
+				begin_slab(s = slab_of_page(b), h, cls, zero);
+			}
+		}
+		qy_unlock(&m->lock);
+		if (s != NULL)
+			return s;
+		if (!allowed || !qy_manager_more(m, 1, 1))
+			break;
+	}
+	errno = ENOMEM;
+	return NULL;
+}
+
+void qy_manager_put_slab(struct qy_manager *m, struct qy_slab *s)
+{
+	qy_page b = page_of_slab(s);
+
+	end_slab(s);
+	qy_uncount(&m->used, (uint64_t)qy_block_length(&qy_page_map, b) << QY_PAGE_SHIFT);
+	qy_filler_put(m, b, s->carved == 0 && qy_block_clean(&qy_page_map, b));
+}
+
+void qy_manager_put_slabs(struct qy_manager *m, struct qy_slab **slabs, unsigned count)
+{
+	qy_lock(&m->lock);
+	for (unsigned i = 0; i < count; i++)
+		qy_manager_put_slab(m, slabs[i]);
+	qy_unlock(&m->lock);
+}
+
+/* ---- regions ---- */
+
+static int kind_for(struct qy_manager *m, size_t bytes)
+{
+	int kind = m->of_node ? (int)qy_setting(pages) : m->kind;
+	size_t least = (size_t)qy_setting(thp_min);
+
+	if (kind != QUARRY_PAGES_AUTO)
+		return kind;
+	/* Huge from birth only in a heap that is large already: a small one would be padded, not dense. */
+	return qy_read(&m->mapped) + bytes > least ? QUARRY_PAGES_THP : QUARRY_PAGES_BASE;
+}
+
+/* The lock is held. */
+static void book_region(struct qy_manager *m, const struct qy_region *r)
+{
+	uint64_t bytes = (uint64_t)r->frames << QY_FRAME_SHIFT;
+
+	qy_count(&m->region_count, 1);
+	qy_count(&m->mapped, bytes);
+	if (qy_read(&m->mapped) > qy_read(&m->peak_mapped))
+		atomic_store_explicit(&m->peak_mapped, qy_read(&m->mapped), memory_order_relaxed);
+	qy_count(&m->kind_wanted[r->kind_wanted], bytes);
+	qy_count(&m->kind_got[r->kind], bytes);
+	if (r->placed == QY_PLACED_NO)
+		qy_count(&m->unplaced, bytes);
+}
+
+void qy_manager_unbook_region(struct qy_manager *m, const struct qy_region *r)
+{
+	uint64_t bytes = (uint64_t)r->frames << QY_FRAME_SHIFT;
+
+	qy_uncount(&m->region_count, 1);
+	qy_uncount(&m->mapped, bytes);
+	qy_uncount(&m->kind_wanted[r->kind_wanted], bytes);
+	qy_uncount(&m->kind_got[r->kind], bytes);
+	if (r->placed == QY_PLACED_NO)
+		qy_uncount(&m->unplaced, bytes);
+}
+
+/* Two threads that come here at once get a region each: holding a lock over mmap would be worse, since MPI and RDMA
+ * libraries patch mmap and call malloc inside. A larger heap grows in larger steps. */
+bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align)
+{
+	uint32_t step = (uint32_t)qy_min(qy_read(&m->mapped) >> (QY_FRAME_SHIFT + 3), GROW_MAX_FRAMES);
+	uint32_t want = (uint32_t)qy_max(frames, step);
+	int kind = kind_for(m, (size_t)want << QY_FRAME_SHIFT);
+	struct qy_region *r;
+
+	if (m->of_node && qy_setting(strict))
+		m->placement.flags |= QUARRY_ARENA_STRICT;
+	r = qy_region_create(&m->placement, want, align, kind, m);
+	if (r == NULL && want > frames)
+		r = qy_region_create(&m->placement, frames, align, kind, m);
+	qy_lock(&m->lock);
+	if (r != NULL) {
+		book_region(m, r);
+		qy_runs_add_region(m, r);
+	} else {
+		/* Empty frames that are kept open may make the run that is missing. */
+		qy_filler_close_empty(m);
+	}
+	qy_unlock(&m->lock);
+	return r != NULL;
+}
+
+struct qy_manager *qy_manager_of(const void *p)
+{
+	uintptr_t offset = qy_window_offset(p);
+	struct qy_region *r;
+
+	if (offset >= qy_window_claimed())
+		return NULL;
+	r = atomic_load_explicit(&qy_frame_at((uint32_t)(offset >> QY_FRAME_SHIFT))->region, memory_order_relaxed);
+	return r == NULL ? NULL : r->owner;
+}
+
+/* ---- reset ---- */
+
+/* Forget everything about a region's memory; what it held is free and dirty. The lock is held. */
+static void wipe_region(struct qy_region *r)
+{
+	uint32_t first = (uint32_t)qy_region_frame(r);
+
+	for (uint32_t f = first; f < first + r->frames; f++) {
+		struct qy_slab *units = qy_slab_at((uintptr_t)f << QY_FRAME_SHIFT);
+
+		if (qy_frame_at(f)->filler != 0) {
+			memset(qy_page_map.headers + ((size_t)f * QY_FRAME_PAGES << QY_PAGE_SIDE_SHIFT), 0,
+			       (size_t)QY_FRAME_PAGES << QY_PAGE_SIDE_SHIFT);
+			for (uint32_t u = 0; u < QY_FRAME_UNITS; u++) {
+				units[u].kind = QY_SLAB_NONE;
+				atomic_store_explicit(&units[u].owner, 0, memory_order_relaxed);
+			}
+		}
+		memset((void *)qy_frame_at(f), 0, sizeof(struct qy_frame));
+	}
+}
+
+static void reset_heap(struct qy_heap *h)
+{
+	struct qy_manager *m = h->manager;
+
+	memset((void *)h, 0, sizeof(*h));
+	qy_heap_open(h, m, 0);
+}
+
+void qy_manager_reset(struct qy_manager *m)
+{
+	struct qy_region *regions, *next;
+
+	qy_lock(&m->lock);
+	regions = m->regions;
+	m->regions = NULL;
+	m->dirty_first = 0;
+	memset(m->runs, 0, sizeof(m->runs));
+	memset(m->fillers, 0, sizeof(m->fillers));
+	atomic_store_explicit(&m->used, 0, memory_order_relaxed);
+	atomic_store_explicit(&m->large, 0, memory_order_relaxed);
+	atomic_store_explicit(&m->dirty_pages, 0, memory_order_relaxed);
+	reset_heap(&m->orphans);
+	for (struct qy_region *r = regions; r != NULL; r = next) {
+		uint32_t run = (uint32_t)qy_region_frame(r);
+		bool zero;
+
+		next = r->next;
+		wipe_region(r);
+		qy_runs_add_region(m, r);
+		/* Make the one clean run dirty, through the doors that keep the books. */
+		if (qy_runs_take(m, run, &zero))
+			qy_runs_put(m, run, false);
+	}
+	qy_unlock(&m->lock);
+}

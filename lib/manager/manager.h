@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/* A manager owns the regions of one node or of one arena and hands out slabs and large blocks. It has the strategy
+ * that the block layer lacks: which frame (the smallest longest free run that fits, dense ones first), when to ask for
+ * another region, what is given back and when.
+ *
+ * Memory has two levels, both carved by the block layer: runs of frames in regions, and runs of pages in a frame.
+ * A frame is in one of two fillers, for slabs (multiples of 64 KiB, so their alignment costs nothing) and for large
+ * blocks (any number of pages, above 32 KiB up to a frame). Blocks above a frame are runs of frames.
+ *
+ * Free memory is clean (reads as zero, not in memory) or dirty; the two are not coalesced with each other, and dirty
+ * memory is preferred for new blocks. What is dirty goes back to the kernel after it was left alone for decay_ms, by
+ * the reclaimer, block by block with no lock held: the block is taken as if allocated, purged, and freed as clean.
+ *
+ * Lock: lock, rank QY_RANK_MANAGER, protects everything below it in the struct but the counters. No system call that
+ * can take long (mmap, mbind, madvise, munmap) is made with it held. */
+#ifndef QUARRY_MANAGER_MANAGER_H
+#define QUARRY_MANAGER_MANAGER_H
+
+#include "lib/base/lock.h"
+#include "lib/block/block.h"
+#include "lib/manager/heap.h"
+#include "numa/region.h"
+
+/* First half of the frame side element. Zero when the frame is not mapped. */
+struct qy_frame {
+	struct qy_block run;                /* frame-level block header */
+	_Atomic(struct qy_region *) region; /* NULL: not ours (yet) */
+	uint32_t list[2];                   /* links in a filler's bucket */
+	uint32_t dirt[2];                   /* links in the manager's dirty list */
+	uint32_t stamp;                     /* ms, when memory here last became dirty */
+	uint32_t free;                      /* the first free page block here */
+	uint16_t used, longest, dirty;      /* pages: in used blocks, of the longest free block, free and dirty */
+	uint8_t filler;                     /* enum qy_filler_kind + 1 while pages are carved here; else 0 */
+	uint8_t bucket;
+	_Atomic(size_t) bytes;              /* of the used run that begins here: what the program has */
+};
+
+_Static_assert(sizeof(struct qy_frame) <= QY_REGION_SIDE_OFFSET, "a frame's record has half a frame side element");
+
+QY_INLINE struct qy_frame *qy_frame_at(uint32_t f)
+{
+	return (struct qy_frame *)(void *)(qy_window.frame_side + ((size_t)f << QY_FRAME_SIDE_SHIFT));
+}
+
+enum qy_filler_kind { QY_FILL_SLABS, QY_FILL_LARGE, QY_FILLERS };
+
+/* Tags of page blocks and runs. */
+enum qy_block_use { QY_USE_FREE, QY_USE_SLAB, QY_USE_LARGE, QY_USE_PURGE };
+
+#define QY_FILL_BUCKETS 65
+#define QY_RUN_BUCKETS 216
+
+struct qy_filler {
+	uint64_t bits[2]; /* which buckets have a frame */
+	uint32_t empty;   /* the one empty frame that is kept open; 0 none */
+	uint32_t bucket[QY_FILL_BUCKETS];
+};
+
+struct qy_runs {
+	uint64_t bits[4];
+	uint32_t bucket[QY_RUN_BUCKETS];
+};
+
+struct qy_manager {
+	struct qy_lock lock;
+	uint32_t index;   /* in the registry; the dense node number for a node's default arena */
+	bool of_node;     /* a node's default arena */
+	int kind;         /* enum quarry_page_kind wanted */
+	struct qy_placement placement;
+	char name[QUARRY_ARENA_NAME_MAX];
+	_Atomic(uint64_t) hard_limit, soft_limit;
+	_Atomic(uint32_t) default_users; /* threads whose default arena it is */
+
+	struct qy_region *regions;
+	uint32_t dirty_first; /* frames with dirty memory, longest left alone first */
+	struct qy_runs runs[2]; /* free runs of frames: dirty, clean */
+	struct qy_filler fillers[QY_FILLERS];
+
+	/* Written under the lock, read by anybody. */
+	qy_counter region_count, mapped, peak_mapped, used, large, dirty_pages, purges, purged, limit_hits;
+	qy_counter kind_wanted[5], kind_got[5], unplaced;
+	struct qy_manager *free_next; /* of unused ones */
+
+	struct qy_heap orphans; /* slabs that no thread holds; owner 0 */
+};
+
+/* ---- made and unmade (manager.c) ---- */
+
+struct quarry_arena {
+	struct qy_manager *manager; /* NULL: not in use */
+};
+
+#define QY_ARENAS_MAX 65536
+
+/* Arena handles: slots of one array, so that a handle can be checked without being followed. */
+extern struct quarry_arena qy_arenas[QY_ARENAS_MAX];
+
+/* Once, after qy_window_init. */
+void qy_managers_init(void);
+
+struct qy_manager *qy_manager_create(const struct qy_placement *placement, int kind, const char *name);
+
+/* The default arena of a node (dense); made when first asked for. NULL with ENOMEM. */
+struct qy_manager *qy_manager_of_node(int node);
+
+/* The manager of a handle; NULL with EINVAL when it is none. */
+struct qy_manager *qy_manager_of_arena(const quarry_arena *arena);
+
+/* All memory becomes free at once. The caller has made sure that no thread holds anything of it. */
+void qy_manager_reset(struct qy_manager *m);
+void qy_manager_destroy(struct qy_manager *m);
+
+/* Visit all managers, oldest first, without a lock: one that is made or destroyed meanwhile may be missed. */
+struct qy_manager *qy_manager_next(const struct qy_manager *m);
+
+/* The manager that the memory at p belongs to; NULL when it is not quarry's. */
+struct qy_manager *qy_manager_of(const void *p);
+
+/* ---- blocks (large.c) ---- */
+
+/* A block of at least size bytes for the program, aligned to align (a power of two). *zero: it reads as zero. */
+void *qy_large_alloc(struct qy_manager *m, size_t size, size_t align, bool *zero);
+
+/* Whether p is the start of a live large block. */
+bool qy_large_is(const void *p);
+size_t qy_large_size(const void *p);
+
+/* Free it. False when it is none (a double free, lost race or not): nothing has changed. */
+bool qy_large_free(void *p);
+
+/* Resize in place: down, or up into free memory behind it. */
+bool qy_large_resize(void *p, size_t size);
+
+/* Resize by moving page tables, for blocks of frames. NULL when it cannot be done; p is as it was. */
+void *qy_large_remap(void *p, size_t size);
+
+
+/* ---- slabs (manager.c), for heaps ---- */
+
+/* A slab for a heap: an orphan of the class with room (then a spare goes back), the spare, or a new one. NULL with
+ * ENOMEM. */
+struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, unsigned cls, struct qy_slab *spare);
+void qy_manager_put_slabs(struct qy_manager *m, struct qy_slab **slabs, unsigned count);
+/* The same for one slab, with the lock held. */
+void qy_manager_put_slab(struct qy_manager *m, struct qy_slab *s);
+/* Take in what was sent home to slabs that nobody holds, with the lock held. */
+void qy_manager_receive(struct qy_manager *m);
+
+/* ---- giving back (purge.c) ---- */
+
+/* Give dirty memory that was left alone for decay_ms (0: all) back to the kernel, and regions that are free.
+ * at_most bounds the bytes. Returns the bytes; *next is when (ms) more falls due, UINT64_MAX never. */
+size_t qy_manager_purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t *next);
+
+/* Around fork: no memory may be on its way back to the kernel while the child is made. */
+void qy_purge_fork_lock(void);
+void qy_purge_fork_unlock(void);
+
+/* ---- inside the manager ---- */
+
+/* A run of pages from a filler, aligned to align pages; 0 when there is none without a new region. */
+qy_page qy_filler_get(struct qy_manager *m, enum qy_filler_kind kind, uint32_t pages, uint32_t align, unsigned use,
+		      bool *zero);
+/* Take a given free block whole. */
+void qy_filler_take(struct qy_manager *m, qy_page b, unsigned use);
+void qy_filler_put(struct qy_manager *m, qy_page b, bool clean);
+void qy_filler_close_empty(struct qy_manager *m);
+bool qy_filler_grow(struct qy_manager *m, qy_page b, uint32_t pages);
+void qy_filler_shrink(struct qy_manager *m, qy_page b, uint32_t pages);
+uint32_t qy_runs_get(struct qy_manager *m, uint32_t frames, uint32_t align, bool *zero);
+/* Take a given free run whole; false when it is in use. */
+bool qy_runs_take(struct qy_manager *m, uint32_t run, bool *zero);
+void qy_runs_put(struct qy_manager *m, uint32_t run, bool clean);
+bool qy_runs_grow(struct qy_manager *m, uint32_t run, uint32_t frames);
+void qy_runs_add_region(struct qy_manager *m, struct qy_region *r);
+/* Take a free run that is a whole region out of the books, to be destroyed. */
+void qy_runs_drop_region(struct qy_manager *m, uint32_t run);
+/* Ask the kernel for a region with at least so many frames. The lock is not held. */
+bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align);
+void qy_manager_unbook_region(struct qy_manager *m, const struct qy_region *r);
+/* Whether so many more bytes may be used under the hard limit. The lock is held. */
+bool qy_manager_allows(struct qy_manager *m, size_t bytes);
+
+/* Pages in frames, frames in regions. Set once by qy_managers_init. */
+extern struct qy_block_map qy_page_map, qy_run_map;
+
+#endif

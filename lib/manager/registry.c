@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT */
+/* Which managers there are. Slots below the number of nodes are the nodes' default arenas, made when first asked for.
+ * Lock: one, rank QY_RANK_REGISTRY, over making and unmaking; readers of the slots take none. */
+#include <errno.h>
+#include <string.h>
+
+#include "lib/manager/manager.h"
+#include "lib/manager/registry.h"
+#include "numa/topology.h"
+
+struct quarry_arena qy_arenas[QY_ARENAS_MAX];
+
+static struct qy_lock lock = QY_LOCK_INIT(QY_RANK_REGISTRY);
+static struct qy_manager *unused;
+static uint32_t slots_top; /* slots at and above were never used */
+static uint32_t next_try;  /* handles are reused as late as can be, so that a stale one is noticed */
+
+static struct qy_manager *manager_at(uint32_t i)
+{
+	return __atomic_load_n(&qy_arenas[i].manager, __ATOMIC_ACQUIRE);
+}
+
+static struct qy_manager *take_unused(void)
+{
+	struct qy_manager *m = unused;
+
+	if (m == NULL)
+		return qy_meta_alloc(sizeof(struct qy_manager), QY_CACHE_LINE);
+	unused = m->free_next;
+	memset((void *)m, 0, sizeof(*m));
+	return m;
+}
+
+/* The lock is held. */
+static struct qy_manager *make(uint32_t slot, const struct qy_placement *placement, int kind, const char *name)
+{
+	struct qy_manager *m = take_unused();
+
+	if (m == NULL)
+		return NULL;
+	qy_lock_init(&m->lock, QY_RANK_MANAGER);
+	m->index = slot;
+	m->kind = kind;
+	m->placement = *placement;
+	strncpy(m->name, name, sizeof(m->name) - 1);
+	qy_heap_open(&m->orphans, m, 0);
+	if (slot >= slots_top)
+		__atomic_store_n(&slots_top, slot + 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&qy_arenas[slot].manager, m, __ATOMIC_RELEASE);
+	return m;
+}
+
+static uint32_t free_slot(void)
+{
+	uint32_t nodes = (uint32_t)qy_node_count();
+
+	for (uint32_t n = 0; n < QY_ARENAS_MAX; n++) {
+		uint32_t slot = next_try++ % QY_ARENAS_MAX;
+
+		if (slot >= nodes && qy_arenas[slot].manager == NULL)
+			return slot;
+	}
+	return 0;
+}
+
+struct qy_manager *qy_manager_create(const struct qy_placement *placement, int kind, const char *name)
+{
+	struct qy_manager *m = NULL;
+	uint32_t slot;
+
+	qy_lock(&lock);
+	slot = free_slot();
+	if (slot == 0)
+		errno = EAGAIN;
+	else
+		m = make(slot, placement, kind, name);
+	qy_unlock(&lock);
+	return m;
+}
+
+static void name_of_node(char *name, int kernel_id)
+{
+	char digits[12];
+	int n = 0;
+
+	do
+		digits[n++] = (char)('0' + kernel_id % 10);
+	while ((kernel_id /= 10) > 0);
+	memcpy(name, "node ", 5);
+	for (int i = 0; i < n; i++)
+		name[5 + i] = digits[n - 1 - i];
+	name[5 + n] = 0;
+}
+
+struct qy_manager *qy_manager_of_node(int node)
+{
+	struct qy_manager *m = manager_at((uint32_t)node);
+	struct qy_placement placement = { .policy = QUARRY_POLICY_PREFERRED, .node = node };
+	char name[QUARRY_ARENA_NAME_MAX];
+
+	if (QY_LIKELY(m != NULL))
+		return m;
+	/* On a machine of one node there is nothing to ask for. */
+	placement.bind = qy_node_count() > 1;
+	quarry_nodeset_add(&placement.nodes, (unsigned)qy_node_kernel_id(node));
+	name_of_node(name, qy_node_kernel_id(node));
+	qy_lock(&lock);
+	m = manager_at((uint32_t)node);
+	if (m == NULL) {
+		m = make((uint32_t)node, &placement, QUARRY_PAGES_AUTO, name);
+		if (m != NULL)
+			m->of_node = true;
+	}
+	qy_unlock(&lock);
+	return m;
+}
+
+struct qy_manager *qy_manager_of_arena(const quarry_arena *arena)
+{
+	uintptr_t at = (uintptr_t)arena - (uintptr_t)qy_arenas;
+	struct qy_manager *m = NULL;
+
+	if (at < sizeof(qy_arenas) && at % sizeof(qy_arenas[0]) == 0)
+		m = manager_at((uint32_t)(at / sizeof(qy_arenas[0])));
+	if (m == NULL)
+		errno = EINVAL;
+	return m;
+}
+
+void qy_manager_destroy(struct qy_manager *m)
+{
+	struct qy_region *r = m->regions, *next;
+
+	qy_manager_reset(m);
+	for (r = m->regions; r != NULL; r = next) {
+		next = r->next;
+		qy_lock(&m->lock);
+		qy_runs_drop_region(m, (uint32_t)qy_region_frame(r));
+		qy_unlock(&m->lock);
+		qy_region_destroy(r);
+	}
+	qy_lock(&lock);
+	__atomic_store_n(&qy_arenas[m->index].manager, NULL, __ATOMIC_RELEASE);
+	m->free_next = unused;
+	unused = m;
+	qy_unlock(&lock);
+}
+
+struct qy_manager *qy_manager_next(const struct qy_manager *m)
+{
+	uint32_t top = __atomic_load_n(&slots_top, __ATOMIC_RELAXED);
+
+	for (uint32_t i = m == NULL ? 0 : m->index + 1; i < top; i++)
+		if (manager_at(i) != NULL)
+			return manager_at(i);
+	return NULL;
+}
+
+void qy_registry_fork_lock(void)
+{
+	qy_lock(&lock);
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+		qy_lock(&m->lock);
+}
+
+void qy_registry_fork_unlock(void)
+{
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+		qy_unlock(&m->lock);
+	qy_unlock(&lock);
+}

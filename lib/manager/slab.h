@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/* A slab: a block divided into objects of one size class. Its record stands outside, in the window's slab side, one
+ * cache line per unit, found from any object by arithmetic.
+ *
+ * A slab belongs to one heap (what one thread, or nobody, holds of a manager). Only the owner frees into `local`, with
+ * no lock and no atomic; others send objects home through the heap's remote list.
+ *
+ * Free objects of a slab are in `local`, or in a thread cache's list (those count as live), or were never carved.
+ * Invariants, for the owner:
+ *   not full: countdown == live objects, and `local` holds carved - countdown objects;
+ *   full:     carved == capacity, nothing is free, countdown == 1: the first free leaves the fast path, and the slab
+ *             goes to the end of its heap's queue, not the front (else each malloc would take one object and go slow).
+ * So the fast path of free has one counter and one test for "something is to be done". */
+#ifndef QUARRY_MANAGER_SLAB_H
+#define QUARRY_MANAGER_SLAB_H
+
+#include "lib/manager/class.h"
+#include "numa/window.h"
+
+struct qy_heap;
+
+enum qy_slab_kind { QY_SLAB_NONE, QY_SLAB_HEAD, QY_SLAB_INNER };
+enum qy_slab_state { QY_SLAB_ACTIVE, QY_SLAB_QUEUED, QY_SLAB_FULL, QY_SLAB_SPARE };
+
+/* One line. What a free touches comes first. */
+struct qy_slab {
+	_Atomic(uintptr_t) owner;       /* the token of the thread that may free here with no lock; 0 none */
+	void *local;                    /* free objects, linked by their first word */
+	uint32_t countdown;             /* frees until something is to be done */
+	uint32_t carved;                /* objects ever linked */
+	_Atomic(struct qy_heap *) heap; /* whose it is */
+	struct qy_slab *next, *prev;    /* in the heap's queue of the class, or its list of full slabs */
+	uint8_t kind;                   /* enum qy_slab_kind */
+	uint8_t cls;
+	uint8_t state;                  /* enum qy_slab_state */
+	uint8_t inner;                  /* QY_SLAB_INNER: units back to the head */
+	uint8_t zero;                   /* what was never carved reads as zero */
+};
+
+_Static_assert(sizeof(struct qy_slab) <= 1 << QY_SLAB_SIDE_SHIFT, "a slab's record is one cache line");
+
+QY_INLINE struct qy_slab *qy_slab_at(uintptr_t offset)
+{
+	return (struct qy_slab *)(void *)(qy_slab_side + (offset >> QY_UNIT_SHIFT << QY_SLAB_SIDE_SHIFT));
+}
+
+/* The first byte of the memory of a slab (or of a unit). */
+QY_INLINE char *qy_slab_memory(const struct qy_slab *s)
+{
+	return qy_window_at((uintptr_t)((const char *)s - qy_slab_side) >> QY_SLAB_SIDE_SHIFT << QY_UNIT_SHIFT);
+}
+
+QY_INLINE void *qy_next_object(void *p)
+{
+	return *(void **)p;
+}
+
+QY_INLINE void qy_link_object(void *p, void *next)
+{
+	*(void **)p = next;
+}
+
+/* Put a free object into its slab, by the owner. True when countdown ran out: qy_heap_event() is due. The order of
+ * the two stores matters to a child forked in between: a list must never lead through an object not yet linked. */
+QY_INLINE bool qy_slab_push(struct qy_slab *s, void *p)
+{
+	qy_link_object(p, s->local);
+	__atomic_store_n(&s->local, p, __ATOMIC_RELEASE);
+	return --s->countdown == 0;
+}
+
+/* The head slab that p is in, when p is where an object of a slab stands; else NULL. Reads only what is constant while
+ * the slab lives, so anybody may ask. */
+static inline struct qy_slab *qy_slab_of(const void *p)
+{
+	uintptr_t offset = qy_window_offset(p);
+	struct qy_slab *s;
+	uint64_t in;
+
+	if (offset >= qy_window_size)
+		return NULL;
+	s = qy_slab_at(offset);
+	if (s->kind == QY_SLAB_INNER)
+		s -= s->inner;
+	if (s->kind != QY_SLAB_HEAD)
+		return NULL;
+	in = (uint64_t)((const char *)p - qy_slab_memory(s));
+	if ((in * qy_classes[s->cls].magic >> 40) * qy_classes[s->cls].size != in ||
+	    in >= (uint64_t)qy_classes[s->cls].capacity * qy_classes[s->cls].size)
+		return NULL;
+	return s;
+}
+
+#endif

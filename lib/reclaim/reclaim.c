@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "lib/reclaim/reclaim.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lib/base/lock.h"
+#include "lib/base/settings.h"
+#include "lib/manager/dirt.h"
+#include "lib/manager/manager.h"
+#include "numa/os.h"
+#include "numa/refused.h"
+
+#define STACK_SIZE ((size_t)256 << 10)
+#define SERIES_BYTES ((size_t)4 << 20) /* at most so much goes back in one pass in series */
+#define SERIES_STEP_MAX 16             /* the interval doubles up to so often while passes find nothing */
+#define SHORTEST_SLEEP_MS 20
+
+enum { THREAD_NONE, THREAD_STARTING, THREAD_RUNS, THREAD_REFUSED };
+
+static _Atomic(int) thread_state;
+static _Atomic(uint32_t) threads_seen;  /* the most threads that the process had */
+static _Atomic(uint32_t) asleep;        /* futex: the thread sleeps until somebody makes work */
+static _Atomic(uint32_t) series_step;   /* log2 of what multiplies the interval */
+static _Atomic(uint32_t) pass_running;  /* one pass in series at a time */
+static qy_counter passes;
+static bool (*layer_chore)(uint64_t now);
+
+_Atomic(uint32_t) qy_dirt_seen;
+
+void qy_reclaim_set_chore(bool (*chore)(uint64_t now))
+{
+	layer_chore = chore;
+}
+
+bool qy_reclaim_running(void)
+{
+	return atomic_load_explicit(&thread_state, memory_order_relaxed) == THREAD_RUNS;
+}
+
+uint64_t qy_reclaim_passes(void)
+{
+	return qy_read(&passes);
+}
+
+/* One look at everything. Returns the bytes given back; *next is when (ms) something falls due. */
+static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
+{
+	size_t total = 0;
+
+	qy_count_shared(&passes, 1);
+	*next = UINT64_MAX;
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL && total < at_most; m = qy_manager_next(m)) {
+		uint64_t due;
+
+		total += qy_manager_purge(m, now, decay_ms, at_most - total, &due);
+		if (due < *next)
+			*next = due;
+	}
+	if (layer_chore != NULL && layer_chore(now) && now + 1000 < *next)
+		*next = now + 1000;
+	return total;
+}
+
+size_t qy_reclaim_now(void)
+{
+	uint64_t next;
+
+	if (layer_chore != NULL)
+		layer_chore(UINT64_MAX);
+	return pass(qy_os->now_ms(), 0, SIZE_MAX, &next);
+}
+
+/* ---- in parallel ---- */
+
+static void sleep_until_work(uint64_t now, uint64_t next)
+{
+	struct timespec t = { 0, 0 };
+	uint64_t ms = next - now < SHORTEST_SLEEP_MS || next < now ? SHORTEST_SLEEP_MS : next - now;
+
+	t.tv_sec = (time_t)(ms / 1000);
+	t.tv_nsec = (long)(ms % 1000) * 1000000;
+	if (next != UINT64_MAX) {
+		syscall(SYS_futex, &asleep, FUTEX_WAIT_PRIVATE, 0, &t, NULL, 0);
+		return;
+	}
+	atomic_store(&asleep, 1);
+	/* Dirt that appeared since the pass began: somebody may not have seen us asleep. */
+	if (atomic_load(&qy_dirt_seen) == 0)
+		syscall(SYS_futex, &asleep, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+	atomic_store(&asleep, 0);
+}
+
+static void *run(void *unused)
+{
+	(void)unused;
+	pthread_setname_np(pthread_self(), "quarry-reclaim");
+	atomic_store(&thread_state, THREAD_RUNS);
+	for (;;) {
+		uint64_t now = qy_os->now_ms(), next;
+		long mode = qy_setting(reclaim);
+
+		atomic_store(&qy_dirt_seen, 0);
+		if (mode == QY_RECLAIM_OFF || mode == QY_RECLAIM_SERIES)
+			next = now + 1000;
+		else
+			pass(now, qy_setting(decay_ms), SIZE_MAX, &next);
+		sleep_until_work(now, next);
+	}
+	return NULL;
+}
+
+static QY_COLD void start_thread(void)
+{
+	int none = THREAD_NONE, error = errno;
+	sigset_t all, before;
+	pthread_attr_t attr;
+	pthread_t id;
+
+	if (!atomic_compare_exchange_strong(&thread_state, &none, THREAD_STARTING))
+		return;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_SIZE);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	if (pthread_create(&id, &attr, run, NULL) != 0) {
+		qy_refuse(QUARRY_REFUSED_THREAD);
+		atomic_store(&thread_state, THREAD_REFUSED);
+	}
+	pthread_attr_destroy(&attr);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	errno = error;
+}
+
+/* ---- in series ---- */
+
+static QY_COLD void run_series(void)
+{
+	uint32_t step = atomic_load_explicit(&series_step, memory_order_relaxed);
+	uint64_t next;
+	size_t got;
+
+	if (atomic_exchange_explicit(&pass_running, 1, memory_order_acquire))
+		return;
+	got = pass(qy_os->now_ms(), qy_setting(decay_ms), SERIES_BYTES, &next);
+	atomic_store_explicit(&pass_running, 0, memory_order_release);
+	/* Rarely while there is nothing to do, often while there is. */
+	if (got == 0 && step < SERIES_STEP_MAX)
+		step++;
+	else if (got > 0)
+		step = 0;
+	atomic_store_explicit(&series_step, step, memory_order_relaxed);
+}
+
+static bool wants_thread(long mode)
+{
+	uint64_t mapped = 0;
+	struct qy_manager *m;
+
+	if (mode == QY_RECLAIM_PARALLEL || atomic_load_explicit(&threads_seen, memory_order_relaxed) > 1)
+		return true;
+	for (m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+		mapped += qy_read(&m->mapped);
+	return mapped >= (uint64_t)qy_setting(large_heap);
+}
+
+void qy_reclaim_note_threads(unsigned live)
+{
+	if (live > atomic_load_explicit(&threads_seen, memory_order_relaxed))
+		atomic_store_explicit(&threads_seen, live, memory_order_relaxed);
+}
+
+static QY_COLD void consider(uint32_t calls)
+{
+	long mode = qy_setting(reclaim);
+	uint32_t interval = (uint32_t)qy_setting(reclaim_interval);
+	uint32_t step = atomic_load_explicit(&series_step, memory_order_relaxed);
+
+	if (mode == QY_RECLAIM_OFF)
+		return;
+	if (mode != QY_RECLAIM_SERIES && atomic_load_explicit(&thread_state, memory_order_relaxed) == THREAD_NONE &&
+	    wants_thread(mode))
+		start_thread();
+	else if (mode == QY_RECLAIM_SERIES || !qy_reclaim_running())
+		if ((calls / interval) % ((uint32_t)1 << (step / 2)) == 0)
+			run_series();
+}
+
+void qy_reclaim_tick(uint32_t calls)
+{
+	uint32_t interval = (uint32_t)qy_setting(reclaim_interval);
+
+	if (QY_UNLIKELY(atomic_load_explicit(&asleep, memory_order_relaxed) != 0 &&
+			atomic_load_explicit(&qy_dirt_seen, memory_order_relaxed) != 0)) {
+		if (atomic_exchange(&asleep, 0) != 0)
+			syscall(SYS_futex, &asleep, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	}
+	if (QY_UNLIKELY(calls % interval == 0 ||
+			(atomic_load_explicit(&threads_seen, memory_order_relaxed) > 1 &&
+			 atomic_load_explicit(&thread_state, memory_order_relaxed) == THREAD_NONE)))
+		consider(calls);
+}
+
+void qy_reclaim_after_fork(void)
+{
+	atomic_store(&thread_state, THREAD_NONE);
+	atomic_store(&threads_seen, 1);
+	atomic_store(&asleep, 0);
+	atomic_store(&pass_running, 0);
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/* The reclaimer: what tidies behind everyone's back. It takes in what was sent to slabs that nobody holds, gives dirty
+ * memory back, and does the chores of the layers above it (dead threads).
+ *
+ * In series: a slow path, each so many calls, does a bounded pass after it has left its own work. In parallel: a
+ * thread of its own, with all signals blocked, that sleeps while there is nothing to do. `auto`: in series in a
+ * process of one thread with a small heap, since a guest should not start threads there (glibc and libstdc++ lose
+ * their single-threaded shortcuts, unshare(2) and setns(2) fail); else in parallel. */
+#ifndef QUARRY_RECLAIM_RECLAIM_H
+#define QUARRY_RECLAIM_RECLAIM_H
+
+#include "lib/base/base.h"
+
+/* After a slow path, not entered, no lock held. calls: how many slow paths this thread has taken. */
+void qy_reclaim_tick(uint32_t calls);
+
+/* Everything that is free goes back at once. Returns the bytes. */
+size_t qy_reclaim_now(void);
+
+/* A chore of a layer above: called in each pass with the time; returns whether it wants to be called again soon. */
+void qy_reclaim_set_chore(bool (*chore)(uint64_t now));
+
+/* Tell that the process has more than one thread that allocates. */
+void qy_reclaim_note_threads(unsigned live);
+
+bool qy_reclaim_running(void);
+uint64_t qy_reclaim_passes(void);
+void qy_reclaim_after_fork(void); /* in the child */
+
+#endif

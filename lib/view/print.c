@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/view/print.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "numa/os.h"
+
+#define NAME_WIDTH 26
+
+/* What was refused, why that mostly is, and what ends it. Indexed by enum quarry_refusal. */
+static const struct refusal {
+	const char *name;
+	const char *why;
+	const char *fix;
+} refusals[] = {
+	[QUARRY_REFUSED_MBIND_EPERM] = { "mbind-eperm",
+		"memory could not be bound to nodes: a container's seccomp profile",
+		"add CAP_SYS_NICE (docker: --cap-add SYS_NICE), or --security-opt" },
+	[QUARRY_REFUSED_MBIND_ENOSYS] = { "mbind-enosys",
+		"memory could not be bound to nodes: the kernel or a sandbox has no mbind",
+		"a kernel built with CONFIG_NUMA; in gVisor and the like there is none" },
+	[QUARRY_REFUSED_MBIND_EINVAL] = { "mbind-einval",
+		"a node outside the cpuset, or a policy this kernel does not have",
+		"widen cpuset.mems, or ask for nodes of `quarry doctor`'s list" },
+	[QUARRY_REFUSED_MBIND_OTHER] = { "mbind-other",
+		"memory could not be bound to nodes: the kernel was out of memory",
+		"more memory on the node, or fewer arenas with a policy of their own" },
+	[QUARRY_REFUSED_HUGE_1G] = { "huge-1g",
+		"no free 1 GiB page in the node's pool",
+		"boot with hugepagesz=1G hugepages=N; `quarry doctor` shows the pools" },
+	[QUARRY_REFUSED_HUGE_2M] = { "huge-2m",
+		"no free 2 MiB page in the node's pool",
+		"sysctl vm.nr_hugepages=N; `quarry doctor` shows the pools" },
+	[QUARRY_REFUSED_THP] = { "thp",
+		"transparent huge pages are switched off, or memory is in small pieces",
+		"echo madvise > /sys/kernel/mm/transparent_hugepage/enabled" },
+	[QUARRY_REFUSED_POPULATE] = { "populate",
+		"memory could not be faulted in ahead: a limit, or a kernel before 5.14",
+		"raise the cgroup's memory.max, or free memory on the node" },
+	[QUARRY_REFUSED_MAP] = { "map",
+		"no memory or address space: ulimit -v, overcommit or too many mappings",
+		"ulimit -v unlimited; `quarry doctor` tells of overcommit and mappings" },
+	[QUARRY_REFUSED_LIMIT] = { "limit",
+		"an arena reached its hard limit",
+		"quarry_arena_set_limits, or free what the arena holds" },
+	[QUARRY_REFUSED_MOVE_PAGES] = { "move-pages",
+		"the kernel would not say where pages are: seccomp, or no CONFIG_NUMA",
+		"add CAP_SYS_NICE, or another --security-opt" },
+	[QUARRY_REFUSED_RSEQ] = { "rseq",
+		"the C library has not registered rseq: the CPU costs a call at each refill",
+		"glibc 2.35 or later, without GLIBC_TUNABLES=glibc.pthread.rseq=0" },
+	[QUARRY_REFUSED_LOCK] = { "lock",
+		"memory could not be locked: RLIMIT_MEMLOCK",
+		"ulimit -l unlimited, or CAP_IPC_LOCK" },
+	[QUARRY_REFUSED_THREAD] = { "thread",
+		"the reclaimer's thread could not be started: it works in series instead",
+		"raise the cgroup's pids.max or ulimit -u" },
+	[QUARRY_REFUSED_MEMBARRIER] = { "membarrier",
+		"no membarrier: slow calls pay for a fence instead",
+		"Linux 4.14 or later, and a seccomp profile that allows it" },
+	[QUARRY_REFUSED_PURGE] = { "purge",
+		"free memory could not be given back: it is locked, or in hugetlb pages",
+		"no mlockall in the program, or pages=thp instead of 2m and 1g" },
+	[QUARRY_REFUSED_WINDOW] = { "window",
+		"no run of address space to reserve: regions are placed one by one",
+		"ulimit -v unlimited, or a smaller window in QUARRY_OPTIONS" },
+};
+
+#define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))
+
+_Static_assert(sizeof(refusals) / sizeof(refusals[0]) == QUARRY_REFUSED_WINDOW + 1, "a refusal has no line");
+
+const char *quarry_refusal_name(int refusal)
+{
+	return refusal >= 0 && refusal < REFUSALS ? refusals[refusal].name : NULL;
+}
+
+bool qy_print_arena_stats(quarry_arena *arena, quarry_stats *stats)
+{
+	memset(stats, 0, sizeof(*stats));
+	stats->version = QUARRY_STATS_VERSION;
+	return quarry_stats_get(arena, stats) == 0;
+}
+
+static const char *plural(uint64_t n)
+{
+	return n == 1 ? "" : "s";
+}
+
+static void text_amount(struct qy_text *out, const char *name, uint64_t bytes)
+{
+	size_t before;
+
+	qy_text_format(out, "  %-9s  ", name);
+	before = out->total;
+	qy_text_bytes(out, bytes);
+	qy_text_format(out, "%*s", (int)(before + 12 - out->total), "");
+}
+
+/* Parts of the whole in tenths of a percent, without overflow: both are sums of mappings, far under 2^54. */
+static unsigned per_mille(uint64_t part, uint64_t whole)
+{
+	return whole && part < UINT64_MAX / 1000 ? (unsigned)(part * 1000 / whole) : 0;
+}
+
+static void text_totals(struct qy_text *out, const quarry_stats *t)
+{
+	unsigned share = per_mille(t->metadata, t->mapped);
+
+	qy_text_format(out, "quarry %s: %llu arena%s, %llu region%s, %llu thread%s\n", quarry_version_string(),
+		       (unsigned long long)t->arenas, plural(t->arenas), (unsigned long long)t->regions,
+		       plural(t->regions), (unsigned long long)t->threads, plural(t->threads));
+	text_amount(out, "mapped", t->mapped);
+	qy_text_format(out, "at most ");
+	qy_text_bytes(out, t->peak_mapped);
+	qy_text_format(out, " so far\n");
+	text_amount(out, "resident", t->resident);
+	qy_text_format(out, "of what is mapped\n");
+	text_amount(out, "in use", t->in_use);
+	qy_text_bytes(out, t->large);
+	qy_text_format(out, " of it in large blocks\n");
+	text_amount(out, "cached", t->cached);
+	qy_text_format(out, "free, held by threads\n");
+	text_amount(out, "free", t->free_dirty + t->free_clean);
+	qy_text_bytes(out, t->free_dirty);
+	qy_text_format(out, " of it still in memory\n");
+	text_amount(out, "metadata", t->metadata);
+	qy_text_format(out, "%u.%u %% of what is mapped\n", share / 10, share % 10);
+	if (t->unplaced) {
+		text_amount(out, "unplaced", t->unplaced);
+		qy_text_format(out, "the kernel refused the policy: first touch decides\n");
+	}
+}
+
+static void text_kinds(struct qy_text *out, const quarry_stats *t)
+{
+	static const char *const what[QY_PAGE_KINDS] = { "(left to quarry)", "base pages", "transparent huge",
+							  "hugetlb, 2 MiB", "hugetlb, 1 GiB" };
+
+	qy_text_format(out, "\npages      wanted  got\n");
+	for (int kind = 0; kind < QY_PAGE_KINDS; kind++) {
+		if (!t->kind_wanted[kind] && !t->kind_got[kind])
+			continue;
+		qy_text_format(out, "  %-8s  ", qy_page_kind_name(kind));
+		qy_text_bytes_short(out, t->kind_wanted[kind], 5);
+		qy_text_put(out, "  ", 2);
+		qy_text_bytes_short(out, t->kind_got[kind], 5);
+		qy_text_format(out, "  %s\n", what[kind]);
+	}
+}
+
+static void text_event(struct qy_text *out, const char *name, uint64_t count, const char *what)
+{
+	qy_text_format(out, "  %-13s %12llu  %s\n", name, (unsigned long long)count, what);
+}
+
+static void text_events(struct qy_text *out, const quarry_stats *t)
+{
+	qy_text_format(out, "\nsince the start\n");
+	text_event(out, "refills", t->refills, "times a thread's cache went to its manager");
+	text_event(out, "remote frees", t->remote_frees, "objects that went home to another's slab");
+	text_event(out, "node moves", t->node_moves, "times a thread was found on another node");
+	text_event(out, "passes", t->passes,
+		   t->reclaimer ? "of the reclaimer, whose thread is running" : "of the reclaimer, without a thread");
+	text_event(out, "purges", t->purges, "times memory was given back");
+	qy_text_format(out, "  %-13s ", "purged");
+	qy_text_bytes_short(out, t->purged, 12);
+	qy_text_format(out, "  bytes given back\n");
+	text_event(out, "adopted", t->adopted, "slabs taken over from dead threads");
+	text_event(out, "bad frees", t->bad_frees,
+		   t->bad_frees ? "of what was not live: on_error=report says where" : "of what was not live");
+}
+
+static void text_refusals(struct qy_text *out, const quarry_stats *t)
+{
+	bool none = true;
+
+	qy_text_format(out, "\nrefused\n");
+	for (int i = 0; i < QUARRY_REFUSED_COUNT; i++) {
+		if (!t->refused[i])
+			continue;
+		none = false;
+		if (i >= REFUSALS) {
+			qy_text_format(out, "  %-12d  %llu times\n", i, (unsigned long long)t->refused[i]);
+			continue;
+		}
+		qy_text_format(out, "  %-12s  %llu time%s\n", refusals[i].name, (unsigned long long)t->refused[i],
+			       plural(t->refused[i]));
+		qy_text_format(out, "    %s\n    fix: %s\n", refusals[i].why, refusals[i].fix);
+	}
+	if (none)
+		qy_text_format(out, "  nothing\n");
+}
+
+/* A name on one line of a table: what a terminal would take for a command is shown as '?'. */
+static void text_name(struct qy_text *out, const char *name, size_t n)
+{
+	char cell[NAME_WIDTH];
+	bool cut = n > sizeof(cell);
+	size_t keep = cut ? sizeof(cell) - 1 : n;
+
+	while (cut && keep > 0 && (name[keep] & 0xc0) == 0x80) /* not in the middle of a character */
+		keep--;
+	for (size_t i = 0; i < keep; i++)
+		cell[i] = (unsigned char)name[i] < 0x20 || name[i] == 0x7f ? '?' : name[i];
+	if (cut)
+		cell[keep++] = '~';
+	qy_text_format(out, "%-*.*s", NAME_WIDTH, (int)keep, cell);
+}
+
+static void text_arena(struct qy_text *out, const quarry_stats *s)
+{
+	const uint64_t *got = s->kind_got;
+	const uint64_t columns[] = { s->mapped, s->resident, s->in_use, s->cached, s->free_dirty + s->free_clean,
+				     got[QUARRY_PAGES_THP] + got[QUARRY_PAGES_2M] + got[QUARRY_PAGES_1G] };
+	size_t n = strnlen(s->name, sizeof(s->name));
+
+	text_name(out, n ? s->name : "(no name)", n ? n : strlen("(no name)"));
+	if (s->node >= 0)
+		qy_text_format(out, "%5d", s->node);
+	else
+		qy_text_format(out, "%5s", "-");
+	for (size_t i = 0; i < sizeof(columns) / sizeof(columns[0]); i++)
+		qy_text_bytes_short(out, columns[i], 8);
+	qy_text_put(out, "\n", 1);
+}
+
+static void text_arenas(struct qy_text *out, const struct qy_arena_list *list)
+{
+	unsigned long long empty = 0;
+
+	qy_text_format(out, "\n%-*s%5s%8s%8s%8s%8s%8s%8s\n", NAME_WIDTH, "arena", "node", "mapped", "resid.", "in use",
+		       "cached", "free", "huge");
+	for (size_t i = 0; i < list->count; i++) {
+		quarry_stats stats;
+		if (!qy_print_arena_stats(list->at[i], &stats))
+			continue;
+		if (stats.mapped)
+			text_arena(out, &stats);
+		else
+			empty++;
+	}
+	if (empty)
+		qy_text_format(out, "and %llu empty one%s\n", empty, plural(empty));
+	if (list->missing)
+		qy_text_format(out, "and %zu for whose list there was no memory\n", list->missing);
+}
+
+void qy_print_text(struct qy_text *out, const quarry_stats *total, const struct qy_arena_list *list)
+{
+	text_totals(out, total);
+	text_kinds(out, total);
+	text_events(out, total);
+	text_refusals(out, total);
+	text_arenas(out, list);
+}
+
+static void list_get(struct qy_arena_list *list)
+{
+	size_t room = sizeof(list->few) / sizeof(list->few[0]);
+	size_t there = quarry_arenas(list->few, room);
+
+	list->at = list->few;
+	list->mapped = 0;
+	if (there > room) {
+		/* Some more, for those that are made meanwhile. */
+		size_t size = qy_align_up((there + 64) * sizeof(quarry_arena *), qy_os_page_size());
+		void *p = qy_os->mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (p != MAP_FAILED) {
+			list->at = p;
+			list->mapped = size;
+			room = size / sizeof(quarry_arena *);
+			there = quarry_arenas(list->at, room);
+		}
+	}
+	list->count = qy_min(there, room);
+	list->missing = there - list->count;
+}
+
+static void list_put(struct qy_arena_list *list)
+{
+	if (list->mapped)
+		qy_os->munmap(list->at, list->mapped);
+	list->at = NULL;
+	list->count = list->mapped = 0;
+}
+
+int quarry_stats_print(int fd, int json)
+{
+	char buffer[QY_PRINT_BUFFER];
+	struct qy_arena_list list;
+	quarry_stats total;
+	struct qy_text out;
+
+	if (fd < 0) {
+		errno = EBADF;
+		return -1;
+	}
+	if (!qy_print_arena_stats(NULL, &total))
+		return -1;
+	list_get(&list);
+	qy_text_init(&out, buffer, sizeof(buffer), fd);
+	if (json)
+		qy_print_json(&out, &total, &list);
+	else
+		qy_print_text(&out, &total, &list);
+	list_put(&list);
+	return qy_text_flush(&out);
+}

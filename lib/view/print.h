@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* The viewer's printers: quarry_stats of all arenas, as text for people (lib/view/print.c) and as one JSON object
+ * (lib/view/json.c). They own nothing, change nothing, allocate nothing and take no lock: figures are copied through
+ * the public API one arena after the other, and written through a buffer on the stack. */
+#ifndef QUARRY_VIEW_PRINT_H
+#define QUARRY_VIEW_PRINT_H
+
+#include "include/quarry/quarry.h"
+#include "lib/api/figures.h"
+#include "lib/base/text.h"
+
+#define QY_PRINT_BUFFER 4096
+
+/* The arenas there are. Up to a hundred or so stand in the struct; more in a mapping of their own, which is not from
+ * any heap, so that a program out of memory can still look. Where even that is refused the first ones are there and
+ * missing counts the others. */
+struct qy_arena_list {
+	quarry_arena **at;
+	size_t count;
+	size_t missing;
+	size_t mapped; /* bytes of the mapping; 0: none */
+	quarry_arena *few[128];
+};
+
+/* The figures of an arena of the list; false when it has gone meanwhile. */
+bool qy_print_arena_stats(quarry_arena *arena, quarry_stats *stats);
+
+/* Lines of at most 80 columns. */
+void qy_print_text(struct qy_text *out, const quarry_stats *total, const struct qy_arena_list *list);
+
+/* One object, a line per arena, valid whatever the arenas' names are. */
+void qy_print_json(struct qy_text *out, const quarry_stats *total, const struct qy_arena_list *list);
+
+#endif

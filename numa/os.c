@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: MIT */
+/* The Linux behind qy_os.
+ *
+ * Each call is a function of ours that calls libc's by name, never libc's address in the table: libraries that watch
+ * a process's mappings rewrite the slots through which code calls mmap and its kin, and would miss a pointer in data.
+ *
+ * Files are opened, read and closed by syscall(2): libc's open, read and close are cancellation points, and a thread
+ * that is cancelled in here would be cancelled inside malloc. Nothing here allocates.
+ *
+ * What can be interrupted by a signal that does not kill (open and read) is tried again. The memory calls are only
+ * ever interrupted by death. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "numa/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/auxv.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/sysinfo.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A call that this architecture or its headers lack: the kernel answers ENOSYS to the number -1. */
+#ifndef SYS_mbind
+#define SYS_mbind (-1)
+#endif
+#ifndef SYS_set_mempolicy
+#define SYS_set_mempolicy (-1)
+#endif
+#ifndef SYS_get_mempolicy
+#define SYS_get_mempolicy (-1)
+#endif
+#ifndef SYS_move_pages
+#define SYS_move_pages (-1)
+#endif
+#ifndef SYS_mlock2
+#define SYS_mlock2 (-1)
+#endif
+#ifndef SYS_membarrier
+#define SYS_membarrier (-1)
+#endif
+
+#define MLOCK_ONFAULT_FLAG 1u
+
+/* PAGEMAP_SCAN of Linux 6.7, from its manual page; the headers of the day may not have it. */
+struct pagemap_scan {
+	uint64_t size;
+	uint64_t flags;
+	uint64_t start;
+	uint64_t end;
+	uint64_t walk_end;
+	uint64_t vec;
+	uint64_t vec_len;
+	uint64_t max_pages;
+	uint64_t category_inverted;
+	uint64_t category_mask;
+	uint64_t category_anyof_mask;
+	uint64_t return_mask;
+};
+
+struct pagemap_run {
+	uint64_t start;
+	uint64_t end;
+	uint64_t categories;
+};
+
+#define PAGEMAP_SCAN_IOCTL _IOWR('f', 16, struct pagemap_scan)
+#define PAGEMAP_PRESENT (UINT64_C(1) << 3)
+#define PAGEMAP_HUGE (UINT64_C(1) << 6)
+
+/* glibc has getcpu(), by the vDSO; other libcs may not, and a static program may not have pulled it in. */
+extern int getcpu(unsigned *cpu, unsigned *node) __attribute__((weak));
+
+static void *linux_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
+{
+	return mmap(addr, len, prot, flags, fd, off);
+}
+
+static int linux_munmap(void *addr, size_t len)
+{
+	return munmap(addr, len);
+}
+
+static int linux_mprotect(void *addr, size_t len, int prot)
+{
+	return mprotect(addr, len, prot);
+}
+
+static int linux_madvise(void *addr, size_t len, int advice)
+{
+	return madvise(addr, len, advice);
+}
+
+static void *linux_mremap_to(void *old, size_t len, size_t new_len, void *to)
+{
+	return mremap(old, len, new_len, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+}
+
+/* libc's mlock2 falls back to locking the whole range at once on an old kernel, which is not what was asked for. */
+static int linux_mlock_onfault(void *addr, size_t len)
+{
+	return (int)syscall(SYS_mlock2, addr, len, MLOCK_ONFAULT_FLAG);
+}
+
+static int linux_mincore(void *addr, size_t len, unsigned char *vec)
+{
+	return mincore(addr, len, vec);
+}
+
+static long linux_mbind(void *addr, size_t len, int mode, const unsigned long *mask, unsigned long bits,
+			unsigned flags)
+{
+	return syscall(SYS_mbind, addr, len, mode, mask, bits + 1, flags);
+}
+
+static long linux_set_mempolicy(int mode, const unsigned long *mask, unsigned long bits)
+{
+	return syscall(SYS_set_mempolicy, mode, mask, bits + 1);
+}
+
+static long linux_get_mempolicy(int *mode, unsigned long *mask, unsigned long bits, void *addr, unsigned long flags)
+{
+	return syscall(SYS_get_mempolicy, mode, mask, bits + 1, addr, flags);
+}
+
+static long linux_move_pages(unsigned long count, void **pages, const int *nodes, int *status, int flags)
+{
+	return syscall(SYS_move_pages, 0, count, pages, nodes, status, flags);
+}
+
+static int linux_getcpu(unsigned *cpu, unsigned *node)
+{
+	if (getcpu)
+		return getcpu(cpu, node);
+	return (int)syscall(SYS_getcpu, cpu, node, NULL);
+}
+
+static long linux_mems_allowed(unsigned long *mask, unsigned long bits)
+{
+	return syscall(SYS_get_mempolicy, NULL, mask, bits + 1, NULL, (unsigned long)QY_MPOL_F_MEMS_ALLOWED);
+}
+
+static int open_readonly(const char *path)
+{
+	long fd;
+	do
+		fd = syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOCTTY, 0);
+	while (fd < 0 && errno == EINTR);
+	return (int)fd;
+}
+
+/* Not tried again: on Linux the descriptor is gone even when close says EINTR. errno stays as it was. */
+static void close_quietly(int fd)
+{
+	int saved = errno;
+	(void)syscall(SYS_close, fd);
+	errno = saved;
+}
+
+static ssize_t linux_read_file(const char *path, char *buffer, size_t size)
+{
+	size_t len = 0;
+	long n = 0;
+	int fd;
+
+	if (size == 0) {
+		errno = EINVAL;
+		return -1;
+	}
+	buffer[0] = 0;
+	fd = open_readonly(path);
+	if (fd < 0)
+		return -1;
+	while (len < size - 1) {
+		n = syscall(SYS_read, fd, buffer + len, size - 1 - len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		len += (size_t)n;
+	}
+	close_quietly(fd);
+	buffer[len] = 0;
+	return n < 0 ? -1 : (ssize_t)len;
+}
+
+/* sysinfo(2), as libc's sysconf would open /proc or /sys for it. */
+static uint64_t linux_total_memory(void)
+{
+	struct sysinfo info;
+	if (sysinfo(&info) != 0)
+		return 0;
+	return (uint64_t)info.totalram * (info.mem_unit ? info.mem_unit : 1);
+}
+
+static uint64_t linux_address_limit(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+		return UINT64_MAX;
+	return limit.rlim_cur;
+}
+
+static uint64_t linux_now_ms(void)
+{
+	struct timespec ts = { 0, 0 };
+	(void)clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static int linux_thread_id(void)
+{
+	return (int)syscall(SYS_gettid);
+}
+
+/* Signal 0 is never sent; what cannot be told (a filter forbids tgkill) counts as alive. */
+static bool linux_thread_alive(int tid)
+{
+	return syscall(SYS_tgkill, getpid(), tid, 0) == 0 || errno != ESRCH;
+}
+
+static int linux_membarrier(int command)
+{
+	return (int)syscall(SYS_membarrier, command, 0, 0);
+}
+
+/* The file is opened anew for each call: callers are rare, and a descriptor that is kept would be closed, inherited
+ * or mistaken by the program that we are a guest in. */
+static int linux_page_is_huge(const void *addr, bool *huge)
+{
+	const uint64_t page = qy_os_page_size();
+	const uint64_t start = (uint64_t)(uintptr_t)addr & ~(page - 1);
+	struct pagemap_run run = { 0, 0, 0 };
+	struct pagemap_scan scan = {
+		.size = sizeof(scan),
+		.start = start,
+		.end = start + page,
+		.vec = (uint64_t)(uintptr_t)&run,
+		.vec_len = 1,
+		.max_pages = 1,
+		/* An address in a hugetlb mapping counts as huge before it is touched: ask for both. */
+		.category_mask = PAGEMAP_HUGE | PAGEMAP_PRESENT,
+		.return_mask = PAGEMAP_HUGE | PAGEMAP_PRESENT,
+	};
+	int fd = open_readonly("/proc/self/pagemap");
+	long found;
+
+	if (fd < 0)
+		return -1;
+	found = syscall(SYS_ioctl, fd, PAGEMAP_SCAN_IOCTL, &scan);
+	close_quietly(fd);
+	if (found < 0)
+		return -1;
+	*huge = found > 0;
+	return 0;
+}
+
+size_t qy_os_page_size(void)
+{
+	static _Atomic(size_t) known;
+	size_t size = atomic_load_explicit(&known, memory_order_relaxed);
+
+	if (size == 0) {
+		size = getauxval(AT_PAGESZ);
+		if (size == 0)
+			size = 4096; /* an auxiliary vector without the entry: some emulators */
+		atomic_store_explicit(&known, size, memory_order_relaxed);
+	}
+	return size;
+}
+
+const struct qy_os qy_os_linux = {
+	.mmap = linux_mmap,
+	.munmap = linux_munmap,
+	.mprotect = linux_mprotect,
+	.madvise = linux_madvise,
+	.mremap_to = linux_mremap_to,
+	.mlock_onfault = linux_mlock_onfault,
+	.mincore = linux_mincore,
+	.mbind = linux_mbind,
+	.set_mempolicy = linux_set_mempolicy,
+	.get_mempolicy = linux_get_mempolicy,
+	.move_pages = linux_move_pages,
+	.getcpu = linux_getcpu,
+	.mems_allowed = linux_mems_allowed,
+	.read_file = linux_read_file,
+	.total_memory = linux_total_memory,
+	.address_limit = linux_address_limit,
+	.now_ms = linux_now_ms,
+	.membarrier = linux_membarrier,
+	.thread_id = linux_thread_id,
+	.thread_alive = linux_thread_alive,
+	.page_is_huge = linux_page_is_huge,
+};
+
+const struct qy_os *qy_os = &qy_os_linux;

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/* The operating system, as one table of calls, so that a test can be the kernel: refuse, run dry, have eight
+ * nodes. Everything that quarry asks of the kernel goes through qy_os. The calls that MPI and RDMA libraries patch
+ * (mmap, munmap, mremap, madvise) go by libc's own symbols; the memory policy calls, which libc does not wrap, by
+ * syscall(2). All follow libc's convention: -1 (or MAP_FAILED) and errno. */
+#ifndef QUARRY_NUMA_OS_H
+#define QUARRY_NUMA_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct timespec;
+
+struct qy_os {
+	void *(*mmap)(void *addr, size_t len, int prot, int flags, int fd, off_t off);
+	int (*munmap)(void *addr, size_t len);
+	int (*mprotect)(void *addr, size_t len, int prot);
+	int (*madvise)(void *addr, size_t len, int advice);
+	/* Move [old, old + len) to the fixed address to, which is replaced. */
+	void *(*mremap_to)(void *old, size_t len, size_t new_len, void *to);
+	int (*mlock_onfault)(void *addr, size_t len);
+	int (*mincore)(void *addr, size_t len, unsigned char *vec);
+	/* bits is how many bits mask has; the table adds the one that the kernel subtracts (see mm/mempolicy.c). */
+	long (*mbind)(void *addr, size_t len, int mode, const unsigned long *mask, unsigned long bits, unsigned flags);
+	long (*set_mempolicy)(int mode, const unsigned long *mask, unsigned long bits);
+	long (*get_mempolicy)(int *mode, unsigned long *mask, unsigned long bits, void *addr, unsigned long flags);
+	long (*move_pages)(unsigned long count, void **pages, const int *nodes, int *status, int flags);
+	int (*getcpu)(unsigned *cpu, unsigned *node);
+	/* The allowed nodes of this process, into a mask of so many bits (get_mempolicy MPOL_F_MEMS_ALLOWED). */
+	long (*mems_allowed)(unsigned long *mask, unsigned long bits);
+	/* Read a small file whole, with open, read and close; returns its length, at most size - 1, and ends it with 0. */
+	ssize_t (*read_file)(const char *path, char *buffer, size_t size);
+	uint64_t (*total_memory)(void);    /* bytes of physical memory */
+	uint64_t (*address_limit)(void);   /* RLIMIT_AS, UINT64_MAX for none */
+	uint64_t (*now_ms)(void);          /* CLOCK_MONOTONIC_COARSE */
+	int (*membarrier)(int command);
+	int (*thread_id)(void);            /* gettid(2) */
+	bool (*thread_alive)(int tid);     /* whether this process has such a thread */
+	/* For PAGEMAP_SCAN: 0 and *huge set when the page at addr is mapped huge; -1 with errno when it cannot be told. */
+	int (*page_is_huge)(const void *addr, bool *huge);
+};
+
+extern const struct qy_os *qy_os;       /* what is in use */
+extern const struct qy_os qy_os_linux;  /* the real one */
+
+/* The kernel's base page size, read from the auxiliary vector: no system call. */
+size_t qy_os_page_size(void);
+
+/* The kernel's numbers that older headers lack (glibc 2.36 and libnuma 2.0.16 of Debian 12). */
+#define QY_MADV_HUGEPAGE 14
+#define QY_MADV_NOHUGEPAGE 15
+#define QY_MADV_DONTDUMP 16
+#define QY_MADV_DODUMP 17
+#define QY_MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#define QY_MADV_COLLAPSE 25       /* Linux 6.1 */
+#define QY_MAP_FIXED_NOREPLACE 0x100000
+#define QY_MAP_HUGE_2MB (21u << 26)
+#define QY_MAP_HUGE_1GB (30u << 26)
+#define QY_MPOL_DEFAULT 0
+#define QY_MPOL_PREFERRED 1
+#define QY_MPOL_BIND 2
+#define QY_MPOL_INTERLEAVE 3
+#define QY_MPOL_LOCAL 4
+#define QY_MPOL_PREFERRED_MANY 5      /* Linux 5.15 */
+#define QY_MPOL_WEIGHTED_INTERLEAVE 6 /* Linux 6.9 */
+#define QY_MPOL_F_STATIC_NODES (1 << 15)
+#define QY_MPOL_F_NODE 1
+#define QY_MPOL_F_ADDR 2
+#define QY_MPOL_F_MEMS_ALLOWED 4
+#define QY_MEMBARRIER_PRIVATE_EXPEDITED 8
+#define QY_MEMBARRIER_REGISTER_PRIVATE_EXPEDITED 16
+
+#endif

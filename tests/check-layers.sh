@@ -1,0 +1,209 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# The layers hold: a folder includes, and its object files call, only what the table below allows. Two proofs, from
+# the #include lines of the sources and from the undefined symbols of the objects (nm -u), because a declaration
+# copied by hand would deceive the first and an inline function the second.
+#
+# Beside that: only numa/os.c calls the kernel, and only numa/ includes hwloc's and libnuma's headers.
+#
+# Run by make check; by hand: abs_top_srcdir=SOURCES abs_top_builddir=BUILD tests/check-layers.sh
+set -euo pipefail
+export LC_ALL=C
+
+src=${abs_top_srcdir:-$(cd "$(dirname "$0")/.." && pwd)}
+build=${abs_top_builddir:-$src}
+
+# ---- The table ------------------------------------------------------------------------------------------------
+# layer: what it may include and call beside itself, lib/base and the public header. The layers from the top down;
+# each has the one under it.
+declare -A may=(
+	[lib/base]=""
+	[numa]=""
+	[lib/block]="numa"
+	[lib/manager]="lib/block"
+	[lib/reclaim]="lib/manager"
+	[lib/cache]="lib/manager lib/reclaim"
+	[lib/api]="lib/cache"
+	[lib/view]="lib/api lib/cache lib/reclaim lib/manager lib/block numa"
+)
+
+# How high each stands, to say of a breach whether it reaches up (a cycle in the making) or past the layer under it.
+declare -A height=([lib/base]=0 [numa]=1 [lib/block]=2 [lib/manager]=3 [lib/reclaim]=3 [lib/cache]=4 [lib/api]=5 [lib/view]=6)
+
+# Exceptions: kind, layer, header or symbol, reason; the layer and the name are shell patterns. Each must be in use: a
+# stale line is an error. `include` lines let a header be seen, for the structs and inline functions in it; `call`
+# lines let a symbol be used.
+exceptions=(
+	"call|*|qy_settings|declared in lib/base for all to read; the option table is its only writer"
+
+	"include|lib/manager|numa/region.h|a manager owns regions: it asks for them, and keeps them in lists"
+	"call|lib/manager|qy_region_*|the same"
+	"include|lib/manager|numa/window.h|from an address to its frame is arithmetic on the window, inline"
+	"call|lib/manager|qy_window|the same"
+	"call|lib/manager|qy_meta_alloc|records of managers stand in the window's metadata"
+	"include|lib/manager|numa/topology.h|there is one default manager per node"
+	"call|lib/manager|qy_node_*|the same"
+	"include|lib/manager|numa/refused.h|a refusal is counted where it is met"
+	"call|lib/manager|qy_refused|the same"
+	"include|lib/manager|numa/os.h|the clock, for decay"
+	"call|lib/manager|qy_os|the same"
+
+	"include|lib/api|numa/*.h|quarry_node_* and quarry_where are the topology's own face; nothing stands between"
+)
+
+# Who may use the kernel's calls. Everything else goes by qy_os, so that a test can be the kernel.
+kernel_calls="mmap mmap64 munmap mremap mprotect madvise mlock mlock2 munlock mincore brk sbrk syscall open open64 \
+openat openat64 ioctl getcpu sched_getcpu mbind set_mempolicy get_mempolicy move_pages getrlimit getrlimit64 \
+clock_gettime sysconf sysinfo"
+kernel_exceptions=(
+	"numa/os.c|*|the one table of calls"
+	"lib/base/lock.c|syscall|futex(2): a lock sleeps, and stands below the table"
+)
+
+# ---- The proofs -----------------------------------------------------------------------------------------------
+errors=0
+declare -A used
+
+complain() {
+	echo "check-layers: $*"
+	errors=$((errors + 1))
+}
+
+# The layer of a path relative to the top; nothing for what is none.
+layer_of() {
+	case $1 in
+	numa/*) echo numa ;;
+	lib/*/*) echo "${1%/*}" ;;
+	esac
+}
+
+# excepted KIND LAYER NAME: is there a line for it?
+excepted() {
+	local line kind layer pattern
+	for line in "${exceptions[@]+"${exceptions[@]}"}"; do
+		IFS='|' read -r kind layer pattern _ <<<"$line"
+		# shellcheck disable=SC2053 # patterns are meant
+		if [[ $kind == "$1" && $2 == $layer && $3 == $pattern ]]; then
+			used[$line]=1
+			return 0
+		fi
+	done
+	return 1
+}
+
+# direction LAYER OTHER: what is wrong with it.
+direction() {
+	if [[ ${height[$1]} -gt ${height[$2]} ]]; then
+		echo "$1 reaches past the layer under it, to $2"
+	elif [[ ${height[$1]} -lt ${height[$2]} ]]; then
+		echo "$1 reaches UP to $2"
+	else
+		echo "$1 reaches SIDEWAYS to $2"
+	fi
+}
+
+# allowed LAYER OTHER: by the table.
+allowed() {
+	[[ $1 == "$2" || $2 == lib/base ]] && return 0
+	[[ " ${may[$1]} " == *" $2 "* ]]
+}
+
+check_includes() {
+	local file layer header other count=0
+	while IFS= read -r file; do
+		layer=$(layer_of "$file")
+		if [[ -z ${may[$layer]+there} ]]; then
+			complain "$file: folder $layer has no line in the table"
+			continue
+		fi
+		while IFS= read -r header; do
+			count=$((count + 1))
+			case $header in
+			include/quarry/* | quarry/*) continue ;;
+			hwloc.h | hwloc/* | numa.h | numaif.h)
+				[[ $layer == numa ]] || complain "$file includes $header: only numa/ talks to hwloc and libnuma"
+				continue
+				;;
+			esac
+			other=$(layer_of "$header")
+			if [[ -z $other ]]; then
+				# A path that is none of ours is the system's; one of ours must be written from the root.
+				if [[ -e $src/${file%/*}/$header ]]; then
+					complain "$file includes \"$header\": write it from the tree's root"
+				fi
+				continue
+			fi
+			[[ -e $src/$header ]] || continue
+			allowed "$layer" "$other" || excepted include "$layer" "$header" ||
+				complain "$file includes $header: $(direction "$layer" "$other")"
+		done < <(sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*["<]\([^">]*\)[">].*/\1/p' "$src/$file")
+	done < <(cd "$src" && find lib numa -name '*.[ch]' | sort)
+	echo "check-layers: $count #include lines read"
+	[[ $count -gt 0 ]] || complain "no #include line was found under $src"
+}
+
+# The source of an object of libquarry-internal: lib/api/libquarry_internal_la-malloc.o is lib/api/malloc.c.
+source_of() {
+	echo "${1%/*}/${1##*/libquarry_internal_la-}" | sed 's/\.o$/.c/'
+}
+
+check_calls() {
+	local object file layer symbol other list count=0 undefined
+	list=$(cd "$build" && find lib numa -name 'libquarry_internal_la-*.o' -not -path '*/.libs/*' | sort)
+	if [[ -z $list ]]; then # built with --disable-static
+		list=$(cd "$build" && find lib numa -path '*/.libs/*' -name 'libquarry_internal_la-*.o' | sort)
+	fi
+	if [[ -z $list ]]; then
+		complain "no objects of libquarry-internal under $build: run make first"
+		return
+	fi
+	declare -A home=()
+	while IFS= read -r object; do
+		file=$(source_of "${object/.libs\//}")
+		[[ -e $src/$file ]] || continue # left over from a source that is gone
+		while read -r symbol; do
+			home[$symbol]=$file
+		done < <(nm --defined-only --extern-only --format=posix "$build/$object" | awk '{ print $1 }')
+	done <<<"$list"
+
+	while IFS= read -r object; do
+		file=$(source_of "${object/.libs\//}")
+		[[ -e $src/$file ]] || continue
+		layer=$(layer_of "$file")
+		undefined=$(nm --undefined-only --format=posix "$build/$object" | awk '{ sub(/@.*/, "", $1); print $1 }')
+		for symbol in $undefined; do
+			count=$((count + 1))
+			if [[ -n ${home[$symbol]+there} ]]; then
+				other=$(layer_of "${home[$symbol]}")
+				allowed "$layer" "$other" || excepted call "$layer" "$symbol" ||
+					complain "$file uses $symbol of ${home[$symbol]}: $(direction "$layer" "$other")"
+			elif [[ " $kernel_calls " == *" $symbol "* ]]; then
+				kernel_excepted "$file" "$symbol" || complain "$file calls $symbol: the kernel's calls go by qy_os"
+			fi
+		done
+	done <<<"$list"
+	echo "check-layers: $count undefined symbols of $(wc -l <<<"$list") objects looked at"
+}
+
+kernel_excepted() {
+	local line file pattern
+	for line in "${kernel_exceptions[@]}"; do
+		IFS='|' read -r file pattern _ <<<"$line"
+		# shellcheck disable=SC2053 # a pattern is meant
+		[[ $1 == "$file" && $2 == $pattern ]] && return 0
+	done
+	return 1
+}
+
+check_includes
+check_calls
+for line in "${exceptions[@]+"${exceptions[@]}"}"; do
+	[[ -n ${used[$line]+there} ]] || complain "this exception is not needed any more: $line"
+	[[ $line == *'|'*'|'*'|'?* ]] || complain "this exception gives no reason: $line"
+done
+
+if [[ $errors -gt 0 ]]; then
+	echo "check-layers: $errors breach(es)"
+	exit 1
+fi
+echo "check-layers: the layers hold"

@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: MIT */
+/* The fake kernel: the machine, refusing and counting, and the table of calls. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "tests/fake_machine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define ADVICES 128
+#define GIB (UINT64_C(1) << 30)
+
+struct fault {
+	int always;
+	int later;       /* errno of the countdown */
+	unsigned in;     /* calls until it; 0: none */
+	bool stays;      /* from then on for ever */
+	unsigned long calls;
+};
+
+struct fake_machine fake;
+pthread_mutex_t fake_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static uint8_t distance[FAKE_NODES][FAKE_NODES]; /* 0: by default */
+static bool distances_set;
+static struct fault faults[FAKE_CALLS];
+static struct {
+	int err;
+	unsigned long calls;
+} advices[ADVICES];
+static bool clock_set;
+static uint64_t clock_ms, total_memory, address_limit;
+static int on_cpu;
+static __thread int this_thread_on_cpu __attribute__((tls_model("initial-exec"))); /* + 1 */
+
+void fake_stop(const char *what)
+{
+	static const char head[] = "fake_os: ";
+	if (write(STDERR_FILENO, head, sizeof(head) - 1) < 0 || write(STDERR_FILENO, what, strlen(what)) < 0 ||
+	    write(STDERR_FILENO, "\n", 1) < 0)
+		abort();
+	abort();
+}
+
+/* ---- the machine ---- */
+
+/* Call take for each number of a list as the kernel writes them. */
+static void each_of(const char *list, int limit, void (*take)(int n, int arg), int arg)
+{
+	while (*list && *list != '\n') {
+		char *end;
+		long first = strtol(list, &end, 10), last = first;
+		if (end == list)
+			fake_stop("a bad list");
+		if (*end == '-')
+			last = strtol(list = end + 1, &end, 10);
+		if (first < 0 || last < first || last >= limit || (*end && *end != ',' && *end != '\n'))
+			fake_stop("a bad list, or a number out of range");
+		for (long n = first; n <= last; n++)
+			take((int)n, arg);
+		list = *end == ',' ? end + 1 : end;
+	}
+}
+
+static void take_node(int n, int arg)
+{
+	(void)arg;
+	fake.node[n] = (struct fake_node){ .online = true, .allowed = true, .total = GIB, .available = GIB };
+}
+
+static void take_cpu(int n, int node)
+{
+	fake.cpu_node[n] = (int16_t)node;
+	if (n >= fake.cpus)
+		fake.cpus = n + 1;
+}
+
+static void take_allowed(int n, int arg)
+{
+	(void)arg;
+	fake.node[n].allowed = true;
+}
+
+static void set_nodes(const char *list)
+{
+	memset(fake.node, 0, sizeof(fake.node));
+	memset(fake.cpu_node, 0xff, sizeof(fake.cpu_node));
+	memset(fake.reserved, 0, sizeof(fake.reserved));
+	if (distances_set)
+		memset(distance, 0, sizeof(distance));
+	distances_set = false;
+	fake.cpus = 0;
+	each_of(list, FAKE_NODES, take_node, 0);
+}
+
+static struct fake_node *node_of(int node)
+{
+	if (node < 0 || node >= FAKE_NODES || !fake.node[node].online)
+		fake_stop("no such node");
+	return &fake.node[node];
+}
+
+void fake_os_nodes(const char *list)
+{
+	pthread_mutex_lock(&fake_lock);
+	set_nodes(list);
+	pthread_mutex_unlock(&fake_lock);
+}
+
+void fake_os_cpus(int node, const char *list)
+{
+	pthread_mutex_lock(&fake_lock);
+	node_of(node);
+	for (int cpu = 0; cpu < FAKE_CPUS; cpu++)
+		if (fake.cpu_node[cpu] == node)
+			fake.cpu_node[cpu] = -1;
+	each_of(list, FAKE_CPUS, take_cpu, node);
+	pthread_mutex_unlock(&fake_lock);
+}
+
+void fake_os_memory(int node, uint64_t total, uint64_t available)
+{
+	pthread_mutex_lock(&fake_lock);
+	node_of(node)->total = total;
+	node_of(node)->available = available;
+	pthread_mutex_unlock(&fake_lock);
+}
+
+void fake_os_distance(int from, int to, int d)
+{
+	pthread_mutex_lock(&fake_lock);
+	node_of(from);
+	node_of(to);
+	if (d < 1 || d > 255)
+		fake_stop("a distance is 1 to 255");
+	distance[from][to] = (uint8_t)d;
+	distances_set = true;
+	pthread_mutex_unlock(&fake_lock);
+}
+
+void fake_os_allowed(const char *list)
+{
+	pthread_mutex_lock(&fake_lock);
+	for (int n = 0; n < FAKE_NODES; n++)
+		fake.node[n].allowed = false;
+	each_of(list, FAKE_NODES, take_allowed, 0);
+	pthread_mutex_unlock(&fake_lock);
+}
+
+int fake_pool_of(unsigned huge_shift)
+{
+	return huge_shift == 21 ? FAKE_POOL_2M : huge_shift == 30 ? FAKE_POOL_1G : -1;
+}
+
+void fake_os_pool(int node, unsigned huge_shift, uint64_t pages)
+{
+	int pool = fake_pool_of(huge_shift);
+
+	if (pool < 0)
+		fake_stop("pools are of shift 21 or 30");
+	pthread_mutex_lock(&fake_lock);
+	node_of(node)->pool[pool] = pages;
+	pthread_mutex_unlock(&fake_lock);
+}
+
+uint64_t fake_os_pool_left(int node, unsigned huge_shift)
+{
+	int pool = fake_pool_of(huge_shift);
+	uint64_t pages;
+
+	if (pool < 0)
+		fake_stop("pools are of shift 21 or 30");
+	pthread_mutex_lock(&fake_lock);
+	pages = node_of(node)->pool[pool];
+	pthread_mutex_unlock(&fake_lock);
+	return pages;
+}
+
+void fake_os_on_cpu(int cpu)
+{
+	pthread_mutex_lock(&fake_lock);
+	on_cpu = cpu < 0 ? 0 : cpu;
+	pthread_mutex_unlock(&fake_lock);
+}
+
+void fake_os_this_thread_on_cpu(int cpu)
+{
+	this_thread_on_cpu = cpu < 0 ? 0 : cpu + 1;
+}
+
+static int caller_cpu(void)
+{
+	return this_thread_on_cpu ? this_thread_on_cpu - 1 : on_cpu;
+}
+
+int fake_caller_node(void)
+{
+	int cpu = caller_cpu();
+	return cpu < FAKE_CPUS ? fake.cpu_node[cpu] : -1;
+}
+
+int fake_distance_of(int from, int to)
+{
+	if (distance[from][to])
+		return distance[from][to];
+	return from == to ? 10 : 20;
+}
+
+bool fake_usable(int node)
+{
+	return fake.node[node].online && fake.node[node].allowed && fake.node[node].total != 0;
+}
+
+void fake_os_newest_policy(int mode)
+{
+	pthread_mutex_lock(&fake_lock);
+	fake.newest_policy = mode;
+	pthread_mutex_unlock(&fake_lock);
+}
+
+void fake_os_clock(uint64_t ms)
+{
+	pthread_mutex_lock(&fake_lock);
+	clock_set = true;
+	clock_ms = ms;
+	pthread_mutex_unlock(&fake_lock);
+}
+
+void fake_os_advance(uint64_t ms)
+{
+	pthread_mutex_lock(&fake_lock);
+	clock_ms += ms;
+	pthread_mutex_unlock(&fake_lock);
+}
+
+void fake_os_total_memory(uint64_t bytes)
+{
+	pthread_mutex_lock(&fake_lock);
+	total_memory = bytes;
+	pthread_mutex_unlock(&fake_lock);
+}
+
+void fake_os_address_limit(uint64_t bytes)
+{
+	pthread_mutex_lock(&fake_lock);
+	address_limit = bytes;
+	pthread_mutex_unlock(&fake_lock);
+}
+
+/* ---- refusing and counting ---- */
+
+/* Called with the lock held: counts the call, and gives the errno it is to fail with, or 0. */
+static int injected(enum fake_call call)
+{
+	struct fault *fault = &faults[call];
+
+	fault->calls++;
+	if (fault->always)
+		return fault->always;
+	if (fault->in == 0 || --fault->in != 0)
+		return 0;
+	if (fault->stays)
+		fault->in = 1;
+	return fault->later;
+}
+
+static void set_fault(enum fake_call call, int always, unsigned k, int later, bool stays)
+{
+	unsigned long calls;
+
+	if ((int)call < 0 || call >= FAKE_CALLS)
+		fake_stop("no such call");
+	pthread_mutex_lock(&fake_lock);
+	calls = faults[call].calls;
+	faults[call] = (struct fault){ .always = always, .later = later, .in = k, .stays = stays, .calls = calls };
+	pthread_mutex_unlock(&fake_lock);
+}
+
+void fake_os_fail(enum fake_call call, int err)
+{
+	set_fault(call, err, 0, 0, false);
+}
+
+void fake_os_fail_kth(enum fake_call call, unsigned k, int err)
+{
+	set_fault(call, 0, k, err, false);
+}
+
+void fake_os_fail_from(enum fake_call call, unsigned k, int err)
+{
+	set_fault(call, 0, k, err, true);
+}
+
+void fake_os_fail_advice(int advice, int err)
+{
+	if (advice < 0 || advice >= ADVICES)
+		fake_stop("no such advice");
+	pthread_mutex_lock(&fake_lock);
+	advices[advice].err = err;
+	pthread_mutex_unlock(&fake_lock);
+}
+
+void fake_os_fail_numa(int err)
+{
+	fake_os_fail(FAKE_MBIND, err);
+	fake_os_fail(FAKE_SET_MEMPOLICY, err);
+	fake_os_fail(FAKE_GET_MEMPOLICY, err);
+	fake_os_fail(FAKE_MOVE_PAGES, err);
+	fake_os_fail(FAKE_MEMS_ALLOWED, err);
+}
+
+void fake_os_heal(void)
+{
+	for (int i = 0; i < FAKE_CALLS; i++)
+		fake_os_fail(i, 0);
+	for (int i = 0; i < ADVICES; i++)
+		fake_os_fail_advice(i, 0);
+}
+
+unsigned long fake_os_calls(enum fake_call call)
+{
+	pthread_mutex_lock(&fake_lock);
+	unsigned long n = faults[call].calls;
+	pthread_mutex_unlock(&fake_lock);
+	return n;
+}
+
+unsigned long fake_os_advised(int advice)
+{
+	pthread_mutex_lock(&fake_lock);
+	unsigned long n = advices[advice].calls;
+	pthread_mutex_unlock(&fake_lock);
+	return n;
+}
+
+unsigned long fake_os_all_calls(void)
+{
+	unsigned long n = 0;
+	for (int i = 0; i < FAKE_CALLS; i++)
+		n += i == FAKE_GETCPU ? 0 : fake_os_calls(i);
+	return n;
+}
+
+void fake_os_forget_calls(void)
+{
+	pthread_mutex_lock(&fake_lock);
+	for (int i = 0; i < FAKE_CALLS; i++)
+		faults[i].calls = 0;
+	for (int i = 0; i < ADVICES; i++)
+		advices[i].calls = 0;
+	pthread_mutex_unlock(&fake_lock);
+}
+
+/* ---- the table ---- */
+
+/* Each call: look whether it is to fail, do it, and let go of the lock with errno as the call left it. */
+#define CALL(call, type, failure, work)              \
+	do {                                         \
+		type rc_;                            \
+		pthread_mutex_lock(&fake_lock);      \
+		int err_ = injected(call);           \
+		if (err_) {                          \
+			errno = err_;                \
+			rc_ = (failure);             \
+		} else {                             \
+			rc_ = (work);                \
+		}                                    \
+		err_ = errno;                        \
+		pthread_mutex_unlock(&fake_lock);    \
+		errno = err_;                        \
+		return rc_;                          \
+	} while (0)
+
+static void *table_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
+{
+	CALL(FAKE_MMAP, void *, MAP_FAILED, fake_mmap(addr, len, prot, flags, fd, off));
+}
+
+static int table_munmap(void *addr, size_t len)
+{
+	CALL(FAKE_MUNMAP, int, -1, fake_munmap(addr, len));
+}
+
+static int table_mprotect(void *addr, size_t len, int prot)
+{
+	CALL(FAKE_MPROTECT, int, -1, qy_os_linux.mprotect(addr, len, prot));
+}
+
+static int advised(void *addr, size_t len, int advice)
+{
+	if (advice >= 0 && advice < ADVICES) {
+		advices[advice].calls++;
+		if (advices[advice].err) {
+			errno = advices[advice].err;
+			return -1;
+		}
+	}
+	return fake_madvise(addr, len, advice);
+}
+
+static int table_madvise(void *addr, size_t len, int advice)
+{
+	CALL(FAKE_MADVISE, int, -1, advised(addr, len, advice));
+}
+
+static void *table_mremap_to(void *old, size_t len, size_t new_len, void *to)
+{
+	CALL(FAKE_MREMAP, void *, MAP_FAILED, fake_mremap_to(old, len, new_len, to));
+}
+
+static int table_mlock_onfault(void *addr, size_t len)
+{
+	CALL(FAKE_MLOCK, int, -1, qy_os_linux.mlock_onfault(addr, len));
+}
+
+static int table_mincore(void *addr, size_t len, unsigned char *vec)
+{
+	CALL(FAKE_MINCORE, int, -1, fake_mincore(addr, len, vec));
+}
+
+static long table_mbind(void *addr, size_t len, int mode, const unsigned long *mask, unsigned long bits, unsigned flags)
+{
+	CALL(FAKE_MBIND, long, -1, fake_mbind(addr, len, mode, mask, bits, flags));
+}
+
+static long table_set_mempolicy(int mode, const unsigned long *mask, unsigned long bits)
+{
+	CALL(FAKE_SET_MEMPOLICY, long, -1, fake_set_mempolicy(mode, mask, bits));
+}
+
+static long table_get_mempolicy(int *mode, unsigned long *mask, unsigned long bits, void *addr, unsigned long flags)
+{
+	CALL(FAKE_GET_MEMPOLICY, long, -1, fake_get_mempolicy(mode, mask, bits, addr, flags));
+}
+
+static long table_move_pages(unsigned long count, void **pages, const int *nodes, int *status, int flags)
+{
+	CALL(FAKE_MOVE_PAGES, long, -1, fake_move_pages(count, pages, nodes, status, flags));
+}
+
+static int answer_getcpu(unsigned *cpu, unsigned *node)
+{
+	int n = fake_caller_node();
+
+	if (cpu)
+		*cpu = (unsigned)caller_cpu();
+	if (node)
+		*node = n < 0 ? 0 : (unsigned)n;
+	return 0;
+}
+
+static int table_getcpu(unsigned *cpu, unsigned *node)
+{
+	CALL(FAKE_GETCPU, int, -1, answer_getcpu(cpu, node));
+}
+
+/* The kernel wants room for all its nodes, and knows of no bits beyond them. */
+static long answer_mems_allowed(unsigned long *mask, unsigned long bits)
+{
+	struct fake_mask all;
+	unsigned long nodes = 0;
+
+	memset(&all, 0, sizeof(all));
+	for (int n = 0; n < FAKE_NODES; n++) {
+		if (fake.node[n].online)
+			nodes = (unsigned long)n + 1;
+		if (fake_usable(n))
+			fake_mask_add(&all, n);
+	}
+	if (bits < nodes || bits % (8 * sizeof(all.words[0]))) {
+		errno = EINVAL;
+		return -1;
+	}
+	memset(mask, 0, bits / 8);
+	memcpy(mask, &all, bits / 8 < sizeof(all) ? bits / 8 : sizeof(all));
+	return 0;
+}
+
+static long table_mems_allowed(unsigned long *mask, unsigned long bits)
+{
+	CALL(FAKE_MEMS_ALLOWED, long, -1, answer_mems_allowed(mask, bits));
+}
+
+static ssize_t table_read_file(const char *path, char *buffer, size_t size)
+{
+	CALL(FAKE_READ_FILE, ssize_t, -1, fake_read_file(path, buffer, size));
+}
+
+static uint64_t table_total_memory(void)
+{
+	return total_memory ? total_memory : qy_os_linux.total_memory();
+}
+
+static uint64_t table_address_limit(void)
+{
+	return address_limit ? address_limit : qy_os_linux.address_limit();
+}
+
+static uint64_t table_now_ms(void)
+{
+	pthread_mutex_lock(&fake_lock);
+	uint64_t now = clock_set ? clock_ms : qy_os_linux.now_ms();
+	pthread_mutex_unlock(&fake_lock);
+	return now;
+}
+
+static int table_thread_id(void)
+{
+	return qy_os_linux.thread_id();
+}
+
+static bool table_thread_alive(int tid)
+{
+	return qy_os_linux.thread_alive(tid);
+}
+
+static int table_membarrier(int command)
+{
+	CALL(FAKE_MEMBARRIER, int, -1, qy_os_linux.membarrier(command));
+}
+
+static int table_page_is_huge(const void *addr, bool *huge)
+{
+	CALL(FAKE_PAGE_IS_HUGE, int, -1, fake_page_is_huge(addr, huge));
+}
+
+static const struct qy_os fake_table = {
+	.mmap = table_mmap,
+	.munmap = table_munmap,
+	.mprotect = table_mprotect,
+	.madvise = table_madvise,
+	.mremap_to = table_mremap_to,
+	.mlock_onfault = table_mlock_onfault,
+	.mincore = table_mincore,
+	.mbind = table_mbind,
+	.set_mempolicy = table_set_mempolicy,
+	.get_mempolicy = table_get_mempolicy,
+	.move_pages = table_move_pages,
+	.getcpu = table_getcpu,
+	.mems_allowed = table_mems_allowed,
+	.read_file = table_read_file,
+	.total_memory = table_total_memory,
+	.address_limit = table_address_limit,
+	.now_ms = table_now_ms,
+	.membarrier = table_membarrier,
+	.thread_id = table_thread_id,
+	.thread_alive = table_thread_alive,
+	.page_is_huge = table_page_is_huge,
+};
+
+void fake_os_reset(void)
+{
+	pthread_mutex_lock(&fake_lock);
+	set_nodes("0");
+	each_of("0-3", FAKE_CPUS, take_cpu, 0);
+	memset(faults, 0, sizeof(faults));
+	memset(advices, 0, sizeof(advices));
+	clock_set = false;
+	total_memory = address_limit = 0;
+	on_cpu = 0;
+	fake.newest_policy = QY_MPOL_WEIGHTED_INTERLEAVE;
+	fake_memory_reset();
+	fake_files_reset();
+	pthread_mutex_unlock(&fake_lock);
+}
+
+void fake_os_install(void)
+{
+	fake_os_reset();
+	qy_os = &fake_table;
+}
+
+void fake_os_remove(void)
+{
+	qy_os = &qy_os_linux;
+}

@@ -1,0 +1,104 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Installs what quarry needs on Debian 12 (and its relatives), and nothing that is there already.
+#
+#   tools/install-deps.sh [build] [demo] [test] [all]
+#
+# build: to compile the library. demo: tools/demo.sh. test: tools/run-tests.sh. No word means all.
+# Needs root or sudo when something is missing. Services of the packages (redis-server) are not started.
+set -euo pipefail
+
+build_packages="build-essential automake autoconf libtool pkg-config libhwloc-dev libnuma-dev"
+demo_packages="redis-server redis-tools"
+test_packages="libcriterion-dev redis-server redis-tools sqlite3 stress-ng xz-utils zstd git clang valgrind
+python3 libpython3.11-testsuite strace file procps binutils gawk perl"
+
+say() {
+	echo "install-deps: $*"
+}
+
+usage() {
+	sed -n '3,8s/^# \{0,1\}//p' "$0"
+}
+
+wanted=
+[[ $# -gt 0 ]] || set -- all
+for word in "$@"; do
+	case $word in
+	build) wanted+=" $build_packages" ;;
+	demo) wanted+=" $build_packages $demo_packages" ;;
+	test | all) wanted+=" $build_packages $demo_packages $test_packages" ;;
+	-h | --help) usage; exit 0 ;;
+	*) usage >&2; say "unknown word '$word'" >&2; exit 2 ;;
+	esac
+done
+
+if ! command -v dpkg-query >/dev/null 2>&1 || ! command -v apt-get >/dev/null 2>&1; then
+	say "this is no Debian: install these yourself, or what they are called here:" $wanted >&2
+	exit 1
+fi
+
+# Installed, as the package itself or as one that provides it.
+installed() {
+	[[ $(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
+}
+
+missing=()
+for package in $(tr -s ' \n\t' '\n\n\n' <<<"$wanted" | sed '/^$/d' | sort -u); do
+	installed "$package" || missing+=("$package")
+done
+if [[ ${#missing[@]} -eq 0 ]]; then
+	say "all packages are there"
+	exit 0
+fi
+
+as_root=()
+if [[ $(id -u) -ne 0 ]]; then
+	if ! command -v sudo >/dev/null 2>&1; then
+		say "missing: ${missing[*]}" >&2
+		say "run me as root, or install sudo" >&2
+		exit 1
+	fi
+	as_root=(sudo)
+fi
+say "installing ${missing[*]}"
+
+# A package's service would start by itself, and listen: policy-rc.d forbids that as long as we install. One that is
+# there already is the administrator's: it stays, and decides.
+policy=/usr/sbin/policy-rc.d
+made_policy=no
+remove_policy() {
+	if [[ $made_policy == yes ]]; then
+		"${as_root[@]}" rm -f "$policy"
+		made_policy=no
+	fi
+}
+trap remove_policy EXIT
+trap 'exit 130' INT TERM
+if [[ ! -e $policy ]]; then
+	made_policy=yes
+	printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+	"${as_root[@]}" chmod 755 "$policy"
+fi
+
+apt() {
+	"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+		apt-get -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 -qq "$@"
+}
+log=$(mktemp)
+trap 'rm -f "$log"; remove_policy' EXIT
+if ! { apt update && apt install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+	tail -n 20 "$log" >&2
+	say "apt-get failed" >&2
+	exit 1
+fi
+for package in "${missing[@]}"; do
+	if ! installed "$package"; then
+		say "$package is still not there" >&2
+		exit 1
+	fi
+done
+if [[ " ${missing[*]} " == *" redis-server "* && -d /run/systemd/system ]]; then
+	say "redis-server's service was not started; it would be at the next boot (systemctl disable redis-server)"
+fi
+say "done"

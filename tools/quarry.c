@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: MIT */
+/* The command `quarry`: run a program on quarry's malloc, look at what the machine can give, list the options. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "tools/tools.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "include/quarry/quarry.h"
+
+#ifndef QUARRY_LIBDIR
+#define QUARRY_LIBDIR "/usr/local/lib"
+#endif
+#define LIBRARY "libquarry-malloc.so"
+#define VARIABLE "QUARRY_OPTIONS"
+
+int fail(enum status status, const char *format, ...)
+{
+	va_list args;
+
+	fflush(stdout);
+	fputs("quarry: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	return status;
+}
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* help, version                                                                                          */
+
+static const char help_text[] =
+	"usage: quarry COMMAND [ARGUMENT...]\n"
+	"\n"
+	"  run [OPTION...] PROGRAM [ARGUMENT...]  run a program on quarry's malloc\n"
+	"  doctor [--json]                        what this machine can and cannot give\n"
+	"  help [COMMAND|options]                 this, a command's, the list of options\n"
+	"  version                                the library's version\n"
+	"\n"
+	"Each command takes --help. The manual: quarry(1), quarry(7).\n";
+
+static const char run_text[] =
+	"usage: quarry run [OPTION...] [--] PROGRAM [ARGUMENT...]\n"
+	"\n"
+	"Runs PROGRAM, and what it starts, with libquarry-malloc.so preloaded.\n"
+	"\n"
+	"  --options LIST    options as in QUARRY_OPTIONS: name=value,name=value; they\n"
+	"                    come after those of the environment, and so count\n"
+	"  --stats[=FORMAT]  write the statistics to standard error at the end; FORMAT is\n"
+	"                    text (the default) or json\n"
+	"  --library FILE    preload this library\n"
+	"\n"
+	"The exit status is PROGRAM's; 2 for a wrong option, 127 when PROGRAM is not\n"
+	"found, 126 when it or the library cannot be run.\n";
+
+static const char doctor_text[] =
+	"usage: quarry doctor [--json]\n"
+	"\n"
+	"Tries what quarry asks of a kernel, and says for each thing that is lacking what\n"
+	"it costs and which command ends it. Changes nothing. The exit status is 0\n"
+	"whatever was found.\n"
+	"\n"
+	"  --json  as one JSON object\n";
+
+static const char version_text[] =
+	"usage: quarry version\n"
+	"\n"
+	"Prints the version of the library that this command runs with.\n";
+
+static const char help_help_text[] =
+	"usage: quarry help [COMMAND|options]\n"
+	"\n"
+	"`quarry help options` lists what QUARRY_OPTIONS, quarry_ctl_set and\n"
+	"quarry_mallopt take.\n";
+
+/* A size as its option takes it: the largest suffix that leaves a whole number. */
+static void print_size(long n)
+{
+	static const char suffixes[] = "kmgt";
+	int unit = -1;
+
+	while (n && unit < 3 && n % 1024 == 0) {
+		n /= 1024;
+		unit++;
+	}
+	printf("%ld%.*s", n, unit >= 0 ? 1 : 0, unit >= 0 ? suffixes + unit : "");
+}
+
+/* The library is asked what it takes, not told twice: a size is what takes a suffix. */
+static bool is_size(const char *name)
+{
+	char item[128];
+
+	snprintf(item, sizeof(item), "%s=1k", name);
+	return quarry_ctl_set("options_check", item) == 0;
+}
+
+static void print_choice(const char *choices, long index)
+{
+	for (; index > 0; index--)
+		choices += strcspn(choices, "|") + 1;
+	printf("%.*s", (int)strcspn(choices, "|"), choices);
+}
+
+static void print_option(const quarry_option_info *o)
+{
+	bool size = is_size(o->name);
+
+	printf("\n  %s=", o->name);
+	if (o->choices)
+		print_choice(o->choices, o->def);
+	else if (size)
+		print_size(o->def);
+	else
+		printf("%ld", o->def);
+	printf("   (");
+	if (o->choices) {
+		printf("%s", o->choices);
+	} else if (size) {
+		print_size(o->minimum);
+		printf(" to ");
+		print_size(o->maximum);
+	} else if (o->minimum == 0 && o->maximum == 1) {
+		printf("0|1");
+	} else {
+		printf("%ld to %ld", o->minimum, o->maximum);
+	}
+	printf(")%s\n      %s\n", o->runtime ? "" : ", at start only", o->help);
+}
+
+static int help_options(void)
+{
+	quarry_option_info option;
+
+	printf("Options and their defaults: " VARIABLE "=\"name=value,name=value\", or while a\n"
+	       "program runs quarry_ctl_set(\"name\", \"value\") and quarry_mallopt(NUMBER, value).\n"
+	       "Sizes are bytes and take k, m, g or t; 0|1 can be off|on and no|yes.\n");
+	for (int i = 0; quarry_option_describe(i, &option) == 0; i++)
+		print_option(&option);
+	return STATUS_OK;
+}
+
+static int command_version(int argc, char **argv)
+{
+	if (argc > 1)
+		return fail(STATUS_USAGE, "version: unknown argument '%s'; see quarry version --help", argv[1]);
+	printf("quarry %s\n", quarry_version_string());
+	return STATUS_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* run: the library                                                                                       */
+
+/* The first of the library's names that is in a folder. A package for programs alone may lack the plain one. */
+static bool library_in(const char *folder, char *found)
+{
+	static const char *const names[] = { LIBRARY, LIBRARY ".0" };
+	char path[2 * PATH_MAX];
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
+		if (access(path, R_OK) == 0 && realpath(path, found))
+			return true;
+	}
+	return false;
+}
+
+/* Beside the command in its build tree (libtool keeps both in folders named .libs), in ../lib of where it is
+ * installed, or where it was configured to be. An installed command does not look for build trees. */
+static bool find_library(char *found)
+{
+	static const char *const in_build[] = { ".", "../../.libs", "../../lib/.libs" };
+	static const char *const beside[] = { "../lib", "../lib64", ".libs" };
+	char self[PATH_MAX], folder[PATH_MAX + 32];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	char *slash;
+
+	if (n > 0) {
+		self[n] = '\0';
+		slash = strrchr(self, '/');
+		*slash = '\0';
+		slash = strrchr(self, '/');
+		bool build = slash && strcmp(slash, "/.libs") == 0;
+		for (size_t i = 0; i < 3; i++) {
+			snprintf(folder, sizeof(folder), "%s/%s", self, build ? in_build[i] : beside[i]);
+			if (library_in(folder, found))
+				return true;
+		}
+	}
+	return library_in(QUARRY_LIBDIR, found);
+}
+
+/* Put the library before whatever is to be preloaded already. */
+static int set_preload(const char *library)
+{
+	const char *before = getenv("LD_PRELOAD");
+	char *list;
+
+	/* The loader splits at both, and knows no way to quote them. */
+	if (strpbrk(library, " :"))
+		return fail(STATUS_CANNOT_RUN, "run: %s cannot be preloaded: its path has a space or a colon", library);
+	if (asprintf(&list, "%s%s%s", library, before && *before ? ":" : "", before ? before : "") < 0 ||
+	    setenv("LD_PRELOAD", list, 1) != 0)
+		return fail(STATUS_FAILED, "run: %s", strerror(errno));
+	free(list);
+	return STATUS_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* run: the options and the program                                                                       */
+
+struct run {
+	const char *options, *stats, *library;
+	char **program;
+};
+
+/* The environment's options, those given, and --stats, in this order: the later count. */
+static int set_options(const struct run *run)
+{
+	const char *environment = getenv(VARIABLE);
+	char *list;
+
+	if (!environment)
+		environment = "";
+	if (run->options && quarry_ctl_set("options_check", run->options) != 0)
+		return fail(STATUS_USAGE, "run: --options: %s", quarry_error_text());
+	if (quarry_ctl_set("options_check", environment) != 0)
+		return fail(STATUS_USAGE, "run: " VARIABLE ": %s", quarry_error_text());
+	if (asprintf(&list, "%s%s%s%s%s", environment, run->options ? "," : "", run->options ? run->options : "",
+		     run->stats ? ",stats_at_exit=" : "", run->stats ? run->stats : "") < 0)
+		return fail(STATUS_FAILED, "run: %s", strerror(errno));
+	if (*list && setenv(VARIABLE, list + strspn(list, ","), 1) != 0)
+		return fail(STATUS_FAILED, "run: %s", strerror(errno));
+	free(list);
+	return STATUS_OK;
+}
+
+/* What execvp will find; false when nothing. */
+static bool find_program(const char *name, char *path, size_t size)
+{
+	const char *folder = getenv("PATH");
+
+	if (strchr(name, '/')) {
+		snprintf(path, size, "%s", name);
+		return access(path, F_OK) == 0;
+	}
+	for (; folder && *name; folder = strchr(folder, ':') ? strchr(folder, ':') + 1 : NULL) {
+		int n = (int)strcspn(folder, ":");
+		snprintf(path, size, "%.*s/%s", n ? n : 1, n ? folder : ".", name);
+		if (access(path, X_OK) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Is this an ELF file that has no dynamic loader, and so nobody to preload anything? */
+static bool is_static(int fd)
+{
+	Elf64_Ehdr header;
+	Elf64_Phdr segment;
+
+	if (pread(fd, &header, sizeof(header), 0) != sizeof(header) || memcmp(header.e_ident, ELFMAG, SELFMAG) ||
+	    header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_phentsize != sizeof(segment))
+		return false;
+	for (unsigned i = 0; i < header.e_phnum; i++) {
+		off_t at = (off_t)(header.e_phoff + i * sizeof(segment));
+		if (pread(fd, &segment, sizeof(segment), at) != sizeof(segment) || segment.p_type == PT_INTERP)
+			return false;
+	}
+	return true;
+}
+
+/* The loader preloads nothing into some programs and says nothing: then this does. */
+static void warn_when_not_preloaded(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0)
+		return;
+	if (is_static(fd))
+		fail(STATUS_OK, "run: %s is statically linked: it keeps its own malloc", path);
+	else if (fstat(fd, &st) == 0 && (((st.st_mode & S_ISUID) && st.st_uid != getuid()) ||
+					 ((st.st_mode & S_ISGID) && (st.st_mode & S_IXGRP) && st.st_gid != getgid())))
+		fail(STATUS_OK, "run: %s changes its user or group: the loader preloads nothing there", path);
+	close(fd);
+}
+
+/* The value of --name=VALUE or --name VALUE; NULL when args[*i] is not --name. An error is told and sets *status. */
+static const char *option_argument(const char *name, int argc, char **args, int *i, int *status)
+{
+	size_t n = strlen(name);
+
+	if (strncmp(args[*i], name, n) != 0 || (args[*i][n] != '=' && args[*i][n] != '\0'))
+		return NULL;
+	if (args[*i][n] == '=')
+		return args[*i] + n + 1;
+	if (*i + 1 < argc)
+		return args[++*i];
+	*status = fail(STATUS_USAGE, "run: %s needs a value", name);
+	return NULL;
+}
+
+static int parse_run(int argc, char **argv, struct run *run)
+{
+	int status = STATUS_OK, i;
+
+	for (i = 1; i < argc && argv[i][0] == '-' && status == STATUS_OK; i++) {
+		const char *value;
+		if (strcmp(argv[i], "--") == 0) {
+			i++;
+			break;
+		}
+		if ((value = option_argument("--options", argc, argv, &i, &status)) != NULL)
+			run->options = value;
+		else if ((value = option_argument("--library", argc, argv, &i, &status)) != NULL)
+			run->library = value;
+		else if (strcmp(argv[i], "--stats") == 0 || strcmp(argv[i], "--stats=text") == 0)
+			run->stats = "text";
+		else if (strcmp(argv[i], "--stats=json") == 0)
+			run->stats = "json";
+		else if (status == STATUS_OK) /* a value that is missing has been told */
+			status = fail(STATUS_USAGE, "run: unknown option '%s'; see quarry run --help", argv[i]);
+	}
+	if (status == STATUS_OK && i >= argc)
+		status = fail(STATUS_USAGE, "run: no program; see quarry run --help");
+	run->program = argv + i;
+	return status;
+}
+
+static int command_run(int argc, char **argv)
+{
+	struct run run = { 0 };
+	char library[PATH_MAX], path[2 * PATH_MAX];
+	int status = parse_run(argc, argv, &run);
+
+	if (status == STATUS_OK)
+		status = set_options(&run);
+	if (status != STATUS_OK)
+		return status;
+	if (run.library && (!realpath(run.library, library) || access(library, R_OK) != 0))
+		return fail(STATUS_CANNOT_RUN, "run: %s: %s", run.library, strerror(errno));
+	if (!run.library && !find_library(library))
+		return fail(STATUS_CANNOT_RUN, "run: no " LIBRARY " beside this command or in " QUARRY_LIBDIR
+					       "; name it with --library");
+	if (!find_program(run.program[0], path, sizeof(path)))
+		return fail(STATUS_NOT_FOUND, "run: %s: %s", run.program[0], strerror(ENOENT));
+	status = set_preload(library);
+	if (status != STATUS_OK)
+		return status;
+	warn_when_not_preloaded(path);
+	execvp(run.program[0], run.program);
+	status = errno;
+	return fail(status == ENOENT ? STATUS_NOT_FOUND : STATUS_CANNOT_RUN, "run: %s: %s", run.program[0],
+		    strerror(status));
+}
+
+/* ------------------------------------------------------------------------------------------------------ */
+
+static int command_help(int argc, char **argv);
+
+static const struct command {
+	const char *name, *help;
+	int (*run)(int argc, char **argv);
+} commands[] = {
+	{ "run", run_text, command_run },
+	{ "doctor", doctor_text, command_doctor },
+	{ "help", help_help_text, command_help },
+	{ "version", version_text, command_version },
+};
+
+static const struct command *command_named(const char *name)
+{
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (strcmp(commands[i].name, name) == 0)
+			return &commands[i];
+	}
+	return NULL;
+}
+
+static int command_help(int argc, char **argv)
+{
+	const struct command *about = argc > 1 ? command_named(argv[1]) : NULL;
+
+	if (argc > 2)
+		return fail(STATUS_USAGE, "help: one thing at a time; see quarry help");
+	if (argc > 1 && strcmp(argv[1], "options") == 0)
+		return help_options();
+	if (argc > 1 && !about)
+		return fail(STATUS_USAGE, "help: no command '%s'; see quarry help", argv[1]);
+	fputs(about ? about->help : help_text, stdout);
+	return STATUS_OK;
+}
+
+static bool asks_for_help(const char *argument)
+{
+	return strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0;
+}
+
+int main(int argc, char **argv)
+{
+	const struct command *command;
+	int status = STATUS_OK;
+
+	if (argc < 2)
+		return fail(STATUS_USAGE, "no command; see quarry --help");
+	command = command_named(argv[1]);
+	if (command && argc > 2 && asks_for_help(argv[2]))
+		fputs(command->help, stdout);
+	else if (command)
+		status = command->run(argc - 1, argv + 1);
+	else if (asks_for_help(argv[1]))
+		fputs(help_text, stdout);
+	else if (strcmp(argv[1], "--version") == 0)
+		status = command_version(1, argv);
+	else
+		return fail(STATUS_USAGE, "no command '%s'; see quarry --help", argv[1]);
+	/* A report that did not get out is no report: /dev/full, a closed descriptor. */
+	if ((fflush(stdout) != 0 || ferror(stdout)) && status == STATUS_OK)
+		return fail(STATUS_FAILED, "standard output: %s", strerror(errno));
+	return status;
+}

@@ -1,0 +1,165 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Installs what is missing, builds quarry out of the tree and passes its tests: the whole suite, then the unit and
+# stress tests under three sanitizers, then the distribution. Can be run again; needs root or sudo only when packages
+# are missing.
+#
+#   tools/run-tests.sh [--no-deps] [--only=STEP,...]
+#
+# Steps: default, address, undefined, thread, distcheck. Everything goes to build-ci/, logs to build-ci/logs/.
+# JOBS: how many make at once (default: the CPUs). The last line is `N passed, N failed, N skipped`.
+set -uo pipefail
+
+top=$(cd "$(dirname "$0")/.." && pwd)
+out=$top/build-ci
+logs=$out/logs
+jobs=${JOBS:-$(nproc)}
+steps=default,address,undefined,thread,distcheck
+deps=yes
+
+for argument in "$@"; do
+	case $argument in
+	--no-deps) deps=no ;;
+	--only=*) steps=${argument#--only=} ;;
+	-h | --help) sed -n '3,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+	*) echo "run-tests: unknown argument '$argument' (--help)" >&2; exit 2 ;;
+	esac
+done
+for step in ${steps//,/ }; do
+	case $step in
+	default | address | undefined | thread | distcheck) ;;
+	*) echo "run-tests: unknown step '$step' (--help)" >&2; exit 2 ;;
+	esac
+done
+
+passed=0 failed=0 skipped=0
+skip_lines=
+fail_lines=
+
+say() {
+	echo "run-tests: $*"
+}
+
+# attempt NAME SECONDS COMMAND…: run it with its output in a log; on failure say so, with the end of the log.
+attempt() {
+	local name=$1 limit=$2 log=$logs/$1.log started=$SECONDS status
+	shift 2
+	say "$name: $*"
+	timeout --kill-after=30 "$limit" "$@" >"$log" 2>&1 </dev/null
+	status=$?
+	if [[ $status -ne 0 ]]; then
+		[[ $status -ne 124 ]] || echo "ended after $limit seconds" >>"$log"
+		say "$name: FAILED with status $status after $((SECONDS - started)) s; the end of $log:"
+		tail -n 40 "$log" | sed 's/^/    /'
+		return 1
+	fi
+	say "$name: done in $((SECONDS - started)) s"
+}
+
+# One failure that is no test's: a build that breaks counts too.
+count_failure() {
+	failed=$((failed + 1))
+	fail_lines+="    $1"$'\n'
+}
+
+# figure NAME LOG: the sum of automake's "# NAME: n" lines.
+figure() {
+	awk -v name="$1:" '$1 == "#" && $2 == name { n += $3 } END { print n + 0 }' "$2"
+}
+
+# Add a log's summaries to the sums; 0 when it has none.
+count_results() {
+	local name=$1 log=$2 total
+	total=$(figure TOTAL "$log")
+	passed=$((passed + $(figure PASS "$log") + $(figure XFAIL "$log")))
+	failed=$((failed + $(figure FAIL "$log") + $(figure XPASS "$log") + $(figure ERROR "$log")))
+	skipped=$((skipped + $(figure SKIP "$log")))
+	skip_lines+=$(sed -n "s/^SKIP: /    $name: /p" "$log")$'\n'
+	fail_lines+=$(sed -nE "s/^(FAIL|XPASS|ERROR): /    $name: /p" "$log")$'\n'
+	echo "$total"
+}
+
+# count_step NAME STATUS: like count_results for a finished make check, and shown as the runner printed it.
+count_step() {
+	local name=$1 status=$2 log=$logs/$1-check.log before=$failed total
+	total=$(figure TOTAL "$log")
+	count_results "$name" "$log" >/dev/null
+	grep -E '^(Testsuite summary|# [A-Z]+: )' "$log" | sed 's/^/    /'
+	if [[ $status -ne 0 && $failed -eq $before ]]; then
+		count_failure "$name: make check stopped without a summary"
+	elif [[ $status -eq 0 && $total -eq 0 ]]; then
+		count_failure "$name: make check ran no test"
+	fi
+}
+
+# build_and_check NAME SECONDS CONFIGURE-ARGUMENTS…
+build_and_check() {
+	local name=$1 limit=$2 dir=$out/$1 status=0
+	shift 2
+	mkdir -p "$dir"
+	cd "$dir" || return
+	if ! attempt "$name-configure" 300 "$top/configure" "$@" || ! attempt "$name-make" 900 make -j"$jobs" ||
+		! attempt "$name-programs" 600 make -j"$jobs" check TESTS=; then
+		count_failure "$name: the build"
+		return
+	fi
+	# One test at a time: most of them have threads of their own, and some look at the clock.
+	attempt "$name-check" "$limit" make -k -j1 check || status=1
+	count_step "$name" $status
+}
+
+# A file that is in git and not in the archive was forgotten in Makefile.am.
+distribution_is_whole() {
+	local tracked packed lacking
+	if ! tracked=$(git -C "$top" ls-files 2>/dev/null); then
+		say "no git checkout: whether the distribution has all files was not looked at"
+		return 0
+	fi
+	packed=$(tar --list --file "$(ls "$out"/distcheck/quarry-*.tar.xz)" | sed 's@^[^/]*/@@')
+	lacking=$(comm -23 <(grep -v '^\.git' <<<"$tracked" | sort) <(sort <<<"$packed"))
+	[[ -z $lacking ]] || { say "in git but not in the distribution:"; sed 's/^/    /' <<<"$lacking"; return 1; }
+}
+
+if [[ $deps == yes ]]; then
+	bash "$top/tools/install-deps.sh" test || { say "no packages, no tests"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+fi
+if [[ -e $top/config.status ]]; then
+	say "the tree itself is configured, and an out-of-tree build cannot be: run 'make distclean' in $top first"
+	echo "0 passed, 1 failed, 0 skipped"
+	exit 1
+fi
+mkdir -p "$logs"
+cd "$top" || exit 1
+if ! attempt autogen 300 ./autogen.sh; then
+	echo "0 passed, 1 failed, 0 skipped"
+	exit 1
+fi
+
+for step in ${steps//,/ }; do
+	case $step in
+	default) build_and_check default 1200 --enable-werror ;;
+	address | undefined | thread) build_and_check "$step" 600 --disable-shared --enable-sanitizer="$step" --enable-debug ;;
+	distcheck)
+		mkdir -p "$out/distcheck" && cd "$out/distcheck" || exit 1
+		if ! attempt distcheck-configure 300 "$top/configure" ||
+			! attempt distcheck-check 900 make -j"$jobs" distcheck-quick; then
+			count_failure "make distcheck"
+		elif ! distribution_is_whole; then
+			count_failure "the distribution lacks files"
+		fi
+		[[ ! -e $logs/distcheck-check.log ]] || count_results distcheck "$logs/distcheck-check.log" >/dev/null
+		;;
+	esac
+done
+
+if [[ -n ${skip_lines//[$'\n ']/} ]]; then
+	say "skipped:"
+	grep -v '^$' <<<"$skip_lines"
+fi
+if [[ -n ${fail_lines//[$'\n ']/} ]]; then
+	say "failed:"
+	grep -v '^$' <<<"$fail_lines"
+fi
+say "$((SECONDS / 60)) min $((SECONDS % 60)) s in all"
+echo "$passed passed, $failed failed, $skipped skipped"
+[[ $failed -eq 0 ]]
