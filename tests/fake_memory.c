@@ -377,7 +377,8 @@ static int populate_huge(uintptr_t start, uintptr_t end)
 				return EFAULT;
 			fake.node[node].pool[pool]--;
 			fake.reserved[pool] -= map->extra ? 1 : 0;
-			add(&taken, (struct range){ .start = at, .end = at + size, .value = map->value, .extra = node });
+			add(&taken, (struct range){ .start = at, .end = at + size, .value = map->value,
+						    .extra = node });
 		}
 		at += size;
 	}

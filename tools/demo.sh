@@ -163,7 +163,11 @@ bench() {
 	local rps
 	rps=$(redis-benchmark -h 127.0.0.1 -p "${port[$1]}" --csv -t "$2" -r "$keys" -c 50 "${@:3}" 2>/dev/null |
 		tr -d '"' | awk -F, -v test="${2^^}" '$1 ~ "^" test && $2 + 0 > 0 { print $2; exit }')
-	[[ -n $rps ]] || die "redis-benchmark gave no figure for $2 under $1"
+	if [[ -z $rps ]]; then
+		say "redis-benchmark gave no figure for $2 under $1; the last that the server said:"
+		tail -n 15 "$tmp/$1/out" "$tmp/$1/err" >&2
+		return 1
+	fi
 	echo "$rps"
 }
 
@@ -239,11 +243,12 @@ take_turns() {
 # passes COUNT METRIC TEST ARGUMENTS…: one test against each server, one server after the other, so often. The
 # requests per second of the single passes go to the metric's raw samples.
 passes() {
-	local allocator i
+	local allocator i rps
 	for ((i = 0; i < $1; i++)); do
 		take_turns
 		for allocator in "${turn[@]}"; do
-			record "$allocator" "raw-$2" "$(bench "$allocator" "${@:3}")"
+			rps=$(bench "$allocator" "${@:3}") || exit 1
+			record "$allocator" "raw-$2" "$rps"
 		done
 	done
 }

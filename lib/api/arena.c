@@ -42,8 +42,6 @@ static bool check(const quarry_arena_attr *attr)
 		qy_fail(EINVAL, "page_kind: %d is none", (int)attr->page_kind);
 	else if (memchr(attr->name, 0, sizeof(attr->name)) == NULL)
 		qy_fail(EINVAL, "name: longer than %d characters", (int)sizeof(attr->name) - 1);
-	else if (attr->hard_limit != 0 && attr->soft_limit > attr->hard_limit)
-		qy_fail(EINVAL, "soft_limit: above hard_limit");
 	else
 		return check_nodes(&attr->nodes);
 	return false;
@@ -268,10 +266,8 @@ QUARRY_API int quarry_arena_set_limits(quarry_arena *arena, uint64_t hard_limit,
 {
 	struct qy_manager *m = qy_manager_of_arena(arena);
 
-	if (m == NULL || (hard_limit != 0 && soft_limit > hard_limit)) {
-		errno = EINVAL;
+	if (m == NULL)
 		return -1;
-	}
 	atomic_store_explicit(&m->hard_limit, hard_limit, memory_order_relaxed);
 	atomic_store_explicit(&m->soft_limit, soft_limit, memory_order_relaxed);
 	return 0;

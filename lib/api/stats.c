@@ -112,7 +112,9 @@ static void add_manager(struct qy_manager *m, quarry_stats *stats)
 	used -= qy_min(used, stats->cached - cached_before);
 	stats->in_use += used;
 	qy_threads_visit(add_thread, &sum);
-	stats->remote_frees += qy_read(&m->orphans.remote_received);
+	stats->refills += qy_read(&m->past_refills);
+	stats->remote_frees += qy_read(&m->past_received) + qy_read(&m->orphans.remote_received);
+	stats->adopted += qy_read(&m->past_adopted);
 }
 
 static void add_moves(void *stats, struct qy_thread *t)

@@ -348,6 +348,9 @@ void qy_heap_abandon(struct qy_heap *h)
 		orphan_list(h, &h->queue[cls]);
 	orphan_list(h, &h->full);
 	qy_unlock(&h->manager->lock);
+	qy_count_shared(&h->manager->past_refills, qy_read(&h->refills));
+	qy_count_shared(&h->manager->past_received, qy_read(&h->remote_received));
+	qy_count_shared(&h->manager->past_adopted, qy_read(&h->adopted));
 	late = atomic_exchange_explicit(&h->remote, QY_REMOTE_CLOSED, memory_order_acq_rel);
 	while (late != NULL) {
 		void *p = late;

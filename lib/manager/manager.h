@@ -79,6 +79,7 @@ struct qy_manager {
 	/* Written under the lock, read by anybody. */
 	qy_counter region_count, mapped, peak_mapped, used, large, dirty_pages, purges, purged, limit_hits;
 	qy_counter kind_wanted[5], kind_got[5], unplaced;
+	qy_counter past_refills, past_received, past_adopted; /* of heaps that were given up; any thread adds */
 	struct qy_manager *free_next; /* of unused ones */
 
 	struct qy_heap orphans; /* slabs that no thread holds; owner 0 */

@@ -24,6 +24,7 @@ enum qy_slab_state { QY_SLAB_ACTIVE, QY_SLAB_QUEUED, QY_SLAB_FULL, QY_SLAB_SPARE
 
 /* One line. What a free touches comes first. */
 struct qy_slab {
+	_Alignas(1 << QY_SLAB_SIDE_SHIFT)
 	_Atomic(uintptr_t) owner;       /* the token of the thread that may free here with no lock; 0 none */
 	void *local;                    /* free objects, linked by their first word */
 	uint32_t countdown;             /* frees until something is to be done */
@@ -37,7 +38,7 @@ struct qy_slab {
 	uint8_t zero;                   /* what was never carved reads as zero */
 };
 
-_Static_assert(sizeof(struct qy_slab) <= 1 << QY_SLAB_SIDE_SHIFT, "a slab's record is one cache line");
+_Static_assert(sizeof(struct qy_slab) == 1 << QY_SLAB_SIDE_SHIFT, "a slab's record is one cache line");
 
 QY_INLINE struct qy_slab *qy_slab_at(uintptr_t offset)
 {

@@ -20,7 +20,8 @@
 #include "tests/fake_os.h"
 
 /* Two nodes with two CPUs each; the kernel's ids 5 and 2 stand in the other order than hwloc's. Node 2 has more
- * bandwidth from afar than node 5 has, and node 5 more from afar than from its own CPUs: no rule of thumb gives these. */
+ * bandwidth from afar than node 5 has, and node 5 more from afar than from its own CPUs: no rule of thumb gives
+ * these. */
 #define OBJECT(type, id, cpus, nodes, gp, rest)                                                             \
 	"<object type=\"" type "\" os_index=\"" id "\" cpuset=\"" cpus "\" complete_cpuset=\"" cpus         \
 	"\" nodeset=\"" nodes "\" complete_nodeset=\"" nodes "\" gp_index=\"" gp "\"" rest ">\n"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The nodes by the public functions: kernel ids, errno, a struct that grows. The library starts in each test anew, on
- * the machine that the fake kernel plays. */
+/* The nodes by the public functions: kernel ids, errno, a struct that grows. The library has started on this machine by
+ * the time a test runs; its topology is then read anew, on the machine that the fake kernel plays. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -10,6 +10,8 @@
 #include <string.h>
 
 #include "include/quarry/quarry.h"
+#include "lib/api/init.h"
+#include "numa/topology.h"
 #include "tests/fake_os.h"
 
 #define GIB (UINT64_C(1) << 30)
@@ -33,9 +35,16 @@ static void machine(void)
 	fake_os_on_cpu(5);
 }
 
+static void start(void)
+{
+	qy_init_once();
+	qy_topology_init(true);
+}
+
 Test(nodes, names_and_places)
 {
 	machine();
+	start();
 	cr_assert_eq(quarry_node_count(), 3);
 	cr_assert_eq(quarry_node_id(0), 0);
 	cr_assert_eq(quarry_node_id(1), 2);
@@ -58,6 +67,7 @@ Test(nodes, a_distance_that_is_not_told)
 {
 	machine();
 	fake_os_file("/sys/devices/system/node/node2/distance", NULL);
+	start();
 	EXPECT_ERROR(quarry_node_distance(2, 0), ENODATA);
 	cr_assert_eq(quarry_node_distance(2, 2), 10);
 }
@@ -67,6 +77,7 @@ Test(nodes, info)
 	quarry_node_info info;
 
 	machine();
+	start();
 	memset(&info, 0x5a, sizeof(info));
 	info.struct_size = sizeof(info);
 	cr_assert_eq(quarry_node_info_get(2, &info), 0);
@@ -99,6 +110,7 @@ Test(nodes, info_of_a_program_that_is_newer)
 	} info;
 
 	machine();
+	start();
 	memset(&info, 0x5a, sizeof(info));
 	info.known.struct_size = offsetof(__typeof__(info), behind);
 	cr_assert_eq(quarry_node_info_get(65, &info.known), 0);
@@ -115,6 +127,7 @@ Test(nodes, attributes_by_the_kernels_id)
 	unsetenv("HWLOC_XMLFILE");
 	setenv("HWLOC_SYNTHETIC", "numa:3(memory=1048576 indexes=65,0,2) pu:2", 1);
 	machine();
+	start();
 	cr_assert_eq(quarry_node_attr_get(65, QUARRY_ATTR_CAPACITY, -1, &value), 0);
 	cr_assert_eq(value, 1048576u);
 	EXPECT_ERROR(quarry_node_attr_get(1, QUARRY_ATTR_CAPACITY, -1, &value), EINVAL);
@@ -127,6 +140,7 @@ Test(nodes, no_sysfs)
 	machine();
 	fake_os_no_sysfs();
 	fake_os_fail_numa(ENOSYS);
+	start();
 	cr_assert_eq(quarry_node_count(), 1);
 	cr_assert_eq(quarry_node_id(0), 0);
 	cr_assert_eq(quarry_node_current(), 0);

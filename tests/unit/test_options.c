@@ -283,6 +283,22 @@ Test(options, glibc_parameters)
 	}
 }
 
+/* malloc calls this; its errno is the program's. */
+Test(environment, errno_is_kept_when_there_is_no_standard_error)
+{
+	int saved = dup(2), error;
+
+	setenv("QUARRY_OPTIONS", "decay=5", 1);
+	close(2);
+	errno = 12345;
+	qy_options_init();
+	error = errno;
+	dup2(saved, 2);
+	close(saved);
+	cr_assert_eq(error, 12345, "errno was changed to %d", error);
+	cr_assert(strstr(get("options_error"), "'decay'"));
+}
+
 /* What a program sets before it allocates must not be undone by an initialisation that comes later. */
 Test(options, initialise_first)
 {

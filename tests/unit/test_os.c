@@ -137,7 +137,8 @@ static void check_pages(void)
 	if (qy_os->page_is_huge(p, &huge) == 0)
 		cr_assert_not(huge);
 	else
-		cr_assert(errno == ENOTTY || errno == ENOENT || errno == EPERM || errno == EACCES, "%s", strerror(errno));
+		cr_assert(errno == ENOTTY || errno == ENOENT || errno == EPERM || errno == EACCES, "%s",
+			  strerror(errno));
 }
 
 static void check_rest(void)
@@ -178,7 +179,8 @@ static bool one_node_here(void)
 {
 	unsigned long mask[WORDS];
 	return qy_os_linux.mems_allowed(mask, 1024) == 0 && mask[0] == 1 &&
-	       access("/sys/devices/system/node/node1", F_OK) != 0 && access("/sys/devices/system/node/node0", F_OK) == 0;
+	       access("/sys/devices/system/node/node1", F_OK) != 0 &&
+	       access("/sys/devices/system/node/node0", F_OK) == 0;
 }
 
 Test(os, linux_and_the_fake_agree_on_policy)

@@ -188,8 +188,8 @@ Test(topology, a_kernel_without_numa_still_tells_its_memory)
 Test(topology, lists_that_make_no_sense)
 {
 	static const char *const bad[] = {
-		"", "\n", "\n\n", "x", "0-", "-3", "3-1", "0,", ",0", "0,,1", "0 1", "0-1-2", "0,1024", "1024", "0-4096",
-		"99999999999999999999", "0-99999999999999999999", "0x1", "0,1\n2", "0;1", "0,1 ", "\xff\xfe\x01",
+		"", "\n", "\n\n", "x", "0-", "-3", "3-1", "0,", ",0", "0,,1", "0 1", "0-1-2", "0,1024", "1024",
+		"0-4096", "99999999999999999999", "0-99999999999999999999", "0x1", "0,1\n2", "0;1", "0,1 ", "\xff\xfe\x01",
 	};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -213,7 +213,8 @@ Test(topology, a_list_too_long_to_be_read_whole)
 	fake_os_install();
 	for (size_t len = 4094; len < 4110; len++) { /* cut at any place near a page's end */
 		char shorter[6000];
-		snprintf(shorter, len + 1, "%s", list);
+		memcpy(shorter, list, len);
+		shorter[len] = 0;
 		fake_os_file("/sys/devices/system/node/online", shorter);
 		qy_topology_init(true);
 		if (len < 4096 && len % 3 == 2) {

@@ -1,0 +1,111 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Out of memory: malloc says NULL with ENOMEM, the heap stays whole, and what is freed can be had again. Under a limit
+# of the address space (ulimit -v), with small and large blocks and several threads; and in a memory cgroup, where
+# the kernel kills rather than refuses, so that memory must go round within the limit.
+#
+# Run by make check; by hand: QUARRY_SO=…/libquarry-malloc.so tests/oom/oom.sh
+set -u
+export LC_ALL=C
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+address_space=1000000 # KiB
+group_mib=256         # of the cgroup
+churn_mib=170         # what goes round in it
+step_limit=120        # seconds for a step
+
+: "${QUARRY_SO:?the path of libquarry-malloc.so}"
+[[ -f $QUARRY_SO ]] || { echo "QUARRY_SO: $QUARRY_SO is not there"; exit 1; }
+QUARRY_SO=$(readlink -f "$QUARRY_SO")
+unset LD_PRELOAD QUARRY_OPTIONS
+
+work=$(mktemp -d) || exit 1
+group=
+cleanup() {
+	[[ -z $group ]] || rmdir "$group" 2>/dev/null
+	rm -rf "$work"
+}
+trap cleanup EXIT
+"${CC:-cc}" -std=gnu11 -O2 -Wall -fno-builtin -I"$root" -I"$root/include" -pthread -o "$work/oom" "$here/oom.c" \
+	"$QUARRY_SO" -Wl,-rpath,"$(dirname "$QUARRY_SO")" >"$work/compiler" 2>&1 || { cat "$work/compiler"; exit 1; }
+
+errors=0
+judge() { # STATUS WHAT
+	case $1 in
+	0) echo "ok: $2" ;;
+	124) echo "FAIL: $2: hangs"; errors=$((errors + 1)) ;;
+	137) echo "FAIL: $2: was killed"; errors=$((errors + 1)) ;;
+	*) echo "FAIL: $2: status $1"; errors=$((errors + 1)) ;;
+	esac
+}
+
+# ---- The address space
+limited() {
+	(ulimit -v $address_space && exec timeout -k 5 $step_limit "$work/oom" "$@")
+	judge $? "ulimit -v $address_space: oom $*"
+}
+limited until 1 48 48
+limited until 1 64 100000
+limited until 4 64 100000
+limited until 1 100000 8000000
+limited until 3 500000 3000000
+limited until 8 32 3000
+
+# ---- A memory cgroup
+# A child of the cgroup we are in, for nobody else is ours to limit.
+version=
+make_group() {
+	local own base
+	own=$(sed -n 's/^[0-9]*:\([^:]*,\)\?memory\(,[^:]*\)\?:\(.*\)$/\3/p' /proc/self/cgroup 2>/dev/null | head -n 1)
+	base=$(awk '$3 == "cgroup" && $4 ~ /(^|,)memory(,|$)/ { print $2; exit }' /proc/mounts 2>/dev/null)
+	if [[ -n $own && -n $base ]]; then
+		[[ -d $base$own ]] || own=
+		group=$base${own%/}/quarry-oom-$$
+		version=1
+		mkdir "$group" 2>"$work/why" || { group=; return 1; }
+		echo $((group_mib << 20)) 2>"$work/why" >"$group/memory.limit_in_bytes" || return 1
+		(echo $((group_mib << 20)) >"$group/memory.memsw.limit_in_bytes") 2>/dev/null # where swap is counted
+		return 0
+	fi
+	own=$(sed -n 's/^0:://p' /proc/self/cgroup 2>/dev/null)
+	base=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts 2>/dev/null)
+	if [[ -z $base ]] || ! grep -qw memory "$base${own%/}/cgroup.controllers" 2>/dev/null; then
+		echo "no memory controller here" >"$work/why"
+		return 1
+	fi
+	group=$base${own%/}/quarry-oom-$$
+	version=2
+	mkdir "$group" 2>"$work/why" || { group=; return 1; }
+	if [[ ! -f $group/memory.max ]]; then
+		(echo +memory >"$base${own%/}/cgroup.subtree_control") 2>"$work/why"
+	fi
+	[[ -f $group/memory.max ]] || { echo "the memory controller is not for child groups here" >>"$work/why"; return 1; }
+	echo $((group_mib << 20)) 2>"$work/why" >"$group/memory.max" || return 1
+	(echo 0 >"$group/memory.swap.max") 2>/dev/null
+	return 0
+}
+
+grouped() {
+	(echo $BASHPID >"$group/cgroup.procs" && exec timeout -k 5 $step_limit "$work/oom" "$@")
+	judge $? "a cgroup of $group_mib MiB: oom $*"
+}
+
+if ! make_group; then
+	echo "left out: no memory cgroup can be made here: $(tail -n 1 "$work/why")"
+else
+	grouped churn 1 $churn_mib
+	grouped churn 4 $churn_mib
+	# With the killer off (cgroup v1 alone has that) a fault waits for ever, and faulting in ahead gets an error.
+	if [[ $version == 1 ]] && (echo 1 >"$group/memory.oom_control") 2>/dev/null; then
+		grouped populate $group_mib
+		(echo 0 >"$group/memory.oom_control") 2>/dev/null
+	else
+		echo "left out: faulting in ahead until the cgroup is full: this kernel kills instead (no memory.oom_control)"
+	fi
+fi
+
+if ((errors > 0)); then
+	echo "oom: $errors failures"
+	exit 1
+fi
+echo "oom: ok"
