@@ -99,13 +99,13 @@ struct qy_region *qy_region_create(const struct qy_placement *placement, size_t 
 			continue;
 		}
 		r = qy_region_slot(qy_window_offset(addr) >> QY_FRAME_SHIFT);
-		memset(r, 0, sizeof(*r));
 		r->placement = placement;
-		r->owner = owner;
+		r->next = r->prev = NULL;
 		r->frames = (uint32_t)count;
 		r->kind_wanted = (uint8_t)kind;
 		r->kind = (uint8_t)got;
 		r->placed = placed;
+		qy_publish(r->owner, owner);
 		return r;
 	}
 	errno = strict && (error == EPERM || error == ENOSYS || error == EINVAL) ? error : ENOMEM;
@@ -117,7 +117,7 @@ void qy_region_destroy(struct qy_region *r)
 	void *addr = qy_region_addr(r);
 	size_t frames = r->frames;
 
-	memset(r, 0, sizeof(*r));
+	qy_publish(r->owner, NULL);
 	/* When not even address space can be put back (a full table of mappings), the range stays claimed and mapped:
 	 * lost to quarry, but never handed out twice. */
 	if (qy_window_unmap(addr, frames << QY_FRAME_SHIFT) == 0)

@@ -21,7 +21,7 @@ enum qy_placed { QY_PLACED_NO, QY_PLACED_YES, QY_PLACED_LESS /* an older policy 
 /* Stands in the second half of the frame side element of the region's first frame. */
 struct qy_region {
 	const struct qy_placement *placement;
-	void *owner;
+	void *owner; /* written with qy_publish: others look on */
 	struct qy_region *next, *prev; /* the owner's list */
 	uint32_t frames;
 	uint8_t kind_wanted; /* enum quarry_page_kind */

@@ -31,10 +31,10 @@ static uint64_t resident_in(void *addr)
 /* What is free in a slab that somebody holds. The record belongs to its owner, who goes on writing it. */
 static uint64_t free_in_slab(const struct qy_slab *s)
 {
-	const struct qy_class *c = &qy_classes[s->cls];
-	uint32_t live = __atomic_load_n(&s->countdown, __ATOMIC_RELAXED);
+	const struct qy_class *c = &qy_classes[qy_peek(s->cls)];
+	uint32_t live = qy_peek(s->countdown);
 
-	if (__atomic_load_n(&s->state, __ATOMIC_RELAXED) == QY_SLAB_FULL)
+	if (qy_peek(s->state) == QY_SLAB_FULL)
 		live = c->capacity;
 	return live > c->capacity ? 0 : (uint64_t)(c->capacity - live) * c->size;
 }
@@ -45,7 +45,7 @@ static uint64_t cached_in(uint32_t f)
 	uint64_t bytes = 0;
 
 	for (uint32_t u = 0; u < QY_FRAME_UNITS; u++) {
-		uint8_t kind = __atomic_load_n(&s[u].kind, __ATOMIC_RELAXED);
+		uint8_t kind = qy_peek(s[u].kind);
 
 		if (kind == QY_SLAB_HEAD)
 			bytes += free_in_slab(&s[u]);
@@ -58,12 +58,12 @@ static void look_at_frames(const struct qy_manager *m, quarry_stats *stats)
 	uint32_t frames = (uint32_t)(qy_window_claimed() >> QY_FRAME_SHIFT);
 
 	for (uint32_t f = 1; f < frames; f++) {
-		struct qy_region *r = atomic_load_explicit(&qy_frame_at(f)->region, memory_order_relaxed);
+		struct qy_region *r = qy_region_of_frame(qy_frame_at(f));
 
-		if (r == NULL || __atomic_load_n(&r->owner, __ATOMIC_RELAXED) != m)
+		if (r == NULL || qy_peek(r->owner) != m)
 			continue;
 		stats->resident += resident_in(qy_window_at((uintptr_t)f << QY_FRAME_SHIFT));
-		if (__atomic_load_n(&qy_frame_at(f)->filler, __ATOMIC_RELAXED) == QY_FILL_SLABS + 1)
+		if (qy_peek(qy_frame_at(f)->filler) == QY_FILL_SLABS + 1)
 			stats->cached += cached_in(f);
 	}
 }
@@ -77,7 +77,7 @@ static void add_thread(void *ctx, struct qy_thread *t)
 {
 	struct sum *sum = ctx;
 
-	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
+	for (struct qy_cache *c = __atomic_load_n(&t->caches, __ATOMIC_ACQUIRE); c != NULL; c = c->next) {
 		if (c->heap.manager != sum->manager)
 			continue;
 		sum->stats->refills += qy_read(&c->heap.refills);

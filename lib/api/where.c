@@ -82,8 +82,7 @@ QUARRY_API long quarry_where(const void *p, size_t n, quarry_page_info *info, si
 	size_t grain, count = 0;
 
 	if (qy_manager_of(p) != NULL)
-		r = atomic_load_explicit(&qy_frame_at((uint32_t)(qy_window_offset(p) >> QY_FRAME_SHIFT))->region,
-					 memory_order_relaxed);
+		r = qy_region_of_frame(qy_frame_at((uint32_t)(qy_window_offset(p) >> QY_FRAME_SHIFT)));
 	if (r == NULL || n == 0 || n > PTRDIFF_MAX || (info == NULL && max > 0) ||
 	    qy_window_offset(p) + n > (qy_region_frame(r) + r->frames) << QY_FRAME_SHIFT) {
 		errno = EINVAL;

@@ -99,6 +99,27 @@ QY_INLINE void qy_list_remove(struct qy_link *item)
 	item->next = item->prev = item;
 }
 
+/* A field that its owner writes and others may look at: the owner's writes must not tear, its own reads may be plain. */
+#define qy_publish(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELAXED)
+#define qy_peek(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
+
+/* field -= 1 by the only thread that writes it, others looking on; true when it became 0. A relaxed load and a relaxed
+ * store: on x86 that is one instruction, which no compiler makes of the two. */
+QY_INLINE bool qy_count_down(uint32_t *field)
+{
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+	bool zero;
+
+	__asm__("subl $1, %0" : "+m"(*field), "=@ccz"(zero));
+	return zero;
+#else
+	uint32_t n = qy_peek(*field) - 1;
+
+	qy_publish(*field, n);
+	return n == 0;
+#endif
+}
+
 /* Counters that one thread writes and any thread reads: no read-modify-write, no tearing. */
 typedef _Atomic(uint64_t) qy_counter;
 

@@ -179,7 +179,7 @@ struct qy_cache *qy_cache_for(struct qy_thread *t, struct qy_manager *m)
 	c->thread = t;
 	qy_heap_open(&c->heap, m, (uintptr_t)t + (m->of_node ? 0 : QY_OWNER_SHARED));
 	c->next = t->caches;
-	t->caches = c;
+	__atomic_store_n(&t->caches, c, __ATOMIC_RELEASE); /* the viewer walks the list */
 	t->table[table_slot(t, m)] = c;
 	t->table_used++;
 	return c;
@@ -535,7 +535,6 @@ static void visit_locked(void (*visit)(void *ctx, struct qy_thread *t), void *ct
 		visit_list(&buckets[i], visit, ctx);
 	for (unsigned i = 0; i < PARKS; i++)
 		visit_list(&parks[i], visit, ctx);
-	visit_list(&giving_up, visit, ctx);
 }
 
 void qy_threads_visit(void (*visit)(void *ctx, struct qy_thread *t), void *ctx)
@@ -587,6 +586,7 @@ void qy_threads_after_fork(void)
 	struct qy_thread *self = qy_tls.thread;
 
 	visit_locked(note_dead, self);
+	visit_list(&giving_up, note_dead, self);
 	if (self != NULL) {
 		self->tid = qy_os->thread_id();
 		qy_list_remove(&self->link);
@@ -639,5 +639,6 @@ static void forget(void *ctx, struct qy_thread *t)
 
 void qy_threads_forget(struct qy_manager *m)
 {
+	/* Those that are giving up have given up: their lists are empty. */
 	visit_locked(forget, m);
 }

@@ -36,7 +36,7 @@ static inline void qy_dirt_add(struct qy_manager *m, uint32_t f)
 	struct qy_chain chain = qy_dirt_chain();
 	struct qy_frame *frame = qy_frame_at(f);
 
-	if (qy_region_pinned(atomic_load_explicit(&frame->region, memory_order_relaxed)) ||
+	if (qy_region_pinned(qy_region_of_frame(frame)) ||
 	    (m->placement.flags & QUARRY_ARENA_LOCKED))
 		return;
 	qy_dirt_remove(m, f);

@@ -116,7 +116,7 @@ static uint32_t open_frame(struct qy_manager *m, enum qy_filler_kind kind)
 	frame->used = 0;
 	frame->dirty = 0;
 	frame->free = 0;
-	frame->filler = (uint8_t)(kind + 1);
+	qy_publish(frame->filler, (uint8_t)(kind + 1));
 	add_free(f, f * QY_FRAME_PAGES);
 	if (!clean)
 		book_dirt(m, f, QY_FRAME_PAGES, true);
@@ -141,7 +141,7 @@ static void close_frame(struct qy_manager *m, uint32_t f)
 		qy_block_absorb_next(&qy_page_map, first);
 	qy_block_erase(&qy_page_map, first);
 	frame->free = 0;
-	frame->filler = 0;
+	qy_publish(frame->filler, 0);
 	qy_runs_put(m, f, clean);
 }
 

@@ -64,7 +64,7 @@ static QY_COLD void repair(struct qy_slab *s)
 		kept++;
 	}
 	*end = NULL;
-	s->countdown = s->carved - kept;
+	qy_publish(s->countdown, s->carved - kept);
 }
 
 static void check_list(struct qy_slab *s)
@@ -80,7 +80,7 @@ static void *take_local(struct qy_slab *s)
 	check_list(s);
 	list = s->local;
 	s->local = NULL;
-	s->countdown = s->carved;
+	qy_publish(s->countdown, s->carved);
 	return list;
 }
 
@@ -95,21 +95,21 @@ static void *carve(struct qy_slab *s)
 		qy_link_object(p, p + c->size);
 	qy_link_object(p, NULL);
 	s->carved += n;
-	s->countdown += n;
+	qy_publish(s->countdown, s->countdown + n);
 	return first;
 }
 
 static void make_full(struct qy_heap *h, struct qy_slab *s)
 {
 	qy_assert(s->carved == qy_classes[s->cls].capacity && s->local == NULL && s->countdown == s->carved);
-	s->state = QY_SLAB_FULL;
-	s->countdown = 1;
+	qy_publish(s->state, QY_SLAB_FULL);
+	qy_publish(s->countdown, 1);
 	list_push_back(&h->full, s);
 }
 
 static void make_active(struct qy_heap *h, struct qy_slab *s)
 {
-	s->state = QY_SLAB_ACTIVE;
+	qy_publish(s->state, QY_SLAB_ACTIVE);
 	h->active[s->cls] = s;
 }
 
@@ -175,8 +175,8 @@ static void drop_slab(struct qy_heap *h, struct qy_slab *s)
 		return;
 	}
 	if (h->spares < QY_HEAP_SPARES && qy_classes[s->cls].units == 1) {
-		s->state = QY_SLAB_SPARE;
-		s->kind = QY_SLAB_NONE;
+		qy_publish(s->state, QY_SLAB_SPARE);
+		qy_publish(s->kind, QY_SLAB_NONE);
 		h->spare[h->spares++] = s;
 		return;
 	}
@@ -189,8 +189,8 @@ void qy_heap_event(struct qy_slab *s)
 
 	if (s->state == QY_SLAB_FULL) {
 		list_remove(&h->full, s);
-		s->state = QY_SLAB_QUEUED;
-		s->countdown = s->carved - 1;
+		qy_publish(s->state, QY_SLAB_QUEUED);
+		qy_publish(s->countdown, s->carved - 1);
 		list_push_back(&h->queue[s->cls], s);
 	} else if (s->state == QY_SLAB_QUEUED) {
 		if (qy_setting(on_error) != QY_ERROR_IGNORE) {
@@ -291,7 +291,7 @@ static void orphan(struct qy_heap *h, struct qy_slab *s)
 		else
 			list_push_back(&orphans->full, s);
 	} else {
-		s->state = QY_SLAB_QUEUED;
+		qy_publish(s->state, QY_SLAB_QUEUED);
 		list_push_back(&orphans->queue[s->cls], s);
 	}
 	qy_count(&orphans->slabs, 1);
@@ -320,7 +320,7 @@ static void drop_active(struct qy_heap *h, unsigned cls)
 		qy_manager_put_slabs(h->manager, &s, 1);
 		return;
 	}
-	s->state = has_room(s) ? QY_SLAB_QUEUED : QY_SLAB_ACTIVE;
+	qy_publish(s->state, has_room(s) ? QY_SLAB_QUEUED : QY_SLAB_ACTIVE);
 	if (s->state == QY_SLAB_QUEUED)
 		list_push_back(&h->queue[cls], s);
 	else

@@ -97,7 +97,7 @@ static size_t grain_of(const void *p)
 	if (offset >= qy_window_claimed() || (offset & (QY_PAGE - 1)) != 0)
 		return 0;
 	frame = qy_frame_at(f);
-	if (atomic_load_explicit(&frame->region, memory_order_relaxed) == NULL)
+	if (qy_region_of_frame(frame) == NULL)
 		return 0;
 	if (frame->filler == QY_FILL_LARGE + 1) {
 		qy_page b = (qy_page)(offset >> QY_PAGE_SHIFT);
@@ -225,8 +225,8 @@ void *qy_large_remap(void *p, size_t size)
 	to = qy_large_alloc(m, size, QY_PAGE, &zero);
 	if (to == NULL)
 		return NULL;
-	if (!qy_region_move(qy_frame_at(run_of(p))->region, p, qy_min(old, qy_align_up(size, QY_PAGE)),
-			    qy_frame_at(run_of(to))->region, to)) {
+	if (!qy_region_move(qy_region_of_frame(qy_frame_at(run_of(p))), p, qy_min(old, qy_align_up(size, QY_PAGE)),
+			    qy_region_of_frame(qy_frame_at(run_of(to))), to)) {
 		qy_large_free(to);
 		return NULL;
 	}

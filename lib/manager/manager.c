@@ -48,19 +48,19 @@ static void begin_slab(struct qy_slab *s, struct qy_heap *h, unsigned cls, bool 
 	uint32_t units = qy_classes[cls].units;
 
 	s->local = NULL;
-	s->countdown = 0;
+	qy_publish(s->countdown, 0);
 	s->carved = 0;
 	s->next = s->prev = NULL;
-	s->cls = (uint8_t)cls;
-	s->state = QY_SLAB_ACTIVE;
+	qy_publish(s->cls, (uint8_t)cls);
+	qy_publish(s->state, QY_SLAB_ACTIVE);
 	s->inner = 0;
 	s->zero = zero;
 	atomic_store_explicit(&s->heap, h, memory_order_relaxed);
 	for (uint32_t i = 1; i < units; i++) {
-		s[i].kind = QY_SLAB_INNER;
+		qy_publish(s[i].kind, QY_SLAB_INNER);
 		s[i].inner = (uint8_t)i;
 	}
-	s->kind = QY_SLAB_HEAD;
+	qy_publish(s->kind, QY_SLAB_HEAD);
 	atomic_store_explicit(&s->owner, h->owner, memory_order_release);
 }
 
@@ -69,7 +69,7 @@ static void end_slab(struct qy_slab *s)
 	uint32_t units = qy_classes[s->cls].units;
 
 	for (uint32_t i = 0; i < units; i++) {
-		s[i].kind = QY_SLAB_NONE;
+		qy_publish(s[i].kind, QY_SLAB_NONE);
 		atomic_store_explicit(&s[i].owner, 0, memory_order_relaxed);
 	}
 }
@@ -232,8 +232,8 @@ struct qy_manager *qy_manager_of(const void *p)
 
 	if (offset >= qy_window_claimed())
 		return NULL;
-	r = atomic_load_explicit(&qy_frame_at((uint32_t)(offset >> QY_FRAME_SHIFT))->region, memory_order_relaxed);
-	return r == NULL ? NULL : r->owner;
+	r = qy_region_of_frame(qy_frame_at((uint32_t)(offset >> QY_FRAME_SHIFT)));
+	return r == NULL ? NULL : qy_peek(r->owner);
 }
 
 /* ---- reset ---- */
@@ -250,11 +250,11 @@ static void wipe_region(struct qy_region *r)
 			memset(qy_page_map.headers + ((size_t)f * QY_FRAME_PAGES << QY_PAGE_SIDE_SHIFT), 0,
 			       (size_t)QY_FRAME_PAGES << QY_PAGE_SIDE_SHIFT);
 			for (uint32_t u = 0; u < QY_FRAME_UNITS; u++) {
-				units[u].kind = QY_SLAB_NONE;
+				qy_publish(units[u].kind, QY_SLAB_NONE);
 				atomic_store_explicit(&units[u].owner, 0, memory_order_relaxed);
 			}
 		}
-		memset((void *)qy_frame_at(f), 0, sizeof(struct qy_frame));
+		qy_frame_clear(f);
 	}
 }
 

@@ -23,19 +23,25 @@
 
 /* First half of the frame side element. Zero when the frame is not mapped. */
 struct qy_frame {
-	struct qy_block run;                /* frame-level block header */
-	_Atomic(struct qy_region *) region; /* NULL: not ours (yet) */
-	uint32_t list[2];                   /* links in a filler's bucket */
-	uint32_t dirt[2];                   /* links in the manager's dirty list */
-	uint32_t stamp;                     /* ms, when memory here last became dirty */
-	uint32_t free;                      /* the first free page block here */
-	uint16_t used, longest, dirty;      /* pages: in used blocks, of the longest free block, free and dirty */
-	uint8_t filler;                     /* enum qy_filler_kind + 1 while pages are carved here; else 0 */
+	struct qy_block run;           /* frame-level block header */
+	uint32_t list[2];              /* links in a filler's bucket */
+	uint32_t dirt[2];              /* links in the manager's dirty list */
+	uint32_t stamp;                /* ms, when memory here last became dirty */
+	uint32_t free;                 /* the first free page block here */
+	uint16_t used, longest, dirty; /* pages: in used blocks, of the longest free block, free and dirty */
 	uint8_t bucket;
+	/* From here on others look on. */
+	uint8_t filler;                     /* enum qy_filler_kind + 1 while pages are carved here; else 0 */
+	_Atomic(struct qy_region *) region; /* NULL: not ours (yet) */
 	_Atomic(size_t) bytes;              /* of the used run that begins here: what the program has */
 };
 
 _Static_assert(sizeof(struct qy_frame) <= QY_REGION_SIDE_OFFSET, "a frame's record has half a frame side element");
+
+QY_INLINE struct qy_region *qy_region_of_frame(const struct qy_frame *frame)
+{
+	return atomic_load_explicit(&((struct qy_frame *)frame)->region, memory_order_relaxed);
+}
 
 QY_INLINE struct qy_frame *qy_frame_at(uint32_t f)
 {
@@ -169,6 +175,8 @@ void qy_filler_close_empty(struct qy_manager *m);
 bool qy_filler_grow(struct qy_manager *m, qy_page b, uint32_t pages);
 void qy_filler_shrink(struct qy_manager *m, qy_page b, uint32_t pages);
 uint32_t qy_runs_get(struct qy_manager *m, uint32_t frames, uint32_t align, bool *zero);
+/* Forget all that is noted of a frame. */
+void qy_frame_clear(uint32_t f);
 /* Take a given free run whole; false when it is in use. */
 bool qy_runs_take(struct qy_manager *m, uint32_t run, bool *zero);
 void qy_runs_put(struct qy_manager *m, uint32_t run, bool clean);

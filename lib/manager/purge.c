@@ -106,8 +106,7 @@ static size_t purge_batch(struct qy_manager *m, const struct piece *pieces, unsi
 
 	for (unsigned i = 0; i < n; i++) {
 		void *addr = address_of(&pieces[i]);
-		const struct qy_region *r = atomic_load_explicit(
-			&qy_frame_at((uint32_t)(qy_window_offset(addr) >> QY_FRAME_SHIFT))->region, memory_order_relaxed);
+		const struct qy_region *r = qy_region_of_frame(qy_frame_at((uint32_t)(qy_window_offset(addr) >> QY_FRAME_SHIFT)));
 
 		clean[i] = qy_region_purge(r, addr, pieces[i].bytes);
 		if (clean[i])

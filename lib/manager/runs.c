@@ -46,6 +46,16 @@ static void book_dirt(struct qy_manager *m, uint32_t frames, bool add)
 		qy_uncount(&m->dirty_pages, pages);
 }
 
+void qy_frame_clear(uint32_t f)
+{
+	struct qy_frame *frame = qy_frame_at(f);
+
+	memset((void *)frame, 0, offsetof(struct qy_frame, filler));
+	qy_publish(frame->filler, 0);
+	atomic_store_explicit(&frame->region, NULL, memory_order_relaxed);
+	atomic_store_explicit(&frame->bytes, 0, memory_order_relaxed);
+}
+
 void qy_runs_add_region(struct qy_manager *m, struct qy_region *r)
 {
 	uint32_t first = (uint32_t)qy_region_frame(r);
@@ -63,7 +73,7 @@ void qy_runs_add_region(struct qy_manager *m, struct qy_region *r)
 
 void qy_runs_drop_region(struct qy_manager *m, uint32_t run)
 {
-	struct qy_region *r = atomic_load_explicit(&qy_frame_at(run)->region, memory_order_relaxed);
+	struct qy_region *r = qy_region_of_frame(qy_frame_at(run));
 
 	if (!qy_block_clean(&qy_run_map, run))
 		book_dirt(m, r->frames, false);
@@ -77,7 +87,7 @@ void qy_runs_drop_region(struct qy_manager *m, uint32_t run)
 		r->next->prev = r->prev;
 	/* The region's own record is in the first frame's second half and is cleared by qy_region_destroy. */
 	for (uint32_t f = run; f < run + r->frames; f++)
-		memset((void *)qy_frame_at(f), 0, sizeof(struct qy_frame));
+		qy_frame_clear(f);
 }
 
 /* How many frames of b must be skipped for alignment; -1 when what is then left is too short. */

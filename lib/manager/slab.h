@@ -10,7 +10,9 @@
  *   not full: countdown == live objects, and `local` holds carved - countdown objects;
  *   full:     carved == capacity, nothing is free, countdown == 1: the first free leaves the fast path, and the slab
  *             goes to the end of its heap's queue, not the front (else each malloc would take one object and go slow).
- * So the fast path of free has one counter and one test for "something is to be done". */
+ * So the fast path of free has one counter and one test for "something is to be done".
+ *
+ * The viewer looks at kind, cls, state and countdown while the owner goes on: they are written with qy_publish. */
 #ifndef QUARRY_MANAGER_SLAB_H
 #define QUARRY_MANAGER_SLAB_H
 
@@ -67,7 +69,7 @@ QY_INLINE bool qy_slab_push(struct qy_slab *s, void *p)
 {
 	qy_link_object(p, s->local);
 	__atomic_store_n(&s->local, p, __ATOMIC_RELEASE);
-	return --s->countdown == 0;
+	return qy_count_down(&s->countdown);
 }
 
 /* The head slab that p is in, when p is where an object of a slab stands; else NULL. Reads only what is constant while

@@ -177,55 +177,43 @@ static void handler_that_throws()
 	std::set_new_handler(nullptr);
 }
 
-/* What a handler makes room for, operator new then returns. RLIMIT_DATA is what the kernel looks at whenever memory
- * becomes writable, wherever it lies. */
-static long data_pages()
+/* The classic use of a handler: it gives up a reserve, and what it freed is what operator new then returns. For this
+ * the program starts itself anew with little address space. */
+static void *reserve;
+
+static void give_up_reserve()
 {
-	char line[128];
-	int fd = open("/proc/self/statm", O_RDONLY);
-	long field = 0;
-
-	CHECK(fd >= 0);
-	ssize_t n = read(fd, line, sizeof line - 1);
-	close(fd);
-	CHECK(n > 0);
-	line[n] = 0;
-	char *at = line;
-	for (int i = 0; i < 6; i++)
-		field = strtol(at, &at, 10);
-	return field;
-}
-
-static void raise_limit()
-{
-	struct rlimit limit;
-
 	handled++;
-	getrlimit(RLIMIT_DATA, &limit);
-	limit.rlim_cur = limit.rlim_max;
-	setrlimit(RLIMIT_DATA, &limit);
+	std::free(reserve);
+	reserve = nullptr;
 }
 
 static void handler_that_helps()
 {
-	const std::size_t n = static_cast<std::size_t>(512) << 20;
-	struct rlimit before, tight;
+	const std::size_t n = static_cast<std::size_t>(500) << 20;
 
-	CHECK(getrlimit(RLIMIT_DATA, &before) == 0);
-	tight = before;
-	tight.rlim_cur = static_cast<rlim_t>(data_pages()) * static_cast<rlim_t>(sysconf(_SC_PAGESIZE)) +
-			 (static_cast<rlim_t>(64) << 20);
-	CHECK(setrlimit(RLIMIT_DATA, &tight) == 0);
+	reserve = std::malloc(n + (static_cast<std::size_t>(100) << 20));
+	CHECK(reserve != nullptr);
 	CHECK(::operator new(n, std::nothrow) == nullptr);
 	CHECK(throws_bad_alloc([&] { return ::operator new(n); }));
-	handled = 0;
-	std::set_new_handler(raise_limit);
+	std::set_new_handler(give_up_reserve);
 	char *p = static_cast<char *>(::operator new(n));
-	CHECK(p != nullptr && handled == 1);
+	CHECK(p != nullptr && handled == 1 && reserve == nullptr);
 	p[0] = p[n - 1] = 1;
-	::operator delete(p);
+	::operator delete(p, n);
 	std::set_new_handler(nullptr);
-	CHECK(setrlimit(RLIMIT_DATA, &before) == 0);
+}
+
+static void again_with_little_memory(char **argv)
+{
+	struct rlimit limit;
+
+	CHECK(getrlimit(RLIMIT_AS, &limit) == 0);
+	limit.rlim_cur = static_cast<rlim_t>(1) << 30;
+	CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+	CHECK(setenv("OPERATORS_LIMITED", "1", 1) == 0);
+	execv("/proc/self/exe", argv);
+	CHECK(!"exec");
 }
 
 static void containers()
@@ -247,15 +235,18 @@ static void containers()
 			CHECK(v == i);
 }
 
-int main()
+int main(int, char **argv)
 {
 	family_in_use();
+	if (getenv("OPERATORS_LIMITED") != nullptr) {
+		handler_that_helps();
+		return 0;
+	}
 	for (std::size_t n = 0; n < 3000000; n = n * 3 + 1)
 		each(n);
 	thrown();
 	handlers();
 	handler_that_throws();
-	handler_that_helps();
 	containers();
-	return 0;
+	again_with_little_memory(argv);
 }

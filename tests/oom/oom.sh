@@ -6,6 +6,7 @@
 #
 # Run by make check; by hand: QUARRY_SO=…/libquarry-malloc.so tests/oom/oom.sh
 set -u
+exec 2>&1
 export LC_ALL=C
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
