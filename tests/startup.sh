@@ -23,15 +23,15 @@ trap 'rm -rf "$work"' EXIT
 
 # rss LIBRARY: the medians by status and by smaps_rollup (-1 where there is none), in KiB.
 rss() {
-	local i k
+	local i k seen
+	seen=$(mktemp -p "$work")
 	for ((i = 0; i < samples; i++)); do
-		"$work/startup" spawn "$1" "$work/startup" hello 2>>"$work/rss" >"$work/said"
-		[[ $(<"$work/said") == "Hello, world" ]] || { echo "hello-world said: $(<"$work/said")" >&2; return 1; }
+		"$work/startup" spawn "$1" "$work/startup" hello 2>>"$seen" >"$seen.said"
+		[[ $(<"$seen.said") == "Hello, world" ]] || { echo "hello-world said: $(<"$seen.said")" >&2; return 1; }
 	done
 	for k in 1 2; do
-		awk -v k=$k '{ print $k }' "$work/rss" | sort -n | sed -n $(((samples + 1) / 2))p
+		awk -v k=$k '{ print $k }' "$seen" | sort -n | sed -n $(((samples + 1) / 2))p
 	done | xargs
-	rm "$work/rss"
 }
 
 # measure NAME LIBRARY: prints, and sets $growth to the larger of the two.

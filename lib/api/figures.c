@@ -24,6 +24,34 @@ _Static_assert(sizeof(quarry_stats) ==
 
 static const char *const kinds[QY_PAGE_KINDS] = { "auto", "base", "thp", "2m", "1g" };
 
+/* By enum quarry_refusal. */
+static const char *const refusals[] = {
+	[QUARRY_REFUSED_MBIND_EPERM] = "mbind-eperm",
+	[QUARRY_REFUSED_MBIND_ENOSYS] = "mbind-enosys",
+	[QUARRY_REFUSED_MBIND_EINVAL] = "mbind-einval",
+	[QUARRY_REFUSED_MBIND_OTHER] = "mbind-other",
+	[QUARRY_REFUSED_HUGE_1G] = "huge-1g",
+	[QUARRY_REFUSED_HUGE_2M] = "huge-2m",
+	[QUARRY_REFUSED_THP] = "thp",
+	[QUARRY_REFUSED_POPULATE] = "populate",
+	[QUARRY_REFUSED_MAP] = "map",
+	[QUARRY_REFUSED_LIMIT] = "limit",
+	[QUARRY_REFUSED_MOVE_PAGES] = "move-pages",
+	[QUARRY_REFUSED_RSEQ] = "rseq",
+	[QUARRY_REFUSED_LOCK] = "lock",
+	[QUARRY_REFUSED_THREAD] = "thread",
+	[QUARRY_REFUSED_MEMBARRIER] = "membarrier",
+	[QUARRY_REFUSED_PURGE] = "purge",
+	[QUARRY_REFUSED_WINDOW] = "window",
+};
+
+#define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))
+
+const char *quarry_refusal_name(int refusal)
+{
+	return refusal >= 0 && refusal < REFUSALS ? refusals[refusal] : NULL;
+}
+
 const struct qy_figure *qy_figure(int index)
 {
 	return index >= 0 && index < FIGURES ? &figures[index] : NULL;
@@ -55,10 +83,8 @@ static bool find_kind(const uint64_t by_kind[QY_PAGE_KINDS], const char *name, u
 
 static bool find_refusal(const quarry_stats *stats, const char *name, uint64_t *value)
 {
-	const char *known;
-
-	for (int i = 0; (known = quarry_refusal_name(i)) != NULL; i++) {
-		if (strcmp(name, known) == 0) {
+	for (int i = 0; i < REFUSALS; i++) {
+		if (strcmp(name, refusals[i]) == 0) {
 			*value = stats->refused[i];
 			return true;
 		}

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The figures of struct quarry_stats by name, for quarry_ctl_get and the printers: one table, so that a field that is
- * added there is printed and can be asked for once it has a line here. No state, no lock. */
+/* The figures of struct quarry_stats and the refusals by name, for quarry_ctl_get and the printers: one table, so that
+ * a field that is added there is printed and can be asked for once it has a line here. quarry_refusal_name is here.
+ * No state, no lock. */
 #ifndef QUARRY_API_FIGURES_H
 #define QUARRY_API_FIGURES_H
 

@@ -9,61 +9,60 @@
 
 #define NAME_WIDTH 26
 
-/* What was refused, why that mostly is, and what ends it. Indexed by enum quarry_refusal. */
+/* Why the kernel mostly refuses a thing, and what ends it; by enum quarry_refusal. */
 static const struct refusal {
-	const char *name;
 	const char *why;
 	const char *fix;
 } refusals[] = {
-	[QUARRY_REFUSED_MBIND_EPERM] = { "mbind-eperm",
+	[QUARRY_REFUSED_MBIND_EPERM] = {
 		"memory could not be bound to nodes: a container's seccomp profile",
 		"add CAP_SYS_NICE (docker: --cap-add SYS_NICE), or --security-opt" },
-	[QUARRY_REFUSED_MBIND_ENOSYS] = { "mbind-enosys",
+	[QUARRY_REFUSED_MBIND_ENOSYS] = {
 		"memory could not be bound to nodes: the kernel or a sandbox has no mbind",
 		"a kernel built with CONFIG_NUMA; in gVisor and the like there is none" },
-	[QUARRY_REFUSED_MBIND_EINVAL] = { "mbind-einval",
+	[QUARRY_REFUSED_MBIND_EINVAL] = {
 		"a node outside the cpuset, or a policy this kernel does not have",
 		"widen cpuset.mems, or ask for nodes of `quarry doctor`'s list" },
-	[QUARRY_REFUSED_MBIND_OTHER] = { "mbind-other",
+	[QUARRY_REFUSED_MBIND_OTHER] = {
 		"memory could not be bound to nodes: the kernel was out of memory",
 		"more memory on the node, or fewer arenas with a policy of their own" },
-	[QUARRY_REFUSED_HUGE_1G] = { "huge-1g",
+	[QUARRY_REFUSED_HUGE_1G] = {
 		"no free 1 GiB page in the node's pool",
 		"boot with hugepagesz=1G hugepages=N; `quarry doctor` shows the pools" },
-	[QUARRY_REFUSED_HUGE_2M] = { "huge-2m",
+	[QUARRY_REFUSED_HUGE_2M] = {
 		"no free 2 MiB page in the node's pool",
 		"sysctl vm.nr_hugepages=N; `quarry doctor` shows the pools" },
-	[QUARRY_REFUSED_THP] = { "thp",
+	[QUARRY_REFUSED_THP] = {
 		"transparent huge pages are switched off, or memory is in small pieces",
 		"echo madvise > /sys/kernel/mm/transparent_hugepage/enabled" },
-	[QUARRY_REFUSED_POPULATE] = { "populate",
+	[QUARRY_REFUSED_POPULATE] = {
 		"memory could not be faulted in ahead: a limit, or a kernel before 5.14",
 		"raise the cgroup's memory.max, or free memory on the node" },
-	[QUARRY_REFUSED_MAP] = { "map",
+	[QUARRY_REFUSED_MAP] = {
 		"no memory or address space: ulimit -v, overcommit or too many mappings",
 		"ulimit -v unlimited; `quarry doctor` tells of overcommit and mappings" },
-	[QUARRY_REFUSED_LIMIT] = { "limit",
+	[QUARRY_REFUSED_LIMIT] = {
 		"an arena reached its hard limit",
 		"quarry_arena_set_limits, or free what the arena holds" },
-	[QUARRY_REFUSED_MOVE_PAGES] = { "move-pages",
+	[QUARRY_REFUSED_MOVE_PAGES] = {
 		"the kernel would not say where pages are: seccomp, or no CONFIG_NUMA",
 		"add CAP_SYS_NICE, or another --security-opt" },
-	[QUARRY_REFUSED_RSEQ] = { "rseq",
+	[QUARRY_REFUSED_RSEQ] = {
 		"the C library has not registered rseq: the CPU costs a call at each refill",
 		"glibc 2.35 or later, without GLIBC_TUNABLES=glibc.pthread.rseq=0" },
-	[QUARRY_REFUSED_LOCK] = { "lock",
+	[QUARRY_REFUSED_LOCK] = {
 		"memory could not be locked: RLIMIT_MEMLOCK",
 		"ulimit -l unlimited, or CAP_IPC_LOCK" },
-	[QUARRY_REFUSED_THREAD] = { "thread",
+	[QUARRY_REFUSED_THREAD] = {
 		"the reclaimer's thread could not be started: it works in series instead",
 		"raise the cgroup's pids.max or ulimit -u" },
-	[QUARRY_REFUSED_MEMBARRIER] = { "membarrier",
+	[QUARRY_REFUSED_MEMBARRIER] = {
 		"no membarrier: slow calls pay for a fence instead",
 		"Linux 4.14 or later, and a seccomp profile that allows it" },
-	[QUARRY_REFUSED_PURGE] = { "purge",
+	[QUARRY_REFUSED_PURGE] = {
 		"free memory could not be given back: it is locked, or in hugetlb pages",
 		"no mlockall in the program, or pages=thp instead of 2m and 1g" },
-	[QUARRY_REFUSED_WINDOW] = { "window",
+	[QUARRY_REFUSED_WINDOW] = {
 		"no run of address space to reserve: regions are placed one by one",
 		"ulimit -v unlimited, or a smaller window in QUARRY_OPTIONS" },
 };
@@ -71,11 +70,6 @@ static const struct refusal {
 #define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))
 
 _Static_assert(sizeof(refusals) / sizeof(refusals[0]) == QUARRY_REFUSED_WINDOW + 1, "a refusal has no line");
-
-const char *quarry_refusal_name(int refusal)
-{
-	return refusal >= 0 && refusal < REFUSALS ? refusals[refusal].name : NULL;
-}
 
 bool qy_print_arena_stats(quarry_arena *arena, quarry_stats *stats)
 {
@@ -186,7 +180,7 @@ static void text_refusals(struct qy_text *out, const quarry_stats *t)
 			qy_text_format(out, "  %-12d  %llu times\n", i, (unsigned long long)t->refused[i]);
 			continue;
 		}
-		qy_text_format(out, "  %-12s  %llu time%s\n", refusals[i].name, (unsigned long long)t->refused[i],
+		qy_text_format(out, "  %-12s  %llu time%s\n", quarry_refusal_name(i), (unsigned long long)t->refused[i],
 			       plural(t->refused[i]));
 		qy_text_format(out, "    %s\n    fix: %s\n", refusals[i].why, refusals[i].fix);
 	}

@@ -7,7 +7,7 @@
 #   QUARRY_SO      the path of libquarry-malloc.so
 #   QUARRY_UNDER   a command that the preloaded run is started by, for instance one that limits it; words are split
 #   QUARRY_QUICK   not empty: do less (for runs under many limits)
-#   QUARRY_LIMIT   seconds that one run may take before it counts as hanging (default 120)
+#   QUARRY_LIMIT   seconds that one run may take before it counts as hanging (default 300)
 #   QUARRY_IN_USE  "bindings": be content when malloc is bound to QUARRY_SO, ask for no statistics (to try these
 #                  scripts with another allocator)
 # Exit status: 0 passed, 77 skipped (the last line says why), anything else failed.
@@ -18,7 +18,7 @@ export LC_ALL=C
 QUARRY_SO=$(readlink -f "$QUARRY_SO")
 programs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$programs/../.." && pwd)
-limit=${QUARRY_LIMIT:-120}
+limit=${QUARRY_LIMIT:-300}
 name=$(basename "$0" .sh)
 unset LD_PRELOAD QUARRY_OPTIONS
 export root QUARRY_QUICK=${QUARRY_QUICK:-}

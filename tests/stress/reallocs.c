@@ -89,9 +89,12 @@ static void climb(struct st_worker *w, unsigned upto, bool blocked)
 			step(&g, border[at] - 1);
 		if (!blocked)
 			continue;
+		/* Zeroed: it may get what the block left when it moved, and that must not be taken for fresh. */
 		quarry_free(rival[i % 2]);
-		rival[i % 2] = quarry_malloc(border[at]);
+		rival[i % 2] = quarry_calloc(1, border[at]);
 		ST_CHECK(rival[i % 2] != NULL);
+		st_verify_zero(rival[i % 2], border[at]);
+		memset(rival[i % 2], 0xee, border[at]);
 	}
 	quarry_free(rival[0]);
 	quarry_free(rival[1]);

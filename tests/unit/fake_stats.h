@@ -23,7 +23,7 @@ static bool fake_gone[FAKE_ARENAS_MAX]; /* destroyed between the list and the lo
 static bool fake_mmap_refused;
 static long fake_mappings; /* live ones */
 
-static int fake_inits;
+static _Atomic int fake_inits;
 
 void qy_init_once(void)
 {

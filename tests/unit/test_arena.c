@@ -191,6 +191,32 @@ Test(arena, node_arenas_are_arenas)
 	cr_assert(quarry_arena_of(NULL) == NULL && errno == EINVAL);
 }
 
+/* A large block that was shrunk in place and then moved by its pages leaves its old tail behind, full of the program's
+ * bytes: calloc must not take that for fresh. In base pages and in transparent huge ones, where pages can be moved. */
+Test(arena, what_a_moved_block_leaves_is_zeroed)
+{
+	for (int kind = QUARRY_PAGES_BASE; kind <= QUARRY_PAGES_THP; kind++) {
+		quarry_arena *a = make("moved", 0, 0, kind);
+		unsigned char *p = quarry_arena_malloc(a, 4 * MIB), *wall = quarry_arena_malloc(a, 4 * MIB);
+		cr_assert(p != NULL && wall != NULL);
+		memset(p, 0xff, 4 * MIB);
+		memset(wall, 0xff, 4 * MIB);
+		p = quarry_realloc(p, 2 * MIB + 4096);
+		cr_assert_not_null(p);
+		p = quarry_realloc(p, 40 * MIB);
+		cr_assert_not_null(p);
+		for (size_t i = 0; i < 2 * MIB + 4096; i++)
+			cr_assert_eq(p[i], 0xff);
+		for (unsigned i = 0; i < 8; i++) {
+			unsigned char *q = quarry_arena_calloc(a, 1, 4 * MIB);
+			cr_assert_not_null(q);
+			for (size_t k = 0; k < 4 * MIB; k++)
+				cr_assert(q[k] == 0, "page kind %d: byte %zu is %#x", kind, k, q[k]);
+		}
+		cr_assert_eq(quarry_arena_destroy(a), 0);
+	}
+}
+
 /* ------------------------------------------------------------------------------------------------------ */
 /* Limits                                                                                                 */
 
