@@ -75,6 +75,32 @@ fail:
 	return false;
 }
 
+/* Claim frames and map them. In a sparse window somebody else's mapping may be in the way: such frames stay claimed,
+ * so that they are not tried again and again, and the next ones are taken. */
+static char *map_somewhere(const struct qy_placement *placement, size_t frames, size_t align, int *kind,
+			   uint8_t *placed)
+{
+	int wanted = *kind;
+
+	for (int tries = 0; tries < 64; tries++) {
+		char *addr = qy_window_claim(frames, align, placement->node);
+
+		if (addr == NULL)
+			return NULL;
+		*kind = wanted;
+		if (map_rung(placement, addr, frames << QY_FRAME_SHIFT, kind, placed))
+			return addr;
+		if (errno != EEXIST) {
+			int error = errno;
+
+			qy_window_release(addr, frames);
+			errno = error;
+			return NULL;
+		}
+	}
+	return NULL;
+}
+
 struct qy_region *qy_region_create(const struct qy_placement *placement, size_t frames, size_t align_frames, int kind,
 				   void *owner)
 {
@@ -84,16 +110,13 @@ struct qy_region *qy_region_create(const struct qy_placement *placement, size_t 
 	for (int rung = kind; rung >= QUARRY_PAGES_BASE; rung--) {
 		size_t grain = rung == QUARRY_PAGES_1G ? QY_ZONE_FRAMES : 1;
 		size_t count = qy_align_up(frames, grain);
-		char *addr = qy_window_claim(count, qy_max(align_frames, grain), placement->node);
 		struct qy_region *r;
 		uint8_t placed;
 		int got = rung;
+		char *addr = map_somewhere(placement, count, qy_max(align_frames, grain), &got, &placed);
 
-		if (addr == NULL)
-			continue;
-		if (!map_rung(placement, addr, count << QY_FRAME_SHIFT, &got, &placed)) {
+		if (addr == NULL) {
 			error = errno;
-			qy_window_release(addr, count);
 			if (strict)
 				break;
 			continue;

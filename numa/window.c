@@ -118,7 +118,6 @@ int qy_window_init(size_t wanted)
 	qy_window_size = zones_total * QY_ZONE;
 	zones[0].map[0] = 1;
 	zones[0].used = 1;
-	zones[0].node = -1;
 	return 0;
 }
 
@@ -223,12 +222,12 @@ static size_t find_frames(size_t frames, size_t align, int node)
 		/* A zone without anything in it can change hands. */
 		if (zones[z].used == 0)
 			zones[z].node = (int16_t)node;
-		if (zones[z].node == node || (z == 0 && node <= 0))
+		if (zones[z].node == node)
 			at = find_in_zone(z, frames, align);
 		if (at != 0)
 			return at;
 	}
-	if (claim_zone(zones_claimed == 0 && node <= 0 ? -1 : node) != 0)
+	if (claim_zone(node) != 0)
 		return 0;
 	return find_in_zone(zones_claimed - 1, frames, align);
 }

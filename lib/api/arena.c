@@ -117,6 +117,7 @@ static int end_arena(quarry_arena *arena, void (*act)(struct qy_manager *m))
 	int error = 0;
 
 	qy_init_once();
+	qy_purge_hold();
 	qy_threads_pause();
 	m = qy_manager_of_arena(arena);
 	if (m == NULL)
@@ -130,6 +131,7 @@ static int end_arena(quarry_arena *arena, void (*act)(struct qy_manager *m))
 	if (error == 0)
 		act(m);
 	qy_threads_resume();
+	qy_purge_release();
 	if (error != 0)
 		errno = error;
 	return error == 0 ? 0 : -1;

@@ -11,7 +11,7 @@
 /* The purge lock first: who holds it may be in a patched madvise that calls malloc, and must not be held up. */
 static void before(void)
 {
-	qy_purge_fork_lock();
+	qy_purge_hold();
 	qy_threads_pause();
 	qy_registry_fork_lock();
 	qy_window_fork_lock();
@@ -22,7 +22,7 @@ static void release(void)
 	qy_window_fork_unlock();
 	qy_registry_fork_unlock();
 	qy_threads_resume();
-	qy_purge_fork_unlock();
+	qy_purge_release();
 }
 
 /* All locks are held by the one thread that is left. */

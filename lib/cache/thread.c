@@ -314,6 +314,8 @@ static void park(struct qy_thread *t)
 		atomic_fetch_sub_explicit(&t->chosen->default_users, 1, memory_order_relaxed);
 	t->chosen = NULL;
 	t->depth = 0;
+	/* In a forked child: it may have been about to see that it is to wait. */
+	atomic_store_explicit(&t->busy, 0, memory_order_relaxed);
 	t->state = QY_THREAD_PARKED;
 	t->parked_at = qy_os->now_ms();
 	qy_list_remove(&t->link);

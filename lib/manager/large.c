@@ -10,6 +10,8 @@
 /* A block shrunk in place must give back at least so much, or it stays as it is. */
 #define WORTH_SPLITTING (4 * QY_PAGE)
 
+#define SIZE_LIMIT ((size_t)(QY_BLOCK_LENGTH_MAX / 2) << QY_FRAME_SHIFT) /* what a run's length can tell */
+
 static uint32_t to_pages(size_t size)
 {
 	return (uint32_t)(qy_align_up(size, QY_PAGE) >> QY_PAGE_SHIFT);
@@ -60,14 +62,15 @@ static void *get_frames(struct qy_manager *m, size_t size, size_t align, bool *z
 
 void *qy_large_alloc(struct qy_manager *m, size_t size, size_t align, bool *zero)
 {
-	bool small = size + align - QY_PAGE <= QY_FRAME || (align <= QY_PAGE && size <= QY_FRAME);
+	bool small;
 
 	if (size == 0)
 		size = 1;
-	if (size > PTRDIFF_MAX || align > (size_t)1 << 40 || to_frames(size) > QY_BLOCK_LENGTH_MAX / 2) {
+	if (size > SIZE_LIMIT || align > (size_t)1 << 40) {
 		errno = ENOMEM;
 		return NULL;
 	}
+	small = size + align - QY_PAGE <= QY_FRAME;
 	for (int tries = 0; tries < 4; tries++) {
 		void *p = NULL;
 		bool allowed;
@@ -190,6 +193,9 @@ static bool resize_frames(struct qy_manager *m, void *p, size_t size)
 
 		qy_runs_put(m, rest, false);
 	}
+	/* What is beyond the program's bytes may now hold old contents (qy_large_remap asks). */
+	if (bytes < old)
+		qy_block_set_clean(&qy_run_map, run, false);
 	book(m, old, false);
 	book(m, bytes, true);
 	atomic_store_explicit(&frame->bytes, bytes, memory_order_relaxed);
@@ -203,7 +209,7 @@ bool qy_large_resize(void *p, size_t size)
 	bool done;
 
 	/* A block of frames that became small is better moved than left holding a frame. */
-	if (m == NULL || grain == 0 || size <= QY_CLASS_MAX || size > PTRDIFF_MAX ||
+	if (m == NULL || grain == 0 || size <= QY_CLASS_MAX || size > SIZE_LIMIT ||
 	    (grain == QY_FRAME && size <= QY_FRAME / 2))
 		return false;
 	qy_lock(&m->lock);
@@ -215,7 +221,7 @@ bool qy_large_resize(void *p, size_t size)
 void *qy_large_remap(void *p, size_t size)
 {
 	struct qy_manager *m = qy_manager_of(p);
-	size_t old;
+	size_t old, moved;
 	void *to;
 	bool zero;
 
@@ -225,15 +231,16 @@ void *qy_large_remap(void *p, size_t size)
 	to = qy_large_alloc(m, size, QY_PAGE, &zero);
 	if (to == NULL)
 		return NULL;
-	if (!qy_region_move(qy_region_of_frame(qy_frame_at(run_of(p))), p, qy_min(old, qy_align_up(size, QY_PAGE)),
+	moved = qy_min(old, qy_align_up(size, QY_PAGE));
+	if (!qy_region_move(qy_region_of_frame(qy_frame_at(run_of(p))), p, moved,
 			    qy_region_of_frame(qy_frame_at(run_of(to))), to)) {
 		qy_large_free(to);
 		return NULL;
 	}
-	/* What was left behind was mapped anew. */
+	/* What was left behind was mapped anew; what was behind that is zero if it was so from the start. */
 	qy_lock(&m->lock);
 	book(m, old, false);
-	qy_runs_put(m, run_of(p), old <= qy_align_up(size, QY_PAGE));
+	qy_runs_put(m, run_of(p), moved == old && qy_block_clean(&qy_run_map, run_of(p)));
 	qy_unlock(&m->lock);
 	return to;
 }

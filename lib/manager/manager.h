@@ -159,9 +159,10 @@ void qy_manager_receive(struct qy_manager *m);
  * at_most bounds the bytes. Returns the bytes; *next is when (ms) more falls due, UINT64_MAX never. */
 size_t qy_manager_purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t *next);
 
-/* Around fork: no memory may be on its way back to the kernel while the child is made. */
-void qy_purge_fork_lock(void);
-void qy_purge_fork_unlock(void);
+/* Around fork and an arena's end: no memory may be on its way back to the kernel meanwhile. Taken before the threads
+ * are paused. */
+void qy_purge_hold(void);
+void qy_purge_release(void);
 
 /* ---- inside the manager ---- */
 

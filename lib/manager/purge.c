@@ -11,12 +11,12 @@
 static struct qy_lock purge_lock = QY_LOCK_INIT(QY_RANK_PURGE);
 static __thread bool purging __attribute__((tls_model("initial-exec")));
 
-void qy_purge_fork_lock(void)
+void qy_purge_hold(void)
 {
 	qy_lock(&purge_lock);
 }
 
-void qy_purge_fork_unlock(void)
+void qy_purge_release(void)
 {
 	qy_unlock(&purge_lock);
 }

@@ -24,10 +24,17 @@ static struct qy_manager *take_unused(void)
 {
 	struct qy_manager *m = unused;
 
-	if (m == NULL)
-		return qy_meta_alloc(sizeof(struct qy_manager), QY_CACHE_LINE);
+	if (m == NULL) {
+		m = qy_meta_alloc(sizeof(struct qy_manager), QY_CACHE_LINE);
+		if (m != NULL)
+			qy_lock_init(&m->lock, QY_RANK_MANAGER);
+		return m;
+	}
 	unused = m->free_next;
-	memset((void *)m, 0, sizeof(*m));
+	/* A reclaimer that met it while it was an arena may still come for its lock: that lock stays a lock. */
+	qy_lock(&m->lock);
+	memset((char *)m + sizeof(m->lock), 0, sizeof(*m) - sizeof(m->lock));
+	qy_unlock(&m->lock);
 	return m;
 }
 
@@ -38,7 +45,6 @@ static struct qy_manager *make(uint32_t slot, const struct qy_placement *placeme
 
 	if (m == NULL)
 		return NULL;
-	qy_lock_init(&m->lock, QY_RANK_MANAGER);
 	m->index = slot;
 	m->kind = kind;
 	m->placement = *placement;

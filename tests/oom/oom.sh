@@ -9,7 +9,6 @@ set -u
 exec 2>&1
 export LC_ALL=C
 here=$(cd "$(dirname "$0")" && pwd)
-root=$(cd "$here/../.." && pwd)
 address_space=1000000 # KiB
 group_mib=256         # of the cgroup
 churn_mib=170         # what goes round in it
@@ -27,8 +26,8 @@ cleanup() {
 	rm -rf "$work"
 }
 trap cleanup EXIT
-"${CC:-cc}" -std=gnu11 -O2 -Wall -fno-builtin -I"$root" -I"$root/include" -pthread -o "$work/oom" "$here/oom.c" \
-	"$QUARRY_SO" -Wl,-rpath,"$(dirname "$QUARRY_SO")" >"$work/compiler" 2>&1 || { cat "$work/compiler"; exit 1; }
+"${CC:-cc}" -std=gnu11 -O2 -Wall -fno-builtin -pthread -o "$work/oom" "$here/oom.c" \
+	>"$work/compiler" 2>&1 || { cat "$work/compiler"; exit 1; }
 
 errors=0
 judge() { # STATUS WHAT
@@ -42,7 +41,7 @@ judge() { # STATUS WHAT
 
 # ---- The address space
 limited() {
-	(ulimit -v $address_space && exec timeout -k 5 $step_limit "$work/oom" "$@")
+	(ulimit -v $address_space && exec timeout -k 5 $step_limit env LD_PRELOAD="$QUARRY_SO" "$work/oom" "$@")
 	judge $? "ulimit -v $address_space: oom $*"
 }
 limited until 1 48 48
@@ -54,7 +53,6 @@ limited until 8 32 3000
 
 # ---- A memory cgroup
 # A child of the cgroup we are in, for nobody else is ours to limit.
-version=
 make_group() {
 	local own base
 	own=$(sed -n 's/^[0-9]*:\([^:]*,\)\?memory\(,[^:]*\)\?:\(.*\)$/\3/p' /proc/self/cgroup 2>/dev/null | head -n 1)
@@ -62,7 +60,6 @@ make_group() {
 	if [[ -n $own && -n $base ]]; then
 		[[ -d $base$own ]] || own=
 		group=$base${own%/}/quarry-oom-$$
-		version=1
 		mkdir "$group" 2>"$work/why" || { group=; return 1; }
 		echo $((group_mib << 20)) 2>"$work/why" >"$group/memory.limit_in_bytes" || return 1
 		(echo $((group_mib << 20)) >"$group/memory.memsw.limit_in_bytes") 2>/dev/null # where swap is counted
@@ -75,7 +72,6 @@ make_group() {
 		return 1
 	fi
 	group=$base${own%/}/quarry-oom-$$
-	version=2
 	mkdir "$group" 2>"$work/why" || { group=; return 1; }
 	if [[ ! -f $group/memory.max ]]; then
 		(echo +memory >"$base${own%/}/cgroup.subtree_control") 2>"$work/why"
@@ -87,7 +83,7 @@ make_group() {
 }
 
 grouped() {
-	(echo $BASHPID >"$group/cgroup.procs" && exec timeout -k 5 $step_limit "$work/oom" "$@")
+	(echo $BASHPID >"$group/cgroup.procs" && exec timeout -k 5 $step_limit env LD_PRELOAD="$QUARRY_SO" "$work/oom" "$@")
 	judge $? "a cgroup of $group_mib MiB: oom $*"
 }
 
@@ -96,13 +92,6 @@ if ! make_group; then
 else
 	grouped churn 1 $churn_mib
 	grouped churn 4 $churn_mib
-	# With the killer off (cgroup v1 alone has that) a fault waits for ever, and faulting in ahead gets an error.
-	if [[ $version == 1 ]] && (echo 1 >"$group/memory.oom_control") 2>/dev/null; then
-		grouped populate $group_mib
-		(echo 0 >"$group/memory.oom_control") 2>/dev/null
-	else
-		echo "left out: faulting in ahead until the cgroup is full: this kernel kills instead (no memory.oom_control)"
-	fi
 fi
 
 if ((errors > 0)); then

@@ -205,14 +205,14 @@ Test(window, claims_against_a_model, .timeout = 120)
 	cr_assert_eq(qy_window_init(ZONES * GIB), 0);
 	cr_assert_not(qy_window_sparse());
 	cr_assert_eq(qy_window_size, ZONES * GIB);
-	random_claims(30000, false);
+	random_claims(150000, false);
 }
 
 Test(window, claims_of_one_node_against_a_model, .timeout = 120)
 {
 	model_start("window");
 	cr_assert_eq(qy_window_init(2 * GIB), 0);
-	random_claims(60000, true);
+	random_claims(300000, true);
 }
 
 Test(window, claims_in_a_sparse_window_against_a_model, .timeout = 120)
@@ -224,7 +224,7 @@ Test(window, claims_in_a_sparse_window_against_a_model, .timeout = 120)
 	cr_assert(qy_window_sparse());
 	cr_assert_eq(qy_window_size, ZONES * GIB);
 	cr_assert_eq(refused(QUARRY_REFUSED_WINDOW), 1);
-	random_claims(30000, false);
+	random_claims(150000, false);
 }
 
 /* More than a zone, and alignment to more than a zone: the address itself, not its place in the window. */
