@@ -193,9 +193,9 @@ static size_t find_in_zone(size_t z, size_t frames, size_t align)
 static size_t find_zones(size_t frames, size_t align, int node)
 {
 	size_t count = qy_align_up(frames, QY_ZONE_FRAMES) / QY_ZONE_FRAMES;
-	size_t step = qy_max(align / QY_ZONE_FRAMES, 1);
+	size_t step = qy_max(align / QY_ZONE_FRAMES, 1), base = qy_window_base >> QY_ZONE_SHIFT;
 
-	for (size_t z = qy_align_up(1, step); z + count <= zones_total; z += step) {
+	for (size_t z = qy_align_up(base + 1, step) - base; z + count <= zones_total; z += step) {
 		size_t n = 0;
 
 		while (n < count && (z + n >= zones_claimed || zones[z + n].used == 0))

@@ -39,7 +39,11 @@ QUARRY_API void *quarry_calloc(size_t count, size_t size)
 
 		if (QY_LIKELY(p != NULL)) {
 			c->head[cls] = qy_next_object(p);
-			return memset(p, 0, n);
+			if (!c->zero[cls])
+				return memset(p, 0, n);
+			/* Of an object of fresh memory, only the link was written. */
+			qy_link_object(p, NULL);
+			return p;
 		}
 	}
 	return qy_cache_alloc(NULL, n, 16, true);

@@ -9,22 +9,12 @@
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
 #include "lib/reclaim/reclaim.h"
+#include "numa/topology.h"
 
+#define DUTY_EVERY 32 /* quick refills between two that look after everything */
 #define SEND_EVERY 16 /* slow calls between two looks at what was gathered for others */
 
 /* ---- lists ---- */
-
-static void mark_zero(struct qy_cache *c, unsigned cls, bool zero)
-{
-	uint64_t bit = (uint64_t)1 << (cls % 64);
-
-	c->zero[cls / 64] = zero ? c->zero[cls / 64] | bit : c->zero[cls / 64] & ~bit;
-}
-
-static bool is_zero(const struct qy_cache *c, unsigned cls)
-{
-	return c->zero[cls / 64] >> (cls % 64) & 1;
-}
 
 void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero)
 {
@@ -34,9 +24,9 @@ void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero)
 		p = qy_heap_refill(&c->heap, cls, zero);
 		if (p == NULL)
 			return NULL;
-		mark_zero(c, cls, *zero);
+		c->zero[cls] = *zero;
 	}
-	*zero = is_zero(c, cls);
+	*zero = c->zero[cls];
 	c->head[cls] = qy_next_object(p);
 	return p;
 }
@@ -131,6 +121,17 @@ static QY_COLD void *allocate_again(const quarry_arena *arena, size_t size, size
 	return p;
 }
 
+/* Allow quick refills again, unless the thread may have to follow its node, or lists are to be checked. */
+static void look_after(struct qy_cache *c)
+{
+	if (c->quick <= 0)
+		qy_count(&c->heap.refills, DUTY_EVERY - 1);
+	if (qy_node_count() == 1 && qy_setting(on_error) == QY_ERROR_IGNORE)
+		c->quick = DUTY_EVERY;
+	else
+		c->quick = 1;
+}
+
 void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool zero)
 {
 	struct qy_thread *t = qy_thread_enter();
@@ -145,6 +146,7 @@ void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool 
 	qy_thread_follow(t);
 	c = cache_of(t, arena);
 	if (c != NULL) {
+		look_after(c);
 		p = allocate(c, size, align, zero);
 		/* At its own limit, an arena is not helped by what others give back. */
 		again = atomic_load_explicit(&c->heap.manager->hard_limit, memory_order_relaxed) == 0;
@@ -160,19 +162,47 @@ void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool 
 	return p;
 }
 
+/* Most refills: the list is what was freed into the active slab. Nothing here is seen by others, so the thread need
+ * not enter; every so often it does, to look after the rest. */
+QY_INLINE void *take_quick(struct qy_cache *c, unsigned cls)
+{
+	struct qy_slab *s = c->heap.active[cls];
+	void *p;
+
+	if (s == NULL || --c->quick <= 0)
+		return NULL;
+	p = qy_slab_take(s);
+	if (p == NULL)
+		return NULL;
+	c->zero[cls] = 0;
+	c->head[cls] = qy_next_object(p);
+	return p;
+}
+
+static QY_NOINLINE void *malloc_medium(struct qy_cache *c, size_t n)
+{
+	unsigned cls = qy_class_of(n);
+	void *p = c->head[cls];
+
+	if (QY_LIKELY(p != NULL)) {
+		c->head[cls] = qy_next_object(p);
+		return p;
+	}
+	p = take_quick(c, cls);
+	return p != NULL ? p : qy_cache_alloc(NULL, n, 16, false);
+}
+
 void *qy_malloc_slow(size_t n)
 {
 	struct qy_cache *c = qy_tls.cache;
 
-	/* A hit above the table, up to the largest class. */
-	if (n > QY_TABLE_MAX && n <= QY_CLASS_MAX) {
-		unsigned cls = qy_class_of(n);
-		void *p = c->head[cls];
+	if (QY_LIKELY(n <= QY_TABLE_MAX)) {
+		void *p = take_quick(c, c->class_of[(n + 15) >> 4]);
 
-		if (QY_LIKELY(p != NULL)) {
-			c->head[cls] = qy_next_object(p);
+		if (QY_LIKELY(p != NULL))
 			return p;
-		}
+	} else if (n <= QY_CLASS_MAX) {
+		return malloc_medium(c, n);
 	}
 	return qy_cache_alloc(NULL, n, 16, false);
 }
@@ -199,9 +229,13 @@ static void free_object(struct qy_thread *t, struct qy_slab *s, void *p)
 
 void qy_free_event(struct qy_slab *s)
 {
-	struct qy_thread *t = qy_tls.thread;
-	int error = errno;
+	struct qy_thread *t;
+	int error;
 
+	/* The active slab is empty but for what is in the cache's list: nothing is due. */
+	if (s->state == QY_SLAB_ACTIVE)
+		return;
+	error = errno;
 	t = qy_thread_enter();
 	if (++t->calls % SEND_EVERY == 0)
 		qy_thread_send(t);

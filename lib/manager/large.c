@@ -163,10 +163,13 @@ bool qy_large_free(void *p)
 /* The lock is held. */
 static bool resize_pages(struct qy_manager *m, void *p, size_t size)
 {
-	uint32_t have = qy_block_length(&qy_page_map, page_of(p)), want = to_pages(size);
+	uint32_t have = qy_block_length(&qy_page_map, page_of(p)), want;
 
+	if (size > QY_FRAME)
+		return false;
+	want = to_pages(size);
 	if (want > have) {
-		if (want > QY_FRAME_PAGES || !qy_manager_allows(m, (size_t)(want - have) << QY_PAGE_SHIFT) ||
+		if (!qy_manager_allows(m, (size_t)(want - have) << QY_PAGE_SHIFT) ||
 		    !qy_filler_grow(m, page_of(p), want))
 			return false;
 		book(m, (size_t)(want - have) << QY_PAGE_SHIFT, true);

@@ -72,6 +72,20 @@ QY_INLINE bool qy_slab_push(struct qy_slab *s, void *p)
 	return qy_count_down(&s->countdown);
 }
 
+/* All that was freed into the slab, by the owner; it counts as live from then on. NULL when there is nothing, or when
+ * the count shows that something was freed twice (qy_heap_refill sees to that). A child forked in between loses at
+ * most the list. */
+QY_INLINE void *qy_slab_take(struct qy_slab *s)
+{
+	void *list = s->local;
+
+	if (list == NULL || QY_UNLIKELY(s->countdown > s->carved))
+		return NULL;
+	s->local = NULL;
+	qy_publish(s->countdown, s->carved);
+	return list;
+}
+
 /* The head slab that p is in, when p is where an object of a slab stands; else NULL. Reads only what is constant while
  * the slab lives, so anybody may ask. */
 static inline struct qy_slab *qy_slab_of(const void *p)

@@ -195,7 +195,8 @@ static void *until(void *arg)
 /* The sum of all threads' shares stays the same, the size is another in each round. */
 static void *churn(void *arg)
 {
-	static const size_t round_size[] = { 64, 100000, 1000, 3000000, 24, 10000, 400, 33000, 500000, 2000 };
+	/* Sizes that waste little when they are rounded up, by any allocator. */
+	static const size_t round_size[] = { 64, 100000, 1008, 3000000, 32, 10000, 400, 32700, 500000, 2000 };
 	struct worker *w = arg;
 
 	for (unsigned round = 0; round < 2 * sizeof round_size / sizeof *round_size; round++) {

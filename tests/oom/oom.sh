@@ -10,8 +10,8 @@ exec 2>&1
 export LC_ALL=C
 here=$(cd "$(dirname "$0")" && pwd)
 address_space=1000000 # KiB
-group_mib=256         # of the cgroup
-churn_mib=170         # what goes round in it
+group_mib=384         # of the cgroup
+churn_mib=170         # what goes round in it, twenty times
 step_limit=120        # seconds for a step
 
 : "${QUARRY_SO:?the path of libquarry-malloc.so}"
@@ -83,8 +83,14 @@ make_group() {
 }
 
 grouped() {
-	(echo $BASHPID >"$group/cgroup.procs" && exec timeout -k 5 $step_limit env LD_PRELOAD="$QUARRY_SO" "$work/oom" "$@")
+	timeout -k 5 $step_limit bash -c 'echo $$ >"$0/cgroup.procs" && export LD_PRELOAD=$1 && shift && exec "$@"' \
+		"$group" "$QUARRY_SO" "$work/oom" "$@"
 	judge $? "a cgroup of $group_mib MiB: oom $*"
+	# The most that was in memory; where the kernel lets it be cleared, of this step.
+	for peak in memory.max_usage_in_bytes memory.peak; do
+		[[ ! -r $group/$peak ]] || echo "    at most $(($(<"$group/$peak") >> 20)) MiB in memory"
+		(echo 0 >"$group/$peak") 2>/dev/null
+	done
 }
 
 if ! make_group; then

@@ -77,6 +77,33 @@ Test(api, sizes_that_cannot_be_had_give_enomem)
 	quarry_free(p);
 }
 
+/* Also where the block is made of pages: a size in pages that is cut to 32 bits would seem small. */
+Test(api, blocks_do_not_grow_beyond_memory)
+{
+	static const size_t have[] = { 16, 30 * KIB, 50 * KIB, 100000, MIB, 3 * MIB, 10 * MIB };
+	static volatile size_t want[] = { (size_t)1 << 44, ((size_t)1 << 44) + MIB, (size_t)1 << 46, ((size_t)1 << 53) + 5,
+					  (size_t)1 << 62 };
+
+	for (size_t i = 0; i < COUNT(have); i++) {
+		unsigned char *p = quarry_malloc(have[i]);
+		size_t usable = quarry_usable_size(p);
+		memset(p, 0x5a, usable);
+		for (size_t k = 0; k < COUNT(want); k++) {
+			expect_enomem(quarry_realloc(p, want[k]));
+			expect_enomem(quarry_reallocarray(p, want[k] / 4, 4));
+			expect_enomem(quarry_malloc(want[k]));
+			expect_enomem(quarry_calloc(want[k], 1));
+			expect_enomem(quarry_aligned_alloc(MIB, want[k]));
+			cr_assert_eq(quarry_usable_size(p), usable, "after realloc from %zu to %zu: %zu usable", have[i],
+				     want[k], quarry_usable_size(p));
+		}
+		for (size_t k = 0; k < usable; k++)
+			cr_assert_eq(p[k], 0x5a);
+		quarry_free(p);
+	}
+	cr_assert_eq(stats_now().bad_frees, 0);
+}
+
 Test(api, products_that_overflow_give_enomem)
 {
 	static volatile size_t factor[][2] = { { SIZE_MAX, 2 }, { 2, SIZE_MAX }, { SIZE_MAX / 2 + 1, 2 },

@@ -380,7 +380,7 @@ Test(runs, alignment_above_a_gibibyte)
 	begin("runs");
 	if (qy_window_size < 24 * QY_ZONE)
 		cr_skip_test("the window is too small");
-	for (size_t align = QY_ZONE; align <= 4 * QY_ZONE; align *= 2) {
+	for (size_t align = QY_ZONE; align <= 8 * QY_ZONE; align *= 2) {
 		p = qy_large_alloc(m, 5 * MIB, align, &zero);
 		cr_expect_not_null(p, "aligned to %zu GiB: errno %d", align / QY_ZONE, errno);
 		cr_expect_eq((uintptr_t)p % align, 0);

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/* The memory limits that control groups put on this process, v1 and v2.
+ *
+ * Where the files are is learnt by the first call, from /proc/self/cgroup and /proc/self/mountinfo; what they say is
+ * read anew by each, since a limit may come, change and go while the process runs. A level that has a limit costs
+ * three small reads, one that has none costs one; a machine without a memory controller costs one atomic load.
+ * When a group that was there is gone, the process was moved, and the next look learns anew. A process that is moved
+ * while its old group stays goes by the old one until it forgets.
+ *
+ * Nothing here allocates. Any thread may call; none waits for another: while one learns for the first time, the
+ * others are told that there is no limit. The only lock is a leaf, held to copy what was learnt and never over a read
+ * of a file. Because files are read, call with no lock held. errno stays as it was. */
+#ifndef QUARRY_NUMA_CGROUP_H
+#define QUARRY_NUMA_CGROUP_H
+
+#include "lib/base/base.h"
+
+/* The limit that stops this process first, and how much is used under it, in bytes. Every level that can be seen
+ * counts, from the process's own group to the root of the mount (the 16 lowest, where there are more): of those with
+ * a limit, the one with the least room left, which may be a parent whose limit is the larger number but which others
+ * fill. Used is without the file pages that the kernel drops first (inactive_file), and may exceed the limit. False, and nothing is stored,
+ * when there is no limit, or when it and its use cannot be read. */
+bool qy_cgroup_memory(uint64_t *limit, uint64_t *usage);
+
+/* The same, with v2's memory.high taken for the limit of its level where it is lower than memory.max. Beyond high a
+ * process is not killed but held up and made to reclaim. v1 has no such thing (its soft limit holds nobody up). */
+bool qy_cgroup_memory_with_high(uint64_t *limit, uint64_t *usage);
+
+/* Forget what was learnt, and who was learning it. A forked child calls this before anything else here: it may be the
+ * copy of a process that had a thread in here. No other thread may be in here meanwhile. */
+void qy_cgroup_forget(void);
+
+#endif
