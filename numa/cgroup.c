@@ -58,6 +58,7 @@ struct groups {
 	const struct names *names;
 	uint32_t had_limit;         /* bit by level: its file of the limit could be read when this was learnt */
 	int count;
+	bool named;                  /* from our own group on; else only a group somewhere above it is seen */
 	uint16_t length[LEVELS_MAX]; /* of the level's path; falling: the process's own group first */
 	char path[PATH_SIZE + LEAF_SIZE];
 };
@@ -236,9 +237,9 @@ static bool is_up(const char *path, size_t length)
 	return length == 2 && memcmp(path, "..", 2) == 0;
 }
 
-/* Where the group own lies below the group root. NULL: not below it, so that root's limits are not ours. "" also when
- * it is below, but by names that are not told. */
-static const char *below(const char *root, const char *own)
+/* Where the group own lies below the group root. NULL: not below it, so that root's limits are not ours. When it is
+ * below by names that are not told, "" and *named false. */
+static const char *below(const char *root, const char *own, bool *named)
 {
 	size_t r = component(&root), o = component(&own);
 
@@ -248,6 +249,7 @@ static const char *below(const char *root, const char *own)
 		r = component(&root);
 		o = component(&own);
 	}
+	*named = r == 0;
 	if (r == 0)
 		return is_up(own, o) ? NULL : own;
 	for (; r != 0; r = component(&root)) {
@@ -298,19 +300,22 @@ static enum outcome counts_children(size_t length, bool *counts)
 	return outcome;
 }
 
-/* Look for groups from mount/rest up to mount. What is found is scratch.best if it is more than that. */
-static enum outcome walk(const struct names *names, const char *mount, const char *rest)
+/* Look for groups from where our own is in the mount up to the mount's root. What is found becomes scratch.best if it
+ * is more than that. */
+static enum outcome walk(const struct names *names, const char *root, const char *mount)
 {
-	struct groups *now = &scratch.now;
+	struct groups *now = &scratch.now, *best = &scratch.best;
 	size_t base = strlen(mount), length, n;
-	bool controlled = false, counts = true;
+	bool controlled = false, counts = true, named;
+	const char *rest = below(root, scratch.own, &named);
 
 	while (base > 0 && mount[base - 1] == '/')
 		base--;
-	if (base >= PATH_SIZE)
+	if (!rest || base >= PATH_SIZE)
 		return ABSENT;
 	memset(now, 0, sizeof(*now));
 	now->names = names;
+	now->named = named;
 	memcpy(now->path, mount, base);
 	length = base;
 	for (; (n = component(&rest)) != 0 && length + 1 + n < PATH_SIZE; rest += n) {
@@ -331,8 +336,8 @@ static enum outcome walk(const struct names *names, const char *mount, const cha
 		if (!counts)
 			break;
 	}
-	if (controlled && now->count > scratch.best.count)
-		scratch.best = *now;
+	if (controlled && (now->named == best->named ? now->count > best->count : now->named || best->count == 0))
+		*best = *now;
 	return GOT;
 }
 
@@ -358,7 +363,6 @@ static void unescape(char *path)
 static enum outcome look_at_mount(const struct names *names, char *line)
 {
 	char *root, *mount, *field, *type, *options;
-	const char *rest;
 
 	for (int i = 0; i < 3; i++)
 		take_field(&line);
@@ -377,12 +381,11 @@ static enum outcome look_at_mount(const struct names *names, char *line)
 		return ABSENT;
 	unescape(root);
 	unescape(mount);
-	rest = below(root, scratch.own);
-	return rest ? walk(names, mount, rest) : ABSENT;
+	return walk(names, root, mount);
 }
 
 /* The same hierarchy may be mounted in several places, each showing another part of it, and a mount may lie hidden
- * under a later one: all are tried, and the one that shows most is taken. */
+ * under a later one: all are tried, and the one that shows most of what is around our own group is taken. */
 static enum outcome learn(void)
 {
 	const struct names *names;
@@ -390,7 +393,7 @@ static enum outcome learn(void)
 	size_t length = 0;
 	char *text = scratch.text, *line;
 
-	scratch.best.count = 0;
+	memset(&scratch.best, 0, sizeof(scratch.best));
 	outcome = read_text("/proc/self/cgroup", scratch.text, TEXT_SIZE, &length);
 	if (outcome != GOT)
 		return outcome;
@@ -405,9 +408,8 @@ static enum outcome learn(void)
 			return LATER;
 	/* Not all mounts were seen: it may be where everybody has it. */
 	if (scratch.best.count == 0 && (outcome != GOT || length == TEXT_SIZE - 1)) {
-		const char *rest = below("/", scratch.own);
 		const char *mount = names == &names_v1 ? "/sys/fs/cgroup/memory" : "/sys/fs/cgroup";
-		if (rest && walk(names, mount, rest) == LATER)
+		if (walk(names, "/", mount) == LATER)
 			return LATER;
 	}
 	return scratch.best.count ? GOT : ABSENT;

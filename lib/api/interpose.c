@@ -21,10 +21,10 @@
  *   malloc_stats         writes the text form of quarry_stats to the descriptor of stderr, and to none if stderr is
  *                        closed, even when descriptor 2 has become something else.
  *   mallinfo, mallinfo2  see fill_info(). mallinfo's ints stop at INT_MAX rather than wrap.
- *   mallopt              quarry_mallopt does it for the parameters below zero: M_TRIM_THRESHOLD -1 ("disables trimming")
- *                        is decay_ms -1, M_CHECK_ACTION is on_error, M_PERTURB is junk, and M_TOP_PAD, M_MMAP_THRESHOLD,
- *                        M_MMAP_MAX, M_ARENA_TEST and M_ARENA_MAX are checked and accepted. Those above zero are
- *                        checked and accepted here. 1 done, 0 for a bad value or an unknown parameter; errno stays. */
+ *   mallopt              quarry_mallopt does it for the parameters below zero: M_TRIM_THRESHOLD -1 ("disables
+ *                        trimming") is decay_ms -1, M_CHECK_ACTION is on_error, M_PERTURB is junk, and M_TOP_PAD,
+ *                        M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_TEST and M_ARENA_MAX are checked and accepted. Those
+ *                        above zero are checked and accepted here. 1 done, 0 for a bad value or an unknown parameter; errno stays. */
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -189,8 +189,8 @@ static quarry_stats sums(void)
 }
 
 /* glibc knows two kinds of memory: the heaps, and chunks with a mapping of their own. The nearest here are slabs with
- * their free space, and large blocks. So, as with glibc, arena + hblkhd is all that is mapped, uordblks + hblkhd all that
- * is in use, and uordblks + fordblks is arena.
+ * their free space, and large blocks. So, as with glibc, arena + hblkhd is all that is mapped, uordblks + hblkhd all
+ * that is in use, and uordblks + fordblks is arena.
  *   arena     mapped, less large blocks          hblkhd    in large blocks      hblks     regions
  *   uordblks  in use, less large blocks          fordblks  the rest of arena    fsmblks   of it held by threads
  *   keepcost  what malloc_trim could give back   usmblks   the most that was ever mapped

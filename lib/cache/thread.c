@@ -71,7 +71,7 @@ static bool start_once(void)
 	if (qy_window_init((size_t)qy_setting(window)) != 0)
 		return false;
 	qy_managers_init();
-	if (!qy_node_by_rseq() && qy_node_count() > 1)
+	if (!qy_node_by_rseq())
 		qy_refuse(QUARRY_REFUSED_RSEQ);
 	qy_reclaim_set_chore(chore);
 	qy_fork_register();
@@ -301,8 +301,10 @@ static struct qy_thread *take_thread(int node, int tid)
 		t->tid = tid;
 		t->node = node;
 		t->state = QY_THREAD_LIVE;
+		t->service = qy_reclaim_is_caller();
 		qy_list_push_front(&buckets[(unsigned)tid % BUCKETS], &t->link);
-		atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+		if (!t->service)
+			atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
 	}
 	qy_unlock(&registry_lock);
 	return t;
@@ -320,7 +322,8 @@ static void park(struct qy_thread *t)
 	t->parked_at = qy_os->now_ms();
 	qy_list_remove(&t->link);
 	qy_list_push_front(park_of(t->node), &t->link);
-	atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+	if (!t->service)
+		atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
 }
 
 static QY_COLD struct qy_thread *attach(void)
@@ -416,6 +419,8 @@ static void leave_thread(void *thread)
 	qy_lock(&registry_lock);
 	park(t);
 	qy_unlock(&registry_lock);
+	if (qy_threads_live() == 0)
+		qy_reclaim_stop();
 }
 
 /* Entered, by whoever took t from the parked ones. */
@@ -450,7 +455,8 @@ static void find_dead(void)
 				park(t);
 			} else {
 				qy_list_remove(&t->link);
-				atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+				if (!t->service)
+					atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
 			}
 		}
 	}

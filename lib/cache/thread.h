@@ -38,6 +38,7 @@ struct qy_thread {
 	struct qy_link link;   /* in the bucket of the tid, or in a list of parked or unused ones */
 	int tid;
 	uint8_t state;         /* enum qy_thread_state */
+	bool service;          /* the reclaimer's: not a thread of the program */
 	uint64_t parked_at;    /* ms */
 	/* Counters: the thread writes, anybody reads. */
 	qy_counter sent, moves;

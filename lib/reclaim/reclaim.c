@@ -28,7 +28,10 @@ enum { THREAD_NONE, THREAD_STARTING, THREAD_RUNS, THREAD_REFUSED };
 
 static _Atomic(int) thread_state;
 static _Atomic(uint32_t) threads_seen;  /* the most threads that the process had */
-static _Atomic(uint32_t) asleep;        /* futex: the thread sleeps until somebody makes work */
+static _Atomic(uint32_t) asleep;        /* the thread sleeps until somebody makes work */
+static _Atomic(uint32_t) signalled;     /* futex: 1 to wake it */
+static _Atomic(uint32_t) stopping;
+static __thread bool is_reclaimer __attribute__((tls_model("initial-exec")));
 static _Atomic(uint32_t) series_step;   /* log2 of what multiplies the interval */
 static _Atomic(uint32_t) pass_running;  /* one pass in series at a time */
 static qy_counter passes;
@@ -81,41 +84,57 @@ size_t qy_reclaim_now(void)
 
 /* ---- in parallel ---- */
 
+static void wake(void)
+{
+	atomic_store(&signalled, 1);
+	syscall(SYS_futex, &signalled, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* Until next (ms), or until there is work when next is UINT64_MAX. */
 static void sleep_until_work(uint64_t now, uint64_t next)
 {
-	struct timespec t = { 0, 0 };
-	uint64_t ms = next - now < SHORTEST_SLEEP_MS || next < now ? SHORTEST_SLEEP_MS : next - now;
+	uint64_t ms = next <= now + SHORTEST_SLEEP_MS ? SHORTEST_SLEEP_MS : next - now;
+	struct timespec t = { (time_t)(ms / 1000), (long)(ms % 1000) * 1000000 };
 
-	t.tv_sec = (time_t)(ms / 1000);
-	t.tv_nsec = (long)(ms % 1000) * 1000000;
-	if (next != UINT64_MAX) {
-		syscall(SYS_futex, &asleep, FUTEX_WAIT_PRIVATE, 0, &t, NULL, 0);
-		return;
-	}
-	atomic_store(&asleep, 1);
-	/* Dirt that appeared since the pass began: somebody may not have seen us asleep. */
-	if (atomic_load(&qy_dirt_seen) == 0)
-		syscall(SYS_futex, &asleep, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+	if (next == UINT64_MAX)
+		atomic_store(&asleep, 1);
+	/* Dirt that appeared since the pass began: who made it may not have seen us asleep. */
+	if (atomic_load(&stopping) == 0 && (next != UINT64_MAX || atomic_load(&qy_dirt_seen) == 0))
+		syscall(SYS_futex, &signalled, FUTEX_WAIT_PRIVATE, 0, next == UINT64_MAX ? NULL : &t, NULL, 0);
 	atomic_store(&asleep, 0);
+	atomic_store(&signalled, 0);
 }
 
 static void *run(void *unused)
 {
 	(void)unused;
+	is_reclaimer = true;
 	pthread_setname_np(pthread_self(), "quarry-reclaim");
-	atomic_store(&thread_state, THREAD_RUNS);
-	for (;;) {
-		uint64_t now = qy_os->now_ms(), next;
+	while (atomic_load(&stopping) == 0) {
+		uint64_t now = qy_os->now_ms(), next = now + 1000;
 		long mode = qy_setting(reclaim);
 
 		atomic_store(&qy_dirt_seen, 0);
-		if (mode == QY_RECLAIM_OFF || mode == QY_RECLAIM_SERIES)
-			next = now + 1000;
-		else
+		if (mode != QY_RECLAIM_OFF && mode != QY_RECLAIM_SERIES)
 			pass(now, qy_setting(decay_ms), SIZE_MAX, &next);
 		sleep_until_work(now, next);
 	}
+	atomic_store(&stopping, 0);
+	atomic_store(&thread_state, THREAD_NONE);
 	return NULL;
+}
+
+void qy_reclaim_stop(void)
+{
+	if (atomic_load(&thread_state) != THREAD_RUNS)
+		return;
+	atomic_store(&stopping, 1);
+	wake();
+}
+
+bool qy_reclaim_is_caller(void)
+{
+	return is_reclaimer;
 }
 
 static QY_COLD void start_thread(void)
@@ -132,7 +151,9 @@ static QY_COLD void start_thread(void)
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, STACK_SIZE);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	if (pthread_create(&id, &attr, run, NULL) != 0) {
+	if (pthread_create(&id, &attr, run, NULL) == 0) {
+		atomic_store(&thread_state, THREAD_RUNS);
+	} else {
 		qy_refuse(QUARRY_REFUSED_THREAD);
 		atomic_store(&thread_state, THREAD_REFUSED);
 	}
@@ -202,7 +223,7 @@ void qy_reclaim_tick(uint32_t calls)
 	if (QY_UNLIKELY(atomic_load_explicit(&asleep, memory_order_relaxed) != 0 &&
 			atomic_load_explicit(&qy_dirt_seen, memory_order_relaxed) != 0)) {
 		if (atomic_exchange(&asleep, 0) != 0)
-			syscall(SYS_futex, &asleep, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+			wake();
 	}
 	if (QY_UNLIKELY(calls % interval == 0 ||
 			(atomic_load_explicit(&threads_seen, memory_order_relaxed) > 1 &&
@@ -215,5 +236,8 @@ void qy_reclaim_after_fork(void)
 	atomic_store(&thread_state, THREAD_NONE);
 	atomic_store(&threads_seen, 1);
 	atomic_store(&asleep, 0);
+	atomic_store(&signalled, 0);
+	atomic_store(&stopping, 0);
 	atomic_store(&pass_running, 0);
+	is_reclaimer = false;
 }

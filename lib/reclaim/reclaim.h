@@ -23,6 +23,11 @@ void qy_reclaim_set_chore(bool (*chore)(uint64_t now));
 /* Tell that the process has more than one thread that allocates. */
 void qy_reclaim_note_threads(unsigned live);
 
+/* No thread of the program's is left that quarry knows of: the reclaimer's thread ends, or it would keep the process
+ * alive (glibc exits when the last thread ends). The next slow path may start it again. */
+void qy_reclaim_stop(void);
+
+bool qy_reclaim_is_caller(void); /* the calling thread is the reclaimer's */
 bool qy_reclaim_running(void);
 uint64_t qy_reclaim_passes(void);
 void qy_reclaim_after_fork(void); /* in the child */

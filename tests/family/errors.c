@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* errno and the return values of the C family when it cannot, as the standards and glibc have them, and errno left alone
- * where it has to be. variants: preload linked archive static */
+/* errno and the return values of the C family when it cannot, as the standards and glibc have them, and errno left
+ * alone where it has to be. variants: preload linked archive static */
 #include <malloc.h>
 #include <sys/mman.h>
 

@@ -174,13 +174,16 @@ static void *until(void *arg)
 		pthread_barrier_wait(&barrier);
 		if (round == 0)
 			w->first = w->held;
-		/* Half is freed by all before anyone takes it again, in the same sizes. */
+		/* Half is freed by all before anyone takes it again. */
 		freed[w->number] = drop(w, 2);
 		pthread_barrier_wait(&barrier);
 		regained[w->number] = 0;
 		while (regained[w->number] < freed[w->number]) {
-			size_t before = w->held;
-			if (!take(w, next_size(w)))
+			/* The holes are of all sizes: what does not fit in one is tried smaller. */
+			size_t before = w->held, size = next_size(w);
+			while (!take(w, size) && size > size_min)
+				size = size / 2 < size_min ? size_min : size / 2;
+			if (w->held == before)
 				break;
 			regained[w->number] += w->held - before;
 		}

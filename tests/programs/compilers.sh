@@ -21,7 +21,8 @@ clang_c() {
 	compile clang
 }
 gcc_cxx() {
-	g++ -std=c++17 -O2 -g -w -ffile-prefix-map="$PWD=." -I"$root" -I"$root/include" -c "$root/tests/family/operators.cc" -o operators.o &&
+	g++ -std=c++17 -O2 -g -w -ffile-prefix-map="$PWD=." -I"$root" -I"$root/include" \
+		-c "$root/tests/family/operators.cc" -o operators.o &&
 		sha256sum operators.o
 }
 

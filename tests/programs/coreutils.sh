@@ -3,7 +3,7 @@
 # sort with threads on a file larger than its buffer, and the small programs of every shell script.
 . "$(dirname "$0")/lib.sh"
 need sort coreutils
-need awk gawk
+need awk mawk
 
 awk -v n="$(quick 100000 600000)" 'BEGIN { x = 7; for (i = 0; i < n; i++) { x = (x * 16807) % 2147483647;
 	printf "%x %d %s\n", x, x % 1000, substr("abcdefghijklmnopqrstuvwxyz", x % 20 + 1) } }' >"$work/lines"

@@ -24,12 +24,7 @@ unset LD_PRELOAD QUARRY_OPTIONS
 export root QUARRY_QUICK=${QUARRY_QUICK:-}
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/quarry.$name.XXXXXX") || exit 1
-started= # ids of processes in the background, ended with the script
 at_exit() {
-	local pid
-	for pid in $started; do
-		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
-	done
 	rm -rf "$work"
 }
 trap at_exit EXIT

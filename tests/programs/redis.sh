@@ -82,7 +82,8 @@ with_server() {
 	$cli bgrewriteaof >/dev/null
 	while $cli info persistence | grep -qE 'aof_rewrite_(in_progress|scheduled):1'; do sleep 0.05; done
 	$cli info persistence | grep -o 'aof_last_bgrewrite_status:[a-z]*'
-	$cli eval 'for i = 1, 20000 do redis.call("set", "lua:" .. i, string.rep("y", i % 500)) end return redis.call("dbsize")' 0
+	$cli eval 'for i = 1, 20000 do redis.call("set", "lua:" .. i, string.rep("y", i % 500)) end
+		return redis.call("dbsize")' 0
 	$cli dbsize
 	$cli debug digest
 }

@@ -21,7 +21,8 @@ SELECT o.class, count(*), sum(i.number), group_concat(substr(i.key, 5, 2), '')
 	FROM item i JOIN other o ON o.item = i.id WHERE i.number < 3000 GROUP BY o.class ORDER BY 1;
 SELECT a.number, count(*) FROM item a JOIN item b ON a.number = b.number AND b.id < 2000
 	GROUP BY a.number ORDER BY 2 DESC, 1 LIMIT 50;
-SELECT id, key, sum(number) OVER (ORDER BY key ROWS BETWEEN 5 PRECEDING AND CURRENT ROW) FROM item ORDER BY key LIMIT 3000;
+SELECT id, key, sum(number) OVER (ORDER BY key ROWS BETWEEN 5 PRECEDING AND CURRENT ROW)
+	FROM item ORDER BY key LIMIT 3000;
 SELECT json_group_array(json_object('id', id, 'key', key)) FROM (SELECT * FROM item ORDER BY id DESC LIMIT 5000);
 CREATE VIRTUAL TABLE words USING fts5(text);
 INSERT INTO words SELECT replace(key, '-', ' ') || ' word' || (id % 97) FROM item WHERE id <= 20000;

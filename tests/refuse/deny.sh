@@ -26,8 +26,8 @@ denied() { # ERRNO
 			fail "the JSON does not say that $refusal was refused"
 		}
 	done
-	say "quarry_stats says what was refused: $(grep -o '"refused":{[^}]*}' "$work/json" | grep -o '"[a-z0-9-]*":[1-9][0-9]*' |
-		tr '\n' ' ')"
+	say "quarry_stats says what was refused: $(grep -o '"refused":{[^}]*}' "$work/json" |
+		grep -o '"[a-z0-9-]*":[1-9][0-9]*' | tr '\n' ' ')"
 
 	suite "$work/deny" --errno "$1" $calls --
 }

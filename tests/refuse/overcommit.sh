@@ -34,9 +34,10 @@ restore() {
 }
 trap 'restore; at_exit' EXIT
 echo $percent >$proc/overcommit_ratio && echo 2 >$proc/overcommit_memory || fail "the settings were not taken"
-say "vm.overcommit_memory=2, vm.overcommit_ratio=$percent: $(figure CommitLimit) KiB in all, $(figure Committed_AS) promised"
+say "vm.overcommit_memory=2, vm.overcommit_ratio=$percent: $(figure CommitLimit) KiB in all," \
+	"$(figure Committed_AS) promised"
 # A reserved window must not count. (Runs without the library live under the same setting here.)
 suite env
 restore
-[ "$(cat $proc/overcommit_memory) $(cat $proc/overcommit_ratio) $(cat $proc/overcommit_kbytes)" = "$mode $ratio $kbytes" ] ||
-	fail "the settings were not put back"
+now="$(cat $proc/overcommit_memory) $(cat $proc/overcommit_ratio) $(cat $proc/overcommit_kbytes)"
+[ "$now" = "$mode $ratio $kbytes" ] || fail "the settings were not put back"

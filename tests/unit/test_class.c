@@ -122,7 +122,8 @@ Test(class, only_the_start_of_an_object_is_an_object)
 			bool object = offset % k->size == 0 && offset / k->size < k->capacity &&
 				      offset < k->units * QY_UNIT;
 
-			model_must(qy_slab_of(memory + offset) == (object ? s : NULL), "class %u, offset %zu", c, offset);
+			model_must(qy_slab_of(memory + offset) == (object ? s : NULL), "class %u, offset %zu", c,
+				   offset);
 		}
 	}
 	cr_assert_null(qy_slab_of(NULL));

@@ -110,7 +110,8 @@ static void check_choice(qy_page b, uint32_t pages, uint32_t align)
 			continue;
 		model_must(!seen[from].clean || seen[i].clean, "page %u is dirty and fits, %u is clean", seen[i].b, b);
 		if (seen[from].clean == seen[i].clean)
-			model_must(seen[from].length <= seen[i].length, "the free block at %u is the shorter", seen[i].b);
+			model_must(seen[from].length <= seen[i].length, "the free block at %u is the shorter",
+				   seen[i].b);
 	}
 }
 
@@ -144,7 +145,7 @@ static void step_get(struct held *h)
 
 static void step_put(struct held *h)
 {
-	bool clean = model_one_in(16);
+	bool clean = model_one_in(64);
 
 	content_check(page_address(h->b), h->pages, h->mark);
 	if (clean)

@@ -237,8 +237,8 @@ Test(window, alignment_above_a_zone_is_of_the_address)
 		char *p = qy_window_claim(1, align, -1);
 
 		cr_assert_not_null(p);
-		cr_expect_eq((uintptr_t)p % ((uintptr_t)align << QY_FRAME_SHIFT), 0, "%p aligned to %u frames", (void *)p,
-			     align);
+		cr_expect_eq((uintptr_t)p % ((uintptr_t)align << QY_FRAME_SHIFT), 0, "%p, aligned to %u frames",
+			     (void *)p, align);
 	}
 }
 
