@@ -80,6 +80,7 @@ static _Atomic(uint32_t) learning;
 static struct {
 	char text[TEXT_SIZE];
 	char own[PATH_SIZE];               /* the process's group */
+	char was[PATH_SIZE];               /* the same, before the mounts were looked at */
 	char probe[PATH_SIZE + LEAF_SIZE];
 	struct groups now, best;
 } scratch;
@@ -384,25 +385,29 @@ static enum outcome look_at_mount(const struct names *names, char *line)
 	return walk(names, root, mount);
 }
 
-/* The same hierarchy may be mounted in several places, each showing another part of it, and a mount may lie hidden
- * under a later one: all are tried, and the one that shows most of what is around our own group is taken. */
-static enum outcome learn(void)
+/* The hierarchy that has the memory controller, and scratch.own. */
+static enum outcome learn_own(const struct names **names)
 {
-	const struct names *names;
-	enum outcome outcome;
-	size_t length = 0;
-	char *text = scratch.text, *line;
+	size_t length;
+	enum outcome outcome = read_text("/proc/self/cgroup", scratch.text, TEXT_SIZE, &length);
 
-	memset(&scratch.best, 0, sizeof(scratch.best));
-	outcome = read_text("/proc/self/cgroup", scratch.text, TEXT_SIZE, &length);
 	if (outcome != GOT)
 		return outcome;
-	names = find_own(scratch.text);
-	if (!names)
-		return ABSENT;
-	outcome = read_text("/proc/self/mountinfo", scratch.text, TEXT_SIZE, &length);
+	*names = find_own(scratch.text);
+	return *names ? GOT : ABSENT;
+}
+
+/* The same hierarchy may be mounted in several places, each showing another part of it, and a mount may lie hidden
+ * under a later one: all are tried, and the one that shows most of what is around our own group is taken. */
+static enum outcome learn_mount(const struct names *names)
+{
+	char *text = scratch.text, *line;
+	size_t length = 0;
+	enum outcome outcome = read_text("/proc/self/mountinfo", scratch.text, TEXT_SIZE, &length);
+
 	if (outcome == LATER)
 		return LATER;
+	memset(&scratch.best, 0, sizeof(scratch.best));
 	while (outcome == GOT && (line = take_line(&text)) != NULL)
 		if (look_at_mount(names, line) == LATER)
 			return LATER;
@@ -413,6 +418,22 @@ static enum outcome learn(void)
 			return LATER;
 	}
 	return scratch.best.count ? GOT : ABSENT;
+}
+
+/* A process that is moved meanwhile must not be left with the traces of a group that is gone: what was found counts
+ * only if we were in that group to the end, for a group with a process in it cannot be removed. */
+static enum outcome learn(void)
+{
+	const struct names *names, *still;
+	enum outcome found, outcome = learn_own(&names);
+
+	if (outcome != GOT)
+		return outcome;
+	strcpy(scratch.was, scratch.own);
+	found = learn_mount(names);
+	if (found == LATER || learn_own(&still) != GOT || still != names || strcmp(scratch.was, scratch.own) != 0)
+		return LATER;
+	return found;
 }
 
 /* Nothing is learnt when another thread is at it, or when it could not be told now. */

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "numa/os.h"
-#include "numa/refused.h"
+#include "lib/base/refused.h"
 
 static void refuse_mbind(int error)
 {

@@ -7,7 +7,7 @@
 
 #include "numa/os.h"
 #include "numa/policy.h"
-#include "numa/refused.h"
+#include "lib/base/refused.h"
 
 /* Fault everything in by MADV_POPULATE_WRITE (Linux 5.14), which answers with an error where touching would give
  * SIGBUS. */

@@ -7,7 +7,7 @@
 
 #include "lib/base/lock.h"
 #include "numa/os.h"
-#include "numa/refused.h"
+#include "lib/base/refused.h"
 
 #define ZONES_MAX 16384 /* 16 TiB */
 #define SLAB_SLICE ((QY_ZONE >> QY_UNIT_SHIFT) << QY_SLAB_SIDE_SHIFT)
@@ -28,12 +28,6 @@ struct zone {
 	uint16_t used;  /* claimed frames */
 	uint64_t map[QY_ZONE_FRAMES / 64];
 };
-
-uintptr_t qy_window_base;
-size_t qy_window_size;
-char *qy_slab_side;
-struct qy_window qy_window;
-qy_counter qy_refused[QUARRY_REFUSED_COUNT];
 
 /* All below is under the lock. zones_claimed counts from the window's start: zones below it have their side arrays. */
 static struct qy_lock lock = QY_LOCK_INIT(QY_RANK_WINDOW);

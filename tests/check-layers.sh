@@ -35,21 +35,24 @@ declare -A height=([lib/base]=0 [numa]=1 [lib/block]=2 [lib/manager]=3 [lib/recl
 # lines let a symbol be used.
 exceptions=(
 	"call|*|qy_settings|declared in lib/base for all to read; the option table is its only writer"
+	"include|lib/api|numa/os.h|the page size, for valloc"
+	"call|lib/api|qy_os_page_size|the same"
+	"call|lib/api|quarry_stats_get|quarry_ctl_get reads figures as any program does"
+	"call|lib/cache|qy_options_init|declared in lib/base/settings.h: whoever starts quarry has the settings filled first"
 
-	"include|lib/manager|numa/region.h|a manager owns regions: it asks for them, and keeps them in lists"
+	"include|lib/manager|numa/region.h|a manager owns regions (doc/design.md): the block layer only carves them"
 	"call|lib/manager|qy_region_*|the same"
-	"include|lib/manager|numa/window.h|from an address to its frame is arithmetic on the window, inline"
-	"call|lib/manager|qy_window*|the same"
-	"call|lib/manager|qy_slab_side|the same"
-	"call|lib/manager|qy_meta_alloc|records of managers stand in the window's metadata"
-	"include|lib/manager|numa/topology.h|there is one default manager per node"
-	"call|lib/manager|qy_node_*|the same"
-	"include|lib/manager|numa/refused.h|a refusal is counted where it is met"
-	"call|lib/manager|qy_refused|the same"
+	"call|lib/manager|qy_window_*|the same: the manager starts the window that its regions lie in, and holds it around fork"
+	"call|lib/manager|qy_meta_alloc|the same: records of managers stand beside the window"
+	"include|lib/manager|numa/topology.h|there is one default manager per node, and one of them for the caller's"
+	"call|lib/manager|qy_topology_init|the same"
+	"call|lib/manager|qy_node*|the same"
 	"include|lib/manager|numa/os.h|the clock, for decay"
 	"call|lib/manager|qy_os|the same"
-
-	"include|lib/api|numa/*.h|quarry_node_* and quarry_where are the topology's own face; nothing stands between"
+	"include|lib/reclaim|numa/os.h|the clock"
+	"call|lib/reclaim|qy_os|the same"
+	"include|lib/cache|numa/os.h|the clock, and whether a thread still lives"
+	"call|lib/cache|qy_os|the same"
 )
 
 # Who may use the kernel's calls. Everything else goes by qy_os, so that a test can be the kernel.

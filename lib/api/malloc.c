@@ -5,10 +5,7 @@
 
 #include "include/quarry/quarry.h"
 #include "lib/api/fast.h"
-#include "lib/api/resize.h"
-#include "lib/base/settings.h"
-#include "lib/manager/manager.h"
-#include "lib/manager/mistakes.h"
+#include "lib/cache/resize.h"
 
 QUARRY_API void *quarry_malloc(size_t size)
 {
@@ -87,17 +84,11 @@ QUARRY_API int quarry_posix_memalign(void **out, size_t alignment, size_t size)
 	return 0;
 }
 
-/* The size is no shortcut here, since who owns an object must be found anyway; what is too large for its block is
- * counted as a mistake, and the block is freed. */
-static QY_COLD void wrong_size(void *p)
-{
-	qy_mistake(QY_MISTAKE_SIZE, p);
-}
-
+/* The size is no shortcut here, since who owns an object must be found anyway; where mistakes are looked for
+ * (on_error), one that is too large for its block is one. */
 QUARRY_API void quarry_free_sized(void *p, size_t size)
 {
-	if (QY_UNLIKELY(qy_setting(on_error) != QY_ERROR_IGNORE) && p != NULL && size > qy_cache_usable(p))
-		wrong_size(p);
+	qy_cache_check_size(p, size);
 	qy_fast_free(p);
 }
 

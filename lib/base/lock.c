@@ -13,6 +13,7 @@
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SPINS 100
@@ -31,12 +32,23 @@ QY_INLINE void pause_cpu(void)
 #endif
 }
 
-/* Sleep while the word is 2. Comes back early when it is not, on a signal, or for no reason: the caller looks. */
-static void sleep_on(struct qy_lock *lock)
+void qy_sleep_on(_Atomic(uint32_t) *word, uint32_t value, uint64_t ms)
 {
-	long rc = syscall(SYS_futex, &lock->state, FUTEX_WAIT_PRIVATE, 2, NULL, NULL, 0);
-	if (rc != 0 && errno != EAGAIN && errno != EINTR)
+	struct timespec t = { (time_t)(ms / 1000), (long)(ms % 1000) * 1000000 };
+	int saved = errno;
+	long rc = syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, ms == UINT64_MAX ? NULL : &t, NULL, 0);
+
+	if (rc != 0 && errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT)
 		sched_yield(); /* a sandbox without futex(2): the lock still works, by polling */
+	errno = saved;
+}
+
+void qy_wake(_Atomic(uint32_t) *word)
+{
+	int saved = errno;
+
+	(void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	errno = saved;
 }
 
 void qy_lock_init(struct qy_lock *lock, enum qy_rank rank)
@@ -47,8 +59,6 @@ void qy_lock_init(struct qy_lock *lock, enum qy_rank rank)
 
 QY_COLD void qy_lock_slow(struct qy_lock *lock)
 {
-	int saved = errno;
-
 	for (int i = 0; i < SPINS; i++) {
 		uint32_t was = atomic_load_explicit(&lock->state, memory_order_relaxed);
 		if (was == 0 && atomic_compare_exchange_weak_explicit(&lock->state, &was, 1, memory_order_acquire,
@@ -57,16 +67,13 @@ QY_COLD void qy_lock_slow(struct qy_lock *lock)
 		pause_cpu();
 	}
 	while (atomic_exchange_explicit(&lock->state, 2, memory_order_acquire) != 0)
-		sleep_on(lock);
-	errno = saved;
+		qy_sleep_on(&lock->state, 2, UINT64_MAX);
 }
 
 /* The lock is free by now, and its memory may be gone with its owner: the kernel only uses the address as a key. */
 QY_COLD void qy_unlock_slow(struct qy_lock *lock)
 {
-	int saved = errno;
-	(void)syscall(SYS_futex, &lock->state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-	errno = saved;
+	qy_wake(&lock->state);
 }
 
 /* Before the lock is waited for, so that a wrong order is told even when it does not deadlock this time. Several locks

@@ -9,7 +9,6 @@
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
 #include "lib/reclaim/reclaim.h"
-#include "numa/topology.h"
 
 #define DUTY_EVERY 32 /* quick refills between two that look after everything */
 #define SEND_EVERY 16 /* slow calls between two looks at what was gathered for others */
@@ -124,9 +123,7 @@ static QY_COLD void *allocate_again(const quarry_arena *arena, size_t size, size
 /* Allow quick refills again, unless the thread may have to follow its node, or lists are to be checked. */
 static void look_after(struct qy_cache *c)
 {
-	if (c->quick <= 0)
-		qy_count(&c->heap.refills, DUTY_EVERY - 1);
-	if (qy_node_count() == 1 && qy_setting(on_error) == QY_ERROR_IGNORE)
+	if (qy_manager_nodes() == 1 && qy_setting(on_error) == QY_ERROR_IGNORE)
 		c->quick = DUTY_EVERY;
 	else
 		c->quick = 1;
@@ -174,6 +171,7 @@ QY_INLINE void *take_quick(struct qy_cache *c, unsigned cls)
 	p = qy_slab_take(s);
 	if (p == NULL)
 		return NULL;
+	qy_count(&c->heap.refills, 1);
 	c->zero[cls] = 0;
 	c->head[cls] = qy_next_object(p);
 	return p;
@@ -287,4 +285,10 @@ size_t qy_cache_usable(const void *p)
 	const struct qy_slab *s = qy_slab_of(p);
 
 	return s != NULL ? qy_classes[s->cls].size : qy_window_has(p) ? qy_large_size(p) : 0;
+}
+
+void qy_cache_check_size(const void *p, size_t size)
+{
+	if (QY_UNLIKELY(qy_setting(on_error) != QY_ERROR_IGNORE) && p != NULL && size > qy_cache_usable(p))
+		qy_mistake(QY_MISTAKE_SIZE, p);
 }

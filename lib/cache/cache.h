@@ -89,6 +89,9 @@ void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero);
 /* Put all lists back into their slabs. By the cache's thread, entered, or for a thread that is gone. */
 void qy_cache_flush(struct qy_cache *c);
 
+/* Note that p was freed with a size, when mistakes are looked for and it cannot be. */
+void qy_cache_check_size(const void *p, size_t size);
+
 /* Usable bytes at p; 0 when p is no live block (as far as can be told). */
 size_t qy_cache_usable(const void *p);
 

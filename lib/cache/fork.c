@@ -14,12 +14,10 @@ static void before(void)
 	qy_purge_hold();
 	qy_threads_pause();
 	qy_registry_fork_lock();
-	qy_window_fork_lock();
 }
 
 static void release(void)
 {
-	qy_window_fork_unlock();
 	qy_registry_fork_unlock();
 	qy_threads_resume();
 	qy_purge_release();

@@ -14,8 +14,6 @@
 #include "lib/manager/manager.h"
 #include "lib/reclaim/reclaim.h"
 #include "numa/os.h"
-#include "numa/refused.h"
-#include "numa/topology.h"
 
 #define BUCKETS 256 /* of live threads, by tid */
 #define PARKS 64    /* of parked threads, by node */
@@ -67,12 +65,8 @@ static bool start_once(void)
 {
 	qy_options_init();
 	make_lists();
-	qy_topology_init(qy_setting(numa) != 0);
-	if (qy_window_init((size_t)qy_setting(window)) != 0)
+	if (!qy_managers_start())
 		return false;
-	qy_managers_init();
-	if (!qy_node_by_rseq())
-		qy_refuse(QUARRY_REFUSED_RSEQ);
 	qy_reclaim_set_chore(chore);
 	qy_fork_register();
 	have_exit_key = pthread_key_create(&exit_key, leave_thread) == 0;
@@ -119,7 +113,7 @@ static bool grow_table(struct qy_thread *t)
 
 	if (2 * (t->table_used + 1) <= t->table_size)
 		return true;
-	table = qy_meta_alloc(size * sizeof(*table), sizeof(void *));
+	table = qy_manager_records(size * sizeof(*table), sizeof(void *));
 	if (table == NULL)
 		return false;
 	t->table = table;
@@ -149,10 +143,10 @@ static struct qy_cache *new_cache(void)
 		unused_caches = c->next;
 	qy_unlock(&caches_lock);
 	if (c == NULL)
-		return qy_meta_alloc(sizeof(*c), QY_CACHE_LINE);
+		return qy_manager_records(sizeof(*c), QY_CACHE_LINE);
 	/* A late sender may still look at the heap's remote list; it stays closed until the heap is opened. */
 	memset(c, 0, offsetof(struct qy_cache, heap));
-	memset((void *)&c->heap, 0, offsetof(struct qy_heap, remote));
+	qy_heap_clear(&c->heap);
 	return c;
 }
 
@@ -212,9 +206,9 @@ void qy_thread_follow(struct qy_thread *t)
 	struct qy_cache *c;
 
 	qy_tls.owner = QY_UNLIKELY(qy_setting(junk)) ? QY_OWNER_NONE : (uintptr_t)t;
-	if (QY_LIKELY(qy_node_count() == 1) || t->chosen != NULL)
+	if (QY_LIKELY(qy_manager_nodes() == 1) || t->chosen != NULL)
 		return;
-	node = qy_node_current();
+	node = qy_manager_node();
 	if (QY_LIKELY(node == t->node))
 		return;
 	t->node = node;
@@ -280,36 +274,6 @@ static struct qy_link *park_of(int node)
 	return &parks[(unsigned)node % PARKS];
 }
 
-/* A parked thread of this node with all its memory, or a new one. */
-static struct qy_thread *take_thread(int node, int tid)
-{
-	struct qy_thread *t = NULL;
-	struct qy_link *from = NULL;
-
-	qy_lock(&registry_lock);
-	if (!qy_list_empty(park_of(node)))
-		from = park_of(node)->next;
-	else if (!qy_list_empty(&unused))
-		from = unused.next;
-	if (from != NULL) {
-		t = qy_container(from, struct qy_thread, link);
-		qy_list_remove(&t->link);
-	} else {
-		t = qy_meta_alloc(sizeof(*t), QY_CACHE_LINE);
-	}
-	if (t != NULL) {
-		t->tid = tid;
-		t->node = node;
-		t->state = QY_THREAD_LIVE;
-		t->service = qy_reclaim_is_caller();
-		qy_list_push_front(&buckets[(unsigned)tid % BUCKETS], &t->link);
-		if (!t->service)
-			atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
-	}
-	qy_unlock(&registry_lock);
-	return t;
-}
-
 static void park(struct qy_thread *t)
 {
 	if (t->chosen != NULL)
@@ -326,6 +290,76 @@ static void park(struct qy_thread *t)
 		atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
 }
 
+/* A thread that is gone but never said so has left its slow path, or died in it (then its lists cannot be trusted, and
+ * its memory is left as it is). The registry's lock is held. */
+static void bury_if_dead(struct qy_thread *t)
+{
+	if (qy_os->thread_alive(t->tid))
+		return;
+	if (atomic_load_explicit(&t->busy, memory_order_acquire) == 0) {
+		park(t);
+		return;
+	}
+	qy_list_remove(&t->link);
+	if (!t->service)
+		atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+}
+
+/* Look at the threads of a bucket. The registry's lock is held. */
+static void bury_in(struct qy_link *bucket)
+{
+	for (struct qy_link *l = bucket->next, *next; l != bucket; l = next) {
+		next = l->next;
+		bury_if_dead(qy_container(l, struct qy_thread, link));
+	}
+}
+
+static void find_dead(void)
+{
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		qy_lock(&registry_lock);
+		bury_in(&buckets[i]);
+		qy_unlock(&registry_lock);
+	}
+}
+
+/* A parked thread of this node with all its memory, or a new one. */
+static struct qy_thread *take_thread(int node, int tid)
+{
+	static unsigned next_bucket;
+	struct qy_thread *t = NULL;
+	struct qy_link *from = NULL;
+
+	qy_lock(&registry_lock);
+	/* Each newcomer looks at a few others, so that those who die without telling are found as fast as others come. */
+	bury_in(&buckets[(unsigned)tid % BUCKETS]);
+	for (int n = 0; n < 8; n++)
+		bury_in(&buckets[next_bucket++ % BUCKETS]);
+	if (!qy_list_empty(park_of(node)))
+		from = park_of(node)->next;
+	else if (!qy_list_empty(&unused))
+		from = unused.next;
+	if (from != NULL) {
+		t = qy_container(from, struct qy_thread, link);
+		qy_list_remove(&t->link);
+		for (struct qy_cache *c = t->caches; c != NULL; c = c->next)
+			qy_count(&c->heap.adopted, qy_read(&c->heap.slabs));
+	} else {
+		t = qy_manager_records(sizeof(*t), QY_CACHE_LINE);
+	}
+	if (t != NULL) {
+		t->tid = tid;
+		t->node = node;
+		t->state = QY_THREAD_LIVE;
+		t->service = qy_reclaim_is_caller();
+		qy_list_push_front(&buckets[(unsigned)tid % BUCKETS], &t->link);
+		if (!t->service)
+			atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+	}
+	qy_unlock(&registry_lock);
+	return t;
+}
+
 static QY_COLD struct qy_thread *attach(void)
 {
 	struct qy_thread *t;
@@ -335,7 +369,7 @@ static QY_COLD struct qy_thread *attach(void)
 		errno = ENOMEM;
 		return NULL;
 	}
-	t = take_thread(qy_node_current(), qy_os->thread_id());
+	t = take_thread(qy_manager_node(), qy_os->thread_id());
 	if (t == NULL)
 		return NULL;
 	enter(t);
@@ -439,30 +473,6 @@ static void give_up(struct qy_thread *t)
 	rebuild_table(t);
 }
 
-/* Threads that are gone but never said so. A thread that is gone has left its slow path, or died in it (then its lists
- * cannot be trusted, and its memory is left as it is). */
-static void find_dead(void)
-{
-	qy_lock(&registry_lock);
-	for (unsigned i = 0; i < BUCKETS; i++) {
-		for (struct qy_link *l = buckets[i].next, *next; l != &buckets[i]; l = next) {
-			struct qy_thread *t = qy_container(l, struct qy_thread, link);
-
-			next = l->next;
-			if (qy_os->thread_alive(t->tid))
-				continue;
-			if (atomic_load_explicit(&t->busy, memory_order_acquire) == 0) {
-				park(t);
-			} else {
-				qy_list_remove(&t->link);
-				if (!t->service)
-					atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
-			}
-		}
-	}
-	qy_unlock(&registry_lock);
-}
-
 /* One that was parked for keep_ms, moved to the list of those that are giving up. The registry's lock is held. */
 static struct qy_thread *take_stale(uint64_t now, uint64_t keep_ms, bool *more)
 {
@@ -513,7 +523,10 @@ bool qy_threads_tidy(uint64_t now, uint64_t keep_ms)
 	static _Atomic(uint64_t) looked;
 	bool more;
 
-	if (now - atomic_load_explicit(&looked, memory_order_relaxed) >= 1000) {
+	/* UINT64_MAX: everything, now. */
+	if (now == UINT64_MAX) {
+		find_dead();
+	} else if (now - atomic_load_explicit(&looked, memory_order_relaxed) >= 1000) {
 		atomic_store_explicit(&looked, now, memory_order_relaxed);
 		find_dead();
 	}

@@ -6,7 +6,7 @@
 #define QUARRY_MANAGER_CLASS_H
 
 #include "lib/base/base.h"
-#include "numa/window.h"
+#include "lib/base/place.h"
 
 #define QY_CLASSES 72
 #define QY_CLASS_MAX 32768 /* the largest class; above it memory comes in blocks */

@@ -8,9 +8,6 @@
 #include "lib/manager/manager.h"
 #include "numa/os.h"
 
-/* Set when dirt appears, for a reclaimer that sleeps while there is none (lib/reclaim, which clears it). */
-extern _Atomic(uint32_t) qy_dirt_seen;
-
 static inline struct qy_chain qy_dirt_chain(void)
 {
 	return (struct qy_chain){ qy_window.frame_side + offsetof(struct qy_frame, dirt),

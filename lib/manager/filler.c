@@ -155,10 +155,15 @@ static void keep_empty(struct qy_manager *m, struct qy_filler *filler, uint32_t 
 		close_frame(m, kept);
 }
 
-void qy_filler_close_empty(struct qy_manager *m)
+bool qy_filler_close_empty(struct qy_manager *m)
 {
-	for (int kind = 0; kind < QY_FILLERS; kind++)
+	bool closed = false;
+
+	for (int kind = 0; kind < QY_FILLERS; kind++) {
+		closed = closed || m->fillers[kind].empty != 0;
 		keep_empty(m, &m->fillers[kind], 0);
+	}
+	return closed;
 }
 
 static uint32_t skip_for(qy_page b, uint32_t align)

@@ -38,6 +38,18 @@ void qy_heap_open(struct qy_heap *h, struct qy_manager *m, uintptr_t owner)
 	atomic_store_explicit(&h->remote, NULL, memory_order_release);
 }
 
+void qy_heap_clear(struct qy_heap *h)
+{
+	memset(h->active, 0, sizeof(h->active));
+	memset(h->queue, 0, sizeof(h->queue));
+	memset(&h->full, 0, sizeof(h->full));
+	h->spares = 0;
+	atomic_store_explicit(&h->refills, 0, memory_order_relaxed);
+	atomic_store_explicit(&h->remote_received, 0, memory_order_relaxed);
+	atomic_store_explicit(&h->adopted, 0, memory_order_relaxed);
+	atomic_store_explicit(&h->slabs, 0, memory_order_relaxed);
+}
+
 /* ---- taking lists ---- */
 
 /* A list with an object twice in it, or one that is not of the slab: the program freed twice or wrote after free.
@@ -144,8 +156,11 @@ void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
 	qy_count(&h->refills, 1);
 	*zero = false;
 	for (;;) {
-		if (s != NULL && s->local != NULL)
-			return take_local(s);
+		void *list = s != NULL && s->local != NULL ? take_local(s) : NULL;
+
+		/* (A list that was repaired may be empty.) */
+		if (list != NULL)
+			return list;
 		if (qy_heap_has_mail(h)) {
 			qy_heap_receive(h);
 			s = h->active[cls];

@@ -40,6 +40,10 @@ struct qy_heap {
 /* Make a heap of zeroed memory usable. */
 void qy_heap_open(struct qy_heap *h, struct qy_manager *m, uintptr_t owner);
 
+/* Forget all slabs: their memory is being taken away, or was given up. Nobody uses the heap but late senders, and its
+ * counters may be looked at. */
+void qy_heap_clear(struct qy_heap *h);
+
 /* A list of free objects of class cls, linked by their first words, NULL-terminated; NULL with ENOMEM. *zero is set
  * when all of them read as zero but for the link. By the owner. */
 void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero);

@@ -5,7 +5,7 @@
 #include "lib/manager/dirt.h"
 #include "lib/manager/manager.h"
 #include "numa/os.h"
-#include "numa/refused.h"
+#include "lib/base/refused.h"
 
 /* A block shrunk in place must give back at least so much, or it stays as it is. */
 #define WORTH_SPLITTING (4 * QY_PAGE)

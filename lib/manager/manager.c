@@ -6,17 +6,38 @@
 #include <string.h>
 
 #include "lib/base/settings.h"
-#include "numa/refused.h"
+#include "lib/base/refused.h"
 #include "numa/topology.h"
 
 #define GROW_MAX_FRAMES 32 /* 64 MiB at a time, at most, when no more is needed */
 
 struct qy_block_map qy_page_map, qy_run_map;
 
-void qy_managers_init(void)
+bool qy_managers_start(void)
 {
+	qy_topology_init(qy_setting(numa) != 0);
+	if (qy_window_init((size_t)qy_setting(window)) != 0)
+		return false;
+	if (!qy_node_by_rseq())
+		qy_refuse(QUARRY_REFUSED_RSEQ);
 	qy_page_map = (struct qy_block_map){ qy_window.page_side, (size_t)1 << QY_PAGE_SIDE_SHIFT };
 	qy_run_map = (struct qy_block_map){ qy_window.frame_side, (size_t)1 << QY_FRAME_SIDE_SHIFT };
+	return true;
+}
+
+void *qy_manager_records(size_t size, size_t align)
+{
+	return qy_meta_alloc(size, align);
+}
+
+int qy_manager_node(void)
+{
+	return qy_node_current();
+}
+
+int qy_manager_nodes(void)
+{
+	return qy_node_count();
 }
 
 bool qy_manager_allows(struct qy_manager *m, size_t bytes)
@@ -207,6 +228,7 @@ bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align)
 	uint32_t want = (uint32_t)qy_max(frames, step);
 	int kind = kind_for(m, (size_t)want << QY_FRAME_SHIFT);
 	struct qy_region *r;
+	bool more = true;
 
 	if (m->of_node && qy_setting(strict))
 		m->placement.flags |= QUARRY_ARENA_STRICT;
@@ -219,10 +241,10 @@ bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align)
 		qy_runs_add_region(m, r);
 	} else {
 		/* Empty frames that are kept open may make the run that is missing. */
-		qy_filler_close_empty(m);
+		more = qy_filler_close_empty(m);
 	}
 	qy_unlock(&m->lock);
-	return r != NULL;
+	return more;
 }
 
 struct qy_manager *qy_manager_of(const void *p)
@@ -258,14 +280,6 @@ static void wipe_region(struct qy_region *r)
 	}
 }
 
-static void reset_heap(struct qy_heap *h)
-{
-	struct qy_manager *m = h->manager;
-
-	memset((void *)h, 0, sizeof(*h));
-	qy_heap_open(h, m, 0);
-}
-
 void qy_manager_reset(struct qy_manager *m)
 {
 	struct qy_region *regions, *next;
@@ -279,7 +293,8 @@ void qy_manager_reset(struct qy_manager *m)
 	atomic_store_explicit(&m->used, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->large, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->dirty_pages, 0, memory_order_relaxed);
-	reset_heap(&m->orphans);
+	qy_heap_clear(&m->orphans);
+	qy_heap_open(&m->orphans, m, 0);
 	for (struct qy_region *r = regions; r != NULL; r = next) {
 		uint32_t run = (uint32_t)qy_region_frame(r);
 		bool zero;

@@ -68,8 +68,11 @@ struct qy_runs {
 };
 
 struct qy_manager {
+	/* These three outlive the arena: others may still come for the lock, or go on to the next manager. */
 	struct qy_lock lock;
-	uint32_t index;   /* in the registry; the dense node number for a node's default arena */
+	uint32_t index; /* in the registry; the dense node number for a node's default arena */
+	struct qy_manager *free_next; /* of unused ones */
+
 	bool of_node;     /* a node's default arena */
 	int kind;         /* enum quarry_page_kind wanted */
 	struct qy_placement placement;
@@ -83,10 +86,11 @@ struct qy_manager {
 	struct qy_filler fillers[QY_FILLERS];
 
 	/* Written under the lock, read by anybody. */
-	qy_counter region_count, mapped, peak_mapped, used, large, dirty_pages, purges, purged, limit_hits;
-	qy_counter kind_wanted[5], kind_got[5], unplaced;
-	qy_counter past_refills, past_received, past_adopted; /* of heaps that were given up; any thread adds */
-	struct qy_manager *free_next; /* of unused ones */
+	struct {
+		qy_counter region_count, mapped, peak_mapped, used, large, dirty_pages, purges, purged, limit_hits;
+		qy_counter kind_wanted[5], kind_got[5], unplaced;
+		qy_counter past_refills, past_received, past_adopted; /* of heaps given up; any thread adds */
+	};
 
 	struct qy_heap orphans; /* slabs that no thread holds; owner 0 */
 };
@@ -102,10 +106,26 @@ struct quarry_arena {
 /* Arena handles: slots of one array, so that a handle can be checked without being followed. */
 extern struct quarry_arena qy_arenas[QY_ARENAS_MAX];
 
-/* Once, after qy_window_init. */
-void qy_managers_init(void);
+/* Find the nodes and reserve the window: once, when the settings are there. False with ENOMEM. */
+bool qy_managers_start(void);
 
+/* Memory for what the layers above keep of threads: zeroed, never given back. NULL with ENOMEM. */
+void *qy_manager_records(size_t size, size_t align);
+
+/* The node (dense) that the calling thread runs on now, and how many there are. */
+int qy_manager_node(void);
+int qy_manager_nodes(void);
+
+/* One for the program, as its attributes say (they were checked). NULL with ENOMEM, or EAGAIN when there are as many
+ * as can be. */
+struct qy_manager *qy_manager_create_as(const quarry_arena_attr *attr);
 struct qy_manager *qy_manager_create(const struct qy_placement *placement, int kind, const char *name);
+
+/* The first node of the set that the machine does not have; -1 for none. */
+int qy_manager_unknown_node(const quarry_nodeset *nodes);
+
+/* The default arena of a node by the kernel's id; NULL with EINVAL or ENOMEM. */
+struct qy_manager *qy_manager_of_kernel_node(int node);
 
 /* The default arena of a node (dense); made when first asked for. NULL with ENOMEM. */
 struct qy_manager *qy_manager_of_node(int node);
@@ -159,6 +179,9 @@ void qy_manager_receive(struct qy_manager *m);
  * at_most bounds the bytes. Returns the bytes; *next is when (ms) more falls due, UINT64_MAX never. */
 size_t qy_manager_purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t *next);
 
+/* Set when dirt appears, for a reclaimer that sleeps while there is none (and clears it). */
+extern QY_HIDDEN _Atomic(uint32_t) qy_dirt_seen;
+
 /* Around fork and an arena's end: no memory may be on its way back to the kernel meanwhile. Taken before the threads
  * are paused. */
 void qy_purge_hold(void);
@@ -172,7 +195,8 @@ qy_page qy_filler_get(struct qy_manager *m, enum qy_filler_kind kind, uint32_t p
 /* Take a given free block whole. */
 void qy_filler_take(struct qy_manager *m, qy_page b, unsigned use);
 void qy_filler_put(struct qy_manager *m, qy_page b, bool clean);
-void qy_filler_close_empty(struct qy_manager *m);
+/* Whether there was one. */
+bool qy_filler_close_empty(struct qy_manager *m);
 bool qy_filler_grow(struct qy_manager *m, qy_page b, uint32_t pages);
 void qy_filler_shrink(struct qy_manager *m, qy_page b, uint32_t pages);
 uint32_t qy_runs_get(struct qy_manager *m, uint32_t frames, uint32_t align, bool *zero);
@@ -185,7 +209,7 @@ bool qy_runs_grow(struct qy_manager *m, uint32_t run, uint32_t frames);
 void qy_runs_add_region(struct qy_manager *m, struct qy_region *r);
 /* Take a free run that is a whole region out of the books, to be destroyed. */
 void qy_runs_drop_region(struct qy_manager *m, uint32_t run);
-/* Ask the kernel for a region with at least so many frames. The lock is not held. */
+/* Ask the kernel for a region with at least so many frames. The lock is not held. Whether there is more now. */
 bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align);
 void qy_manager_unbook_region(struct qy_manager *m, const struct qy_region *r);
 /* Whether so many more bytes may be used under the hard limit. The lock is held. */

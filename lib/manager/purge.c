@@ -5,10 +5,12 @@
 #include "lib/manager/manager.h"
 
 #define BATCH 32
+#define LAST_REGION_FRAMES 4 /* an arena keeps so much address space when all of it is free */
 
 /* Rank QY_RANK_PURGE. Held while memory is taken, purged and put back; nothing that allocates ever waits for it, but
  * a patched madvise may allocate while its caller holds it: then `purging` says not to come here again. */
 static struct qy_lock purge_lock = QY_LOCK_INIT(QY_RANK_PURGE);
+_Atomic(uint32_t) qy_dirt_seen;
 static __thread bool purging __attribute__((tls_model("initial-exec")));
 
 void qy_purge_hold(void)
@@ -34,20 +36,22 @@ static void *address_of(const struct piece *piece)
 }
 
 /* Take the dirty free blocks of a frame. The lock is held. */
-static unsigned take_pages(struct qy_manager *m, uint32_t f, struct piece *pieces, unsigned room)
+static unsigned take_pages(struct qy_manager *m, uint32_t f, size_t at_most, struct piece *pieces, unsigned room)
 {
 	qy_page first = f * QY_FRAME_PAGES, b = first;
 	unsigned n = 0;
+	size_t bytes = 0;
 
 	for (;;) {
 		bool last = qy_block_last(&qy_page_map, b);
 		qy_page next = b + qy_block_length(&qy_page_map, b);
 
 		if (!qy_block_used(&qy_page_map, b) && !qy_block_clean(&qy_page_map, b)) {
-			if (n == room)
+			if (n == room || bytes >= at_most)
 				break;
 			pieces[n++] = (struct piece){ b, false,
 						      (size_t)qy_block_length(&qy_page_map, b) << QY_PAGE_SHIFT };
+			bytes += pieces[n - 1].bytes;
 			qy_filler_take(m, b, QY_USE_PURGE);
 		}
 		if (last)
@@ -68,12 +72,13 @@ static unsigned take_run(struct qy_manager *m, uint32_t run, struct piece *piece
 	return 1;
 }
 
-/* Collect a batch of what fell due. The lock is held. */
-static unsigned take_due(struct qy_manager *m, uint32_t now, long decay_ms, struct piece *pieces)
+/* Collect a batch of what fell due, at most so many bytes and one piece. The lock is held. */
+static unsigned take_due(struct qy_manager *m, uint32_t now, long decay_ms, size_t at_most, struct piece *pieces)
 {
 	unsigned n = 0;
+	size_t bytes = 0;
 
-	while (n < BATCH && m->dirty_first != 0) {
+	while (n < BATCH && bytes < at_most && m->dirty_first != 0) {
 		uint32_t f = m->dirty_first;
 		struct qy_frame *frame = qy_frame_at(f);
 		unsigned got;
@@ -81,12 +86,13 @@ static unsigned take_due(struct qy_manager *m, uint32_t now, long decay_ms, stru
 		if (decay_ms != 0 && (int32_t)(now - frame->stamp) < (int32_t)decay_ms)
 			break;
 		if (frame->filler != 0)
-			got = take_pages(m, f, pieces + n, BATCH - n);
+			got = take_pages(m, f, at_most - bytes, pieces + n, BATCH - n);
 		else
 			got = take_run(m, f, pieces + n);
 		if (got == 0)
 			break;
-		n += got;
+		for (; got > 0; got--)
+			bytes += pieces[n++].bytes;
 	}
 	return n;
 }
@@ -116,8 +122,8 @@ static size_t purge_batch(struct qy_manager *m, const struct piece *pieces, unsi
 	return bytes;
 }
 
-/* Regions that are one free clean run go back whole, but for the arena's last one. */
-static void drop_regions(struct qy_manager *m)
+/* Regions that are one free clean run go back whole, but for a small last one. Returns how many. */
+static unsigned drop_some_regions(struct qy_manager *m)
 {
 	struct qy_region *free_ones[BATCH];
 	unsigned n = 0;
@@ -128,7 +134,7 @@ static void drop_regions(struct qy_manager *m)
 
 		next = r->next;
 		if (qy_block_used(&qy_run_map, run) || !qy_block_last(&qy_run_map, run) ||
-		    !qy_block_clean(&qy_run_map, run) || (r == m->regions && next == NULL))
+		    !qy_block_clean(&qy_run_map, run) || (r == m->regions && next == NULL && r->frames <= LAST_REGION_FRAMES))
 			continue;
 		qy_manager_unbook_region(m, r);
 		qy_runs_drop_region(m, run);
@@ -137,6 +143,14 @@ static void drop_regions(struct qy_manager *m)
 	qy_unlock(&m->lock);
 	for (unsigned i = 0; i < n; i++)
 		qy_region_destroy(free_ones[i]);
+	return n;
+}
+
+static bool over_soft_limit(struct qy_manager *m)
+{
+	uint64_t soft = atomic_load_explicit(&m->soft_limit, memory_order_relaxed);
+
+	return soft != 0 && qy_read(&m->used) + (qy_read(&m->dirty_pages) << QY_PAGE_SHIFT) > soft;
 }
 
 static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
@@ -144,10 +158,9 @@ static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at
 	struct piece pieces[BATCH];
 	bool clean[BATCH];
 	size_t total = 0;
-	uint64_t soft = atomic_load_explicit(&m->soft_limit, memory_order_relaxed);
 	bool refused = false;
 
-	if (soft != 0 && qy_read(&m->used) + (qy_read(&m->dirty_pages) << QY_PAGE_SHIFT) > soft)
+	if (over_soft_limit(m))
 		decay_ms = 0;
 	if (decay_ms < 0)
 		return 0;
@@ -159,7 +172,7 @@ static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at
 		qy_manager_receive(m);
 		if (decay_ms == 0)
 			qy_filler_close_empty(m);
-		n = take_due(m, (uint32_t)now, decay_ms, pieces);
+		n = take_due(m, (uint32_t)now, decay_ms, at_most - total, pieces);
 		if (n == 0 && m->dirty_first != 0)
 			*next = now + (uint64_t)decay_ms - (uint32_t)((uint32_t)now - qy_frame_at(m->dirty_first)->stamp);
 		qy_unlock(&m->lock);
@@ -176,8 +189,9 @@ static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at
 		qy_unlock(&m->lock);
 		total += bytes;
 	}
-	if (total > 0)
-		drop_regions(m);
+	if (total > 0 || decay_ms == 0)
+		while (drop_some_regions(m) == BATCH)
+			;
 	if (refused || total >= at_most)
 		*next = now + (uint64_t)qy_max((size_t)decay_ms, 100);
 	return total;

@@ -20,21 +20,28 @@ static struct qy_manager *manager_at(uint32_t i)
 	return __atomic_load_n(&qy_arenas[i].manager, __ATOMIC_ACQUIRE);
 }
 
+/* A manager that ended is empty; what is left are figures, which others may be looking at. */
+static void clear_figures(struct qy_manager *m)
+{
+	for (qy_counter *c = &m->region_count; c <= &m->past_adopted; c++)
+		atomic_store_explicit(c, 0, memory_order_relaxed);
+	atomic_store_explicit(&m->hard_limit, 0, memory_order_relaxed);
+	atomic_store_explicit(&m->soft_limit, 0, memory_order_relaxed);
+	atomic_store_explicit(&m->default_users, 0, memory_order_relaxed);
+}
+
 static struct qy_manager *take_unused(void)
 {
 	struct qy_manager *m = unused;
 
-	if (m == NULL) {
-		m = qy_meta_alloc(sizeof(struct qy_manager), QY_CACHE_LINE);
-		if (m != NULL)
-			qy_lock_init(&m->lock, QY_RANK_MANAGER);
+	if (m != NULL) {
+		unused = m->free_next;
+		clear_figures(m);
 		return m;
 	}
-	unused = m->free_next;
-	/* A reclaimer that met it while it was an arena may still come for its lock: that lock stays a lock. */
-	qy_lock(&m->lock);
-	memset((char *)m + sizeof(m->lock), 0, sizeof(*m) - sizeof(m->lock));
-	qy_unlock(&m->lock);
+	m = qy_meta_alloc(sizeof(struct qy_manager), QY_CACHE_LINE);
+	if (m != NULL)
+		qy_lock_init(&m->lock, QY_RANK_MANAGER);
 	return m;
 }
 
@@ -45,7 +52,8 @@ static struct qy_manager *make(uint32_t slot, const struct qy_placement *placeme
 
 	if (m == NULL)
 		return NULL;
-	m->index = slot;
+	qy_publish(m->index, slot);
+	m->of_node = false;
 	m->kind = kind;
 	m->placement = *placement;
 	strncpy(m->name, name, sizeof(m->name) - 1);
@@ -69,6 +77,43 @@ static uint32_t free_slot(void)
 	return 0;
 }
 
+int qy_manager_unknown_node(const quarry_nodeset *nodes)
+{
+	for (int n = 0; n < QUARRY_NODES_MAX; n++)
+		if (quarry_nodeset_has(nodes, (unsigned)n) && qy_node_dense(n) < 0)
+			return n;
+	return -1;
+}
+
+/* The one node of a set (dense), or -1. */
+static int only_node(const quarry_nodeset *nodes)
+{
+	int found = -1;
+
+	for (int i = 0; i < qy_node_count(); i++) {
+		if (!quarry_nodeset_has(nodes, (unsigned)qy_node_kernel_id(i)))
+			continue;
+		if (found >= 0)
+			return -1;
+		found = i;
+	}
+	return found;
+}
+
+static struct qy_placement place(const quarry_arena_attr *attr)
+{
+	static const quarry_nodeset none;
+	struct qy_placement placement = { .policy = attr->policy, .flags = attr->flags, .nodes = attr->nodes };
+
+	placement.bind = attr->policy != QUARRY_POLICY_LOCAL;
+	if (memcmp(&attr->nodes, &none, sizeof(none)) == 0)
+		qy_nodes_allowed(&placement.nodes);
+	placement.node = placement.bind ? only_node(&placement.nodes) : -1;
+	if (qy_node_count() == 1)
+		placement.node = 0;
+	return placement;
+}
+
 struct qy_manager *qy_manager_create(const struct qy_placement *placement, int kind, const char *name)
 {
 	struct qy_manager *m = NULL;
@@ -82,6 +127,28 @@ struct qy_manager *qy_manager_create(const struct qy_placement *placement, int k
 		m = make(slot, placement, kind, name);
 	qy_unlock(&lock);
 	return m;
+}
+
+struct qy_manager *qy_manager_create_as(const quarry_arena_attr *attr)
+{
+	struct qy_placement placement = place(attr);
+	struct qy_manager *m = qy_manager_create(&placement, attr->page_kind, attr->name);
+
+	if (m != NULL) {
+		atomic_store_explicit(&m->hard_limit, attr->hard_limit, memory_order_relaxed);
+		atomic_store_explicit(&m->soft_limit, attr->soft_limit, memory_order_relaxed);
+	}
+	return m;
+}
+
+struct qy_manager *qy_manager_of_kernel_node(int node)
+{
+	int dense = qy_node_dense(node);
+
+	if (dense >= 0)
+		return qy_manager_of_node(dense);
+	errno = EINVAL;
+	return NULL;
 }
 
 static void name_of_node(char *name, int kernel_id)
@@ -156,7 +223,7 @@ struct qy_manager *qy_manager_next(const struct qy_manager *m)
 {
 	uint32_t top = __atomic_load_n(&slots_top, __ATOMIC_RELAXED);
 
-	for (uint32_t i = m == NULL ? 0 : m->index + 1; i < top; i++)
+	for (uint32_t i = m == NULL ? 0 : qy_peek(m->index) + 1; i < top; i++)
 		if (manager_at(i) != NULL)
 			return manager_at(i);
 	return NULL;
@@ -167,10 +234,12 @@ void qy_registry_fork_lock(void)
 	qy_lock(&lock);
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 		qy_lock(&m->lock);
+	qy_window_fork_lock();
 }
 
 void qy_registry_fork_unlock(void)
 {
+	qy_window_fork_unlock();
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 		qy_unlock(&m->lock);
 	qy_unlock(&lock);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Holding all managers still around fork(2). */
+/* Holding all managers, and the window, still around fork(2). */
 #ifndef QUARRY_MANAGER_REGISTRY_H
 #define QUARRY_MANAGER_REGISTRY_H
 

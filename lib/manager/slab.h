@@ -16,8 +16,8 @@
 #ifndef QUARRY_MANAGER_SLAB_H
 #define QUARRY_MANAGER_SLAB_H
 
+#include "lib/base/place.h"
 #include "lib/manager/class.h"
-#include "numa/window.h"
 
 struct qy_heap;
 

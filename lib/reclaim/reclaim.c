@@ -5,19 +5,14 @@
 #include "lib/reclaim/reclaim.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "lib/base/lock.h"
 #include "lib/base/settings.h"
-#include "lib/manager/dirt.h"
 #include "lib/manager/manager.h"
 #include "numa/os.h"
-#include "numa/refused.h"
+#include "lib/base/refused.h"
 
 #define STACK_SIZE ((size_t)256 << 10)
 #define SERIES_BYTES ((size_t)4 << 20) /* at most so much goes back in one pass in series */
@@ -36,8 +31,6 @@ static _Atomic(uint32_t) series_step;   /* log2 of what multiplies the interval 
 static _Atomic(uint32_t) pass_running;  /* one pass in series at a time */
 static qy_counter passes;
 static bool (*layer_chore)(uint64_t now);
-
-_Atomic(uint32_t) qy_dirt_seen;
 
 void qy_reclaim_set_chore(bool (*chore)(uint64_t now))
 {
@@ -87,20 +80,21 @@ size_t qy_reclaim_now(void)
 static void wake(void)
 {
 	atomic_store(&signalled, 1);
-	syscall(SYS_futex, &signalled, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	qy_wake(&signalled);
 }
 
 /* Until next (ms), or until there is work when next is UINT64_MAX. */
 static void sleep_until_work(uint64_t now, uint64_t next)
 {
-	uint64_t ms = next <= now + SHORTEST_SLEEP_MS ? SHORTEST_SLEEP_MS : next - now;
-	struct timespec t = { (time_t)(ms / 1000), (long)(ms % 1000) * 1000000 };
+	uint64_t ms = next == UINT64_MAX                ? UINT64_MAX
+		      : next <= now + SHORTEST_SLEEP_MS ? SHORTEST_SLEEP_MS
+							: next - now;
 
 	if (next == UINT64_MAX)
 		atomic_store(&asleep, 1);
 	/* Dirt that appeared since the pass began: who made it may not have seen us asleep. */
 	if (atomic_load(&stopping) == 0 && (next != UINT64_MAX || atomic_load(&qy_dirt_seen) == 0))
-		syscall(SYS_futex, &signalled, FUTEX_WAIT_PRIVATE, 0, next == UINT64_MAX ? NULL : &t, NULL, 0);
+		qy_sleep_on(&signalled, 0, ms);
 	atomic_store(&asleep, 0);
 	atomic_store(&signalled, 0);
 }

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "lib/cache/thread.h"
-#include "numa/refused.h"
+#include "lib/base/refused.h"
 #include "numa/topology.h"
 #include "tests/fake_os.h"
 

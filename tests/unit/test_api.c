@@ -168,7 +168,8 @@ Test(api, nothing_asked_for_is_unlike_any_other)
 {
 	enum { N = 2000 };
 	static char *p[N];
-	static const char *const how[] = { "malloc(0)", "calloc(0, 5)", "calloc(5, 0)", "aligned_alloc(64, 0)", "realloc(NULL, 0)" };
+	static const char *const how[] = { "malloc(0)", "calloc(0, 5)", "calloc(5, 0)", "aligned_alloc(64, 0)",
+					   "realloc(NULL, 0)" };
 
 	for (unsigned i = 0; i < N; i++) {
 		switch (i % 5) {

@@ -515,7 +515,7 @@ Test(cgroup, garbage_in_a_level_leaves_the_others)
 /* Out of descriptors is not the same as no control groups. */
 Test(cgroup, not_now_is_not_never)
 {
-	for (unsigned k = 1; k <= 8; k++) {
+	for (unsigned k = 1; k <= 10; k++) {
 		start_v2();
 		fake_os_fail_kth(FAKE_READ_FILE, k, EMFILE);
 		expect_none();
@@ -665,7 +665,7 @@ Test(cgroup, many_threads_while_the_process_is_moved, .timeout = 120)
 	file(v2_base, groups[1], "memory.stat", "inactive_file 0\n");
 	for (int i = 0; i < 4; i++)
 		cr_assert_eq(pthread_create(&threads[i], NULL, asker, NULL), 0);
-	for (int i = 0; i < 1000; i++) {
+	for (int i = 0; i < 200; i++) {
 		const int to = i & 1, from = !to;
 		int before;
 		file(v2_base, groups[to], "memory.max", limits[to]);

@@ -8,7 +8,7 @@
 #include <errno.h>
 
 #include "lib/cache/thread.h"
-#include "numa/refused.h"
+#include "lib/base/refused.h"
 #include "tests/fake_os.h"
 #include "tests/unit/manager_model.h"
 

@@ -12,7 +12,7 @@
 #include "include/quarry/quarry.h"
 #include "lib/cache/thread.h"
 #include "lib/reclaim/reclaim.h"
-#include "numa/refused.h"
+#include "lib/base/refused.h"
 #include "tests/fake_os.h"
 #include "tests/unit/manager_model.h"
 

@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 
 #include "numa/os.h"
-#include "numa/refused.h"
+#include "lib/base/refused.h"
 #include "numa/region.h"
 #include "numa/window.h"
 #include "tests/fake_os.h"

@@ -7,7 +7,7 @@
 #include "lib/cache/cache.h"
 #include "lib/manager/manager.h"
 #include "numa/os.h"
-#include "numa/refused.h"
+#include "lib/base/refused.h"
 
 #define BATCH 256
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-#include "lib/api/resize.h"
+#include "lib/cache/resize.h"
 
 #include <errno.h>
 #include <string.h>
 
-#include "lib/api/fast.h"
+#include "lib/cache/cache.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
@@ -40,12 +40,12 @@ static const quarry_arena *home_of(const void *p)
 static void *copy(void *p, size_t usable, size_t size)
 {
 	const quarry_arena *arena = home_of(p);
-	void *to = arena == NULL ? qy_fast_malloc(size) : qy_cache_alloc(arena, size, 16, false);
+	void *to = arena == NULL ? qy_cache_malloc(size) : qy_cache_alloc(arena, size, 16, false);
 
 	if (to == NULL)
 		return NULL;
 	memcpy(to, p, qy_min(usable, size));
-	qy_fast_free(p);
+	qy_cache_free(p);
 	return to;
 }
 
@@ -54,9 +54,9 @@ void *qy_resize(void *p, size_t size)
 	size_t usable;
 
 	if (p == NULL)
-		return qy_fast_malloc(size);
+		return qy_cache_malloc(size);
 	if (size == 0) {
-		qy_fast_free(p);
+		qy_cache_free(p);
 		return NULL;
 	}
 	if (size > PTRDIFF_MAX) {

@@ -12,7 +12,7 @@
 #include "lib/manager/mistakes.h"
 #include "lib/reclaim/reclaim.h"
 #include "numa/os.h"
-#include "numa/refused.h"
+#include "lib/base/refused.h"
 #include "numa/topology.h"
 
 static uint64_t resident_in(void *addr)

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/cache/arena.h"
+
+#include <errno.h>
+
+#include "lib/cache/thread.h"
+#include "lib/manager/manager.h"
+#include "lib/reclaim/reclaim.h"
+
+static quarry_arena *handle_of(const struct qy_manager *m)
+{
+	return m == NULL ? NULL : &qy_arenas[m->index];
+}
+
+int qy_arena_unknown_node(const quarry_nodeset *nodes)
+{
+	return qy_manager_unknown_node(nodes);
+}
+
+quarry_arena *qy_arena_create(const quarry_arena_attr *attr)
+{
+	struct qy_manager *m = qy_manager_create_as(attr);
+	int error;
+
+	/* What is strict, or has to be there at once, is asked for now, so that its failure is this call's. */
+	if (m == NULL || !(attr->flags & (QUARRY_ARENA_STRICT | QUARRY_ARENA_POPULATE)) || qy_manager_more(m, 1, 1))
+		return handle_of(m);
+	error = errno;
+	qy_purge_hold();
+	qy_manager_destroy(m);
+	qy_purge_release();
+	errno = error;
+	return NULL;
+}
+
+/* With all threads out and held: drop what they hold of it, then end it. */
+int qy_arena_end(quarry_arena *arena, bool destroy)
+{
+	struct qy_manager *m;
+	int error = 0;
+
+	qy_purge_hold();
+	qy_threads_pause();
+	m = qy_manager_of_arena(arena);
+	if (m == NULL)
+		error = EINVAL;
+	else if (m->of_node)
+		error = EPERM;
+	else if (qy_threads_use(m))
+		error = EBUSY;
+	else
+		qy_threads_forget(m);
+	if (error == 0 && destroy)
+		qy_manager_destroy(m);
+	else if (error == 0)
+		qy_manager_reset(m);
+	qy_threads_resume();
+	qy_purge_release();
+	if (error != 0)
+		errno = error;
+	return error == 0 ? 0 : -1;
+}
+
+quarry_arena *qy_arena_of(const void *p)
+{
+	struct qy_manager *m = qy_cache_usable(p) == 0 ? NULL : qy_manager_of(p);
+
+	if (m == NULL)
+		errno = EINVAL;
+	return handle_of(m);
+}
+
+quarry_arena *qy_arena_of_node(int node)
+{
+	return handle_of(qy_manager_of_kernel_node(node));
+}
+
+bool qy_arena_has(const quarry_arena *arena, const void *p)
+{
+	struct qy_manager *m = arena == NULL ? qy_manager_of(p) : qy_manager_of_arena(arena);
+
+	if (m != NULL && qy_manager_of(p) == m && qy_cache_usable(p) != 0)
+		return true;
+	errno = EINVAL;
+	return false;
+}
+
+quarry_arena *qy_arena_chosen(void)
+{
+	return qy_tls.thread == NULL ? NULL : handle_of(qy_tls.thread->chosen);
+}
+
+int qy_arena_choose(quarry_arena *arena)
+{
+	struct qy_thread *t = qy_thread_enter();
+	struct qy_manager *m = NULL;
+	int r = -1;
+
+	if (t == NULL)
+		return -1;
+	if (arena != NULL)
+		m = qy_manager_of_arena(arena);
+	if (arena == NULL || m != NULL)
+		r = qy_thread_choose(t, m);
+	qy_thread_leave(t);
+	return r;
+}
+
+const char *qy_arena_name(const quarry_arena *arena)
+{
+	struct qy_manager *m = qy_manager_of_arena(arena);
+
+	return m == NULL ? NULL : m->name;
+}
+
+int qy_arena_limit(quarry_arena *arena, uint64_t hard, uint64_t soft)
+{
+	struct qy_manager *m = qy_manager_of_arena(arena);
+
+	if (m == NULL)
+		return -1;
+	atomic_store_explicit(&m->hard_limit, hard, memory_order_relaxed);
+	atomic_store_explicit(&m->soft_limit, soft, memory_order_relaxed);
+	return 0;
+}
+
+void qy_arena_flush_thread(void)
+{
+	struct qy_thread *t = qy_tls.thread;
+
+	if (t == NULL || qy_thread_enter() == NULL)
+		return;
+	qy_thread_send(t);
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
+		qy_heap_receive(&c->heap);
+		qy_cache_flush(c);
+		qy_heap_tidy(&c->heap);
+	}
+	qy_thread_leave(t);
+}
+
+size_t qy_arena_purge(quarry_arena *arena)
+{
+	struct qy_manager *m;
+	uint64_t next;
+
+	qy_arena_flush_thread();
+	if (arena == NULL)
+		return qy_reclaim_now();
+	m = qy_manager_of_arena(arena);
+	return m == NULL ? 0 : qy_manager_purge(m, 0, 0, SIZE_MAX, &next);
+}
+
+size_t qy_arena_list(quarry_arena **list, size_t max)
+{
+	size_t n = 0;
+
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m), n++)
+		if (n < max)
+			list[n] = handle_of(m);
+	return n;
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/* Arenas: managers that the program names. Whatever a thread does in one happens between enter and leave, and the
+ * handle is looked up inside: an arena's end waits for those who are in, and turns away those who come after. */
+#ifndef QUARRY_CACHE_ARENA_H
+#define QUARRY_CACHE_ARENA_H
+
+#include "lib/cache/cache.h"
+
+/* The first node of the set that the machine does not have; -1 for none. */
+int qy_arena_unknown_node(const quarry_nodeset *nodes);
+
+/* As quarry_arena_create, with fields that were checked. NULL with errno. */
+quarry_arena *qy_arena_create(const quarry_arena_attr *attr);
+
+/* Free all of it at once; with the arena itself when destroy. 0, or -1 with EBUSY, EPERM, EINVAL. */
+int qy_arena_end(quarry_arena *arena, bool destroy);
+
+/* The arena of a live block; NULL with EINVAL when p is none of quarry's. */
+quarry_arena *qy_arena_of(const void *p);
+
+/* The default arena of a node, by the kernel's id; NULL with EINVAL or ENOMEM. */
+quarry_arena *qy_arena_of_node(int node);
+
+/* Whether p is a live block of the arena (NULL: of any). errno EINVAL when not. */
+bool qy_arena_has(const quarry_arena *arena, const void *p);
+
+/* The calling thread's default arena, NULL while it follows its node; and setting it. 0, or -1 with errno. */
+quarry_arena *qy_arena_chosen(void);
+int qy_arena_choose(quarry_arena *arena);
+
+/* NULL with EINVAL when it is no arena. */
+const char *qy_arena_name(const quarry_arena *arena);
+
+/* Bytes, 0 for none. 0, or -1 with EINVAL. */
+int qy_arena_limit(quarry_arena *arena, uint64_t hard, uint64_t soft);
+
+/* Put all that the calling thread's caches hold back where others can have it. */
+void qy_arena_flush_thread(void);
+
+/* Free memory goes back to the kernel now (NULL: of all arenas). Returns the bytes. */
+size_t qy_arena_purge(quarry_arena *arena);
+
+/* All arenas, oldest first; returns how many there are and fills at most max. */
+size_t qy_arena_list(quarry_arena **list, size_t max);
+
+#endif
