@@ -36,7 +36,6 @@ declare -A height=([lib/base]=0 [numa]=1 [lib/block]=2 [lib/manager]=3 [lib/recl
 exceptions=(
 	"call|*|qy_settings|declared in lib/base for all to read; the option table is its only writer"
 	"include|lib/api|numa/os.h|the page size, for valloc"
-	"call|lib/api|qy_os_page_size|the same"
 	"call|lib/api|quarry_stats_get|quarry_ctl_get reads figures as any program does"
 	"call|lib/cache|qy_options_init|declared in lib/base/settings.h: whoever starts quarry has the settings filled first"
 
@@ -47,7 +46,9 @@ exceptions=(
 	"include|lib/manager|numa/topology.h|there is one default manager per node, and one of them for the caller's"
 	"call|lib/manager|qy_topology_init|the same"
 	"call|lib/manager|qy_node*|the same"
-	"include|lib/manager|numa/os.h|the clock, for decay"
+	"include|lib/manager|numa/cgroup.h|what the control group has left bounds what managers hand out"
+	"call|lib/manager|qy_cgroup_*|the same"
+	"include|lib/manager|numa/os.h|the clock, for decay; the process's pages in memory"
 	"call|lib/manager|qy_os|the same"
 	"include|lib/reclaim|numa/os.h|the clock"
 	"call|lib/reclaim|qy_os|the same"

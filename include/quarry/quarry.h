@@ -369,6 +369,7 @@ enum quarry_refusal {
 	QUARRY_REFUSED_MEMBARRIER = 14,  /* membarrier(2) is not there: slow calls pay a fence instead */
 	QUARRY_REFUSED_PURGE = 15,       /* madvise(MADV_DONTNEED) refused: the memory was kept */
 	QUARRY_REFUSED_WINDOW = 16,      /* no reserved window: regions are placed one by one */
+	QUARRY_REFUSED_CGROUP = 17,      /* the control group's memory limit: ENOMEM rather than the kernel's killer */
 	QUARRY_REFUSED_COUNT = 24
 };
 

@@ -43,6 +43,7 @@ static const char *const refusals[] = {
 	[QUARRY_REFUSED_MEMBARRIER] = "membarrier",
 	[QUARRY_REFUSED_PURGE] = "purge",
 	[QUARRY_REFUSED_WINDOW] = "window",
+	[QUARRY_REFUSED_CGROUP] = "cgroup",
 };
 
 #define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))

@@ -120,6 +120,13 @@ static QY_COLD void *allocate_again(const quarry_arena *arena, size_t size, size
 	return p;
 }
 
+static bool at_limit(struct qy_manager *m, size_t size)
+{
+	uint64_t limit = atomic_load_explicit(&m->hard_limit, memory_order_relaxed);
+
+	return limit != 0 && qy_read(&m->used) + qy_max(size, QY_UNIT) > limit;
+}
+
 /* Allow quick refills again, unless the thread may have to follow its node, or lists are to be checked. */
 static void look_after(struct qy_cache *c)
 {
@@ -146,7 +153,7 @@ void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool 
 		look_after(c);
 		p = allocate(c, size, align, zero);
 		/* At its own limit, an arena is not helped by what others give back. */
-		again = atomic_load_explicit(&c->heap.manager->hard_limit, memory_order_relaxed) == 0;
+		again = p != NULL || !at_limit(c->heap.manager, size);
 	} else if (errno == EINVAL) {
 		again = false;
 	}

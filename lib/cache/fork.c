@@ -27,6 +27,7 @@ static void release(void)
 static void in_child(void)
 {
 	qy_reclaim_after_fork();
+	qy_registry_after_fork();
 	qy_threads_after_fork();
 	release();
 }

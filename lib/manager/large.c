@@ -2,6 +2,7 @@
 /* Blocks for the program: runs of pages above the largest class and up to a frame, and runs of frames above that. */
 #include <errno.h>
 
+#include "lib/manager/budget.h"
 #include "lib/manager/dirt.h"
 #include "lib/manager/manager.h"
 #include "numa/os.h"
@@ -33,8 +34,8 @@ static void book(struct qy_manager *m, size_t bytes, bool add)
 	}
 }
 
-/* A block made of pages. The lock is held. */
-static void *get_pages(struct qy_manager *m, size_t size, size_t align, bool *zero)
+/* A block made of pages. *short_of: the control group allows no more. The lock is held. */
+static void *get_pages(struct qy_manager *m, size_t size, size_t align, bool *zero, bool *short_of)
 {
 	uint32_t pages = to_pages(size);
 	qy_page b = qy_filler_get(m, QY_FILL_LARGE, pages, (uint32_t)qy_max(align >> QY_PAGE_SHIFT, 1), QY_USE_LARGE,
@@ -42,18 +43,29 @@ static void *get_pages(struct qy_manager *m, size_t size, size_t align, bool *ze
 
 	if (b == 0)
 		return NULL;
+	if (*zero && !qy_budget_take((size_t)pages << QY_PAGE_SHIFT)) {
+		qy_filler_put(m, b, true);
+		*short_of = true;
+		return NULL;
+	}
 	book(m, (size_t)pages << QY_PAGE_SHIFT, true);
 	return qy_window_at((uintptr_t)b << QY_PAGE_SHIFT);
 }
 
 /* A block made of frames. The lock is held. */
-static void *get_frames(struct qy_manager *m, size_t size, size_t align, bool *zero)
+static void *get_frames(struct qy_manager *m, size_t size, size_t align, bool *zero, bool *short_of)
 {
 	uint32_t run = qy_runs_get(m, to_frames(size), (uint32_t)qy_max(align >> QY_FRAME_SHIFT, 1), zero);
 	size_t bytes = qy_align_up(size, QY_PAGE);
 
 	if (run == 0)
 		return NULL;
+	/* Of what is said to be dirty, the slack behind earlier blocks may not be in memory. */
+	if (!qy_budget_take(*zero ? bytes : qy_min(bytes, QY_FRAME))) {
+		qy_runs_put(m, run, *zero);
+		*short_of = true;
+		return NULL;
+	}
 	qy_block_set_tag(&qy_run_map, run, QY_USE_LARGE);
 	atomic_store_explicit(&qy_frame_at(run)->bytes, bytes, memory_order_relaxed);
 	book(m, bytes, true);
@@ -72,17 +84,20 @@ void *qy_large_alloc(struct qy_manager *m, size_t size, size_t align, bool *zero
 	}
 	small = size + align - QY_PAGE <= QY_FRAME;
 	for (int tries = 0; tries < 4; tries++) {
+		bool allowed, short_of = false;
 		void *p = NULL;
-		bool allowed;
 
 		qy_lock(&m->lock);
 		allowed = qy_manager_allows(m, size);
 		if (allowed)
-			p = small ? get_pages(m, size, align, zero) : get_frames(m, size, align, zero);
+			p = small ? get_pages(m, size, align, zero, &short_of)
+				  : get_frames(m, size, align, zero, &short_of);
 		qy_unlock(&m->lock);
 		if (p != NULL)
 			return p;
-		if (!allowed || !qy_manager_more(m, small ? 1 : to_frames(size),
+		if (short_of && tries == 0 && qy_budget_refresh(size))
+			continue;
+		if (!allowed || short_of || !qy_manager_more(m, small ? 1 : to_frames(size),
 						 small ? 1 : (uint32_t)qy_max(align >> QY_FRAME_SHIFT, 1)))
 			break;
 	}
@@ -170,7 +185,7 @@ static bool resize_pages(struct qy_manager *m, void *p, size_t size)
 	want = to_pages(size);
 	if (want > have) {
 		if (!qy_manager_allows(m, (size_t)(want - have) << QY_PAGE_SHIFT) ||
-		    !qy_filler_grow(m, page_of(p), want))
+		    !qy_budget_take((size_t)(want - have) << QY_PAGE_SHIFT) || !qy_filler_grow(m, page_of(p), want))
 			return false;
 		book(m, (size_t)(want - have) << QY_PAGE_SHIFT, true);
 	} else if ((size_t)(have - want) << QY_PAGE_SHIFT >= WORTH_SPLITTING) {
@@ -187,7 +202,7 @@ static bool resize_frames(struct qy_manager *m, void *p, size_t size)
 	struct qy_frame *frame = qy_frame_at(run);
 	size_t old = atomic_load_explicit(&frame->bytes, memory_order_relaxed), bytes = qy_align_up(size, QY_PAGE);
 
-	if (bytes > old && !qy_manager_allows(m, bytes - old))
+	if (bytes > old && (!qy_manager_allows(m, bytes - old) || !qy_budget_take(bytes - old)))
 		return false;
 	if (want > have && !qy_runs_grow(m, run, want))
 		return false;
@@ -196,9 +211,6 @@ static bool resize_frames(struct qy_manager *m, void *p, size_t size)
 
 		qy_runs_put(m, rest, false);
 	}
-	/* What is beyond the program's bytes may now hold old contents (qy_large_remap asks). */
-	if (bytes < old)
-		qy_block_set_clean(&qy_run_map, run, false);
 	book(m, old, false);
 	book(m, bytes, true);
 	atomic_store_explicit(&frame->bytes, bytes, memory_order_relaxed);
@@ -224,9 +236,10 @@ bool qy_large_resize(void *p, size_t size)
 void *qy_large_remap(void *p, size_t size)
 {
 	struct qy_manager *m = qy_manager_of(p);
-	size_t old, moved;
+	size_t old, moved, length;
+	struct qy_region *r;
+	bool zero, clean;
 	void *to;
-	bool zero;
 
 	if (m == NULL || grain_of(p) != QY_FRAME || size <= QY_FRAME)
 		return NULL;
@@ -234,16 +247,18 @@ void *qy_large_remap(void *p, size_t size)
 	to = qy_large_alloc(m, size, QY_PAGE, &zero);
 	if (to == NULL)
 		return NULL;
+	r = qy_region_of_frame(qy_frame_at(run_of(p)));
+	length = (size_t)qy_block_length(&qy_run_map, run_of(p)) << QY_FRAME_SHIFT;
 	moved = qy_min(old, qy_align_up(size, QY_PAGE));
-	if (!qy_region_move(qy_region_of_frame(qy_frame_at(run_of(p))), p, moved,
-			    qy_region_of_frame(qy_frame_at(run_of(to))), to)) {
+	if (!qy_region_move(r, p, moved, qy_region_of_frame(qy_frame_at(run_of(to))), to)) {
 		qy_large_free(to);
 		return NULL;
 	}
-	/* What was left behind was mapped anew; what was behind that is zero if it was so from the start. */
+	/* What was left behind was mapped anew; what is behind that goes the same way, so that all of it is clean. */
+	clean = moved == length || qy_region_purge(r, (char *)p + moved, length - moved);
 	qy_lock(&m->lock);
 	book(m, old, false);
-	qy_runs_put(m, run_of(p), moved == old && qy_block_clean(&qy_run_map, run_of(p)));
+	qy_runs_put(m, run_of(p), clean);
 	qy_unlock(&m->lock);
 	return to;
 }

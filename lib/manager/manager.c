@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "lib/base/settings.h"
+#include "lib/manager/budget.h"
 #include "lib/base/refused.h"
 #include "numa/topology.h"
 
@@ -127,7 +128,7 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 	uint32_t pages = qy_classes[cls].units << (QY_UNIT_SHIFT - QY_PAGE_SHIFT);
 	size_t bytes = (size_t)pages << QY_PAGE_SHIFT;
 	struct qy_slab *s = spare;
-	bool allowed = true, zero = false;
+	bool allowed = true, zero = false, short_of = false;
 
 	if (s != NULL && m->orphans.queue[cls].first == NULL && !qy_heap_has_mail(&m->orphans)) {
 		begin_slab(s, h, cls, false);
@@ -148,7 +149,10 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 			allowed = qy_manager_allows(m, bytes);
 			if (allowed)
 				b = qy_filler_get(m, QY_FILL_SLABS, pages, 1, QY_USE_SLAB, &zero);
-			if (b != 0) {
+			short_of = b != 0 && zero && !qy_budget_take(bytes);
+			if (short_of) {
+				qy_filler_put(m, b, true);
+			} else if (b != 0) {
 				qy_count(&m->used, bytes);
 				begin_slab(s = slab_of_page(b), h, cls, zero);
 			}
@@ -156,7 +160,9 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 		qy_unlock(&m->lock);
 		if (s != NULL)
 			return s;
-		if (!allowed || !qy_manager_more(m, 1, 1))
+		if (short_of && tries == 0 && qy_budget_refresh(bytes))
+			continue;
+		if (!allowed || short_of || !qy_manager_more(m, 1, 1))
 			break;
 	}
 	errno = ENOMEM;
@@ -190,7 +196,7 @@ static int kind_for(struct qy_manager *m, size_t bytes)
 	if (kind != QUARRY_PAGES_AUTO)
 		return kind;
 	/* Huge from birth only in a heap that is large already: a small one would be padded, not dense. */
-	return qy_read(&m->mapped) + bytes > least ? QUARRY_PAGES_THP : QUARRY_PAGES_BASE;
+	return qy_read(&m->mapped) + bytes > least && qy_budget_roomy() ? QUARRY_PAGES_THP : QUARRY_PAGES_BASE;
 }
 
 /* The lock is held. */
@@ -226,10 +232,14 @@ bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align)
 {
 	uint32_t step = (uint32_t)qy_min(qy_read(&m->mapped) >> (QY_FRAME_SHIFT + 3), GROW_MAX_FRAMES);
 	uint32_t want = (uint32_t)qy_max(frames, step);
-	int kind = kind_for(m, (size_t)want << QY_FRAME_SHIFT);
 	struct qy_region *r;
 	bool more = true;
+	int kind;
 
+	/* A limit may have come, or have changed. */
+	if (!qy_budget_refresh((size_t)want << QY_FRAME_SHIFT))
+		want = frames;
+	kind = kind_for(m, (size_t)want << QY_FRAME_SHIFT);
 	if (m->of_node && qy_setting(strict))
 		m->placement.flags |= QUARRY_ARENA_STRICT;
 	r = qy_region_create(&m->placement, want, align, kind, m);

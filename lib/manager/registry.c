@@ -6,6 +6,7 @@
 
 #include "lib/manager/manager.h"
 #include "lib/manager/registry.h"
+#include "numa/cgroup.h"
 #include "numa/topology.h"
 
 struct quarry_arena qy_arenas[QY_ARENAS_MAX];
@@ -235,6 +236,11 @@ void qy_registry_fork_lock(void)
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 		qy_lock(&m->lock);
 	qy_window_fork_lock();
+}
+
+void qy_registry_after_fork(void)
+{
+	qy_cgroup_forget();
 }
 
 void qy_registry_fork_unlock(void)

@@ -6,6 +6,7 @@
 #include "lib/base/base.h"
 
 void qy_registry_fork_lock(void);
+void qy_registry_after_fork(void);  /* in the child, first */
 void qy_registry_fork_unlock(void); /* in the parent and in the child */
 
 #endif

@@ -35,6 +35,9 @@ static const struct refusal {
 	[QUARRY_REFUSED_THP] = {
 		"transparent huge pages are switched off, or memory is in small pieces",
 		"echo madvise > /sys/kernel/mm/transparent_hugepage/enabled" },
+	[QUARRY_REFUSED_CGROUP] = {
+		"the control group's memory limit was reached: ENOMEM came first",
+		"raise the cgroup's memory.max, or free memory in the group" },
 	[QUARRY_REFUSED_POPULATE] = {
 		"memory could not be faulted in ahead: a limit, or a kernel before 5.14",
 		"raise the cgroup's memory.max, or free memory on the node" },
@@ -69,7 +72,7 @@ static const struct refusal {
 
 #define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))
 
-_Static_assert(sizeof(refusals) / sizeof(refusals[0]) == QUARRY_REFUSED_WINDOW + 1, "a refusal has no line");
+_Static_assert(sizeof(refusals) / sizeof(refusals[0]) == QUARRY_REFUSED_CGROUP + 1, "a refusal has no line");
 
 bool qy_print_arena_stats(quarry_arena *arena, quarry_stats *stats)
 {

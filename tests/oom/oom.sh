@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # Out of memory: malloc says NULL with ENOMEM, the heap stays whole, and what is freed can be had again. Under a limit
-# of the address space (ulimit -v), with small and large blocks and several threads; and in a memory cgroup, where
-# the kernel kills rather than refuses, so that memory must go round within the limit.
+# of the address space (ulimit -v), with small and large blocks and several threads; and in a memory cgroup, where the
+# kernel kills rather than refuses: there malloc has to notice first, and memory must go round within the limit.
 #
 # Run by make check; by hand: QUARRY_SO=…/libquarry-malloc.so tests/oom/oom.sh
 set -u
@@ -10,7 +10,7 @@ exec 2>&1
 export LC_ALL=C
 here=$(cd "$(dirname "$0")" && pwd)
 address_space=1000000 # KiB
-group_mib=384         # of the cgroup
+group_mib=256         # of the cgroup
 churn_mib=170         # what goes round in it, twenty times
 step_limit=120        # seconds for a step
 
@@ -96,6 +96,9 @@ grouped() {
 if ! make_group; then
 	echo "left out: no memory cgroup can be made here: $(tail -n 1 "$work/why")"
 else
+	grouped until 1 64 100000
+	grouped until 1 100000 8000000
+	grouped until 4 32 3000000
 	grouped churn 1 $churn_mib
 	grouped churn 4 $churn_mib
 fi

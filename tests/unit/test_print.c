@@ -357,7 +357,7 @@ Test(refusals, names)
 			cr_assert_str_neq(quarry_refusal_name(i), quarry_refusal_name(j));
 	}
 	cr_assert_str_eq(quarry_refusal_name(QUARRY_REFUSED_MBIND_EPERM), "mbind-eperm");
-	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_WINDOW + 1));
+	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_CGROUP + 1));
 	cr_assert_null(quarry_refusal_name(-1));
 	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_COUNT));
 }

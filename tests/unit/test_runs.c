@@ -201,9 +201,9 @@ Test(runs, random_steps_against_a_model, .timeout = 240)
 	purge(5000000, 0);
 	compare_runs();
 	cr_assert_eq(books.dirty_pages, 0);
-	cr_assert_eq(books.regions, 1, "all regions but the last go back");
-	cr_assert_eq(qy_read(&m->mapped), (uint64_t)m->regions->frames * QY_FRAME);
-	cr_assert_eq(qy_read(&m->region_count), 1);
+	cr_assert_leq(books.regions, 1, "all regions but a small last one go back");
+	cr_assert_eq(qy_read(&m->mapped), m->regions == NULL ? 0 : (uint64_t)m->regions->frames * QY_FRAME);
+	cr_assert_eq(qy_read(&m->region_count), books.regions);
 }
 
 static char *get(size_t size)

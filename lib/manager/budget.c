@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/manager/budget.h"
+
+#include "lib/base/refused.h"
+#include "lib/manager/manager.h"
+#include "numa/cgroup.h"
+#include "numa/os.h"
+
+#define SMALL_PROCESS ((uint64_t)16 << 20) /* mapped; below it no file is read */
+#define WIDE ((uint64_t)1 << 30)
+#define MARGIN ((int64_t)8 << 20) /* page tables, stacks, quarry's records, what the kernel counts late; and 1/32 */
+
+_Atomic(int64_t) qy_budget_left = INT64_MAX;
+static qy_counter taken; /* bytes, ever */
+static qy_counter last_limit;
+
+bool qy_budget_take_slow(size_t bytes)
+{
+	int64_t left = atomic_fetch_sub_explicit(&qy_budget_left, (int64_t)bytes, memory_order_relaxed);
+
+	if (left >= (int64_t)bytes) {
+		qy_count_shared(&taken, bytes);
+		return true;
+	}
+	atomic_fetch_add_explicit(&qy_budget_left, (int64_t)bytes, memory_order_relaxed);
+	return false;
+}
+
+bool qy_budget_roomy(void)
+{
+	int64_t left = atomic_load_explicit(&qy_budget_left, memory_order_relaxed);
+	uint64_t limit = qy_read(&last_limit);
+
+	return left == INT64_MAX || (limit >= WIDE && (uint64_t)left >= limit / 2);
+}
+
+/* The second number of /proc/self/statm less the third: the process's own pages in memory. */
+static uint64_t private_resident(void)
+{
+	char text[128], *at = text;
+	uint64_t n[3] = { 0, 0, 0 };
+
+	if (qy_os->read_file("/proc/self/statm", text, sizeof(text)) <= 0)
+		return 0;
+	for (int i = 0; i < 3; i++) {
+		for (; *at >= '0' && *at <= '9'; at++)
+			n[i] = n[i] * 10 + (uint64_t)(*at - '0');
+		at += *at == ' ';
+	}
+	return n[1] > n[2] ? (n[1] - n[2]) * qy_os_page_size() : 0;
+}
+
+bool qy_budget_refresh(size_t bytes)
+{
+	uint64_t mapped = 0, out = 0, before = qy_read(&taken), limit, usage, resident;
+	int64_t left = INT64_MAX;
+
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
+		mapped += qy_read(&m->mapped);
+		out += qy_read(&m->used) + (qy_read(&m->dirty_pages) << QY_PAGE_SHIFT);
+	}
+	if (mapped + bytes >= SMALL_PROCESS && qy_cgroup_memory(&limit, &usage)) {
+		atomic_store_explicit(&last_limit, limit, memory_order_relaxed);
+		resident = private_resident();
+		left = (int64_t)limit - (int64_t)usage - MARGIN - (int64_t)(limit / 32);
+		/* What was handed out and is not touched yet will be. */
+		left -= out > resident ? (int64_t)(out - resident) : 0;
+		/* And what others took while this was read. */
+		left -= (int64_t)(qy_read(&taken) - before);
+		left = left < 0 ? 0 : left;
+	}
+	atomic_store_explicit(&qy_budget_left, left, memory_order_relaxed);
+	if (left >= (int64_t)bytes)
+		return true;
+	qy_refuse(QUARRY_REFUSED_CGROUP);
+	return false;
+}

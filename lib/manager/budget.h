@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/* What the process's memory control group still allows. A control group kills where malloc should have said NULL:
+ * the kernel finds out when memory is touched, long after it was asked for. So under such a limit quarry counts what
+ * it hands out of memory that was not touched yet, against what the group has left, and says ENOMEM first.
+ *
+ * Without a limit, and in a process that has little memory, none of this costs more than a load. */
+#ifndef QUARRY_MANAGER_BUDGET_H
+#define QUARRY_MANAGER_BUDGET_H
+
+#include "lib/base/base.h"
+
+extern QY_HIDDEN _Atomic(int64_t) qy_budget_left; /* INT64_MAX: no limit */
+
+bool qy_budget_take_slow(size_t bytes);
+
+/* Before so many bytes of clean memory are handed out. Any locks may be held. */
+QY_INLINE bool qy_budget_take(size_t bytes)
+{
+	if (QY_LIKELY(atomic_load_explicit(&qy_budget_left, memory_order_relaxed) == INT64_MAX))
+		return true;
+	return qy_budget_take_slow(bytes);
+}
+
+/* Whether there is room for huge pages, which hold more than is asked for: no limit, or a wide one not half used. */
+bool qy_budget_roomy(void);
+
+/* Read what the group has left. Files are read: no lock may be held. Returns whether so many bytes can be taken. */
+bool qy_budget_refresh(size_t bytes);
+
+#endif
