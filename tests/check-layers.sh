@@ -49,7 +49,7 @@ exceptions=(
 	"include|lib/manager|numa/cgroup.h|what the control group has left bounds what managers hand out"
 	"call|lib/manager|qy_cgroup_*|the same"
 	"include|lib/manager|numa/os.h|the clock, for decay; the process's pages in memory"
-	"call|lib/manager|qy_os|the same"
+	"call|lib/manager|qy_os*|the same"
 	"include|lib/reclaim|numa/os.h|the clock"
 	"call|lib/reclaim|qy_os|the same"
 	"include|lib/cache|numa/os.h|the clock, and whether a thread still lives"

@@ -166,20 +166,25 @@ void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool 
 	return p;
 }
 
-/* Most refills: the list is what was freed into the active slab. Nothing here is seen by others, so the thread need
- * not enter; every so often it does, to look after the rest. */
+/* Most refills: what was freed into the active slab, or, when nobody sent anything home, its next unused objects.
+ * Nothing here is seen by others, so the thread need not enter; every so often it does, to look after the rest. */
 QY_INLINE void *take_quick(struct qy_cache *c, unsigned cls)
 {
 	struct qy_slab *s = c->heap.active[cls];
+	bool fresh = false;
 	void *p;
 
 	if (s == NULL || --c->quick <= 0)
 		return NULL;
 	p = qy_slab_take(s);
-	if (p == NULL)
-		return NULL;
+	if (QY_UNLIKELY(p == NULL)) {
+		if (s->local != NULL || s->carved == qy_classes[cls].capacity || qy_heap_has_mail(&c->heap))
+			return NULL;
+		p = qy_slab_carve(s);
+		fresh = s->zero;
+	}
 	qy_count(&c->heap.refills, 1);
-	c->zero[cls] = 0;
+	c->zero[cls] = fresh;
 	c->head[cls] = qy_next_object(p);
 	return p;
 }
@@ -251,14 +256,34 @@ void qy_free_event(struct qy_slab *s)
 	errno = error;
 }
 
+/* An object of another thread's slab in a node's default arena: it joins those that are gathered for that thread, as
+ * long as they need not be sent yet. Nothing here is seen by others. (Arenas that can be destroyed, and slabs that
+ * nobody holds, go the slower way: their owner is no bare token.) */
+QY_INLINE bool gather_quick(struct qy_thread *t, void *p)
+{
+	struct qy_slab *s;
+	uintptr_t owner;
+
+	if (t == NULL || qy_tls.owner != (uintptr_t)t)
+		return false;
+	s = qy_slab_of(p);
+	if (s == NULL)
+		return false;
+	owner = atomic_load_explicit(&s->owner, memory_order_relaxed);
+	if (owner == 0 || owner == (uintptr_t)t || (owner & QY_OWNER_SHARED) != 0)
+		return false;
+	return qy_thread_gather_quick(t, s, p);
+}
+
 void qy_free_slow(void *p)
 {
-	int error = errno;
 	struct qy_thread *t;
 	struct qy_slab *s;
+	int error;
 
-	if (p == NULL)
+	if (p == NULL || gather_quick(qy_tls.thread, p))
 		return;
+	error = errno;
 	if (!qy_window_has(p)) { /* foreign: no reason to make this thread known */
 		qy_mistake(QY_MISTAKE_FOREIGN, p);
 		return;

@@ -41,7 +41,7 @@ struct qy_thread {
 	bool service;          /* the reclaimer's: not a thread of the program */
 	uint64_t parked_at;    /* ms */
 	/* Counters: the thread writes, anybody reads. */
-	qy_counter sent, moves;
+	qy_counter moves;
 };
 
 /* The calling thread, entered: made known first when it is not. NULL with ENOMEM. */
@@ -59,6 +59,10 @@ void qy_thread_send(struct qy_thread *t);
 
 /* Gather an object of another thread's slab. Entered. */
 void qy_thread_gather(struct qy_thread *t, struct qy_slab *s, void *p);
+
+/* The same without having entered, for a slab of a node's default arena that another thread holds; false, and nothing
+ * done, when something is to be sent. */
+bool qy_thread_gather_quick(struct qy_thread *t, struct qy_slab *s, void *p);
 
 /* Set the thread's default arena (NULL: follow the node). 0, or -1 with ENOMEM. Entered. */
 int qy_thread_choose(struct qy_thread *t, struct qy_manager *m);

@@ -96,8 +96,7 @@ static void *take_local(struct qy_slab *s)
 	return list;
 }
 
-/* Link the next objects, a page's worth at most: what is not asked for is not touched. */
-static void *carve(struct qy_slab *s)
+void *qy_slab_carve(struct qy_slab *s)
 {
 	const struct qy_class *c = &qy_classes[s->cls];
 	uint32_t n = (uint32_t)qy_min(c->carve, c->capacity - s->carved);
@@ -106,6 +105,7 @@ static void *carve(struct qy_slab *s)
 	for (uint32_t i = 1; i < n; i++, p += c->size)
 		qy_link_object(p, p + c->size);
 	qy_link_object(p, NULL);
+	/* In this order: a child forked in between finds objects that nobody has, not live ones that do not count. */
 	s->carved += n;
 	qy_publish(s->countdown, s->countdown + n);
 	return first;
@@ -168,7 +168,7 @@ void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
 		}
 		if (s != NULL && s->carved < qy_classes[cls].capacity) {
 			*zero = s->zero;
-			return carve(s);
+			return qy_slab_carve(s);
 		}
 		if (s != NULL) {
 			h->active[cls] = NULL;

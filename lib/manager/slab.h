@@ -86,6 +86,10 @@ QY_INLINE void *qy_slab_take(struct qy_slab *s)
 	return list;
 }
 
+/* Link the next objects that were never used, a page's worth at most: what is not asked for is not touched. There must
+ * be some (carved < capacity). They count as live. By the owner. */
+void *qy_slab_carve(struct qy_slab *s);
+
 /* The head slab that p is in, when p is where an object of a slab stands; else NULL. Reads only what is constant while
  * the slab lives, so anybody may ask. */
 static inline struct qy_slab *qy_slab_of(const void *p)
