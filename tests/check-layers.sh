@@ -39,6 +39,8 @@ exceptions=(
 	"call|lib/api|quarry_stats_get|quarry_ctl_get reads figures as any program does"
 	"call|lib/cache|qy_options_init|declared in lib/base/settings.h: whoever starts quarry has the settings filled first"
 
+	"call|lib/cache|qy_find_elsewhere|the same: and told whether another copy of quarry does the work"
+
 	"include|lib/manager|numa/region.h|a manager owns regions (doc/design.md): the block layer only carves them"
 	"call|lib/manager|qy_region_*|the same"
 	"call|lib/manager|qy_window_*|the same: the manager starts the window that its regions lie in, and holds it around fork"

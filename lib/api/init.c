@@ -9,6 +9,9 @@ QUARRY_API unsigned quarry_version(void)
 	return QUARRY_API_VERSION;
 }
 
+/* This copy's own, whatever the public name leads to (lib/api/elsewhere.c). */
+extern __typeof__(quarry_version) qy_own_version __attribute__((alias("quarry_version"), visibility("hidden")));
+
 QUARRY_API const char *quarry_version_string(void)
 {
 	return "0.1.0";

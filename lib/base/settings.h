@@ -30,6 +30,16 @@ extern QY_HIDDEN struct qy_settings qy_settings;
 /* Fill them from the environment; called once, before anything else. */
 void qy_options_init(void);
 
+/* Another copy of quarry in this process that its symbols lead to (libquarry and libquarry-malloc both loaded, and the
+ * other one comes first): then it does the work, so that there is one allocator. NULL when this copy is it.
+ * lib/api/elsewhere.c finds out. */
+struct qy_elsewhere {
+	void *(*malloc)(size_t size);
+	void (*free)(void *p);
+};
+
+const struct qy_elsewhere *qy_find_elsewhere(void);
+
 #define qy_setting(field) atomic_load_explicit(&qy_settings.field, memory_order_relaxed)
 
 #endif

@@ -189,6 +189,14 @@ QY_INLINE void *take_quick(struct qy_cache *c, unsigned cls)
 	return p;
 }
 
+/* Before the first allocation of a copy of quarry that is not the one, and ever after. */
+static void *malloc_entered(size_t n)
+{
+	if (QY_UNLIKELY(qy_tls.thread == NULL) && !qy_start() && qy_elsewhere != NULL)
+		return qy_elsewhere->malloc(n);
+	return qy_cache_alloc(NULL, n, 16, false);
+}
+
 static QY_NOINLINE void *malloc_medium(struct qy_cache *c, size_t n)
 {
 	unsigned cls = qy_class_of(n);
@@ -199,7 +207,7 @@ static QY_NOINLINE void *malloc_medium(struct qy_cache *c, size_t n)
 		return p;
 	}
 	p = take_quick(c, cls);
-	return p != NULL ? p : qy_cache_alloc(NULL, n, 16, false);
+	return p != NULL ? p : malloc_entered(n);
 }
 
 void *qy_malloc_slow(size_t n)
@@ -214,7 +222,7 @@ void *qy_malloc_slow(size_t n)
 	} else if (n <= QY_CLASS_MAX) {
 		return malloc_medium(c, n);
 	}
-	return qy_cache_alloc(NULL, n, 16, false);
+	return malloc_entered(n);
 }
 
 /* ---- freeing ---- */
@@ -283,6 +291,10 @@ void qy_free_slow(void *p)
 
 	if (p == NULL || gather_quick(qy_tls.thread, p))
 		return;
+	if (QY_UNLIKELY(qy_tls.thread == NULL) && !qy_start() && qy_elsewhere != NULL) {
+		qy_elsewhere->free(p);
+		return;
+	}
 	error = errno;
 	if (!qy_window_has(p)) { /* foreign: no reason to make this thread known */
 		qy_mistake(QY_MISTAKE_FOREIGN, p);

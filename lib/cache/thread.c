@@ -38,6 +38,8 @@ static bool have_exit_key;
 
 /* ---- start ---- */
 
+const struct qy_elsewhere *qy_elsewhere;
+
 enum { START_NOT, START_RUNNING, START_DONE, START_FAILED };
 static _Atomic(int) start_state;
 static __thread bool starting __attribute__((tls_model("initial-exec")));
@@ -63,6 +65,9 @@ static bool chore(uint64_t now)
 
 static bool start_once(void)
 {
+	qy_elsewhere = qy_find_elsewhere();
+	if (qy_elsewhere != NULL)
+		return false;
 	qy_options_init();
 	make_lists();
 	if (!qy_managers_start())

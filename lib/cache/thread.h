@@ -84,7 +84,10 @@ void qy_threads_visit(void (*visit)(void *ctx, struct qy_thread *t), void *ctx);
 
 unsigned qy_threads_live(void);
 
-/* Make quarry usable; may be called at any time, by any thread, again and again. False with ENOMEM. */
+/* Make quarry usable; may be called at any time, by any thread, again and again. False with ENOMEM, and when another
+ * copy of quarry does the work (qy_elsewhere, set by then). */
 bool qy_start(void);
+
+extern QY_HIDDEN const struct qy_elsewhere *qy_elsewhere;
 
 #endif
