@@ -7,6 +7,7 @@
 
 #include "lib/manager/class.h"
 #include "lib/manager/slab.h"
+#include "numa/window.h"
 #include "numa/os.h"
 #include "tests/unit/model.h"
 
