@@ -269,18 +269,17 @@ void qy_free_event(struct qy_slab *s)
  * nobody holds, go the slower way: their owner is no bare token.) */
 QY_INLINE bool gather_quick(struct qy_thread *t, void *p)
 {
+	uintptr_t offset = qy_window_offset(p), owner;
 	struct qy_slab *s;
-	uintptr_t owner;
 
-	if (t == NULL || qy_tls.owner != (uintptr_t)t)
+	if (t == NULL || qy_tls.owner != (uintptr_t)t || offset >= qy_window_size)
 		return false;
-	s = qy_slab_of(p);
-	if (s == NULL)
-		return false;
-	owner = atomic_load_explicit(&s->owner, memory_order_relaxed);
+	/* The owner first, and nothing else of a slab that an arena's end may be wiping. */
+	owner = atomic_load_explicit(&qy_slab_at(offset)->owner, memory_order_relaxed);
 	if (owner == 0 || owner == (uintptr_t)t || (owner & QY_OWNER_SHARED) != 0)
 		return false;
-	return qy_thread_gather_quick(t, s, p);
+	s = qy_slab_of(p);
+	return s != NULL && qy_thread_gather_quick(t, s, p);
 }
 
 void qy_free_slow(void *p)
