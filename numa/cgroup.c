@@ -34,7 +34,8 @@ struct names {
 	const char *high;     /* NULL: none */
 	const char *usage;
 	const char *stat;
-	const char *inactive; /* the line of stat, with the groups below */
+	const char *inactive; /* lines of stat, with the groups below: file pages that were used once, */
+	const char *active;   /* and those used again; the kernel drops both before it kills */
 };
 
 static const struct names names_v2 = {
@@ -44,6 +45,7 @@ static const struct names names_v2 = {
 	.usage = "/memory.current",
 	.stat = "/memory.stat",
 	.inactive = "inactive_file",
+	.active = "active_file",
 };
 
 static const struct names names_v1 = {
@@ -52,6 +54,7 @@ static const struct names names_v1 = {
 	.usage = "/memory.usage_in_bytes",
 	.stat = "/memory.stat",
 	.inactive = "total_inactive_file",
+	.active = "total_active_file",
 };
 
 struct groups {
@@ -479,15 +482,15 @@ static bool read_limit(char *path, size_t length, const char *leaf, uint64_t *li
 static QY_NOINLINE bool read_usage(const struct names *names, char *path, size_t length, uint64_t *usage)
 {
 	char buffer[STAT_SIZE];
-	uint64_t inactive = 0;
+	uint64_t file = 0;
 	size_t got;
 
 	if (read_leaf(path, length, names->usage, buffer, NUMBER_SIZE, &got) != GOT || !parse_number(buffer, usage))
 		return false;
 	if (read_leaf(path, length, names->stat, buffer, sizeof(buffer), &got) == GOT)
-		inactive = line_of(buffer, names->inactive);
+		file = line_of(buffer, names->inactive) + line_of(buffer, names->active);
 	/* The two files are not of one moment, and a counter may lag. */
-	*usage = inactive < *usage ? *usage - inactive : 0;
+	*usage = file < *usage ? *usage - file : 0;
 	return true;
 }
 

@@ -48,6 +48,7 @@
 #endif
 
 #define MLOCK_ONFAULT_FLAG 1u
+#define DONTUNMAP_FLAG 4 /* Linux 5.7 */
 
 /* PAGEMAP_SCAN of Linux 6.7, from its manual page; the headers of the day may not have it. */
 struct pagemap_scan {
@@ -100,7 +101,7 @@ static int linux_madvise(void *addr, size_t len, int advice)
 
 static void *linux_mremap_to(void *old, size_t len, size_t new_len, void *to)
 {
-	return mremap(old, len, new_len, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	return mremap(old, len, new_len, MREMAP_MAYMOVE | MREMAP_FIXED | DONTUNMAP_FLAG, to);
 }
 
 /* libc's mlock2 falls back to locking the whole range at once on an old kernel, which is not what was asked for. */
@@ -215,15 +216,20 @@ static uint64_t linux_now_ms(void)
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
+static int linux_process_id(void)
+{
+	return (int)getpid();
+}
+
 static int linux_thread_id(void)
 {
 	return (int)syscall(SYS_gettid);
 }
 
 /* Signal 0 is never sent; what cannot be told (a filter forbids tgkill) counts as alive. */
-static bool linux_thread_alive(int tid)
+static bool linux_thread_alive(int pid, int tid)
 {
-	return syscall(SYS_tgkill, getpid(), tid, 0) == 0 || errno != ESRCH;
+	return syscall(SYS_tgkill, pid, tid, 0) == 0 || errno != ESRCH;
 }
 
 static int linux_membarrier(int command)
@@ -295,6 +301,7 @@ const struct qy_os qy_os_linux = {
 	.address_limit = linux_address_limit,
 	.now_ms = linux_now_ms,
 	.membarrier = linux_membarrier,
+	.process_id = linux_process_id,
 	.thread_id = linux_thread_id,
 	.thread_alive = linux_thread_alive,
 	.page_is_huge = linux_page_is_huge,

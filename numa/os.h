@@ -18,7 +18,8 @@ struct qy_os {
 	int (*munmap)(void *addr, size_t len);
 	int (*mprotect)(void *addr, size_t len, int prot);
 	int (*madvise)(void *addr, size_t len, int advice);
-	/* Move [old, old + len) to the fixed address to, which is replaced. */
+	/* Move the pages of [old, old + len) to the fixed address to, which is replaced; what is left at old stays mapped,
+	 * empty, so that nobody else's mapping can come there (MREMAP_DONTUNMAP, Linux 5.7; before, EINVAL). */
 	void *(*mremap_to)(void *old, size_t len, size_t new_len, void *to);
 	int (*mlock_onfault)(void *addr, size_t len);
 	int (*mincore)(void *addr, size_t len, unsigned char *vec);
@@ -36,8 +37,9 @@ struct qy_os {
 	uint64_t (*address_limit)(void);   /* RLIMIT_AS, UINT64_MAX for none */
 	uint64_t (*now_ms)(void);          /* CLOCK_MONOTONIC_COARSE */
 	int (*membarrier)(int command);
+	int (*process_id)(void);           /* getpid(2) */
 	int (*thread_id)(void);            /* gettid(2) */
-	bool (*thread_alive)(int tid);     /* whether this process has such a thread */
+	bool (*thread_alive)(int pid, int tid); /* whether the process has such a thread */
 	/* For PAGEMAP_SCAN: 0 and *huge set when the page at addr is mapped huge; -1 with errno when it cannot be told. */
 	int (*page_is_huge)(const void *addr, bool *huge);
 };

@@ -57,7 +57,7 @@ enum qy_placed qy_policy_apply(const struct qy_placement *placement, void *addr,
 	if (try_bind(mode, &set, addr, len))
 		return QY_PLACED_YES;
 	/* Kernels before 5.15 and 6.9 answer EINVAL to the newer policies: the nearest older one stands in. */
-	if (errno == EINVAL && mode >= QY_MPOL_PREFERRED_MANY && !(placement->flags & QUARRY_ARENA_STRICT)) {
+	if (errno == EINVAL && mode >= QY_MPOL_PREFERRED_MANY && !(qy_peek(placement->flags) & QUARRY_ARENA_STRICT)) {
 		refuse_mbind(EINVAL);
 		if (mode == QY_MPOL_PREFERRED_MANY) {
 			first_node_only(&set);

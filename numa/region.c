@@ -25,16 +25,16 @@ static bool populate(void *addr, size_t len)
 
 static void advise(const struct qy_placement *placement, void *addr, size_t len)
 {
-	if (placement->flags & QUARRY_ARENA_NODUMP)
+	if (qy_peek(placement->flags) & QUARRY_ARENA_NODUMP)
 		qy_os->madvise(addr, len, QY_MADV_DONTDUMP);
-	if ((placement->flags & QUARRY_ARENA_LOCKED) && qy_os->mlock_onfault(addr, len) != 0)
+	if ((qy_peek(placement->flags) & QUARRY_ARENA_LOCKED) && qy_os->mlock_onfault(addr, len) != 0)
 		qy_refuse(QUARRY_REFUSED_LOCK);
 }
 
 /* Map one rung of the ladder at claimed address space. On success *kind is what it became and *placed how. */
 static bool map_rung(const struct qy_placement *placement, void *addr, size_t len, int *kind, uint8_t *placed)
 {
-	bool strict = placement->flags & QUARRY_ARENA_STRICT;
+	bool strict = qy_peek(placement->flags) & QUARRY_ARENA_STRICT;
 	int flags = *kind == QUARRY_PAGES_1G   ? (int)(MAP_HUGETLB | QY_MAP_HUGE_1GB)
 		    : *kind == QUARRY_PAGES_2M ? (int)(MAP_HUGETLB | QY_MAP_HUGE_2MB)
 					       : 0;
@@ -65,7 +65,7 @@ static bool map_rung(const struct qy_placement *placement, void *addr, size_t le
 	/* Where THP is set to `always`, the first touch of a small heap would take 2 MiB. EINVAL: no THP, as good. */
 	if (*kind == QUARRY_PAGES_BASE)
 		qy_os->madvise(addr, len, QY_MADV_NOHUGEPAGE);
-	if ((placement->flags & QUARRY_ARENA_POPULATE) && !populate(addr, len) && strict)
+	if ((qy_peek(placement->flags) & QUARRY_ARENA_POPULATE) && !populate(addr, len) && strict)
 		goto fail;
 	return true;
 fail:
@@ -104,7 +104,7 @@ static char *map_somewhere(const struct qy_placement *placement, size_t frames, 
 struct qy_region *qy_region_create(const struct qy_placement *placement, size_t frames, size_t align_frames, int kind,
 				   void *owner)
 {
-	bool strict = placement->flags & QUARRY_ARENA_STRICT;
+	bool strict = qy_peek(placement->flags) & QUARRY_ARENA_STRICT;
 	int error = ENOMEM;
 
 	for (int rung = kind; rung >= QUARRY_PAGES_BASE; rung--) {
@@ -154,8 +154,13 @@ bool qy_region_purge(const struct qy_region *r, void *addr, size_t len)
 	size_t page = qy_os_page_size();
 	uintptr_t first = qy_align_up((uintptr_t)addr, page), end = qy_align_down((uintptr_t)addr + len, page);
 
-	if (qy_region_pinned(r) || (r->placement->flags & QUARRY_ARENA_LOCKED))
+	if (qy_region_pinned(r) || (qy_peek(r->placement->flags) & QUARRY_ARENA_LOCKED))
 		return false;
+	/* A piece inside one of the kernel's pages (64 KiB on some machines). */
+	if (first >= end) {
+		memset(addr, 0, len);
+		return true;
+	}
 	if (qy_os->madvise((void *)first, end - first, MADV_DONTNEED) != 0) {
 		qy_refuse(QUARRY_REFUSED_PURGE);
 		return false;
@@ -181,18 +186,7 @@ bool qy_region_collapse(struct qy_region *r, void *addr, size_t len)
 bool qy_region_move(const struct qy_region *from_region, void *from, size_t len, const struct qy_region *to_region,
 		    void *to)
 {
-	int kind = from_region->kind;
-	uint8_t placed;
-
 	if (qy_region_pinned(from_region) || qy_region_pinned(to_region) || from_region->kind != to_region->kind)
 		return false;
-	if (qy_os->mremap_to(from, len, len, to) == MAP_FAILED)
-		return false;
-	/* The hole that is left was ours and is made whole; if that fails, the next use of the block would fault. */
-	qy_check(qy_window_map(from, len, 0) == 0);
-	placed = qy_policy_apply(from_region->placement, from, len);
-	(void)placed;
-	advise(from_region->placement, from, len);
-	qy_os->madvise(from, len, kind == QUARRY_PAGES_THP ? QY_MADV_HUGEPAGE : QY_MADV_NOHUGEPAGE);
-	return true;
+	return qy_os->mremap_to(from, len, len, to) != MAP_FAILED;
 }

@@ -66,7 +66,7 @@ bool qy_region_purge(const struct qy_region *r, void *addr, size_t len);
 bool qy_region_collapse(struct qy_region *r, void *addr, size_t len);
 
 /* Move len bytes of pages from one place to another, both whole pages of regions of the same owner, by page tables;
- * what was at from is mapped anew, empty. False when the kernel refused, then nothing has moved. */
+ * what was at from is empty then, mapped and placed as before. False when the kernel refused, then nothing has moved. */
 bool qy_region_move(const struct qy_region *from_region, void *from, size_t len, const struct qy_region *to_region,
 		    void *to);
 

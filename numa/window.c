@@ -327,26 +327,45 @@ void qy_window_fork_unlock(void)
 	qy_unlock(&lock);
 }
 
-void *qy_meta_alloc(size_t size, size_t align)
+/* From the current chunk, when it has room. The lock is held. */
+static char *take_record(size_t size, size_t align)
 {
-	char *p;
+	char *p = (char *)qy_align_up((uintptr_t)meta_next, align);
 
-	qy_lock(&meta_lock);
-	p = (char *)qy_align_up((uintptr_t)meta_next, align);
-	if (meta_next == NULL || size > (size_t)(meta_end - meta_next) || p + size > meta_end) {
-		size_t len = qy_align_up(qy_max(size, META_CHUNK), qy_os_page_size());
-
-		p = qy_os->mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (p == MAP_FAILED) {
-			qy_unlock(&meta_lock);
-			qy_refuse(QUARRY_REFUSED_MAP);
-			errno = ENOMEM;
-			return NULL;
-		}
-		meta_end = p + len;
-	}
+	if (meta_next == NULL || p > meta_end || size > (size_t)(meta_end - p))
+		return NULL;
 	meta_next = p + size;
 	qy_count_shared(&meta_used, size);
+	return p;
+}
+
+void *qy_meta_alloc(size_t size, size_t align)
+{
+	size_t len = qy_align_up(qy_max(size, META_CHUNK), qy_os_page_size());
+	char *p, *chunk;
+
+	qy_lock(&meta_lock);
+	p = take_record(size, align);
+	qy_unlock(&meta_lock);
+	if (p != NULL)
+		return p;
+	/* A patched mmap may allocate, and come here itself: no lock is held. */
+	chunk = qy_os->mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (chunk == MAP_FAILED) {
+		qy_refuse(QUARRY_REFUSED_MAP);
+		errno = ENOMEM;
+		return NULL;
+	}
+	qy_lock(&meta_lock);
+	/* What is left of the old chunk is lost, or all of this one but the record, whichever is less. */
+	if (meta_next == NULL || len - size >= (size_t)(meta_end - meta_next)) {
+		meta_next = chunk;
+		meta_end = chunk + len;
+		p = take_record(size, align);
+	} else {
+		p = chunk;
+		qy_count_shared(&meta_used, size);
+	}
 	qy_unlock(&meta_lock);
 	return p;
 }

@@ -531,7 +531,7 @@ void *fake_mremap_to(void *old, size_t len, size_t new_len, void *to)
 		errno = EINVAL;
 		return MAP_FAILED;
 	}
-	p = mremap(old, len, new_len, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	p = mremap(old, len, new_len, MREMAP_MAYMOVE | MREMAP_FIXED | 4 /* MREMAP_DONTUNMAP */, to);
 	if (p == MAP_FAILED)
 		return p;
 	forget(target, target + new_len);
@@ -550,7 +550,7 @@ void *fake_mremap_to(void *old, size_t len, size_t new_len, void *to)
 		r.origin = r.origin - start + target;
 		add(&policies, r);
 	}
-	forget(start, end);
+	cut(&moved, start, end); /* the place stays, with its policy and without its pages */
 	return p;
 }
 

@@ -514,9 +514,14 @@ static int table_thread_id(void)
 	return qy_os_linux.thread_id();
 }
 
-static bool table_thread_alive(int tid)
+static int table_process_id(void)
 {
-	return qy_os_linux.thread_alive(tid);
+	return qy_os_linux.process_id();
+}
+
+static bool table_thread_alive(int pid, int tid)
+{
+	return qy_os_linux.thread_alive(pid, tid);
 }
 
 static int table_membarrier(int command)
@@ -549,6 +554,7 @@ static const struct qy_os fake_table = {
 	.now_ms = table_now_ms,
 	.membarrier = table_membarrier,
 	.thread_id = table_thread_id,
+	.process_id = table_process_id,
 	.thread_alive = table_thread_alive,
 	.page_is_huge = table_page_is_huge,
 };

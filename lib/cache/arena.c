@@ -36,6 +36,7 @@ quarry_arena *qy_arena_create(const quarry_arena_attr *attr)
 /* With all threads out and held: drop what they hold of it, then end it. */
 int qy_arena_end(quarry_arena *arena, bool destroy)
 {
+	struct qy_region *regions = NULL;
 	struct qy_manager *m;
 	int error = 0;
 
@@ -51,11 +52,13 @@ int qy_arena_end(quarry_arena *arena, bool destroy)
 	else
 		qy_threads_forget(m);
 	if (error == 0 && destroy)
-		qy_manager_destroy(m);
+		regions = qy_manager_end(m);
 	else if (error == 0)
 		qy_manager_reset(m);
 	qy_threads_resume();
 	qy_purge_release();
+	/* Nobody waits while the kernel takes the memory back. */
+	qy_manager_unmap(regions);
 	if (error != 0)
 		errno = error;
 	return error == 0 ? 0 : -1;

@@ -10,8 +10,15 @@
 #include "lib/manager/mistakes.h"
 #include "lib/reclaim/reclaim.h"
 
-#define DUTY_EVERY 32 /* quick refills between two that look after everything */
+#define DUTY_EVERY 128 /* quick refills between two that look after everything */
 #define SEND_EVERY 16 /* slow calls between two looks at what was gathered for others */
+
+/* After a slow path that was not inside another, of a thread that has not ended. */
+static void tick(const struct qy_thread *t)
+{
+	if (QY_LIKELY(t->depth == 0) && QY_LIKELY(!qy_thread_gone()))
+		qy_reclaim_tick(t->calls);
+}
 
 /* ---- lists ---- */
 
@@ -130,10 +137,11 @@ static bool at_limit(struct qy_manager *m, size_t size)
 /* Allow quick refills again, unless the thread may have to follow its node, or lists are to be checked. */
 static void look_after(struct qy_cache *c)
 {
+	qy_count(&c->heap.refills, c->quick_set - c->quick - (c->quick == 0));
 	if (qy_manager_nodes() == 1 && qy_setting(on_error) == QY_ERROR_IGNORE)
-		c->quick = DUTY_EVERY;
+		c->quick = c->quick_set = DUTY_EVERY;
 	else
-		c->quick = 1;
+		c->quick = c->quick_set = 1;
 }
 
 void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool zero)
@@ -160,8 +168,8 @@ void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool 
 	qy_thread_leave(t);
 	if (QY_UNLIKELY(t->depth != 0))
 		return p;
-	qy_reclaim_tick(t->calls);
-	if (QY_UNLIKELY(p == NULL && again && size <= PTRDIFF_MAX))
+	tick(t);
+	if (QY_UNLIKELY(p == NULL && again && size < qy_window_size))
 		p = allocate_again(arena, size, align, zero);
 	return p;
 }
@@ -174,7 +182,7 @@ QY_INLINE void *take_quick(struct qy_cache *c, unsigned cls)
 	bool fresh = false;
 	void *p;
 
-	if (s == NULL || --c->quick <= 0)
+	if (s == NULL || qy_count_down(&c->quick))
 		return NULL;
 	p = qy_slab_take(s);
 	if (QY_UNLIKELY(p == NULL)) {
@@ -183,7 +191,6 @@ QY_INLINE void *take_quick(struct qy_cache *c, unsigned cls)
 		p = qy_slab_carve(s);
 		fresh = s->zero;
 	}
-	qy_count(&c->heap.refills, 1);
 	c->zero[cls] = fresh;
 	c->head[cls] = qy_next_object(p);
 	return p;
@@ -259,8 +266,7 @@ void qy_free_event(struct qy_slab *s)
 		qy_thread_send(t);
 	qy_heap_event(s);
 	qy_thread_leave(t);
-	if (QY_LIKELY(t->depth == 0))
-		qy_reclaim_tick(t->calls);
+	tick(t);
 	errno = error;
 }
 
@@ -299,10 +305,10 @@ void qy_free_slow(void *p)
 		qy_mistake(QY_MISTAKE_FOREIGN, p);
 		return;
 	}
-	t = qy_thread_enter();
+	t = qy_thread_gone() && qy_tls.thread == NULL ? NULL : qy_thread_enter();
 	s = qy_slab_of(p);
 	if (QY_UNLIKELY(t == NULL)) {
-		/* No memory even to know this thread: the object goes home by itself. */
+		/* No memory even to know this thread, or it has ended: the object goes home by itself. */
 		if (s != NULL)
 			qy_heap_send(atomic_load_explicit(&s->heap, memory_order_acquire), p, p);
 		else if (!qy_large_free(p))
@@ -318,8 +324,7 @@ void qy_free_slow(void *p)
 	else if (!qy_large_free(p))
 		qy_mistake(QY_MISTAKE_FOREIGN, p);
 	qy_thread_leave(t);
-	if (QY_LIKELY(t->depth == 0))
-		qy_reclaim_tick(t->calls);
+	tick(t);
 	errno = error;
 }
 

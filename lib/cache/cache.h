@@ -21,7 +21,8 @@ struct qy_cache {
 	void *head[QY_CLASSES];
 	uint8_t class_of[QY_TABLE_MAX / 16 + 1]; /* here, so that the fast path needs no other base address */
 	uint8_t zero[QY_CLASSES];                /* 1: the list's objects read as zero but for the link */
-	int quick;                               /* quick refills left before one that looks after everything */
+	uint32_t quick;                          /* quick refills left before one that looks after everything, */
+	uint32_t quick_set;                      /* and how many there were */
 	struct qy_thread *thread;
 	struct qy_cache *next; /* of the same thread */
 	struct qy_heap heap;

@@ -8,9 +8,16 @@
 #include "lib/manager/registry.h"
 #include "lib/reclaim/reclaim.h"
 
+static __thread bool skipped __attribute__((tls_model("initial-exec")));
+
 /* The purge lock first: who holds it may be in a patched madvise that calls malloc, and must not be held up. */
 static void before(void)
 {
+	/* A signal handler that forks out of the middle of a slow path: the thread may hold any lock, and cannot wait for
+	 * itself. The child is as the parent is then; what it must not do, it must not do after any such fork. */
+	skipped = qy_tls.thread != NULL && qy_tls.thread->depth > 0;
+	if (skipped)
+		return;
 	qy_purge_hold();
 	qy_threads_pause();
 	qy_registry_fork_lock();
@@ -18,6 +25,8 @@ static void before(void)
 
 static void release(void)
 {
+	if (skipped)
+		return;
 	qy_registry_fork_unlock();
 	qy_threads_resume();
 	qy_purge_release();
@@ -28,6 +37,8 @@ static void in_child(void)
 {
 	qy_reclaim_after_fork();
 	qy_registry_after_fork();
+	if (skipped)
+		return;
 	qy_threads_after_fork();
 	release();
 }

@@ -8,6 +8,7 @@
 #include "lib/cache/thread.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
+#include "lib/reclaim/reclaim.h"
 
 /* An object stays where it is while the new size needs its class, or does not waste more than half of it. */
 static bool fits_object(size_t usable, size_t size)
@@ -37,21 +38,40 @@ static const quarry_arena *home_of(const void *p)
 	return m == NULL || m->of_node ? NULL : &qy_arenas[m->index];
 }
 
-static void *copy(void *p, size_t usable, size_t size)
+static void *copy(void *p, size_t usable, size_t size, const quarry_arena *arena)
 {
-	const quarry_arena *arena = home_of(p);
 	void *to = arena == NULL ? qy_cache_malloc(size) : qy_cache_alloc(arena, size, 16, false);
 
+	/* A block that is to be smaller can always stay what it is. */
 	if (to == NULL)
-		return NULL;
+		return size <= usable ? p : NULL;
 	memcpy(to, p, qy_min(usable, size));
 	qy_cache_free(p);
+	return to;
+}
+
+/* In an arena that can be destroyed, all of it happens inside one enter and leave: its end waits, or came before. */
+static void *copy_in_arena(void *p, size_t size)
+{
+	struct qy_thread *t = qy_thread_enter();
+	size_t usable;
+	void *to = NULL;
+
+	if (t == NULL)
+		return NULL;
+	usable = qy_cache_usable(p);
+	if (usable != 0)
+		to = copy(p, usable, size, home_of(p));
+	else
+		errno = EINVAL;
+	qy_thread_leave(t);
 	return to;
 }
 
 void *qy_resize(void *p, size_t size)
 {
 	size_t usable;
+	void *to;
 
 	if (p == NULL)
 		return qy_cache_malloc(size);
@@ -70,12 +90,17 @@ void *qy_resize(void *p, size_t size)
 		return NULL;
 	}
 	if (usable > QY_CLASS_MAX) {
-		void *to = resize_block(p, size);
-
+		to = resize_block(p, size);
 		if (to != NULL)
 			return to;
 	} else if (fits_object(usable, size)) {
 		return p;
 	}
-	return copy(p, usable, size);
+	if (home_of(p) == NULL)
+		return copy(p, usable, size, NULL);
+	to = copy_in_arena(p, size);
+	/* (Inside, nothing could be given back to make room.) */
+	if (to == NULL && errno == ENOMEM && qy_reclaim_now() > 0)
+		to = copy_in_arena(p, size);
+	return to;
 }

@@ -5,6 +5,7 @@
 #include "lib/cache/thread.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <string.h>
@@ -33,6 +34,7 @@ static struct qy_link buckets[BUCKETS], parks[PARKS], giving_up, unused;
 static struct qy_lock caches_lock = QY_LOCK_INIT(QY_RANK_LEAF);
 static struct qy_cache *unused_caches; /* linked by next */
 static _Atomic(uint32_t) live, paused;
+static _Atomic(bool) had_threads; /* of the program's */
 static pthread_key_t exit_key;
 static bool have_exit_key;
 
@@ -45,6 +47,14 @@ static _Atomic(int) start_state;
 static __thread bool starting __attribute__((tls_model("initial-exec")));
 
 static void leave_thread(void *thread);
+
+/* The thread has said good-bye: what it does after that must start nothing, or the process might never end. */
+static __thread bool gone __attribute__((tls_model("initial-exec")));
+
+bool qy_thread_gone(void)
+{
+	return gone;
+}
 
 static void make_lists(void)
 {
@@ -60,6 +70,8 @@ static bool chore(uint64_t now)
 {
 	long decay = qy_setting(decay_ms);
 
+	if (atomic_load_explicit(&had_threads, memory_order_relaxed) && qy_threads_live() == 0)
+		qy_reclaim_stop();
 	return qy_threads_tidy(now, decay < 0 ? UINT64_MAX : (uint64_t)decay);
 }
 
@@ -138,14 +150,17 @@ static void rebuild_table(struct qy_thread *t)
 		t->table[table_slot(t, c->heap.manager)] = c;
 }
 
-static struct qy_cache *new_cache(void)
+/* A cache that was given up is used again for the same manager only, as long as that lives: others may still hold
+ * objects for its heap, and must not take them for another manager's. */
+static struct qy_cache *new_cache(struct qy_manager *m)
 {
-	struct qy_cache *c;
+	struct qy_cache **from, *c;
 
 	qy_lock(&caches_lock);
-	c = unused_caches;
+	from = m->unused_caches != NULL ? (struct qy_cache **)&m->unused_caches : &unused_caches;
+	c = *from;
 	if (c != NULL)
-		unused_caches = c->next;
+		*from = c->next;
 	qy_unlock(&caches_lock);
 	if (c == NULL)
 		return qy_manager_records(sizeof(*c), QY_CACHE_LINE);
@@ -157,9 +172,25 @@ static struct qy_cache *new_cache(void)
 
 static void put_cache(struct qy_cache *c)
 {
+	struct qy_manager *m = c->heap.manager;
+
 	qy_lock(&caches_lock);
-	c->next = unused_caches;
-	unused_caches = c;
+	c->next = m->unused_caches;
+	m->unused_caches = c;
+	qy_unlock(&caches_lock);
+}
+
+/* The manager ends, and nobody holds anything for its heaps any more. */
+static void release_caches(struct qy_manager *m)
+{
+	struct qy_cache *c;
+
+	qy_lock(&caches_lock);
+	while ((c = m->unused_caches) != NULL) {
+		m->unused_caches = c->next;
+		c->next = unused_caches;
+		unused_caches = c;
+	}
 	qy_unlock(&caches_lock);
 }
 
@@ -171,11 +202,12 @@ struct qy_cache *qy_cache_for(struct qy_thread *t, struct qy_manager *m)
 		return c;
 	if (!grow_table(t))
 		return NULL;
-	c = new_cache();
+	c = new_cache(m);
 	if (c == NULL)
 		return NULL;
 	memcpy(c->class_of, qy_class_table, sizeof(c->class_of));
 	c->thread = t;
+	c->quick = c->quick_set = 1;
 	qy_heap_open(&c->heap, m, (uintptr_t)t + (m->of_node ? 0 : QY_OWNER_SHARED));
 	c->next = t->caches;
 	__atomic_store_n(&t->caches, c, __ATOMIC_RELEASE); /* the viewer walks the list */
@@ -296,10 +328,12 @@ static void park(struct qy_thread *t)
 }
 
 /* A thread that is gone but never said so has left its slow path, or died in it (then its lists cannot be trusted, and
- * its memory is left as it is). The registry's lock is held. */
-static void bury_if_dead(struct qy_thread *t)
+ * its memory is left as it is). Not the caller itself: after a fork that no handler saw, it has another number. The
+ * registry's lock is held. */
+static void bury_if_dead(struct qy_thread *t, int newcomer)
 {
-	if (qy_os->thread_alive(t->tid))
+	/* Who has the number of a newcomer had it before. */
+	if (t == qy_tls.thread || (t->tid != newcomer && qy_os->thread_alive(t->pid, t->tid)))
 		return;
 	if (atomic_load_explicit(&t->busy, memory_order_acquire) == 0) {
 		park(t);
@@ -310,12 +344,19 @@ static void bury_if_dead(struct qy_thread *t)
 		atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
 }
 
-/* Look at the threads of a bucket. The registry's lock is held. */
-static void bury_in(struct qy_link *bucket)
+/* Look at some threads of a bucket, those that were not looked at longest. The registry's lock is held. */
+static void bury_some(struct qy_link *bucket, unsigned at_most, int newcomer)
 {
-	for (struct qy_link *l = bucket->next, *next; l != bucket; l = next) {
-		next = l->next;
-		bury_if_dead(qy_container(l, struct qy_thread, link));
+	struct qy_link *last = bucket->prev;
+
+	while (at_most-- > 0 && !qy_list_empty(bucket)) {
+		struct qy_link *l = bucket->next;
+
+		qy_list_remove(l);
+		qy_list_push_back(bucket, l);
+		bury_if_dead(qy_container(l, struct qy_thread, link), newcomer);
+		if (l == last)
+			return;
 	}
 }
 
@@ -323,7 +364,7 @@ static void find_dead(void)
 {
 	for (unsigned i = 0; i < BUCKETS; i++) {
 		qy_lock(&registry_lock);
-		bury_in(&buckets[i]);
+		bury_some(&buckets[i], UINT_MAX, -1);
 		qy_unlock(&registry_lock);
 	}
 }
@@ -337,9 +378,9 @@ static struct qy_thread *take_thread(int node, int tid)
 
 	qy_lock(&registry_lock);
 	/* Each newcomer looks at a few others, so that those who die without telling are found as fast as others come. */
-	bury_in(&buckets[(unsigned)tid % BUCKETS]);
+	bury_some(&buckets[(unsigned)tid % BUCKETS], 4, tid);
 	for (int n = 0; n < 8; n++)
-		bury_in(&buckets[next_bucket++ % BUCKETS]);
+		bury_some(&buckets[next_bucket++ % BUCKETS], 1, -1);
 	if (!qy_list_empty(park_of(node)))
 		from = park_of(node)->next;
 	else if (!qy_list_empty(&unused))
@@ -350,16 +391,22 @@ static struct qy_thread *take_thread(int node, int tid)
 		for (struct qy_cache *c = t->caches; c != NULL; c = c->next)
 			qy_count(&c->heap.adopted, qy_read(&c->heap.slabs));
 	} else {
+		/* A patched mmap may allocate: not with the lock held. */
+		qy_unlock(&registry_lock);
 		t = qy_manager_records(sizeof(*t), QY_CACHE_LINE);
+		qy_lock(&registry_lock);
 	}
 	if (t != NULL) {
+		t->pid = qy_os->process_id();
 		t->tid = tid;
 		t->node = node;
 		t->state = QY_THREAD_LIVE;
 		t->service = qy_reclaim_is_caller();
 		qy_list_push_front(&buckets[(unsigned)tid % BUCKETS], &t->link);
-		if (!t->service)
+		if (!t->service) {
 			atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+			atomic_store_explicit(&had_threads, true, memory_order_relaxed);
+		}
 	}
 	qy_unlock(&registry_lock);
 	return t;
@@ -391,7 +438,9 @@ static QY_COLD struct qy_thread *attach(void)
 	/* glibc allocates for keys above 31; by now that works. */
 	if (have_exit_key)
 		pthread_setspecific(exit_key, t);
-	qy_reclaim_note_threads(qy_threads_live());
+	/* One that has said good-bye only frees what is left of it: that is no new thread. */
+	if (!gone)
+		qy_reclaim_note_threads(qy_threads_live());
 	return t;
 }
 
@@ -482,6 +531,7 @@ static void leave_thread(void *thread)
 	qy_tls.owner = QY_OWNER_NONE;
 	qy_tls.thread = NULL;
 	qy_thread_leave(t);
+	gone = true;
 	qy_lock(&registry_lock);
 	park(t);
 	qy_unlock(&registry_lock);
@@ -597,10 +647,17 @@ void qy_threads_visit(void (*visit)(void *ctx, struct qy_thread *t), void *ctx)
 	qy_unlock(&registry_lock);
 }
 
+/* Yields first, then sleeps, since a thread of higher priority would yield to nobody; and does not wait for the dead. */
 static void wait_until_out(void *self, struct qy_thread *t)
 {
-	while (t != self && atomic_load_explicit(&t->busy, memory_order_seq_cst) != 0)
-		sched_yield();
+	for (unsigned n = 0; t != self && atomic_load_explicit(&t->busy, memory_order_seq_cst) != 0; n++) {
+		if (n < 100)
+			sched_yield();
+		else
+			qy_sleep_on(&t->busy, 1, 1);
+		if (n >= 1000 && n % 100 == 0 && !qy_os->thread_alive(t->pid, t->tid))
+			return;
+	}
 }
 
 void qy_threads_pause(void)
@@ -641,6 +698,7 @@ void qy_threads_after_fork(void)
 	visit_locked(note_dead, self);
 	visit_list(&giving_up, note_dead, self);
 	if (self != NULL) {
+		self->pid = qy_os->process_id();
 		self->tid = qy_os->thread_id();
 		qy_list_remove(&self->link);
 		qy_list_push_front(&buckets[(unsigned)self->tid % BUCKETS], &self->link);
@@ -694,4 +752,5 @@ void qy_threads_forget(struct qy_manager *m)
 {
 	/* Those that are giving up have given up: their lists are empty. */
 	visit_locked(forget, m);
+	release_caches(m);
 }

@@ -36,7 +36,7 @@ struct qy_thread {
 	struct qy_outgoing out[QY_OUT_RINGS];
 	/* The registry's. */
 	struct qy_link link;   /* in the bucket of the tid, or in a list of parked or unused ones */
-	int tid;
+	int pid, tid;
 	uint8_t state;         /* enum qy_thread_state */
 	bool service;          /* the reclaimer's: not a thread of the program */
 	uint64_t parked_at;    /* ms */
@@ -83,6 +83,9 @@ bool qy_threads_tidy(uint64_t now, uint64_t keep_ms);
 void qy_threads_visit(void (*visit)(void *ctx, struct qy_thread *t), void *ctx);
 
 unsigned qy_threads_live(void);
+
+/* Whether the calling thread has ended, as far as quarry was told. */
+bool qy_thread_gone(void);
 
 /* Make quarry usable; may be called at any time, by any thread, again and again. False with ENOMEM, and when another
  * copy of quarry does the work (qy_elsewhere, set by then). */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/manager/budget.h"
 
-#include "lib/base/refused.h"
 #include "lib/manager/manager.h"
 #include "numa/cgroup.h"
 #include "numa/os.h"
@@ -16,14 +15,17 @@ static qy_counter last_limit;
 
 bool qy_budget_take_slow(size_t bytes)
 {
-	int64_t left = atomic_fetch_sub_explicit(&qy_budget_left, (int64_t)bytes, memory_order_relaxed);
+	int64_t left = atomic_load_explicit(&qy_budget_left, memory_order_relaxed);
 
-	if (left >= (int64_t)bytes) {
-		qy_count_shared(&taken, bytes);
-		return true;
-	}
-	atomic_fetch_add_explicit(&qy_budget_left, (int64_t)bytes, memory_order_relaxed);
-	return false;
+	do {
+		if (left == INT64_MAX)
+			return true;
+		if (left < (int64_t)bytes)
+			return false;
+	} while (!atomic_compare_exchange_weak_explicit(&qy_budget_left, &left, left - (int64_t)bytes,
+							memory_order_relaxed, memory_order_relaxed));
+	qy_count_shared(&taken, bytes);
+	return true;
 }
 
 bool qy_budget_roomy(void)
@@ -70,8 +72,5 @@ bool qy_budget_refresh(size_t bytes)
 		left = left < 0 ? 0 : left;
 	}
 	atomic_store_explicit(&qy_budget_left, left, memory_order_relaxed);
-	if (left >= (int64_t)bytes)
-		return true;
-	qy_refuse(QUARRY_REFUSED_CGROUP);
-	return false;
+	return left >= (int64_t)bytes;
 }

@@ -34,7 +34,7 @@ static inline void qy_dirt_add(struct qy_manager *m, uint32_t f)
 	struct qy_frame *frame = qy_frame_at(f);
 
 	if (qy_region_pinned(qy_region_of_frame(frame)) ||
-	    (m->placement.flags & QUARRY_ARENA_LOCKED))
+	    (qy_peek(m->placement.flags) & QUARRY_ARENA_LOCKED))
 		return;
 	qy_dirt_remove(m, f);
 	frame->stamp = (uint32_t)qy_os->now_ms();

@@ -97,6 +97,8 @@ void *qy_large_alloc(struct qy_manager *m, size_t size, size_t align, bool *zero
 			return p;
 		if (short_of && tries == 0 && qy_budget_refresh(size))
 			continue;
+		if (short_of)
+			qy_refuse(QUARRY_REFUSED_CGROUP);
 		if (!allowed || short_of || !qy_manager_more(m, small ? 1 : to_frames(size),
 						 small ? 1 : (uint32_t)qy_max(align >> QY_FRAME_SHIFT, 1)))
 			break;

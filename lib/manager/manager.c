@@ -162,6 +162,8 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 			return s;
 		if (short_of && tries == 0 && qy_budget_refresh(bytes))
 			continue;
+		if (short_of)
+			qy_refuse(QUARRY_REFUSED_CGROUP);
 		if (!allowed || short_of || !qy_manager_more(m, 1, 1))
 			break;
 	}
@@ -240,8 +242,8 @@ bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align)
 	if (!qy_budget_refresh((size_t)want << QY_FRAME_SHIFT))
 		want = frames;
 	kind = kind_for(m, (size_t)want << QY_FRAME_SHIFT);
-	if (m->of_node && qy_setting(strict))
-		m->placement.flags |= QUARRY_ARENA_STRICT;
+	if (m->of_node)
+		qy_publish(m->placement.flags, qy_setting(strict) ? QUARRY_ARENA_STRICT : 0);
 	r = qy_region_create(&m->placement, want, align, kind, m);
 	if (r == NULL && want > frames)
 		r = qy_region_create(&m->placement, frames, align, kind, m);

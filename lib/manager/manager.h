@@ -78,6 +78,7 @@ struct qy_manager {
 	struct qy_placement placement;
 	char name[QUARRY_ARENA_NAME_MAX];
 	_Atomic(uint64_t) hard_limit, soft_limit;
+	void *unused_caches; /* lib/cache's: caches that were given up */
 	_Atomic(uint32_t) default_users; /* threads whose default arena it is */
 
 	struct qy_region *regions;
@@ -136,6 +137,10 @@ struct qy_manager *qy_manager_of_arena(const quarry_arena *arena);
 /* All memory becomes free at once. The caller has made sure that no thread holds anything of it. */
 void qy_manager_reset(struct qy_manager *m);
 void qy_manager_destroy(struct qy_manager *m);
+
+/* The same in two steps: the arena is no more, and its regions are still mapped; unmapping them needs no lock. */
+struct qy_region *qy_manager_end(struct qy_manager *m);
+void qy_manager_unmap(struct qy_region *list);
 
 /* Visit all managers, oldest first, without a lock: one that is made or destroyed meanwhile may be missed. */
 struct qy_manager *qy_manager_next(const struct qy_manager *m);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/manager/mistakes.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -35,6 +36,7 @@ void qy_mistake(enum qy_mistake_kind kind, const void *p)
 		"an object was freed with a size that it does not have: ",
 	};
 	long policy = qy_setting(on_error);
+	int error = errno; /* free(3) leaves it alone */
 	char line[160], *end;
 	ssize_t ignored;
 
@@ -44,6 +46,7 @@ void qy_mistake(enum qy_mistake_kind kind, const void *p)
 	end = append(append_hex(append(append(line, "quarry: "), what[kind]), (uintptr_t)p), "\n");
 	ignored = write(STDERR_FILENO, line, (size_t)(end - line));
 	(void)ignored;
+	errno = error;
 	if (policy == QY_ERROR_ABORT)
 		abort();
 }

@@ -201,23 +201,39 @@ struct qy_manager *qy_manager_of_arena(const quarry_arena *arena)
 	return m;
 }
 
-void qy_manager_destroy(struct qy_manager *m)
+struct qy_region *qy_manager_end(struct qy_manager *m)
 {
-	struct qy_region *r = m->regions, *next;
+	struct qy_region *list = NULL, *r;
 
 	qy_manager_reset(m);
-	for (r = m->regions; r != NULL; r = next) {
-		next = r->next;
-		qy_lock(&m->lock);
+	qy_lock(&m->lock);
+	while ((r = m->regions) != NULL) {
 		qy_runs_drop_region(m, (uint32_t)qy_region_frame(r));
-		qy_unlock(&m->lock);
-		qy_region_destroy(r);
+		r->next = list;
+		list = r;
 	}
+	qy_unlock(&m->lock);
 	qy_lock(&lock);
 	__atomic_store_n(&qy_arenas[m->index].manager, NULL, __ATOMIC_RELEASE);
 	m->free_next = unused;
 	unused = m;
 	qy_unlock(&lock);
+	return list;
+}
+
+void qy_manager_unmap(struct qy_region *list)
+{
+	while (list != NULL) {
+		struct qy_region *r = list;
+
+		list = r->next;
+		qy_region_destroy(r);
+	}
+}
+
+void qy_manager_destroy(struct qy_manager *m)
+{
+	qy_manager_unmap(qy_manager_end(m));
 }
 
 struct qy_manager *qy_manager_next(const struct qy_manager *m)

@@ -79,7 +79,8 @@ QY_INLINE void *qy_slab_take(struct qy_slab *s)
 {
 	void *list = s->local;
 
-	if (list == NULL || QY_UNLIKELY(s->countdown > s->carved))
+	/* (An object that was freed twice in a row is its own next one.) */
+	if (list == NULL || QY_UNLIKELY(s->countdown > s->carved || qy_next_object(list) == list))
 		return NULL;
 	s->local = NULL;
 	qy_publish(s->countdown, s->carved);

@@ -102,7 +102,10 @@ static void sleep_until_work(uint64_t now, uint64_t next)
 static void *run(void *unused)
 {
 	(void)unused;
+	int starting = THREAD_STARTING;
+
 	is_reclaimer = true;
+	atomic_compare_exchange_strong(&thread_state, &starting, THREAD_RUNS);
 	pthread_setname_np(pthread_self(), "quarry-reclaim");
 	while (atomic_load(&stopping) == 0) {
 		uint64_t now = qy_os->now_ms(), next = now + 1000;
@@ -113,14 +116,13 @@ static void *run(void *unused)
 			pass(now, qy_setting(decay_ms), SIZE_MAX, &next);
 		sleep_until_work(now, next);
 	}
-	atomic_store(&stopping, 0);
 	atomic_store(&thread_state, THREAD_NONE);
 	return NULL;
 }
 
 void qy_reclaim_stop(void)
 {
-	if (atomic_load(&thread_state) != THREAD_RUNS)
+	if (atomic_load(&thread_state) != THREAD_RUNS && atomic_load(&thread_state) != THREAD_STARTING)
 		return;
 	atomic_store(&stopping, 1);
 	wake();
@@ -145,9 +147,8 @@ static QY_COLD void start_thread(void)
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, STACK_SIZE);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	if (pthread_create(&id, &attr, run, NULL) == 0) {
-		atomic_store(&thread_state, THREAD_RUNS);
-	} else {
+	atomic_store(&stopping, 0);
+	if (pthread_create(&id, &attr, run, NULL) != 0) {
 		qy_refuse(QUARRY_REFUSED_THREAD);
 		atomic_store(&thread_state, THREAD_REFUSED);
 	}

@@ -15,6 +15,8 @@
 #include "lib/base/refused.h"
 #include "numa/topology.h"
 
+#define REGIONS_AT_A_TIME 64
+
 static uint64_t resident_in(void *addr)
 {
 	unsigned char in[QY_FRAME_PAGES];
@@ -53,23 +55,54 @@ static uint64_t cached_in(uint32_t f)
 	return bytes;
 }
 
-static void look_at_frames(const struct qy_manager *m, quarry_stats *stats)
+static void look_at_frame(uint32_t f, quarry_stats *stats)
+{
+	stats->resident += resident_in(qy_window_at((uintptr_t)f << QY_FRAME_SHIFT));
+	if (qy_peek(qy_frame_at(f)->filler) == QY_FILL_SLABS + 1)
+		stats->cached += cached_in(f);
+}
+
+static void look_at_all_frames(quarry_stats *stats)
 {
 	uint32_t frames = (uint32_t)(qy_window_claimed() >> QY_FRAME_SHIFT);
 
-	for (uint32_t f = 1; f < frames; f++) {
-		struct qy_region *r = qy_region_of_frame(qy_frame_at(f));
+	for (uint32_t f = 1; f < frames; f++)
+		if (qy_region_of_frame(qy_frame_at(f)) != NULL)
+			look_at_frame(f, stats);
+}
 
-		if (r == NULL || qy_peek(r->owner) != m)
-			continue;
-		stats->resident += resident_in(qy_window_at((uintptr_t)f << QY_FRAME_SHIFT));
-		if (qy_peek(qy_frame_at(f)->filler) == QY_FILL_SLABS + 1)
-			stats->cached += cached_in(f);
-	}
+/* A manager's regions, some at a time, so that its lock is held for a moment only. One that comes or goes meanwhile may
+ * be missed, or make another one be. */
+static void look_at_frames_of(struct qy_manager *m, quarry_stats *stats)
+{
+	struct {
+		uint32_t first, frames;
+	} some[REGIONS_AT_A_TIME];
+	size_t done = 0, got;
+
+	do {
+		size_t skip = done;
+
+		got = 0;
+		qy_lock(&m->lock);
+		for (struct qy_region *r = m->regions; r != NULL && got < REGIONS_AT_A_TIME; r = r->next) {
+			if (skip > 0) {
+				skip--;
+				continue;
+			}
+			some[got].first = (uint32_t)qy_region_frame(r);
+			some[got++].frames = r->frames;
+		}
+		qy_unlock(&m->lock);
+		for (size_t i = 0; i < got; i++)
+			for (uint32_t f = 0; f < some[i].frames; f++)
+				look_at_frame(some[i].first + f, stats);
+		done += got;
+	} while (got == REGIONS_AT_A_TIME);
 }
 
 struct sum {
-	const struct qy_manager *manager;
+	const struct qy_manager *manager; /* NULL: all */
 	quarry_stats *stats;
 };
 
@@ -78,7 +111,7 @@ static void add_thread(void *ctx, struct qy_thread *t)
 	struct sum *sum = ctx;
 
 	for (struct qy_cache *c = __atomic_load_n(&t->caches, __ATOMIC_ACQUIRE); c != NULL; c = c->next) {
-		if (c->heap.manager != sum->manager)
+		if (sum->manager != NULL && c->heap.manager != sum->manager)
 			continue;
 		sum->stats->refills += qy_read(&c->heap.refills);
 		sum->stats->remote_frees += qy_read(&c->heap.remote_received);
@@ -88,14 +121,13 @@ static void add_thread(void *ctx, struct qy_thread *t)
 
 static void add_manager(struct qy_manager *m, quarry_stats *stats)
 {
-	struct sum sum = { m, stats };
 	uint64_t mapped = qy_read(&m->mapped), used = qy_read(&m->used), dirty = qy_read(&m->dirty_pages) * QY_PAGE;
-	uint64_t cached_before = stats->cached;
 
 	stats->arenas++;
 	stats->regions += qy_read(&m->region_count);
 	stats->mapped += mapped;
 	stats->peak_mapped += qy_read(&m->peak_mapped);
+	stats->in_use += used; /* less what is free in slabs, see finish() */
 	stats->large += qy_read(&m->large);
 	stats->free_dirty += dirty;
 	stats->free_clean += mapped > used + dirty ? mapped - used - dirty : 0;
@@ -108,13 +140,17 @@ static void add_manager(struct qy_manager *m, quarry_stats *stats)
 		stats->kind_wanted[kind] += qy_read(&m->kind_wanted[kind]);
 		stats->kind_got[kind] += qy_read(&m->kind_got[kind]);
 	}
-	look_at_frames(m, stats);
-	used -= qy_min(used, stats->cached - cached_before);
-	stats->in_use += used;
-	qy_threads_visit(add_thread, &sum);
 	stats->refills += qy_read(&m->past_refills);
 	stats->remote_frees += qy_read(&m->past_received) + qy_read(&m->orphans.remote_received);
 	stats->adopted += qy_read(&m->past_adopted);
+}
+
+static void finish(quarry_stats *stats, const struct qy_manager *m)
+{
+	struct sum sum = { m, stats };
+
+	stats->in_use -= qy_min(stats->in_use, stats->cached);
+	qy_threads_visit(add_thread, &sum);
 }
 
 static void add_moves(void *stats, struct qy_thread *t)
@@ -155,9 +191,13 @@ QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)
 		memcpy(stats->name, m->name, sizeof(stats->name));
 		stats->node = m->of_node ? qy_node_kernel_id((int)m->index) : -1;
 		add_manager(m, stats);
+		look_at_frames_of(m, stats);
+		finish(stats, m);
 	} else {
 		for (m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 			add_manager(m, stats);
+		look_at_all_frames(stats);
+		finish(stats, NULL);
 	}
 	add_process(stats);
 	return 0;

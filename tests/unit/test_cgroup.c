@@ -58,7 +58,7 @@ static void v2(const char *base, const char *group, const char *max, uint64_t cu
 {
 	char stat[256];
 
-	snprintf(stat, sizeof(stat), "anon 4096\ninactive_anon 77777\nactive_file 88888\ninactive_file %" PRIu64
+	snprintf(stat, sizeof(stat), "anon 4096\ninactive_anon 77777\nactive_file 0\ninactive_file %" PRIu64
 		 "\nunevictable 0\n", inactive);
 	file(base, group, "cgroup.controllers", "cpuset cpu io memory pids\n");
 	file(base, group, "memory.max", max);
