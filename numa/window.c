@@ -33,7 +33,7 @@ struct zone {
 static struct qy_lock lock = QY_LOCK_INIT(QY_RANK_WINDOW);
 static struct zone zones[ZONES_MAX];
 static size_t zones_claimed, zones_total;
-static bool sparse;
+static _Atomic(bool) sparse;
 
 static struct qy_lock meta_lock = QY_LOCK_INIT(QY_RANK_LEAF);
 static char *meta_next, *meta_end;
@@ -44,6 +44,12 @@ static void set_sides(char *sides)
 	qy_slab_side = sides;
 	qy_window.page_side = qy_slab_side + zones_total * SLAB_SLICE;
 	qy_window.frame_side = qy_window.page_side + zones_total * PAGE_SLICE;
+}
+
+static void unreserve(char *from, char *to)
+{
+	if (from < to)
+		qy_os->munmap(from, (size_t)(to - from));
 }
 
 /* One reservation for the window and its sides, so that both can be had or neither. A slab record can be read for any
@@ -59,8 +65,12 @@ static bool reserve(size_t count)
 	zones_total = count;
 	qy_window_base = qy_align_up((uintptr_t)p, QY_ZONE);
 	set_sides((char *)qy_window_base + count * QY_ZONE);
-	if (qy_os->mprotect(qy_slab_side, count * SLAB_SLICE, PROT_READ) == 0)
+	if (qy_os->mprotect(qy_slab_side, count * SLAB_SLICE, PROT_READ) == 0) {
+		/* What was for alignment. */
+		unreserve(p, (char *)qy_window_base);
+		unreserve(qy_window.frame_side + count * FRAME_SLICE, p + len);
 		return true;
+	}
 	qy_os->munmap(p, len);
 	zones_total = 0;
 	return false;
@@ -94,8 +104,8 @@ int qy_window_init(size_t wanted)
 	size_t size = wanted;
 
 	if (size == 0)
-		size = (size_t)qy_min(qy_os->total_memory(), (size_t)1 << 40) * 16;
-	size = qy_min(qy_max(size, wanted ? QY_ZONE : QY_ZONE * 256), QY_ZONE * ZONES_MAX);
+		size = (size_t)qy_min(qy_os->total_memory(), (size_t)1 << 42) * 4;
+	size = qy_min(qy_max(size, wanted ? QY_ZONE : QY_ZONE * 64), QY_ZONE * ZONES_MAX);
 	if (SANITIZED)
 		size = qy_min(size, QY_ZONE * 32);
 	if (qy_os->address_limit() == UINT64_MAX) {
@@ -253,7 +263,35 @@ void qy_window_release(void *addr, size_t frames)
 	qy_unlock(&lock);
 }
 
-int qy_window_map(void *addr, size_t len, int flags)
+/* The program has limited its address space since the start, and the reservation alone is more than it may have: give
+ * up what is reserved and not used, and go on without. (The slab side stays: it is read for any address.) */
+static QY_COLD bool give_up_reservation(void)
+{
+	char *base = (char *)qy_window_base;
+	bool done = false;
+
+	if (sparse || qy_os->address_limit() == UINT64_MAX)
+		return false;
+	qy_lock(&lock);
+	if (!sparse) {
+		char *end = base + zones_claimed * QY_ZONE;
+
+		unreserve(end, base + zones_total * QY_ZONE);
+		unreserve(qy_window.page_side + zones_claimed * PAGE_SLICE, qy_window.page_side + zones_total * PAGE_SLICE);
+		unreserve(qy_window.frame_side + zones_claimed * FRAME_SLICE,
+			  qy_window.frame_side + zones_total * FRAME_SLICE);
+		for (size_t f = 1; f < zones_claimed * QY_ZONE_FRAMES; f++)
+			if (!frame_used(f))
+				unreserve(base + (f << QY_FRAME_SHIFT), base + ((f + 1) << QY_FRAME_SHIFT));
+		sparse = true;
+		done = true;
+		qy_refuse(QUARRY_REFUSED_WINDOW);
+	}
+	qy_unlock(&lock);
+	return done;
+}
+
+static int map_once(void *addr, size_t len, int flags)
 {
 	int how = sparse ? QY_MAP_FIXED_NOREPLACE : MAP_FIXED;
 	void *p = qy_os->mmap(addr, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | how | flags, -1, 0);
@@ -266,6 +304,18 @@ int qy_window_map(void *addr, size_t len, int flags)
 		errno = EEXIST;
 	}
 	return -1;
+}
+
+int qy_window_map(void *addr, size_t len, int flags)
+{
+	int r = map_once(addr, len, flags);
+
+	if (r != 0 && errno == ENOMEM && (flags & MAP_HUGETLB) == 0 && give_up_reservation()) {
+		/* What was claimed for this call was reserved still. */
+		qy_os->munmap(addr, len);
+		r = map_once(addr, len, flags);
+	}
+	return r;
 }
 
 int qy_window_unmap(void *addr, size_t len)
@@ -351,6 +401,8 @@ void *qy_meta_alloc(size_t size, size_t align)
 		return p;
 	/* A patched mmap may allocate, and come here itself: no lock is held. */
 	chunk = qy_os->mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (chunk == MAP_FAILED && give_up_reservation())
+		chunk = qy_os->mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (chunk == MAP_FAILED) {
 		qy_refuse(QUARRY_REFUSED_MAP);
 		errno = ENOMEM;

@@ -184,7 +184,8 @@ enum quarry_page_kind {
 enum quarry_arena_flags {
 	QUARRY_ARENA_STRICT = 1,   /* fail with an error rather than fall to another node or page kind */
 	QUARRY_ARENA_NODUMP = 2,   /* leave the arena out of core dumps (MADV_DONTDUMP) */
-	QUARRY_ARENA_LOCKED = 4,   /* keep it in memory (mlock2(2) on fault); falls under RLIMIT_MEMLOCK */
+	QUARRY_ARENA_LOCKED = 4,   /* keep it in memory (mlock2(2) on fault); falls under RLIMIT_MEMLOCK, and what that
+	                            * refuses is counted, not an error */
 	QUARRY_ARENA_POPULATE = 8  /* fault regions in when they are mapped, not when touched */
 };
 
@@ -196,7 +197,9 @@ typedef struct quarry_arena_attr {
 	int32_t policy;       /* enum quarry_policy */
 	int32_t page_kind;    /* enum quarry_page_kind: the highest rung to try; falls 1g, 2m, thp, base */
 	quarry_nodeset nodes; /* empty: all that are allowed */
-	uint64_t hard_limit;  /* bytes of blocks in use; beyond it allocation fails with ENOMEM. 0: none */
+	uint64_t hard_limit;  /* bytes; beyond it allocation fails with ENOMEM. 0: none. What counts are blocks: large ones
+	                       * in whole pages, small objects by their slabs (64 KiB, or 256 KiB above 8 KiB; one or
+	                       * more per size class and thread), so that less than 64 KiB admits no small object */
 	uint64_t soft_limit;  /* bytes; beyond it the arena keeps no free memory. 0: none */
 	char name[QUARRY_ARENA_NAME_MAX]; /* shown by the viewer; may be empty */
 } quarry_arena_attr;
@@ -292,6 +295,8 @@ typedef struct quarry_page_info {
 
 /** Ask the kernel (never quarry's own books) where each page of [p, p + n) is. Touches no page.
  * @param info receives one entry per page, in order; at most max of them. May be NULL with max 0, to count.
+ * An entry is a base page (a hugetlb page in an arena of those); its size is that of the page behind it, so that 8 MiB
+ * in transparent huge pages are 2,048 entries of size 2 MiB.
  * @return how many pages the range has; -1 with EINVAL when p is not quarry's. Node by move_pages(2) (Linux 2.6.18);
  *         huge or not by PAGEMAP_SCAN (Linux 6.7) or, before, from mincore(2) and the region's record. */
 QUARRY_API long quarry_where(const void *p, size_t n, quarry_page_info *info, size_t max);
@@ -306,13 +311,13 @@ enum quarry_option {
 	QUARRY_OPT_DECAY_MS = 3,         /* decay_ms: free memory goes back after about so long; -1 never */
 	QUARRY_OPT_PAGES = 4,            /* pages: enum quarry_page_kind for default arenas */
 	QUARRY_OPT_STRICT = 5,           /* strict: default arenas fail rather than fall */
-	QUARRY_OPT_THP_MIN = 6,          /* thp_min: bytes an arena must have mapped before new memory is born huge */
+	QUARRY_OPT_THP_MIN = 6,          /* thp_min: bytes in use from which new memory is born huge */
 	QUARRY_OPT_NUMA = 7,             /* numa: 0 treat the machine as one node, 1 follow its nodes */
 	QUARRY_OPT_STATS_AT_EXIT = 8,    /* stats_at_exit: 0 no, 1 text, 2 JSON, to standard error */
 	QUARRY_OPT_ON_ERROR = 9,         /* on_error: 0 ignore and count, 1 report on standard error, 2 abort */
 	QUARRY_OPT_JUNK = 10,            /* junk: fill what is freed, to show use after free */
 	QUARRY_OPT_WINDOW = 11,          /* window: bytes of address space to reserve; 0 by the machine's memory */
-	QUARRY_OPT_GUEST = 12,           /* large_heap: bytes mapped from which `auto` starts the reclaimer's thread */
+	QUARRY_OPT_LARGE_HEAP = 12,           /* large_heap: bytes mapped from which `auto` starts the reclaimer's thread */
 	QUARRY_OPT_RETURN = 13           /* return: 0 never give memory back to the kernel (for RDMA), 1 do */
 };
 
@@ -401,7 +406,8 @@ typedef struct quarry_stats {
 	uint64_t purged;       /* bytes so given back */
 	uint64_t passes;       /* reclaimer passes */
 	uint64_t adopted;      /* slabs taken over from dead threads */
-	uint64_t bad_frees;    /* pointers freed that were not live: foreign, double, inside an object */
+	uint64_t bad_frees;    /* mistakes noticed: foreign pointers and blocks freed twice always; small objects freed
+	                        * twice or inside when a refill comes upon them, every time with on_error set */
 	uint64_t threads;      /* live threads that hold a cache */
 	uint64_t reclaimer;    /* 1 while the reclaimer's thread runs */
 	uint64_t refused[QUARRY_REFUSED_COUNT]; /* by enum quarry_refusal, counts; process-wide */

@@ -43,7 +43,7 @@ enum kind {
 	X(QUARRY_OPT_STRICT, "strict", strict, KIND_FLAG, 0, 1, 0, 1, NULL,                                           \
 	  "default arenas fail rather than fall to another node or page kind")                                        \
 	X(QUARRY_OPT_THP_MIN, "thp_min", thp_min, KIND_SIZE, 0, ADDRESS_MAX, 64L << 20, 1, NULL,                      \
-	  "bytes an arena must have mapped before its new memory is born huge")                                       \
+	  "bytes in use (+16m a thread) from which new memory is born huge")                                       \
 	X(QUARRY_OPT_NUMA, "numa", numa, KIND_FLAG, 0, 1, 1, 0, NULL,                                                 \
 	  "follow the machine's memory nodes; 0 treats it as one node")                                               \
 	X(QUARRY_OPT_STATS_AT_EXIT, "stats_at_exit", stats_at_exit, KIND_CHOICE, 0, 2, 0, 1, "off|text|json",         \
@@ -54,7 +54,7 @@ enum kind {
 	  "overwrite what is freed, to show use after free")                                                          \
 	X(QUARRY_OPT_WINDOW, "window", window, KIND_SIZE, 0, ADDRESS_MAX, 0, 0, NULL,                                 \
 	  "bytes of address space to reserve; 0 goes by the machine's memory")                                        \
-	X(QUARRY_OPT_GUEST, "large_heap", large_heap, KIND_SIZE, 0, ADDRESS_MAX, 256L << 20, 1, NULL,                 \
+	X(QUARRY_OPT_LARGE_HEAP, "large_heap", large_heap, KIND_SIZE, 0, ADDRESS_MAX, 256L << 20, 1, NULL,                 \
 	  "bytes mapped from which reclaim=auto starts the reclaimer's thread")                                       \
 	X(QUARRY_OPT_RETURN, "return", give_back, KIND_FLAG, 0, 1, 1, 1, NULL,                                        \
 	  "give memory back to the kernel; 0 never does (for RDMA)")

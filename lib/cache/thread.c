@@ -381,7 +381,8 @@ static struct qy_thread *take_thread(int node, int tid)
 	bury_some(&buckets[(unsigned)tid % BUCKETS], 4, tid);
 	for (int n = 0; n < 8; n++)
 		bury_some(&buckets[next_bucket++ % BUCKETS], 1, -1);
-	if (!qy_list_empty(park_of(node)))
+	/* (The reclaimer's thread has no use for what others left, and would keep it.) */
+	if (!qy_reclaim_is_caller() && !qy_list_empty(park_of(node)))
 		from = park_of(node)->next;
 	else if (!qy_list_empty(&unused))
 		from = unused.next;
@@ -537,6 +538,8 @@ static void leave_thread(void *thread)
 	qy_unlock(&registry_lock);
 	if (qy_threads_live() == 0)
 		qy_reclaim_stop();
+	else
+		qy_reclaim_wake();
 }
 
 /* Entered, by whoever took t from the parked ones. */

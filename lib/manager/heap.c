@@ -35,6 +35,8 @@ void qy_heap_open(struct qy_heap *h, struct qy_manager *m, uintptr_t owner)
 {
 	h->manager = m;
 	h->owner = owner;
+	if (owner != 0)
+		atomic_fetch_add_explicit(&m->heaps, 1, memory_order_relaxed);
 	atomic_store_explicit(&h->remote, NULL, memory_order_release);
 }
 
@@ -384,6 +386,7 @@ void qy_heap_abandon(struct qy_heap *h)
 		orphan_list(h, &h->queue[cls]);
 	orphan_list(h, &h->full);
 	qy_unlock(&h->manager->lock);
+	atomic_fetch_sub_explicit(&h->manager->heaps, 1, memory_order_relaxed);
 	qy_count_shared(&h->manager->past_refills, qy_read(&h->refills));
 	qy_count_shared(&h->manager->past_received, qy_read(&h->remote_received));
 	qy_count_shared(&h->manager->past_adopted, qy_read(&h->adopted));

@@ -10,6 +10,7 @@
 #include "lib/base/refused.h"
 #include "numa/topology.h"
 
+#define DENSE_PER_HEAP ((size_t)16 << 20) /* used bytes per thread from which slabs are dense */
 #define GROW_MAX_FRAMES 32 /* 64 MiB at a time, at most, when no more is needed */
 
 struct qy_block_map qy_page_map, qy_run_map;
@@ -197,8 +198,10 @@ static int kind_for(struct qy_manager *m, size_t bytes)
 
 	if (kind != QUARRY_PAGES_AUTO)
 		return kind;
-	/* Huge from birth only in a heap that is large already: a small one would be padded, not dense. */
-	return qy_read(&m->mapped) + bytes > least && qy_budget_roomy() ? QUARRY_PAGES_THP : QUARRY_PAGES_BASE;
+	/* Huge from birth only in a heap that is large already, for as many threads as it has: each has a slab or more of
+	 * every class that it uses, mostly empty, and would have them padded to huge pages. */
+	least += (size_t)atomic_load_explicit(&m->heaps, memory_order_relaxed) * DENSE_PER_HEAP;
+	return qy_read(&m->used) + bytes > least && qy_budget_roomy() ? QUARRY_PAGES_THP : QUARRY_PAGES_BASE;
 }
 
 /* The lock is held. */

@@ -79,6 +79,7 @@ struct qy_manager {
 	char name[QUARRY_ARENA_NAME_MAX];
 	_Atomic(uint64_t) hard_limit, soft_limit;
 	void *unused_caches; /* lib/cache's: caches that were given up */
+	_Atomic(uint32_t) heaps;         /* that threads hold, parked ones too */
 	_Atomic(uint32_t) default_users; /* threads whose default arena it is */
 
 	struct qy_region *regions;

@@ -29,6 +29,7 @@ static void clear_figures(struct qy_manager *m)
 	atomic_store_explicit(&m->hard_limit, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->soft_limit, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->default_users, 0, memory_order_relaxed);
+	atomic_store_explicit(&m->heaps, 0, memory_order_relaxed);
 }
 
 static struct qy_manager *take_unused(void)

@@ -128,6 +128,13 @@ void qy_reclaim_stop(void)
 	wake();
 }
 
+void qy_reclaim_wake(void)
+{
+	atomic_store_explicit(&qy_dirt_seen, 1, memory_order_relaxed);
+	if (atomic_exchange(&asleep, 0) != 0)
+		wake();
+}
+
 bool qy_reclaim_is_caller(void)
 {
 	return is_reclaimer;

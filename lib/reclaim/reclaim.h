@@ -20,6 +20,9 @@ size_t qy_reclaim_now(void);
 /* A chore of a layer above: called in each pass with the time; returns whether it wants to be called again soon. */
 void qy_reclaim_set_chore(bool (*chore)(uint64_t now));
 
+/* There is work that no dirt tells of: a thread has ended and left its memory. */
+void qy_reclaim_wake(void);
+
 /* Tell that the process has more than one thread that allocates. */
 void qy_reclaim_note_threads(unsigned live);
 
