@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "lib/base/settings.h"
+#include "lib/cache/caches.h"
 #include "lib/cache/fork.h"
 #include "lib/manager/manager.h"
 #include "lib/reclaim/reclaim.h"
@@ -18,7 +19,6 @@
 
 #define BUCKETS 256 /* of live threads, by tid */
 #define PARKS 64    /* of parked threads, by node */
-#define TABLE_FIRST 8
 
 /* The cache of a thread that has none yet: every list is empty, so every malloc comes to the slow path. */
 static const struct qy_cache no_cache;
@@ -31,8 +31,6 @@ __thread struct qy_tls qy_tls __attribute__((tls_model("initial-exec"))) = {
 static struct qy_lock pause_lock = QY_LOCK_INIT(QY_RANK_FORK);
 static struct qy_lock registry_lock = QY_LOCK_INIT(QY_RANK_REGISTRY);
 static struct qy_link buckets[BUCKETS], parks[PARKS], giving_up, unused;
-static struct qy_lock caches_lock = QY_LOCK_INIT(QY_RANK_LEAF);
-static struct qy_cache *unused_caches; /* linked by next */
 static _Atomic(uint32_t) live, paused;
 static _Atomic(bool) had_threads; /* of the program's */
 static pthread_key_t exit_key;
@@ -108,112 +106,6 @@ bool qy_start(void)
 	while ((state = atomic_load_explicit(&start_state, memory_order_acquire)) == START_RUNNING)
 		sched_yield();
 	return state == START_DONE;
-}
-
-/* ---- caches ---- */
-
-static size_t table_slot(const struct qy_thread *t, const struct qy_manager *m)
-{
-	size_t i = ((uintptr_t)m >> 6) * 0x9e3779b97f4a7c15u >> 32;
-
-	while (t->table[i & (t->table_size - 1)] != NULL &&
-	       t->table[i & (t->table_size - 1)]->heap.manager != m)
-		i++;
-	return i & (t->table_size - 1);
-}
-
-/* The table at least half empty. Old tables are not freed: their sizes double, so they sum up to one more. */
-static bool grow_table(struct qy_thread *t)
-{
-	uint32_t size = t->table_size == 0 ? TABLE_FIRST : t->table_size * 2;
-	struct qy_cache **table;
-
-	if (2 * (t->table_used + 1) <= t->table_size)
-		return true;
-	table = qy_manager_records(size * sizeof(*table), sizeof(void *));
-	if (table == NULL)
-		return false;
-	t->table = table;
-	t->table_size = size;
-	for (struct qy_cache *c = t->caches; c != NULL; c = c->next)
-		t->table[table_slot(t, c->heap.manager)] = c;
-	return true;
-}
-
-/* Rebuild after a cache was taken out: with open addressing, a hole would hide others. */
-static void rebuild_table(struct qy_thread *t)
-{
-	if (t->table_size == 0)
-		return;
-	memset(t->table, 0, t->table_size * sizeof(*t->table));
-	for (struct qy_cache *c = t->caches; c != NULL; c = c->next)
-		t->table[table_slot(t, c->heap.manager)] = c;
-}
-
-/* A cache that was given up is used again for the same manager only, as long as that lives: others may still hold
- * objects for its heap, and must not take them for another manager's. */
-static struct qy_cache *new_cache(struct qy_manager *m)
-{
-	struct qy_cache **from, *c;
-
-	qy_lock(&caches_lock);
-	from = m->unused_caches != NULL ? (struct qy_cache **)&m->unused_caches : &unused_caches;
-	c = *from;
-	if (c != NULL)
-		*from = c->next;
-	qy_unlock(&caches_lock);
-	if (c == NULL)
-		return qy_manager_records(sizeof(*c), QY_CACHE_LINE);
-	/* A late sender may still look at the heap's remote list; it stays closed until the heap is opened. */
-	memset(c, 0, offsetof(struct qy_cache, heap));
-	qy_heap_clear(&c->heap);
-	return c;
-}
-
-static void put_cache(struct qy_cache *c)
-{
-	struct qy_manager *m = c->heap.manager;
-
-	qy_lock(&caches_lock);
-	c->next = m->unused_caches;
-	m->unused_caches = c;
-	qy_unlock(&caches_lock);
-}
-
-/* The manager ends, and nobody holds anything for its heaps any more. */
-static void release_caches(struct qy_manager *m)
-{
-	struct qy_cache *c;
-
-	qy_lock(&caches_lock);
-	while ((c = m->unused_caches) != NULL) {
-		m->unused_caches = c->next;
-		c->next = unused_caches;
-		unused_caches = c;
-	}
-	qy_unlock(&caches_lock);
-}
-
-struct qy_cache *qy_cache_for(struct qy_thread *t, struct qy_manager *m)
-{
-	struct qy_cache *c = t->table_size == 0 ? NULL : t->table[table_slot(t, m)];
-
-	if (QY_LIKELY(c != NULL))
-		return c;
-	if (!grow_table(t))
-		return NULL;
-	c = new_cache(m);
-	if (c == NULL)
-		return NULL;
-	memcpy(c->class_of, qy_class_table, sizeof(c->class_of));
-	c->thread = t;
-	c->quick = c->quick_set = 1;
-	qy_heap_open(&c->heap, m, (uintptr_t)t + (m->of_node ? 0 : QY_OWNER_SHARED));
-	c->next = t->caches;
-	__atomic_store_n(&t->caches, c, __ATOMIC_RELEASE); /* the viewer walks the list */
-	t->table[table_slot(t, m)] = c;
-	t->table_used++;
-	return c;
 }
 
 static struct qy_cache *plain_cache(struct qy_thread *t)
@@ -455,69 +347,6 @@ struct qy_thread *qy_thread_enter(void)
 	return t;
 }
 
-/* ---- sending ---- */
-
-static void send_ring(struct qy_outgoing *out)
-{
-	if (out->objects > 0)
-		qy_heap_send(out->heap, out->first, out->last);
-	out->first = out->last = NULL;
-	out->objects = out->bytes = 0;
-}
-
-void qy_thread_send(struct qy_thread *t)
-{
-	for (unsigned i = 0; i < QY_OUT_RINGS; i++)
-		send_ring(&t->out[i]);
-}
-
-static struct qy_outgoing *ring_of(struct qy_thread *t, const struct qy_heap *h)
-{
-	_Static_assert(QY_OUT_RINGS == 8, "three bits of the hash");
-	return &t->out[((uintptr_t)h >> 6) * 0x9e3779b97f4a7c15u >> 61];
-}
-
-/* A child that is forked in between finds the object in the ring, or counted, or neither; then it loses it. */
-static void gather(struct qy_outgoing *out, const struct qy_slab *s, void *p)
-{
-	qy_link_object(p, out->first);
-	if (out->first == NULL)
-		out->last = p;
-	__atomic_store_n(&out->first, p, __ATOMIC_RELEASE);
-	out->objects++;
-	out->bytes += qy_classes[s->cls].size;
-}
-
-static bool is_ready(const struct qy_outgoing *out)
-{
-	return out->objects >= QY_OUT_OBJECTS || out->bytes >= QY_OUT_BYTES;
-}
-
-bool qy_thread_gather_quick(struct qy_thread *t, struct qy_slab *s, void *p)
-{
-	struct qy_heap *h = atomic_load_explicit(&s->heap, memory_order_acquire);
-	struct qy_outgoing *out = ring_of(t, h);
-
-	if (out->heap != h || is_ready(out))
-		return false;
-	gather(out, s, p);
-	return true;
-}
-
-void qy_thread_gather(struct qy_thread *t, struct qy_slab *s, void *p)
-{
-	struct qy_heap *h = atomic_load_explicit(&s->heap, memory_order_acquire);
-	struct qy_outgoing *out = ring_of(t, h);
-
-	if (out->heap != h) {
-		send_ring(out);
-		out->heap = h;
-	}
-	gather(out, s, p);
-	if (is_ready(out))
-		send_ring(out);
-}
-
 /* ---- leaving ---- */
 
 static void leave_thread(void *thread)
@@ -548,14 +377,11 @@ static void give_up(struct qy_thread *t)
 	struct qy_cache *c;
 
 	qy_thread_send(t);
-	while ((c = t->caches) != NULL) {
+	for (c = t->caches; c != NULL; c = c->next) {
 		qy_cache_flush(c);
 		qy_heap_abandon(&c->heap);
-		t->caches = c->next;
-		put_cache(c);
 	}
-	t->table_used = 0;
-	rebuild_table(t);
+	qy_caches_drop(t);
 }
 
 /* One that was parked for keep_ms, moved to the list of those that are giving up. The registry's lock is held. */
@@ -737,17 +563,12 @@ static void forget(void *ctx, struct qy_thread *t)
 	for (unsigned i = 0; i < QY_OUT_RINGS; i++)
 		if (t->out[i].heap != NULL && t->out[i].heap->manager == m)
 			memset(&t->out[i], 0, sizeof(t->out[i]));
-	for (struct qy_cache **at = &t->caches; *at != NULL; at = &(*at)->next) {
-		struct qy_cache *c = *at;
-
-		if (c->heap.manager != m)
-			continue;
-		*at = c->next;
-		atomic_store_explicit(&c->heap.remote, QY_REMOTE_CLOSED, memory_order_relaxed);
-		put_cache(c);
-		t->table_used--;
-		rebuild_table(t);
-		return;
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
+		if (c->heap.manager == m) {
+			atomic_store_explicit(&c->heap.remote, QY_REMOTE_CLOSED, memory_order_relaxed);
+			qy_cache_drop(t, c);
+			return;
+		}
 	}
 }
 
@@ -755,5 +576,5 @@ void qy_threads_forget(struct qy_manager *m)
 {
 	/* Those that are giving up have given up: their lists are empty. */
 	visit_locked(forget, m);
-	release_caches(m);
+	qy_caches_release(m);
 }
