@@ -241,20 +241,24 @@ void qy_heap_event(struct qy_slab *s)
 	}
 }
 
-static void free_here(struct qy_heap *h, void *p)
+/* False when p was no live object: a mistake of the program's, counted. */
+static bool free_here(struct qy_heap *h, void *p)
 {
 	struct qy_slab *s = qy_slab_of(p);
 	struct qy_heap *of = s == NULL ? NULL : atomic_load_explicit(&s->heap, memory_order_acquire);
 
 	if (s == NULL) {
 		qy_mistake(QY_MISTAKE_FOREIGN, p);
+		return false;
 	} else if (of != h) {
 		qy_heap_send(of, p, p);
 	} else if (p == s->local || s->countdown == 0) {
 		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
+		return false;
 	} else if (qy_slab_push(s, p)) {
 		qy_heap_event(s);
 	}
+	return true;
 }
 
 void qy_heap_put_back(struct qy_heap *h, void *list)
@@ -294,18 +298,83 @@ void qy_heap_send(struct qy_heap *h, void *first, void *last)
 	}
 }
 
+/* The objects at the front of a list that are in one unit, as those gathered together mostly are: their number and the
+ * last of them. More than a unit has means that the list leads in a circle. */
+static uint32_t run_of(void *first, void **last)
+{
+	uintptr_t unit = qy_window_offset(first) >> QY_UNIT_SHIFT;
+	uint32_t n = 1;
+	void *p = first, *next;
+
+	while ((next = qy_next_object(p)) != NULL && qy_window_offset(next) >> QY_UNIT_SHIFT == unit &&
+	       n <= QY_UNIT / 16) {
+		p = next;
+		n++;
+	}
+	*last = p;
+	return n;
+}
+
+#define MISTAKES_MAX 64 /* in one list, before the rest is given up */
+
+/* Put n objects of one slab back as they are linked: only the last is written to, so that the others' lines are not
+ * taken from whoever freed them before they are used again. False, and nothing done, when they must go one by one. */
+static bool splice(struct qy_heap *h, struct qy_slab *s, void *first, void *last, uint32_t n)
+{
+	if (s == NULL || atomic_load_explicit(&s->heap, memory_order_acquire) != h || s->state == QY_SLAB_FULL ||
+	    s->countdown < n || s->local == first)
+		return false;
+	qy_link_object(last, s->local);
+	s->local = first;
+	qy_publish(s->countdown, s->countdown - n);
+	if (s->countdown == 0)
+		qy_heap_event(s);
+	return true;
+}
+
 void qy_heap_receive(struct qy_heap *h)
 {
-	void *list = atomic_exchange_explicit(&h->remote, NULL, memory_order_acquire);
-	uint64_t n = 0;
+	void *p = atomic_exchange_explicit(&h->remote, NULL, memory_order_acquire);
+	unsigned mistakes = 0;
+	uint64_t received = 0;
 
-	for (void *p = list; p != NULL; n++) {
-		void *next = qy_next_object(p);
+	/* What was freed twice by others may have made a circle of the list: the rest is lost then. */
+	while (p != NULL && mistakes < MISTAKES_MAX) {
+		void *last, *next;
+		uint32_t n = run_of(p, &last);
 
-		free_here(h, p);
+		next = qy_next_object(last);
+		if (n > QY_UNIT / 16) {
+			qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
+			break;
+		}
+		received += n;
+		/* A full slab takes the first by itself, and has room then. */
+		if (n > 1) {
+			struct qy_slab *s = qy_slab_of(p);
+
+			if (s != NULL && s->state == QY_SLAB_FULL &&
+			    atomic_load_explicit(&s->heap, memory_order_acquire) == h) {
+				void *second = qy_next_object(p);
+
+				mistakes += !free_here(h, p);
+				p = second;
+				n--;
+			}
+			if (splice(h, s, p, last, n)) {
+				p = next;
+				continue;
+			}
+		}
+		for (; n > 0; n--) {
+			void *following = qy_next_object(p);
+
+			mistakes += !free_here(h, p);
+			p = following;
+		}
 		p = next;
 	}
-	qy_count(&h->remote_received, n);
+	qy_count(&h->remote_received, received);
 }
 
 /* ---- giving up ---- */
