@@ -413,6 +413,23 @@ Test(heap, a_countdown_below_zero_is_noticed_whatever_was_asked_for)
 }
 
 /* In the slower ways, the same object twice in a row, and one more than there are. */
+/* Freed twice by another thread: the list that arrives leads in a circle, inside one slab. It must end. */
+Test(heap, mail_that_leads_in_a_circle_ends, .timeout = 20)
+{
+	uint64_t before = qy_mistake_count();
+	void *a, *b;
+
+	begin("heap");
+	one_slab();
+	a = slab_objects[0][3];
+	b = slab_objects[0][5];
+	qy_link_object(a, b);
+	qy_link_object(b, a);
+	atomic_store(&heaps[0].remote, a);
+	qy_heap_receive(&heaps[0]);
+	cr_assert_gt(qy_mistake_count(), before);
+}
+
 Test(heap, put_back_twice_is_refused)
 {
 	uint64_t before = qy_mistake_count();
