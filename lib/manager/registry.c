@@ -48,14 +48,15 @@ static struct qy_manager *take_unused(void)
 }
 
 /* The lock is held. */
-static struct qy_manager *make(uint32_t slot, const struct qy_placement *placement, int kind, const char *name)
+static struct qy_manager *make(uint32_t slot, const struct qy_placement *placement, int kind, const char *name,
+			       bool of_node)
 {
 	struct qy_manager *m = take_unused();
 
 	if (m == NULL)
 		return NULL;
 	qy_publish(m->index, slot);
-	m->of_node = false;
+	m->of_node = of_node;
 	m->kind = kind;
 	m->placement = *placement;
 	strncpy(m->name, name, sizeof(m->name) - 1);
@@ -126,7 +127,7 @@ struct qy_manager *qy_manager_create(const struct qy_placement *placement, int k
 	if (slot == 0)
 		errno = EAGAIN;
 	else
-		m = make(slot, placement, kind, name);
+		m = make(slot, placement, kind, name, false);
 	qy_unlock(&lock);
 	return m;
 }
@@ -167,27 +168,29 @@ static void name_of_node(char *name, int kernel_id)
 	name[5 + n] = 0;
 }
 
-struct qy_manager *qy_manager_of_node(int node)
+static QY_COLD struct qy_manager *make_of_node(int node)
 {
-	struct qy_manager *m = manager_at((uint32_t)node);
 	struct qy_placement placement = { .policy = QUARRY_POLICY_PREFERRED, .node = node };
 	char name[QUARRY_ARENA_NAME_MAX];
+	struct qy_manager *m;
 
-	if (QY_LIKELY(m != NULL))
-		return m;
 	/* On a machine of one node there is nothing to ask for. */
 	placement.bind = qy_node_count() > 1;
 	quarry_nodeset_add(&placement.nodes, (unsigned)qy_node_kernel_id(node));
 	name_of_node(name, qy_node_kernel_id(node));
 	qy_lock(&lock);
 	m = manager_at((uint32_t)node);
-	if (m == NULL) {
-		m = make((uint32_t)node, &placement, QUARRY_PAGES_AUTO, name);
-		if (m != NULL)
-			m->of_node = true;
-	}
+	if (m == NULL)
+		m = make((uint32_t)node, &placement, QUARRY_PAGES_AUTO, name, true);
 	qy_unlock(&lock);
 	return m;
+}
+
+struct qy_manager *qy_manager_of_node(int node)
+{
+	struct qy_manager *m = manager_at((uint32_t)node);
+
+	return QY_LIKELY(m != NULL) ? m : make_of_node(node);
 }
 
 struct qy_manager *qy_manager_of_arena(const quarry_arena *arena)
