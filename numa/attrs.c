@@ -217,6 +217,12 @@ int qy_attr_get(int dense_node, int attr, int cpu, uint64_t *value)
 		errno = EINVAL;
 		return -1;
 	}
+	/* The one node that is made up stands for all there is: hwloc's node of that number is another thing, if it has
+	 * one; and where sysfs is not there, it would say so on standard error. */
+	if (qy_nodes_made_up()) {
+		errno = ENODATA;
+		return -1;
+	}
 	pthread_once(&once, start);
 	if (!topology) {
 		errno = ENOSYS;

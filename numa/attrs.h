@@ -11,7 +11,8 @@
 
 /* The attribute (enum quarry_node_attr) of a node by its dense number, seen from a CPU, or with -1 from the node's own
  * CPUs; for a node without any, from the CPUs that reach it best.
- * 0; -1 with EINVAL (no such node, attribute or CPU), ENOSYS (no hwloc that fits here), ENODATA (not told). */
+ * 0; -1 with EINVAL (no such node, attribute or CPU), ENOSYS (no hwloc that fits here), ENODATA (not told; nothing is
+ * told of a node that is made up, see qy_nodes_made_up). */
 int qy_attr_get(int dense_node, int attr, int cpu, uint64_t *value);
 
 #endif

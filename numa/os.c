@@ -16,14 +16,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -216,6 +219,13 @@ static uint64_t linux_now_ms(void)
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
+static uint64_t linux_now_ns(void)
+{
+	struct timespec ts = { 0, 0 };
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
 static int linux_process_id(void)
 {
 	return (int)getpid();
@@ -230,6 +240,78 @@ static int linux_thread_id(void)
 static bool linux_thread_alive(int pid, int tid)
 {
 	return syscall(SYS_tgkill, pid, tid, 0) == 0 || errno != ESRCH;
+}
+
+static int linux_pair(int ends[2])
+{
+	return (int)syscall(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
+}
+
+/* Who is to receive may be gone: SIGPIPE is not this library's to raise, hence a pair of sockets and no pipe. */
+static int linux_send(int end, const void *bytes, size_t len)
+{
+	const char *at = bytes;
+
+	while (len > 0) {
+		long n = syscall(SYS_sendto, end, at, len, MSG_NOSIGNAL, NULL, 0);
+
+		if (n < 0 && errno != EINTR)
+			return -1;
+		at += n > 0 ? n : 0;
+		len -= n > 0 ? (size_t)n : 0;
+	}
+	return 0;
+}
+
+static int wait_for_bytes(int end, unsigned ms)
+{
+	struct timespec limit = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
+	struct pollfd wait = { .fd = end, .events = POLLIN };
+	long n;
+
+	/* (The kernel writes what is left of the time back, so that a signal does not make it longer.) */
+	do
+		n = syscall(SYS_ppoll, &wait, 1, &limit, NULL, 0);
+	while (n < 0 && errno == EINTR);
+	if (n == 0)
+		errno = ETIMEDOUT;
+	return n > 0 ? 0 : -1;
+}
+
+static int linux_receive(int end, void *bytes, size_t len, unsigned ms)
+{
+	char *at = bytes;
+
+	while (len > 0) {
+		long n = wait_for_bytes(end, ms);
+
+		if (n == 0)
+			n = syscall(SYS_recvfrom, end, at, len, 0, NULL, NULL);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n == 0)
+			errno = EPIPE;
+		if (n <= 0)
+			return -1;
+		at += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int linux_copy(void *to, const void *from, size_t len)
+{
+	struct iovec local = { to, len }, remote = { (void *)from, len };
+	long n = syscall(SYS_process_vm_readv, (long)getpid(), &local, 1ul, &remote, 1ul, 0ul);
+
+	if (n >= 0 && (size_t)n < len)
+		errno = EFAULT;
+	return n >= 0 && (size_t)n == len ? 0 : -1;
+}
+
+static void linux_close(int fd)
+{
+	close_quietly(fd);
 }
 
 static int linux_membarrier(int command)
@@ -300,11 +382,17 @@ const struct qy_os qy_os_linux = {
 	.total_memory = linux_total_memory,
 	.address_limit = linux_address_limit,
 	.now_ms = linux_now_ms,
+	.now_ns = linux_now_ns,
 	.membarrier = linux_membarrier,
 	.process_id = linux_process_id,
 	.thread_id = linux_thread_id,
 	.thread_alive = linux_thread_alive,
 	.page_is_huge = linux_page_is_huge,
+	.pair = linux_pair,
+	.send = linux_send,
+	.receive = linux_receive,
+	.close = linux_close,
+	.copy = linux_copy,
 };
 
 const struct qy_os *qy_os = &qy_os_linux;

@@ -36,10 +36,21 @@ struct qy_os {
 	uint64_t (*total_memory)(void);    /* bytes of physical memory */
 	uint64_t (*address_limit)(void);   /* RLIMIT_AS, UINT64_MAX for none */
 	uint64_t (*now_ms)(void);          /* CLOCK_MONOTONIC_COARSE */
+	uint64_t (*now_ns)(void);          /* CLOCK_MONOTONIC */
 	int (*membarrier)(int command);
 	int (*process_id)(void);           /* getpid(2) */
 	int (*thread_id)(void);            /* gettid(2) */
 	bool (*thread_alive)(int pid, int tid); /* whether the process has such a thread */
+	/* Two ends of a line between a process and its forked child; neither outlives exec. Not points of cancellation.
+	 * receive waits for at most ms for the next bytes, and both see all of them over or fail: -1 with errno, ETIMEDOUT
+	 * or EPIPE (the other end is gone) among others. */
+	int (*pair)(int ends[2]);
+	int (*send)(int end, const void *bytes, size_t len);
+	int (*receive)(int end, void *bytes, size_t len, unsigned ms);
+	void (*close)(int fd);
+	/* Copy this process's own memory, with an error (EFAULT) where reading it would be a signal. ENOSYS or EPERM where
+	 * there is no such way (process_vm_readv(2), Linux 3.2). */
+	int (*copy)(void *to, const void *from, size_t len);
 	/* For PAGEMAP_SCAN: 0 and *huge set when the page at addr is mapped huge; -1 with errno when it cannot be told. */
 	int (*page_is_huge)(const void *addr, bool *huge);
 };
@@ -55,6 +66,7 @@ size_t qy_os_page_size(void);
 #define QY_MADV_NOHUGEPAGE 15
 #define QY_MADV_DONTDUMP 16
 #define QY_MADV_DODUMP 17
+#define QY_MADV_POPULATE_READ 22  /* Linux 5.14 */
 #define QY_MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #define QY_MADV_COLLAPSE 25       /* Linux 6.1 */
 #define QY_MAP_FIXED_NOREPLACE 0x100000

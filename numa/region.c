@@ -5,22 +5,14 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "numa/fill.h"
 #include "numa/os.h"
 #include "numa/policy.h"
 #include "lib/base/refused.h"
 
-/* Fault everything in by MADV_POPULATE_WRITE (Linux 5.14), which answers with an error where touching would give
- * SIGBUS. */
-static bool populate(void *addr, size_t len)
+static bool is_strict(const struct qy_placement *placement)
 {
-	int r;
-
-	do
-		r = qy_os->madvise(addr, len, QY_MADV_POPULATE_WRITE);
-	while (r != 0 && errno == EINTR);
-	if (r != 0)
-		qy_refuse(QUARRY_REFUSED_POPULATE);
-	return r == 0;
+	return qy_peek(placement->flags) & QUARRY_ARENA_STRICT;
 }
 
 static void advise(const struct qy_placement *placement, void *addr, size_t len)
@@ -31,45 +23,76 @@ static void advise(const struct qy_placement *placement, void *addr, size_t len)
 		qy_refuse(QUARRY_REFUSED_LOCK);
 }
 
-/* Map one rung of the ladder at claimed address space. On success *kind is what it became and *placed how. */
-static bool map_rung(const struct qy_placement *placement, void *addr, size_t len, int *kind, uint8_t *placed)
+static void refuse_rung(int kind)
 {
-	bool strict = qy_peek(placement->flags) & QUARRY_ARENA_STRICT;
-	int flags = *kind == QUARRY_PAGES_1G   ? (int)(MAP_HUGETLB | QY_MAP_HUGE_1GB)
-		    : *kind == QUARRY_PAGES_2M ? (int)(MAP_HUGETLB | QY_MAP_HUGE_2MB)
-					       : 0;
-	int error;
+	qy_refuse(kind == QUARRY_PAGES_1G   ? QUARRY_REFUSED_HUGE_1G
+		  : kind == QUARRY_PAGES_2M ? QUARRY_REFUSED_HUGE_2M
+					    : QUARRY_REFUSED_MAP);
+}
 
-	if (qy_window_map(addr, len, flags) != 0) {
-		qy_refuse(*kind == QUARRY_PAGES_1G   ? QUARRY_REFUSED_HUGE_1G
-			  : *kind == QUARRY_PAGES_2M ? QUARRY_REFUSED_HUGE_2M
-						     : QUARRY_REFUSED_MAP);
+/* Filled at once from the pools of the nodes asked for, and of no others. Once it is full, the policy that was asked for
+ * stands: what a forked child copies may come from anywhere. */
+static bool map_hugetlb(const struct qy_placement *placement, void *addr, size_t len, int kind, uint8_t *placed)
+{
+	*placed = qy_policy_apply_firm(placement, addr, len);
+	if (*placed == QY_PLACED_NO && is_strict(placement))
 		return false;
-	}
+	advise(placement, addr, len);
+	if (!qy_fill(addr, len) ||
+	    (*placed != QY_PLACED_NO && !qy_fill_verify(placement, addr, len, qy_kind_grain(kind))))
+		return false;
+	if (*placed != QY_PLACED_NO)
+		*placed = qy_policy_apply(placement, addr, len);
+	return true;
+}
+
+/* *kind becomes base when the kernel knows no transparent huge pages. */
+static bool map_plain(const struct qy_placement *placement, void *addr, size_t len, int *kind, uint8_t *placed)
+{
+	bool strict = is_strict(placement);
+
 	*placed = qy_policy_apply(placement, addr, len);
 	if (*placed == QY_PLACED_NO && strict)
-		goto fail;
+		return false;
 	advise(placement, addr, len);
-	if (*kind >= QUARRY_PAGES_2M) {
-		if (populate(addr, len))
-			return true;
-		qy_refuse(*kind == QUARRY_PAGES_1G ? QUARRY_REFUSED_HUGE_1G : QUARRY_REFUSED_HUGE_2M);
-		goto fail;
-	}
 	if (*kind == QUARRY_PAGES_THP && qy_os->madvise(addr, len, QY_MADV_HUGEPAGE) != 0) {
 		qy_refuse(QUARRY_REFUSED_THP);
 		if (strict)
-			goto fail;
+			return false;
 		*kind = QUARRY_PAGES_BASE;
 	}
 	/* Where THP is set to `always`, the first touch of a small heap would take 2 MiB. EINVAL: no THP, as good. */
 	if (*kind == QUARRY_PAGES_BASE)
 		qy_os->madvise(addr, len, QY_MADV_NOHUGEPAGE);
-	if ((qy_peek(placement->flags) & QUARRY_ARENA_POPULATE) && !populate(addr, len) && strict)
-		goto fail;
-	return true;
-fail:
+	if (qy_fill_is_due(placement, *kind))
+		return qy_fill_strictly(placement, addr, len, *kind);
+	return !(qy_peek(placement->flags) & QUARRY_ARENA_POPULATE) || qy_fill(addr, len) || !strict;
+}
+
+/* Map one rung of the ladder at claimed address space. On success *kind is what it became and *placed how. */
+static bool map_rung(const struct qy_placement *placement, void *addr, size_t len, int *kind, uint8_t *placed)
+{
+	int flags = *kind == QUARRY_PAGES_1G   ? (int)(MAP_HUGETLB | QY_MAP_HUGE_1GB)
+		    : *kind == QUARRY_PAGES_2M ? (int)(MAP_HUGETLB | QY_MAP_HUGE_2MB)
+					       : 0;
+	bool huge = *kind >= QUARRY_PAGES_2M;
+	int error;
+
+	/* mmap(2) only looks at the pools of all nodes together: a dry one is found here, or when it is filled. */
+	if (huge && !qy_fill_has_pool(placement, len, *kind)) {
+		refuse_rung(*kind);
+		errno = ENOMEM;
+		return false;
+	}
+	if (qy_window_map(addr, len, flags) != 0) {
+		refuse_rung(*kind);
+		return false;
+	}
+	if (huge ? map_hugetlb(placement, addr, len, *kind, placed) : map_plain(placement, addr, len, kind, placed))
+		return true;
 	error = errno;
+	if (huge)
+		refuse_rung(*kind);
 	qy_window_unmap(addr, len);
 	errno = error;
 	return false;
@@ -104,7 +127,7 @@ static char *map_somewhere(const struct qy_placement *placement, size_t frames, 
 struct qy_region *qy_region_create(const struct qy_placement *placement, size_t frames, size_t align_frames, int kind,
 				   void *owner)
 {
-	bool strict = qy_peek(placement->flags) & QUARRY_ARENA_STRICT;
+	bool strict = is_strict(placement);
 	int error = ENOMEM;
 
 	for (int rung = kind; rung >= QUARRY_PAGES_BASE; rung--) {
@@ -128,11 +151,33 @@ struct qy_region *qy_region_create(const struct qy_placement *placement, size_t 
 		r->kind_wanted = (uint8_t)kind;
 		r->kind = (uint8_t)got;
 		r->placed = placed;
+		r->whole = qy_fill_is_due(placement, got);
 		qy_publish(r->owner, owner);
 		return r;
 	}
 	errno = strict && (error == EPERM || error == ENOSYS || error == EINVAL) ? error : ENOMEM;
 	return NULL;
+}
+
+bool qy_region_is_threads_choice(void)
+{
+	return qy_policy_is_set();
+}
+
+enum qy_placed qy_region_apply(const struct qy_region *r, const struct qy_placement *placement)
+{
+	return qy_policy_apply(placement, qy_region_addr(r), (size_t)r->frames << QY_FRAME_SHIFT);
+}
+
+bool qy_region_place(struct qy_region *r, const struct qy_placement *placement)
+{
+	enum qy_placed placed = qy_region_apply(r, placement);
+
+	if (placed == QY_PLACED_NO)
+		return false;
+	r->placed = (uint8_t)placed;
+	qy_publish(r->placement, placement);
+	return true;
 }
 
 void qy_region_destroy(struct qy_region *r)
@@ -189,4 +234,44 @@ bool qy_region_move(const struct qy_region *from_region, void *from, size_t len,
 	if (qy_region_pinned(from_region) || qy_region_pinned(to_region) || from_region->kind != to_region->kind)
 		return false;
 	return qy_os->mremap_to(from, len, len, to) != MAP_FAILED;
+}
+
+/* A page that was taken away answers with an error; to look at it would be a signal. */
+static bool copy_page(char *to, const char *from, size_t len)
+{
+	if (qy_os->copy(to, from, len) == 0)
+		return true;
+	if (errno == EFAULT || qy_os->madvise((void *)from, len, QY_MADV_POPULATE_READ) != 0)
+		return false;
+	memcpy(to, from, len);
+	return true;
+}
+
+bool qy_region_copy(struct qy_region *r, bool (*fetch)(void *ctx, void *to, const void *from, size_t len), void *ctx)
+{
+	size_t len = (size_t)r->frames << QY_FRAME_SHIFT, grain = qy_kind_grain(r->kind);
+	const struct qy_placement *placement = qy_peek(r->placement);
+	char *at = qy_region_addr(r), *fresh, *aligned;
+	bool done = true;
+
+	fresh = qy_os->mmap(NULL, len + QY_FRAME, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (fresh == MAP_FAILED) {
+		qy_refuse(QUARRY_REFUSED_FORK);
+		return false;
+	}
+	aligned = (char *)qy_align_up((uintptr_t)fresh, QY_FRAME);
+	/* Never firmly, strict or not: the kernel would kill for want of room, and a child has no way to be told. */
+	qy_policy_prefer(placement->node, aligned, len);
+	qy_os->madvise(aligned, len, QY_MADV_HUGEPAGE);
+	if (qy_peek(placement->flags) & QUARRY_ARENA_NODUMP)
+		qy_os->madvise(aligned, len, QY_MADV_DONTDUMP);
+	for (size_t i = 0; i < len && done; i += grain)
+		done = copy_page(aligned + i, at + i, grain) || fetch(ctx, aligned + i, at + i, grain);
+	done = done && qy_os->mremap_to(aligned, len, len, at) != MAP_FAILED;
+	if (done)
+		r->kind = QUARRY_PAGES_THP;
+	else
+		qy_refuse(QUARRY_REFUSED_FORK);
+	qy_os->munmap(fresh, len + QY_FRAME);
+	return done;
 }

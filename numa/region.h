@@ -12,8 +12,10 @@ struct qy_placement {
 	int policy;           /* enum quarry_policy */
 	int node;             /* dense number of the one node that the memory is of; -1 for a set */
 	uint32_t flags;       /* enum quarry_arena_flags */
-	bool bind;            /* false: no memory policy is asked for (one node, or QUARRY_POLICY_LOCAL) */
+	bool bind;            /* false: no memory policy is asked for (one node) */
+	bool any;             /* nodes are all that are allowed, and follow the cpuset */
 	quarry_nodeset nodes; /* the kernel's ids; never empty when bind */
+	struct qy_placement *older; /* the manager's: what this one replaced, or the next unused one */
 };
 
 enum qy_placed { QY_PLACED_NO, QY_PLACED_YES, QY_PLACED_LESS /* an older policy of the kernel stands in */ };
@@ -27,6 +29,7 @@ struct qy_region {
 	uint8_t kind_wanted; /* enum quarry_page_kind */
 	uint8_t kind;        /* what the kernel granted */
 	uint8_t placed;      /* enum qy_placed */
+	bool whole;          /* filled and looked at when it was mapped: goes back whole or not at all */
 };
 
 #define QY_REGION_SIDE_OFFSET 128
@@ -50,7 +53,9 @@ QY_INLINE void *qy_region_addr(const struct qy_region *r)
 
 /* Get a region of at least frames frames (huge pages of 1 GiB round it up), the first aligned to align_frames.
  * kind is the highest rung to try: 1g, 2m, thp, base; a rung that fails falls to the next, unless the placement is
- * strict. Memory on a hugetlb rung is populated here, so that shortage is an error and not a SIGBUS.
+ * strict. Memory on a hugetlb rung is populated here, so that shortage is an error and not a SIGBUS; so is what is
+ * strictly bound, after a look at what the nodes have left, since the kernel kills where it is to fault into full
+ * nodes. Both are then looked at page by page.
  * NULL with ENOMEM, or with mbind's errno when strict. */
 struct qy_region *qy_region_create(const struct qy_placement *placement, size_t frames, size_t align_frames, int kind,
 				   void *owner);
@@ -70,10 +75,47 @@ bool qy_region_collapse(struct qy_region *r, void *addr, size_t len);
 bool qy_region_move(const struct qy_region *from_region, void *from, size_t len, const struct qy_region *to_region,
 		    void *to);
 
-/* Whether the page kind is one that is never given back page by page. */
+/* Whether the calling thread was given a memory policy of its own (set_mempolicy(2), numactl(8)): what the program or
+ * its administrator decided is not this library's to overrule, where it was not asked to. */
+bool qy_region_is_threads_choice(void);
+
+/* Give a hugetlb region ordinary memory with the same contents, at the same place, in a forked child (see
+ * lib/manager/forkcopy.h). A page that the kernel has taken away is fetched by `fetch`, which says whether it could.
+ * False, and as it was, when any of this cannot be had; counted. */
+bool qy_region_copy(struct qy_region *r, bool (*fetch)(void *ctx, void *to, const void *from, size_t len), void *ctx);
+
+/* The policy of another placement for the pages to come, without a note of it. QY_PLACED_NO with errno. */
+enum qy_placed qy_region_apply(const struct qy_region *r, const struct qy_placement *placement);
+
+/* Place it by another placement from now on: the policy for pages to come; those that are in memory stay where they are.
+ * False with errno when the kernel refuses; then nothing has changed. */
+bool qy_region_place(struct qy_region *r, const struct qy_placement *placement);
+
+/* Bytes, added up over calls. What is not in memory is nowhere. */
+struct qy_brought {
+	uint64_t there;   /* where they are wanted */
+	uint64_t strayed; /* elsewhere: before the move, when one is made */
+	uint64_t moved;   /* of the strayed */
+	uint64_t left;    /* of the strayed, and still elsewhere */
+};
+
+/* What is one page to move_pages(2) where the kernel granted a kind: its hugetlb page, else a base page. (migrate.c) */
+size_t qy_kind_grain(int kind);
+
+/* Look where the pages of [addr, addr + len) of the region are, against its placement. 0, or -1 with errno when the
+ * kernel would not say (EPERM, ENOSYS). (migrate.c) */
+int qy_region_look(const struct qy_region *r, void *addr, size_t len, struct qy_brought *sum);
+
+/* The same, and move those that strayed. With evenly, pages that are to be interleaved go where a fresh mapping would
+ * have them; otherwise any node of the set will do. attempt, counted up by the caller, varies what a page of a set is
+ * tried on. 0, or -1 with errno (EPERM, ENOSYS). (migrate.c) */
+int qy_region_bring(const struct qy_region *r, void *addr, size_t len, bool evenly, unsigned attempt,
+		    struct qy_brought *sum);
+
+/* Whether its memory is never given back page by page: hugetlb pages, and what is strictly placed. */
 QY_INLINE bool qy_region_pinned(const struct qy_region *r)
 {
-	return r->kind >= QUARRY_PAGES_2M;
+	return r->kind >= QUARRY_PAGES_2M || r->whole;
 }
 
 #endif

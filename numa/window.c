@@ -7,6 +7,7 @@
 
 #include "lib/base/lock.h"
 #include "numa/os.h"
+#include "numa/policy.h"
 #include "lib/base/refused.h"
 
 #define ZONES_MAX 16384 /* 16 TiB */
@@ -132,6 +133,15 @@ static int commit(void *addr, size_t len)
 	return qy_window_map(addr, len, 0);
 }
 
+/* What is known of a node's memory is read and written on that node, mostly. */
+static void place_sides(size_t z, int node)
+{
+	zones[z].node = (int16_t)node;
+	qy_policy_prefer(node, qy_slab_side + z * SLAB_SLICE, SLAB_SLICE);
+	qy_policy_prefer(node, qy_window.page_side + z * PAGE_SLICE, PAGE_SLICE);
+	qy_policy_prefer(node, qy_window.frame_side + z * FRAME_SLICE, FRAME_SLICE);
+}
+
 /* Make the next zone usable: commit its slices of the side arrays. Lock held. */
 static int claim_zone(int node)
 {
@@ -149,7 +159,7 @@ static int claim_zone(int node)
 			qy_os->munmap(page, PAGE_SLICE);
 		return -1;
 	}
-	zones[z].node = (int16_t)node;
+	place_sides(z, node);
 	zones_claimed = z + 1;
 	atomic_store_explicit(&qy_window.claimed, zones_claimed * QY_ZONE, memory_order_release);
 	return 0;
@@ -210,7 +220,8 @@ static size_t find_zones(size_t frames, size_t align, int node)
 			if (claim_zone(node) != 0)
 				return 0;
 		for (n = 0; n < count; n++)
-			zones[z + n].node = (int16_t)node;
+			if (zones[z + n].node != node)
+				place_sides(z + n, node);
 		return z * QY_ZONE_FRAMES;
 	}
 	return 0;
@@ -224,8 +235,8 @@ static size_t find_frames(size_t frames, size_t align, int node)
 		size_t at = 0;
 
 		/* A zone without anything in it can change hands. */
-		if (zones[z].used == 0)
-			zones[z].node = (int16_t)node;
+		if (zones[z].used == 0 && zones[z].node != node)
+			place_sides(z, node);
 		if (zones[z].node == node)
 			at = find_in_zone(z, frames, align);
 		if (at != 0)

@@ -144,14 +144,17 @@ static bool put_pool(struct out *out, const char *leaf, int node)
 	uint64_t pages = 0;
 	unsigned long kb;
 	int pool, used = 0;
+	bool all;
 
-	if (sscanf(leaf, "hugepages/hugepages-%lukB/free_hugepages%n", &kb, &used) != 1 || !used || leaf[used])
+	if (sscanf(leaf, "hugepages/hugepages-%lukB/%n", &kb, &used) != 1 || !used)
 		return false;
+	all = strcmp(leaf + used, "nr_hugepages") == 0;
 	pool = fake_pool_of((unsigned)__builtin_ctzl(kb ? kb : 1) + 10);
-	if (pool < 0)
+	if (pool < 0 || (!all && strcmp(leaf + used, "free_hugepages") != 0))
 		return false;
 	for (int n = 0; n < FAKE_NODES; n++)
-		pages += n == node || node < 0 ? fake.node[n].pool[pool] : 0;
+		if (n == node || node < 0)
+			pages += all ? fake.node[n].pool_total[pool] : fake.node[n].pool[pool];
 	put(out, "%lu\n", (unsigned long)pages);
 	return true;
 }

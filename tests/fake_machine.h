@@ -23,6 +23,7 @@ struct fake_node {
 	bool online, allowed;
 	uint64_t total, available;
 	uint64_t pool[FAKE_POOLS]; /* pages not faulted in */
+	uint64_t pool_total[FAKE_POOLS];
 };
 
 struct fake_machine {

@@ -219,6 +219,26 @@ static int read_policy(int mode, const unsigned long *mask, unsigned long bits, 
 	return 0;
 }
 
+/* Pages in memory stay where they are, whatever the policy says from now on. */
+static void put_at(uintptr_t at, int node)
+{
+	struct range *last = moved.count > 0 ? &moved.at[moved.count - 1] : NULL;
+
+	if (last && last->end == at && last->value == node)
+		last->end = at + PAGE;
+	else
+		add(&moved, (struct range){ .start = at, .end = at + PAGE, .value = node });
+}
+
+static int presence(uintptr_t at);
+
+static void stay(uintptr_t start, uintptr_t end)
+{
+	for (uintptr_t at = start; at < end; at += PAGE)
+		if (!find(&taken, at) && !find(&moved, at) && presence(at) == 0)
+			put_at(at, node_by_policy(at));
+}
+
 long fake_mbind(void *addr, size_t len, int mode, const unsigned long *mask, unsigned long bits, unsigned flags)
 {
 	uintptr_t start = (uintptr_t)addr, end = start + (len + PAGE - 1) / PAGE * PAGE;
@@ -232,6 +252,8 @@ long fake_mbind(void *addr, size_t len, int mode, const unsigned long *mask, uns
 		return fail(err);
 	if (!all_mapped(start, end))
 		return fail(EFAULT);
+	if (!(flags & MF_MOVE))
+		stay(start, end);
 	cut(&policies, start, end);
 	if (flags & MF_MOVE)
 		cut(&moved, start, end);
@@ -474,6 +496,7 @@ static int advise_huge(uintptr_t start, uintptr_t end, int advice)
 
 	switch (advice) {
 	case QY_MADV_POPULATE_WRITE:
+	case QY_MADV_POPULATE_READ: /* nothing of what was populated is ever lost here */
 		err = populate_huge(start, end);
 		break;
 	case ADVICE_DONTNEED:
@@ -527,7 +550,7 @@ void *fake_mremap_to(void *old, size_t len, size_t new_len, void *to)
 	size_t count;
 	void *p;
 
-	if (find(&hugetlb, start) || find(&hugetlb, target)) {
+	if (find(&hugetlb, start)) {
 		errno = EINVAL;
 		return MAP_FAILED;
 	}
@@ -575,6 +598,28 @@ static int presence(uintptr_t at)
 	return in_memory & 1 ? 0 : ENOENT;
 }
 
+/* A huge page of a pool goes as a whole, and needs one of the pool there. */
+static int move_page(uintptr_t at, int node)
+{
+	struct range *huge = find(&taken, at);
+
+	if (huge) {
+		int pool = fake_pool_of((unsigned)huge->value);
+
+		if (huge->extra == node)
+			return 0;
+		if (fake.node[node].pool[pool] == 0)
+			return ENOMEM;
+		fake.node[node].pool[pool]--;
+		fake.node[huge->extra].pool[pool]++;
+		huge->extra = node;
+		return 0;
+	}
+	cut(&moved, at, at + PAGE);
+	put_at(at, node);
+	return 0;
+}
+
 long fake_move_pages(unsigned long count, void **pages, const int *nodes, int *status, int flags)
 {
 	(void)flags;
@@ -588,10 +633,8 @@ long fake_move_pages(unsigned long count, void **pages, const int *nodes, int *s
 	for (unsigned long i = 0; i < count; i++) {
 		uintptr_t at = (uintptr_t)pages[i] & ~(PAGE - 1);
 		int err = presence(at);
-		if (!err && nodes) {
-			cut(&moved, at, at + PAGE);
-			add(&moved, (struct range){ .start = at, .end = at + PAGE, .value = nodes[i] });
-		}
+		if (!err && nodes)
+			err = move_page(at, nodes[i]);
 		status[i] = err ? -err : node_by_policy(at);
 	}
 	return 0;

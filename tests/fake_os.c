@@ -165,6 +165,7 @@ void fake_os_pool(int node, unsigned huge_shift, uint64_t pages)
 		fake_stop("pools are of shift 21 or 30");
 	pthread_mutex_lock(&fake_lock);
 	node_of(node)->pool[pool] = pages;
+	node_of(node)->pool_total[pool] = pages;
 	pthread_mutex_unlock(&fake_lock);
 }
 
@@ -529,6 +530,37 @@ static int table_membarrier(int command)
 	CALL(FAKE_MEMBARRIER, int, -1, qy_os_linux.membarrier(command));
 }
 
+/* Durations, and lines to a child, are the machine's own. */
+static uint64_t table_now_ns(void)
+{
+	return qy_os_linux.now_ns();
+}
+
+static int table_pair(int ends[2])
+{
+	return qy_os_linux.pair(ends);
+}
+
+static int table_send(int end, const void *bytes, size_t len)
+{
+	return qy_os_linux.send(end, bytes, len);
+}
+
+static int table_receive(int end, void *bytes, size_t len, unsigned ms)
+{
+	return qy_os_linux.receive(end, bytes, len, ms);
+}
+
+static int table_copy(void *to, const void *from, size_t len)
+{
+	return qy_os_linux.copy(to, from, len);
+}
+
+static void table_close(int fd)
+{
+	qy_os_linux.close(fd);
+}
+
 static int table_page_is_huge(const void *addr, bool *huge)
 {
 	CALL(FAKE_PAGE_IS_HUGE, int, -1, fake_page_is_huge(addr, huge));
@@ -557,6 +589,12 @@ static const struct qy_os fake_table = {
 	.process_id = table_process_id,
 	.thread_alive = table_thread_alive,
 	.page_is_huge = table_page_is_huge,
+	.now_ns = table_now_ns,
+	.pair = table_pair,
+	.send = table_send,
+	.receive = table_receive,
+	.close = table_close,
+	.copy = table_copy,
 };
 
 void fake_os_reset(void)

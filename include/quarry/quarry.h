@@ -119,21 +119,39 @@ typedef struct quarry_node_info {
 	int32_t has_cpus;      /* 0 for a memory-only node (HBM, CXL) */
 	int32_t has_memory;    /* 0 for a node of CPUs without memory */
 	int32_t allowed;       /* the cpuset lets this process allocate there */
-	int32_t reserved;
+	int32_t index;         /* logical number among the nodes that this process may use, now; -1: it may not */
 	uint64_t memory_total; /* bytes */
 	uint64_t memory_free;  /* bytes, now */
 	uint64_t huge_free_2m; /* free 2 MiB pages in the node's pool, now */
 	uint64_t huge_free_1g; /* free 1 GiB pages, now */
+	uint64_t huge_total_2m, huge_total_1g; /* pages that the pools have, free or not */
+	uint64_t bandwidth;    /* MiB/s from the CPUs that reach it best, by the firmware (HMAT); 0: not told.
+	                        * This and the next are filled by quarry_nodes alone */
+	uint64_t latency;      /* ns, likewise */
 } quarry_node_info;
 
-/** How many nodes the kernel has online; at least 1. Reads sysfs on the first call. */
+/** The nodes that this process may use, in logical order, as one snapshot: those of its cpuset, ascending by the
+ * kernel's id; a node of CPUs without memory counts while the cpuset holds all nodes that have memory.
+ * Loads hwloc on the first call (bandwidth and latency), so: not under malloc.
+ * @param list receives at most max entries, each list[0].struct_size bytes long (set it in the first one). May be NULL
+ *        with max 0, to count.
+ * @return how many there are; -1 with EINVAL (struct_size not set). Example:
+ * @code
+ *   quarry_node_info nodes[64] = { { .struct_size = sizeof(nodes[0]) } };
+ *   long n = quarry_nodes(nodes, 64);
+ *   for (long i = 0; i < n && i < 64; i++)
+ *           printf("node %d: %llu bytes free\n", nodes[i].id, (unsigned long long)nodes[i].memory_free);
+ * @endcode */
+QUARRY_API long quarry_nodes(quarry_node_info *list, size_t max);
+
+/** How many nodes this process may use now (as quarry_nodes counts them); at least 1. A cpuset that changes changes it. */
 QUARRY_API int quarry_node_count(void);
 
-/** The kernel's id of the index-th node (0 .. quarry_node_count() - 1).
+/** The kernel's id of the node with a logical number (0 .. quarry_node_count() - 1).
  * @return -1 with EINVAL when there is no such node. */
 QUARRY_API int quarry_node_id(int index);
 
-/** Fill *info for a node by the kernel's id. Numbers that change (free memory) are read anew.
+/** Fill *info for a node by the kernel's id, any that is online. Numbers that change (free memory) are read anew.
  * @return 0; -1 with EINVAL (no such node, or struct_size not set). */
 QUARRY_API int quarry_node_info_get(int node, quarry_node_info *info);
 
@@ -143,13 +161,16 @@ QUARRY_API int quarry_node_current(void);
 /** The node of a CPU. @return -1 with EINVAL when the CPU is not known. */
 QUARRY_API int quarry_node_of_cpu(int cpu);
 
-/** The kernel's distance between two nodes (10 is local). @return -1 with EINVAL when a node is not known. */
+/** The kernel's distance between two nodes (10 is local).
+ * @return -1 with EINVAL when a node is not known, ENODATA when both are and the machine does not tell how far apart. */
 QUARRY_API int quarry_node_distance(int from, int to);
 
 enum quarry_node_attr {
-	QUARRY_ATTR_CAPACITY = 0,  /* bytes */
+	QUARRY_ATTR_CAPACITY = 0,  /* bytes; by the kernel where there is no hwloc */
 	QUARRY_ATTR_BANDWIDTH = 1, /* MiB/s */
-	QUARRY_ATTR_LATENCY = 2    /* ns */
+	QUARRY_ATTR_LATENCY = 2,   /* ns */
+	QUARRY_ATTR_FREE = 3,      /* bytes free now; needs no hwloc */
+	QUARRY_ATTR_DISTANCE = 4   /* the kernel's distance from the CPU's node, 10 local; needs no hwloc */
 };
 
 /** A memory attribute of a node as hwloc knows it (from the firmware's HMAT), seen from a CPU.
@@ -158,6 +179,13 @@ enum quarry_node_attr {
  * @return 0; -1 with EINVAL (no such node or attribute), ENOSYS (no hwloc here), ENODATA (not told by this machine). */
 QUARRY_API int quarry_node_attr_get(int node, int attr, int cpu, uint64_t *value);
 
+/** The best node by an attribute, of those with memory that this process may use: the most capacity, bandwidth or free
+ * memory, the least latency or distance. Of equal ones the nearest to the CPU by distance, then the first.
+ * The firmware often tells of local pairs alone; a node whose attribute is not told from this CPU does not take part.
+ * @param cpu the initiator, or -1 for the CPU that the caller runs on.
+ * @return the kernel's id; -1 with EINVAL (attribute, CPU), ENOSYS (no hwloc here), ENODATA (told of no node). */
+QUARRY_API int quarry_node_best(int attr, int cpu);
+
 /* ------------------------------------------------------------------------------------------------------ */
 /* Arenas                                                                                                 */
 
@@ -165,10 +193,10 @@ QUARRY_API int quarry_node_attr_get(int node, int attr, int cpu, uint64_t *value
 typedef struct quarry_arena quarry_arena;
 
 enum quarry_policy {
-	QUARRY_POLICY_LOCAL = 0,         /* the node of whoever touches first */
+	QUARRY_POLICY_LOCAL = 0,         /* the node that the allocating thread runs on, or the nearest to it of nodes */
 	QUARRY_POLICY_BIND = 1,          /* these nodes and no others (MPOL_BIND) */
 	QUARRY_POLICY_PREFERRED = 2,     /* the first node of the set if it has room (MPOL_PREFERRED) */
-	QUARRY_POLICY_PREFERRED_MANY = 3, /* these nodes if they have room (Linux 5.15; before: the first of them) */
+	QUARRY_POLICY_PREFERRED_MANY = 3, /* these nodes if they have room (Linux 5.15; before: the nearest of them) */
 	QUARRY_POLICY_INTERLEAVE = 4,    /* page by page over the nodes */
 	QUARRY_POLICY_WEIGHTED_INTERLEAVE = 5 /* by the system's weights (Linux 6.9; before: interleave) */
 };
@@ -182,7 +210,8 @@ enum quarry_page_kind {
 };
 
 enum quarry_arena_flags {
-	QUARRY_ARENA_STRICT = 1,   /* fail with an error rather than fall to another node or page kind */
+	QUARRY_ARENA_STRICT = 1,   /* fail with an error rather than fall to another node or page kind. Regions are then
+	                            * faulted in when they are mapped, looked at page by page, and go back whole */
 	QUARRY_ARENA_NODUMP = 2,   /* leave the arena out of core dumps (MADV_DONTDUMP) */
 	QUARRY_ARENA_LOCKED = 4,   /* keep it in memory (mlock2(2) on fault); falls under RLIMIT_MEMLOCK, and what that
 	                            * refuses is counted, not an error */
@@ -258,6 +287,36 @@ QUARRY_API quarry_arena *quarry_thread_arena(void);
  * @return 0; -1 with EINVAL or ENOMEM. */
 QUARRY_API int quarry_thread_set_arena(quarry_arena *arena, quarry_arena **previous);
 
+/** Give this thread another home: plain allocations come from that node's default arena from now on, wherever the thread
+ * runs, and what its cache holds of the node before goes back at once, for others.
+ * Threads follow the CPU they run on by themselves, at their next refill; this is for those that know better.
+ * @param node the kernel's id of a node that this process may use, or -1: look now, and follow the CPU again.
+ * @return 0; -1 with EINVAL (no such node, or none that may be used) or ENOMEM. */
+QUARRY_API int quarry_thread_rebind(int node);
+
+/** What quarry_arena_move did. */
+typedef struct quarry_move_report {
+	uint32_t struct_size; /* set by the caller to sizeof */
+	uint32_t rounds;      /* looks at all of the arena's memory */
+	uint64_t moved;       /* bytes */
+	uint64_t there;       /* bytes that were there already */
+	uint64_t left;        /* bytes that the kernel would not move: no room, pinned, shared with a forked child */
+	uint64_t ns;          /* how long it took */
+} quarry_move_report;
+
+/** Move a live arena to other nodes: new memory is placed there from now on, and what is in memory is migrated, some
+ * megabytes at a time, while threads go on allocating, using and freeing it. Pointers stay as they are.
+ * The policy stays too (PREFERRED, BIND: to the first, or all, of nodes; INTERLEAVE: spread over them; LOCAL: moves what
+ * is outside the set to the nearest in it). hugetlb pages need free pages in the pools there.
+ * Needs move_pages(2). Another thread sees the progress in quarry_stats.moved. A node's default arena can be moved away
+ * too, and stays the arena of its node's threads.
+ * @param nodes the kernel's ids; NULL: the nodes that the arena has, which brings home what strayed.
+ * @param report receives what was done, when not NULL.
+ * @return 0 when all of it is there; -1 with EAGAIN (some could not be moved; the reclaimer tries again), EINVAL
+ *         (no arena, no such node or not allowed, struct_size), EPERM or ENOSYS (the kernel refuses mbind or move_pages),
+ *         ENOMEM. */
+QUARRY_API int quarry_arena_move(quarry_arena *arena, const quarry_nodeset *nodes, quarry_move_report *report);
+
 /** The arena's name; "" when it has none. For a node's default arena "node N". */
 QUARRY_API const char *quarry_arena_name(const quarry_arena *arena);
 
@@ -289,8 +348,9 @@ typedef struct quarry_page_info {
 	uint8_t page_kind;      /* enum quarry_page_kind it really is; AUTO when the kernel would not say */
 	uint8_t wanted_kind;    /* enum quarry_page_kind asked for */
 	uint8_t policy;         /* enum quarry_policy asked for */
-	uint8_t policy_applied; /* 1 when the kernel took the policy */
-	uint32_t reserved;
+	uint8_t policy_applied; /* 1 when the kernel took a policy for it */
+	uint8_t policy_got;     /* enum quarry_policy that the kernel took: an older one stands in on older kernels */
+	uint8_t reserved[3];
 } quarry_page_info;
 
 /** Ask the kernel (never quarry's own books) where each page of [p, p + n) is. Touches no page.
@@ -300,6 +360,21 @@ typedef struct quarry_page_info {
  * @return how many pages the range has; -1 with EINVAL when p is not quarry's. Node by move_pages(2) (Linux 2.6.18);
  *         huge or not by PAGEMAP_SCAN (Linux 6.7) or, before, from mincore(2) and the region's record. */
 QUARRY_API long quarry_where(const void *p, size_t n, quarry_page_info *info, size_t max);
+
+/** How much of an arena is in memory on one node. */
+typedef struct quarry_residency {
+	int32_t node;           /* the kernel's id, or QUARRY_NODE_UNKNOWN */
+	uint32_t reserved;
+	uint64_t bytes;         /* in memory there */
+	uint64_t by_kind[5];    /* of them by enum quarry_page_kind; AUTO: base or huge, the kernel would not say */
+	uint64_t strayed;       /* of them where the arena's policy does not want them */
+} quarry_residency;
+
+/** Ask the kernel where all of an arena's memory is, and sum it up by node. Threads go on meanwhile.
+ * @param list receives at most max entries, ascending by node. May be NULL with max 0, to count.
+ * @return how many nodes have some of it; -1 with EINVAL when it is no arena. Kinds as in quarry_where, but looked at
+ *         once for each 2 MiB. */
+QUARRY_API long quarry_arena_where(quarry_arena *arena, quarry_residency *list, size_t max);
 
 /* ------------------------------------------------------------------------------------------------------ */
 /* Tuning                                                                                                 */
@@ -318,7 +393,10 @@ enum quarry_option {
 	QUARRY_OPT_JUNK = 10,            /* junk: fill what is freed, to show use after free */
 	QUARRY_OPT_WINDOW = 11,          /* window: bytes of address space to reserve; 0 by the machine's memory */
 	QUARRY_OPT_LARGE_HEAP = 12,           /* large_heap: bytes mapped from which `auto` starts the reclaimer's thread */
-	QUARRY_OPT_RETURN = 13           /* return: 0 never give memory back to the kernel (for RDMA), 1 do */
+	QUARRY_OPT_RETURN = 13,          /* return: 0 never give memory back to the kernel (for RDMA), 1 do */
+	QUARRY_OPT_BRING_HOME = 14,      /* bring_home: 1 look for pages that strayed to other nodes and move them home */
+	QUARRY_OPT_FORK_COPY = 15        /* fork_copy: bytes of hugetlb memory that a fork copies for the child; beyond, the
+	                                  * kernel's copy-on-write, which kills the child when the pool runs dry */
 };
 
 /** Set an option by number (enum quarry_option), or a glibc M_* parameter, which is accepted.
@@ -353,7 +431,7 @@ QUARRY_API const char *quarry_error_text(void);
 /* ------------------------------------------------------------------------------------------------------ */
 /* Statistics                                                                                             */
 
-#define QUARRY_STATS_VERSION 1
+#define QUARRY_STATS_VERSION 2 /* 1, without what is behind refused, is taken too */
 
 /** Why something that was asked of the kernel was not got; an index into quarry_stats.refused. */
 enum quarry_refusal {
@@ -375,6 +453,9 @@ enum quarry_refusal {
 	QUARRY_REFUSED_PURGE = 15,       /* madvise(MADV_DONTNEED) refused: the memory was kept */
 	QUARRY_REFUSED_WINDOW = 16,      /* no reserved window: regions are placed one by one */
 	QUARRY_REFUSED_CGROUP = 17,      /* the control group's memory limit: ENOMEM rather than the kernel's killer */
+	QUARRY_REFUSED_NODE_FULL = 18,   /* a strict arena's nodes have no room: ENOMEM rather than the kernel's killer */
+	QUARRY_REFUSED_MOVE = 19,        /* pages that would not be moved to another node */
+	QUARRY_REFUSED_FORK = 20,        /* hugetlb memory left to copy-on-write at fork: the child may be killed */
 	QUARRY_REFUSED_COUNT = 24
 };
 
@@ -411,6 +492,11 @@ typedef struct quarry_stats {
 	uint64_t threads;      /* live threads that hold a cache */
 	uint64_t reclaimer;    /* 1 while the reclaimer's thread runs */
 	uint64_t refused[QUARRY_REFUSED_COUNT]; /* by enum quarry_refusal, counts; process-wide */
+	/* since version 2 */
+	uint64_t placed_less;  /* mapped bytes under an older policy of the kernel than was asked for */
+	uint64_t strayed;      /* bytes found on another node than was asked for, when the reclaimer last looked */
+	uint64_t brought_home; /* bytes that the reclaimer has moved back since */
+	uint64_t moved;        /* bytes that quarry_arena_move has moved */
 } quarry_stats;
 
 /** Sum the figures of an arena (NULL: of all) without stopping anyone and without reading smaps.

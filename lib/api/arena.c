@@ -8,7 +8,9 @@
 #include "lib/api/fast.h"
 #include "lib/api/init.h"
 #include "lib/cache/arena.h"
+#include "lib/cache/move.h"
 #include "lib/cache/resize.h"
+#include "lib/cache/thread.h"
 
 static bool check(const quarry_arena_attr *attr)
 {
@@ -151,6 +153,32 @@ QUARRY_API const char *quarry_arena_name(const quarry_arena *arena)
 QUARRY_API int quarry_arena_set_limits(quarry_arena *arena, uint64_t hard_limit, uint64_t soft_limit)
 {
 	return qy_arena_limit(arena, hard_limit, soft_limit);
+}
+
+QUARRY_API int quarry_arena_move(quarry_arena *arena, const quarry_nodeset *nodes, quarry_move_report *report)
+{
+	static const quarry_nodeset none;
+
+	qy_init_once();
+	if (report != NULL && (report->struct_size < sizeof(*report) || report->struct_size > 4096)) {
+		qy_fail(EINVAL, "struct_size: %d is not the size of any quarry_move_report", (int)report->struct_size);
+		return -1;
+	}
+	if (nodes != NULL && memcmp(nodes, &none, sizeof(none)) == 0) {
+		qy_fail(EINVAL, "nodes: the set is empty");
+		return -1;
+	}
+	if (nodes != NULL && qy_arena_unusable_node(nodes) >= 0) {
+		qy_fail(EINVAL, "nodes: node %d is not there, has no memory or is not allowed",
+			qy_arena_unusable_node(nodes));
+		return -1;
+	}
+	return qy_arena_move(arena, nodes, report);
+}
+
+QUARRY_API int quarry_thread_rebind(int node)
+{
+	return qy_thread_rebind(node);
 }
 
 QUARRY_API void quarry_thread_flush(void)

@@ -12,6 +12,7 @@ static const struct qy_figure figures[] = {
 	FIGURE(hard_limit),  FIGURE(soft_limit),   FIGURE(refills),	 FIGURE(remote_frees),
 	FIGURE(node_moves),  FIGURE(purges),	   FIGURE(purged),	 FIGURE(passes),
 	FIGURE(adopted),     FIGURE(bad_frees),	   FIGURE(threads),	 FIGURE(reclaimer),
+	FIGURE(placed_less), FIGURE(strayed),	   FIGURE(brought_home), FIGURE(moved),
 };
 
 #define FIGURES ((int)(sizeof(figures) / sizeof(figures[0])))
@@ -44,6 +45,9 @@ static const char *const refusals[] = {
 	[QUARRY_REFUSED_PURGE] = "purge",
 	[QUARRY_REFUSED_WINDOW] = "window",
 	[QUARRY_REFUSED_CGROUP] = "cgroup",
+	[QUARRY_REFUSED_NODE_FULL] = "node-full",
+	[QUARRY_REFUSED_MOVE] = "move",
+	[QUARRY_REFUSED_FORK] = "fork",
 };
 
 #define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))

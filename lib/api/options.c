@@ -57,7 +57,11 @@ enum kind {
 	X(QUARRY_OPT_LARGE_HEAP, "large_heap", large_heap, KIND_SIZE, 0, ADDRESS_MAX, 256L << 20, 1, NULL,                 \
 	  "bytes mapped from which reclaim=auto starts the reclaimer's thread")                                       \
 	X(QUARRY_OPT_RETURN, "return", give_back, KIND_FLAG, 0, 1, 1, 1, NULL,                                        \
-	  "give memory back to the kernel; 0 never does (for RDMA)")
+	  "give memory back to the kernel; 0 never does (for RDMA)")                                                   \
+	X(QUARRY_OPT_BRING_HOME, "bring_home", bring_home, KIND_FLAG, 0, 1, 1, 1, NULL,                               \
+	  "move pages that strayed to another node home when there is room")                                          \
+	X(QUARRY_OPT_FORK_COPY, "fork_copy", fork_copy, KIND_SIZE, 0, ADDRESS_MAX, 1L << 30, 1, NULL,                 \
+	  "bytes of hugetlb memory that a fork copies for the child")
 
 struct option {
 	const char *name;

@@ -23,6 +23,8 @@ struct qy_settings {
 	_Atomic long window;           /* bytes; 0: by the machine's memory */
 	_Atomic long large_heap;       /* bytes mapped from which `auto` starts the reclaimer's thread */
 	_Atomic long give_back;        /* 0: nothing goes back to the kernel */
+	_Atomic long bring_home;       /* 1: pages that strayed are looked for and moved home */
+	_Atomic long fork_copy;        /* bytes of hugetlb memory that a fork copies for the child */
 };
 
 extern QY_HIDDEN struct qy_settings qy_settings;

@@ -17,13 +17,20 @@ int qy_arena_unknown_node(const quarry_nodeset *nodes)
 	return qy_manager_unknown_node(nodes);
 }
 
+/* What is strict, or has to be there at once, is asked for now, so that its failure is the arena's. */
+static bool ask_for_some(struct qy_manager *m)
+{
+	struct qy_manager *here = qy_manager_serving(m, qy_manager_node());
+
+	return here != NULL && qy_manager_more(here, 1, 1);
+}
+
 quarry_arena *qy_arena_create(const quarry_arena_attr *attr)
 {
 	struct qy_manager *m = qy_manager_create_as(attr);
 	int error;
 
-	/* What is strict, or has to be there at once, is asked for now, so that its failure is this call's. */
-	if (m == NULL || !(attr->flags & (QUARRY_ARENA_STRICT | QUARRY_ARENA_POPULATE)) || qy_manager_more(m, 1, 1))
+	if (m == NULL || !(attr->flags & (QUARRY_ARENA_STRICT | QUARRY_ARENA_POPULATE)) || ask_for_some(m))
 		return handle_of(m);
 	error = errno;
 	qy_purge_hold();
@@ -80,9 +87,9 @@ quarry_arena *qy_arena_of_node(int node)
 
 bool qy_arena_has(const quarry_arena *arena, const void *p)
 {
-	struct qy_manager *m = arena == NULL ? qy_manager_of(p) : qy_manager_of_arena(arena);
+	struct qy_manager *of = qy_manager_of(p), *m = arena == NULL ? of : qy_manager_of_arena(arena);
 
-	if (m != NULL && qy_manager_of(p) == m && qy_cache_usable(p) != 0)
+	if (m != NULL && of != NULL && of->head == m->head && qy_cache_usable(p) != 0)
 		return true;
 	errno = EINVAL;
 	return false;
@@ -144,22 +151,32 @@ void qy_arena_flush_thread(void)
 
 size_t qy_arena_purge(quarry_arena *arena)
 {
-	struct qy_manager *m;
+	struct qy_manager *m, *one;
+	size_t bytes = 0;
 	uint64_t next;
 
 	qy_arena_flush_thread();
 	if (arena == NULL)
 		return qy_reclaim_now();
 	m = qy_manager_of_arena(arena);
-	return m == NULL ? 0 : qy_manager_purge(m, 0, 0, SIZE_MAX, &next);
+	if (m == NULL)
+		return 0;
+	for (one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))
+		bytes += qy_manager_purge(one, 0, 0, SIZE_MAX, &next);
+	return bytes;
 }
 
 size_t qy_arena_list(quarry_arena **list, size_t max)
 {
 	size_t n = 0;
 
-	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m), n++)
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
+		/* (Those of a family are one.) */
+		if (qy_peek(m->head) != m)
+			continue;
 		if (n < max)
 			list[n] = handle_of(m);
+		n++;
+	}
 	return n;
 }

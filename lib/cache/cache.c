@@ -103,6 +103,8 @@ static struct qy_cache *cache_of(struct qy_thread *t, const quarry_arena *arena)
 	if (arena == NULL)
 		return qy_thread_cache(t);
 	m = qy_manager_of_arena(arena);
+	if (m != NULL)
+		m = qy_manager_serving(m, t->node);
 	return m == NULL ? NULL : qy_cache_for(t, m);
 }
 
@@ -129,16 +131,16 @@ static QY_COLD void *allocate_again(const quarry_arena *arena, size_t size, size
 
 static bool at_limit(struct qy_manager *m, size_t size)
 {
-	uint64_t limit = atomic_load_explicit(&m->hard_limit, memory_order_relaxed);
+	uint64_t limit = atomic_load_explicit(&m->head->hard_limit, memory_order_relaxed);
 
-	return limit != 0 && qy_read(&m->used) + qy_max(size, QY_UNIT) > limit;
+	return limit != 0 && qy_manager_used(m) + qy_max(size, QY_UNIT) > limit;
 }
 
-/* Allow quick refills again, unless the thread may have to follow its node, or lists are to be checked. */
+/* Allow quick refills again, unless each must see where the thread is, or lists are to be checked. */
 static void look_after(struct qy_cache *c)
 {
 	qy_count(&c->heap.refills, c->quick_set - c->quick - (c->quick == 0));
-	if (qy_manager_nodes() == 1 && qy_setting(on_error) == QY_ERROR_IGNORE)
+	if (qy_thread_may_be_quick(c->thread) && qy_setting(on_error) == QY_ERROR_IGNORE)
 		c->quick = c->quick_set = DUTY_EVERY;
 	else
 		c->quick = c->quick_set = 1;
@@ -182,7 +184,7 @@ QY_INLINE void *take_quick(struct qy_cache *c, unsigned cls)
 	bool fresh = false;
 	void *p;
 
-	if (s == NULL || qy_count_down(&c->quick))
+	if (s == NULL || QY_UNLIKELY(*c->cpu_now != c->cpu) || qy_count_down(&c->quick))
 		return NULL;
 	p = qy_slab_take(s);
 	if (QY_UNLIKELY(p == NULL)) {

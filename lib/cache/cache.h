@@ -2,10 +2,11 @@
 /* Thread caches: lists of free objects, one per size class, in front of a heap. A hit takes no lock, no atomic, no
  * system call and no counter.
  *
- * A thread (struct qy_thread) has one cache per manager that it allocates from: its node's, those of nodes it was on
- * before, those of arenas. The one that plain allocations come from is in TLS, beside the token that says "mine" in a
- * slab. Slabs of a node's default arena carry the token itself; slabs of an arena that the program made carry
- * token | 1, so that a free there goes the slower way, which can be held up while the arena is destroyed.
+ * A thread (struct qy_thread) has one cache per manager that it allocates from: its node's, those of arenas. What it
+ * holds of a node goes back when it is found on another (follow.c). The one that plain allocations come from is in TLS,
+ * beside the token that says "mine" in a slab. Slabs of a node's default arena carry the token itself; slabs of an arena
+ * that the program made carry token | 1, so that a free there goes the slower way, which can be held up while the arena
+ * is destroyed.
  *
  * Everything that is not a hit happens between qy_thread_enter and qy_thread_leave. Whoever must have all threads out
  * of quarry's slow paths (fork, an arena's end) pauses them: each is waited for, and is held at its next entry. */
@@ -23,8 +24,14 @@ struct qy_cache {
 	uint8_t zero[QY_CLASSES];                /* 1: the list's objects read as zero but for the link */
 	uint32_t quick;                          /* quick refills left before one that looks after everything, */
 	uint32_t quick_set;                      /* and how many there were */
+	/* A quick refill is one on the CPU on which the thread last looked where it is. Where that does not matter, or
+	 * cannot be told so easily, the pointer leads to the number beside it. */
+	const volatile int32_t *cpu_now;
+	int32_t cpu;
 	struct qy_thread *thread;
-	struct qy_cache *next; /* of the same thread */
+	struct qy_cache *next_unused; /* of the same manager, or of none */
+	/* From here on it is looked at by others, even when it was given up. */
+	struct qy_cache *next; /* of the same thread (atomic) */
 	struct qy_heap heap;
 };
 

@@ -11,11 +11,16 @@
 
 /* Over the lists of unused caches, the managers' ones too. */
 static struct qy_lock caches_lock = QY_LOCK_INIT(QY_RANK_LEAF);
-static struct qy_cache *unused_caches; /* linked by next */
+static struct qy_cache *unused_caches; /* linked by next_unused */
+
+static size_t table_hash(const struct qy_manager *m)
+{
+	return ((uintptr_t)m >> 6) * 0x9e3779b97f4a7c15u >> 32;
+}
 
 static size_t table_slot(const struct qy_thread *t, const struct qy_manager *m)
 {
-	size_t i = ((uintptr_t)m >> 6) * 0x9e3779b97f4a7c15u >> 32;
+	size_t i = table_hash(m);
 
 	while (t->table[i & (t->table_size - 1)] != NULL &&
 	       t->table[i & (t->table_size - 1)]->heap.manager != m)
@@ -41,14 +46,20 @@ static bool grow_table(struct qy_thread *t)
 	return true;
 }
 
-/* Rebuild after a cache was taken out: with open addressing, a hole would hide others. */
-static void rebuild_table(struct qy_thread *t)
+/* With open addressing, a hole would hide others: what stands behind it and may stand in it moves there. */
+static void table_remove(struct qy_thread *t, const struct qy_manager *m)
 {
-	if (t->table_size == 0)
-		return;
-	memset(t->table, 0, t->table_size * sizeof(*t->table));
-	for (struct qy_cache *c = t->caches; c != NULL; c = c->next)
-		t->table[table_slot(t, c->heap.manager)] = c;
+	size_t mask = t->table_size - 1, hole = table_slot(t, m);
+
+	for (size_t i = (hole + 1) & mask; t->table[i] != NULL; i = (i + 1) & mask) {
+		size_t wants = table_hash(t->table[i]->heap.manager) & mask;
+
+		if (((i - wants) & mask) >= ((i - hole) & mask)) {
+			t->table[hole] = t->table[i];
+			hole = i;
+		}
+	}
+	t->table[hole] = NULL;
 }
 
 /* A cache that was given up is used again for the same manager only, as long as that lives: others may still hold
@@ -61,12 +72,12 @@ static struct qy_cache *new_cache(struct qy_manager *m)
 	from = m->unused_caches != NULL ? (struct qy_cache **)&m->unused_caches : &unused_caches;
 	c = *from;
 	if (c != NULL)
-		*from = c->next;
+		*from = c->next_unused;
 	qy_unlock(&caches_lock);
 	if (c == NULL)
 		return qy_manager_records(sizeof(*c), QY_CACHE_LINE);
 	/* A late sender may still look at the heap's remote list; it stays closed until the heap is opened. */
-	memset(c, 0, offsetof(struct qy_cache, heap));
+	memset(c, 0, offsetof(struct qy_cache, next));
 	qy_heap_clear(&c->heap);
 	return c;
 }
@@ -76,7 +87,7 @@ static void put_cache(struct qy_cache *c)
 	struct qy_manager *m = c->heap.manager;
 
 	qy_lock(&caches_lock);
-	c->next = m->unused_caches;
+	c->next_unused = m->unused_caches;
 	m->unused_caches = c;
 	qy_unlock(&caches_lock);
 }
@@ -87,8 +98,8 @@ void qy_caches_release(struct qy_manager *m)
 
 	qy_lock(&caches_lock);
 	while ((c = m->unused_caches) != NULL) {
-		m->unused_caches = c->next;
-		c->next = unused_caches;
+		m->unused_caches = c->next_unused;
+		c->next_unused = unused_caches;
 		unused_caches = c;
 	}
 	qy_unlock(&caches_lock);
@@ -108,8 +119,9 @@ struct qy_cache *qy_cache_for(struct qy_thread *t, struct qy_manager *m)
 	memcpy(c->class_of, qy_class_table, sizeof(c->class_of));
 	c->thread = t;
 	c->quick = c->quick_set = 1;
+	c->cpu_now = &c->cpu;
 	qy_heap_open(&c->heap, m, (uintptr_t)t + (m->of_node ? 0 : QY_OWNER_SHARED));
-	c->next = t->caches;
+	qy_publish(c->next, t->caches);
 	__atomic_store_n(&t->caches, c, __ATOMIC_RELEASE); /* the viewer walks the list */
 	t->table[table_slot(t, m)] = c;
 	t->table_used++;
@@ -118,24 +130,16 @@ struct qy_cache *qy_cache_for(struct qy_thread *t, struct qy_manager *m)
 
 void qy_caches_drop(struct qy_thread *t)
 {
-	struct qy_cache *c;
-
-	while ((c = t->caches) != NULL) {
-		t->caches = c->next;
-		put_cache(c);
-	}
-	t->table_used = 0;
-	rebuild_table(t);
+	while (t->caches != NULL)
+		qy_cache_drop(t, &t->caches);
 }
 
-void qy_cache_drop(struct qy_thread *t, struct qy_cache *c)
+void qy_cache_drop(struct qy_thread *t, struct qy_cache **at)
 {
-	struct qy_cache **at = &t->caches;
+	struct qy_cache *c = *at;
 
-	while (*at != c)
-		at = &(*at)->next;
-	*at = c->next;
-	put_cache(c);
+	table_remove(t, c->heap.manager);
 	t->table_used--;
-	rebuild_table(t);
+	__atomic_store_n(at, c->next, __ATOMIC_RELEASE);
+	put_cache(c);
 }

@@ -4,10 +4,12 @@
 #include <pthread.h>
 
 #include "lib/cache/thread.h"
+#include "lib/manager/forkcopy.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/registry.h"
 #include "lib/reclaim/reclaim.h"
 
+static __thread struct qy_forkcopy copy __attribute__((tls_model("initial-exec")));
 static __thread bool skipped __attribute__((tls_model("initial-exec")));
 
 /* The purge lock first: who holds it may be in a patched madvise that calls malloc, and must not be held up. */
@@ -18,6 +20,7 @@ static void before(void)
 	skipped = qy_tls.thread != NULL && qy_tls.thread->depth > 0;
 	if (skipped)
 		return;
+	qy_forkcopy_before(&copy);
 	qy_purge_hold();
 	qy_threads_pause();
 	qy_registry_fork_lock();
@@ -32,6 +35,13 @@ static void release(void)
 	qy_purge_release();
 }
 
+static void in_parent(void)
+{
+	release();
+	if (!skipped)
+		qy_forkcopy_in_parent(&copy);
+}
+
 /* All locks are held by the one thread that is left. */
 static void in_child(void)
 {
@@ -41,11 +51,12 @@ static void in_child(void)
 		return;
 	qy_threads_after_fork();
 	release();
+	qy_forkcopy_in_child(&copy);
 }
 
 /* Registered before the first allocation, so that of all handlers ours hold the locks for the shortest time: prepare
  * runs last, and the others run first. */
 void qy_fork_register(void)
 {
-	pthread_atfork(before, release, in_child);
+	pthread_atfork(before, in_parent, in_child);
 }

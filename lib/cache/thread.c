@@ -108,65 +108,10 @@ bool qy_start(void)
 	return state == START_DONE;
 }
 
-static struct qy_cache *plain_cache(struct qy_thread *t)
-{
-	struct qy_manager *m = t->chosen != NULL ? t->chosen : qy_manager_of_node(t->node);
-
-	return m == NULL ? NULL : qy_cache_for(t, m);
-}
-
 struct qy_cache *qy_thread_cache(struct qy_thread *t)
 {
 	(void)t;
 	return qy_tls.cache;
-}
-
-/* With junk on, no free may take the fast path, which does not fill. */
-static void set_tls(struct qy_thread *t, struct qy_cache *c)
-{
-	qy_tls.thread = t;
-	qy_tls.cache = c;
-	qy_tls.owner = qy_setting(junk) ? QY_OWNER_NONE : (uintptr_t)t;
-}
-
-void qy_thread_follow(struct qy_thread *t)
-{
-	int node;
-	struct qy_cache *c;
-
-	qy_tls.owner = QY_UNLIKELY(qy_setting(junk)) ? QY_OWNER_NONE : (uintptr_t)t;
-	if (QY_LIKELY(qy_manager_nodes() == 1) || t->chosen != NULL)
-		return;
-	node = qy_manager_node();
-	if (QY_LIKELY(node == t->node))
-		return;
-	t->node = node;
-	qy_count(&t->moves, 1);
-	/* What the thread leaves behind in its lists goes back to the slabs, for others of the node it left. */
-	qy_cache_flush(qy_tls.cache);
-	c = plain_cache(t);
-	if (c != NULL)
-		set_tls(t, c);
-}
-
-int qy_thread_choose(struct qy_thread *t, struct qy_manager *m)
-{
-	struct qy_manager *was = t->chosen;
-	struct qy_cache *c;
-
-	t->chosen = m;
-	c = plain_cache(t);
-	if (c == NULL) {
-		t->chosen = was;
-		errno = ENOMEM;
-		return -1;
-	}
-	set_tls(t, c);
-	if (m != NULL)
-		atomic_fetch_add_explicit(&m->default_users, 1, memory_order_relaxed);
-	if (was != NULL)
-		atomic_fetch_sub_explicit(&was->default_users, 1, memory_order_relaxed);
-	return 0;
 }
 
 /* ---- entering ---- */
@@ -208,6 +153,8 @@ static void park(struct qy_thread *t)
 	if (t->chosen != NULL)
 		atomic_fetch_sub_explicit(&t->chosen->default_users, 1, memory_order_relaxed);
 	t->chosen = NULL;
+	t->home = -1;
+	t->cpu_now = NULL;
 	t->depth = 0;
 	/* In a forked child: it may have been about to see that it is to wait. */
 	atomic_store_explicit(&t->busy, 0, memory_order_relaxed);
@@ -289,10 +236,12 @@ static struct qy_thread *take_thread(int node, int tid)
 		t = qy_manager_records(sizeof(*t), QY_CACHE_LINE);
 		qy_lock(&registry_lock);
 	}
+	/* (One that was parked is where it was, until it arrives with all that it has.) */
+	if (t != NULL && t->caches == NULL)
+		t->node = node;
 	if (t != NULL) {
 		t->pid = qy_os->process_id();
 		t->tid = tid;
-		t->node = node;
 		t->state = QY_THREAD_LIVE;
 		t->service = qy_reclaim_is_caller();
 		qy_list_push_front(&buckets[(unsigned)tid % BUCKETS], &t->link);
@@ -308,18 +257,18 @@ static struct qy_thread *take_thread(int node, int tid)
 static QY_COLD struct qy_thread *attach(void)
 {
 	struct qy_thread *t;
-	struct qy_cache *c;
+	int node;
 
 	if (!qy_start()) {
 		errno = ENOMEM;
 		return NULL;
 	}
-	t = take_thread(qy_manager_node(), qy_os->thread_id());
+	node = qy_manager_node();
+	t = take_thread(node, qy_os->thread_id());
 	if (t == NULL)
 		return NULL;
 	enter(t);
-	c = plain_cache(t);
-	if (c == NULL) {
+	if (!qy_thread_arrive(t, node)) {
 		qy_thread_leave(t);
 		qy_lock(&registry_lock);
 		park(t);
@@ -327,7 +276,6 @@ static QY_COLD struct qy_thread *attach(void)
 		errno = ENOMEM;
 		return NULL;
 	}
-	set_tls(t, c);
 	/* glibc allocates for keys above 31; by now that works. */
 	if (have_exit_key)
 		pthread_setspecific(exit_key, t);
@@ -561,14 +509,16 @@ static void forget(void *ctx, struct qy_thread *t)
 	struct qy_manager *m = ctx;
 
 	for (unsigned i = 0; i < QY_OUT_RINGS; i++)
-		if (t->out[i].heap != NULL && t->out[i].heap->manager == m)
+		if (t->out[i].heap != NULL && t->out[i].heap->manager->head == m)
 			memset(&t->out[i], 0, sizeof(t->out[i]));
-	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
-		if (c->heap.manager == m) {
-			atomic_store_explicit(&c->heap.remote, QY_REMOTE_CLOSED, memory_order_relaxed);
-			qy_cache_drop(t, c);
-			return;
+	for (struct qy_cache **at = &t->caches, *c; (c = *at) != NULL;) {
+		if (c->heap.manager->head != m) {
+			at = &c->next;
+			continue;
 		}
+		atomic_store_explicit(&c->heap.remote, QY_REMOTE_CLOSED, memory_order_relaxed);
+		atomic_fetch_sub_explicit(&c->heap.manager->heaps, 1, memory_order_relaxed);
+		qy_cache_drop(t, at);
 	}
 }
 
@@ -576,5 +526,6 @@ void qy_threads_forget(struct qy_manager *m)
 {
 	/* Those that are giving up have given up: their lists are empty. */
 	visit_locked(forget, m);
-	qy_caches_release(m);
+	for (struct qy_manager *one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))
+		qy_caches_release(one);
 }

@@ -28,7 +28,11 @@ struct qy_thread {
 	_Atomic(uint32_t) busy;    /* in a slow path */
 	uint32_t depth;            /* a patched mmap may call malloc inside one */
 	uint32_t calls;            /* slow paths taken */
-	int node;                  /* whose default arena plain allocations come from (dense) */
+	int node;                  /* where it was last found, or its home (dense): plain allocations come from there */
+	int home;                  /* the node that it was bound to (dense); -1 while it follows its CPU */
+	const volatile int32_t *cpu_now; /* where its CPU can be read; NULL: nowhere, or it does not matter */
+	int32_t cpu;               /* on which it last looked where it is */
+	uint32_t reroutes;         /* as qy_manager_reroutes was then */
 	struct qy_manager *chosen; /* the thread's default arena, NULL while it follows its node */
 	struct qy_cache *caches;   /* all of them */
 	struct qy_cache **table;   /* by manager, open addressing */
@@ -41,7 +45,7 @@ struct qy_thread {
 	bool service;          /* the reclaimer's: not a thread of the program */
 	uint64_t parked_at;    /* ms */
 	/* Counters: the thread writes, anybody reads. */
-	qy_counter moves;
+	qy_counter moves;      /* to other nodes */
 };
 
 /* The calling thread, entered: made known first when it is not. NULL with ENOMEM. */
@@ -51,8 +55,18 @@ void qy_thread_leave(struct qy_thread *t);
 /* The cache of the thread's plain allocations. */
 struct qy_cache *qy_thread_cache(struct qy_thread *t);
 
-/* Follow the thread to the node that it runs on now. Entered. */
+/* Follow the thread to the node that it runs on now (follow.c). What its caches hold of the node that it left goes
+ * back, for others. Entered. */
 void qy_thread_follow(struct qy_thread *t);
+
+/* A thread comes to be on a node, with nothing but what it took over. False with ENOMEM. Entered, by itself. */
+bool qy_thread_arrive(struct qy_thread *t, int node);
+
+/* Whether its refills need not enter each time to see where the thread is. */
+bool qy_thread_may_be_quick(const struct qy_thread *t);
+
+/* As quarry_thread_rebind. The caller has not entered. */
+int qy_thread_rebind(int kernel_id);
 
 /* Send what was gathered for other heaps. Entered. */
 void qy_thread_send(struct qy_thread *t);

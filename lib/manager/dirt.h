@@ -27,14 +27,24 @@ static inline void qy_dirt_remove(struct qy_manager *m, uint32_t f)
 		qy_chain_remove(&chain, &m->dirty_first, f);
 }
 
-/* Note that the frame became dirtier now: it goes to the end. Pinned memory never goes back and is not listed. */
+/* Whether the run that begins at f is free and all of its region. */
+static inline bool qy_dirt_is_region(uint32_t f)
+{
+	const struct qy_region *r = qy_region_of_frame(qy_frame_at(f));
+
+	return qy_frame_at(f)->filler == 0 && f == qy_region_frame(r) && !qy_block_used(&qy_run_map, f) &&
+	       qy_block_length(&qy_run_map, f) == r->frames;
+}
+
+/* Note that the frame became dirtier now: it goes to the end. Pinned memory goes back by whole regions, or not at all,
+ * and is listed only so. */
 static inline void qy_dirt_add(struct qy_manager *m, uint32_t f)
 {
 	struct qy_chain chain = qy_dirt_chain();
 	struct qy_frame *frame = qy_frame_at(f);
 
-	if (qy_region_pinned(qy_region_of_frame(frame)) ||
-	    (qy_peek(m->placement.flags) & QUARRY_ARENA_LOCKED))
+	if ((qy_region_pinned(qy_region_of_frame(frame)) && !qy_dirt_is_region(f)) ||
+	    (qy_peek(qy_peek(m->placement)->flags) & QUARRY_ARENA_LOCKED))
 		return;
 	qy_dirt_remove(m, f);
 	frame->stamp = (uint32_t)qy_os->now_ms();

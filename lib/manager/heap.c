@@ -33,7 +33,7 @@ static void list_remove(struct qy_slab_list *list, struct qy_slab *s)
 
 void qy_heap_open(struct qy_heap *h, struct qy_manager *m, uintptr_t owner)
 {
-	h->manager = m;
+	qy_publish(h->manager, m);
 	h->owner = owner;
 	if (owner != 0)
 		atomic_fetch_add_explicit(&m->heaps, 1, memory_order_relaxed);
@@ -442,6 +442,15 @@ void qy_heap_tidy(struct qy_heap *h)
 	qy_heap_trim(h);
 }
 
+/* A count of the heap's becomes one of the manager's. */
+static void hand_over(qy_counter *to, qy_counter *from)
+{
+	uint64_t n = qy_read(from);
+
+	atomic_store_explicit(from, 0, memory_order_relaxed);
+	qy_count_shared(to, n);
+}
+
 void qy_heap_abandon(struct qy_heap *h)
 {
 	void *late;
@@ -456,9 +465,9 @@ void qy_heap_abandon(struct qy_heap *h)
 	orphan_list(h, &h->full);
 	qy_unlock(&h->manager->lock);
 	atomic_fetch_sub_explicit(&h->manager->heaps, 1, memory_order_relaxed);
-	qy_count_shared(&h->manager->past_refills, qy_read(&h->refills));
-	qy_count_shared(&h->manager->past_received, qy_read(&h->remote_received));
-	qy_count_shared(&h->manager->past_adopted, qy_read(&h->adopted));
+	hand_over(&h->manager->past_refills, &h->refills);
+	hand_over(&h->manager->past_received, &h->remote_received);
+	hand_over(&h->manager->past_adopted, &h->adopted);
 	late = atomic_exchange_explicit(&h->remote, QY_REMOTE_CLOSED, memory_order_acq_rel);
 	while (late != NULL) {
 		void *p = late;

@@ -23,6 +23,7 @@ static uint32_t to_frames(size_t size)
 	return (uint32_t)(qy_align_up(size, QY_FRAME) >> QY_FRAME_SHIFT);
 }
 
+/* What is added was allowed before. */
 static void book(struct qy_manager *m, size_t bytes, bool add)
 {
 	if (add) {
@@ -31,6 +32,7 @@ static void book(struct qy_manager *m, size_t bytes, bool add)
 	} else {
 		qy_uncount(&m->used, bytes);
 		qy_uncount(&m->large, bytes);
+		qy_manager_unclaim(m, bytes);
 	}
 }
 
@@ -74,6 +76,7 @@ static void *get_frames(struct qy_manager *m, size_t size, size_t align, bool *z
 
 void *qy_large_alloc(struct qy_manager *m, size_t size, size_t align, bool *zero)
 {
+	size_t bytes;
 	bool small;
 
 	if (size == 0)
@@ -82,16 +85,19 @@ void *qy_large_alloc(struct qy_manager *m, size_t size, size_t align, bool *zero
 		errno = ENOMEM;
 		return NULL;
 	}
+	bytes = qy_align_up(size, QY_PAGE);
 	small = size + align - QY_PAGE <= QY_FRAME;
 	for (int tries = 0; tries < 4; tries++) {
 		bool allowed, short_of = false;
 		void *p = NULL;
 
 		qy_lock(&m->lock);
-		allowed = qy_manager_allows(m, size);
+		allowed = qy_manager_allows(m, bytes);
 		if (allowed)
 			p = small ? get_pages(m, size, align, zero, &short_of)
 				  : get_frames(m, size, align, zero, &short_of);
+		if (allowed && p == NULL)
+			qy_manager_unclaim(m, bytes);
 		qy_unlock(&m->lock);
 		if (p != NULL)
 			return p;
@@ -186,10 +192,15 @@ static bool resize_pages(struct qy_manager *m, void *p, size_t size)
 		return false;
 	want = to_pages(size);
 	if (want > have) {
-		if (!qy_manager_allows(m, (size_t)(want - have) << QY_PAGE_SHIFT) ||
-		    !qy_budget_take((size_t)(want - have) << QY_PAGE_SHIFT) || !qy_filler_grow(m, page_of(p), want))
+		size_t more = (size_t)(want - have) << QY_PAGE_SHIFT;
+
+		if (!qy_manager_allows(m, more))
 			return false;
-		book(m, (size_t)(want - have) << QY_PAGE_SHIFT, true);
+		if (!qy_budget_take(more) || !qy_filler_grow(m, page_of(p), want)) {
+			qy_manager_unclaim(m, more);
+			return false;
+		}
+		book(m, more, true);
 	} else if ((size_t)(have - want) << QY_PAGE_SHIFT >= WORTH_SPLITTING) {
 		qy_filler_shrink(m, page_of(p), want);
 		book(m, (size_t)(have - want) << QY_PAGE_SHIFT, false);
@@ -204,17 +215,21 @@ static bool resize_frames(struct qy_manager *m, void *p, size_t size)
 	struct qy_frame *frame = qy_frame_at(run);
 	size_t old = atomic_load_explicit(&frame->bytes, memory_order_relaxed), bytes = qy_align_up(size, QY_PAGE);
 
-	if (bytes > old && (!qy_manager_allows(m, bytes - old) || !qy_budget_take(bytes - old)))
+	if (bytes > old && !qy_manager_allows(m, bytes - old))
 		return false;
-	if (want > have && !qy_runs_grow(m, run, want))
+	if (bytes > old && (!qy_budget_take(bytes - old) || (want > have && !qy_runs_grow(m, run, want)))) {
+		qy_manager_unclaim(m, bytes - old);
 		return false;
+	}
 	if (want < have) {
 		uint32_t rest = qy_block_split(&qy_run_map, run, want);
 
 		qy_runs_put(m, rest, false);
 	}
-	book(m, old, false);
-	book(m, bytes, true);
+	if (bytes > old)
+		book(m, bytes - old, true);
+	else
+		book(m, old - bytes, false);
 	atomic_store_explicit(&frame->bytes, bytes, memory_order_relaxed);
 	return true;
 }

@@ -7,6 +7,8 @@
 
 #include "lib/base/settings.h"
 #include "lib/manager/budget.h"
+#include "lib/manager/homing.h"
+#include "lib/manager/move.h"
 #include "lib/base/refused.h"
 #include "numa/topology.h"
 
@@ -42,15 +44,21 @@ int qy_manager_nodes(void)
 	return qy_node_count();
 }
 
-bool qy_manager_allows(struct qy_manager *m, size_t bytes)
+const volatile int32_t *qy_manager_cpu_now(void)
 {
-	uint64_t limit = atomic_load_explicit(&m->hard_limit, memory_order_relaxed);
+	return qy_node_cpu_now();
+}
 
-	if (QY_LIKELY(limit == 0) || qy_read(&m->used) + bytes <= limit)
-		return true;
-	qy_count(&m->limit_hits, 1);
-	qy_refuse(QUARRY_REFUSED_LIMIT);
-	return false;
+bool qy_manager_may_use(int node)
+{
+	return qy_node_has_memory(node) && qy_node_allowed(node);
+}
+
+int qy_manager_usable_node(int kernel_id)
+{
+	int dense = qy_node_dense(kernel_id);
+
+	return dense >= 0 && qy_manager_may_use(dense) ? dense : -1;
 }
 
 /* ---- slabs ---- */
@@ -157,6 +165,8 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 				qy_count(&m->used, bytes);
 				begin_slab(s = slab_of_page(b), h, cls, zero);
 			}
+			if (allowed && s == NULL)
+				qy_manager_unclaim(m, bytes);
 		}
 		qy_unlock(&m->lock);
 		if (s != NULL)
@@ -175,9 +185,11 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 void qy_manager_put_slab(struct qy_manager *m, struct qy_slab *s)
 {
 	qy_page b = page_of_slab(s);
+	size_t bytes = (size_t)qy_block_length(&qy_page_map, b) << QY_PAGE_SHIFT;
 
 	end_slab(s);
-	qy_uncount(&m->used, (uint64_t)qy_block_length(&qy_page_map, b) << QY_PAGE_SHIFT);
+	qy_uncount(&m->used, bytes);
+	qy_manager_unclaim(m, bytes);
 	qy_filler_put(m, b, s->carved == 0 && qy_block_clean(&qy_page_map, b));
 }
 
@@ -205,6 +217,20 @@ static int kind_for(struct qy_manager *m, size_t bytes)
 }
 
 /* The lock is held. */
+static void book_placed(struct qy_manager *m, const struct qy_region *r, bool add)
+{
+	uint64_t bytes = (uint64_t)r->frames << QY_FRAME_SHIFT;
+	qy_counter *figure = r->placed == QY_PLACED_NO ? &m->unplaced : &m->placed_less;
+
+	if (r->placed == QY_PLACED_YES)
+		return;
+	if (add)
+		qy_count(figure, bytes);
+	else
+		qy_uncount(figure, bytes);
+}
+
+/* The lock is held. */
 static void book_region(struct qy_manager *m, const struct qy_region *r)
 {
 	uint64_t bytes = (uint64_t)r->frames << QY_FRAME_SHIFT;
@@ -215,8 +241,7 @@ static void book_region(struct qy_manager *m, const struct qy_region *r)
 		atomic_store_explicit(&m->peak_mapped, qy_read(&m->mapped), memory_order_relaxed);
 	qy_count(&m->kind_wanted[r->kind_wanted], bytes);
 	qy_count(&m->kind_got[r->kind], bytes);
-	if (r->placed == QY_PLACED_NO)
-		qy_count(&m->unplaced, bytes);
+	book_placed(m, r, true);
 }
 
 void qy_manager_unbook_region(struct qy_manager *m, const struct qy_region *r)
@@ -227,8 +252,36 @@ void qy_manager_unbook_region(struct qy_manager *m, const struct qy_region *r)
 	qy_uncount(&m->mapped, bytes);
 	qy_uncount(&m->kind_wanted[r->kind_wanted], bytes);
 	qy_uncount(&m->kind_got[r->kind], bytes);
-	if (r->placed == QY_PLACED_NO)
-		qy_uncount(&m->unplaced, bytes);
+	book_placed(m, r, false);
+}
+
+void qy_manager_replace_region(struct qy_manager *m, struct qy_region *r, const struct qy_placement *placement,
+			       enum qy_placed placed)
+{
+	book_placed(m, r, false);
+	r->placed = (uint8_t)placed;
+	qy_publish(r->placement, placement);
+	book_placed(m, r, true);
+}
+
+/* How a new region is to be placed. A thread that numactl(8) or the program itself gave a memory policy keeps it. */
+static struct qy_placement *placement_for(struct qy_manager *m)
+{
+	struct qy_placement *placement = qy_peek(m->placement), *unbound;
+
+	if (!m->of_node || !placement->bind || !qy_region_is_threads_choice())
+		return placement;
+	unbound = qy_peek(m->unbound);
+	if (unbound == NULL) {
+		unbound = qy_meta_alloc(sizeof(*unbound), QY_CACHE_LINE);
+		if (unbound == NULL)
+			return placement;
+		*unbound = (struct qy_placement){ .policy = placement->policy, .node = placement->node,
+						  .nodes = placement->nodes };
+		/* Two that come here at once make one each, which are the same. */
+		qy_publish(m->unbound, unbound);
+	}
+	return unbound;
 }
 
 /* Two threads that come here at once get a region each: holding a lock over mmap would be worse, since MPI and RDMA
@@ -237,20 +290,35 @@ bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align)
 {
 	uint32_t step = (uint32_t)qy_min(qy_read(&m->mapped) >> (QY_FRAME_SHIFT + 3), GROW_MAX_FRAMES);
 	uint32_t want = (uint32_t)qy_max(frames, step);
+	struct qy_placement *placement, *now;
 	struct qy_region *r;
 	bool more = true;
 	int kind;
 
+	qy_managers_follow_cpuset();
+	placement = placement_for(m);
 	/* A limit may have come, or have changed. */
 	if (!qy_budget_refresh((size_t)want << QY_FRAME_SHIFT))
 		want = frames;
 	kind = kind_for(m, (size_t)want << QY_FRAME_SHIFT);
 	if (m->of_node)
-		qy_publish(m->placement.flags, qy_setting(strict) ? QUARRY_ARENA_STRICT : 0);
-	r = qy_region_create(&m->placement, want, align, kind, m);
+		qy_publish(placement->flags, qy_setting(strict) ? QUARRY_ARENA_STRICT : 0);
+	/* What is strict is filled at once: no more of it than is needed. */
+	if (qy_peek(placement->flags) & QUARRY_ARENA_STRICT)
+		want = frames;
+	r = qy_region_create(placement, want, align, kind, m);
 	if (r == NULL && want > frames)
-		r = qy_region_create(&m->placement, frames, align, kind, m);
+		r = qy_region_create(placement, frames, align, kind, m);
+	qy_homing_wake();
 	qy_lock(&m->lock);
+	/* The arena was moved meanwhile: the region has no pages that matter yet. (What comes after this look, the mover
+	 * sees in the list.) */
+	while (r != NULL && r->placement->bind && r->placement != (now = qy_peek(m->placement))) {
+		qy_unlock(&m->lock);
+		if (!qy_region_place(r, now))
+			qy_publish(r->placement, now);
+		qy_lock(&m->lock);
+	}
 	if (r != NULL) {
 		book_region(m, r);
 		qy_runs_add_region(m, r);
@@ -295,7 +363,7 @@ static void wipe_region(struct qy_region *r)
 	}
 }
 
-void qy_manager_reset(struct qy_manager *m)
+static void reset_one(struct qy_manager *m)
 {
 	struct qy_region *regions, *next;
 
@@ -305,6 +373,7 @@ void qy_manager_reset(struct qy_manager *m)
 	m->dirty_first = 0;
 	memset(m->runs, 0, sizeof(m->runs));
 	memset(m->fillers, 0, sizeof(m->fillers));
+	qy_manager_unclaim(m, qy_read(&m->used));
 	atomic_store_explicit(&m->used, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->large, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->dirty_pages, 0, memory_order_relaxed);
@@ -322,4 +391,10 @@ void qy_manager_reset(struct qy_manager *m)
 			qy_runs_put(m, run, false);
 	}
 	qy_unlock(&m->lock);
+}
+
+void qy_manager_reset(struct qy_manager *m)
+{
+	for (struct qy_manager *one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))
+		reset_one(one);
 }

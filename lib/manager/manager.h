@@ -75,7 +75,17 @@ struct qy_manager {
 
 	bool of_node;     /* a node's default arena */
 	int kind;         /* enum quarry_page_kind wanted */
-	struct qy_placement placement;
+	/* What new regions are asked for with; replaced whole by a move (qy_publish, qy_peek). Regions point to the one
+	 * that they were last placed by. The records are type-stable. */
+	struct qy_placement *placement;
+	/* A node's default arena's, for regions that a thread with a memory policy of its own asked for: not bound. */
+	struct qy_placement *unbound;
+	/* An arena of the local policy, on several nodes, is a family: the head, which the handle leads to and which has
+	 * no memory, and a manager for each node that a thread of it ran on. All have one index, and the head's limits. */
+	struct qy_manager *head;    /* itself for all others */
+	struct qy_manager **locals; /* the head's, by dense node (atomic); NULL: no family (family.c) */
+	uint32_t local;             /* of one of those: its place there */
+	_Atomic(uint64_t) family_used; /* the head's: bytes in use, and about to be, by the whole family */
 	char name[QUARRY_ARENA_NAME_MAX];
 	_Atomic(uint64_t) hard_limit, soft_limit;
 	void *unused_caches; /* lib/cache's: caches that were given up */
@@ -90,9 +100,17 @@ struct qy_manager {
 	/* Written under the lock, read by anybody. */
 	struct {
 		qy_counter region_count, mapped, peak_mapped, used, large, dirty_pages, purges, purged, limit_hits;
-		qy_counter kind_wanted[5], kind_got[5], unplaced;
+		qy_counter kind_wanted[5], kind_got[5], unplaced, placed_less;
+		qy_counter strayed, brought_home, moved; /* bytes: on other nodes at the last look, and what was moved */
 		qy_counter past_refills, past_received, past_adopted; /* of heaps given up; any thread adds */
 	};
+
+	/* Of the cycle that looks for pages that strayed (homing.c), under the purge lock. */
+	struct qy_homing {
+		bool pending;
+		uint32_t frame; /* where it goes on */
+		uint64_t left;  /* bytes found elsewhere and not moved */
+	} homing;
 
 	struct qy_heap orphans; /* slabs that no thread holds; owner 0 */
 };
@@ -143,8 +161,37 @@ void qy_manager_destroy(struct qy_manager *m);
 struct qy_region *qy_manager_end(struct qy_manager *m);
 void qy_manager_unmap(struct qy_region *list);
 
-/* Visit all managers, oldest first, without a lock: one that is made or destroyed meanwhile may be missed. */
+/* Visit all managers, oldest first, those of a family after their head, without a lock: one that is made or destroyed
+ * meanwhile may be missed. */
 struct qy_manager *qy_manager_next(const struct qy_manager *m);
+
+/* ---- families (family.c) ---- */
+
+/* The manager that serves a thread on the given node (dense): m itself, but for the head of a family, whose manager for
+ * the node is made when first asked for. NULL with ENOMEM. */
+struct qy_manager *qy_manager_serving(struct qy_manager *m, int node);
+
+/* The same when it is known by now; else NULL. */
+struct qy_manager *qy_manager_known_serving(struct qy_manager *m, int node);
+
+/* Visit what an arena's memory is of: itself, or the managers of its family. As qy_manager_next. */
+struct qy_manager *qy_family_next(struct qy_manager *head, const struct qy_manager *m);
+
+/* Bytes in use, of the whole family where m is of one. */
+uint64_t qy_manager_used(struct qy_manager *m);
+
+/* Which nodes are allowed, or which an arena is to be on, has changed: find anew which manager serves which node. */
+void qy_families_reroute(void);
+
+/* How often that was so. A thread that sees it change looks again where it belongs. */
+uint32_t qy_manager_reroutes(void);
+
+/* Where the calling thread's CPU can be read: as qy_node_cpu_now. */
+const volatile int32_t *qy_manager_cpu_now(void);
+
+/* The dense number of a node that this process may use, by the kernel's id; -1 for others. */
+int qy_manager_usable_node(int kernel_id);
+bool qy_manager_may_use(int node);
 
 /* The manager that the memory at p belongs to; NULL when it is not quarry's. */
 struct qy_manager *qy_manager_of(const void *p);
@@ -218,8 +265,19 @@ void qy_runs_drop_region(struct qy_manager *m, uint32_t run);
 /* Ask the kernel for a region with at least so many frames. The lock is not held. Whether there is more now. */
 bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align);
 void qy_manager_unbook_region(struct qy_manager *m, const struct qy_region *r);
-/* Whether so many more bytes may be used under the hard limit. The lock is held. */
+/* A region has got another placement, and its policy. The lock is held. */
+void qy_manager_replace_region(struct qy_manager *m, struct qy_region *r, const struct qy_placement *placement,
+			       enum qy_placed placed);
+/* Ask for memory by another placement from now on: a copy of it is kept, the one before stays readable. NULL with
+ * ENOMEM. (registry.c) */
+const struct qy_placement *qy_manager_place(struct qy_manager *m, const struct qy_placement *placement);
+/* The next region of m at or above a frame, by its number; 0 none. The lock is taken. */
+uint32_t qy_manager_next_region(struct qy_manager *m, uint32_t frame);
+/* Whether so many more bytes may be used under the hard limit. The lock is held. In a family they are taken from what
+ * all of it may use then, so that it holds whatever the others do; those that are not used after all, or no longer, must
+ * be given back. */
 bool qy_manager_allows(struct qy_manager *m, size_t bytes);
+void qy_manager_unclaim(struct qy_manager *m, size_t bytes);
 
 /* Pages in frames, frames in regions. Set once by qy_managers_init. */
 extern struct qy_block_map qy_page_map, qy_run_map;

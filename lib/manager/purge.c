@@ -72,8 +72,35 @@ static unsigned take_run(struct qy_manager *m, uint32_t run, struct piece *piece
 	return 1;
 }
 
-/* Collect a batch of what fell due, at most so many bytes and one piece. The lock is held. */
-static unsigned take_due(struct qy_manager *m, uint32_t now, long decay_ms, size_t at_most, struct piece *pieces)
+/* A pinned region that is free goes as it is, be it the last one: it is memory, and not address space. The lock is
+ * held. */
+static void take_region(struct qy_manager *m, uint32_t run, struct qy_region **gone)
+{
+	struct qy_region *r = qy_region_of_frame(qy_frame_at(run));
+
+	qy_manager_unbook_region(m, r);
+	qy_runs_drop_region(m, run);
+	r->next = *gone;
+	*gone = r;
+}
+
+static size_t destroy_regions(struct qy_region *list)
+{
+	size_t bytes = 0;
+
+	while (list != NULL) {
+		struct qy_region *next = list->next;
+
+		bytes += (size_t)list->frames << QY_FRAME_SHIFT;
+		qy_region_destroy(list);
+		list = next;
+	}
+	return bytes;
+}
+
+/* Collect a batch of what fell due, at most so many bytes and one piece; pinned regions apart. The lock is held. */
+static unsigned take_due(struct qy_manager *m, uint32_t now, long decay_ms, size_t at_most, struct piece *pieces,
+			 struct qy_region **gone)
 {
 	unsigned n = 0;
 	size_t bytes = 0;
@@ -85,6 +112,11 @@ static unsigned take_due(struct qy_manager *m, uint32_t now, long decay_ms, size
 
 		if (decay_ms != 0 && (int32_t)(now - frame->stamp) < (int32_t)decay_ms)
 			break;
+		if (qy_region_pinned(qy_region_of_frame(frame))) {
+			bytes += (size_t)qy_region_of_frame(frame)->frames << QY_FRAME_SHIFT;
+			take_region(m, f, gone);
+			continue;
+		}
 		if (frame->filler != 0)
 			got = take_pages(m, f, at_most - bytes, pieces + n, BATCH - n);
 		else
@@ -146,11 +178,17 @@ static unsigned drop_some_regions(struct qy_manager *m)
 	return n;
 }
 
+/* The limit is the arena's, and so is what counts: all of its family. */
 static bool over_soft_limit(struct qy_manager *m)
 {
-	uint64_t soft = atomic_load_explicit(&m->soft_limit, memory_order_relaxed);
+	struct qy_manager *head = m->head;
+	uint64_t soft = atomic_load_explicit(&head->soft_limit, memory_order_relaxed), dirty = 0;
 
-	return soft != 0 && qy_read(&m->used) + (qy_read(&m->dirty_pages) << QY_PAGE_SHIFT) > soft;
+	if (soft == 0)
+		return false;
+	for (struct qy_manager *one = qy_family_next(head, NULL); one != NULL; one = qy_family_next(head, one))
+		dirty += qy_read(&one->dirty_pages);
+	return qy_manager_used(m) + (dirty << QY_PAGE_SHIFT) > soft;
 }
 
 static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
@@ -165,6 +203,7 @@ static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at
 	if (decay_ms < 0)
 		return 0;
 	while (total < at_most && !refused) {
+		struct qy_region *gone = NULL;
 		unsigned n;
 		size_t bytes;
 
@@ -172,13 +211,13 @@ static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at
 		qy_manager_receive(m);
 		if (decay_ms == 0)
 			qy_filler_close_empty(m);
-		n = take_due(m, (uint32_t)now, decay_ms, at_most - total, pieces);
-		if (n == 0 && m->dirty_first != 0)
+		n = take_due(m, (uint32_t)now, decay_ms, at_most - total, pieces, &gone);
+		if (n == 0 && gone == NULL && m->dirty_first != 0)
 			*next = now + (uint64_t)decay_ms - (uint32_t)((uint32_t)now - qy_frame_at(m->dirty_first)->stamp);
 		qy_unlock(&m->lock);
-		if (n == 0)
+		if (n == 0 && gone == NULL)
 			break;
-		bytes = purge_batch(m, pieces, n, clean);
+		bytes = destroy_regions(gone) + purge_batch(m, pieces, n, clean);
 		qy_lock(&m->lock);
 		for (unsigned i = 0; i < n; i++) {
 			put_back(m, &pieces[i], clean[i]);

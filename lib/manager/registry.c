@@ -11,8 +11,9 @@
 
 struct quarry_arena qy_arenas[QY_ARENAS_MAX];
 
-static struct qy_lock lock = QY_LOCK_INIT(QY_RANK_REGISTRY);
+struct qy_lock qy_registry_lock = QY_LOCK_INIT(QY_RANK_REGISTRY);
 static struct qy_manager *unused;
+static struct qy_placement *unused_placements; /* linked by older */
 static uint32_t slots_top; /* slots at and above were never used */
 static uint32_t next_try;  /* handles are reused as late as can be, so that a stale one is noticed */
 
@@ -30,6 +31,7 @@ static void clear_figures(struct qy_manager *m)
 	atomic_store_explicit(&m->soft_limit, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->default_users, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->heaps, 0, memory_order_relaxed);
+	atomic_store_explicit(&m->family_used, 0, memory_order_relaxed);
 }
 
 static struct qy_manager *take_unused(void)
@@ -47,24 +49,89 @@ static struct qy_manager *take_unused(void)
 	return m;
 }
 
-/* The lock is held. */
-static struct qy_manager *make(uint32_t slot, const struct qy_placement *placement, int kind, const char *name,
-			       bool of_node)
+/* A copy of a placement, for as long as the manager lives. Type-stable: the viewer may look at one that was retired.
+ * The lock is held. NULL with ENOMEM. */
+static struct qy_placement *keep_placement(const struct qy_placement *placement)
 {
-	struct qy_manager *m = take_unused();
+	struct qy_placement *p = unused_placements;
 
-	if (m == NULL)
+	if (p != NULL)
+		unused_placements = p->older;
+	else
+		p = qy_meta_alloc(sizeof(*p), QY_CACHE_LINE);
+	if (p != NULL) {
+		*p = *placement;
+		p->older = NULL;
+	}
+	return p;
+}
+
+static void retire_placements(struct qy_manager *m)
+{
+	struct qy_placement *p = m->placement, *older;
+
+	for (; p != NULL; p = older) {
+		older = p->older;
+		p->older = unused_placements;
+		unused_placements = p;
+	}
+}
+
+const struct qy_placement *qy_manager_place(struct qy_manager *m, const struct qy_placement *placement)
+{
+	struct qy_placement *p;
+
+	qy_lock(&qy_registry_lock);
+	p = keep_placement(placement);
+	if (p != NULL) {
+		p->older = m->placement;
+		qy_publish(m->placement, p);
+		if (m->locals != NULL)
+			qy_family_forget(m);
+	}
+	qy_unlock(&qy_registry_lock);
+	if (p == NULL)
+		errno = ENOMEM;
+	return p;
+}
+
+struct qy_manager *qy_registry_make(const struct qy_placement *placement, int kind, const char *name)
+{
+	struct qy_placement *asked = keep_placement(placement);
+	struct qy_manager *m = asked == NULL ? NULL : take_unused();
+
+	if (m == NULL) {
+		if (asked != NULL) {
+			asked->older = unused_placements;
+			unused_placements = asked;
+		}
+		errno = ENOMEM;
 		return NULL;
-	qy_publish(m->index, slot);
-	m->of_node = of_node;
+	}
+	m->of_node = false;
 	m->kind = kind;
-	m->placement = *placement;
+	qy_publish(m->placement, asked);
+	qy_publish(m->head, m);
+	qy_publish(m->locals, NULL);
 	strncpy(m->name, name, sizeof(m->name) - 1);
 	qy_heap_open(&m->orphans, m, 0);
+	return m;
+}
+
+void qy_registry_retire(struct qy_manager *m)
+{
+	retire_placements(m);
+	m->free_next = unused;
+	unused = m;
+}
+
+/* The lock is held. */
+static void enlist(struct qy_manager *m, uint32_t slot)
+{
+	qy_publish(m->index, slot);
 	if (slot >= slots_top)
 		__atomic_store_n(&slots_top, slot + 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&qy_arenas[slot].manager, m, __ATOMIC_RELEASE);
-	return m;
 }
 
 static uint32_t free_slot(void)
@@ -103,45 +170,69 @@ static int only_node(const quarry_nodeset *nodes)
 	return found;
 }
 
+/* The first node of a set (dense), or -1. */
+static int first_node(const quarry_nodeset *nodes)
+{
+	for (int i = 0; i < qy_node_count(); i++)
+		if (quarry_nodeset_has(nodes, (unsigned)qy_node_kernel_id(i)))
+			return i;
+	return -1;
+}
+
 static struct qy_placement place(const quarry_arena_attr *attr)
 {
 	static const quarry_nodeset none;
 	struct qy_placement placement = { .policy = attr->policy, .flags = attr->flags, .nodes = attr->nodes };
 
-	placement.bind = attr->policy != QUARRY_POLICY_LOCAL;
-	if (memcmp(&attr->nodes, &none, sizeof(none)) == 0)
+	placement.bind = attr->policy != QUARRY_POLICY_LOCAL && !qy_nodes_made_up();
+	placement.any = memcmp(&attr->nodes, &none, sizeof(none)) == 0;
+	if (placement.any)
 		qy_nodes_allowed(&placement.nodes);
-	placement.node = placement.bind ? only_node(&placement.nodes) : -1;
+	if (attr->policy == QUARRY_POLICY_PREFERRED)
+		placement.node = first_node(&placement.nodes);
+	else
+		placement.node = placement.bind ? only_node(&placement.nodes) : -1;
 	if (qy_node_count() == 1)
 		placement.node = 0;
 	return placement;
 }
 
-struct qy_manager *qy_manager_create(const struct qy_placement *placement, int kind, const char *name)
+static struct qy_manager *create(const struct qy_placement *placement, int kind, const char *name, bool family,
+				 uint64_t hard, uint64_t soft)
 {
 	struct qy_manager *m = NULL;
 	uint32_t slot;
 
-	qy_lock(&lock);
+	qy_lock(&qy_registry_lock);
 	slot = free_slot();
 	if (slot == 0)
 		errno = EAGAIN;
 	else
-		m = make(slot, placement, kind, name, false);
-	qy_unlock(&lock);
+		m = qy_registry_make(placement, kind, name);
+	if (m != NULL && family && !qy_family_begin(m)) {
+		qy_registry_retire(m);
+		m = NULL;
+	}
+	if (m != NULL) {
+		atomic_store_explicit(&m->hard_limit, hard, memory_order_relaxed);
+		atomic_store_explicit(&m->soft_limit, soft, memory_order_relaxed);
+		enlist(m, slot);
+	}
+	qy_unlock(&qy_registry_lock);
 	return m;
+}
+
+struct qy_manager *qy_manager_create(const struct qy_placement *placement, int kind, const char *name)
+{
+	return create(placement, kind, name, false, 0, 0);
 }
 
 struct qy_manager *qy_manager_create_as(const quarry_arena_attr *attr)
 {
 	struct qy_placement placement = place(attr);
-	struct qy_manager *m = qy_manager_create(&placement, attr->page_kind, attr->name);
+	bool family = attr->policy == QUARRY_POLICY_LOCAL && qy_node_count() > 1;
 
-	if (m != NULL) {
-		atomic_store_explicit(&m->hard_limit, attr->hard_limit, memory_order_relaxed);
-		atomic_store_explicit(&m->soft_limit, attr->soft_limit, memory_order_relaxed);
-	}
-	return m;
+	return create(&placement, attr->page_kind, attr->name, family, attr->hard_limit, attr->soft_limit);
 }
 
 struct qy_manager *qy_manager_of_kernel_node(int node)
@@ -174,15 +265,20 @@ static QY_COLD struct qy_manager *make_of_node(int node)
 	char name[QUARRY_ARENA_NAME_MAX];
 	struct qy_manager *m;
 
-	/* On a machine of one node there is nothing to ask for. */
+	/* On a machine of one node there is nothing to ask for, and one whose nodes are made up has one. */
 	placement.bind = qy_node_count() > 1;
 	quarry_nodeset_add(&placement.nodes, (unsigned)qy_node_kernel_id(node));
 	name_of_node(name, qy_node_kernel_id(node));
-	qy_lock(&lock);
+	qy_lock(&qy_registry_lock);
 	m = manager_at((uint32_t)node);
-	if (m == NULL)
-		m = make((uint32_t)node, &placement, QUARRY_PAGES_AUTO, name, true);
-	qy_unlock(&lock);
+	if (m == NULL) {
+		m = qy_registry_make(&placement, QUARRY_PAGES_AUTO, name);
+		if (m != NULL) {
+			m->of_node = true;
+			enlist(m, (uint32_t)node);
+		}
+	}
+	qy_unlock(&qy_registry_lock);
 	return m;
 }
 
@@ -205,11 +301,11 @@ struct qy_manager *qy_manager_of_arena(const quarry_arena *arena)
 	return m;
 }
 
-struct qy_region *qy_manager_end(struct qy_manager *m)
+/* All regions of a manager, put before those of a list. */
+static struct qy_region *take_regions(struct qy_manager *m, struct qy_region *list)
 {
-	struct qy_region *list = NULL, *r;
+	struct qy_region *r;
 
-	qy_manager_reset(m);
 	qy_lock(&m->lock);
 	while ((r = m->regions) != NULL) {
 		qy_runs_drop_region(m, (uint32_t)qy_region_frame(r));
@@ -217,11 +313,21 @@ struct qy_region *qy_manager_end(struct qy_manager *m)
 		list = r;
 	}
 	qy_unlock(&m->lock);
-	qy_lock(&lock);
+	return list;
+}
+
+struct qy_region *qy_manager_end(struct qy_manager *m)
+{
+	struct qy_region *list = NULL;
+
+	qy_manager_reset(m);
+	for (struct qy_manager *one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))
+		list = take_regions(one, list);
+	qy_lock(&qy_registry_lock);
 	__atomic_store_n(&qy_arenas[m->index].manager, NULL, __ATOMIC_RELEASE);
-	m->free_next = unused;
-	unused = m;
-	qy_unlock(&lock);
+	qy_family_end(m);
+	qy_registry_retire(m);
+	qy_unlock(&qy_registry_lock);
 	return list;
 }
 
@@ -243,7 +349,14 @@ void qy_manager_destroy(struct qy_manager *m)
 struct qy_manager *qy_manager_next(const struct qy_manager *m)
 {
 	uint32_t top = __atomic_load_n(&slots_top, __ATOMIC_RELAXED);
+	struct qy_manager *head = m == NULL ? NULL : qy_peek(m->head);
 
+	if (head != NULL && qy_peek(head->locals) != NULL) {
+		struct qy_manager *local = qy_family_next(head, m == head ? NULL : m);
+
+		if (local != NULL)
+			return local;
+	}
 	for (uint32_t i = m == NULL ? 0 : qy_peek(m->index) + 1; i < top; i++)
 		if (manager_at(i) != NULL)
 			return manager_at(i);
@@ -252,7 +365,7 @@ struct qy_manager *qy_manager_next(const struct qy_manager *m)
 
 void qy_registry_fork_lock(void)
 {
-	qy_lock(&lock);
+	qy_lock(&qy_registry_lock);
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 		qy_lock(&m->lock);
 	qy_window_fork_lock();
@@ -268,5 +381,5 @@ void qy_registry_fork_unlock(void)
 	qy_window_fork_unlock();
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 		qy_unlock(&m->lock);
-	qy_unlock(&lock);
+	qy_unlock(&qy_registry_lock);
 }

@@ -71,6 +71,21 @@ void qy_runs_add_region(struct qy_manager *m, struct qy_region *r)
 	list_run(m, first);
 }
 
+uint32_t qy_manager_next_region(struct qy_manager *m, uint32_t frame)
+{
+	uint32_t next = 0;
+
+	qy_lock(&m->lock);
+	for (struct qy_region *r = m->regions; r != NULL; r = r->next) {
+		uint32_t first = (uint32_t)qy_region_frame(r);
+
+		if (first >= frame && (next == 0 || first < next))
+			next = first;
+	}
+	qy_unlock(&m->lock);
+	return next;
+}
+
 void qy_runs_drop_region(struct qy_manager *m, uint32_t run)
 {
 	struct qy_region *r = qy_region_of_frame(qy_frame_at(run));

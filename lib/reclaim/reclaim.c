@@ -10,12 +10,14 @@
 
 #include "lib/base/lock.h"
 #include "lib/base/settings.h"
+#include "lib/manager/homing.h"
 #include "lib/manager/manager.h"
 #include "numa/os.h"
 #include "lib/base/refused.h"
 
 #define STACK_SIZE ((size_t)256 << 10)
 #define SERIES_BYTES ((size_t)4 << 20) /* at most so much goes back in one pass in series */
+#define HOMING_BYTES ((size_t)64 << 20) /* looked at for pages that strayed, in one pass */
 #define SERIES_STEP_MAX 16             /* the interval doubles up to so often while passes find nothing */
 #define SHORTEST_SLEEP_MS 20
 
@@ -83,12 +85,14 @@ static void wake(void)
 	qy_wake(&signalled);
 }
 
-/* Until next (ms), or until there is work when next is UINT64_MAX. */
-static void sleep_until_work(uint64_t now, uint64_t next)
+/* Until next or later (ms), or until there is work when next is UINT64_MAX: what comes later is no reason to leave new
+ * dirt lying. */
+static void sleep_until_work(uint64_t now, uint64_t next, uint64_t later)
 {
-	uint64_t ms = next == UINT64_MAX                ? UINT64_MAX
-		      : next <= now + SHORTEST_SLEEP_MS ? SHORTEST_SLEEP_MS
-							: next - now;
+	uint64_t until = qy_min(next, later);
+	uint64_t ms = until == UINT64_MAX                ? UINT64_MAX
+		      : until <= now + SHORTEST_SLEEP_MS ? SHORTEST_SLEEP_MS
+							 : until - now;
 
 	if (next == UINT64_MAX)
 		atomic_store(&asleep, 1);
@@ -108,13 +112,15 @@ static void *run(void *unused)
 	atomic_compare_exchange_strong(&thread_state, &starting, THREAD_RUNS);
 	pthread_setname_np(pthread_self(), "quarry-reclaim");
 	while (atomic_load(&stopping) == 0) {
-		uint64_t now = qy_os->now_ms(), next = now + 1000;
+		uint64_t now = qy_os->now_ms(), next = now + 1000, later = UINT64_MAX;
 		long mode = qy_setting(reclaim);
 
 		atomic_store(&qy_dirt_seen, 0);
-		if (mode != QY_RECLAIM_OFF && mode != QY_RECLAIM_SERIES)
+		if (mode != QY_RECLAIM_OFF && mode != QY_RECLAIM_SERIES) {
 			pass(now, qy_setting(decay_ms), SIZE_MAX, &next);
-		sleep_until_work(now, next);
+			qy_homing_pass(now, HOMING_BYTES, &later);
+		}
+		sleep_until_work(now, next, later);
 	}
 	atomic_store(&thread_state, THREAD_NONE);
 	return NULL;
@@ -175,6 +181,7 @@ static QY_COLD void run_series(void)
 	if (atomic_exchange_explicit(&pass_running, 1, memory_order_acquire))
 		return;
 	got = pass(qy_os->now_ms(), qy_setting(decay_ms), SERIES_BYTES, &next);
+	qy_homing_pass(qy_os->now_ms(), SERIES_BYTES, &next);
 	atomic_store_explicit(&pass_running, 0, memory_order_release);
 	/* Rarely while there is nothing to do, often while there is. */
 	if (got == 0 && step < SERIES_STEP_MAX)

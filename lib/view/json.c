@@ -2,6 +2,8 @@
 #include <string.h>
 
 #include "lib/view/print.h"
+#include "numa/os.h"
+#include "numa/topology.h"
 
 /* The length of the well-formed UTF-8 character at s (of n bytes); 0 when there is none. Overlong forms, surrogates
  * and what is past U+10FFFF are not well-formed. */
@@ -52,6 +54,110 @@ static void json_kinds(struct qy_text *out, const char *name, const uint64_t by_
 	qy_text_format(out, "}");
 }
 
+/* ---- the machine ---- */
+
+static unsigned long long long_of(uint64_t n)
+{
+	return n;
+}
+
+/* A small file's one line; nothing of it when it cannot be read. */
+static size_t read_line(const char *path, char *line, size_t size)
+{
+	ssize_t n = qy_os->read_file(path, line, size);
+
+	if (n < 0)
+		line[0] = '\0';
+	return strcspn(line, "\n");
+}
+
+static void json_cpus(struct qy_text *out, int id)
+{
+	char path[64], cpus[1024];
+	struct qy_text name;
+
+	qy_text_init(&name, path, sizeof(path), -1);
+	qy_text_format(&name, "/sys/devices/system/node/node%d/cpulist", id);
+	qy_text_format(out, ",\"cpus\":");
+	json_string(out, cpus, read_line(path, cpus, sizeof(cpus)));
+}
+
+static void json_node(struct qy_text *out, int node)
+{
+	quarry_node_info info = { .struct_size = sizeof(info) };
+
+	if (qy_node_info(node, &info) != 0)
+		return;
+	qy_text_format(out, "%s\n{\"id\":%d,\"index\":%d,\"has_cpus\":%d,\"has_memory\":%d,\"allowed\":%d", node ? "," : "",
+		       info.id, info.index, info.has_cpus, info.has_memory, info.allowed);
+	json_cpus(out, info.id);
+	qy_text_format(out, ",\"memory_total\":%llu,\"memory_free\":%llu", long_of(info.memory_total),
+		       long_of(info.memory_free));
+	qy_text_format(out, ",\"huge_free_2m\":%llu,\"huge_total_2m\":%llu,\"huge_free_1g\":%llu,\"huge_total_1g\":%llu",
+		       long_of(info.huge_free_2m), long_of(info.huge_total_2m), long_of(info.huge_free_1g),
+		       long_of(info.huge_total_1g));
+	qy_text_format(out, ",\"distance\":[");
+	for (int to = 0; to < qy_node_count(); to++)
+		qy_text_format(out, "%s%d", to ? "," : "", qy_node_distance(node, to));
+	qy_text_format(out, "]}");
+}
+
+/* All nodes of the machine, also those that this process may not use; distances stand in the same order. */
+static void json_machine(struct qy_text *out)
+{
+	char name[64];
+
+	qy_text_format(out, ",\n\"process\":{\"pid\":%d,\"name\":", qy_os->process_id());
+	json_string(out, name, read_line("/proc/self/comm", name, sizeof(name)));
+	qy_text_format(out, "},\n\"nodes\":[");
+	for (int node = 0; node < qy_node_count(); node++)
+		json_node(out, node);
+	qy_text_format(out, "]");
+}
+
+/* ---- placement ---- */
+
+static void json_asked(struct qy_text *out, const struct qy_asked *asked)
+{
+	bool first = true;
+
+	qy_text_format(out, ",\"policy\":\"%s\",\"kind\":\"%s\",\"strict\":%d,\"nodes\":[", qy_policy_name(asked->policy),
+		       qy_page_kind_name(asked->kind), (asked->flags & QUARRY_ARENA_STRICT) != 0);
+	for (unsigned n = 0; n < QUARRY_NODES_MAX; n++) {
+		if (!quarry_nodeset_has(&asked->nodes, n))
+			continue;
+		qy_text_format(out, "%s%u", first ? "" : ",", n);
+		first = false;
+	}
+	qy_text_format(out, "]");
+}
+
+static void json_residencies(struct qy_text *out, const struct qy_residencies *list)
+{
+	qy_text_format(out, ",\"on_nodes\":[");
+	for (size_t i = 0; i < list->count; i++) {
+		const quarry_residency *r = &list->at[i];
+
+		qy_text_format(out, "%s{\"node\":%d,\"bytes\":%llu", i ? "," : "", r->node, long_of(r->bytes));
+		json_kinds(out, "by_kind", r->by_kind);
+		qy_text_format(out, ",\"strayed\":%llu}", long_of(r->strayed));
+	}
+	qy_text_format(out, "]");
+}
+
+static void json_placement(struct qy_text *out, quarry_arena *arena)
+{
+	struct qy_residencies list;
+	struct qy_asked asked;
+
+	if (qy_asked_get(&asked, arena))
+		json_asked(out, &asked);
+	if (qy_residencies_get(&list, arena)) {
+		json_residencies(out, &list);
+		qy_residencies_put(&list);
+	}
+}
+
 static void json_stats(struct qy_text *out, const quarry_stats *stats)
 {
 	const struct qy_figure *figure;
@@ -60,10 +166,9 @@ static void json_stats(struct qy_text *out, const quarry_stats *stats)
 	json_string(out, stats->name, strnlen(stats->name, sizeof(stats->name)));
 	qy_text_format(out, ",\"node\":%d", stats->node);
 	for (int i = 0; (figure = qy_figure(i)) != NULL; i++)
-		qy_text_format(out, ",\"%s\":%llu", figure->name, (unsigned long long)qy_figure_value(figure, stats));
+		qy_text_format(out, ",\"%s\":%llu", figure->name, long_of(qy_figure_value(figure, stats)));
 	json_kinds(out, "kind_wanted", stats->kind_wanted);
 	json_kinds(out, "kind_got", stats->kind_got);
-	qy_text_format(out, "}");
 }
 
 void qy_print_json(struct qy_text *out, const quarry_stats *total, const struct qy_arena_list *list)
@@ -73,11 +178,13 @@ void qy_print_json(struct qy_text *out, const quarry_stats *total, const struct 
 
 	qy_text_format(out, "{\"quarry\":");
 	json_string(out, quarry_version_string(), strlen(quarry_version_string()));
-	qy_text_format(out, ",\"version\":%d,\n\"total\":", QUARRY_STATS_VERSION);
+	qy_text_format(out, ",\"version\":%d", QUARRY_STATS_VERSION);
+	json_machine(out);
+	qy_text_format(out, ",\n\"total\":");
 	json_stats(out, total);
-	qy_text_format(out, ",\n\"refused\":{");
+	qy_text_format(out, "},\n\"refused\":{");
 	for (int i = 0; (name = quarry_refusal_name(i)) != NULL; i++)
-		qy_text_format(out, "%s\"%s\":%llu", i ? "," : "", name, (unsigned long long)total->refused[i]);
+		qy_text_format(out, "%s\"%s\":%llu", i ? "," : "", name, long_of(total->refused[i]));
 	qy_text_format(out, "},\n\"arenas_not_listed\":%zu,\n\"arenas\":[", list->missing);
 	for (size_t i = 0; i < list->count; i++) {
 		quarry_stats stats;
@@ -85,6 +192,8 @@ void qy_print_json(struct qy_text *out, const quarry_stats *total, const struct 
 			continue;
 		qy_text_format(out, "%s\n", first ? "" : ",");
 		json_stats(out, &stats);
+		json_placement(out, list->at[i]);
+		qy_text_format(out, "}");
 		first = false;
 	}
 	qy_text_format(out, "]}\n");

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "numa/os.h"
+#include "numa/topology.h"
 
 #define NAME_WIDTH 26
 
@@ -68,11 +69,20 @@ static const struct refusal {
 	[QUARRY_REFUSED_WINDOW] = {
 		"no run of address space to reserve: regions are placed one by one",
 		"ulimit -v unlimited, or a smaller window in QUARRY_OPTIONS" },
+	[QUARRY_REFUSED_NODE_FULL] = {
+		"a strict arena's nodes have no room left: ENOMEM came first",
+		"free memory on the nodes, give the arena more of them, or no `strict`" },
+	[QUARRY_REFUSED_MOVE] = {
+		"pages could not be moved to another node: no room there, or pinned",
+		"free memory, or pages in the pool, on the node; `quarry map` shows it" },
+	[QUARRY_REFUSED_FORK] = {
+		"hugetlb memory was shared at a fork: a dry pool may kill the child",
+		"a larger fork_copy, a larger pool, or pages=thp instead of 2m and 1g" },
 };
 
 #define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))
 
-_Static_assert(sizeof(refusals) / sizeof(refusals[0]) == QUARRY_REFUSED_CGROUP + 1, "a refusal has no line");
+_Static_assert(sizeof(refusals) / sizeof(refusals[0]) == QUARRY_REFUSED_FORK + 1, "a refusal has no line");
 
 bool qy_print_arena_stats(quarry_arena *arena, quarry_stats *stats)
 {
@@ -129,6 +139,14 @@ static void text_totals(struct qy_text *out, const quarry_stats *t)
 		text_amount(out, "unplaced", t->unplaced);
 		qy_text_format(out, "the kernel refused the policy: first touch decides\n");
 	}
+	if (t->placed_less) {
+		text_amount(out, "placed", t->placed_less);
+		qy_text_format(out, "by an older policy: this kernel lacks the one asked for\n");
+	}
+	if (t->strayed) {
+		text_amount(out, "strayed", t->strayed);
+		qy_text_format(out, "on other nodes than was asked for, at the last look\n");
+	}
 }
 
 static void text_kinds(struct qy_text *out, const quarry_stats *t)
@@ -165,6 +183,13 @@ static void text_events(struct qy_text *out, const quarry_stats *t)
 	qy_text_format(out, "  %-13s ", "purged");
 	qy_text_bytes_short(out, t->purged, 12);
 	qy_text_format(out, "  bytes given back\n");
+	if (t->brought_home || t->moved) {
+		qy_text_format(out, "  %-13s ", "brought home");
+		qy_text_bytes_short(out, t->brought_home, 12);
+		qy_text_format(out, "  bytes that had strayed\n  %-13s ", "moved");
+		qy_text_bytes_short(out, t->moved, 12);
+		qy_text_format(out, "  bytes, by quarry_arena_move\n");
+	}
 	text_event(out, "adopted", t->adopted, "slabs taken over from dead threads");
 	text_event(out, "bad frees", t->bad_frees,
 		   t->bad_frees ? "of what was not live: on_error=report says where" : "of what was not live");
@@ -245,6 +270,49 @@ static void text_arenas(struct qy_text *out, const struct qy_arena_list *list)
 		qy_text_format(out, "and %zu for whose list there was no memory\n", list->missing);
 }
 
+/* A line per node that has memory of the arena, the name before the first. */
+static void text_residencies(struct qy_text *out, quarry_arena *arena, const quarry_stats *stats)
+{
+	struct qy_residencies list;
+	size_t n = strnlen(stats->name, sizeof(stats->name));
+
+	if (!qy_residencies_get(&list, arena))
+		return;
+	for (size_t i = 0; i < list.count; i++) {
+		const quarry_residency *r = &list.at[i];
+		const uint64_t columns[] = { r->bytes, r->by_kind[QUARRY_PAGES_BASE], r->by_kind[QUARRY_PAGES_THP],
+					     r->by_kind[QUARRY_PAGES_2M] + r->by_kind[QUARRY_PAGES_1G],
+					     r->by_kind[QUARRY_PAGES_AUTO], r->strayed };
+
+		if (i > 0)
+			text_name(out, "", 0);
+		else
+			text_name(out, n ? stats->name : "(no name)", n ? n : strlen("(no name)"));
+		if (r->node >= 0)
+			qy_text_format(out, "%5d", r->node);
+		else
+			qy_text_format(out, "%5s", "?");
+		for (size_t c = 0; c < sizeof(columns) / sizeof(columns[0]); c++)
+			qy_text_bytes_short(out, columns[c], 8);
+		qy_text_put(out, "\n", 1);
+	}
+	qy_residencies_put(&list);
+}
+
+/* Where the kernel has it; on one node there is nothing to tell. */
+static void text_nodes(struct qy_text *out, const struct qy_arena_list *list)
+{
+	if (qy_node_count() < 2)
+		return;
+	qy_text_format(out, "\n%-*s%5s%8s%8s%8s%8s%8s%8s\n", NAME_WIDTH, "in memory on nodes", "node", "bytes", "base",
+		       "thp", "hugetlb", "untold", "strayed");
+	for (size_t i = 0; i < list->count; i++) {
+		quarry_stats stats;
+		if (qy_print_arena_stats(list->at[i], &stats) && stats.mapped)
+			text_residencies(out, list->at[i], &stats);
+	}
+}
+
 void qy_print_text(struct qy_text *out, const quarry_stats *total, const struct qy_arena_list *list)
 {
 	text_totals(out, total);
@@ -252,6 +320,7 @@ void qy_print_text(struct qy_text *out, const quarry_stats *total, const struct 
 	text_events(out, total);
 	text_refusals(out, total);
 	text_arenas(out, list);
+	text_nodes(out, list);
 }
 
 static void list_get(struct qy_arena_list *list)

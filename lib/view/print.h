@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* The viewer's printers: quarry_stats of all arenas, as text for people (lib/view/print.c) and as one JSON object
- * (lib/view/json.c). They own nothing, change nothing, allocate nothing and take no lock: figures are copied through
- * the public API one arena after the other, and written through a buffer on the stack. */
+/* The viewer's printers: quarry_stats of all arenas, where their memory is and the machine that it is on, as text for
+ * people (lib/view/print.c) and as one JSON object (lib/view/json.c), which `quarry map` draws. They own nothing,
+ * change nothing, allocate nothing and hold no lock while they write: figures are copied one arena after the other, and
+ * written through a buffer on the stack. */
 #ifndef QUARRY_VIEW_PRINT_H
 #define QUARRY_VIEW_PRINT_H
 
 #include "include/quarry/quarry.h"
 #include "lib/api/figures.h"
 #include "lib/base/text.h"
+#include "lib/view/residency.h"
 
 #define QY_PRINT_BUFFER 4096
 

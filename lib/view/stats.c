@@ -102,7 +102,7 @@ static void look_at_frames_of(struct qy_manager *m, quarry_stats *stats)
 }
 
 struct sum {
-	const struct qy_manager *manager; /* NULL: all */
+	const struct qy_manager *head; /* of the arena; NULL: all */
 	quarry_stats *stats;
 };
 
@@ -110,8 +110,8 @@ static void add_thread(void *ctx, struct qy_thread *t)
 {
 	struct sum *sum = ctx;
 
-	for (struct qy_cache *c = __atomic_load_n(&t->caches, __ATOMIC_ACQUIRE); c != NULL; c = c->next) {
-		if (sum->manager != NULL && c->heap.manager != sum->manager)
+	for (struct qy_cache *c = __atomic_load_n(&t->caches, __ATOMIC_ACQUIRE); c != NULL; c = qy_peek(c->next)) {
+		if (sum->head != NULL && qy_peek(qy_peek(c->heap.manager)->head) != sum->head)
 			continue;
 		sum->stats->refills += qy_read(&c->heap.refills);
 		sum->stats->remote_frees += qy_read(&c->heap.remote_received);
@@ -123,7 +123,7 @@ static void add_manager(struct qy_manager *m, quarry_stats *stats)
 {
 	uint64_t mapped = qy_read(&m->mapped), used = qy_read(&m->used), dirty = qy_read(&m->dirty_pages) * QY_PAGE;
 
-	stats->arenas++;
+	stats->arenas += qy_peek(m->head) == m; /* a family is one */
 	stats->regions += qy_read(&m->region_count);
 	stats->mapped += mapped;
 	stats->peak_mapped += qy_read(&m->peak_mapped);
@@ -132,9 +132,13 @@ static void add_manager(struct qy_manager *m, quarry_stats *stats)
 	stats->free_dirty += dirty;
 	stats->free_clean += mapped > used + dirty ? mapped - used - dirty : 0;
 	stats->unplaced += qy_read(&m->unplaced);
+	stats->placed_less += qy_read(&m->placed_less);
+	stats->strayed += qy_read(&m->strayed);
+	stats->brought_home += qy_read(&m->brought_home);
+	stats->moved += qy_read(&m->moved);
 	stats->purges += qy_read(&m->purges);
 	stats->purged += qy_read(&m->purged);
-	stats->hard_limit += atomic_load_explicit(&m->hard_limit, memory_order_relaxed);
+	stats->hard_limit += atomic_load_explicit(&m->hard_limit, memory_order_relaxed); /* of a family the head has them */
 	stats->soft_limit += atomic_load_explicit(&m->soft_limit, memory_order_relaxed);
 	for (int kind = 0; kind < 5; kind++) {
 		stats->kind_wanted[kind] += qy_read(&m->kind_wanted[kind]);
@@ -158,6 +162,17 @@ static void add_moves(void *stats, struct qy_thread *t)
 	((quarry_stats *)stats)->node_moves += qy_read(&t->moves);
 }
 
+/* An arena: its manager, or the head of its family and those that have its memory. */
+static void add_arena(struct qy_manager *head, quarry_stats *stats)
+{
+	add_manager(head, stats);
+	for (struct qy_manager *m = qy_family_next(head, NULL); m != NULL; m = qy_family_next(head, m)) {
+		if (m != head)
+			add_manager(m, stats);
+		look_at_frames_of(m, stats);
+	}
+}
+
 static void add_process(quarry_stats *stats)
 {
 	qy_threads_visit(add_moves, stats);
@@ -170,14 +185,28 @@ static void add_process(quarry_stats *stats)
 		stats->refused[i] = qy_read(&qy_refused[i]);
 }
 
+/* A program that was built when the struct was shorter. */
+static int get_older(quarry_arena *arena, quarry_stats *older)
+{
+	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
+
+	if (quarry_stats_get(arena, &stats) != 0)
+		return -1;
+	stats.version = older->version;
+	memcpy(older, &stats, offsetof(quarry_stats, placed_less));
+	return 0;
+}
+
 QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)
 {
 	struct qy_manager *m = NULL;
 
-	if (stats == NULL || stats->version != QUARRY_STATS_VERSION) {
+	if (stats == NULL || stats->version == 0 || stats->version > QUARRY_STATS_VERSION) {
 		errno = EINVAL;
 		return -1;
 	}
+	if (stats->version < QUARRY_STATS_VERSION)
+		return get_older(arena, stats);
 	qy_init_once();
 	if (arena != NULL) {
 		m = qy_manager_of_arena(arena);
@@ -190,8 +219,7 @@ QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)
 	if (m != NULL) {
 		memcpy(stats->name, m->name, sizeof(stats->name));
 		stats->node = m->of_node ? qy_node_kernel_id((int)m->index) : -1;
-		add_manager(m, stats);
-		look_at_frames_of(m, stats);
+		add_arena(m, stats);
 		finish(stats, m);
 	} else {
 		for (m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))

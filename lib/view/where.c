@@ -1,106 +1,88 @@
 /* SPDX-License-Identifier: MIT */
 /* Where memory really is: asked of the kernel page by page, beside what was asked for. */
 #include <errno.h>
-#include <string.h>
 
 #include "include/quarry/quarry.h"
-#include "lib/cache/cache.h"
 #include "lib/manager/manager.h"
+#include "lib/view/pages.h"
 #include "numa/os.h"
-#include "lib/base/refused.h"
 
-#define BATCH 256
-
-/* What the kernel's pages of the region are at most: a hugetlb page is one entry. */
-static size_t grain_of(const struct qy_region *r)
+/* What is the same for all pages of the range. A move may give the region another placement meanwhile: one is read. */
+static quarry_page_info asked_of(const struct qy_region *r)
 {
-	return r->kind == QUARRY_PAGES_1G   ? QY_ZONE
-	       : r->kind == QUARRY_PAGES_2M ? QY_FRAME
-					    : qy_os_page_size();
+	const struct qy_placement *placement = qy_peek(r->placement);
+	enum qy_placed placed = qy_peek(r->placed);
+
+	return (quarry_page_info){
+		.wanted_node = qy_placement_node(placement),
+		.wanted_kind = r->kind_wanted,
+		.policy = (uint8_t)placement->policy,
+		.policy_applied = placed != QY_PLACED_NO,
+		.policy_got = (uint8_t)qy_placement_got(placement, placed),
+		.page_kind = r->kind >= QUARRY_PAGES_2M ? r->kind : QUARRY_PAGES_AUTO,
+	};
 }
 
-static int wanted_node(const struct qy_placement *placement)
+static void describe(quarry_page_info *info, const struct qy_region *r, const quarry_page_info *asked, void *page,
+		     int node)
 {
-	if (placement->policy == QUARRY_POLICY_LOCAL)
-		return -1;
-	for (int n = 0; n < QUARRY_NODES_MAX; n++)
-		if (quarry_nodeset_has(&placement->nodes, (unsigned)n))
-			return n;
-	return -1;
-}
-
-/* Nodes of a batch of pages. move_pages(2) without target nodes only tells; what it will not tell, mincore may. */
-static void ask_nodes(void **pages, int *nodes, size_t n)
-{
-	if (qy_os->move_pages(n, pages, NULL, nodes, 0) == 0) {
-		/* ENOENT: not in memory. EFAULT: the shared zero page, which has no place of its own. */
-		for (size_t i = 0; i < n; i++)
-			if (nodes[i] < 0)
-				nodes[i] = QUARRY_NODE_NONE;
-		return;
-	}
-	qy_refuse(QUARRY_REFUSED_MOVE_PAGES);
-	for (size_t i = 0; i < n; i++) {
-		unsigned char in = 0;
-		int r = qy_os->mincore(pages[i], qy_os_page_size(), &in);
-
-		nodes[i] = r == 0 && !(in & 1) ? QUARRY_NODE_NONE : QUARRY_NODE_UNKNOWN;
-	}
-}
-
-static void describe(quarry_page_info *info, const struct qy_region *r, void *page, int node, size_t grain)
-{
-	const struct qy_placement *placement = r->placement;
 	bool huge = false;
 
-	memset(info, 0, sizeof(*info));
+	*info = *asked;
 	info->address = page;
 	info->node = node;
-	info->wanted_node = placement->bind ? wanted_node(placement) : -1;
-	info->wanted_kind = r->kind_wanted;
-	info->policy = (uint8_t)placement->policy;
-	info->policy_applied = r->placed != QY_PLACED_NO;
-	info->page_kind = r->kind >= QUARRY_PAGES_2M ? r->kind : QUARRY_PAGES_AUTO;
 	if (node == QUARRY_NODE_NONE)
 		return;
-	info->size = grain;
+	info->size = qy_kind_grain(r->kind);
 	if (r->kind >= QUARRY_PAGES_2M)
 		return;
 	if (qy_os->page_is_huge(page, &huge) == 0) {
 		info->page_kind = huge ? QUARRY_PAGES_THP : QUARRY_PAGES_BASE;
-		info->size = huge ? QY_FRAME : grain;
+		info->size = huge ? QY_FRAME : info->size;
 	} else if (r->kind == QUARRY_PAGES_BASE) {
 		/* Never advised to be huge (MADV_NOHUGEPAGE), so it is not. */
 		info->page_kind = QUARRY_PAGES_BASE;
 	}
 }
 
+/* The region that all of [p, p + n) is in; NULL when there is none. */
+static struct qy_region *region_of(const void *p, size_t n)
+{
+	struct qy_region *r;
+
+	if (n == 0 || n > PTRDIFF_MAX || qy_manager_of(p) == NULL)
+		return NULL;
+	r = qy_region_of_frame(qy_frame_at((uint32_t)(qy_window_offset(p) >> QY_FRAME_SHIFT)));
+	if (r == NULL || qy_window_offset(p) + n > (qy_region_frame(r) + r->frames) << QY_FRAME_SHIFT)
+		return NULL;
+	return r;
+}
+
 QUARRY_API long quarry_where(const void *p, size_t n, quarry_page_info *info, size_t max)
 {
-	struct qy_region *r = NULL;
+	struct qy_region *r = region_of(p, n);
+	quarry_page_info asked;
 	uintptr_t first, end;
 	size_t grain, count = 0;
 
-	if (qy_manager_of(p) != NULL)
-		r = qy_region_of_frame(qy_frame_at((uint32_t)(qy_window_offset(p) >> QY_FRAME_SHIFT)));
-	if (r == NULL || n == 0 || n > PTRDIFF_MAX || (info == NULL && max > 0) ||
-	    qy_window_offset(p) + n > (qy_region_frame(r) + r->frames) << QY_FRAME_SHIFT) {
+	if (r == NULL || (info == NULL && max > 0)) {
 		errno = EINVAL;
 		return -1;
 	}
-	grain = grain_of(r);
+	asked = asked_of(r);
+	grain = qy_kind_grain(r->kind);
 	first = qy_align_down((uintptr_t)p, grain);
 	end = qy_align_up((uintptr_t)p + n, grain);
 	for (uintptr_t at = first; at < end && count < max;) {
-		void *pages[BATCH];
-		int nodes[BATCH];
+		void *pages[QY_PAGES_BATCH];
+		int nodes[QY_PAGES_BATCH];
 		size_t batch = 0;
 
-		for (; at < end && batch < BATCH && count + batch < max; at += grain)
+		for (; at < end && batch < QY_PAGES_BATCH && count + batch < max; at += grain)
 			pages[batch++] = (void *)at;
-		ask_nodes(pages, nodes, batch);
+		qy_pages_nodes(pages, nodes, batch);
 		for (size_t i = 0; i < batch; i++)
-			describe(&info[count + i], r, pages[i], nodes[i], grain);
+			describe(&info[count + i], r, &asked, pages[i], nodes[i]);
 		count += batch;
 	}
 	return (long)((end - first) / grain);

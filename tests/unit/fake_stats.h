@@ -12,7 +12,9 @@
 
 #include "include/quarry/quarry.h"
 #include "lib/api/init.h"
+#include "lib/view/residency.h"
 #include "numa/os.h"
+#include "numa/topology.h"
 
 #define FAKE_ARENAS_MAX 5000
 
@@ -81,7 +83,95 @@ static int fake_munmap(void *addr, size_t len)
 	return munmap(addr, len);
 }
 
-static const struct qy_os fake_os = { .mmap = fake_mmap, .munmap = fake_munmap };
+/* ---- the machine and the placement: as many nodes as a test sets, ids with holes ---- */
+
+#define FAKE_STATS_NODES 5
+
+static int fake_node_count = 1;
+static const int fake_node_ids[FAKE_STATS_NODES] = { 0, 1, 2, 65, 1000 };
+static quarry_residency fake_residencies[FAKE_ARENAS_MAX][3];
+static size_t fake_residency_count[FAKE_ARENAS_MAX];
+static struct qy_asked fake_asked[FAKE_ARENAS_MAX];
+static long fake_lists; /* that were got and not put */
+
+int qy_node_count(void)
+{
+	return fake_node_count;
+}
+
+int qy_node_distance(int from, int to)
+{
+	return from == to ? 10 : 20 + from + to;
+}
+
+int qy_node_info(int dense, quarry_node_info *info)
+{
+	info->id = fake_node_ids[dense];
+	info->index = dense < 3 ? dense : -1;
+	info->has_cpus = dense != 2;
+	info->has_memory = dense != 1;
+	info->allowed = dense < 3;
+	info->memory_total = (uint64_t)(dense + 1) << 30;
+	info->memory_free = (uint64_t)(dense + 1) << 20;
+	info->huge_free_2m = (uint64_t)dense + 3;
+	info->huge_total_2m = (uint64_t)dense + 7;
+	info->huge_free_1g = 1;
+	info->huge_total_1g = 2;
+	return 0;
+}
+
+bool qy_residencies_get(struct qy_residencies *list, quarry_arena *arena)
+{
+	size_t i = (size_t)((const quarry_stats *)(void *)arena - fake_arenas);
+
+	if (fake_gone[i])
+		return false;
+	fake_lists++;
+	list->at = fake_residencies[i];
+	list->count = fake_residency_count[i];
+	return true;
+}
+
+void qy_residencies_put(struct qy_residencies *list)
+{
+	(void)list;
+	fake_lists--;
+}
+
+bool qy_asked_get(struct qy_asked *asked, const quarry_arena *arena)
+{
+	size_t i = (size_t)((const quarry_stats *)(const void *)arena - fake_arenas);
+
+	*asked = fake_asked[i];
+	return !fake_gone[i];
+}
+
+const char *qy_policy_name(int policy)
+{
+	return policy == QUARRY_POLICY_BIND ? "bind" : "local";
+}
+
+static ssize_t fake_read_file(const char *path, char *buffer, size_t size)
+{
+	const char *text = strcmp(path, "/proc/self/comm") == 0			       ? "a \"name\"\n" :
+			   strcmp(path, "/sys/devices/system/node/node0/cpulist") == 0 ? "0-3,8\n" :
+											  NULL;
+
+	if (!text) {
+		errno = ENOENT;
+		return -1;
+	}
+	strncpy(buffer, text, size);
+	return (ssize_t)strlen(buffer);
+}
+
+static int fake_process_id(void)
+{
+	return 4711;
+}
+
+static const struct qy_os fake_os = { .mmap = fake_mmap, .munmap = fake_munmap, .read_file = fake_read_file,
+				      .process_id = fake_process_id };
 const struct qy_os *qy_os = &fake_os;
 
 size_t qy_os_page_size(void)

@@ -109,7 +109,7 @@ static inline void books_note_dirt(struct books *books, const struct qy_manager 
 	if (pages == 0)
 		return;
 	books->dirty_pages += pages;
-	if (qy_region_pinned(region_of_frame(f)) || (m->placement.flags & QUARRY_ARENA_LOCKED))
+	if (qy_region_pinned(region_of_frame(f)) || (m->placement->flags & QUARRY_ARENA_LOCKED))
 		return;
 	books->dirty[f] = true;
 	books->dirty_entries++;

@@ -7,10 +7,12 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 
 #include "include/quarry/quarry.h"
 #include "lib/manager/manager.h"
-#include "tests/unit/eight_nodes.h"
+#include "lib/manager/move.h"
+#include "tests/unit/moving.h"
 
 /* ---- nodes' arenas ---- */
 
@@ -61,47 +63,6 @@ Test(follow, strict_default_arenas_fail_where_others_fall)
 
 /* ---- a thread that moves ---- */
 
-static int node_of_memory(const void *p)
-{
-	return (int)qy_manager_of(p)->index;
-}
-
-static void run_on_node(int k)
-{
-	fake_os_this_thread_on_cpu(4 * k + 1);
-}
-
-#define SIZE 112
-#define MANY 2000
-
-static quarry_stats stats_of(quarry_arena *arena)
-{
-	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
-
-	cr_assert_eq(quarry_stats_get(arena, &stats), 0);
-	return stats;
-}
-
-static uint64_t moves(void)
-{
-	return stats_of(NULL).node_moves;
-}
-
-/* Allocate until memory is of another node than the one before; at most MANY. */
-static void *allocate_until_node(int k)
-{
-	for (int n = 0; n < MANY; n++) {
-		void *p = quarry_malloc(SIZE);
-
-		cr_assert_not_null(p);
-		memset(p, 1, SIZE);
-		if (node_of_memory(p) == k)
-			return p;
-	}
-	cr_assert(false, "the thread's memory did not follow it");
-	return NULL;
-}
-
 Test(follow, a_thread_allocates_where_it_is_after_its_next_refill)
 {
 	static const int way[] = { 3, 5, 0, 7, 6, 3 };
@@ -147,6 +108,7 @@ Test(follow, what_is_freed_goes_home_to_the_node_it_came_from)
 	for (int n = 0; n < MANY; n++)
 		quarry_free(of_3[n]);
 	quarry_thread_flush();
+	quarry_purge(quarry_arena_of_node(ids[3])); /* who looks after the node takes in what was sent there */
 	cr_assert_eq(qy_read(&qy_manager_of_node(5)->mapped), mapped);
 	cr_assert_lt(qy_read(&qy_manager_of_node(3)->used), used, "empty slabs went back to node 3");
 	cr_assert(qy_slab_of(of_3[0]) == NULL || qy_slab_of(of_3[0]) == s);
@@ -212,4 +174,101 @@ Test(follow, a_node_without_memory_is_not_asked)
 	run_on_node(1);
 	p = quarry_malloc(SIZE);
 	cr_assert_eq(node_of_memory(p), 4, "the nearest that has memory");
+}
+
+/* ---- without entering ---- */
+
+Test(follow, a_thread_that_stays_put_refills_quickly)
+{
+	unsigned long calls;
+
+	begin();
+	run_on_node(2);
+	with_rseq();
+	for (int n = 0; n < MANY; n++)
+		cr_assert_eq(node_of_memory(quarry_malloc(SIZE)), 2);
+	fake_os_forget_calls();
+	for (int n = 0; n < 20 * MANY; n++)
+		cr_assert_eq(node_of_memory(quarry_malloc(SIZE)), 2);
+	calls = fake_os_calls(FAKE_GETCPU);
+	cr_assert_lt(calls, 20 * MANY / 36 / 10, "%lu looks in %d allocations", calls, 20 * MANY);
+	/* Another CPU of the same node is nothing to speak of. */
+	run_on_cpu(4 * 2 + 3);
+	fake_os_forget_calls();
+	for (int n = 0; n < 20 * MANY; n++)
+		cr_assert_eq(node_of_memory(quarry_malloc(SIZE)), 2);
+	cr_assert_lt(fake_os_calls(FAKE_GETCPU), 20 * MANY / 36 / 10);
+}
+
+Test(follow, and_follows_at_its_next_refill)
+{
+	uint64_t before;
+
+	begin();
+	run_on_node(2);
+	with_rseq();
+	before = moves();
+	for (int round = 1; round < 200; round++) {
+		int from = qy_tls.thread->node, to = (from + round) % NODES;
+		unsigned left;
+
+		allocate(7 * (round % 40));
+		left = in_list();
+		run_on_node(to);
+		for (unsigned n = 0; n < left; n++)
+			cr_assert_eq(node_of_memory(quarry_malloc(SIZE)), from);
+		cr_assert_eq(node_of_memory(quarry_malloc(SIZE)), to, "round %d", round);
+		cr_assert_eq(node_of_memory(quarry_malloc(SIZE + 200)), to, "of another class as well");
+	}
+	cr_assert_eq(moves(), before + 199 - 199 / NODES);
+}
+
+/* A CPU's node may change while the CPU stays: found when the thread looks after everything. */
+Test(follow, a_cpuset_that_changes_is_followed)
+{
+	int n = 0;
+
+	begin();
+	fake_os_distance(4, 3, 11);
+	run_on_node(4);
+	with_rseq();
+	allocate(MANY);
+	fake_os_allowed("0-3");
+	qy_managers_follow_cpuset();
+	while (node_of_memory(quarry_malloc(SIZE)) == 4)
+		cr_assert_lt(n++, 10000);
+	for (int i = 0; i < MANY; i++)
+		cr_assert_eq(node_of_memory(quarry_malloc(SIZE)), 3);
+}
+
+/* ---- arenas that a thread chose ---- */
+
+Test(follow, what_is_of_no_node_stays)
+{
+	quarry_arena_attr attr = { .policy = QUARRY_POLICY_BIND };
+	quarry_arena *bound;
+	unsigned caches;
+
+	begin();
+	quarry_nodeset_add(&attr.nodes, 2);
+	bound = quarry_arena_create(&attr);
+	run_on_node(0);
+	allocate(1);
+	cr_assert_not_null(quarry_arena_malloc(bound, SIZE));
+	cr_assert_not_null(quarry_arena_malloc(quarry_arena_of_node(ids[6]), SIZE));
+	caches = caches_of(qy_tls.thread);
+	cr_assert_eq(caches, 3);
+	run_on_node(5);
+	allocate_until_node(5);
+	cr_assert_eq(caches_of(qy_tls.thread), caches, "node 0's for node 5's");
+	/* A node's arena that was chosen is no matter of where the thread runs. */
+	cr_assert_eq(quarry_thread_set_arena(quarry_arena_of_node(ids[5]), NULL), 0);
+	run_on_node(1);
+	for (int n = 0; n < MANY; n++)
+		cr_assert_eq(node_of_memory(quarry_malloc(SIZE)), 5);
+	cr_assert_eq(quarry_arena_of(quarry_arena_malloc(bound, SIZE)), bound);
+	for (int n = 0; n < MANY; n++)
+		cr_assert_eq(node_of_memory(quarry_malloc(SIZE)), 5);
+	cr_assert_eq(quarry_thread_set_arena(NULL, NULL), 0);
+	allocate_until_node(1);
 }

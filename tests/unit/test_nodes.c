@@ -90,12 +90,18 @@ Test(nodes, info)
 	cr_assert_eq(info.memory_free, 5 * GIB);
 	cr_assert_eq(info.huge_free_2m, 9);
 	cr_assert_eq(info.huge_free_1g, 0);
+	cr_assert_eq(info.huge_total_2m, 9);
+	cr_assert_eq(info.huge_total_1g, 0);
+	cr_assert_eq(info.index, 1);
+	cr_assert_eq(info.bandwidth | info.latency, 0u);
 	EXPECT_ERROR(quarry_node_info_get(1, &info), EINVAL);
 	EXPECT_ERROR(quarry_node_info_get(-1, &info), EINVAL);
 	EXPECT_ERROR(quarry_node_info_get(2, NULL), EINVAL);
 	info.struct_size = 0;
 	EXPECT_ERROR(quarry_node_info_get(2, &info), EINVAL);
 	info.struct_size = sizeof(info) - 1;
+	EXPECT_ERROR(quarry_node_info_get(2, &info), EINVAL);
+	info.struct_size = 48; /* shorter than any version */
 	EXPECT_ERROR(quarry_node_info_get(2, &info), EINVAL);
 	info.struct_size = 0x5a5a5a5a;
 	EXPECT_ERROR(quarry_node_info_get(2, &info), EINVAL);
@@ -118,6 +124,66 @@ Test(nodes, info_of_a_program_that_is_newer)
 	cr_assert_eq(info.known.has_cpus, 1);
 	cr_assert_eq(info.later[0] | info.later[1], 0);
 	cr_assert_eq(info.behind, UINT64_C(0x5a5a5a5a5a5a5a5a));
+}
+
+/* The struct ended at huge_free_1g once. */
+Test(nodes, info_of_a_program_that_is_older)
+{
+	struct {
+		unsigned char known[56];
+		uint64_t behind;
+	} given;
+	quarry_node_info info;
+
+	machine();
+	start();
+	cr_assert_eq(offsetof(quarry_node_info, huge_total_2m), sizeof(given.known));
+	memset(&given, 0x5a, sizeof(given));
+	memcpy(given.known, &(uint32_t){ sizeof(given.known) }, sizeof(uint32_t));
+	cr_assert_eq(quarry_node_info_get(2, (quarry_node_info *)&given), 0);
+	memcpy(&info, given.known, sizeof(given.known));
+	cr_assert_eq(info.struct_size, sizeof(given.known));
+	cr_assert_eq(info.id, 2);
+	cr_assert_eq(info.huge_free_2m, 9);
+	cr_assert_eq(given.behind, UINT64_C(0x5a5a5a5a5a5a5a5a));
+}
+
+/* The distance from one entry to the next is what the program says its struct's size is. */
+static void expect_stride(uint32_t size)
+{
+	unsigned char list[3][2 * sizeof(quarry_node_info)];
+	unsigned char *at = list[0];
+
+	memset(list, 0x5a, sizeof(list));
+	memcpy(at, &size, sizeof(size));
+	cr_assert_eq(quarry_nodes((quarry_node_info *)list, 2), 3, "how many there are, not how many fit");
+	for (int i = 0; i < 2; i++) {
+		quarry_node_info info = { 0 };
+		memcpy(&info, at + (size_t)i * size, size < sizeof(info) ? size : sizeof(info));
+		cr_assert_eq(info.struct_size, size);
+		cr_assert_eq(info.id, i ? 2 : 0);
+		cr_assert_eq(info.index, i);
+		for (size_t byte = sizeof(info); byte < size; byte++)
+			cr_assert_eq(at[(size_t)i * size + byte], 0);
+	}
+	cr_assert_eq(at[2 * size], 0x5a);
+}
+
+Test(nodes, lists_of_older_and_newer_programs)
+{
+	quarry_node_info list[3] = { { .struct_size = 0 } };
+
+	setenv("HWLOC_SYNTHETIC", "numa:3(memory=1048576 indexes=65,0,2) pu:2", 1);
+	machine();
+	start();
+	expect_stride(56);
+	expect_stride(sizeof(quarry_node_info));
+	expect_stride(sizeof(quarry_node_info) + 24);
+	EXPECT_ERROR(quarry_nodes(list, 3), EINVAL);
+	list[0].struct_size = 60; /* no version ends there */
+	EXPECT_ERROR(quarry_nodes(list, 3), EINVAL);
+	EXPECT_ERROR(quarry_nodes(NULL, 3), EINVAL);
+	cr_assert_eq(quarry_nodes(list, 0), 3);
 }
 
 Test(nodes, attributes_by_the_kernels_id)

@@ -37,6 +37,8 @@ static const struct {
 	{ "window", 11, START, 0, 1L << 46, 0, "0", NULL, &qy_settings.window },
 	{ "large_heap", 12, RUN, 0, 1L << 46, 268435456, "268435456", NULL, &qy_settings.large_heap },
 	{ "return", 13, RUN, 0, 1, 1, "1", NULL, &qy_settings.give_back },
+	{ "bring_home", 14, RUN, 0, 1, 1, "1", NULL, &qy_settings.bring_home },
+	{ "fork_copy", 15, RUN, 0, 1L << 46, 1073741824, "1073741824", NULL, &qy_settings.fork_copy },
 };
 
 #define EXPECTED (sizeof(expected) / sizeof(expected[0]))
@@ -275,7 +277,7 @@ Test(options, glibc_parameters)
 	cr_assert(quarry_mallopt(-6, 0xa5) == 1 && qy_setting(junk) == 1);
 	cr_assert(quarry_mallopt(-6, 0) == 1 && qy_setting(junk) == 0);
 	for (size_t i = 0; i < 3; i++) {
-		static const int none[] = { 0, -9, 14 };
+		static const int none[] = { 0, -9, 16 };
 		errno = 0;
 		cr_assert_eq(quarry_mallopt(none[i], 1), 0);
 		cr_assert_eq(errno, EINVAL);

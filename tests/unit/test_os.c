@@ -301,13 +301,13 @@ Test(fake, places_pages_by_policy)
 	char *p = map(32 * PAGE);
 	int nodes[4], count;
 
-	memset(p, 1, 32 * PAGE);
 	fake_os_install();
 	fake_os_nodes("0,2,65,700");
 	fake_os_cpus(2, "0-1");
 	bind(p, 4 * PAGE, QY_MPOL_BIND, 700, -1);
 	bind(p + 4 * PAGE, 4 * PAGE, QY_MPOL_INTERLEAVE, 0, 65);
 	bind(p + 8 * PAGE, 4 * PAGE, QY_MPOL_PREFERRED, 65, -1);
+	memset(p, 1, 32 * PAGE);
 	cr_assert_eq(node_of(p), 700);
 	for (int i = 4; i < 8; i++)
 		cr_assert_eq(node_of(p + (size_t)i * PAGE), i % 2 ? 65 : 0);

@@ -227,7 +227,7 @@ Test(text, stays_in_80_columns_with_the_largest_figures)
 	char *text;
 	quarry_stats *s = fake_arena("0123456789012345678901234567890x", 1023);
 
-	for (const struct qy_figure *f = qy_figure(0); f < qy_figure(0) + 24; f++) {
+	for (const struct qy_figure *f = qy_figure(0); f < qy_figure(0) + 28; f++) {
 		*(uint64_t *)((char *)s + f->offset) = UINT64_MAX;
 		*(uint64_t *)((char *)&fake_total + f->offset) = 999999999999;
 	}
@@ -250,7 +250,7 @@ Test(json, says_the_figures)
 		"name", "node", "arenas", "regions", "mapped", "resident", "in_use", "cached", "free_dirty", "free_clean",
 		"large", "metadata", "kind_wanted", "kind_got", "unplaced", "hard_limit", "soft_limit", "peak_mapped",
 		"refills", "remote_frees", "node_moves", "purges", "purged", "passes", "adopted", "bad_frees", "threads",
-		"reclaimer",
+		"reclaimer", "placed_less", "strayed", "brought_home", "moved",
 	};
 	size_t length;
 	char *text;
@@ -260,18 +260,89 @@ Test(json, says_the_figures)
 	fake_arenas[0].kind_got[QUARRY_PAGES_1G] = 4343;
 	text = print(1, &length);
 	cr_assert(is_json(text), "%s", text);
-	assert_has(text, "{\"quarry\":\"9.8.7\",\"version\":1,");
+	assert_has(text, "{\"quarry\":\"9.8.7\",\"version\":2,");
+	assert_has(text, "\"process\":{\"pid\":4711,\"name\":\"a \\\"name\\\"\"},");
 	assert_has(text, "\"total\":{\"name\":\"\",\"node\":-1,\"arenas\":3,\"regions\":7,\"mapped\":104857600,");
 	assert_has(text, "\"kind_wanted\":{\"auto\":0,\"base\":0,\"thp\":0,\"2m\":100663296,\"1g\":0}");
 	assert_has(text, "\"refused\":{\"mbind-eperm\":4,\"mbind-enosys\":0,");
 	assert_has(text, "\"huge-2m\":1,");
 	assert_has(text, "{\"name\":\"node 3\",\"node\":3,\"arenas\":0,\"regions\":0,\"mapped\":4242,");
-	assert_has(text, "\"1g\":4343}}]}");
+	assert_has(text, "\"1g\":4343},\"policy\":\"local\",\"kind\":\"auto\",\"strict\":0,\"nodes\":[],\"on_nodes\":[]}]}");
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
 		char key[64];
 		snprintf(key, sizeof(key), "\"%s\":", fields[i]);
 		cr_assert(strstr(text, key) && strstr(strstr(text, "\"arenas\":["), key), "%s is missing", key);
 	}
+	free(text);
+}
+
+/* Two arenas on a machine of five nodes: one where it was asked to be, one that strayed, in part who knows where. */
+static void set_placement(void)
+{
+	fake_node_count = 5;
+	fake_arena("home", 65)->mapped = 8 << 20;
+	fake_residency_count[0] = 1;
+	fake_residencies[0][0] = (quarry_residency){ .node = 65, .bytes = 6 << 20 };
+	fake_residencies[0][0].by_kind[QUARRY_PAGES_THP] = 6 << 20;
+	fake_arena("abroad", -1)->mapped = 8 << 20;
+	fake_asked[1] = (struct qy_asked){ .policy = QUARRY_POLICY_BIND, .kind = QUARRY_PAGES_2M,
+					   .flags = QUARRY_ARENA_STRICT, .bind = true };
+	quarry_nodeset_add(&fake_asked[1].nodes, 1);
+	quarry_nodeset_add(&fake_asked[1].nodes, 1000);
+	fake_residency_count[1] = 2;
+	fake_residencies[1][0] = (quarry_residency){ .node = QUARRY_NODE_UNKNOWN, .bytes = 4096 };
+	fake_residencies[1][0].by_kind[QUARRY_PAGES_AUTO] = 4096;
+	fake_residencies[1][1] = (quarry_residency){ .node = 0, .bytes = 3 << 20, .strayed = 2 << 20 };
+	fake_residencies[1][1].by_kind[QUARRY_PAGES_BASE] = 1 << 20;
+	fake_residencies[1][1].by_kind[QUARRY_PAGES_2M] = 2 << 20;
+}
+
+Test(json, says_where_memory_is)
+{
+	size_t length;
+	char *text;
+
+	set_placement();
+	text = print(1, &length);
+	cr_assert(is_json(text), "%s", text);
+	assert_has(text, "\n{\"id\":0,\"index\":0,\"has_cpus\":1,\"has_memory\":1,\"allowed\":1,\"cpus\":\"0-3,8\","
+			 "\"memory_total\":1073741824,\"memory_free\":1048576,\"huge_free_2m\":3,\"huge_total_2m\":7,"
+			 "\"huge_free_1g\":1,\"huge_total_1g\":2,\"distance\":[10,21,22,23,24]}");
+	assert_has(text, "\n{\"id\":65,\"index\":-1,\"has_cpus\":1,\"has_memory\":1,\"allowed\":0,\"cpus\":\"\",");
+	assert_has(text, "\"distance\":[24,25,26,27,10]}],");
+	assert_has(text, "\"on_nodes\":[{\"node\":65,\"bytes\":6291456,\"by_kind\":{\"auto\":0,\"base\":0,\"thp\":6291456,"
+			 "\"2m\":0,\"1g\":0},\"strayed\":0}]}");
+	assert_has(text, "\"policy\":\"bind\",\"kind\":\"2m\",\"strict\":1,\"nodes\":[1,1000],\"on_nodes\":[{\"node\":-2,"
+			 "\"bytes\":4096,\"by_kind\":{\"auto\":4096,\"base\":0,\"thp\":0,\"2m\":0,\"1g\":0},\"strayed\":0},"
+			 "{\"node\":0,\"bytes\":3145728,");
+	assert_has(text, "\"strayed\":2097152}]}");
+	cr_assert_eq(fake_lists, 0, "a list was not put");
+	free(text);
+}
+
+Test(text, says_where_memory_is_on_several_nodes)
+{
+	size_t length;
+	char *text;
+
+	set_placement();
+	fake_total.strayed = 2 << 20;
+	fake_total.placed_less = 8 << 20;
+	fake_total.brought_home = 3 << 20;
+	text = print(0, &length);
+	assert_has(text, "\nin memory on nodes         node   bytes    base     thp hugetlb  untold strayed\n");
+	assert_has(text, "\nhome                         65    6.0M       0    6.0M       0       0       0\n");
+	assert_has(text, "\nabroad                        ?    4.0K       0       0       0    4.0K       0\n");
+	assert_has(text, "\n                              0    3.0M    1.0M       0    2.0M       0    2.0M\n");
+	assert_has(text, "  strayed    2.0 MiB ");
+	assert_has(text, "  placed     8.0 MiB ");
+	assert_has(text, "brought home          3.0M");
+	assert_columns(text);
+	cr_assert_eq(fake_lists, 0, "a list was not put");
+	free(text);
+	fake_node_count = 1;
+	text = print(0, &length);
+	assert_lacks(text, "in memory on nodes");
 	free(text);
 }
 
@@ -349,7 +420,7 @@ Test(both, thousands_of_arenas)
 
 Test(refusals, names)
 {
-	for (int i = 0; i <= QUARRY_REFUSED_WINDOW; i++) {
+	for (int i = 0; i <= QUARRY_REFUSED_FORK; i++) {
 		cr_assert(quarry_refusal_name(i) && *quarry_refusal_name(i));
 		cr_assert_eq(strspn(quarry_refusal_name(i), "abcdefghijklmnopqrstuvwxyz-0123456789"),
 			     strlen(quarry_refusal_name(i)));
@@ -357,7 +428,7 @@ Test(refusals, names)
 			cr_assert_str_neq(quarry_refusal_name(i), quarry_refusal_name(j));
 	}
 	cr_assert_str_eq(quarry_refusal_name(QUARRY_REFUSED_MBIND_EPERM), "mbind-eperm");
-	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_CGROUP + 1));
+	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_FORK + 1));
 	cr_assert_null(quarry_refusal_name(-1));
 	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_COUNT));
 }

@@ -275,7 +275,7 @@ Test(reclaim, memory_to_be_locked_is_never_given_back)
 	cr_assert_eq(dirty(), 4 * MIB, "though it is free and dirty");
 }
 
-Test(reclaim, pages_of_a_pool_are_never_given_back)
+Test(reclaim, pages_of_a_pool_go_back_by_whole_regions)
 {
 	static struct qy_placement placement;
 	bool zero = true;
@@ -286,11 +286,23 @@ Test(reclaim, pages_of_a_pool_are_never_given_back)
 	m = qy_manager_create(&placement, QUARRY_PAGES_2M, "huge");
 	p = make_dirt(8 * MIB);
 	cr_assert_eq(m->regions->kind, QUARRY_PAGES_2M);
-	cr_assert_eq(purge(0), 0);
-	cr_assert_eq(next_due, UINT64_MAX);
+	cr_assert_eq(purge(DECAY), 0);
 	cr_assert_eq((char *)qy_large_alloc(m, 8 * MIB, QY_PAGE, &zero), p);
 	cr_assert_not(zero);
 	content_check(p, 8 * MIB / QY_PAGE, 42);
+	/* While a page of it is used, all of it stays. */
+	cr_assert(qy_large_resize(p, 3 * MIB));
+	fake_os_advance(2 * DECAY);
+	fake_os_forget_calls();
+	cr_assert_eq(purge(DECAY), 0);
+	cr_assert_eq(fake_os_advised(MADV_DONTNEED), 0);
+	cr_assert_eq(fake_os_pool_left(0, 21), 12);
+	cr_assert(qy_large_free(p));
+	cr_assert_eq(purge(DECAY), 0, "not due yet");
+	fake_os_advance(2 * DECAY);
+	cr_assert_eq(purge(DECAY), 8 * MIB);
+	cr_assert_eq(fake_os_pool_left(0, 21), 16);
+	cr_assert_eq(next_due, UINT64_MAX);
 }
 
 /* ---- limits ---- */

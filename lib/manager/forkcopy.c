@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/manager/forkcopy.h"
+
+#include "lib/base/refused.h"
+#include "lib/base/settings.h"
+#include "lib/manager/manager.h"
+#include "numa/os.h"
+#include "numa/topology.h"
+
+#define WAIT_MS 10000        /* for the child, and */
+#define WAIT_MS_PER_GIB 5000 /* for so much more that it has to copy */
+
+static uint64_t hugetlb_bytes(void)
+{
+	uint64_t bytes = 0;
+
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+		bytes += qy_read(&m->kind_got[QUARRY_PAGES_2M]) + qy_read(&m->kind_got[QUARRY_PAGES_1G]);
+	return bytes;
+}
+
+/* The machine's killer would be worse than what this is to prevent: as much again must be left. */
+static bool have_room(uint64_t bytes)
+{
+	uint64_t room = 0;
+
+	for (int i = 0; i < qy_node_count(); i++)
+		room += qy_min(qy_node_room(i), (uint64_t)1 << 50);
+	return room >= 2 * bytes;
+}
+
+void qy_forkcopy_before(struct qy_forkcopy *copy)
+{
+	uint64_t bytes = hugetlb_bytes();
+
+	copy->wanted = false;
+	if (bytes == 0)
+		return;
+	if (bytes > (uint64_t)qy_setting(fork_copy) || !have_room(bytes) || qy_os->pair(copy->ends) != 0) {
+		qy_refuse(QUARRY_REFUSED_FORK);
+		return;
+	}
+	copy->bytes = bytes;
+	copy->wanted = true;
+}
+
+/* What the child asks for, since the kernel took it away: len bytes at `from`; len 0 when it is done. */
+struct request {
+	const void *from;
+	uint64_t len;
+};
+
+void qy_forkcopy_in_parent(struct qy_forkcopy *copy)
+{
+	unsigned ms = (unsigned)(WAIT_MS + (copy->bytes >> 30) * WAIT_MS_PER_GIB);
+	struct request request;
+
+	if (!copy->wanted)
+		return;
+	qy_os->close(copy->ends[1]);
+	while (qy_os->receive(copy->ends[0], &request, sizeof(request), ms) == 0 && request.len != 0)
+		if (qy_os->send(copy->ends[0], request.from, request.len) != 0)
+			break;
+	qy_os->close(copy->ends[0]);
+}
+
+static bool fetch(void *ctx, void *to, const void *from, size_t len)
+{
+	const struct qy_forkcopy *copy = ctx;
+	struct request request = { from, len };
+
+	qy_refuse(QUARRY_REFUSED_FORK);
+	return qy_os->send(copy->ends[1], &request, sizeof(request)) == 0 &&
+	       qy_os->receive(copy->ends[1], to, len, WAIT_MS) == 0;
+}
+
+/* Ordinary memory in the place of a region's. */
+static void replace(struct qy_manager *m, struct qy_region *r, struct qy_forkcopy *copy)
+{
+	uint64_t bytes = (uint64_t)r->frames << QY_FRAME_SHIFT;
+	uint8_t kind = r->kind;
+
+	if (!qy_region_copy(r, fetch, copy))
+		return;
+	qy_lock(&m->lock);
+	qy_uncount(&m->kind_got[kind], bytes);
+	qy_count(&m->kind_got[r->kind], bytes);
+	qy_unlock(&m->lock);
+}
+
+void qy_forkcopy_in_child(struct qy_forkcopy *copy)
+{
+	static const struct request done;
+
+	if (!copy->wanted)
+		return;
+	qy_os->close(copy->ends[0]);
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
+		uint32_t frame = 0;
+
+		while ((frame = qy_manager_next_region(m, frame)) != 0) {
+			struct qy_region *r = qy_region_of_frame(qy_frame_at(frame));
+
+			if (r->kind >= QUARRY_PAGES_2M)
+				replace(m, r, copy);
+			frame += r->frames;
+		}
+	}
+	(void)qy_os->send(copy->ends[1], &done, sizeof(done));
+	qy_os->close(copy->ends[1]);
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/manager/homing.h"
+
+#include "lib/base/settings.h"
+#include "lib/manager/move.h"
+#include "numa/topology.h"
+
+#define SOON_MS 1000
+#define RARELY_MS 64000
+#define AGAIN_MS 20     /* between two passes of one cycle */
+#define TRUST 16        /* looks by the count alone, between two that go and see */
+
+static _Atomic(uint64_t) due = UINT64_MAX; /* ms; when to look again */
+static _Atomic(uint32_t) soon;             /* memory came: do not wait as long as the last time */
+
+/* The rest is under the purge lock: of one pass at a time. */
+static uint64_t wait_ms = SOON_MS;
+static unsigned looks;
+static bool cycle; /* some managers are not looked at yet */
+static uint64_t last_foreign[QY_NODES_MAX]; /* by dense node */
+
+void qy_homing_wake(void)
+{
+	if (qy_node_count() == 1)
+		return;
+	atomic_store_explicit(&soon, 1, memory_order_relaxed);
+}
+
+/* Whether any node has turned pages away since the last look. */
+static bool pages_strayed(void)
+{
+	bool any = false;
+
+	for (int i = 0; i < qy_node_count(); i++) {
+		uint64_t foreign = qy_node_foreign(i);
+
+		any = any || foreign != last_foreign[i];
+		last_foreign[i] = foreign;
+	}
+	return any;
+}
+
+/* A manager whose nodes are all forbidden by now has no home. */
+static bool has_home(const struct qy_manager *m)
+{
+	const struct qy_placement *placement = qy_peek(m->placement);
+
+	return placement->bind && qy_node_nearest(&placement->nodes, -1) >= 0;
+}
+
+static bool some_are_known(void)
+{
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+		if (qy_read(&m->strayed) != 0)
+			return true;
+	return false;
+}
+
+static void begin_cycle(void)
+{
+	cycle = true;
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
+		m->homing = (struct qy_homing){ .pending = true };
+		if (!has_home(m)) {
+			m->homing.pending = false;
+			atomic_store_explicit(&m->strayed, 0, memory_order_relaxed);
+		}
+	}
+}
+
+/* One manager's next pieces. Returns the bytes looked at. */
+static size_t look_at(struct qy_manager *m, size_t at_most)
+{
+	struct qy_move move = { .frame = m->homing.frame, .only_if_room = true };
+	int more = 1;
+
+	while (more > 0 && move.looked < at_most)
+		more = qy_move_step(m, &move);
+	m->homing.frame = move.frame;
+	m->homing.left += move.sum.left;
+	qy_count_shared(&m->brought_home, move.sum.moved);
+	if (more <= 0) {
+		m->homing.pending = false;
+		atomic_store_explicit(&m->strayed, m->homing.left, memory_order_relaxed);
+	}
+	return move.looked;
+}
+
+static bool begin_if_due(uint64_t now)
+{
+	uint64_t at = atomic_load_explicit(&due, memory_order_relaxed);
+
+	if (atomic_exchange_explicit(&soon, 0, memory_order_relaxed)) {
+		wait_ms = SOON_MS;
+		at = qy_min(at, now + SOON_MS);
+	}
+	atomic_store_explicit(&due, at, memory_order_relaxed);
+	if (now < at)
+		return false;
+	if (pages_strayed() || some_are_known() || ++looks % TRUST == 0) {
+		begin_cycle();
+		return true;
+	}
+	wait_ms = qy_min(wait_ms * 2, RARELY_MS);
+	atomic_store_explicit(&due, now + wait_ms, memory_order_relaxed);
+	return false;
+}
+
+static void pass(uint64_t now, size_t at_most)
+{
+	size_t looked = 0;
+
+	if (!cycle && !begin_if_due(now))
+		return;
+	cycle = false;
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
+		if (m->homing.pending && looked < at_most)
+			looked += look_at(m, at_most - looked);
+		cycle = cycle || m->homing.pending;
+	}
+	if (cycle)
+		atomic_store_explicit(&due, now + AGAIN_MS, memory_order_relaxed);
+	else
+		atomic_store_explicit(&due, now + (some_are_known() ? SOON_MS : wait_ms), memory_order_relaxed);
+}
+
+void qy_homing_pass(uint64_t now, size_t at_most, uint64_t *next)
+{
+	*next = UINT64_MAX;
+	if (qy_node_count() == 1 || qy_nodes_made_up() || !qy_setting(bring_home))
+		return;
+	qy_managers_follow_cpuset();
+	qy_purge_hold();
+	pass(now, at_most);
+	qy_purge_release();
+	*next = atomic_load_explicit(&due, memory_order_relaxed);
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT */
+#include "numa/migrate.h"
+
+#include <errno.h>
+
+#include "lib/base/refused.h"
+#include "numa/os.h"
+#include "numa/policy.h"
+#include "numa/topology.h"
+
+#define BATCH 512
+#define MOVE_FLAG 2 /* MPOL_MF_MOVE: pages that are this process's alone */
+
+struct batch {
+	void *pages[BATCH];
+	int nodes[BATCH], wanted[BATCH];
+	size_t n;
+};
+
+/* The nodes of a placement, ascending by the kernel's id. */
+struct targets {
+	int n;
+	short node[QUARRY_NODES_MAX];
+};
+
+size_t qy_kind_grain(int kind)
+{
+	return kind == QUARRY_PAGES_1G ? QY_ZONE : kind == QUARRY_PAGES_2M ? QY_FRAME : qy_os_page_size();
+}
+
+static bool is_spread(const struct qy_placement *placement)
+{
+	return placement->policy == QUARRY_POLICY_INTERLEAVE || placement->policy == QUARRY_POLICY_WEIGHTED_INTERLEAVE;
+}
+
+static void list_targets(const struct qy_placement *placement, struct targets *targets)
+{
+	targets->n = 0;
+	for (int i = 0; i < QUARRY_NODES_MAX; i++) {
+		if (!quarry_nodeset_has(&placement->nodes, (unsigned)i))
+			continue;
+		targets->node[targets->n++] = (short)i;
+		if (placement->policy == QUARRY_POLICY_PREFERRED)
+			break;
+	}
+}
+
+static bool is_target(const struct targets *targets, int node)
+{
+	for (int i = 0; i < targets->n; i++)
+		if (targets->node[i] == node)
+			return true;
+	return false;
+}
+
+/* Into nodes: the kernel's id, or negative for what is not in memory (never touched, or the shared zero page). */
+static int ask(struct batch *batch)
+{
+	if (qy_os->move_pages(batch->n, batch->pages, NULL, batch->nodes, 0) == 0)
+		return 0;
+	qy_refuse(QUARRY_REFUSED_MOVE_PAGES);
+	return -1;
+}
+
+static void take_batch(struct batch *batch, uintptr_t *at, uintptr_t end, size_t grain)
+{
+	for (batch->n = 0; *at < end && batch->n < BATCH; *at += grain)
+		batch->pages[batch->n++] = (void *)*at;
+}
+
+int qy_pages_look(const struct qy_placement *placement, void *addr, size_t len, size_t grain, struct qy_brought *sum)
+{
+	uintptr_t at = qy_align_down((uintptr_t)addr, grain), end = (uintptr_t)addr + len;
+	struct targets targets;
+	struct batch batch;
+
+	list_targets(placement, &targets);
+	while (at < end) {
+		take_batch(&batch, &at, end, grain);
+		if (ask(&batch) != 0)
+			return -1;
+		for (size_t i = 0; i < batch.n; i++) {
+			if (batch.nodes[i] >= 0 && is_target(&targets, batch.nodes[i]))
+				sum->there += grain;
+			else if (batch.nodes[i] >= 0)
+				sum->strayed += grain;
+		}
+	}
+	return 0;
+}
+
+/* Where a page that is on `node` is to go. */
+static int target_of(const struct targets *targets, bool spread, uintptr_t page, size_t grain, const quarry_nodeset *set,
+		     int node, unsigned attempt)
+{
+	int nearest;
+
+	if (targets->n == 1)
+		return targets->node[0];
+	if (spread || attempt > 0)
+		return targets->node[(page / grain + attempt) % (unsigned)targets->n];
+	nearest = qy_node_nearest(set, qy_node_dense(node));
+	return nearest < 0 ? targets->node[0] : qy_node_kernel_id(nearest);
+}
+
+/* Leave in the batch only what is to be moved, with where to. */
+static void pick(struct batch *batch, const struct targets *targets, const struct qy_placement *placement, size_t grain,
+		 bool evenly, unsigned attempt, struct qy_brought *sum)
+{
+	bool spread = is_spread(placement);
+	int from = -1, to = -1; /* the last answer for a set: neighbours are mostly on one node */
+	size_t kept = 0;
+
+	for (size_t i = 0; i < batch->n; i++) {
+		int node = batch->nodes[i], wanted = node;
+
+		if (node < 0)
+			continue;
+		if (spread && evenly && attempt == 0) {
+			wanted = target_of(targets, true, (uintptr_t)batch->pages[i], grain, NULL, node, 0);
+		} else if (!is_target(targets, node)) {
+			if (node != from || spread || attempt > 0)
+				to = target_of(targets, spread, (uintptr_t)batch->pages[i], grain, &placement->nodes,
+					       node, attempt);
+			from = node;
+			wanted = to;
+		}
+		if (wanted == node) {
+			sum->there += grain;
+			continue;
+		}
+		sum->strayed += grain;
+		batch->pages[kept] = batch->pages[i];
+		batch->wanted[kept++] = wanted;
+	}
+	batch->n = kept;
+}
+
+/* The kernel answers for each page why it did not move, in more ways than versions; where it is now is what counts. */
+static int move(struct batch *batch, const struct targets *targets, bool exact, size_t grain, struct qy_brought *sum)
+{
+	if (batch->n == 0)
+		return 0;
+	if (qy_os->move_pages(batch->n, batch->pages, batch->wanted, batch->nodes, MOVE_FLAG) < 0 &&
+	    (errno == EPERM || errno == ENOSYS)) {
+		qy_refuse(QUARRY_REFUSED_MOVE_PAGES);
+		return -1;
+	}
+	if (ask(batch) != 0)
+		return -1;
+	for (size_t i = 0; i < batch->n; i++) {
+		if (batch->nodes[i] < 0) /* given back meanwhile */
+			sum->strayed -= grain;
+		else if (exact ? batch->nodes[i] == batch->wanted[i] : is_target(targets, batch->nodes[i]))
+			sum->moved += grain;
+		else
+			sum->left += grain;
+	}
+	return 0;
+}
+
+int qy_region_look(const struct qy_region *r, void *addr, size_t len, struct qy_brought *sum)
+{
+	return qy_pages_look(qy_peek(r->placement), addr, len, qy_kind_grain(r->kind), sum);
+}
+
+int qy_region_bring(const struct qy_region *r, void *addr, size_t len, bool evenly, unsigned attempt,
+		    struct qy_brought *sum)
+{
+	const struct qy_placement *placement = qy_peek(r->placement);
+	size_t grain = qy_kind_grain(r->kind);
+	uintptr_t at = qy_align_down((uintptr_t)addr, grain), end = (uintptr_t)addr + len;
+	struct targets targets;
+	struct batch batch;
+
+	list_targets(placement, &targets);
+	while (at < end) {
+		take_batch(&batch, &at, end, grain);
+		if (ask(&batch) != 0)
+			return -1;
+		pick(&batch, &targets, placement, grain, evenly, attempt, sum);
+		if (move(&batch, &targets, evenly && attempt == 0, grain, sum) != 0)
+			return -1;
+	}
+	return 0;
+}
