@@ -75,8 +75,8 @@ is_json() { # is_json FILE: one JSON value and nothing else
 }
 
 # ---- help and errors ------------------------------------------------------------------------------------------
-for arguments in --help -h help "help run" "help doctor" "help help" "help version" "run --help" "run -h" \
-	"doctor --help" "help --help" "version --help"; do
+for arguments in --help -h help "help run" "help doctor" "help map" "help help" "help version" "run --help" "run -h" \
+	"doctor --help" "map --help" "map -h" "help --help" "version --help"; do
 	# shellcheck disable=SC2086 # words are meant
 	quarry $arguments
 	check "quarry $arguments" is $status 0
@@ -117,7 +117,7 @@ quarry run --options=decay_ms=soon touch "$work/marker"
 check "a wrong option value" one_line_error 2 "option 'decay_ms': 'soon' is not a number from -1 to 3600000"
 check "the program was not run" test ! -e "$work/marker"
 if [[ -w /dev/full ]]; then
-	for arguments in help "help options" version doctor; do
+	for arguments in help "help options" version doctor map "map --json" "map --svg -"; do
 		# shellcheck disable=SC2086
 		"$quarry" $arguments >/dev/full 2>"$work/err"
 		status=$?
@@ -257,6 +257,250 @@ if [[ $(id -u) == 0 ]] && command -v setpriv >/dev/null &&
 	check "doctor without rights: costs and fixes" doctor_is_whole
 else
 	not_checked "doctor without rights: not root, or the build is closed to others"
+fi
+
+# ---- map ------------------------------------------------------------------------------------------------------
+is_xml() {
+	if command -v xmllint >/dev/null; then
+		xmllint --nonet --noout "$1" 2>>"$work/err"
+	elif [[ $json_reader == python3 ]]; then
+		python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$1" 2>>"$work/err"
+	else
+		not_checked "XML: neither xmllint nor python3 is here"
+	fi
+}
+# Columns of a terminal: bytes less those that continue a character.
+columns_within() { [[ -z $(LC_ALL=C.UTF-8 grep -aE ".{$(($1 + 1))}" "$2") ]]; }
+lacks_text() { ! grep -qF -e "$2" "$work/$1"; } # lacks_text out|err TEXT
+
+quarry map
+check "map of this machine" is $status 0
+check "map: nothing on standard error" silent err
+check "map: the first node" says out " node "
+check "map: 80 columns" columns_within 80 "$work/out"
+check "map: ASCII in the locale C" is "$(LC_ALL=C grep -caP '[^\x00-\x7f]' "$work/out")" 0
+check "map: no colours in a file" is "$(grep -c $'\033' "$work/out")" 0
+quarry map --utf8
+check "map --utf8: 80 columns" columns_within 80 "$work/out"
+check "map --utf8 draws boxes" says out "┌─"
+quarry map --json
+check "map --json is JSON" is_json "$work/out"
+quarry map --svg -
+check "map --svg is XML" is_xml "$work/out"
+quarry map --svg "$work/machine.svg"
+check "map --svg FILE" is_xml "$work/machine.svg"
+check "map --svg FILE: nothing on standard output" silent out
+
+quarry map --jsno
+check "map with a wrong argument" one_line_error 2 "'--jsno'"
+quarry map a b
+check "map of two things" one_line_error 2 "one FILE or PID"
+quarry map --svg
+check "map --svg without a file" one_line_error 2 "--svg needs a FILE"
+quarry map --json --svg x
+check "map --json --svg" one_line_error 2 "not both"
+quarry map --ascii --utf8
+check "map --ascii --utf8" one_line_error 2 "not both"
+quarry map "$work/none"
+check "map of no file" one_line_error 1 "No such file"
+quarry map "$work"
+check "map of a folder" one_line_error 1 "Is a directory"
+quarry map 4194305
+check "map of no process" one_line_error 1 "No such process"
+quarry map 99999999999999999999999
+check "map of a number that is no process" one_line_error 1 "No such process"
+quarry map --svg "$work/none/x.svg"
+check "map into no folder" one_line_error 1 "No such file"
+
+# A dump with all there is to draw. The numbers are made so that each is the only one of its kind.
+cat >"$work/dump" <<'END'
+{"quarry":"0.1.0","version":2,"process":{"pid":4711,"name":"a<b>&\"c\u001b[31m"},
+"nodes":[
+{"id":3,"index":-1,"has_cpus":1,"has_memory":1,"allowed":0,"cpus":"4-7","memory_total":2147483648,"memory_free":1073741824,
+"huge_free_2m":1,"huge_total_2m":0,"huge_free_1g":0,"huge_total_1g":0,"distance":[10,32,17]},
+{"id":0,"index":0,"has_cpus":1,"has_memory":1,"allowed":1,"cpus":"0-3","memory_total":4294967296,"memory_free":3221225472,
+"huge_free_2m":11,"huge_total_2m":64,"huge_free_1g":1,"huge_total_1g":2,"distance":[33,10,18]},
+{"id":65,"index":1,"has_cpus":0,"has_memory":1,"allowed":1,"cpus":"","memory_total":8589934592,"memory_free":8589930000,
+"huge_free_2m":0,"huge_total_2m":0,"huge_free_1g":0,"huge_total_1g":0,"distance":[34,19,10]}],
+"total":{"name":"","node":-1,"metadata":1},
+"refused":{"mbind-eperm":0,"huge-2m":21},
+"arenas_not_listed":5,
+"arenas":[
+{"name":"node 0","node":0,"mapped":111149056,"resident":40960,"in_use":30015488,"cached":4001792,"free_dirty":5005312,
+"free_clean":72126464,"policy":"preferred","kind":"auto","nodes":[0],"on_nodes":[{"node":0,"bytes":35000320,
+"by_kind":{"auto":0,"base":2199552,"thp":32800768,"2m":0,"1g":0},"strayed":0},{"node":65,"bytes":7000064,
+"by_kind":{"auto":0,"base":7000064,"thp":0,"2m":0,"1g":0},"strayed":6000640}]},
+{"name":"<script>&\"\u001b]0;x\u0007\u202e caf\u00e9 \ud83d\ude00","node":-1,"mapped":222298112,"in_use":1,"cached":2,"free_dirty":3,
+"free_clean":4,"unplaced":12345344,"placed_less":23455744,"kind_wanted":{"auto":0,"base":0,"thp":0,"2m":222298112,"1g":0},
+"kind_got":{"auto":0,"base":0,"thp":222298112,"2m":0,"1g":0},"policy":"weighted-interleave","kind":"2m",
+"nodes":[65,0,3],"on_nodes":[{"node":7,"bytes":8192,"by_kind":{"auto":0,"base":8192,"thp":0,"2m":0,"1g":0},"strayed":0},
+{"node":-2,"bytes":12288,"by_kind":{"auto":12288,"base":0,"thp":0,"2m":0,"1g":0},"strayed":0}]},
+{"name":"","node":-1,"mapped":0,"on_nodes":[]}]}
+END
+quarry map "$work/dump"
+check "map of a dump" is $status 0
+check "map of a dump: nothing on standard error" silent err
+check "map of a dump: 80 columns" columns_within 80 "$work/out"
+check "map of a dump: no control characters" is "$(tr -d '\n' <"$work/out" | LC_ALL=C grep -caP '[\x00-\x1f\x7f]')" 0
+for text in "4711" "quarry 0.1.0" "40.1 MiB" "node 0" "node 3" "node 7" "node 65" "no CPUs" "closed by the cpuset" \
+	"not told where" "1.0G used of 2.0G" "53 used of 64" "1 used of 2" "33M  thp 31M base 2.0M" "!5.7M" "  106M   40M   28M  3.8M  4.7M   68M" \
+	"weighted" "0,3,65" "and 1 empty one" "and 5 that the dump does not list" "huge-2m 21" "5.7M on other nodes" \
+	"asked for 2m pages, got thp 212M" "11M the kernel refused to place" "22M by" "untold 12K"; do
+	check "map of a dump says '$text'" says out "$text"
+done
+check "map of a dump: distances in the order of the ids" grep -qE '^ +0 +10 +33 +. +18$' "$work/out"
+check "map of a dump: distances in the order of the ids" grep -qE '^ +3 +32 +10 +. +17$' "$work/out"
+quarry map --utf8 "$work/dump"
+check "map --utf8 of a dump: 80 columns" columns_within 80 "$work/out"
+check "map --utf8 of a dump: nothing that turns the line" lacks_text out $'\u202e'
+quarry map --svg - "$work/dump"
+check "map --svg of a dump" is $status 0
+check "map --svg of a dump is XML" is_xml "$work/out"
+check "map --svg of a dump: no control characters" is "$(tr -d '\n' <"$work/out" | LC_ALL=C grep -caP '[\x00-\x1f\x7f]')" 0
+check "map --svg of a dump: no markup of names" lacks_text out "<script"
+check "map --svg of a dump: names" says out "&lt;script&gt;&amp;&quot;"
+check "map --svg of a dump: all of a name" says out "café 😀"
+for number in 35000320 7000064 6000640 8192 12288 111149056 222298112 30015488 4001792 5005312 72126464 2199552 32800768; do
+	check "map --svg of a dump says $number" says out "$number"
+done
+quarry map --json "$work/dump"
+check "map --json of a dump is JSON" is_json "$work/out"
+for number in 35000320 7000064 6000640 8192 12288 111149056 222298112 30015488 4001792 5005312 72126464 2199552 32800768 \
+	12345344 23455744; do
+	check "map --json of a dump says $number" says out ":$number"
+done
+"$quarry" map --json - <"$work/dump" >"$work/out2" 2>"$work/err"
+check "map of standard input" cmp -s "$work/out" "$work/out2"
+if script -qec true /dev/null >/dev/null 2>&1; then
+	TERM=xterm script -qec "'$quarry' map '$work/dump'" /dev/null </dev/null >"$work/out" 2>"$work/err"
+	check "map in colours on a terminal" test "$(grep -c $'\033\\[' "$work/out")" -gt 10
+	TERM=xterm NO_COLOR=1 script -qec "'$quarry' map '$work/dump'" /dev/null </dev/null >"$work/out" 2>"$work/err"
+	check "map with NO_COLOR" is "$(grep -c $'\033' "$work/out")" 0
+else
+	not_checked "colours: script(1) is not here"
+fi
+
+# Files that are not what they must be: one line that names what is wrong, and where.
+refuses() { # refuses TEXT FILE-CONTENTS
+	printf '%s' "$2" >"$work/hostile"
+	quarry map "$work/hostile"
+	check "map of '${2:0:60}'" one_line_error 1 "$1"
+}
+head='{"quarry":"1","nodes":[{"id":0}],"arenas":['
+share='{"name":"a","on_nodes":['
+refuses "ends in the middle" ""
+refuses "ends in the middle" "{"
+refuses "ends in the middle of a string" '{"quarry'
+refuses "not an object" "[]"
+refuses "no statistics of quarry" "{}"
+refuses "no statistics of quarry" '{"quarry":"1"}'
+refuses "did not tell of nodes" '{"quarry":"1","version":1,"arenas":[]}'
+refuses "several programs" "$head]}{}"
+refuses "line 3" '{"quarry":"1",
+"x":1,
+"nodes":7}'
+refuses "no comma" '{"quarry":"1" "x":1}'
+refuses "no colon" '{"quarry","1"}'
+refuses "control character" $'{"quarry":"\t"}'
+refuses "unknown escape" '{"quarry":"\x"}'
+refuses "four digits" '{"quarry":"\u12g4"}'
+refuses "not UTF-8" $'{"quarry":"\xff"}'
+refuses "nested too deep" "$(printf '{"x":%0200d}' 0 | tr 0 '[')"
+refuses "whole number" '{"arenas_not_listed":1.5}'
+refuses "whole number" '{"arenas_not_listed":18446744073709551616}'
+refuses "negative" '{"arenas_not_listed":-1}'
+refuses "not a number" '{"arenas_not_listed":"1"}'
+refuses "not a number" '{"arenas_not_listed":01}'
+refuses "not a value" '{"x":nul}'
+refuses "without an id" '{"quarry":"1","nodes":[{}],"arenas":[]}'
+refuses "without an id" '{"quarry":"1","nodes":[{"id":1024}],"arenas":[]}'
+refuses "two nodes" '{"quarry":"1","nodes":[{"id":1},{"id":1}],"arenas":[]}'
+refuses "twice" '{"quarry":"1","nodes":[{"id":1}],"nodes":[{"id":1}],"arenas":[]}'
+refuses "as many distances" '{"quarry":"1","nodes":[{"id":1,"distance":[10,20]}],"arenas":[]}'
+refuses "without a name" "$head{}]}"
+refuses "one node twice" "$head$share"'{"node":0,"bytes":1,"by_kind":{"base":1}},{"node":0,"bytes":1,"by_kind":{"base":1}}]}]}'
+refuses "not as many bytes" "$head$share"'{"node":0,"bytes":2,"by_kind":{"base":1}}]}]}'
+refuses "more bytes strayed" "$head$share"'{"node":0,"bytes":1,"by_kind":{"base":1},"strayed":2}]}]}'
+refuses "cannot be" "$head$share"'{"node":-7,"bytes":1,"by_kind":{"base":1}}]}]}'
+refuses "cannot be" "$head"'{"name":"a","nodes":[70000]}]}'
+printf '%s' "$head"'{"name":"a","mapped":18446744073709551615,"in_use":18446744073709551615,"cached":18446744073709551615,"on_nodes":[{"node":0,"bytes":18446744073709551615,"by_kind":{"base":18446744073709551615},"strayed":18446744073709551615}]},{"name":"b","on_nodes":[{"node":0,"bytes":18446744073709551615,"by_kind":{"1g":18446744073709551615}}]}]}' >"$work/hostile"
+for form in "" --utf8 --json "--svg -"; do
+	# shellcheck disable=SC2086
+	quarry map $form "$work/hostile"
+	check "map $form of the largest numbers" is $status 0
+done
+check "map --svg of the largest numbers is XML" is_xml "$work/out"
+
+# Dumps that somebody bent: never more than one line and a status, and a picture only where it is whole.
+map_seed=${SEED:-$RANDOM}
+echo "command.sh: mutated dumps: SEED=$map_seed"
+RANDOM=$map_seed
+whole=$(wc -c <"$work/dump")
+bent=0
+mutate() { # a dump in which some bytes are others, are there twice, or are not there
+	local at=$((RANDOM * 7 % whole)) n=$((RANDOM % 9)) what=$((RANDOM % 5)) bytes='{}[]",:0-9\eut'
+	head -c "$at" "$work/dump"
+	case $what in
+	0) ;;
+	1) printf '%s' "${bytes:RANDOM % ${#bytes}:1}" && tail -c +$((at + 2)) "$work/dump" ;;
+	2) tail -c +$((at + 2 + n)) "$work/dump" ;;
+	3) tail -c +$((at > n ? at - n : 1)) "$work/dump" ;;
+	4) printf "\\x$(printf %x $((RANDOM % 256)))\\x$(printf %x $((RANDOM % 256)))" && tail -c +$((at + 2 + n)) "$work/dump" ;;
+	esac
+}
+for ((i = 0; i < 300; i++)); do
+	mutate >"$work/hostile"
+	"$quarry" map --svg "$work/bent.svg" "$work/hostile" >"$work/out" 2>"$work/err"
+	status=$?
+	if [[ $status == 0 && ! -s $work/err ]]; then
+		[[ $((i % 10)) != 0 ]] || is_xml "$work/bent.svg" || bent=$((bent + 1))
+	elif [[ $status != 1 || $(wc -l <"$work/err") != 1 ]]; then
+		bent=$((bent + 1))
+		cp "$work/hostile" "$work/bent.$i"
+		echo "    mutation $i: status $status"
+	fi
+done
+check "mutated dumps (SEED=$map_seed)" is $bent 0
+
+sleep 60 &
+sleeper=$!
+if [[ -r /proc/$sleeper/numa_maps ]]; then
+	for form in "" --utf8 --json "--svg -"; do
+		# shellcheck disable=SC2086
+		quarry map $form $sleeper
+		check "map $form of a process" is $status 0
+	done
+	check "map --svg of a process is XML" is_xml "$work/out"
+	quarry map $sleeper
+	check "map of a process: what it is" says out "sleep ($sleeper)"
+	check "map of a process: its files" grep -qE '^\| files .* base ' "$work/out"
+	check "map of a process: no window where quarry is not" lacks_text out "quarry's window"
+else
+	not_checked "map of a process: no /proc/PID/numa_maps here"
+fi
+kill $sleeper
+wait $sleeper 2>/dev/null
+if [[ $have_library == yes && -r /proc/self/numa_maps ]]; then
+	LD_PRELOAD=$library sleep 60 &
+	sleeper=$!
+	for ((i = 0; i < 100; i++)); do # until it has started: then its window is there
+		grep -q libquarry-malloc "/proc/$sleeper/maps" 2>/dev/null && quarry map $sleeper && says out "quarry's window" && break
+		sleep 0.1
+	done
+	check "map of a process: quarry's window" says out "quarry's window  "
+	check "map of a process: of it nothing is anonymous memory" grep -qE "^\| quarry's window .* base " "$work/out"
+	kill $sleeper
+	wait $sleeper 2>/dev/null
+	quarry "${run[@]}" --stats=json "$work/hello"
+	cp "$work/err" "$work/real"
+	quarry map "$work/real"
+	check "map of a real dump" is $status 0
+	check "map of a real dump: the program" says out "hello ("
+	check "map of a real dump: its arena" grep -qE '^\| node [0-9]+ .* base ' "$work/out"
+	quarry map --svg - "$work/real"
+	check "map --svg of a real dump is XML" is_xml "$work/out"
+else
+	not_checked "map of a process on quarry: no library, or no /proc/PID/numa_maps"
 fi
 
 # ---- the manual -----------------------------------------------------------------------------------------------

@@ -4,39 +4,22 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "tools/tools.h"
+#include "tools/doctor.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include "include/quarry/quarry.h"
+#define FINDINGS_MAX 96
 
-#define THP "/sys/kernel/mm/transparent_hugepage/"
-#define HUGE "/sys/kernel/mm/hugepages"
-#define NODE_HUGE "/sys/devices/system/node/node%d/hugepages"
-#define MIB (UINT64_C(1) << 20)
-#define GIB (UINT64_C(1) << 30)
-#define FINDINGS_MAX 64
-
-enum state { OK, LACK, UNKNOWN };
-
-static struct finding {
-	const char *name;
-	enum state state;
-	char detail[200], cost[200], fix[300];
-} findings[FINDINGS_MAX];
+static struct finding findings[FINDINGS_MAX];
 static size_t finding_count;
-static int node_answer; /* of probe_nodes: negative when looking at the nodes ends the process */
 
-static void format_into(char *to, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
-static void format_into(char *to, size_t size, const char *format, ...)
+void format_into(char *to, size_t size, const char *format, ...)
 {
 	va_list args;
 
@@ -45,11 +28,17 @@ static void format_into(char *to, size_t size, const char *format, ...)
 	va_end(args);
 }
 
-#define detail(f, ...) format_into((f)->detail, sizeof((f)->detail), __VA_ARGS__)
-#define cost(f, ...) format_into((f)->cost, sizeof((f)->cost), __VA_ARGS__)
-#define fix(f, ...) format_into((f)->fix, sizeof((f)->fix), __VA_ARGS__)
+void append_to(char *to, size_t size, const char *format, ...)
+{
+	size_t used = strlen(to);
+	va_list args;
 
-static struct finding *find(const char *name, enum state state)
+	va_start(args, format);
+	vsnprintf(to + used, size - used, format, args);
+	va_end(args);
+}
+
+struct finding *find(const char *name, enum state state)
 {
 	struct finding *f = &findings[finding_count < FINDINGS_MAX ? finding_count++ : FINDINGS_MAX - 1];
 
@@ -96,7 +85,7 @@ static const struct call {
 	  "Linux 4.4 or later", "ulimit -l unlimited" },
 };
 
-static const char allow_by_seccomp[] =
+const char allow_by_seccomp[] =
 	"docker run --cap-add SYS_NICE ..., or --security-opt seccomp=PROFILE that allows the call";
 
 static void check_call(const struct call *call)
@@ -124,138 +113,6 @@ static void check_call(const struct call *call)
 		fix(f, "mount -t proc proc /proc");
 	else
 		fix(f, "%s", call->needs);
-}
-
-/* ------------------------------------------------------------------------------------------------------ */
-/* Nodes                                                                                                  */
-
-static void check_nodes(void)
-{
-	struct finding *f;
-	int count, closed = 0, id = -1;
-
-	node_answer = probe_in_child(probe_nodes);
-	if (node_answer < 0) {
-		f = find("nodes", LACK);
-		detail(f, "%s", probe_text(node_answer));
-		cost(f, "a program on quarry ends when it first needs to know its nodes");
-		fix(f, "%s", allow_by_seccomp);
-		return;
-	}
-	count = quarry_node_count();
-	if (access("/sys/devices/system/node/online", R_OK) != 0) {
-		f = find("nodes", UNKNOWN);
-		detail(f, "/sys/devices/system/node: %s", strerror(errno));
-		cost(f, "the machine is taken for one node");
-		fix(f, "mount -t sysfs sysfs /sys; without it, a kernel built with CONFIG_NUMA=y");
-		return;
-	}
-	for (int i = 0; i < count; i++) {
-		quarry_node_info info = { .struct_size = sizeof(info) };
-		if (quarry_node_info_get(quarry_node_id(i), &info) == 0 && info.has_memory && !info.allowed) {
-			closed++;
-			id = info.id;
-		}
-	}
-	f = find("nodes", closed ? LACK : OK);
-	if (!closed) {
-		detail(f, "%d node%s, all open to this process", count, count == 1 ? "" : "s");
-		return;
-	}
-	detail(f, "%d of %d nodes closed by the cpuset, node %d among them", closed, count, id);
-	cost(f, "no memory can be had there");
-	fix(f, "widen cpuset.mems of this cgroup, or docker run --cpuset-mems 0-%d", quarry_node_id(count - 1));
-}
-
-/* ------------------------------------------------------------------------------------------------------ */
-/* Huge pages                                                                                             */
-
-static void check_thp(void)
-{
-	struct finding *f;
-	char mode[64], defrag[64];
-	int answer;
-
-	if (!read_choice(THP "enabled", mode, sizeof(mode))) {
-		f = find("thp", access(THP, F_OK) == 0 || access("/sys/kernel", F_OK) != 0 ? UNKNOWN : LACK);
-		detail(f, "%senabled cannot be read", THP);
-	} else {
-		answer = strcmp(mode, "never") ? probe_in_child(probe_thp) : PROBE_NOT_DONE;
-		f = find("thp", answer == 0 ? OK : answer == PROBE_NOT_TOLD || answer == PROBE_NO_CHILD ? UNKNOWN : LACK);
-		detail(f, "mode %s; a fault in a region asked to be huge: %s", mode,
-		       answer == PROBE_NOT_DONE ? "a base page" : answer ? probe_text(answer) : "a huge page");
-		if (prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1) {
-			f->state = LACK;
-			fix(f, "start the program without prctl(PR_SET_THP_DISABLE): a parent of it set it");
-		}
-	}
-	if (f->state != OK)
-		cost(f, "large heaps stay in base pages, with more TLB misses");
-	if (f->state != OK && !f->fix[0])
-		fix(f, "echo madvise > " THP "enabled; echo 1 > /proc/sys/vm/compact_memory");
-	if (!read_choice(THP "defrag", defrag, sizeof(defrag)))
-		return;
-	f = find("thp-defrag", strcmp(defrag, "always") ? OK : LACK);
-	detail(f, "%s", defrag);
-	if (f->state == LACK) {
-		cost(f, "any first touch may wait until the kernel has compacted memory");
-		fix(f, "echo defer+madvise > " THP "defrag");
-	}
-}
-
-/* The pools of one size, node by node. */
-static void check_pool(const char *name, probe *try, unsigned long kib)
-{
-	char path[256];
-	struct finding *f;
-	uint64_t all = 0, free = 0, n;
-	bool told = false, exists;
-	int answer;
-
-	for (int i = 0; i < quarry_node_count(); i++) {
-		int id = quarry_node_id(i);
-		format_into(path, sizeof(path), NODE_HUGE "/hugepages-%lukB/nr_hugepages", id, kib);
-		if (read_number(path, &n)) {
-			told = true;
-			all += n;
-		}
-		format_into(path, sizeof(path), NODE_HUGE "/hugepages-%lukB/free_hugepages", id, kib);
-		if (read_number(path, &n))
-			free += n;
-	}
-	format_into(path, sizeof(path), HUGE "/hugepages-%lukB", kib);
-	exists = access(path, F_OK) == 0;
-	answer = probe_in_child(try);
-	f = find(name, answer == 0 ? OK : answer == PROBE_NO_CHILD ? UNKNOWN : LACK);
-	if (told)
-		detail(f, "%llu of %llu pages free in the pools; one asked for: %s", (unsigned long long)free,
-		       (unsigned long long)all, answer ? probe_text(answer) : "got");
-	else
-		detail(f, "the pools cannot be read; one asked for: %s", answer ? probe_text(answer) : "got");
-	if (answer == 0)
-		return;
-	cost(f, "pages=%s falls to the next smaller kind; strict arenas fail", kib == 2048 ? "2m" : "1g");
-	if (told && !exists)
-		fix(f, "a CPU and a kernel (CONFIG_HUGETLBFS=y) that have this size");
-	else if (kib == 2048)
-		fix(f, "echo 128 > " NODE_HUGE "/hugepages-2048kB/nr_hugepages", quarry_node_id(0));
-	else
-		fix(f, "hugepagesz=1G hugepages=4 on the kernel's command line, or echo 4 > " NODE_HUGE
-		       "/hugepages-1048576kB/nr_hugepages", quarry_node_id(0));
-}
-
-static void check_hugetlb_cgroup(const char *name, const char *v2, const char *v1)
-{
-	char where[512];
-	uint64_t limit;
-	struct finding *f;
-
-	if (!cgroup_limit("hugetlb", v2, v1, &limit, where, sizeof(where)))
-		return;
-	f = find(name, LACK);
-	detail(f, "at most %s, by %.150s", bytes_text(limit), where);
-	cost(f, "a page beyond it ends the program by SIGBUS where it was not faulted in ahead; quarry falls instead");
-	fix(f, "echo %s > %.250s", strstr(where, ".max") ? "max" : "-1", where);
 }
 
 /* ------------------------------------------------------------------------------------------------------ */
@@ -399,18 +256,15 @@ static void check_pressure(void)
 }
 
 /* ------------------------------------------------------------------------------------------------------ */
-/* The report                                                                                             */
+/* All of them                                                                                            */
 
 static void check_all(void)
 {
 	check_nodes(); /* first: it says whether the library may be asked */
+	check_between();
 	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
 		check_call(&calls[i]);
-	check_thp();
-	check_pool("hugetlb-2m", probe_huge_2m, 2048);
-	check_pool("hugetlb-1g", probe_huge_1g, 1048576);
-	check_hugetlb_cgroup("cgroup-hugetlb-2m", "hugetlb.2MB.max", "hugetlb.2MB.limit_in_bytes");
-	check_hugetlb_cgroup("cgroup-hugetlb-1g", "hugetlb.1GB.max", "hugetlb.1GB.limit_in_bytes");
+	check_huge_pages();
 	check_reserve();
 	check_address_space();
 	check_locked_memory();
@@ -418,107 +272,6 @@ static void check_all(void)
 	check_map_count();
 	check_cgroup_memory();
 	check_pressure();
-}
-
-static int cpus_allowed(void)
-{
-	cpu_set_t cpus;
-
-	return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : (int)sysconf(_SC_NPROCESSORS_ONLN);
-}
-
-/* The index-th node; false when it cannot be told, or not without being ended for it. */
-static bool node_info(int index, quarry_node_info *info)
-{
-	*info = (quarry_node_info){ .struct_size = sizeof(*info) };
-	return node_answer >= 0 && quarry_node_info_get(quarry_node_id(index), info) == 0;
-}
-
-static void print_nodes_text(void)
-{
-	quarry_node_info info;
-
-	for (int i = 0; node_info(i, &info); i++) {
-		printf("node %d: %s", info.id,
-		       info.has_cpus == 0 ? "no CPUs" : info.has_memory == 0 ? "no memory" : "CPUs and memory");
-		if (info.memory_free) /* 0 is "not told" */
-			printf(", %s of %s free", bytes_text(info.memory_free), bytes_text(info.memory_total));
-		if (info.huge_free_2m || info.huge_free_1g)
-			printf(", %llu free huge pages of 2 MiB and %llu of 1 GiB",
-			       (unsigned long long)info.huge_free_2m, (unsigned long long)info.huge_free_1g);
-		printf("%s\n", info.allowed == 0 ? ", closed by the cpuset" : "");
-	}
-}
-
-static void print_text(const struct utsname *kernel)
-{
-	static const char *const states[] = { "ok", "LACK", "?" };
-	size_t lacks = 0;
-
-	printf("quarry %s on %s %s, %d CPUs, base pages of %ld KiB\n", quarry_version_string(), kernel->sysname,
-	       kernel->release, cpus_allowed(), sysconf(_SC_PAGESIZE) / 1024);
-	print_nodes_text();
-	printf("\n");
-	for (size_t i = 0; i < finding_count; i++) {
-		const struct finding *f = &findings[i];
-		printf("%-4s  %-19s  %s\n", states[f->state], f->name, f->detail);
-		if (f->cost[0])
-			printf("        costs: %s\n", f->cost);
-		if (f->fix[0])
-			printf("        fix:   %s\n", f->fix);
-		lacks += f->state == LACK;
-	}
-	printf("\n%zu of %zu lacking%s\n", lacks, finding_count,
-	       lacks && geteuid() != 0 ? "; most fixes need root" : "");
-}
-
-/* All that is printed here comes from this file, the kernel and strerror: bytes over 0x7f stand as they are. */
-static void json_text(const char *name, const char *text)
-{
-	printf("\"%s\":\"", name);
-	for (; *text; text++) {
-		unsigned char c = (unsigned char)*text;
-		if (c == '"' || c == '\\')
-			printf("\\%c", c);
-		else if (c < 0x20)
-			printf("\\u%04x", c);
-		else
-			putchar(c);
-	}
-	putchar('"');
-}
-
-static void print_json(const struct utsname *kernel)
-{
-	static const char *const states[] = { "ok", "lack", "unknown" };
-	quarry_node_info info;
-
-	printf("{");
-	json_text("quarry", quarry_version_string());
-	printf(",");
-	json_text("kernel", kernel->release);
-	printf(",\"cpus\":%d,\"page_size\":%ld,\n\"nodes\":[", cpus_allowed(), sysconf(_SC_PAGESIZE));
-	for (int i = 0; node_info(i, &info); i++) {
-		printf("%s\n{\"id\":%d,\"has_cpus\":%d,\"has_memory\":%d,\"allowed\":%d,\"memory_total\":%llu,"
-		       "\"memory_free\":%llu,\"huge_free_2m\":%llu,\"huge_free_1g\":%llu}", i ? "," : "", info.id,
-		       info.has_cpus, info.has_memory, info.allowed, (unsigned long long)info.memory_total,
-		       (unsigned long long)info.memory_free, (unsigned long long)info.huge_free_2m,
-		       (unsigned long long)info.huge_free_1g);
-	}
-	printf("],\n\"checks\":[");
-	for (size_t i = 0; i < finding_count; i++) {
-		const struct finding *f = &findings[i];
-		printf("%s\n{", i ? "," : "");
-		json_text("name", f->name);
-		printf(",\"state\":\"%s\",", states[f->state]);
-		json_text("detail", f->detail);
-		printf(",");
-		json_text("cost", f->cost);
-		printf(",");
-		json_text("fix", f->fix);
-		printf("}");
-	}
-	printf("]}\n");
 }
 
 int command_doctor(int argc, char **argv)
@@ -535,8 +288,8 @@ int command_doctor(int argc, char **argv)
 	uname(&kernel);
 	check_all();
 	if (json)
-		print_json(&kernel);
+		print_json(findings, finding_count, &kernel);
 	else
-		print_text(&kernel);
+		print_text(findings, finding_count, &kernel);
 	return STATUS_OK;
 }

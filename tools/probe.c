@@ -127,12 +127,24 @@ static void touch(void *p, size_t size)
 /* What the report itself asks the library: under a filter that kills, better here than there. */
 int probe_nodes(void)
 {
-	for (int i = 0; i < quarry_node_count(); i++) {
+	if (quarry_nodes(NULL, 0) < 1)
+		return errno;
+	for (int id = 0; id < QUARRY_NODES_MAX; id++) {
 		quarry_node_info info = { .struct_size = sizeof(info) };
-		if (quarry_node_info_get(quarry_node_id(i), &info) != 0)
+		if (quarry_node_info_get(id, &info) != 0 && errno != EINVAL)
 			return errno;
 	}
 	return 0;
+}
+
+/* Whether hwloc can be loaded and asked, not what it knows. */
+int probe_hwloc(void)
+{
+	uint64_t value;
+
+	if (quarry_node_attr_get(quarry_node_id(0), QUARRY_ATTR_BANDWIDTH, -1, &value) == 0 || errno == ENODATA)
+		return 0;
+	return errno;
 }
 
 /* A node that this process may have memory on, and its mask. */

@@ -45,6 +45,7 @@ static const char help_text[] =
 	"\n"
 	"  run [OPTION...] PROGRAM [ARGUMENT...]  run a program on quarry's malloc\n"
 	"  doctor [--json]                        what this machine can and cannot give\n"
+	"  map [OPTION...] [FILE|PID]             nodes and what is on them, as a picture\n"
 	"  help [COMMAND|options]                 this, a command's, the list of options\n"
 	"  version                                the library's version\n"
 	"\n"
@@ -72,6 +73,24 @@ static const char doctor_text[] =
 	"whatever was found.\n"
 	"\n"
 	"  --json  as one JSON object\n";
+
+static const char map_text[] =
+	"usage: quarry map [OPTION...] [FILE|PID]\n"
+	"\n"
+	"Draws this machine's nodes; with FILE (- is standard input), a dump of the\n"
+	"statistics of a program on quarry, the nodes and the arenas that have memory\n"
+	"there; with PID, what the kernel tells of a process (it takes the right to trace\n"
+	"it). Dumps are written by QUARRY_OPTIONS=stats_at_exit=json, quarry run\n"
+	"--stats=json, and quarry_stats_print. A file whose name is a number is ./NAME.\n"
+	"\n"
+	"  --svg FILE  write an SVG picture to FILE, or - for standard output\n"
+	"  --json      as one JSON object\n"
+	"  --ascii     no other characters than ASCII; the default outside of UTF-8\n"
+	"              locales\n"
+	"  --utf8      box drawing whatever the locale is\n"
+	"  --all       leave nothing out where there are many arenas\n"
+	"\n"
+	"Colours are used on a terminal, unless NO_COLOR is set.\n";
 
 static const char version_text[] =
 	"usage: quarry version\n"
@@ -376,6 +395,7 @@ static const struct command {
 } commands[] = {
 	{ "run", run_text, command_run },
 	{ "doctor", doctor_text, command_doctor },
+	{ "map", map_text, command_map },
 	{ "help", help_help_text, command_help },
 	{ "version", version_text, command_version },
 };

@@ -15,6 +15,7 @@ enum status { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, STATUS_CANNOT_
 int fail(enum status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 int command_doctor(int argc, char **argv);
+int command_map(int argc, char **argv);
 
 /* --- tools/probe.c: what the kernel does when it is really asked ------------------------------------------- */
 
@@ -30,8 +31,8 @@ int probe_in_child(probe *what);
 /* "works", "EPERM: Operation not permitted", ...; until the next call. */
 const char *probe_text(int answer);
 
-probe probe_nodes, probe_mbind, probe_set_mempolicy, probe_get_mempolicy, probe_preferred_many, probe_weighted_interleave,
-	probe_move_pages, probe_membarrier, probe_rseq, probe_pagemap_scan, probe_populate_write, probe_collapse,
+probe probe_nodes, probe_hwloc, probe_mbind, probe_set_mempolicy, probe_get_mempolicy, probe_preferred_many,
+	probe_weighted_interleave, probe_move_pages, probe_membarrier, probe_rseq, probe_pagemap_scan, probe_populate_write, probe_collapse,
 	probe_thp, probe_huge_2m, probe_huge_1g, probe_reserve_1t, probe_reserve_64g, probe_mlock,
 	probe_mlock_64m;
 
