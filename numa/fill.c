@@ -9,18 +9,36 @@
 #include "numa/policy.h"
 #include "numa/topology.h"
 
-#define CHUNK ((size_t)64 << 20) /* between two looks at what nodes have left */
+#define CHUNK ((size_t)32 << 20) /* between two looks at what nodes have left */
 
-bool qy_fill(void *addr, size_t len)
+/* Kernels before 5.14: ordinary memory can be touched as well, which neither fails nor kills where the other would not
+ * have; huge pages of a pool cannot, as that would be SIGBUS. */
+static bool touch(void *addr, size_t len)
+{
+	const size_t page = qy_os_page_size();
+
+	for (size_t at = 0; at < len; at += page)
+		*(volatile char *)((char *)addr + at) = 0;
+	return true;
+}
+
+static bool fill(void *addr, size_t len, bool pool)
 {
 	int r;
 
 	do
 		r = qy_os->madvise(addr, len, QY_MADV_POPULATE_WRITE);
 	while (r != 0 && errno == EINTR);
+	if (r != 0 && errno == EINVAL && !pool)
+		return touch(addr, len);
 	if (r != 0)
 		qy_refuse(QUARRY_REFUSED_POPULATE);
 	return r == 0;
+}
+
+bool qy_fill(void *addr, size_t len)
+{
+	return fill(addr, len, false);
 }
 
 bool qy_fill_is_due(const struct qy_placement *placement, int kind)
@@ -33,16 +51,48 @@ static bool is_spread(const struct qy_placement *placement)
 	return placement->policy == QUARRY_POLICY_INTERLEAVE || placement->policy == QUARRY_POLICY_WEIGHTED_INTERLEAVE;
 }
 
-/* What is left in the placement's nodes by `ask`: of nodes that share evenly, as if all had what the poorest has. */
-static uint64_t left_in(const struct qy_placement *placement, uint64_t (*ask)(int dense, int kind), int kind)
+/* Where a page of an interleaved region goes: to its turn of the nodes, or to the next that has one, unless strictly. */
+static bool fill_in_turn(const struct qy_placement *placement, char *page, size_t grain, const short *nodes, size_t count)
+{
+	bool strict = qy_peek(placement->flags) & QUARRY_ARENA_STRICT;
+	size_t first = (uintptr_t)page / grain % count;
+
+	for (size_t i = 0; i < (strict ? 1 : count); i++)
+		if (qy_policy_bind_one(nodes[(first + i) % count], page, grain) && fill(page, grain, true))
+			return true;
+	return false;
+}
+
+bool qy_fill_pool(const struct qy_placement *placement, void *addr, size_t len, size_t grain)
+{
+	short nodes[QUARRY_NODES_MAX];
+	size_t count = 0;
+
+	if (!placement->bind || grain == 0 || placement->policy != QUARRY_POLICY_INTERLEAVE)
+		return fill(addr, len, true);
+	for (int i = 0; i < qy_node_count(); i++)
+		if (quarry_nodeset_has(&placement->nodes, (unsigned)qy_node_kernel_id(i)) && qy_node_allowed(i))
+			nodes[count++] = (short)qy_node_kernel_id(i);
+	for (size_t at = 0; at < len && count > 0; at += grain)
+		if (!fill_in_turn(placement, (char *)addr + at, grain, nodes, count))
+			return false;
+	return count > 0;
+}
+
+/* What is left in the placement's nodes by `ask`; evenly: as if all had what the poorest has. */
+static uint64_t left_in(const struct qy_placement *placement, uint64_t (*ask)(int dense, int kind), int kind, bool evenly)
 {
 	uint64_t sum = 0, least = UINT64_MAX;
 	unsigned nodes = 0;
+	quarry_nodeset allowed;
 
+	qy_nodes_allowed(&allowed);
 	for (int i = 0; i < qy_node_count(); i++) {
+		unsigned id = (unsigned)qy_node_kernel_id(i);
 		uint64_t left;
 
-		if (placement->bind && !quarry_nodeset_has(&placement->nodes, (unsigned)qy_node_kernel_id(i)))
+		/* (The kernel, too, takes of a set what is allowed.) */
+		if (placement->bind && (!quarry_nodeset_has(&placement->nodes, id) || !quarry_nodeset_has(&allowed, id)))
 			continue;
 		left = qy_min(ask(i, kind), (uint64_t)1 << 62);
 		sum += qy_min(left, ((uint64_t)1 << 62) - sum);
@@ -52,7 +102,7 @@ static uint64_t left_in(const struct qy_placement *placement, uint64_t (*ask)(in
 		if (placement->bind && placement->policy == QUARRY_POLICY_PREFERRED)
 			break;
 	}
-	return is_spread(placement) && nodes > 0 ? qy_min(least, ((uint64_t)1 << 62) / nodes) * nodes : sum;
+	return evenly && nodes > 0 ? qy_min(least, ((uint64_t)1 << 62) / nodes) * nodes : sum;
 }
 
 static uint64_t room_of(int dense, int kind)
@@ -80,7 +130,7 @@ static bool pool_may_grow(int kind)
 
 bool qy_fill_has_pool(const struct qy_placement *placement, size_t len, int kind)
 {
-	return left_in(placement, pool_of, kind) >= len || pool_may_grow(kind);
+	return left_in(placement, pool_of, kind, false) >= len || pool_may_grow(kind);
 }
 
 bool qy_fill_verify(const struct qy_placement *placement, void *addr, size_t len, size_t grain)
@@ -94,13 +144,16 @@ bool qy_fill_verify(const struct qy_placement *placement, void *addr, size_t len
 }
 
 /* Huge pages are wanted and nothing else. Collapsing says yes to what is huge already, and needs no THP setting to be
- * on (Linux 6.1); where neither it nor the kernel's word is to be had, the advice is all that can be given. */
+ * on (Linux 6.1; it says yes to nothing at all where it is known); where neither it nor the kernel's word is to be had,
+ * the advice is all that can be given. */
 static bool is_all_huge(char *addr, size_t len)
 {
+	bool knows_collapse = qy_os->madvise(addr, 0, QY_MADV_COLLAPSE) == 0;
+
 	for (size_t at = 0; at < len; at += QY_FRAME) {
 		bool huge = false, told = qy_os->page_is_huge(addr + at, &huge) == 0;
 
-		if (huge || qy_os->madvise(addr + at, QY_FRAME, QY_MADV_COLLAPSE) == 0 || (!told && errno == EINVAL))
+		if (huge || qy_os->madvise(addr + at, QY_FRAME, QY_MADV_COLLAPSE) == 0 || (!told && !knows_collapse))
 			continue;
 		qy_refuse(QUARRY_REFUSED_THP);
 		errno = ENOMEM;
@@ -109,22 +162,37 @@ static bool is_all_huge(char *addr, size_t len)
 	return true;
 }
 
+/* Bytes that threads are about to fill strictly: what one of them has seen to be left, the others must not count on. */
+static _Atomic(uint64_t) filling;
+
+static bool fill_part(const struct qy_placement *placement, char *addr, size_t len, int kind)
+{
+	uint64_t with_others = atomic_fetch_add(&filling, len) + len;
+	bool filled = false;
+
+	if (placement->bind && left_in(placement, room_of, kind, is_spread(placement)) < with_others) {
+		qy_refuse(QUARRY_REFUSED_NODE_FULL);
+		errno = ENOMEM;
+	} else {
+		filled = fill(addr, len, false);
+	}
+	atomic_fetch_sub(&filling, len);
+	return filled;
+}
+
 bool qy_fill_strictly(const struct qy_placement *placement, void *addr, size_t len, int kind)
 {
 	char *p = addr;
 
-	for (size_t at = 0; at < len; at += CHUNK) {
-		size_t part = qy_min(len - at, CHUNK);
-
-		if (placement->bind && left_in(placement, room_of, kind) < part) {
-			qy_refuse(QUARRY_REFUSED_NODE_FULL);
-			errno = ENOMEM;
+	for (size_t at = 0; at < len; at += CHUNK)
+		if (!fill_part(placement, p + at, qy_min(len - at, CHUNK), kind))
 			return false;
-		}
-		if (!qy_fill(p + at, part))
-			return false;
-	}
 	if (kind == QUARRY_PAGES_THP && !is_all_huge(p, len))
 		return false;
-	return qy_fill_verify(placement, addr, len, qy_os_page_size());
+	if (!qy_fill_verify(placement, addr, len, qy_os_page_size()))
+		return false;
+	/* All pages are there: what comes now are copies for a forked child, and pages that were swapped out. Those may be
+	 * anywhere, where the kernel would kill for them in a full node; they come home. */
+	qy_policy_apply_soft(placement, addr, len);
+	return true;
 }

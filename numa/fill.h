@@ -11,6 +11,11 @@
 /* Fault all of it in. False with errno, counted. */
 bool qy_fill(void *addr, size_t len);
 
+/* The same from the pools of the nodes that it is bound to. What is interleaved is given out page by page, by address: the
+ * kernel begins with the first node at the start of each mapping of hugetlb pages, which are short here. grain is the
+ * size of the pages; 0 when no policy is to be had. */
+bool qy_fill_pool(const struct qy_placement *placement, void *addr, size_t len, size_t grain);
+
 /* Whether memory of this kind is to be filled and verified when it is mapped: it is strict, and there is something to
  * be strict about. */
 bool qy_fill_is_due(const struct qy_placement *placement, int kind);

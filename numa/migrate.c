@@ -8,7 +8,7 @@
 #include "numa/policy.h"
 #include "numa/topology.h"
 
-#define BATCH 512
+#define BATCH 128 /* little stack: this may run in malloc, on a thread of 16 KiB */
 #define MOVE_FLAG 2 /* MPOL_MF_MOVE: pages that are this process's alone */
 
 struct batch {
@@ -17,10 +17,11 @@ struct batch {
 	size_t n;
 };
 
-/* The nodes of a placement, ascending by the kernel's id. */
+/* The nodes that a placement wants: its set, of which `preferred` is the first, and how many of them there are. */
 struct targets {
-	int n;
-	short node[QUARRY_NODES_MAX];
+	const quarry_nodeset *set;
+	int n, first;
+	size_t unit; /* bytes that go to one node when they are interleaved: never less than a huge page that may be there */
 };
 
 size_t qy_kind_grain(int kind)
@@ -33,24 +34,35 @@ static bool is_spread(const struct qy_placement *placement)
 	return placement->policy == QUARRY_POLICY_INTERLEAVE || placement->policy == QUARRY_POLICY_WEIGHTED_INTERLEAVE;
 }
 
-static void list_targets(const struct qy_placement *placement, struct targets *targets)
+static struct targets targets_of(const struct qy_placement *placement, size_t unit)
 {
-	targets->n = 0;
-	for (int i = 0; i < QUARRY_NODES_MAX; i++) {
-		if (!quarry_nodeset_has(&placement->nodes, (unsigned)i))
-			continue;
-		targets->node[targets->n++] = (short)i;
-		if (placement->policy == QUARRY_POLICY_PREFERRED)
-			break;
-	}
+	struct targets targets = { .set = &placement->nodes, .first = qy_nodeset_first(&placement->nodes), .unit = unit };
+
+	if (placement->policy == QUARRY_POLICY_PREFERRED)
+		targets.n = 1;
+	else
+		for (int word = 0; word < QUARRY_NODES_MAX / 64; word++)
+			targets.n += __builtin_popcountll(placement->nodes.bits[word]);
+	return targets;
 }
 
 static bool is_target(const struct targets *targets, int node)
 {
-	for (int i = 0; i < targets->n; i++)
-		if (targets->node[i] == node)
-			return true;
-	return false;
+	return targets->n == 1 ? node == targets->first : node >= 0 && quarry_nodeset_has(targets->set, (unsigned)node);
+}
+
+/* The index-th node of the set. */
+static int nth_target(const struct targets *targets, uintptr_t index)
+{
+	index %= (unsigned)(targets->n > 0 ? targets->n : 1);
+	for (int word = 0; word < QUARRY_NODES_MAX / 64; word++) {
+		uint64_t bits = targets->set->bits[word];
+
+		for (; bits != 0; bits &= bits - 1)
+			if (index-- == 0)
+				return word * 64 + __builtin_ctzll(bits);
+	}
+	return targets->first;
 }
 
 /* Into nodes: the kernel's id, or negative for what is not in memory (never touched, or the shared zero page). */
@@ -71,10 +83,9 @@ static void take_batch(struct batch *batch, uintptr_t *at, uintptr_t end, size_t
 int qy_pages_look(const struct qy_placement *placement, void *addr, size_t len, size_t grain, struct qy_brought *sum)
 {
 	uintptr_t at = qy_align_down((uintptr_t)addr, grain), end = (uintptr_t)addr + len;
-	struct targets targets;
+	struct targets targets = targets_of(placement, grain);
 	struct batch batch;
 
-	list_targets(placement, &targets);
 	while (at < end) {
 		take_batch(&batch, &at, end, grain);
 		if (ask(&batch) != 0)
@@ -90,17 +101,16 @@ int qy_pages_look(const struct qy_placement *placement, void *addr, size_t len, 
 }
 
 /* Where a page that is on `node` is to go. */
-static int target_of(const struct targets *targets, bool spread, uintptr_t page, size_t grain, const quarry_nodeset *set,
-		     int node, unsigned attempt)
+static int target_of(const struct targets *targets, bool spread, uintptr_t page, int node, unsigned attempt)
 {
 	int nearest;
 
 	if (targets->n == 1)
-		return targets->node[0];
+		return targets->first;
 	if (spread || attempt > 0)
-		return targets->node[(page / grain + attempt) % (unsigned)targets->n];
-	nearest = qy_node_nearest(set, qy_node_dense(node));
-	return nearest < 0 ? targets->node[0] : qy_node_kernel_id(nearest);
+		return nth_target(targets, page / targets->unit + attempt);
+	nearest = qy_node_nearest(targets->set, qy_node_dense(node));
+	return nearest < 0 ? targets->first : qy_node_kernel_id(nearest);
 }
 
 /* Leave in the batch only what is to be moved, with where to. */
@@ -116,12 +126,11 @@ static void pick(struct batch *batch, const struct targets *targets, const struc
 
 		if (node < 0)
 			continue;
-		if (spread && evenly && attempt == 0) {
-			wanted = target_of(targets, true, (uintptr_t)batch->pages[i], grain, NULL, node, 0);
+		if (placement->policy == QUARRY_POLICY_INTERLEAVE && evenly && attempt == 0) {
+			wanted = target_of(targets, true, (uintptr_t)batch->pages[i], node, 0);
 		} else if (!is_target(targets, node)) {
 			if (node != from || spread || attempt > 0)
-				to = target_of(targets, spread, (uintptr_t)batch->pages[i], grain, &placement->nodes,
-					       node, attempt);
+				to = target_of(targets, spread, (uintptr_t)batch->pages[i], node, attempt);
 			from = node;
 			wanted = to;
 		}
@@ -137,7 +146,7 @@ static void pick(struct batch *batch, const struct targets *targets, const struc
 }
 
 /* The kernel answers for each page why it did not move, in more ways than versions; where it is now is what counts. */
-static int move(struct batch *batch, const struct targets *targets, bool exact, size_t grain, struct qy_brought *sum)
+static int move(struct batch *batch, const struct targets *targets, size_t grain, struct qy_brought *sum)
 {
 	if (batch->n == 0)
 		return 0;
@@ -149,12 +158,16 @@ static int move(struct batch *batch, const struct targets *targets, bool exact, 
 	if (ask(batch) != 0)
 		return -1;
 	for (size_t i = 0; i < batch->n; i++) {
-		if (batch->nodes[i] < 0) /* given back meanwhile */
+		if (batch->nodes[i] < 0) { /* given back meanwhile */
 			sum->strayed -= grain;
-		else if (exact ? batch->nodes[i] == batch->wanted[i] : is_target(targets, batch->nodes[i]))
+		} else if (batch->nodes[i] == batch->wanted[i]) {
 			sum->moved += grain;
-		else
+		} else if (is_target(targets, batch->nodes[i])) { /* not as evenly as it might be, but of the set */
+			sum->strayed -= grain;
+			sum->there += grain;
+		} else {
 			sum->left += grain;
+		}
 	}
 	return 0;
 }
@@ -169,17 +182,17 @@ int qy_region_bring(const struct qy_region *r, void *addr, size_t len, bool even
 {
 	const struct qy_placement *placement = qy_peek(r->placement);
 	size_t grain = qy_kind_grain(r->kind);
+	/* The kernel moves a huge page as a whole, for each of its pages that is named, and interleaves by such. */
+	struct targets targets = targets_of(placement, r->kind == QUARRY_PAGES_THP ? QY_FRAME : grain);
 	uintptr_t at = qy_align_down((uintptr_t)addr, grain), end = (uintptr_t)addr + len;
-	struct targets targets;
 	struct batch batch;
 
-	list_targets(placement, &targets);
 	while (at < end) {
 		take_batch(&batch, &at, end, grain);
 		if (ask(&batch) != 0)
 			return -1;
 		pick(&batch, &targets, placement, grain, evenly, attempt, sum);
-		if (move(&batch, &targets, evenly && attempt == 0, grain, sum) != 0)
+		if (move(&batch, &targets, grain, sum) != 0)
 			return -1;
 	}
 	return 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Where pages are, against where a placement wants them, and moving them there: move_pages(2) in batches, so that the
  * kernel's lock on the address space is held for about a millisecond at a time and the program goes on meanwhile.
- * Nothing here allocates; no lock may be held, since a patched system call may allocate. */
+ * Nothing here allocates. The calls are made by number, past any library that patches memory calls, so that the purge
+ * lock may be held; others would make their holders' waiters wait for it. */
 #ifndef QUARRY_NUMA_MIGRATE_H
 #define QUARRY_NUMA_MIGRATE_H
 

@@ -102,9 +102,14 @@ static int linux_madvise(void *addr, size_t len, int advice)
 	return madvise(addr, len, advice);
 }
 
-static void *linux_mremap_to(void *old, size_t len, size_t new_len, void *to)
+static void *linux_mremap_away(void *old, size_t len)
 {
-	return mremap(old, len, new_len, MREMAP_MAYMOVE | MREMAP_FIXED | DONTUNMAP_FLAG, to);
+	return mremap(old, len, len, MREMAP_MAYMOVE | DONTUNMAP_FLAG, NULL);
+}
+
+static void *linux_mremap_to(void *old, size_t len, void *to)
+{
+	return mremap(old, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to);
 }
 
 /* libc's mlock2 falls back to locking the whole range at once on an old kernel, which is not what was asked for. */
@@ -247,26 +252,10 @@ static int linux_pair(int ends[2])
 	return (int)syscall(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
 }
 
-/* Who is to receive may be gone: SIGPIPE is not this library's to raise, hence a pair of sockets and no pipe. */
-static int linux_send(int end, const void *bytes, size_t len)
-{
-	const char *at = bytes;
-
-	while (len > 0) {
-		long n = syscall(SYS_sendto, end, at, len, MSG_NOSIGNAL, NULL, 0);
-
-		if (n < 0 && errno != EINTR)
-			return -1;
-		at += n > 0 ? n : 0;
-		len -= n > 0 ? (size_t)n : 0;
-	}
-	return 0;
-}
-
-static int wait_for_bytes(int end, unsigned ms)
+static int wait_for(int end, short event, unsigned ms)
 {
 	struct timespec limit = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
-	struct pollfd wait = { .fd = end, .events = POLLIN };
+	struct pollfd wait = { .fd = end, .events = event };
 	long n;
 
 	/* (The kernel writes what is left of the time back, so that a signal does not make it longer.) */
@@ -278,12 +267,32 @@ static int wait_for_bytes(int end, unsigned ms)
 	return n > 0 ? 0 : -1;
 }
 
+/* Who is to receive may be gone: SIGPIPE is not this library's to raise, hence a pair of sockets and no pipe. */
+static int linux_send(int end, const void *bytes, size_t len, unsigned ms)
+{
+	const char *at = bytes;
+
+	while (len > 0) {
+		long n = wait_for(end, POLLOUT, ms);
+
+		if (n == 0)
+			n = syscall(SYS_sendto, end, at, len, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		if (n < 0)
+			return -1;
+		at += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
 static int linux_receive(int end, void *bytes, size_t len, unsigned ms)
 {
 	char *at = bytes;
 
 	while (len > 0) {
-		long n = wait_for_bytes(end, ms);
+		long n = wait_for(end, POLLIN, ms);
 
 		if (n == 0)
 			n = syscall(SYS_recvfrom, end, at, len, 0, NULL, NULL);
@@ -369,6 +378,7 @@ const struct qy_os qy_os_linux = {
 	.munmap = linux_munmap,
 	.mprotect = linux_mprotect,
 	.madvise = linux_madvise,
+	.mremap_away = linux_mremap_away,
 	.mremap_to = linux_mremap_to,
 	.mlock_onfault = linux_mlock_onfault,
 	.mincore = linux_mincore,

@@ -18,9 +18,13 @@ struct qy_os {
 	int (*munmap)(void *addr, size_t len);
 	int (*mprotect)(void *addr, size_t len, int prot);
 	int (*madvise)(void *addr, size_t len, int advice);
-	/* Move the pages of [old, old + len) to the fixed address to, which is replaced; what is left at old stays mapped,
-	 * empty, so that nobody else's mapping can come there (MREMAP_DONTUNMAP, Linux 5.7; before, EINVAL). */
-	void *(*mremap_to)(void *old, size_t len, size_t new_len, void *to);
+	/* Move the pages of [old, old + len), which must be of one mapping (else EFAULT), to an address of the kernel's choice;
+	 * what is left at old stays mapped, empty, so that nobody else's mapping can come there (MREMAP_DONTUNMAP, Linux
+	 * 5.7; before, EINVAL). A failure changes nothing. */
+	void *(*mremap_away)(void *old, size_t len);
+	/* Move a mapping to the fixed address to, which it replaces. (Kernels before 6.17 take what is there away before they
+	 * look whether old is one mapping: it has to be.) */
+	void *(*mremap_to)(void *old, size_t len, void *to);
 	int (*mlock_onfault)(void *addr, size_t len);
 	int (*mincore)(void *addr, size_t len, unsigned char *vec);
 	/* bits is how many bits mask has; the table adds the one that the kernel subtracts (see mm/mempolicy.c). */
@@ -42,10 +46,10 @@ struct qy_os {
 	int (*thread_id)(void);            /* gettid(2) */
 	bool (*thread_alive)(int pid, int tid); /* whether the process has such a thread */
 	/* Two ends of a line between a process and its forked child; neither outlives exec. Not points of cancellation.
-	 * receive waits for at most ms for the next bytes, and both see all of them over or fail: -1 with errno, ETIMEDOUT
+	 * Both wait for at most ms for the next bytes to go, and see all of them over or fail: -1 with errno, ETIMEDOUT
 	 * or EPIPE (the other end is gone) among others. */
 	int (*pair)(int ends[2]);
-	int (*send)(int end, const void *bytes, size_t len);
+	int (*send)(int end, const void *bytes, size_t len, unsigned ms);
 	int (*receive)(int end, void *bytes, size_t len, unsigned ms);
 	void (*close)(int fd);
 	/* Copy this process's own memory, with an error (EFAULT) where reading it would be a signal. ENOSYS or EPERM where

@@ -16,6 +16,12 @@ enum qy_placed qy_policy_apply_firm(const struct qy_placement *placement, void *
  * its administrator decided is not this library's to overrule, where it was not asked to. */
 bool qy_policy_is_set(void);
 
+/* The same as if it were not strict: for memory that is all there. */
+enum qy_placed qy_policy_apply_soft(const struct qy_placement *placement, void *addr, size_t len);
+
+/* Bind to one node (the kernel's id) and no other, for while pages are taken there. Counted when refused. */
+bool qy_policy_bind_one(int kernel_id, void *addr, size_t len);
+
 /* Prefer one node (dense) for quarry's own records; nothing on a machine of one node, and for -1. */
 void qy_policy_prefer(int dense, void *addr, size_t len);
 

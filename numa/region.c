@@ -38,11 +38,11 @@ static bool map_hugetlb(const struct qy_placement *placement, void *addr, size_t
 	if (*placed == QY_PLACED_NO && is_strict(placement))
 		return false;
 	advise(placement, addr, len);
-	if (!qy_fill(addr, len) ||
+	if (!qy_fill_pool(placement, addr, len, *placed == QY_PLACED_NO ? 0 : qy_kind_grain(kind)) ||
 	    (*placed != QY_PLACED_NO && !qy_fill_verify(placement, addr, len, qy_kind_grain(kind))))
 		return false;
 	if (*placed != QY_PLACED_NO)
-		*placed = qy_policy_apply(placement, addr, len);
+		*placed = qy_policy_apply_soft(placement, addr, len);
 	return true;
 }
 
@@ -166,7 +166,9 @@ bool qy_region_is_threads_choice(void)
 
 enum qy_placed qy_region_apply(const struct qy_region *r, const struct qy_placement *placement)
 {
-	return qy_policy_apply(placement, qy_region_addr(r), (size_t)r->frames << QY_FRAME_SHIFT);
+	/* What was filled when it was mapped is all there: see qy_fill_strictly. */
+	return (qy_region_pinned(r) ? qy_policy_apply_soft : qy_policy_apply)(placement, qy_region_addr(r),
+									      (size_t)r->frames << QY_FRAME_SHIFT);
 }
 
 bool qy_region_place(struct qy_region *r, const struct qy_placement *placement)
@@ -231,9 +233,24 @@ bool qy_region_collapse(struct qy_region *r, void *addr, size_t len)
 bool qy_region_move(const struct qy_region *from_region, void *from, size_t len, const struct qy_region *to_region,
 		    void *to)
 {
+	void *between;
+
 	if (qy_region_pinned(from_region) || qy_region_pinned(to_region) || from_region->kind != to_region->kind)
 		return false;
-	return qy_os->mremap_to(from, len, len, to) != MAP_FAILED;
+	/* By way of a place of the kernel's choice: the source may be of two mappings, being the target of an earlier move
+	 * and what is behind it, and a move that fails for that must not have taken the target away. */
+	between = qy_os->mremap_away(from, len);
+	if (between == MAP_FAILED)
+		return false;
+	if (qy_os->mremap_to(between, len, to) != MAP_FAILED) {
+		/* Its policy came along, which may be one from before its arena moved. */
+		qy_policy_apply(qy_peek(to_region->placement), to, len);
+		return true;
+	}
+	/* No more mappings to be had. The way back is to copy, and that needs none. */
+	memcpy(from, between, len);
+	qy_os->munmap(between, len);
+	return false;
 }
 
 /* A page that was taken away answers with an error; to look at it would be a signal. */
@@ -267,11 +284,16 @@ bool qy_region_copy(struct qy_region *r, bool (*fetch)(void *ctx, void *to, cons
 		qy_os->madvise(aligned, len, QY_MADV_DONTDUMP);
 	for (size_t i = 0; i < len && done; i += grain)
 		done = copy_page(aligned + i, at + i, grain) || fetch(ctx, aligned + i, at + i, grain);
-	done = done && qy_os->mremap_to(aligned, len, len, at) != MAP_FAILED;
-	if (done)
+	done = done && qy_os->mremap_to(aligned, len, at) != MAP_FAILED;
+	if (done) {
 		r->kind = QUARRY_PAGES_THP;
-	else
+	} else {
 		qy_refuse(QUARRY_REFUSED_FORK);
-	qy_os->munmap(fresh, len + QY_FRAME);
+		qy_os->munmap(aligned, len);
+	}
+	/* What was for alignment. */
+	if (aligned > fresh)
+		qy_os->munmap(fresh, (size_t)(aligned - fresh));
+	qy_os->munmap(aligned + len, (size_t)(fresh + QY_FRAME - aligned));
 	return done;
 }

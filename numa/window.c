@@ -47,6 +47,12 @@ static void set_sides(char *sides)
 	qy_window.frame_side = qy_window.page_side + zones_total * PAGE_SLICE;
 }
 
+/* Records are touched here and there: where THP is set to `always`, a small process would pay 2 MiB for each. */
+static void no_huge_pages(void *addr, size_t len)
+{
+	qy_os->madvise(addr, len, QY_MADV_NOHUGEPAGE);
+}
+
 static void unreserve(char *from, char *to)
 {
 	if (from < to)
@@ -66,6 +72,7 @@ static bool reserve(size_t count)
 	zones_total = count;
 	qy_window_base = qy_align_up((uintptr_t)p, QY_ZONE);
 	set_sides((char *)qy_window_base + count * QY_ZONE);
+	no_huge_pages(qy_slab_side, count * ZONE_SIDES);
 	if (qy_os->mprotect(qy_slab_side, count * SLAB_SLICE, PROT_READ) == 0) {
 		/* What was for alignment. */
 		unreserve(p, (char *)qy_window_base);
@@ -130,7 +137,10 @@ static int commit(void *addr, size_t len)
 {
 	if (!sparse)
 		return qy_os->mprotect(addr, len, PROT_READ | PROT_WRITE);
-	return qy_window_map(addr, len, 0);
+	if (qy_window_map(addr, len, 0) != 0)
+		return -1;
+	no_huge_pages(addr, len);
+	return 0;
 }
 
 /* What is known of a node's memory is read and written on that node, mostly. */
@@ -242,9 +252,18 @@ static size_t find_frames(size_t frames, size_t align, int node)
 		if (at != 0)
 			return at;
 	}
-	if (claim_zone(node) != 0)
-		return 0;
-	return find_in_zone(zones_claimed - 1, frames, align);
+	if (claim_zone(node) == 0)
+		return find_in_zone(zones_claimed - 1, frames, align);
+	/* No zone of its own is to be had (a small window, many nodes): what another node has left will do, whose side arrays
+	 * are where they are. The memory itself is placed all the same. */
+	for (size_t z = 0; z < zones_claimed; z++) {
+		size_t at = find_in_zone(z, frames, align);
+
+		if (at != 0)
+			return at;
+	}
+	errno = ENOMEM;
+	return 0;
 }
 
 void *qy_window_claim(size_t frames, size_t align_frames, int node)
@@ -419,6 +438,7 @@ void *qy_meta_alloc(size_t size, size_t align)
 		errno = ENOMEM;
 		return NULL;
 	}
+	no_huge_pages(chunk, len);
 	qy_lock(&meta_lock);
 	/* What is left of the old chunk is lost, or all of this one but the record, whichever is less. */
 	if (meta_next == NULL || len - size >= (size_t)(meta_end - meta_next)) {

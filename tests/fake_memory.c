@@ -544,36 +544,59 @@ int fake_madvise(void *addr, size_t len, int advice)
 	return 0;
 }
 
-void *fake_mremap_to(void *old, size_t len, size_t new_len, void *to)
+/* The parts of a list that are in [start, end), once more at another place. */
+static void carry(struct ranges *list, uintptr_t start, uintptr_t end, uintptr_t target)
 {
-	uintptr_t start = (uintptr_t)old, end = start + len, target = (uintptr_t)to;
-	size_t count;
+	size_t count = list->count;
+
+	for (size_t i = 0; i < count; i++) {
+		struct range r = list->at[i];
+
+		if (r.end <= start || r.start >= end)
+			continue;
+		r.start = (r.start > start ? r.start : start) - start + target;
+		r.end = (r.end < end ? r.end : end) - start + target;
+		r.origin = r.origin - start + target;
+		add(list, r);
+	}
+}
+
+/* The pages go with their places and their policy; the place stays, with its policy. */
+void *fake_mremap_away(void *old, size_t len)
+{
+	uintptr_t start = (uintptr_t)old, end = start + len;
 	void *p;
 
 	if (find(&hugetlb, start)) {
 		errno = EINVAL;
 		return MAP_FAILED;
 	}
-	p = mremap(old, len, new_len, MREMAP_MAYMOVE | MREMAP_FIXED | 4 /* MREMAP_DONTUNMAP */, to);
+	p = mremap(old, len, len, MREMAP_MAYMOVE | 4 /* MREMAP_DONTUNMAP */, NULL);
 	if (p == MAP_FAILED)
 		return p;
-	forget(target, target + new_len);
-	count = policies.count;
-	for (size_t i = 0; i < count; i++) {
-		struct range r = policies.at[i];
-		if (r.end <= start || r.start >= end)
-			continue;
-		r.start = r.start > start ? r.start : start;
-		r.end = r.end < end ? r.end : end + new_len - len; /* the last one grows with the mapping */
-		if (r.start - start >= new_len)
-			continue;
-		r.end = r.end - start > new_len ? start + new_len : r.end;
-		r.start = r.start - start + target;
-		r.end = r.end - start + target;
-		r.origin = r.origin - start + target;
-		add(&policies, r);
+	forget((uintptr_t)p, (uintptr_t)p + len);
+	carry(&policies, start, end, (uintptr_t)p);
+	carry(&moved, start, end, (uintptr_t)p);
+	cut(&moved, start, end);
+	return p;
+}
+
+void *fake_mremap_to(void *old, size_t len, void *to)
+{
+	uintptr_t start = (uintptr_t)old, end = start + len, target = (uintptr_t)to;
+	void *p;
+
+	if (find(&hugetlb, start)) {
+		errno = EINVAL;
+		return MAP_FAILED;
 	}
-	cut(&moved, start, end); /* the place stays, with its policy and without its pages */
+	p = mremap(old, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	if (p == MAP_FAILED)
+		return p;
+	forget(target, target + len);
+	carry(&policies, start, end, target);
+	carry(&moved, start, end, target);
+	forget(start, end);
 	return p;
 }
 

@@ -409,9 +409,14 @@ static int table_madvise(void *addr, size_t len, int advice)
 	CALL(FAKE_MADVISE, int, -1, advised(addr, len, advice));
 }
 
-static void *table_mremap_to(void *old, size_t len, size_t new_len, void *to)
+static void *table_mremap_away(void *old, size_t len)
 {
-	CALL(FAKE_MREMAP, void *, MAP_FAILED, fake_mremap_to(old, len, new_len, to));
+	CALL(FAKE_MREMAP, void *, MAP_FAILED, fake_mremap_away(old, len));
+}
+
+static void *table_mremap_to(void *old, size_t len, void *to)
+{
+	CALL(FAKE_MREMAP, void *, MAP_FAILED, fake_mremap_to(old, len, to));
 }
 
 static int table_mlock_onfault(void *addr, size_t len)
@@ -541,9 +546,9 @@ static int table_pair(int ends[2])
 	return qy_os_linux.pair(ends);
 }
 
-static int table_send(int end, const void *bytes, size_t len)
+static int table_send(int end, const void *bytes, size_t len, unsigned ms)
 {
-	return qy_os_linux.send(end, bytes, len);
+	return qy_os_linux.send(end, bytes, len, ms);
 }
 
 static int table_receive(int end, void *bytes, size_t len, unsigned ms)
@@ -571,6 +576,7 @@ static const struct qy_os fake_table = {
 	.munmap = table_munmap,
 	.mprotect = table_mprotect,
 	.madvise = table_madvise,
+	.mremap_away = table_mremap_away,
 	.mremap_to = table_mremap_to,
 	.mlock_onfault = table_mlock_onfault,
 	.mincore = table_mincore,

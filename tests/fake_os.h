@@ -142,7 +142,7 @@ int fake_os_node_at(const void *addr);
  * move_pages: asked for places, the node by the rule above, -ENOENT for a page not in memory, -EFAULT for one not
  *	mapped; asked to move, ENODEV for a node that is not there or has no memory, EACCES for one not allowed, the
  *	new node from then on (a huge page of a pool as a whole, ENOMEM when the pool there is dry). What is in memory
- *	stays where it is when mbind comes. munmap, mremap and MADV_DONTNEED forget where a page was moved; mremap takes the policy
+ *	stays where it is when mbind comes. munmap and MADV_DONTNEED forget where a page was moved; mremap takes that and the policy
  *	along.
  * page_is_huge: hugetlb mappings are when in memory; of all others Linux tells. */
 

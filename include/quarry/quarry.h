@@ -194,7 +194,9 @@ typedef struct quarry_arena quarry_arena;
 
 enum quarry_policy {
 	QUARRY_POLICY_LOCAL = 0,         /* the node that the allocating thread runs on, or the nearest to it of nodes */
-	QUARRY_POLICY_BIND = 1,          /* these nodes and no others (MPOL_BIND) */
+	QUARRY_POLICY_BIND = 1,          /* these nodes. When they are full: with QUARRY_ARENA_STRICT ENOMEM, otherwise others
+	                                  * until there is room again, and never the kernel's out-of-memory killer, as
+	                                  * MPOL_BIND itself would have it */
 	QUARRY_POLICY_PREFERRED = 2,     /* the first node of the set if it has room (MPOL_PREFERRED) */
 	QUARRY_POLICY_PREFERRED_MANY = 3, /* these nodes if they have room (Linux 5.15; before: the nearest of them) */
 	QUARRY_POLICY_INTERLEAVE = 4,    /* page by page over the nodes */

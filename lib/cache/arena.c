@@ -20,9 +20,13 @@ int qy_arena_unknown_node(const quarry_nodeset *nodes)
 /* What is strict, or has to be there at once, is asked for now, so that its failure is the arena's. */
 static bool ask_for_some(struct qy_manager *m)
 {
-	struct qy_manager *here = qy_manager_serving(m, qy_manager_node());
+	struct qy_thread *t = qy_thread_enter();
+	struct qy_manager *here = t == NULL ? NULL : qy_manager_serving(m, qy_manager_node());
+	bool more = here != NULL && qy_manager_more(here, 1, 1);
 
-	return here != NULL && qy_manager_more(here, 1, 1);
+	if (t != NULL)
+		qy_thread_leave(t);
+	return more;
 }
 
 quarry_arena *qy_arena_create(const quarry_arena_attr *attr)

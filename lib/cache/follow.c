@@ -15,6 +15,8 @@
 #include "lib/manager/manager.h"
 #include "lib/manager/move.h"
 
+#define CPUSET_EVERY 16 /* slow calls between two looks at which nodes are allowed, a system call */
+
 /* ---- the current cache ---- */
 
 /* Whether it matters where the thread runs. */
@@ -136,6 +138,9 @@ void qy_thread_follow(struct qy_thread *t)
 	/* Inside another slow path, the heap that would be left may be in the middle of something. */
 	if (QY_LIKELY(qy_manager_nodes() == 1) || t->depth > 1)
 		return;
+	/* Nobody tells when the cpuset changes. */
+	if (t->calls % CPUSET_EVERY == 0)
+		qy_managers_follow_cpuset();
 	(void)look(t);
 }
 

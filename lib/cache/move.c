@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "lib/base/refused.h"
+#include "lib/manager/homing.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/move.h"
 #include "numa/os.h"
@@ -80,6 +82,7 @@ static int all_rounds(quarry_arena *arena, struct qy_manager *head, quarry_move_
 		if (sum.left == 0)
 			return 0;
 	}
+	qy_refuse(QUARRY_REFUSED_MOVE);
 	errno = EAGAIN;
 	return -1;
 }
@@ -87,16 +90,40 @@ static int all_rounds(quarry_arena *arena, struct qy_manager *head, quarry_move_
 /* Ask for memory of other nodes from now on, or again of those before. */
 static bool place(quarry_arena *arena, struct qy_manager *head, const quarry_nodeset *nodes, bool back)
 {
-	struct qy_manager *m;
-	bool placed = true;
+	struct qy_manager *m, *failed = NULL;
+	int error = EINVAL;
 
 	qy_purge_hold();
-	if (qy_manager_of_arena(arena) != head)
-		placed = false;
-	for (m = next_member(head, NULL); m != NULL && placed; m = next_member(head, m))
-		placed = back ? qy_move_back(m) : qy_move_begin(m, nodes);
+	if (qy_manager_of_arena(arena) != head) {
+		qy_purge_release();
+		errno = error;
+		return false;
+	}
+	for (m = next_member(head, NULL); m != NULL && failed == NULL; m = next_member(head, m))
+		if (!(back ? qy_move_back(m) : qy_move_begin(m, nodes)))
+			failed = m;
+	error = errno;
+	/* No memory for one of a family: none of it goes. */
+	for (m = next_member(head, NULL); failed != NULL && m != failed && !back; m = next_member(head, m))
+		(void)qy_move_back(m);
 	qy_purge_release();
-	return placed;
+	errno = error;
+	return failed == NULL;
+}
+
+/* While an arena moves, the reclaimer leaves it to its mover. */
+static void mark(quarry_arena *arena, struct qy_manager *head, bool moving)
+{
+	int error = errno;
+
+	qy_purge_hold();
+	if (qy_manager_of_arena(arena) == head)
+		for (struct qy_manager *m = next_member(head, NULL); m != NULL; m = next_member(head, m))
+			m->homing.moving += moving ? 1 : m->homing.moving > 0 ? (unsigned)-1 : 0;
+	qy_purge_release();
+	if (!moving)
+		qy_homing_wake();
+	errno = error;
 }
 
 static void undo(quarry_arena *arena, struct qy_manager *head)
@@ -119,15 +146,18 @@ int qy_arena_move(quarry_arena *arena, const quarry_nodeset *nodes, quarry_move_
 
 	if (head == NULL)
 		return -1;
+	mark(arena, head, true);
 	if (nodes == NULL || place(arena, head, nodes, false)) {
 		r = all_rounds(arena, head, &done);
 		/* The policy is not to be had. */
 		if (r != 0 && errno != EAGAIN && nodes != NULL)
 			undo(arena, head);
 	}
+	mark(arena, head, false);
 	done.ns = qy_os->now_ns() - start;
 	if (report != NULL) {
 		done.struct_size = report->struct_size;
+		memset(report, 0, report->struct_size);
 		memcpy(report, &done, sizeof(done));
 	}
 	return r;

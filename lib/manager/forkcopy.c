@@ -3,6 +3,7 @@
 
 #include "lib/base/refused.h"
 #include "lib/base/settings.h"
+#include "lib/manager/budget.h"
 #include "lib/manager/manager.h"
 #include "numa/os.h"
 #include "numa/topology.h"
@@ -19,14 +20,16 @@ static uint64_t hugetlb_bytes(void)
 	return bytes;
 }
 
-/* The machine's killer would be worse than what this is to prevent: as much again must be left. */
+/* The killer, the machine's or the control group's, would be worse than what this is to prevent: as much again must be
+ * left. (Hugetlb memory does not count against the group's limit, its copy does.) */
 static bool have_room(uint64_t bytes)
 {
 	uint64_t room = 0;
 
 	for (int i = 0; i < qy_node_count(); i++)
-		room += qy_min(qy_node_room(i), (uint64_t)1 << 50);
-	return room >= 2 * bytes;
+		if (qy_node_allowed(i))
+			room += qy_min(qy_node_room(i), (uint64_t)1 << 50);
+	return room >= 2 * bytes && qy_budget_refresh(2 * bytes);
 }
 
 void qy_forkcopy_before(struct qy_forkcopy *copy)
@@ -59,7 +62,7 @@ void qy_forkcopy_in_parent(struct qy_forkcopy *copy)
 		return;
 	qy_os->close(copy->ends[1]);
 	while (qy_os->receive(copy->ends[0], &request, sizeof(request), ms) == 0 && request.len != 0)
-		if (qy_os->send(copy->ends[0], request.from, request.len) != 0)
+		if (qy_os->send(copy->ends[0], request.from, request.len, ms) != 0)
 			break;
 	qy_os->close(copy->ends[0]);
 }
@@ -70,7 +73,7 @@ static bool fetch(void *ctx, void *to, const void *from, size_t len)
 	struct request request = { from, len };
 
 	qy_refuse(QUARRY_REFUSED_FORK);
-	return qy_os->send(copy->ends[1], &request, sizeof(request)) == 0 &&
+	return qy_os->send(copy->ends[1], &request, sizeof(request), WAIT_MS) == 0 &&
 	       qy_os->receive(copy->ends[1], to, len, WAIT_MS) == 0;
 }
 
@@ -106,6 +109,6 @@ void qy_forkcopy_in_child(struct qy_forkcopy *copy)
 			frame += r->frames;
 		}
 	}
-	(void)qy_os->send(copy->ends[1], &done, sizeof(done));
+	(void)qy_os->send(copy->ends[1], &done, sizeof(done), WAIT_MS);
 	qy_os->close(copy->ends[1]);
 }

@@ -12,10 +12,13 @@
 
 static _Atomic(uint64_t) due = UINT64_MAX; /* ms; when to look again */
 static _Atomic(uint32_t) soon;             /* memory came: do not wait as long as the last time */
+static _Atomic(uint32_t) forced;           /* nor for the kernel's count */
 
 /* The rest is under the purge lock: of one pass at a time. */
 static uint64_t wait_ms = SOON_MS;
 static unsigned looks;
+static uint64_t moved; /* bytes, in this cycle */
+static unsigned fruitless; /* cycles in a row that found strays and moved none */
 static bool cycle; /* some managers are not looked at yet */
 static uint64_t last_foreign[QY_NODES_MAX]; /* by dense node */
 
@@ -24,6 +27,14 @@ void qy_homing_wake(void)
 	if (qy_node_count() == 1)
 		return;
 	atomic_store_explicit(&soon, 1, memory_order_relaxed);
+	/* The reclaimer may sleep for long. */
+	atomic_store_explicit(&qy_dirt_seen, 1, memory_order_relaxed);
+}
+
+void qy_homing_restart(void)
+{
+	atomic_store_explicit(&forced, 1, memory_order_relaxed);
+	atomic_store_explicit(&due, 0, memory_order_relaxed);
 }
 
 /* Whether any node has turned pages away since the last look. */
@@ -60,11 +71,12 @@ static void begin_cycle(void)
 {
 	cycle = true;
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
-		m->homing = (struct qy_homing){ .pending = true };
-		if (!has_home(m)) {
-			m->homing.pending = false;
+		/* One that is being moved is looked after by its mover. */
+		m->homing.pending = !m->homing.moving && has_home(m);
+		m->homing.frame = 0;
+		m->homing.left = 0;
+		if (!m->homing.pending && !m->homing.moving)
 			atomic_store_explicit(&m->strayed, 0, memory_order_relaxed);
-		}
 	}
 }
 
@@ -78,6 +90,7 @@ static size_t look_at(struct qy_manager *m, size_t at_most)
 		more = qy_move_step(m, &move);
 	m->homing.frame = move.frame;
 	m->homing.left += move.sum.left;
+	moved += move.sum.moved;
 	qy_count_shared(&m->brought_home, move.sum.moved);
 	if (more <= 0) {
 		m->homing.pending = false;
@@ -97,7 +110,8 @@ static bool begin_if_due(uint64_t now)
 	atomic_store_explicit(&due, at, memory_order_relaxed);
 	if (now < at)
 		return false;
-	if (pages_strayed() || some_are_known() || ++looks % TRUST == 0) {
+	if (atomic_exchange_explicit(&forced, 0, memory_order_relaxed) || pages_strayed() || some_are_known() ||
+	    ++looks % TRUST == 0) {
 		begin_cycle();
 		return true;
 	}
@@ -118,20 +132,30 @@ static void pass(uint64_t now, size_t at_most)
 			looked += look_at(m, at_most - looked);
 		cycle = cycle || m->homing.pending;
 	}
-	if (cycle)
+	if (cycle) {
 		atomic_store_explicit(&due, now + AGAIN_MS, memory_order_relaxed);
-	else
-		atomic_store_explicit(&due, now + (some_are_known() ? SOON_MS : wait_ms), memory_order_relaxed);
+		return;
+	}
+	/* What strays is looked at soon again; when it cannot come home (the node is somebody else's, the pages are shared with
+	 * a child), ever more rarely. */
+	fruitless = !some_are_known() || moved > 0 ? 0 : fruitless + 1;
+	moved = 0;
+	atomic_store_explicit(&due, now + (some_are_known() ? qy_min((uint64_t)SOON_MS << qy_min(fruitless / 2, 8), RARELY_MS)
+							    : wait_ms), memory_order_relaxed);
 }
 
-void qy_homing_pass(uint64_t now, size_t at_most, uint64_t *next)
+bool qy_homing_pass(uint64_t now, size_t at_most, uint64_t *next)
 {
+	bool more;
+
 	*next = UINT64_MAX;
 	if (qy_node_count() == 1 || qy_nodes_made_up() || !qy_setting(bring_home))
-		return;
-	qy_managers_follow_cpuset();
+		return false;
 	qy_purge_hold();
+	qy_managers_follow_cpuset();
 	pass(now, at_most);
+	more = cycle;
 	qy_purge_release();
 	*next = atomic_load_explicit(&due, memory_order_relaxed);
+	return more;
 }

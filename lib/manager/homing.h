@@ -11,7 +11,11 @@
 /* Memory was mapped, or moved to other nodes: look again soon. Any thread, any locks. */
 void qy_homing_wake(void);
 
-/* A pass, by the reclaimer: look at no more than at_most bytes. *next is when (ms) more is due; UINT64_MAX never. */
-void qy_homing_pass(uint64_t now, size_t at_most, uint64_t *next);
+/* What is allowed has changed, and the kernel may have moved pages by itself: look at all, whatever it counts. */
+void qy_homing_restart(void);
+
+/* A pass, by the reclaimer: look at no more than at_most bytes. *next is when (ms) more is due; UINT64_MAX never.
+ * Whether there is work left for another pass at once. */
+bool qy_homing_pass(uint64_t now, size_t at_most, uint64_t *next);
 
 #endif

@@ -284,6 +284,19 @@ static struct qy_placement *placement_for(struct qy_manager *m)
 	return unbound;
 }
 
+/* A new region that nobody has anything in yet, by another placement: what is filled already, once more from the start. */
+static struct qy_region *place_again(struct qy_manager *m, struct qy_region *r, const struct qy_placement *now,
+				     uint32_t frames, uint32_t align, int kind)
+{
+	if (qy_region_pinned(r) || (qy_peek(now->flags) & QUARRY_ARENA_POPULATE)) {
+		qy_region_destroy(r);
+		return qy_region_create(now, frames, align, kind, m);
+	}
+	if (!qy_region_place(r, now))
+		qy_publish(r->placement, now);
+	return r;
+}
+
 /* Two threads that come here at once get a region each: holding a lock over mmap would be worse, since MPI and RDMA
  * libraries patch mmap and call malloc inside. A larger heap grows in larger steps. */
 bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align)
@@ -303,20 +316,24 @@ bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align)
 	kind = kind_for(m, (size_t)want << QY_FRAME_SHIFT);
 	if (m->of_node)
 		qy_publish(placement->flags, qy_setting(strict) ? QUARRY_ARENA_STRICT : 0);
-	/* What is strict is filled at once: no more of it than is needed. */
-	if (qy_peek(placement->flags) & QUARRY_ARENA_STRICT)
+	/* What is filled at once: no more of it than is needed, and not beyond the control group's limit. */
+	if (qy_peek(placement->flags) & (QUARRY_ARENA_STRICT | QUARRY_ARENA_POPULATE)) {
 		want = frames;
+		if (kind < QUARRY_PAGES_2M && !qy_budget_refresh((size_t)want << QY_FRAME_SHIFT)) {
+			qy_refuse(QUARRY_REFUSED_CGROUP);
+			errno = ENOMEM;
+			return false;
+		}
+	}
 	r = qy_region_create(placement, want, align, kind, m);
 	if (r == NULL && want > frames)
 		r = qy_region_create(placement, frames, align, kind, m);
 	qy_homing_wake();
 	qy_lock(&m->lock);
-	/* The arena was moved meanwhile: the region has no pages that matter yet. (What comes after this look, the mover
-	 * sees in the list.) */
+	/* The arena was moved meanwhile. (What comes after this look, the mover sees in the list.) */
 	while (r != NULL && r->placement->bind && r->placement != (now = qy_peek(m->placement))) {
 		qy_unlock(&m->lock);
-		if (!qy_region_place(r, now))
-			qy_publish(r->placement, now);
+		r = place_again(m, r, now, frames, align, kind);
 		qy_lock(&m->lock);
 	}
 	if (r != NULL) {

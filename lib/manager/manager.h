@@ -108,6 +108,7 @@ struct qy_manager {
 	/* Of the cycle that looks for pages that strayed (homing.c), under the purge lock. */
 	struct qy_homing {
 		bool pending;
+		unsigned moving; /* calls of quarry_arena_move that are at it */
 		uint32_t frame; /* where it goes on */
 		uint64_t left;  /* bytes found elsewhere and not moved */
 	} homing;

@@ -175,6 +175,7 @@ void qy_managers_follow_cpuset(void)
 		/* Without the memory for it, the old set stands: the kernel keeps to what of it is allowed. */
 		(void)qy_manager_place(m, &p);
 	}
+	qy_homing_restart();
 	qy_families_reroute();
 	qy_homing_wake();
 }

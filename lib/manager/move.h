@@ -30,7 +30,8 @@ bool qy_move_back(struct qy_manager *m);
  * were placed by an older placement of the manager are placed anew on the way. The caller holds the purge lock. */
 int qy_move_step(struct qy_manager *m, struct qy_move *move);
 
-/* Ask whether the cpuset has changed; arenas on "all nodes that are allowed" then follow. No lock is held. */
+/* Ask whether the cpuset has changed; arenas on "all nodes that are allowed" then follow. By who has entered, or holds the
+ * purge lock: an arena's end waits for either. */
 void qy_managers_follow_cpuset(void);
 
 #endif

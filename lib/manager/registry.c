@@ -9,6 +9,8 @@
 #include "numa/cgroup.h"
 #include "numa/topology.h"
 
+#define PLACEMENTS_KEPT 16 /* of one manager */
+
 struct quarry_arena qy_arenas[QY_ARENAS_MAX];
 
 struct qy_lock qy_registry_lock = QY_LOCK_INIT(QY_RANK_REGISTRY);
@@ -32,6 +34,7 @@ static void clear_figures(struct qy_manager *m)
 	atomic_store_explicit(&m->default_users, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->heaps, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->family_used, 0, memory_order_relaxed);
+	m->homing = (struct qy_homing){ .pending = false };
 }
 
 static struct qy_manager *take_unused(void)
@@ -77,6 +80,33 @@ static void retire_placements(struct qy_manager *m)
 	}
 }
 
+static bool is_regions(struct qy_manager *m, const struct qy_placement *p)
+{
+	bool found = false;
+
+	qy_lock(&m->lock);
+	for (struct qy_region *r = m->regions; r != NULL && !found; r = r->next)
+		found = r->placement == p;
+	qy_unlock(&m->lock);
+	return found;
+}
+
+/* An arena may be moved for as long as the process lives: of the placements that it had, some are kept, for those who are
+ * about to map a region by one. The lock is held. */
+static void forget_oldest(struct qy_manager *m)
+{
+	struct qy_placement *p = m->placement;
+	unsigned kept = 1;
+
+	for (; p->older != NULL && p->older->older != NULL; p = p->older)
+		kept++;
+	if (kept < PLACEMENTS_KEPT || p->older == NULL || is_regions(m, p->older))
+		return;
+	p->older->older = unused_placements;
+	unused_placements = p->older;
+	p->older = NULL;
+}
+
 const struct qy_placement *qy_manager_place(struct qy_manager *m, const struct qy_placement *placement)
 {
 	struct qy_placement *p;
@@ -86,6 +116,7 @@ const struct qy_placement *qy_manager_place(struct qy_manager *m, const struct q
 	if (p != NULL) {
 		p->older = m->placement;
 		qy_publish(m->placement, p);
+		forget_oldest(m);
 		if (m->locals != NULL)
 			qy_family_forget(m);
 	}
@@ -374,6 +405,9 @@ void qy_registry_fork_lock(void)
 void qy_registry_after_fork(void)
 {
 	qy_cgroup_forget();
+	/* Those who were moving arenas stayed behind. */
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+		m->homing.moving = 0;
 }
 
 void qy_registry_fork_unlock(void)

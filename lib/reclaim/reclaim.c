@@ -177,17 +177,18 @@ static QY_COLD void run_series(void)
 	uint32_t step = atomic_load_explicit(&series_step, memory_order_relaxed);
 	uint64_t next;
 	size_t got;
+	bool busy;
 
 	if (atomic_exchange_explicit(&pass_running, 1, memory_order_acquire))
 		return;
 	got = pass(qy_os->now_ms(), qy_setting(decay_ms), SERIES_BYTES, &next);
-	qy_homing_pass(qy_os->now_ms(), SERIES_BYTES, &next);
+	busy = qy_homing_pass(qy_os->now_ms(), SERIES_BYTES, &next);
 	atomic_store_explicit(&pass_running, 0, memory_order_release);
 	/* Rarely while there is nothing to do, often while there is. */
-	if (got == 0 && step < SERIES_STEP_MAX)
-		step++;
-	else if (got > 0)
+	if (got > 0 || busy)
 		step = 0;
+	else if (step < SERIES_STEP_MAX)
+		step++;
 	atomic_store_explicit(&series_step, step, memory_order_relaxed);
 }
 

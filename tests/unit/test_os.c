@@ -54,6 +54,7 @@ static int policy_of(void *page)
 
 static void check_policy(void)
 {
+	char *between;
 	unsigned long zero[WORDS] = { 1 }, none[WORDS] = { 0 }, absent[WORDS] = { 0 }, got[WORDS];
 	char *p = map(8 * PAGE), *hole = map(3 * PAGE), *to = map(16 * PAGE);
 	int mode = -1;
@@ -97,7 +98,10 @@ static void check_policy(void)
 	cr_assert_eq(qy_os->mbind(p, PAGE, QY_MPOL_PREFERRED, NULL, 0, 0), 0); /* which means local */
 
 	/* mremap takes it along, and what is left in the place keeps it; a new mapping has none */
-	cr_assert_eq(qy_os->mremap_to(p + 2 * PAGE, 2 * PAGE, 2 * PAGE, to + PAGE), to + PAGE);
+	between = qy_os->mremap_away(p + 2 * PAGE, 2 * PAGE);
+	cr_assert_neq(between, MAP_FAILED);
+	cr_assert_eq(policy_of(between), QY_MPOL_BIND);
+	cr_assert_eq(qy_os->mremap_to(between, 2 * PAGE, to + PAGE), to + PAGE);
 	cr_assert_eq(policy_of(to), QY_MPOL_DEFAULT);
 	cr_assert_eq(policy_of(to + PAGE), QY_MPOL_BIND);
 	cr_assert_eq(policy_of(to + 2 * PAGE), QY_MPOL_BIND);

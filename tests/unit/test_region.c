@@ -68,7 +68,7 @@ Test(region, each_policy_is_the_kernels_own)
 	static const struct {
 		int policy, mode;
 	} each[] = {
-		{ QUARRY_POLICY_BIND, QY_MPOL_BIND },
+		{ QUARRY_POLICY_BIND, QY_MPOL_PREFERRED_MANY }, /* and no killer; strictly it is bound */
 		{ QUARRY_POLICY_PREFERRED_MANY, QY_MPOL_PREFERRED_MANY },
 		{ QUARRY_POLICY_INTERLEAVE, QY_MPOL_INTERLEAVE },
 		{ QUARRY_POLICY_WEIGHTED_INTERLEAVE, QY_MPOL_WEIGHTED_INTERLEAVE },
@@ -117,7 +117,7 @@ Test(region, ids_above_63_are_in_the_mask)
 		struct qy_region *r = create(&placement, 2, QUARRY_PAGES_THP);
 
 		cr_assert_not_null(r);
-		expect_policy(r, QY_MPOL_BIND, sets[i]);
+		expect_policy(r, QY_MPOL_PREFERRED_MANY, sets[i]);
 		cr_assert_geq(bits_seen, 1001);
 		for (int n = 0; n < FAKE_NODES; n++) {
 			bool meant = false;
@@ -153,6 +153,25 @@ Test(region, an_older_kernel_gets_an_older_policy)
 	weighted.flags = QUARRY_ARENA_STRICT;
 	cr_assert_null(create(&weighted, 1, QUARRY_PAGES_BASE));
 	cr_assert_eq(errno, EINVAL);
+}
+
+/* For it, the oldest policies say the same. */
+Test(region, to_bind_needs_no_newer_kernel)
+{
+	struct qy_placement one, two;
+	struct qy_region *r;
+
+	begin();
+	fake_os_newest_policy(QY_MPOL_LOCAL);
+	one = placement_of(QUARRY_POLICY_BIND, 0, on(65));
+	r = create(&one, 1, QUARRY_PAGES_BASE);
+	cr_assert_eq(r->placed, QY_PLACED_YES);
+	expect_policy(r, QY_MPOL_PREFERRED, on(65));
+	two = placement_of(QUARRY_POLICY_BIND, 0, on(2, 65));
+	r = create(&two, 1, QUARRY_PAGES_BASE);
+	cr_assert_eq(r->placed, QY_PLACED_YES);
+	expect_policy(r, QY_MPOL_BIND, on(2, 65));
+	cr_assert_eq(refused(QUARRY_REFUSED_MBIND_EINVAL), 0);
 }
 
 Test(region, a_kernel_that_refuses_mbind)
@@ -343,9 +362,14 @@ Test(region, populate_faults_in_and_says_when_it_cannot)
 	qy_region_destroy(r);
 	fake_os_memory(4, 1 << 30, 0); /* the node is full */
 	r = create(&placement, 2, QUARRY_PAGES_BASE);
+	cr_assert_eq(resident(r), 2 * QY_FRAME_PAGES, "elsewhere, rather than nowhere");
+	qy_region_destroy(r);
+	fake_os_fail_advice(QY_MADV_POPULATE_WRITE, ENOMEM);
+	r = create(&placement, 2, QUARRY_PAGES_BASE);
 	cr_assert_not_null(r);
 	cr_assert_eq(resident(r), 0);
 	cr_assert_eq(refused(QUARRY_REFUSED_POPULATE), 1);
+	fake_os_heal();
 	placement.flags |= QUARRY_ARENA_STRICT;
 	cr_assert_null(create(&placement, 2, QUARRY_PAGES_BASE));
 	placement.flags = 0;
@@ -441,8 +465,8 @@ Test(region, moving_takes_the_content_and_leaves_zero_with_its_policy)
 	for (size_t at = 0; at < 2 * QY_FRAME; at += QY_PAGE)
 		cr_assert(a[at] == 0 && b[QY_FRAME + at] == (char)(at >> QY_PAGE_SHIFT));
 	cr_assert_eq(a[2 * QY_FRAME + QY_PAGE], 1, "what was not moved");
-	expect_policy(from, QY_MPOL_BIND, on(65));
-	expect_policy(to, QY_MPOL_BIND, on(65));
+	expect_policy(from, QY_MPOL_PREFERRED_MANY, on(65));
+	expect_policy(to, QY_MPOL_PREFERRED_MANY, on(65));
 }
 
 /* Every call fails once, at every turn it has: a whole region or an error, and nothing is lost. */

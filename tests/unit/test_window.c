@@ -169,9 +169,11 @@ static void claim(unsigned n, bool one_node)
 	model_must(qy_window_claimed() >= before, "claimed only grows");
 	model_must(qy_window_has(p) && qy_window_has(p + (frames * QY_FRAME) - 1), "its sides are there");
 	for (uint32_t z = claims[n].first / QY_ZONE_FRAMES; z <= (claims[n].first + frames - 1) / QY_ZONE_FRAMES; z++) {
-		model_must(used_in[z] == 0 || zone_node[z] == node, "zone %u is of node %d, and %d came", z,
+		/* Another node's zone only when there is no room else. */
+		model_must(used_in[z] == 0 || zone_node[z] == node || !room, "zone %u is of node %d, and %d came", z,
 			   zone_node[z], node);
-		zone_node[z] = node;
+		if (used_in[z] == 0)
+			zone_node[z] = node;
 	}
 	mark(n, true);
 	try_sides(&claims[n]);
