@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: MIT
 # Installs what quarry needs on Debian 12 (and its relatives), and nothing that is there already.
 #
-#   tools/install-deps.sh [build] [demo] [test] [all]
+#   tools/install-deps.sh [build] [demo] [test] [numa] [all]
 #
-# build: to compile the library. demo: tools/demo.sh. test: tools/run-tests.sh. No word means all.
+# build: to compile the library. demo: tools/demo.sh. test: tools/run-tests.sh. numa: make check-numa; part of test and
+# all, where a machine that cannot have it does without (check-numa then says that it is skipped). No word means all.
 # Needs root or sudo when something is missing. Services of the packages (redis-server) are not started.
 set -euo pipefail
 
@@ -12,22 +13,33 @@ build_packages="build-essential automake autoconf libtool pkg-config libhwloc-de
 demo_packages="redis-server redis-tools"
 test_packages="libcriterion-dev redis-server redis-tools sqlite3 stress-ng xz-utils zstd git clang valgrind
 python3 libpython3.11-testsuite strace file procps binutils gawk perl"
+# The guest is x86-64: on another machine check-numa is skipped, and says so.
+numa_packages=
+[[ $(uname -m) != x86_64 ]] || numa_packages="qemu-system-x86 busybox-static cpio numactl"
 
 say() {
 	echo "install-deps: $*"
 }
 
 usage() {
-	sed -n '3,8s/^# \{0,1\}//p' "$0"
+	sed -n '3,9s/^# \{0,1\}//p' "$0"
 }
 
 wanted=
+optional=
 [[ $# -gt 0 ]] || set -- all
 for word in "$@"; do
 	case $word in
 	build) wanted+=" $build_packages" ;;
 	demo) wanted+=" $build_packages $demo_packages" ;;
-	test | all) wanted+=" $build_packages $demo_packages $test_packages" ;;
+	test | all)
+		wanted+=" $build_packages $demo_packages $test_packages"
+		optional=$numa_packages
+		;;
+	numa)
+		wanted+=" $numa_packages"
+		[[ -n $numa_packages ]] || { say "the guest of check-numa is x86-64, and this machine is not" >&2; exit 1; }
+		;;
 	-h | --help) usage; exit 0 ;;
 	*) usage >&2; say "unknown word '$word'" >&2; exit 2 ;;
 	esac
@@ -43,11 +55,17 @@ installed() {
 	[[ $(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
 }
 
-missing=()
-for package in $(tr -s ' \n\t' '\n\n\n' <<<"$wanted" | sed '/^$/d' | sort -u); do
-	installed "$package" || missing+=("$package")
-done
-if [[ ${#missing[@]} -eq 0 ]]; then
+# missing_of PACKAGE…: those that are not installed.
+missing_of() {
+	local package
+	for package in $(tr -s ' \n\t' '\n\n\n' <<<"$*" | sed '/^$/d' | sort -u); do
+		installed "$package" || echo "$package"
+	done
+}
+
+mapfile -t missing < <(missing_of $wanted)
+mapfile -t missing_optional < <(missing_of $optional)
+if [[ ${#missing[@]} -eq 0 && ${#missing_optional[@]} -eq 0 ]]; then
 	say "all packages are there"
 	exit 0
 fi
@@ -55,13 +73,17 @@ fi
 as_root=()
 if [[ $(id -u) -ne 0 ]]; then
 	if ! command -v sudo >/dev/null 2>&1; then
+		if [[ ${#missing[@]} -eq 0 ]]; then
+			say "make check-numa will be skipped: no ${missing_optional[*]}, and neither root nor sudo to install them"
+			exit 0
+		fi
 		say "missing: ${missing[*]}" >&2
 		say "run me as root, or install sudo" >&2
 		exit 1
 	fi
 	as_root=(sudo)
 fi
-say "installing ${missing[*]}"
+say "installing ${missing[*]} ${missing_optional[*]}"
 
 # A package's service would start by itself, and listen: policy-rc.d forbids that as long as we install. One that is
 # there already is the administrator's: it stays, and decides.
@@ -87,7 +109,8 @@ apt() {
 }
 log=$(mktemp)
 trap 'rm -f "$log"; remove_policy' EXIT
-if ! { apt update && apt install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+if [[ ${#missing[@]} -gt 0 ]] &&
+	! { apt update && apt install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
 	tail -n 20 "$log" >&2
 	say "apt-get failed" >&2
 	exit 1
@@ -98,6 +121,12 @@ for package in "${missing[@]}"; do
 		exit 1
 	fi
 done
+if [[ ${#missing_optional[@]} -gt 0 ]] &&
+	! { { [[ ${#missing[@]} -gt 0 ]] || apt update; } &&
+		apt install -y --no-install-recommends "${missing_optional[@]}"; } >"$log" 2>&1; then
+	tail -n 5 "$log" >&2
+	say "make check-numa will be skipped: ${missing_optional[*]} cannot be installed here"
+fi
 if [[ " ${missing[*]} " == *" redis-server "* && -d /run/systemd/system ]]; then
 	say "redis-server's service was not started; it would be at the next boot (systemctl disable redis-server)"
 fi

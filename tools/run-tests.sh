@@ -1,12 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Installs what is missing, builds quarry out of the tree and passes its tests: the whole suite, then the unit and
-# stress tests under three sanitizers, then the distribution. Can be run again; needs root or sudo only when packages
-# are missing.
+# Installs what is missing, builds quarry out of the tree and passes its tests: the whole suite, the suite of the
+# machine with many nodes (tests/numa/) in its guests, then the unit and stress tests under three sanitizers, then the
+# distribution. Can be run again; needs root or sudo only when packages are missing.
 #
 #   tools/run-tests.sh [--no-deps] [--only=STEP,...]
 #
-# Steps: default, address, undefined, thread, distcheck. Everything goes to build-ci/, logs to build-ci/logs/.
+# Steps: default, numa, address, undefined, thread, distcheck. Everything goes to build-ci/, logs to build-ci/logs/.
 # JOBS: how many make at once (default: the CPUs). The last line is `N passed, N failed, N skipped`.
 set -uo pipefail
 
@@ -14,20 +14,20 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 out=$top/build-ci
 logs=$out/logs
 jobs=${JOBS:-$(nproc)}
-steps=default,address,undefined,thread,distcheck
+steps=default,numa,address,undefined,thread,distcheck
 deps=yes
 
 for argument in "$@"; do
 	case $argument in
 	--no-deps) deps=no ;;
 	--only=*) steps=${argument#--only=} ;;
-	-h | --help) sed -n '3,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+	-h | --help) sed -n '3,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
 	*) echo "run-tests: unknown argument '$argument' (--help)" >&2; exit 2 ;;
 	esac
 done
 for step in ${steps//,/ }; do
 	case $step in
-	default | address | undefined | thread | distcheck) ;;
+	default | numa | address | undefined | thread | distcheck) ;;
 	*) echo "run-tests: unknown step '$step' (--help)" >&2; exit 2 ;;
 	esac
 done
@@ -92,20 +92,40 @@ count_step() {
 	fi
 }
 
-# build_and_check NAME SECONDS CONFIGURE-ARGUMENTS…
-build_and_check() {
-	local name=$1 limit=$2 dir=$out/$1 status=0
-	shift 2
+# build NAME CONFIGURE-ARGUMENTS…: everything, the tests' programs too, in build-ci/NAME; stays in that folder.
+build() {
+	local name=$1 dir=$out/$1
+	shift
 	mkdir -p "$dir"
 	cd "$dir" || return
 	if ! attempt "$name-configure" 300 "$top/configure" "$@" || ! attempt "$name-make" 900 make -j"$jobs" ||
 		! attempt "$name-programs" 600 make -j"$jobs" check TESTS=; then
 		count_failure "$name: the build"
-		return
+		return 1
 	fi
+}
+
+# build_and_check NAME SECONDS CONFIGURE-ARGUMENTS…
+build_and_check() {
+	local name=$1 limit=$2 status=0
+	shift 2
+	build "$name" "$@" || return
 	# One test at a time: most of them have threads of their own, and some look at the clock.
 	attempt "$name-check" "$limit" make -k -j1 check || status=1
 	count_step "$name" $status
+}
+
+# The guests take what the default step built; each test of each guest counts as one.
+check_numa() {
+	local status=0
+	if [[ -e $out/default/config.status ]]; then
+		cd "$out/default" || return
+	else
+		build default --enable-werror || return
+	fi
+	attempt numa-check 1500 make -j"$jobs" check-numa || status=1
+	count_step numa $status
+	sed -n 's/^numa: \(.*pages verified\)/    \1/p' "$logs/numa-check.log"
 }
 
 # A file that is in git and not in the archive was forgotten in Makefile.am.
@@ -138,6 +158,7 @@ fi
 for step in ${steps//,/ }; do
 	case $step in
 	default) build_and_check default 1200 --enable-werror ;;
+	numa) check_numa ;;
 	# (A sanitizer makes a step 5 to 15 times longer: the stress tests do a tenth of their steps.)
 	address | undefined | thread) QUARRY_STRESS_SCALE=0.1 build_and_check "$step" 600 --disable-shared --enable-sanitizer="$step" --enable-debug ;;
 	distcheck)
