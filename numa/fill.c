@@ -46,11 +46,6 @@ bool qy_fill_is_due(const struct qy_placement *placement, int kind)
 	return (qy_peek(placement->flags) & QUARRY_ARENA_STRICT) && (placement->bind || kind == QUARRY_PAGES_THP);
 }
 
-static bool is_spread(const struct qy_placement *placement)
-{
-	return placement->policy == QUARRY_POLICY_INTERLEAVE || placement->policy == QUARRY_POLICY_WEIGHTED_INTERLEAVE;
-}
-
 /* Where a page of an interleaved region goes: to its turn of the nodes, or to the next that has one, unless strictly. */
 static bool fill_in_turn(const struct qy_placement *placement, char *page, size_t grain, const short *nodes, size_t count)
 {
@@ -68,7 +63,7 @@ bool qy_fill_pool(const struct qy_placement *placement, void *addr, size_t len, 
 	short nodes[QUARRY_NODES_MAX];
 	size_t count = 0;
 
-	if (!placement->bind || grain == 0 || placement->policy != QUARRY_POLICY_INTERLEAVE)
+	if (!placement->bind || grain == 0 || !qy_placement_is_spread(placement))
 		return fill(addr, len, true);
 	for (int i = 0; i < qy_node_count(); i++)
 		if (quarry_nodeset_has(&placement->nodes, (unsigned)qy_node_kernel_id(i)) && qy_node_allowed(i))
@@ -170,7 +165,7 @@ static bool fill_part(const struct qy_placement *placement, char *addr, size_t l
 	uint64_t with_others = atomic_fetch_add(&filling, len) + len;
 	bool filled = false;
 
-	if (placement->bind && left_in(placement, room_of, kind, is_spread(placement)) < with_others) {
+	if (placement->bind && left_in(placement, room_of, kind, qy_placement_is_spread(placement)) < with_others) {
 		qy_refuse(QUARRY_REFUSED_NODE_FULL);
 		errno = ENOMEM;
 	} else {

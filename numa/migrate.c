@@ -8,13 +8,14 @@
 #include "numa/policy.h"
 #include "numa/topology.h"
 
-#define BATCH 128 /* little stack: this may run in malloc, on a thread of 16 KiB */
+#define LOOK 128                            /* pages in a look: on the stack, of a thread of 16 KiB perhaps */
+#define BATCH (QY_FRAME >> QY_PAGE_SHIFT) /* pages in a move: all of a huge page, which goes as a whole */
 #define MOVE_FLAG 2 /* MPOL_MF_MOVE: pages that are this process's alone */
 
 struct batch {
-	void *pages[BATCH];
-	int nodes[BATCH], wanted[BATCH];
-	size_t n;
+	void **pages;
+	int *nodes, *wanted;
+	size_t n, room;
 };
 
 /* The nodes that a placement wants: its set, of which `preferred` is the first, and how many of them there are. */
@@ -27,11 +28,6 @@ struct targets {
 size_t qy_kind_grain(int kind)
 {
 	return kind == QUARRY_PAGES_1G ? QY_ZONE : kind == QUARRY_PAGES_2M ? QY_FRAME : qy_os_page_size();
-}
-
-static bool is_spread(const struct qy_placement *placement)
-{
-	return placement->policy == QUARRY_POLICY_INTERLEAVE || placement->policy == QUARRY_POLICY_WEIGHTED_INTERLEAVE;
 }
 
 static struct targets targets_of(const struct qy_placement *placement, size_t unit)
@@ -76,7 +72,7 @@ static int ask(struct batch *batch)
 
 static void take_batch(struct batch *batch, uintptr_t *at, uintptr_t end, size_t grain)
 {
-	for (batch->n = 0; *at < end && batch->n < BATCH; *at += grain)
+	for (batch->n = 0; *at < end && batch->n < batch->room; *at += grain)
 		batch->pages[batch->n++] = (void *)*at;
 }
 
@@ -84,7 +80,9 @@ int qy_pages_look(const struct qy_placement *placement, void *addr, size_t len, 
 {
 	uintptr_t at = qy_align_down((uintptr_t)addr, grain), end = (uintptr_t)addr + len;
 	struct targets targets = targets_of(placement, grain);
-	struct batch batch;
+	void *pages[LOOK];
+	int nodes[LOOK];
+	struct batch batch = { .pages = pages, .nodes = nodes, .room = LOOK };
 
 	while (at < end) {
 		take_batch(&batch, &at, end, grain);
@@ -117,7 +115,7 @@ static int target_of(const struct targets *targets, bool spread, uintptr_t page,
 static void pick(struct batch *batch, const struct targets *targets, const struct qy_placement *placement, size_t grain,
 		 bool evenly, unsigned attempt, struct qy_brought *sum)
 {
-	bool spread = is_spread(placement);
+	bool spread = qy_placement_is_spread(placement);
 	int from = -1, to = -1; /* the last answer for a set: neighbours are mostly on one node */
 	size_t kept = 0;
 
@@ -185,7 +183,10 @@ int qy_region_bring(const struct qy_region *r, void *addr, size_t len, bool even
 	/* The kernel moves a huge page as a whole, for each of its pages that is named, and interleaves by such. */
 	struct targets targets = targets_of(placement, r->kind == QUARRY_PAGES_THP ? QY_FRAME : grain);
 	uintptr_t at = qy_align_down((uintptr_t)addr, grain), end = (uintptr_t)addr + len;
-	struct batch batch;
+	/* Under the purge lock, and so one at a time. */
+	static void *pages[BATCH];
+	static int nodes[BATCH], wanted[BATCH];
+	struct batch batch = { .pages = pages, .nodes = nodes, .wanted = wanted, .room = BATCH };
 
 	while (at < end) {
 		take_batch(&batch, &at, end, grain);

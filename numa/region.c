@@ -43,6 +43,9 @@ static bool map_hugetlb(const struct qy_placement *placement, void *addr, size_t
 		return false;
 	if (*placed != QY_PLACED_NO)
 		*placed = qy_policy_apply_soft(placement, addr, len);
+	/* Evenly, that is (see qy_fill_pool). */
+	if (*placed == QY_PLACED_YES && placement->bind && placement->policy == QUARRY_POLICY_WEIGHTED_INTERLEAVE)
+		*placed = QY_PLACED_LESS;
 	return true;
 }
 

@@ -18,6 +18,12 @@ struct qy_placement {
 	struct qy_placement *older; /* the manager's: what this one replaced, or the next unused one */
 };
 
+/* Whether it is spread over its nodes page by page. */
+QY_INLINE bool qy_placement_is_spread(const struct qy_placement *placement)
+{
+	return placement->policy == QUARRY_POLICY_INTERLEAVE || placement->policy == QUARRY_POLICY_WEIGHTED_INTERLEAVE;
+}
+
 enum qy_placed { QY_PLACED_NO, QY_PLACED_YES, QY_PLACED_LESS /* an older policy of the kernel stands in */ };
 
 /* Stands in the second half of the frame side element of the region's first frame. */
@@ -108,7 +114,7 @@ int qy_region_look(const struct qy_region *r, void *addr, size_t len, struct qy_
 
 /* The same, and move those that strayed. With evenly, pages that are to be interleaved go where a fresh mapping would
  * have them; otherwise any node of the set will do. attempt, counted up by the caller, varies what a page of a set is
- * tried on. 0, or -1 with errno (EPERM, ENOSYS). (migrate.c) */
+ * tried on. The caller holds the purge lock. 0, or -1 with errno (EPERM, ENOSYS). (migrate.c) */
 int qy_region_bring(const struct qy_region *r, void *addr, size_t len, bool evenly, unsigned attempt,
 		    struct qy_brought *sum);
 

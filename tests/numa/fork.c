@@ -38,6 +38,9 @@ static void make(void)
 	}
 }
 
+/* Threads write while a child has not copied yet, and the pool is dry at home: their copies may be of another pool. */
+static bool copied_anywhere;
+
 /* All of it holds what it should, can be written, and used further. */
 static void use(int fill)
 {
@@ -62,7 +65,13 @@ static void use(int fill)
 		if (p == NULL)
 			fail("after fork, no memory (%s, errno %d)", fill ? "child" : "parent", errno);
 		memset(p, fill, size);
-		verify_on_node(p, size, node, fill ? "the child's new memory" : "the parent's new memory");
+		if (copied_anywhere) {
+			quarry_nodeset all = all_memory();
+
+			verify_on(p, size, &all, "the parent's new memory");
+		} else {
+			verify_on_node(p, size, node, fill ? "the child's new memory" : "the parent's new memory");
+		}
 		quarry_free(p);
 	}
 	for (int i = 0; i < BLOCKS; i++)
@@ -209,6 +218,7 @@ static void run_threads(void)
 	over = true;
 	for (int i = 0; i < 3; i++)
 		pthread_join(threads[i], NULL);
+	copied_anywhere = true;
 	use(0);
 	helper_end(&taker);
 }

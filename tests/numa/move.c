@@ -328,7 +328,8 @@ static void run_full(void)
 	arena = make_arena(QUARRY_POLICY_PREFERRED, QUARRY_PAGES_BASE, 0, &here);
 	MUST(arena != NULL);
 	MUST(objects_make(&left, LARGE, 80 * MIB, from_arena, arena));
-	filler = fill_node(to, 32 * MIB);
+	/* (More than the kernel keeps for itself: who fills below that is killed.) */
+	filler = fill_node(to, 64 * MIB);
 	report = move_to(&goal, EAGAIN, "no room there");
 	if (report.left == 0)
 		fail("EAGAIN, and the report says nothing is left");

@@ -22,6 +22,13 @@ static uint64_t compare(const char *p, size_t bytes, int wanted, int wanted_kind
 		const quarry_page_info *page = &info[i];
 		int node = node_of_page(page->address), back = backing(page->address);
 
+		/* khugepaged may have had it in its hands between the two looks. */
+		for (int tries = 0; tries < 20 && page->node != (node < 0 ? QUARRY_NODE_NONE : node); tries++) {
+			pause_ms(5);
+			MUST(quarry_where(page->address, 1, &info[i], 1) == 1);
+			node = node_of_page(page->address);
+			back = backing(page->address);
+		}
 		if (page->node != (node < 0 ? QUARRY_NODE_NONE : node))
 			fail("%s: entry %ld says node %d, the kernel %d", what, i, page->node, node);
 		if (page->wanted_node != wanted || page->wanted_kind != wanted_kind || !page->policy_applied)
