@@ -8,8 +8,10 @@
 #include <errno.h>
 #include <langinfo.h>
 #include <locale.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "include/quarry/quarry.h"
@@ -201,12 +203,29 @@ static struct map_look look_for(const struct arguments *args)
 	};
 }
 
+/* A forgotten FILE must not cost the dump whose name then stands where the picture's should. */
+static bool is_other_file(const char *path)
+{
+	struct stat is;
+	FILE *f;
+	int first = EOF;
+
+	if (stat(path, &is) != 0 || !S_ISREG(is.st_mode) || is.st_size == 0 || (f = fopen(path, "re")) == NULL)
+		return false;
+	first = getc(f);
+	fclose(f);
+	return first != '<';
+}
+
 static int write_svg(const struct map *map, const struct map_look *look, const char *path)
 {
 	bool to_stdout = strcmp(path, "-") == 0;
-	FILE *out = to_stdout ? stdout : fopen(path, "we");
+	FILE *out;
 	bool done;
 
+	if (!to_stdout && is_other_file(path))
+		return fail(STATUS_USAGE, "map: %s is there and is no picture: --svg would overwrite it", path);
+	out = to_stdout ? stdout : fopen(path, "we");
 	if (!out)
 		return fail(STATUS_FAILED, "map: %s: %s", path, strerror(errno));
 	done = map_print_svg(map, look, out);

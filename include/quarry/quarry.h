@@ -312,7 +312,7 @@ typedef struct quarry_move_report {
  * is outside the set to the nearest in it). hugetlb pages need free pages in the pools there.
  * Needs move_pages(2). Another thread sees the progress in quarry_stats.moved. A node's default arena can be moved away
  * too, and stays the arena of its node's threads.
- * @param nodes the kernel's ids; NULL: the nodes that the arena has, which brings home what strayed.
+ * @param nodes the kernel's ids, not empty; NULL: the nodes that the arena has, which brings home what strayed.
  * @param report receives what was done, when not NULL.
  * @return 0 when all of it is there; -1 with EAGAIN (some could not be moved; the reclaimer tries again), EINVAL
  *         (no arena, no such node or not allowed, struct_size), EPERM or ENOSYS (the kernel refuses mbind or move_pages),
@@ -351,7 +351,8 @@ typedef struct quarry_page_info {
 	uint8_t wanted_kind;    /* enum quarry_page_kind asked for */
 	uint8_t policy;         /* enum quarry_policy asked for */
 	uint8_t policy_applied; /* 1 when the kernel took a policy for it */
-	uint8_t policy_got;     /* enum quarry_policy that the kernel took: an older one stands in on older kernels */
+	uint8_t policy_got;     /* enum quarry_policy that is in force: an older one stands in on older kernels. (BIND is
+	                         * kept by quarry: numa_maps shows "prefer (many)") */
 	uint8_t reserved[3];
 } quarry_page_info;
 
@@ -426,7 +427,7 @@ typedef struct quarry_option_info {
 /** The index-th option. @return 0; -1 with EINVAL past the last one. */
 QUARRY_API int quarry_option_describe(int index, quarry_option_info *info);
 
-/** What was wrong with the calling thread's last failed quarry_ctl_*, quarry_mallopt or quarry_arena_create,
+/** What was wrong with the calling thread's last failed quarry_ctl_*, quarry_mallopt, quarry_arena_create or _move,
  * in one line that names the option or field; "" when nothing was. Valid until the thread's next failure. */
 QUARRY_API const char *quarry_error_text(void);
 

@@ -173,7 +173,13 @@ QUARRY_API int quarry_arena_move(quarry_arena *arena, const quarry_nodeset *node
 			qy_arena_unusable_node(nodes));
 		return -1;
 	}
-	return qy_arena_move(arena, nodes, report);
+	if (qy_arena_move(arena, nodes, report) == 0)
+		return 0;
+	qy_fail(errno, errno == EAGAIN   ? "some of it could not be moved yet"
+		       : errno == EINVAL ? "arena: there is no such arena, or it ended meanwhile"
+		       : errno == ENOMEM ? "no memory for another placement"
+					 : "the kernel refuses to place or to move memory");
+	return -1;
 }
 
 QUARRY_API int quarry_thread_rebind(int node)

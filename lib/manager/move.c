@@ -43,7 +43,6 @@ static struct qy_placement placement_on(const struct qy_manager *m, const quarry
 		quarry_nodeset_add(&p.nodes, (unsigned)qy_node_kernel_id(p.node));
 		return p;
 	}
-	p.bind = qy_node_count() > 1 && !qy_nodes_made_up();
 	for (int i = 0; i < qy_node_count(); i++)
 		count += quarry_nodeset_has(nodes, (unsigned)qy_node_kernel_id(i));
 	p.node = count == 1 || !is_set(&p) ? first : -1;
