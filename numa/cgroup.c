@@ -26,6 +26,7 @@
 #define NUMBER_SIZE 64    /* a file of one number */
 #define STAT_SIZE 4096    /* memory.stat: what is looked for stands within its first 2 KiB */
 #define NONE_FROM (UINT64_C(1) << 62)
+#define STALE_MS 2000     /* a process may be moved, and nothing tells it */
 
 /* What a hierarchy calls its files. */
 struct names {
@@ -75,6 +76,7 @@ enum outcome {
 enum { UNKNOWN, NO_CONTROLLER, KNOWN };
 
 static _Atomic(uint32_t) state;
+static _Atomic(uint64_t) learnt_ms;                      /* when what state says was learnt */
 static struct qy_lock lock = QY_LOCK_INIT(QY_RANK_LEAF); /* guards groups */
 static struct groups groups;                             /* when KNOWN */
 
@@ -424,7 +426,8 @@ static enum outcome learn_mount(const struct names *names)
 }
 
 /* A process that is moved meanwhile must not be left with the traces of a group that is gone: what was found counts
- * only if we were in that group to the end, for a group with a process in it cannot be removed. */
+ * only if we were in that group to the end, for a group with a process in it cannot be removed. (One that was moved away
+ * and back is not told from one that stayed; what is wrong then is mended when it is stale.) */
 static enum outcome learn(void)
 {
 	const struct names *names, *still;
@@ -443,12 +446,16 @@ static enum outcome learn(void)
 static QY_COLD void learn_alone(void)
 {
 	uint32_t nobody = 0;
+	uint64_t now;
 	enum outcome outcome;
 
 	if (!atomic_compare_exchange_strong_explicit(&learning, &nobody, 1, memory_order_acquire,
 						     memory_order_relaxed))
 		return;
+	now = qy_os->now_ms();
 	outcome = learn();
+	if (outcome != LATER)
+		atomic_store_explicit(&learnt_ms, now, memory_order_relaxed);
 	if (outcome == GOT) {
 		qy_lock(&lock);
 		groups = scratch.best;
@@ -525,9 +532,16 @@ static bool look(struct groups *at, bool with_high, uint64_t *limit, uint64_t *u
 	return found;
 }
 
+/* When the group that we were in is gone, that is seen at once; when it stays without us, after STALE_MS. */
+static bool is_stale(void)
+{
+	return atomic_load_explicit(&state, memory_order_acquire) == UNKNOWN ||
+	       qy_os->now_ms() - atomic_load_explicit(&learnt_ms, memory_order_relaxed) >= STALE_MS;
+}
+
 static bool take_groups(struct groups *at)
 {
-	if (atomic_load_explicit(&state, memory_order_acquire) == UNKNOWN)
+	if (is_stale())
 		learn_alone();
 	if (atomic_load_explicit(&state, memory_order_acquire) != KNOWN)
 		return false;
@@ -565,7 +579,7 @@ static bool ask_quietly(bool with_high, uint64_t *limit, uint64_t *usage)
 	const int saved = errno;
 	bool found;
 
-	if (atomic_load_explicit(&state, memory_order_relaxed) == NO_CONTROLLER)
+	if (atomic_load_explicit(&state, memory_order_relaxed) == NO_CONTROLLER && !is_stale())
 		return false;
 	found = ask(with_high, limit, usage);
 	errno = saved;

@@ -3,9 +3,10 @@
  *
  * Where the files are is learnt by the first call, from /proc/self/cgroup and /proc/self/mountinfo; what they say is
  * read anew by each, since a limit may come, change and go while the process runs. A level that has a limit costs
- * three small reads, one that has none costs one; a machine without a memory controller costs one atomic load.
+ * three small reads, one that has none costs one; a machine without a memory controller costs a look at the
+ * clock.
  * When a group that was there is gone, the process was moved, and the next look learns anew. A process that is moved
- * while its old group stays goes by the old one until it forgets.
+ * while its old group stays goes by the old one for at most two seconds: then what was learnt is stale.
  *
  * Nothing here allocates. Any thread may call; none waits for another: while one learns for the first time, the
  * others are told that there is no limit. The only lock is a leaf, held to copy what was learnt and never over a read

@@ -263,15 +263,16 @@ void need_nodes(int with_memory, int with_both)
 
 /* ---- pages ---- */
 
-/* A page on its way to another node, or into a huge one, is nowhere for a moment: so one that is missing is asked about
- * again. */
+/* A page on its way to another node, or into a huge one, is nowhere for a moment, and with an emulated kernel and a busy
+ * machine below it, for many: so one that is missing is asked about again, for a second in all. One that was never
+ * there, or was lost, stays missing. */
 static void ask(pid_t pid, void **pages, int *status, unsigned long count)
 {
-	for (int tries = 0; tries < 4; tries++) {
+	for (int tries = 0; tries < 100; tries++) {
 		bool missing = false;
 
 		if (tries > 0)
-			pause_ms(3);
+			pause_ms(10);
 		if (syscall(SYS_move_pages, pid, count, pages, NULL, status, 0) != 0)
 			fail("move_pages(2) will not tell: %s", strerror(errno));
 		for (unsigned long i = 0; i < count; i++)

@@ -630,6 +630,28 @@ Test(cgroup, fork_in_the_middle_of_learning)
 	expect(100 * MIB, 42 * MIB);
 }
 
+Test(cgroup, moved_and_the_old_group_stays)
+{
+	start_v2();
+	fake_os_clock(1000);
+	expect(100 * MIB, 42 * MIB);
+	v2(v2_base, "/app.slice/other.service", "209715200\n", 7 * MIB, 0);
+	fake_os_file("/proc/self/cgroup", "0::/app.slice/other.service\n");
+	fake_os_advance(1999);
+	expect(100 * MIB, 42 * MIB);
+	fake_os_advance(1);
+	expect(200 * MIB, 7 * MIB);
+	/* To where there is no controller, and back. */
+	fake_os_file("/proc/self/cgroup", "");
+	fake_os_advance(2000);
+	expect_none();
+	fake_os_file("/proc/self/cgroup", "0::/app.slice/server.service\n");
+	fake_os_advance(1999);
+	expect_none();
+	fake_os_advance(1);
+	expect(100 * MIB, 42 * MIB);
+}
+
 /* Readers while the process is moved to and fro and the group that it left removed: each move makes some of them learn
  * anew under the others' eyes. The next move waits until one has. */
 static _Atomic(int) stop_asking, wrong_answers, answers[2];
