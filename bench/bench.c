@@ -19,12 +19,20 @@
 static double started, took;
 static char text[1 << 18]; /* a small file of /proc, whole */
 
-static double now(void)
+double bench_now(void)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+void bench_sleep_until(double when)
+{
+	struct timespec t = { .tv_sec = (time_t)when, .tv_nsec = (long)((when - (double)(time_t)when) * 1e9) };
+
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
+		;
 }
 
 void bench_die(const char *format, ...)
@@ -60,7 +68,7 @@ void *bench_table(size_t bytes)
 }
 
 /* Without stdio: its buffers would be blocks of the allocator under test. */
-static const char *read_text(const char *path)
+char *bench_read_text(const char *path)
 {
 	size_t have = 0;
 	ssize_t n;
@@ -77,23 +85,42 @@ static const char *read_text(const char *path)
 
 double bench_resident(void)
 {
-	const char *found = read_text("/proc/self/smaps_rollup");
+	const char *found = bench_read_text("/proc/self/smaps_rollup");
 	unsigned long pages;
 
 	/* Exact, where the kernel has it; statm may lag by what each CPU has not yet added up. */
 	found = found ? strstr(found, "Rss:") : NULL;
 	if (found)
 		return strtod(found + 4, NULL) / 1024;
-	found = read_text("/proc/self/statm");
+	found = bench_read_text("/proc/self/statm");
 	if (!found || sscanf(found, "%*u %lu", &pages) != 1)
 		bench_die("no /proc/self/statm");
 	return (double)pages * (double)sysconf(_SC_PAGESIZE) / (1 << 20);
 }
 
+struct bench_memory bench_memory(int pid)
+{
+	static const char *const names[] = { "\nRss:", "\nAnonymous:", "\nAnonHugePages:" };
+	char path[64] = "/proc/self/smaps_rollup", *at;
+	const char *found;
+	double kib[3];
+
+	if (pid)
+		snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", pid);
+	found = bench_read_text(path);
+	for (int i = 0; i < 3; i++) {
+		at = found ? strstr(found, names[i]) : NULL;
+		if (!at)
+			bench_die("%s does not tell \"%s\"", path, names[i] + 1);
+		kib[i] = strtod(strchr(at, ':') + 1, NULL);
+	}
+	return (struct bench_memory){ .rss = kib[0] / 1024, .anonymous = kib[1] / 1024, .huge = kib[2] / 1024 };
+}
+
 /* The file whose mapping holds this address, from /proc/self/maps; NULL when none does. */
 static const char *file_at(uintptr_t address)
 {
-	char *line = (char *)read_text("/proc/self/maps"), *end;
+	char *line = bench_read_text("/proc/self/maps"), *end;
 	unsigned long from, to;
 
 	for (; line && *line; line = end + 1) {
@@ -165,7 +192,7 @@ static void set_option(struct bench *b, const char *option, const char *value)
 	} else {
 		for (size_t i = 0; i < b->extras; i++) {
 			if (strncmp(option, "--", 2) == 0 && strcmp(option + 2, b->extra[i].name) == 0) {
-				*b->extra[i].value = number(option, value, 1, 1u << 30);
+				*b->extra[i].value = number(option, value, *b->extra[i].value > 0, 1u << 30);
 				return;
 			}
 		}
@@ -188,7 +215,7 @@ void bench_begin(struct bench *b, int argc, char **argv)
 void bench_start(struct bench *b)
 {
 	(void)b;
-	started = now();
+	started = bench_now();
 }
 
 struct bench_quota bench_share(const struct bench *b, uint64_t index, uint64_t of)
@@ -202,7 +229,7 @@ struct bench_quota bench_share(const struct bench *b, uint64_t index, uint64_t o
 uint64_t bench_take(struct bench_quota *q, uint64_t want)
 {
 	if (q->until > 0)
-		return now() < q->until ? want : 0;
+		return bench_now() < q->until ? want : 0;
 	if (want > q->left)
 		want = q->left;
 	q->left -= want;
@@ -212,7 +239,7 @@ uint64_t bench_take(struct bench_quota *q, uint64_t want)
 void bench_stop(struct bench *b)
 {
 	(void)b;
-	took = now() - started;
+	took = bench_now() - started;
 }
 
 /* One write(2) a line, so that no stdio buffer is allocated. */

@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* An option of one program only: --name NUMBER, a whole number of at least 1. */
+/* An option of one program only: --name NUMBER, a whole number of at least 1, or 0 where that is the default. */
 struct bench_extra {
 	const char *name;
 	uint64_t *value;
@@ -66,6 +66,19 @@ void bench_die(const char *format, ...) __attribute__((noreturn, cold, format(pr
 void *bench_table(size_t bytes);
 /* This process's resident set in MiB, as the kernel counts it page by page. */
 double bench_resident(void);
+/* What a process (0: this one) has in memory, in MiB, as the kernel counts it page by page. */
+struct bench_memory {
+	double rss;
+	double anonymous; /* of it not a file's */
+	double huge;      /* of that in transparent huge pages */
+};
+struct bench_memory bench_memory(int pid);
+/* A small file of /proc, whole; valid until the next call. NULL when it cannot be read. */
+char *bench_read_text(const char *path);
+/* Seconds, from some moment on. */
+double bench_now(void);
+/* Sleeps until bench_now() is this. */
+void bench_sleep_until(double when);
 /* Runs body(argument + i * stride) in so many threads and waits for all. */
 void bench_threads(uint64_t count, void *(*body)(void *), void *arguments, size_t stride);
 void bench_wrong(const struct bench_slot *s, const char *where) __attribute__((noreturn, cold));

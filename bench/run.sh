@@ -7,51 +7,13 @@
 # Takes QUARRY_SO (libquarry-malloc.so; else the build tree's), BENCH_EXTRA ("NAME=PATH.so ..."), CC.
 # Exits with 1 when a program failed under quarry; failures of others are only shown.
 set -u
-export LC_ALL=C
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/lib.sh"
 programs="larson mixed prodcons replace pairs large threads spike"
 rounds=
 quick=
 csv=
-names=()   # the allocators, in the order of the tables
-named=()   # from the command line
-paths=()   # their libraries; empty for glibc
-labels=()  # their versions
-
-say() { printf '%s\n' "$*" >&2; }
-die() { say "bench: $*"; exit 2; }
 usage() { sed -n '3,9s/^# \{0,1\}//p' "$0"; }
-
-add() { # name, path, version
-	local n
-	[[ $1 =~ ^[A-Za-z0-9_.+-]+$ ]] || die "\"$1\" is no name for an allocator"
-	for n in "${names[@]}"; do [ "$n" != "$1" ] || die "two allocators are named $1"; done
-	names+=("$1"); paths+=("$2"); labels+=("$3")
-}
-
-add_named() { # name=path
-	local path=${1#*=}
-	[ -f "$path" ] || die "${1%%=*}: $path is not there"
-	add "${1%%=*}" "$(readlink -f "$path")" "from $path"
-}
-
-find_quarry() {
-	local p
-	for p in ${QUARRY_SO:+"$QUARRY_SO"} .libs/libquarry-malloc.so "$here/../.libs/libquarry-malloc.so"; do
-		[ -f "$p" ] || { [ "$p" != "${QUARRY_SO:-}" ] || die "QUARRY_SO: $p is not there"; continue; }
-		add quarry "$(readlink -f "$p")" "built $(date -r "$(readlink -f "$p")" '+%F %T')"
-		return
-	done
-	die "no libquarry-malloc.so: build first, or set QUARRY_SO"
-}
-
-add_packaged() { # name, package, file
-	local file version
-	file=/usr/lib/$multiarch/$3
-	[ -f "$file" ] || return 0
-	version=$(dpkg-query -W -f '${Package} ${Version}' "$2" 2>/dev/null) || version="$2, version unknown"
-	add "$1" "$(readlink -f "$file")" "$version"
-}
 
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -70,30 +32,13 @@ done
 for p in $programs; do [ -f "$here/$p.c" ] || die "there is no program $p"; done
 [ -z "$csv" ] || : >"$csv" || die "cannot write $csv"
 
-cc=${CC:-cc}
-multiarch=$($cc -print-multiarch 2>/dev/null)
-find_quarry
-add glibc '' "$(dpkg-query -W -f '${Package} ${Version}' libc6 2>/dev/null || getconf GNU_LIBC_VERSION)"
-add_packaged jemalloc libjemalloc2 libjemalloc.so.2
-add_packaged tcmalloc libtcmalloc-minimal4 libtcmalloc_minimal.so.4
-add_packaged mimalloc libmimalloc2.0 libmimalloc.so.2.0
-for n in ${BENCH_EXTRA:-} "${named[@]+"${named[@]}"}"; do
-	[[ $n == ?*=?* ]] || die "BENCH_EXTRA: $n is not NAME=PATH.so"
-	add_named "$n"
-done
+add_all
 
 dir=$(mktemp -d) || exit 2
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM
 
-# -fno-builtin: a compiler that knows malloc may leave calls out. PIE: a function's address is then the function's.
-for p in $programs; do
-	$cc -std=gnu11 -O2 -Wall -Wextra -fPIE -pie -pthread -fno-builtin-malloc -fno-builtin-free -I"$here" \
-		-o "$dir/$p" "$here/$p.c" "$here/bench.c" -lm || die "$p does not compile"
-done
-# Static if it can be, so that what it holds when it forks is least.
-$cc -std=gnu11 -O2 -Wall -Wextra -static -o "$dir/measure" "$here/measure.c" 2>/dev/null ||
-	$cc -std=gnu11 -O2 -Wall -Wextra -o "$dir/measure" "$here/measure.c" || die "measure does not compile"
+compile "$dir" $programs
 
 # Each program checks at its start, in its own /proc/self/maps, that malloc's code lies in the library that it should.
 launch() { # index of the allocator, program, arguments: one run
@@ -140,10 +85,7 @@ for ((r = 1; r <= rounds; r++)); do
 done
 [ -z "$csv" ] || cp "$raw" "$csv"
 
-sed -n 's/^model name[^:]*: /cpu: /p' /proc/cpuinfo | head -1
-echo "kernel: $(uname -sr), $(getconf _NPROCESSORS_ONLN) CPUs, transparent huge pages:" \
-	"$(sed 's/.*\[\(.*\)\].*/\1/' /sys/kernel/mm/transparent_hugepage/enabled 2>/dev/null || echo unknown)," \
-	"overcommit $(cat /proc/sys/vm/overcommit_memory 2>/dev/null || echo unknown)"
+machine
 echo "medians of $rounds rounds, $((SECONDS - start_seconds)) s in all, load average $(cut -d' ' -f1-3 /proc/loadavg)"
 awk -f "$here/tables.awk" -v allocators="${names[*]}" -v programs="$programs" "$raw" || failed=1
 exit "$failed"

@@ -4,21 +4,22 @@
 #include <errno.h>
 
 #include "lib/base/refused.h"
+#include "numa/cgroup.h"
 #include "numa/migrate.h"
 #include "numa/os.h"
 #include "numa/policy.h"
+#include "numa/populate.h"
+#include "numa/thp.h"
 #include "numa/topology.h"
 
-#define CHUNK ((size_t)32 << 20) /* between two looks at what nodes have left */
-
 /* Kernels before 5.14: ordinary memory can be touched as well, which neither fails nor kills where the other would not
- * have; huge pages of a pool cannot, as that would be SIGBUS. */
+ * have; huge pages of a pool cannot, as that would be SIGBUS. What is there stays, whoever writes to it at this moment. */
 static bool touch(void *addr, size_t len)
 {
 	const size_t page = qy_os_page_size();
 
 	for (size_t at = 0; at < len; at += page)
-		*(volatile char *)((char *)addr + at) = 0;
+		__atomic_fetch_or((char *)addr + at, 0, __ATOMIC_RELAXED);
 	return true;
 }
 
@@ -36,9 +37,32 @@ static bool fill(void *addr, size_t len, bool pool)
 	return r == 0;
 }
 
-bool qy_fill(void *addr, size_t len)
+static bool fill_plain_part(const struct qy_placement *placement, char *addr, size_t len, int kind)
 {
+	(void)placement;
+	(void)kind;
 	return fill(addr, len, false);
+}
+
+bool qy_fill(const struct qy_placement *placement, void *addr, size_t len)
+{
+	return qy_populate(placement, addr, len, QY_PAGE, QUARRY_PAGES_BASE, fill_plain_part);
+}
+
+bool qy_region_populate(struct qy_region *r, void *addr, size_t len)
+{
+	uintptr_t page = qy_os_page_size();
+	uintptr_t first = qy_align_down((uintptr_t)addr, page), end = qy_align_up((uintptr_t)addr + len, page);
+
+	/* What is pinned was filled when it was mapped. */
+	return qy_region_pinned(r) || len == 0 || qy_fill(qy_peek(r->placement), (void *)first, end - first);
+}
+
+static bool fill_pool_part(const struct qy_placement *placement, char *addr, size_t len, int kind)
+{
+	(void)placement;
+	(void)kind;
+	return fill(addr, len, true);
 }
 
 bool qy_fill_is_due(const struct qy_placement *placement, int kind)
@@ -64,7 +88,7 @@ bool qy_fill_pool(const struct qy_placement *placement, void *addr, size_t len, 
 	size_t count = 0;
 
 	if (!placement->bind || grain == 0 || !qy_placement_is_spread(placement))
-		return fill(addr, len, true);
+		return qy_populate(placement, addr, len, grain, QUARRY_PAGES_2M, fill_pool_part);
 	for (int i = 0; i < qy_node_count(); i++)
 		if (quarry_nodeset_has(&placement->nodes, (unsigned)qy_node_kernel_id(i)) && qy_node_allowed(i))
 			nodes[count++] = (short)qy_node_kernel_id(i);
@@ -113,6 +137,39 @@ static uint64_t pool_of(int dense, int kind)
 	return qy_node_huge_free(dense, shift) << shift;
 }
 
+static uint64_t huge_room_of(int dense, int of_promised)
+{
+	return qy_thp_room(dense, of_promised);
+}
+
+bool qy_region_has_room(const struct qy_placement *placement, size_t len, bool of_promised)
+{
+	struct qy_thp thp = qy_thp_get();
+	unsigned nodes = 0;
+
+	if (!thp.possible)
+		return false;
+	if (!(thp.unasked ? thp.stalls_all : thp.stalls))
+		return true;
+	if (placement->node >= 0) {
+		if (qy_thp_room(placement->node, of_promised) < len)
+			return false;
+		qy_thp_promise(placement->node, of_promised ? 0 : len);
+		return true;
+	}
+	if (left_in(placement, huge_room_of, of_promised, qy_placement_is_spread(placement)) < len)
+		return false;
+	for (int pass = 0; pass < 2 && !of_promised; pass++)
+		for (int i = 0; i < qy_node_count(); i++)
+			if (!placement->bind || quarry_nodeset_has(&placement->nodes, (unsigned)qy_node_kernel_id(i))) {
+				if (pass == 0)
+					nodes++;
+				else
+					qy_thp_promise(i, len / nodes);
+			}
+	return true;
+}
+
 /* A pool may grow when asked (nr_overcommit_hugepages): then mmap(2) and filling find out. */
 static bool pool_may_grow(int kind)
 {
@@ -125,7 +182,14 @@ static bool pool_may_grow(int kind)
 
 bool qy_fill_has_pool(const struct qy_placement *placement, size_t len, int kind)
 {
-	return left_in(placement, pool_of, kind, false) >= len || pool_may_grow(kind);
+	if (qy_cgroup_hugetlb_room(kind == QUARRY_PAGES_1G) < len) {
+		qy_refuse(QUARRY_REFUSED_HUGE_CGROUP);
+		return false;
+	}
+	if (left_in(placement, pool_of, kind, false) >= len || pool_may_grow(kind))
+		return true;
+	qy_refuse(kind == QUARRY_PAGES_1G ? QUARRY_REFUSED_HUGE_1G : QUARRY_REFUSED_HUGE_2M);
+	return false;
 }
 
 bool qy_fill_verify(const struct qy_placement *placement, void *addr, size_t len, size_t grain)
@@ -160,6 +224,7 @@ static bool is_all_huge(char *addr, size_t len)
 /* Bytes that threads are about to fill strictly: what one of them has seen to be left, the others must not count on. */
 static _Atomic(uint64_t) filling;
 
+/* Between two looks at what nodes have left. */
 static bool fill_part(const struct qy_placement *placement, char *addr, size_t len, int kind)
 {
 	uint64_t with_others = atomic_fetch_add(&filling, len) + len;
@@ -177,12 +242,9 @@ static bool fill_part(const struct qy_placement *placement, char *addr, size_t l
 
 bool qy_fill_strictly(const struct qy_placement *placement, void *addr, size_t len, int kind)
 {
-	char *p = addr;
-
-	for (size_t at = 0; at < len; at += CHUNK)
-		if (!fill_part(placement, p + at, qy_min(len - at, CHUNK), kind))
-			return false;
-	if (kind == QUARRY_PAGES_THP && !is_all_huge(p, len))
+	if (!qy_populate(placement, addr, len, QY_PAGE, kind, fill_part))
+		return false;
+	if (kind == QUARRY_PAGES_THP && !is_all_huge(addr, len))
 		return false;
 	if (!qy_fill_verify(placement, addr, len, qy_os_page_size()))
 		return false;

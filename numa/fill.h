@@ -8,8 +8,8 @@
 
 #include "numa/region.h"
 
-/* Fault all of it in. False with errno, counted. */
-bool qy_fill(void *addr, size_t len);
+/* Fault all of it in, by several threads where it is much. False with errno, counted. */
+bool qy_fill(const struct qy_placement *placement, void *addr, size_t len);
 
 /* The same from the pools of the nodes that it is bound to. What is interleaved is given out page by page, by address: the
  * kernel begins with the first node at the start of each mapping of hugetlb pages, which are short here. grain is the
@@ -26,7 +26,8 @@ bool qy_fill_strictly(const struct qy_placement *placement, void *addr, size_t l
 /* Whether all pages that are there are on nodes of the placement; true when the kernel will not say. errno ENOMEM. */
 bool qy_fill_verify(const struct qy_placement *placement, void *addr, size_t len, size_t grain);
 
-/* Whether the pools of the placement's nodes have so many bytes of free huge pages, now. */
+/* Whether the pools of the placement's nodes have so many bytes of free huge pages, now, and the control group allows
+ * them. When not, which of the two is counted. */
 bool qy_fill_has_pool(const struct qy_placement *placement, size_t len, int kind);
 
 #endif

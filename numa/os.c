@@ -18,10 +18,12 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -48,6 +50,10 @@
 #endif
 #ifndef SYS_membarrier
 #define SYS_membarrier (-1)
+#endif
+
+#ifndef PR_GET_THP_DISABLE
+#define PR_GET_THP_DISABLE 42
 #endif
 
 #define MLOCK_ONFAULT_FLAG 1u
@@ -102,9 +108,9 @@ static int linux_madvise(void *addr, size_t len, int advice)
 	return madvise(addr, len, advice);
 }
 
-static void *linux_mremap_away(void *old, size_t len)
+static void *linux_mremap_away(void *old, size_t len, void *hint)
 {
-	return mremap(old, len, len, MREMAP_MAYMOVE | DONTUNMAP_FLAG, NULL);
+	return mremap(old, len, len, MREMAP_MAYMOVE | DONTUNMAP_FLAG, hint);
 }
 
 static void *linux_mremap_to(void *old, size_t len, void *to)
@@ -247,6 +253,34 @@ static bool linux_thread_alive(int pid, int tid)
 	return syscall(SYS_tgkill, pid, tid, 0) == 0 || errno != ESRCH;
 }
 
+/* The kernel's own struct, as x86-64 and arm64 have it; libc's is another, and libc hides its own signals. */
+struct kernel_sigaction {
+	uintptr_t handler;
+	unsigned long flags;
+	uintptr_t restorer;
+	uint64_t mask;
+};
+
+static int linux_signal_action(int sig, struct qy_signal_action *action)
+{
+#if defined(__x86_64__) || defined(__aarch64__)
+	struct kernel_sigaction is = { 0, 0, 0, 0 };
+
+	if (syscall(SYS_rt_sigaction, sig, NULL, &is, sizeof(is.mask)) != 0)
+		return -1;
+	action->handled = is.handler > (uintptr_t)SIG_IGN;
+	action->ignored = is.handler == (uintptr_t)SIG_IGN;
+	action->flags = is.flags;
+	action->mask = is.mask;
+	return 0;
+#else
+	(void)sig;
+	(void)action;
+	errno = ENOSYS;
+	return -1;
+#endif
+}
+
 static int linux_pair(int ends[2])
 {
 	return (int)syscall(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
@@ -359,6 +393,28 @@ static int linux_page_is_huge(const void *addr, bool *huge)
 	return 0;
 }
 
+static int linux_thp_disabled(void)
+{
+	return prctl(PR_GET_THP_DISABLE, 0ul, 0ul, 0ul, 0ul);
+}
+
+/* The kernel's own call: it writes as many bytes as it has CPUs for, and says how many. */
+static long linux_cpus_allowed(unsigned long *mask, unsigned long bits)
+{
+	size_t bytes = bits / (8 * sizeof(*mask)) * sizeof(*mask);
+	long n;
+
+	for (size_t i = 0; i < bytes / sizeof(*mask); i++)
+		mask[i] = 0;
+	n = syscall(SYS_sched_getaffinity, 0, bytes, mask);
+	return n < 0 ? -1 : n * 8;
+}
+
+static int linux_run_on(const unsigned long *mask, unsigned long bits)
+{
+	return (int)syscall(SYS_sched_setaffinity, 0, bits / (8 * sizeof(*mask)) * sizeof(*mask), mask);
+}
+
 size_t qy_os_page_size(void)
 {
 	static _Atomic(size_t) known;
@@ -397,7 +453,13 @@ const struct qy_os qy_os_linux = {
 	.process_id = linux_process_id,
 	.thread_id = linux_thread_id,
 	.thread_alive = linux_thread_alive,
+	.thread_switches = qy_thread_switches,
+	.thread_blocked = qy_thread_blocked,
+	.signal_action = linux_signal_action,
 	.page_is_huge = linux_page_is_huge,
+	.thp_disabled = linux_thp_disabled,
+	.cpus_allowed = linux_cpus_allowed,
+	.run_on = linux_run_on,
 	.pair = linux_pair,
 	.send = linux_send,
 	.receive = linux_receive,

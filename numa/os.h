@@ -13,15 +13,22 @@
 
 struct timespec;
 
+struct qy_signal_action {
+	bool handled, ignored; /* neither: what the kernel does by default */
+	unsigned long flags;   /* SA_..., also what is left of them after a handler for one time only */
+	uint64_t mask;         /* blocked beside the signal while it is handled */
+};
+
 struct qy_os {
 	void *(*mmap)(void *addr, size_t len, int prot, int flags, int fd, off_t off);
 	int (*munmap)(void *addr, size_t len);
 	int (*mprotect)(void *addr, size_t len, int prot);
 	int (*madvise)(void *addr, size_t len, int advice);
-	/* Move the pages of [old, old + len), which must be of one mapping (else EFAULT), to an address of the kernel's choice;
+	/* Move the pages of [old, old + len), which must be of one mapping (else EFAULT), to an address of the kernel's choice:
+	 * the hint, where nothing is mapped there;
 	 * what is left at old stays mapped, empty, so that nobody else's mapping can come there (MREMAP_DONTUNMAP, Linux
 	 * 5.7; before, EINVAL). A failure changes nothing. */
-	void *(*mremap_away)(void *old, size_t len);
+	void *(*mremap_away)(void *old, size_t len, void *hint);
 	/* Move a mapping to the fixed address to, which it replaces. (Kernels before 6.17 take what is there away before they
 	 * look whether old is one mapping: it has to be.) */
 	void *(*mremap_to)(void *old, size_t len, void *to);
@@ -45,6 +52,15 @@ struct qy_os {
 	int (*process_id)(void);           /* getpid(2) */
 	int (*thread_id)(void);            /* gettid(2) */
 	bool (*thread_alive)(int pid, int tid); /* whether the process has such a thread */
+	/* Of a thread of this process that is not the caller (numa/blocked.c). How often it went off its CPU, by its own wish
+	 * or not, plus one: while that stays the same and it is blocked, it has not run. 0 when it cannot be told. */
+	uint64_t (*thread_switches)(int tid);
+	/* Whether it waits in a system call that it made in the ordinary course of things: it does not run, is not stopped
+	 * at any other instruction, and no signal handler is under way in it. When so, it sees what the caller wrote before
+	 * this call whenever it goes on, and the caller sees what it wrote. False when it cannot be told. */
+	bool (*thread_blocked)(int tid);
+	/* What is set for a signal, by the kernel's number (also those that libc keeps for itself). 0, or -1. */
+	int (*signal_action)(int sig, struct qy_signal_action *action);
 	/* Two ends of a line between a process and its forked child; neither outlives exec. Not points of cancellation.
 	 * Both wait for at most ms for the next bytes to go, and see all of them over or fail: -1 with errno, ETIMEDOUT
 	 * or EPIPE (the other end is gone) among others. */
@@ -57,10 +73,21 @@ struct qy_os {
 	int (*copy)(void *to, const void *from, size_t len);
 	/* For PAGEMAP_SCAN: 0 and *huge set when the page at addr is mapped huge; -1 with errno when it cannot be told. */
 	int (*page_is_huge)(const void *addr, bool *huge);
+	/* How transparent huge pages are disabled for this process (PR_GET_THP_DISABLE): 0 not, 1 all, 3 all but where
+	 * MADV_HUGEPAGE or MADV_COLLAPSE ask for them (Linux 6.18). -1 with errno when it cannot be told. */
+	int (*thp_disabled)(void);
+	/* The CPUs that the calling thread may run on, into a mask of so many bits: how many bits are told of, at least; the
+	 * others are 0. -1 with errno. */
+	long (*cpus_allowed)(unsigned long *mask, unsigned long bits);
+	int (*run_on)(const unsigned long *mask, unsigned long bits); /* have the calling thread run on those */
 };
 
 extern const struct qy_os *qy_os;       /* what is in use */
 extern const struct qy_os qy_os_linux;  /* the real one */
+
+/* thread_switches and thread_blocked by what qy_os->read_file and qy_os->signal_action say. */
+uint64_t qy_thread_switches(int tid);
+bool qy_thread_blocked(int tid);
 
 /* The kernel's base page size, read from the auxiliary vector: no system call. */
 size_t qy_os_page_size(void);
@@ -70,6 +97,7 @@ size_t qy_os_page_size(void);
 #define QY_MADV_NOHUGEPAGE 15
 #define QY_MADV_DONTDUMP 16
 #define QY_MADV_DODUMP 17
+#define QY_MADV_COLD 20           /* Linux 5.4 */
 #define QY_MADV_POPULATE_READ 22  /* Linux 5.14 */
 #define QY_MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #define QY_MADV_COLLAPSE 25       /* Linux 6.1 */

@@ -8,6 +8,7 @@
 #include "numa/fill.h"
 #include "numa/os.h"
 #include "numa/policy.h"
+#include "numa/thp.h"
 #include "lib/base/refused.h"
 
 static bool is_strict(const struct qy_placement *placement)
@@ -30,6 +31,11 @@ static void refuse_rung(int kind)
 					    : QUARRY_REFUSED_MAP);
 }
 
+struct as_mapped {
+	uint8_t placed; /* enum qy_placed */
+	uint8_t advice; /* enum qy_advice */
+};
+
 /* Filled at once from the pools of the nodes asked for, and of no others. Once it is full, the policy that was asked for
  * stands: what a forked child copies may come from anywhere. */
 static bool map_hugetlb(const struct qy_placement *placement, void *addr, size_t len, int kind, uint8_t *placed)
@@ -49,31 +55,49 @@ static bool map_hugetlb(const struct qy_placement *placement, void *addr, size_t
 	return true;
 }
 
-/* *kind becomes base when the kernel knows no transparent huge pages. */
-static bool map_plain(const struct qy_placement *placement, void *addr, size_t len, int *kind, uint8_t *placed)
+/* *kind becomes base when the kernel knows no transparent huge pages. Where they come unasked, base memory is told
+ * otherwise, or the first touch of a small heap would take 2 MiB; not so where the administrator has smaller sizes come
+ * as well, which the same advice would keep away. */
+static bool advise_pages(char *addr, size_t len, bool gently, int *kind, uint8_t *advice)
+{
+	struct qy_thp thp = qy_thp_get();
+
+	*advice = QY_ADVICE_NONE;
+	if (*kind == QUARRY_PAGES_THP && !(gently && thp.unasked && !thp.stalls_all)) {
+		if (qy_os->madvise(addr, len, QY_MADV_HUGEPAGE) == 0) {
+			*advice = QY_ADVICE_HUGE;
+			return true;
+		}
+		qy_refuse(QUARRY_REFUSED_THP);
+		*kind = QUARRY_PAGES_BASE;
+		return false;
+	}
+	if (*kind == QUARRY_PAGES_BASE && thp.unasked && !thp.smaller &&
+	    qy_os->madvise(addr, len, QY_MADV_NOHUGEPAGE) == 0)
+		*advice = QY_ADVICE_BASE;
+	return true;
+}
+
+static bool map_plain(const struct qy_placement *placement, void *addr, size_t len, bool gently, int *kind,
+		      struct as_mapped *as)
 {
 	bool strict = is_strict(placement);
 
-	*placed = qy_policy_apply(placement, addr, len);
-	if (*placed == QY_PLACED_NO && strict)
+	as->placed = qy_policy_apply(placement, addr, len);
+	if (as->placed == QY_PLACED_NO && strict)
 		return false;
 	advise(placement, addr, len);
-	if (*kind == QUARRY_PAGES_THP && qy_os->madvise(addr, len, QY_MADV_HUGEPAGE) != 0) {
-		qy_refuse(QUARRY_REFUSED_THP);
-		if (strict)
-			return false;
-		*kind = QUARRY_PAGES_BASE;
-	}
-	/* Where THP is set to `always`, the first touch of a small heap would take 2 MiB. EINVAL: no THP, as good. */
-	if (*kind == QUARRY_PAGES_BASE)
-		qy_os->madvise(addr, len, QY_MADV_NOHUGEPAGE);
+	if (!advise_pages(addr, len, gently, kind, &as->advice) &&
+	    (strict || !advise_pages(addr, len, gently, kind, &as->advice)))
+		return false;
 	if (qy_fill_is_due(placement, *kind))
 		return qy_fill_strictly(placement, addr, len, *kind);
-	return !(qy_peek(placement->flags) & QUARRY_ARENA_POPULATE) || qy_fill(addr, len) || !strict;
+	return !(qy_peek(placement->flags) & QUARRY_ARENA_POPULATE) || qy_fill(placement, addr, len) || !strict;
 }
 
-/* Map one rung of the ladder at claimed address space. On success *kind is what it became and *placed how. */
-static bool map_rung(const struct qy_placement *placement, void *addr, size_t len, int *kind, uint8_t *placed)
+/* Map one rung of the ladder at claimed address space. On success *kind is what it became and *as how. */
+static bool map_rung(const struct qy_placement *placement, void *addr, size_t len, bool gently, int *kind,
+		     struct as_mapped *as)
 {
 	int flags = *kind == QUARRY_PAGES_1G   ? (int)(MAP_HUGETLB | QY_MAP_HUGE_1GB)
 		    : *kind == QUARRY_PAGES_2M ? (int)(MAP_HUGETLB | QY_MAP_HUGE_2MB)
@@ -83,7 +107,6 @@ static bool map_rung(const struct qy_placement *placement, void *addr, size_t le
 
 	/* mmap(2) only looks at the pools of all nodes together: a dry one is found here, or when it is filled. */
 	if (huge && !qy_fill_has_pool(placement, len, *kind)) {
-		refuse_rung(*kind);
 		errno = ENOMEM;
 		return false;
 	}
@@ -91,7 +114,9 @@ static bool map_rung(const struct qy_placement *placement, void *addr, size_t le
 		refuse_rung(*kind);
 		return false;
 	}
-	if (huge ? map_hugetlb(placement, addr, len, *kind, placed) : map_plain(placement, addr, len, kind, placed))
+	as->advice = QY_ADVICE_NONE;
+	if (huge ? map_hugetlb(placement, addr, len, *kind, &as->placed)
+		 : map_plain(placement, addr, len, gently, kind, as))
 		return true;
 	error = errno;
 	if (huge)
@@ -103,8 +128,8 @@ static bool map_rung(const struct qy_placement *placement, void *addr, size_t le
 
 /* Claim frames and map them. In a sparse window somebody else's mapping may be in the way: such frames stay claimed,
  * so that they are not tried again and again, and the next ones are taken. */
-static char *map_somewhere(const struct qy_placement *placement, size_t frames, size_t align, int *kind,
-			   uint8_t *placed)
+static char *map_somewhere(const struct qy_placement *placement, size_t frames, size_t align, bool gently, int *kind,
+			   struct as_mapped *as)
 {
 	int wanted = *kind;
 
@@ -114,7 +139,7 @@ static char *map_somewhere(const struct qy_placement *placement, size_t frames, 
 		if (addr == NULL)
 			return NULL;
 		*kind = wanted;
-		if (map_rung(placement, addr, frames << QY_FRAME_SHIFT, kind, placed))
+		if (map_rung(placement, addr, frames << QY_FRAME_SHIFT, gently, kind, as))
 			return addr;
 		if (errno != EEXIST) {
 			int error = errno;
@@ -130,16 +155,18 @@ static char *map_somewhere(const struct qy_placement *placement, size_t frames, 
 struct qy_region *qy_region_create(const struct qy_placement *placement, size_t frames, size_t align_frames, int kind,
 				   void *owner)
 {
-	bool strict = is_strict(placement);
+	bool strict = is_strict(placement), gently = kind == QY_PAGES_BORN_HUGE && !strict;
 	int error = ENOMEM;
 
+	if (kind == QY_PAGES_BORN_HUGE)
+		kind = QUARRY_PAGES_THP;
 	for (int rung = kind; rung >= QUARRY_PAGES_BASE; rung--) {
 		size_t grain = rung == QUARRY_PAGES_1G ? QY_ZONE_FRAMES : 1;
 		size_t count = qy_align_up(frames, grain);
 		struct qy_region *r;
-		uint8_t placed;
+		struct as_mapped as;
 		int got = rung;
-		char *addr = map_somewhere(placement, count, qy_max(align_frames, grain), &got, &placed);
+		char *addr = map_somewhere(placement, count, qy_max(align_frames, grain), gently, &got, &as);
 
 		if (addr == NULL) {
 			error = errno;
@@ -153,8 +180,10 @@ struct qy_region *qy_region_create(const struct qy_placement *placement, size_t 
 		r->frames = (uint32_t)count;
 		r->kind_wanted = (uint8_t)kind;
 		r->kind = (uint8_t)got;
-		r->placed = placed;
+		r->placed = as.placed;
 		r->whole = qy_fill_is_due(placement, got);
+		qy_publish(r->advice, as.advice);
+		qy_region_forget(r);
 		qy_publish(r->owner, owner);
 		return r;
 	}
@@ -191,6 +220,7 @@ void qy_region_destroy(struct qy_region *r)
 	size_t frames = r->frames;
 
 	qy_publish(r->owner, NULL);
+	qy_region_forget(r);
 	/* When not even address space can be put back (a full table of mappings), the range stays claimed and mapped:
 	 * lost to quarry, but never handed out twice. */
 	if (qy_window_unmap(addr, frames << QY_FRAME_SHIFT) == 0)
@@ -199,10 +229,20 @@ void qy_region_destroy(struct qy_region *r)
 		qy_refuse(QUARRY_REFUSED_PURGE);
 }
 
-bool qy_region_purge(const struct qy_region *r, void *addr, size_t len)
+/* Before pages of a frame that is not to go whole are given back. */
+static void break_frame(struct qy_region *r, uintptr_t from, uintptr_t end)
+{
+	uintptr_t frame = qy_align_down(from, QY_FRAME);
+
+	if (from < end && (from != frame || end < frame + QY_FRAME))
+		qy_region_broken(r, (void *)frame, (void *)from);
+}
+
+bool qy_region_purge(struct qy_region *r, void *addr, size_t len)
 {
 	size_t page = qy_os_page_size();
 	uintptr_t first = qy_align_up((uintptr_t)addr, page), end = qy_align_down((uintptr_t)addr + len, page);
+	uintptr_t whole = qy_align_up(first, QY_FRAME), whole_end = qy_align_down(end, QY_FRAME);
 
 	if (qy_region_pinned(r) || (qy_peek(r->placement->flags) & QUARRY_ARENA_LOCKED))
 		return false;
@@ -211,10 +251,15 @@ bool qy_region_purge(const struct qy_region *r, void *addr, size_t len)
 		memset(addr, 0, len);
 		return true;
 	}
+	break_frame(r, first, qy_min(whole, end));
+	if (whole_end >= whole)
+		break_frame(r, whole_end, end);
 	if (qy_os->madvise((void *)first, end - first, MADV_DONTNEED) != 0) {
 		qy_refuse(QUARRY_REFUSED_PURGE);
 		return false;
 	}
+	if (whole_end > whole)
+		qy_region_emptied(r, (void *)whole, (whole_end - whole) >> QY_FRAME_SHIFT);
 	/* Where base pages are larger than quarry's, the edges are cleared by hand. */
 	if (first != (uintptr_t)addr)
 		memset(addr, 0, first - (uintptr_t)addr);
@@ -223,26 +268,24 @@ bool qy_region_purge(const struct qy_region *r, void *addr, size_t len)
 	return true;
 }
 
-bool qy_region_collapse(struct qy_region *r, void *addr, size_t len)
+/* Where so much could be moved to with huge pages staying whole: the kernel moves what is as far from a multiple of their
+ * size on both sides by its tables alone, and takes huge pages apart otherwise. Only a hint: NULL will do. */
+static void *aligned_hint(size_t len)
 {
-	if (qy_region_pinned(r))
-		return true;
-	if (qy_os->madvise(addr, len, QY_MADV_HUGEPAGE) == 0 && qy_os->madvise(addr, len, QY_MADV_COLLAPSE) == 0)
-		return true;
-	qy_refuse(QUARRY_REFUSED_THP);
-	return false;
+	char *p = qy_os->mmap(NULL, len + QY_FRAME, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	qy_os->munmap(p, len + QY_FRAME);
+	return (void *)qy_align_up((uintptr_t)p, QY_FRAME);
 }
 
-bool qy_region_move(const struct qy_region *from_region, void *from, size_t len, const struct qy_region *to_region,
-		    void *to)
+/* What was told the same. By way of a place of the kernel's choice: the source may be of two mappings, being the target of an
+ * earlier move and what is behind it, and a move that fails for that must not have taken the target away. */
+static bool move_piece(char *from, size_t len, const struct qy_region *to_region, char *to)
 {
-	void *between;
+	void *between = qy_os->mremap_away(from, len, len >= QY_FRAME ? aligned_hint(len) : NULL);
 
-	if (qy_region_pinned(from_region) || qy_region_pinned(to_region) || from_region->kind != to_region->kind)
-		return false;
-	/* By way of a place of the kernel's choice: the source may be of two mappings, being the target of an earlier move
-	 * and what is behind it, and a move that fails for that must not have taken the target away. */
-	between = qy_os->mremap_away(from, len);
 	if (between == MAP_FAILED)
 		return false;
 	if (qy_os->mremap_to(between, len, to) != MAP_FAILED) {
@@ -254,6 +297,28 @@ bool qy_region_move(const struct qy_region *from_region, void *from, size_t len,
 	memcpy(from, between, len);
 	qy_os->munmap(between, len);
 	return false;
+}
+
+bool qy_region_move(struct qy_region *from_region, void *from, size_t len, struct qy_region *to_region, void *to)
+{
+	if (qy_region_pinned(from_region) || qy_region_pinned(to_region) || from_region->kind != to_region->kind)
+		return false;
+	for (size_t at = 0, piece; at < len; at += piece) {
+		char *source = (char *)from + at, *target = (char *)to + at;
+
+		piece = qy_region_alike(from_region, source, len - at);
+		if (move_piece(source, piece, to_region, target)) {
+			qy_region_moved(from_region, source, (piece + QY_FRAME - 1) >> QY_FRAME_SHIFT, to_region, target);
+		} else if (at == 0) {
+			return false;
+		} else {
+			/* There is no way back for what is there by now. */
+			memcpy(target, source, piece);
+			if (qy_os->madvise(source, piece, MADV_DONTNEED) != 0)
+				memset(source, 0, piece);
+		}
+	}
+	return true;
 }
 
 /* A page that was taken away answers with an error; to look at it would be a signal. */
@@ -290,6 +355,7 @@ bool qy_region_copy(struct qy_region *r, bool (*fetch)(void *ctx, void *to, cons
 	done = done && qy_os->mremap_to(aligned, len, at) != MAP_FAILED;
 	if (done) {
 		r->kind = QUARRY_PAGES_THP;
+		qy_publish(r->advice, QY_ADVICE_HUGE);
 	} else {
 		qy_refuse(QUARRY_REFUSED_FORK);
 		qy_os->munmap(aligned, len);

@@ -36,10 +36,44 @@ struct qy_region {
 	uint8_t kind;        /* what the kernel granted */
 	uint8_t placed;      /* enum qy_placed */
 	bool whole;          /* filled and looked at when it was mapped: goes back whole or not at all */
+	uint8_t advice;      /* enum qy_advice: what all of it was told that has no advice of its own */
+	_Atomic(uint32_t) exceptions; /* how many frames have */
 };
 
 #define QY_REGION_SIDE_OFFSET 128
-_Static_assert(sizeof(struct qy_region) <= 128, "a region's record has half a frame side element");
+_Static_assert(sizeof(struct qy_region) <= 64, "a region's record has a quarter of a frame side element");
+
+/* What the kernel was told of memory: MADV_HUGEPAGE, MADV_NOHUGEPAGE, or neither. */
+enum qy_advice { QY_ADVICE_NONE, QY_ADVICE_HUGE, QY_ADVICE_BASE };
+
+enum qy_pages_state {
+	QY_PAGES_AS_TOLD, /* nothing more is known */
+	QY_PAGES_HUGE,    /* one huge page, when it was last looked at */
+	QY_PAGES_SMALL,   /* base pages, likewise */
+	QY_PAGES_BROKEN   /* base pages: a part was given back */
+};
+
+/* What is known of the pages of one frame; in the last quarter of its side element. Advice and state may be written by
+ * whoever has the frame's memory to himself and by the holder of the purge lock; the rest is collapse.c's, under that
+ * lock. */
+struct qy_frame_pages {
+	_Atomic(uint8_t) advice; /* enum qy_advice; none: as the region */
+	_Atomic(uint8_t) state;  /* enum qy_pages_state */
+	uint8_t fails;           /* attempts to collapse it that failed, in a row */
+	bool dense;              /* it was when last looked at, */
+	uint16_t used;           /* with so many pages in use, */
+	uint32_t since;          /* and since then (ms) */
+	uint32_t again;          /* when to try again, after a failure (ms) */
+};
+
+#define QY_PAGES_SIDE_OFFSET 192
+_Static_assert(sizeof(struct qy_frame_pages) <= 64, "and so has what is known of a frame's pages");
+
+QY_INLINE struct qy_frame_pages *qy_pages_of_frame(uintptr_t frame)
+{
+	return (struct qy_frame_pages *)(void *)(qy_window.frame_side + (frame << QY_FRAME_SIDE_SHIFT) +
+						 QY_PAGES_SIDE_OFFSET);
+}
 
 QY_INLINE struct qy_region *qy_region_slot(uintptr_t frame)
 {
@@ -57,6 +91,10 @@ QY_INLINE void *qy_region_addr(const struct qy_region *r)
 	return qy_window_at(qy_region_frame(r) << QY_FRAME_SHIFT);
 }
 
+/* As a kind for qy_region_create: thp, but no fault is to wait for it. Where huge pages come without advice, and do not
+ * wait then, none is given. */
+#define QY_PAGES_BORN_HUGE 5
+
 /* Get a region of at least frames frames (huge pages of 1 GiB round it up), the first aligned to align_frames.
  * kind is the highest rung to try: 1g, 2m, thp, base; a rung that fails falls to the next, unless the placement is
  * strict. Memory on a hugetlb rung is populated here, so that shortage is an error and not a SIGBUS; so is what is
@@ -69,17 +107,73 @@ struct qy_region *qy_region_create(const struct qy_placement *placement, size_t 
 /* Unmap it and release its address space. */
 void qy_region_destroy(struct qy_region *r);
 
-/* Give the memory of [addr, addr + len) back; afterwards it reads as zero. False when the kernel refused (mlockall)
- * or the page kind is pinned: then nothing is known of the contents. */
-bool qy_region_purge(const struct qy_region *r, void *addr, size_t len);
+/* How many threads may fill a large range together, with the caller; at first 1, at most 16. Process-wide. (populate.c) */
+void qy_region_allow_threads(unsigned most);
 
-/* Make [addr, addr + len) of the region into huge pages now (MADV_COLLAPSE, Linux 6.1). */
+/* Bring [addr, addr + len) into memory; its contents stay. False with errno. (fill.c) */
+bool qy_region_populate(struct qy_region *r, void *addr, size_t len);
+
+/* Give the memory of [addr, addr + len) back; afterwards it reads as zero. False when the kernel refused (mlockall)
+ * or the page kind is pinned: then nothing is known of the contents.
+ * A part of a frame that may be a huge page breaks it, in truth and for good: see qy_region_broken, which this calls. A
+ * frame that goes back whole is as good as new. */
+bool qy_region_purge(struct qy_region *r, void *addr, size_t len);
+
+/* Whether so much memory of the placement can be born huge (QY_PAGES_BORN_HUGE) with no fault that waits for compaction;
+ * it is promised then. of_promised: it was. (fill.c) */
+bool qy_region_has_room(const struct qy_placement *placement, size_t len, bool of_promised);
+
+/* ---- huge pages by frames (advice.c) ---- */
+
+/* For what memory is to be told otherwise than its region. */
+enum qy_want {
+	QY_WANT_HUGE,        /* huge pages from the first touch on */
+	QY_WANT_COLLAPSIBLE, /* that it may be collapsed */
+	QY_WANT_BASE,        /* base pages from the first touch on */
+	QY_WANT_HOLES        /* that khugepaged fills no holes in it */
+};
+
+/* Tell the kernel so, where that is news to it: a call for each run of frames that were told the same. False when some of
+ * it could not be told: refused, or there would be too many mappings. */
+bool qy_region_want(struct qy_region *r, void *addr, size_t frames, enum qy_want want);
+
+/* Frames that were told otherwise than their regions, each of which may cost two mappings; and those that were not told,
+ * because there are 8192 such or a quarter of vm.max_map_count would be spent. Process-wide. */
+uint64_t qy_region_exceptions(void);
+uint64_t qy_region_untold(void);
+
+/* Whether the frame at addr may be a huge page, as far as is known without asking the kernel. */
+bool qy_region_may_be_huge(const struct qy_region *r, const void *addr);
+
+/* A part of the frame that begins at frame_addr is about to be given back, the page at `going` with it: if the frame may be
+ * huge, split the huge page itself, since for a part that is merely unmapped the kernel keeps all of the page, though
+ * RSS no longer shows it; and see to it that khugepaged does not fill the hole. One load when the frame is known to be
+ * broken. qy_region_purge does this by itself; whoever gives memory back otherwise calls it before. */
+void qy_region_broken(struct qy_region *r, void *frame_addr, void *going);
+
+/* How many huge pages were split so. Process-wide. */
+uint64_t qy_region_splits(void);
+
+/* Nothing is in the frames any more: what they were told for the sake of what was there is undone. */
+void qy_region_emptied(struct qy_region *r, void *addr, size_t frames);
+
+/* How many of len bytes at addr, where a frame begins, were told the same: those are of one mapping, if no move has come in
+ * between. */
+size_t qy_region_alike(const struct qy_region *r, const void *addr, size_t len);
+
+/* The pages of frames, and what is known of them, were moved by mremap(2). */
+void qy_region_moved(struct qy_region *from_region, void *from, size_t frames, struct qy_region *to_region, void *to);
+
+/* Of frames that are being mapped or unmapped: forget what is known. */
+void qy_region_forget(struct qy_region *r);
+
+/* Make [addr, addr + len) of the region, whole frames, into huge pages now (MADV_COLLAPSE, Linux 6.1): a call for each
+ * frame. True when all are; else errno of the first that would not. */
 bool qy_region_collapse(struct qy_region *r, void *addr, size_t len);
 
 /* Move len bytes of pages from one place to another, both whole pages of regions of the same owner, by page tables;
  * what was at from is empty then, mapped and placed as before. False when the kernel refused, then nothing has moved. */
-bool qy_region_move(const struct qy_region *from_region, void *from, size_t len, const struct qy_region *to_region,
-		    void *to);
+bool qy_region_move(struct qy_region *from_region, void *from, size_t len, struct qy_region *to_region, void *to);
 
 /* Whether the calling thread was given a memory policy of its own (set_mempolicy(2), numactl(8)): what the program or
  * its administrator decided is not this library's to overrule, where it was not asked to. */

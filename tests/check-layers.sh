@@ -36,6 +36,8 @@ declare -A height=([lib/base]=0 [numa]=1 [lib/block]=2 [lib/manager]=3 [lib/recl
 exceptions=(
 	"call|*|qy_settings|declared in lib/base for all to read; the option table is its only writer"
 	"include|lib/api|numa/os.h|the page size, for valloc"
+	"include|lib/api|lib/manager/events.h|the program's function is handed down to where events arise"
+	"call|lib/api|qy_events_listen|the same"
 	"call|lib/api|quarry_stats_get|quarry_ctl_get reads figures as any program does"
 	"call|lib/cache|qy_options_init|declared in lib/base/settings.h: whoever starts quarry has the settings filled first"
 
@@ -45,16 +47,20 @@ exceptions=(
 	"call|lib/manager|qy_region_*|the same"
 	"call|lib/manager|qy_window_*|the same: the manager starts the window that its regions lie in, and holds it around fork"
 	"call|lib/manager|qy_meta_alloc|the same: records of managers stand beside the window"
+	"include|lib/manager|numa/thp.h|which memory is to be huge is the manager's to say, by what the machine allows"
+	"call|lib/manager|qy_thp_get|the same"
 	"include|lib/manager|numa/topology.h|there is one default manager per node, and one of them for the caller's"
 	"call|lib/manager|qy_topology_init|the same"
 	"call|lib/manager|qy_node*|the same"
 	"include|lib/manager|numa/cgroup.h|what the control group has left bounds what managers hand out"
 	"call|lib/manager|qy_cgroup_*|the same"
+	"include|lib/manager|numa/pressure.h|how scarce the kernel says memory is, for the limits"
+	"call|lib/manager|qy_pressure_*|the same"
 	"include|lib/manager|numa/os.h|the clock, for decay; the process's pages in memory"
 	"call|lib/manager|qy_os*|the same"
 	"include|lib/reclaim|numa/os.h|the clock"
 	"call|lib/reclaim|qy_os|the same"
-	"include|lib/cache|numa/os.h|the clock, and whether a thread still lives"
+	"include|lib/cache|numa/os.h|the clock, and whether a thread still lives, or is blocked"
 	"call|lib/cache|qy_os|the same"
 )
 
@@ -135,7 +141,7 @@ check_includes() {
 			other=$(layer_of "$header")
 			if [[ -z $other ]]; then
 				# A path that is none of ours is the system's; one of ours must be written from the root.
-				if [[ -e $src/${file%/*}/$header ]]; then
+				if [[ -e $src/${file%/*}/$header ]] && grep -qF "\"$header\"" "$src/$file"; then
 					complain "$file includes \"$header\": write it from the tree's root"
 				fi
 				continue

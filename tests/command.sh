@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # The command `quarry` and the manual: what each command says and answers, that errors are one line and a status,
 # that `run` runs what it should on what it should, that `doctor` reports whatever is taken away from it, and that the
-# manual has every function and option and no warnings.
+# manual has every function and option and no warnings, and the README every option.
 #
 # Run by make check; by hand: abs_top_srcdir=SOURCES abs_top_builddir=BUILD tests/command.sh
 # QUARRY: another command than the build's. QUARRY_SO: another library.
@@ -511,8 +511,11 @@ sed -nE 's/^  ([a-z_]+)=([^ ]+) .*/\1 \2/p' "$work/out" >"$work/options"
 check "there are options" test "$(wc -l <"$work/options")" -ge 13
 while read -r name default; do
 	check "quarry(7) has $name and its default" grep -qxF ".BR $name \" = \" $default" "$src/doc/quarry.7"
+	check "README.md has $name and its default" grep -q "^| \`$name\` | [^|]* | $default | " "$src/README.md"
 done <"$work/options"
 check "quarry(7) has no others" is "$(grep -c '^\.BR [a-z_]* " = "' "$src/doc/quarry.7")" "$(wc -l <"$work/options")"
+check "README.md has no others" is "$(sed -n '/^## Options/,/^## The tree/s/^| `[a-z_]*` | .* |$/&/p' "$src/README.md" | wc -l)" \
+	"$(wc -l <"$work/options")"
 
 header=$src/include/quarry/quarry.h
 mkdir "$work/man"

@@ -178,6 +178,15 @@ static void put_meminfo(struct out *out, int node)
 		put(out, "%sPadding%d:      %8d kB\n", head, i, i);
 }
 
+/* All that a node has available is free in blocks of 4 MiB. */
+static void put_buddyinfo(struct out *out)
+{
+	for (int n = 0; n < FAKE_NODES; n++)
+		if (fake.node[n].online && fake.node[n].total != 0)
+			put(out, "Node %d, zone   Normal      0      0      0      0      0      0      0      0      0      0 %6lu \n",
+			    n, (unsigned long)(fake.node[n].available >> 22));
+}
+
 static bool put_node_file(struct out *out, const char *path)
 {
 	int node, used = 0;
@@ -235,6 +244,10 @@ static bool put_file(struct out *out, const char *path)
 	}
 	if (strcmp(path, "/proc/meminfo") == 0) {
 		put_meminfo(out, -1);
+		return true;
+	}
+	if (strcmp(path, "/proc/buddyinfo") == 0) {
+		put_buddyinfo(out);
 		return true;
 	}
 	if (strncmp(path, mm, sizeof(mm) - 1) == 0 && put_pool(out, path + sizeof(mm) - 1, -1))

@@ -61,7 +61,7 @@ void fake_files_reset(void);
 void *fake_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off);
 int fake_munmap(void *addr, size_t len);
 int fake_madvise(void *addr, size_t len, int advice);
-void *fake_mremap_away(void *old, size_t len);
+void *fake_mremap_away(void *old, size_t len, void *hint);
 void *fake_mremap_to(void *old, size_t len, void *to);
 int fake_mincore(void *addr, size_t len, unsigned char *vec);
 long fake_mbind(void *addr, size_t len, int mode, const unsigned long *mask, unsigned long bits, unsigned flags);

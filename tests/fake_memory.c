@@ -562,7 +562,7 @@ static void carry(struct ranges *list, uintptr_t start, uintptr_t end, uintptr_t
 }
 
 /* The pages go with their places and their policy; the place stays, with its policy. */
-void *fake_mremap_away(void *old, size_t len)
+void *fake_mremap_away(void *old, size_t len, void *hint)
 {
 	uintptr_t start = (uintptr_t)old, end = start + len;
 	void *p;
@@ -571,7 +571,7 @@ void *fake_mremap_away(void *old, size_t len)
 		errno = EINVAL;
 		return MAP_FAILED;
 	}
-	p = mremap(old, len, len, MREMAP_MAYMOVE | 4 /* MREMAP_DONTUNMAP */, NULL);
+	p = mremap(old, len, len, MREMAP_MAYMOVE | 4 /* MREMAP_DONTUNMAP */, hint);
 	if (p == MAP_FAILED)
 		return p;
 	forget((uintptr_t)p, (uintptr_t)p + len);

@@ -34,6 +34,7 @@ static struct {
 } advices[ADVICES];
 static bool clock_set;
 static uint64_t clock_ms, total_memory, address_limit;
+static int thp_disabled;
 static int on_cpu;
 static __thread int this_thread_on_cpu __attribute__((tls_model("initial-exec"))); /* + 1 */
 
@@ -409,9 +410,9 @@ static int table_madvise(void *addr, size_t len, int advice)
 	CALL(FAKE_MADVISE, int, -1, advised(addr, len, advice));
 }
 
-static void *table_mremap_away(void *old, size_t len)
+static void *table_mremap_away(void *old, size_t len, void *hint)
 {
-	CALL(FAKE_MREMAP, void *, MAP_FAILED, fake_mremap_away(old, len));
+	CALL(FAKE_MREMAP, void *, MAP_FAILED, fake_mremap_away(old, len, hint));
 }
 
 static void *table_mremap_to(void *old, size_t len, void *to)
@@ -530,6 +531,36 @@ static bool table_thread_alive(int pid, int tid)
 	return qy_os_linux.thread_alive(pid, tid);
 }
 
+static int (*thread_blocked_by)(int tid);
+static uint64_t (*thread_switches_by)(int tid);
+static int (*signal_action_by)(int sig, struct qy_signal_action *action);
+
+void fake_os_threads(int (*blocked)(int tid), uint64_t (*switches)(int tid))
+{
+	thread_blocked_by = blocked;
+	thread_switches_by = switches;
+}
+
+void fake_os_signals(int (*action)(int sig, struct qy_signal_action *action))
+{
+	signal_action_by = action;
+}
+
+static bool table_thread_blocked(int tid)
+{
+	return thread_blocked_by != NULL ? thread_blocked_by(tid) != 0 : qy_os_linux.thread_blocked(tid);
+}
+
+static uint64_t table_thread_switches(int tid)
+{
+	return thread_switches_by != NULL ? thread_switches_by(tid) : qy_os_linux.thread_switches(tid);
+}
+
+static int table_signal_action(int sig, struct qy_signal_action *action)
+{
+	return signal_action_by != NULL ? signal_action_by(sig, action) : qy_os_linux.signal_action(sig, action);
+}
+
 static int table_membarrier(int command)
 {
 	CALL(FAKE_MEMBARRIER, int, -1, qy_os_linux.membarrier(command));
@@ -571,6 +602,34 @@ static int table_page_is_huge(const void *addr, bool *huge)
 	CALL(FAKE_PAGE_IS_HUGE, int, -1, fake_page_is_huge(addr, huge));
 }
 
+void fake_os_thp_disabled(int how)
+{
+	pthread_mutex_lock(&fake_lock);
+	thp_disabled = how;
+	pthread_mutex_unlock(&fake_lock);
+}
+
+static int table_thp_disabled(void)
+{
+	int disabled;
+
+	pthread_mutex_lock(&fake_lock);
+	disabled = thp_disabled;
+	pthread_mutex_unlock(&fake_lock);
+	return disabled;
+}
+
+/* The tests' threads run where they really may, whatever the machine. */
+static long table_cpus_allowed(unsigned long *mask, unsigned long bits)
+{
+	return qy_os_linux.cpus_allowed(mask, bits);
+}
+
+static int table_run_on(const unsigned long *mask, unsigned long bits)
+{
+	return qy_os_linux.run_on(mask, bits);
+}
+
 static const struct qy_os fake_table = {
 	.mmap = table_mmap,
 	.munmap = table_munmap,
@@ -594,7 +653,13 @@ static const struct qy_os fake_table = {
 	.thread_id = table_thread_id,
 	.process_id = table_process_id,
 	.thread_alive = table_thread_alive,
+	.thread_switches = table_thread_switches,
+	.thread_blocked = table_thread_blocked,
+	.signal_action = table_signal_action,
 	.page_is_huge = table_page_is_huge,
+	.thp_disabled = table_thp_disabled,
+	.cpus_allowed = table_cpus_allowed,
+	.run_on = table_run_on,
 	.now_ns = table_now_ns,
 	.pair = table_pair,
 	.send = table_send,
@@ -611,7 +676,10 @@ void fake_os_reset(void)
 	memset(faults, 0, sizeof(faults));
 	memset(advices, 0, sizeof(advices));
 	clock_set = false;
+	fake_os_threads(NULL, NULL);
+	fake_os_signals(NULL);
 	total_memory = address_limit = 0;
+	thp_disabled = 0;
 	on_cpu = 0;
 	fake.newest_policy = QY_MPOL_WEIGHTED_INTERLEAVE;
 	fake_memory_reset();

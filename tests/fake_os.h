@@ -104,6 +104,14 @@ void fake_os_advance(uint64_t ms);
 void fake_os_total_memory(uint64_t bytes);
 void fake_os_address_limit(uint64_t bytes); /* what address_limit says; it is not enforced */
 
+/* What prctl(PR_GET_THP_DISABLE) says: 0 (after a reset), 1 or 3. The kernel itself does not know of it. */
+void fake_os_thp_disabled(int how);
+
+/* Who says whether a thread is blocked in a system call, and how often it has switched; and what is set for a signal.
+ * NULL: Linux. Called without a lock. */
+void fake_os_threads(int (*blocked)(int tid), uint64_t (*switches)(int tid));
+void fake_os_signals(int (*action)(int sig, struct qy_signal_action *action));
+
 /* ---- refusing ---- */
 
 void fake_os_fail(enum fake_call call, int err);                 /* always, with this errno; 0: works again */

@@ -217,7 +217,7 @@ enum quarry_arena_flags {
 	QUARRY_ARENA_NODUMP = 2,   /* leave the arena out of core dumps (MADV_DONTDUMP) */
 	QUARRY_ARENA_LOCKED = 4,   /* keep it in memory (mlock2(2) on fault); falls under RLIMIT_MEMLOCK, and what that
 	                            * refuses is counted, not an error */
-	QUARRY_ARENA_POPULATE = 8  /* fault regions in when they are mapped, not when touched */
+	QUARRY_ARENA_POPULATE = 8  /* fault regions in when they are mapped, not when touched; in parallel, see quarry_populate */
 };
 
 #define QUARRY_ARENA_NAME_MAX 32
@@ -277,6 +277,19 @@ QUARRY_API int quarry_arena_free(quarry_arena *arena, void *p);
 
 /** The arena that p was allocated in; NULL (errno EINVAL) for what is not quarry's. */
 QUARRY_API quarry_arena *quarry_arena_of(const void *p);
+
+/** Bring memory of a live block in at once, on the nodes of its arena, rather than when it is touched: in parallel from
+ * 64 MiB on, by threads that live for the call (option populate_threads; none with reclaim=off or series). Contents stay,
+ * and others may use them meanwhile. What there is no memory for is an error here and never a SIGBUS.
+ * @param p anywhere in a block. @param len bytes from there, in the same block.
+ * @return 0, also when all is there already; -1 with EINVAL (not quarry's memory), ENOMEM, or what else madvise(2) says.
+ *         Part of it may be in memory then. Linux 5.14; before, pages are touched one by one. Example:
+ * @code
+ *   double *table = quarry_malloc(n * sizeof(*table));
+ *   if (table != NULL && quarry_populate(table, n * sizeof(*table)) != 0)
+ *           perror("not all of the table is in memory");
+ * @endcode */
+QUARRY_API int quarry_populate(void *p, size_t len);
 
 /** The default arena of a node by the kernel's id (made on first use); NULL with EINVAL when there is no such node. */
 QUARRY_API quarry_arena *quarry_arena_of_node(int node);
@@ -389,17 +402,30 @@ enum quarry_option {
 	QUARRY_OPT_DECAY_MS = 3,         /* decay_ms: free memory goes back after about so long; -1 never */
 	QUARRY_OPT_PAGES = 4,            /* pages: enum quarry_page_kind for default arenas */
 	QUARRY_OPT_STRICT = 5,           /* strict: default arenas fail rather than fall */
-	QUARRY_OPT_THP_MIN = 6,          /* thp_min: bytes in use from which new memory is born huge */
+	QUARRY_OPT_THP_MIN = 6,          /* thp_min: bytes in use, or of one block, from which new memory is born huge, and what is
+	                                  * dense on base pages is made huge in the background */
 	QUARRY_OPT_NUMA = 7,             /* numa: 0 treat the machine as one node, 1 follow its nodes */
 	QUARRY_OPT_STATS_AT_EXIT = 8,    /* stats_at_exit: 0 no, 1 text, 2 JSON, to standard error */
 	QUARRY_OPT_ON_ERROR = 9,         /* on_error: 0 ignore and count, 1 report on standard error, 2 abort */
 	QUARRY_OPT_JUNK = 10,            /* junk: fill what is freed, to show use after free */
 	QUARRY_OPT_WINDOW = 11,          /* window: bytes of address space to reserve; 0 by the machine's memory */
-	QUARRY_OPT_LARGE_HEAP = 12,           /* large_heap: bytes mapped from which `auto` starts the reclaimer's thread */
+	QUARRY_OPT_LARGE_HEAP = 12,      /* large_heap: bytes mapped from which `auto` starts the reclaimer's thread */
 	QUARRY_OPT_RETURN = 13,          /* return: 0 never give memory back to the kernel (for RDMA), 1 do */
 	QUARRY_OPT_BRING_HOME = 14,      /* bring_home: 1 look for pages that strayed to other nodes and move them home */
-	QUARRY_OPT_FORK_COPY = 15        /* fork_copy: bytes of hugetlb memory that a fork copies for the child; beyond, the
+	QUARRY_OPT_FORK_COPY = 15,       /* fork_copy: bytes of hugetlb memory that a fork copies for the child; beyond, the
 	                                  * kernel's copy-on-write, which kills the child when the pool runs dry */
+	QUARRY_OPT_IDLE_THREADS = 16,    /* idle_threads: 1 what a thread holds that is blocked in a system call and did not refill
+	                                  * for a quarter of decay_ms goes back; 0 for a program that stops threads at any
+	                                  * instruction, in handlers that unblock their signal */
+	QUARRY_OPT_POPULATE_THREADS = 17, /* populate_threads: so many threads at most fill a large range that is to be
+	                                  * populated; 0 as many as its node has CPUs, up to 16; 1 the caller alone */
+	QUARRY_OPT_SOFT_LIMIT = 30,      /* soft_limit: bytes, in use and free but in memory, from which the process keeps no
+	                                  * free memory; 0 none */
+	QUARRY_OPT_HARD_LIMIT = 31,      /* hard_limit: bytes in use beyond which the process gets ENOMEM; 0 none. What counts
+	                                  * is as for quarry_arena_attr.hard_limit, of all arenas together */
+	QUARRY_OPT_BREAKER = 32,         /* breaker: 0 off, 1 refuse, 2 redirect large requests when a limit is near */
+	QUARRY_OPT_BREAKER_MIN = 33,     /* breaker_min: bytes from which a request is large; at least 64 KiB */
+	QUARRY_OPT_BREAKER_AT = 34       /* breaker_at: per cent of the tightest limit at which the breaker opens */
 };
 
 /** Set an option by number (enum quarry_option), or a glibc M_* parameter, which is accepted.
@@ -432,9 +458,137 @@ QUARRY_API int quarry_option_describe(int index, quarry_option_info *info);
 QUARRY_API const char *quarry_error_text(void);
 
 /* ------------------------------------------------------------------------------------------------------ */
+/* Pressure and limits                                                                                    */
+
+/** How scarce memory is for the process: from cgroup v2's memory.pressure or /proc/pressure/memory (PSI, Linux 4.20), how
+ * full the control group's memory.max and memory.high (v1: limit_in_bytes) and RLIMIT_AS are, what the machine has left,
+ * and how full the process's own hard_limit is. It rises at once, and falls step by step after it was lower for a
+ * second. */
+enum quarry_pressure {
+	QUARRY_PRESSURE_NONE = 0,
+	QUARRY_PRESSURE_SOME = 1,    /* dirty memory goes back four times as fast; a limit is filled to 85 %, or tasks wait
+	                              * for memory for a twentieth of the time */
+	QUARRY_PRESSURE_HIGH = 2,    /* it goes back at once, idle caches too, partly used huge pages are broken; 92 %, a
+	                              * fifth of the time, or the kernel had to reclaim at memory.high or memory.max */
+	QUARRY_PRESSURE_CRITICAL = 3 /* the same, and the breaker opens, where there is one; 97 % */
+};
+
+/** A limit that bounds the process; quarry_health_report.limit_kind. */
+enum quarry_limit_kind {
+	QUARRY_LIMIT_NONE = 0,
+	QUARRY_LIMIT_PROCESS = 1,       /* option hard_limit */
+	QUARRY_LIMIT_CGROUP = 2,        /* memory.max of the control group or one above it; v1: memory.limit_in_bytes */
+	QUARRY_LIMIT_ADDRESS_SPACE = 3  /* RLIMIT_AS (ulimit -v) */
+};
+
+enum quarry_breaker_state {
+	QUARRY_BREAKER_CLOSED = 0,   /* nothing is refused (or there is none: option breaker) */
+	QUARRY_BREAKER_OPEN = 1,     /* large requests are refused or redirected */
+	QUARRY_BREAKER_HALF_OPEN = 2 /* one was let through; how it goes decides */
+};
+
+/** What a quarry_event tells of. */
+enum quarry_event_kind {
+	QUARRY_EVENT_PRESSURE = 1,   /* state and was: enum quarry_pressure */
+	QUARRY_EVENT_SOFT_LIMIT = 2, /* state 1: above it, 0: below again. arena: whose; NULL: the process's. bytes: in use,
+	                              * and free in memory */
+	QUARRY_EVENT_HARD_LIMIT = 3, /* a request was refused. arena: as above; bytes: the request's; count: how many were
+	                              * refused since the last such event. The first of a series is told at once, those that
+	                              * follow once a second, with state 1 */
+	QUARRY_EVENT_BREAKER = 4     /* state and was: enum quarry_breaker_state */
+};
+
+typedef struct quarry_event {
+	size_t struct_size;  /* what the library's struct has; it may grow at the end */
+	int kind;            /* enum quarry_event_kind */
+	int state, was;
+	quarry_arena *arena; /* by name only: it may have ended since. NULL: the process */
+	uint64_t bytes, limit;
+	uint64_t count;      /* what this event stands for; 1 but for QUARRY_EVENT_HARD_LIMIT */
+	uint64_t time_ms;    /* CLOCK_MONOTONIC, when it came about */
+	uint64_t lost;       /* events so far for which there was no room */
+} quarry_event;
+
+/** Is told of an event, which is only there for the call. */
+typedef void quarry_event_fn(const quarry_event *event, void *ctx);
+
+/** Be told when something changes: the level of pressure, limits passed, requests refused, the breaker.
+ * The function is called by the reclaimer's thread (256 KiB of stack, all signals blocked), or by a thread of the program
+ * at the end of one of its calls of malloc, free or any function here, a little after the event; never with a lock of
+ * quarry's held, never twice at once, and not again from inside itself. So it may allocate, free, and call any function
+ * here; but since it may come out of any malloc it must not wait for a lock that the program holds while it allocates.
+ * One function for the process: this one replaces the one before, which has ended when this returns (unless called from
+ * inside it). Events wait in a ring of 64; what comes when it is full is counted in `lost`. A forked child keeps the
+ * function and forgets the events. Any thread may call.
+ * @param fn NULL: nobody is told; what came about while nobody was is not told later.
+ * @param ctx is handed to fn.
+ * @return 0. */
+QUARRY_API int quarry_on_event(quarry_event_fn *fn, void *ctx);
+
+/** Where large requests go while the breaker is open and the option breaker is `redirect`: for example an arena on a far
+ * node (QUARRY_POLICY_BIND). They are then in that arena for life, as if they had been made there; those for which it has
+ * no room either get ENOMEM. Requests made of that arena itself are not held up. Any thread may call.
+ * @param arena NULL: none, large requests are refused. An arena that ends is forgotten.
+ * @return 0; -1 with EINVAL when it is no arena. */
+QUARRY_API int quarry_breaker_redirect(quarry_arena *arena);
+
+/** How well the process is; quarry_health_report.state. */
+enum quarry_health_state {
+	QUARRY_HEALTH_GREEN = 0,  /* nothing to tell */
+	QUARRY_HEALTH_YELLOW = 1, /* pressure, a soft limit passed, or the breaker tries whether it can close */
+	QUARRY_HEALTH_RED = 2     /* critical pressure, or the breaker is open: requests are refused */
+};
+
+/** Why; bits of quarry_health_report.reasons. */
+enum quarry_health_reason {
+	QUARRY_HEALTH_LIMIT_FILL = 1,    /* the tightest limit is nearly full */
+	QUARRY_HEALTH_PSI = 2,           /* tasks wait for memory */
+	QUARRY_HEALTH_CGROUP_EVENTS = 4, /* the kernel reclaimed at memory.high or memory.max */
+	QUARRY_HEALTH_MACHINE = 8,       /* the machine has little left */
+	QUARRY_HEALTH_SOFT_LIMIT = 16,   /* the process's or an arena's was passed */
+	QUARRY_HEALTH_BREAKER = 32,      /* the breaker is not closed */
+	QUARRY_HEALTH_DENIED = 64        /* a limit refused a request within the last ten seconds */
+};
+
+typedef struct quarry_health_report {
+	uint32_t struct_size;      /* set by the caller to sizeof: lets the struct grow */
+	int32_t state;             /* enum quarry_health_state */
+	int32_t level;             /* enum quarry_pressure */
+	uint32_t reasons;          /* enum quarry_health_reason, or-ed */
+	int32_t limit_kind;        /* enum quarry_limit_kind: the limit that is filled most */
+	uint32_t limit_per_mille;  /* how far, in 1/1000 */
+	uint64_t limit, used;      /* its bytes; 0: none */
+	uint32_t psi_some, psi_full; /* 1/1000 of the last window in which some, or all, tasks waited for memory */
+	uint32_t psi_of_group;     /* 1: those of the process's control group; 0: of the machine */
+	int32_t breaker;           /* enum quarry_breaker_state */
+	uint64_t psi_window_ms;    /* how long that window was; 0: the kernel does not tell, or was asked for the first time */
+	uint64_t available, total; /* bytes that the machine has left and has; 0: not asked, the group has less */
+	uint64_t in_use;           /* bytes that count against hard_limit */
+	uint64_t hard_limit, soft_limit; /* the process's; 0: none */
+	uint32_t above_soft;       /* 1: the process is above its soft limit */
+	uint32_t arenas_above_soft; /* count */
+	uint64_t denied_process;   /* requests refused since the start, by the process's hard limit, */
+	uint64_t denied_arenas;    /* by those of arenas, */
+	uint64_t denied_cgroup;    /* and for the control group */
+	uint64_t breaker_opened, breaker_refused, breaker_redirected, breaker_probes; /* counts since the start */
+	uint64_t events_lost;      /* for which the ring had no room */
+} quarry_health_report;
+
+/** How the process is doing with memory, and why. Reads a few files of the kernel (at most every 100 ms), holds no lock
+ * meanwhile and allocates nothing. Any thread may call.
+ * @return 0; -1 with EINVAL (struct_size not set). */
+QUARRY_API int quarry_health(quarry_health_report *report);
+
+/** The same in one line for people: "yellow: cgroup limit filled to 93.1 %; psi some 12.0 %".
+ * @param report as quarry_health filled it.
+ * @param text receives at most size bytes with the 0; may be NULL with size 0.
+ * @return the length it has (as snprintf); -1 with EINVAL. */
+QUARRY_API int quarry_health_text(const quarry_health_report *report, char *text, size_t size);
+
+/* ------------------------------------------------------------------------------------------------------ */
 /* Statistics                                                                                             */
 
-#define QUARRY_STATS_VERSION 2 /* 1, without what is behind refused, is taken too */
+#define QUARRY_STATS_VERSION 3 /* 1 and 2, which end where the next begins, are taken too */
 
 /** Why something that was asked of the kernel was not got; an index into quarry_stats.refused. */
 enum quarry_refusal {
@@ -447,7 +601,7 @@ enum quarry_refusal {
 	QUARRY_REFUSED_THP = 6,          /* madvise(MADV_HUGEPAGE) or MADV_COLLAPSE refused */
 	QUARRY_REFUSED_POPULATE = 7,     /* MADV_POPULATE_WRITE refused or ran dry */
 	QUARRY_REFUSED_MAP = 8,          /* mmap(2) or mprotect(2): no memory or address space */
-	QUARRY_REFUSED_LIMIT = 9,        /* an arena's hard limit */
+	QUARRY_REFUSED_LIMIT = 9,        /* an arena's hard limit, or the process's (option hard_limit) */
 	QUARRY_REFUSED_MOVE_PAGES = 10,  /* move_pages(2) would not say where pages are */
 	QUARRY_REFUSED_RSEQ = 11,        /* glibc's rseq is not registered: getcpu is asked instead */
 	QUARRY_REFUSED_LOCK = 12,        /* mlock */
@@ -459,6 +613,8 @@ enum quarry_refusal {
 	QUARRY_REFUSED_NODE_FULL = 18,   /* a strict arena's nodes have no room: ENOMEM rather than the kernel's killer */
 	QUARRY_REFUSED_MOVE = 19,        /* pages that would not be moved to another node */
 	QUARRY_REFUSED_FORK = 20,        /* hugetlb memory left to copy-on-write at fork: the child may be killed */
+	QUARRY_REFUSED_HUGE_CGROUP = 21, /* the control group's limit of hugetlb pages: the next rung was taken */
+	QUARRY_REFUSED_BREAKER = 22,     /* a large request while the breaker was open: refused, or redirected */
 	QUARRY_REFUSED_COUNT = 24
 };
 
@@ -474,7 +630,7 @@ typedef struct quarry_stats {
 	uint64_t in_use;       /* in blocks and slab objects that the program has; thread caches' lists count as used */
 	uint64_t cached;       /* free, held by threads in their slabs */
 	uint64_t free_dirty;   /* free in the manager, still in memory */
-	uint64_t free_clean;   /* free in the manager, not in memory */
+	uint64_t free_clean;   /* free, and not in memory */
 	uint64_t large;        /* of in_use: in blocks above the largest class */
 	uint64_t metadata;     /* quarry's own */
 	uint64_t kind_wanted[5]; /* mapped bytes by the page kind asked for (enum quarry_page_kind) */
@@ -500,6 +656,14 @@ typedef struct quarry_stats {
 	uint64_t strayed;      /* bytes found on another node than was asked for, when the reclaimer last looked */
 	uint64_t brought_home; /* bytes that the reclaimer has moved back since */
 	uint64_t moved;        /* bytes that quarry_arena_move has moved */
+	/* since version 3 */
+	uint64_t idle_given_up; /* times that what a sleeping thread held went back; process-wide */
+	uint64_t idle_refused;  /* times that it had to be left: the thread woke up, or may be in a signal handler */
+	uint64_t collapsed;       /* huge pages that the reclaimer made of dense memory on base pages */
+	uint64_t collapse_failed; /* times that the kernel would not */
+	uint64_t split;           /* huge pages taken apart, since a part of them went back; process-wide */
+	uint64_t advised_apart;   /* frames of 2 MiB that the kernel was told otherwise of than of their regions, now: each may
+	                           * cost two mappings of vm.max_map_count; process-wide */
 } quarry_stats;
 
 /** Sum the figures of an arena (NULL: of all) without stopping anyone and without reading smaps.

@@ -121,6 +121,12 @@ QUARRY_API quarry_arena *quarry_arena_of(const void *p)
 	return qy_arena_of(p);
 }
 
+QUARRY_API int quarry_populate(void *p, size_t len)
+{
+	qy_init_once();
+	return qy_arena_populate(p, len);
+}
+
 QUARRY_API quarry_arena *quarry_arena_of_node(int node)
 {
 	qy_init_once();

@@ -13,6 +13,8 @@ static const struct qy_figure figures[] = {
 	FIGURE(node_moves),  FIGURE(purges),	   FIGURE(purged),	 FIGURE(passes),
 	FIGURE(adopted),     FIGURE(bad_frees),	   FIGURE(threads),	 FIGURE(reclaimer),
 	FIGURE(placed_less), FIGURE(strayed),	   FIGURE(brought_home), FIGURE(moved),
+	FIGURE(idle_given_up), FIGURE(idle_refused), FIGURE(collapsed),
+	FIGURE(collapse_failed), FIGURE(split), FIGURE(advised_apart),
 };
 
 #define FIGURES ((int)(sizeof(figures) / sizeof(figures[0])))
@@ -48,6 +50,8 @@ static const char *const refusals[] = {
 	[QUARRY_REFUSED_NODE_FULL] = "node-full",
 	[QUARRY_REFUSED_MOVE] = "move",
 	[QUARRY_REFUSED_FORK] = "fork",
+	[QUARRY_REFUSED_HUGE_CGROUP] = "huge-cgroup",
+	[QUARRY_REFUSED_BREAKER] = "breaker",
 };
 
 #define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))

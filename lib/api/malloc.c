@@ -25,7 +25,7 @@ static void *no_memory(void)
 
 QUARRY_API void *quarry_calloc(size_t count, size_t size)
 {
-	struct qy_cache *c = qy_tls.cache;
+	struct qy_cache *c = qy_tls_read(cache);
 	size_t n;
 
 	if (__builtin_mul_overflow(count, size, &n))
@@ -36,6 +36,7 @@ QUARRY_API void *quarry_calloc(size_t count, size_t size)
 
 		if (QY_LIKELY(p != NULL)) {
 			c->head[cls] = qy_next_object(p);
+			qy_sanitizer_release();
 			if (!c->zero[cls])
 				return memset(p, 0, n);
 			/* Of an object of fresh memory, only the link was written. */

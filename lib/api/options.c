@@ -42,8 +42,8 @@ enum kind {
 	  "the highest page kind that the nodes' default arenas try for new memory")                                  \
 	X(QUARRY_OPT_STRICT, "strict", strict, KIND_FLAG, 0, 1, 0, 1, NULL,                                           \
 	  "default arenas fail rather than fall to another node or page kind")                                        \
-	X(QUARRY_OPT_THP_MIN, "thp_min", thp_min, KIND_SIZE, 0, ADDRESS_MAX, 64L << 20, 1, NULL,                      \
-	  "bytes in use (+16m a thread) from which new memory is born huge")                                       \
+	X(QUARRY_OPT_THP_MIN, "thp_min", thp_min, KIND_SIZE, 0, ADDRESS_MAX, 32L << 20, 1, NULL,                      \
+	  "bytes in use, or of one block, from which new memory is born huge")                                        \
 	X(QUARRY_OPT_NUMA, "numa", numa, KIND_FLAG, 0, 1, 1, 0, NULL,                                                 \
 	  "follow the machine's memory nodes; 0 treats it as one node")                                               \
 	X(QUARRY_OPT_STATS_AT_EXIT, "stats_at_exit", stats_at_exit, KIND_CHOICE, 0, 2, 0, 1, "off|text|json",         \
@@ -54,14 +54,28 @@ enum kind {
 	  "overwrite what is freed, to show use after free")                                                          \
 	X(QUARRY_OPT_WINDOW, "window", window, KIND_SIZE, 0, ADDRESS_MAX, 0, 0, NULL,                                 \
 	  "bytes of address space to reserve; 0 goes by the machine's memory")                                        \
-	X(QUARRY_OPT_LARGE_HEAP, "large_heap", large_heap, KIND_SIZE, 0, ADDRESS_MAX, 256L << 20, 1, NULL,                 \
+	X(QUARRY_OPT_LARGE_HEAP, "large_heap", large_heap, KIND_SIZE, 0, ADDRESS_MAX, 64L << 20, 1, NULL,                \
 	  "bytes mapped from which reclaim=auto starts the reclaimer's thread")                                       \
 	X(QUARRY_OPT_RETURN, "return", give_back, KIND_FLAG, 0, 1, 1, 1, NULL,                                        \
-	  "give memory back to the kernel; 0 never does (for RDMA)")                                                   \
+	  "give memory back to the kernel; 0 never does (for RDMA)")                                                  \
 	X(QUARRY_OPT_BRING_HOME, "bring_home", bring_home, KIND_FLAG, 0, 1, 1, 1, NULL,                               \
 	  "move pages that strayed to another node home when there is room")                                          \
 	X(QUARRY_OPT_FORK_COPY, "fork_copy", fork_copy, KIND_SIZE, 0, ADDRESS_MAX, 1L << 30, 1, NULL,                 \
-	  "bytes of hugetlb memory that a fork copies for the child")
+	  "bytes of hugetlb memory that a fork copies for the child")                                                 \
+	X(QUARRY_OPT_IDLE_THREADS, "idle_threads", idle_threads, KIND_FLAG, 0, 1, 1, 1, NULL,                         \
+	  "a blocked thread's caches go back, after decay_ms / 4 without a refill")                                   \
+	X(QUARRY_OPT_POPULATE_THREADS, "populate_threads", populate_threads, KIND_NUMBER, 0, 16, 0, 1, NULL,          \
+	  "threads at most that fill a large range; 0 by the CPUs, 1 the caller alone")                               \
+	X(QUARRY_OPT_SOFT_LIMIT, "soft_limit", soft_limit, KIND_SIZE, 0, ADDRESS_MAX, 0, 1, NULL,                     \
+	  "bytes from which the process keeps no free memory; 0 none")                                                \
+	X(QUARRY_OPT_HARD_LIMIT, "hard_limit", hard_limit, KIND_SIZE, 0, ADDRESS_MAX, 0, 1, NULL,                     \
+	  "bytes in use beyond which the process gets ENOMEM; 0 none")                                                \
+	X(QUARRY_OPT_BREAKER, "breaker", breaker, KIND_CHOICE, 0, 2, QY_BREAKER_OFF, 1, "off|refuse|redirect",        \
+	  "what becomes of large requests when a limit is near")                                                      \
+	X(QUARRY_OPT_BREAKER_MIN, "breaker_min", breaker_min, KIND_SIZE, 0, ADDRESS_MAX, 1L << 20, 1, NULL,           \
+	  "bytes from which a request is large for the breaker; at least 64k")                                         \
+	X(QUARRY_OPT_BREAKER_AT, "breaker_at", breaker_at, KIND_NUMBER, 10, 100, 95, 1, NULL,                         \
+	  "per cent of the tightest limit at which the breaker opens")
 
 struct option {
 	const char *name;

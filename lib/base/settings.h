@@ -7,6 +7,7 @@
 #include "lib/base/base.h"
 
 enum qy_reclaim_mode { QY_RECLAIM_OFF, QY_RECLAIM_SERIES, QY_RECLAIM_PARALLEL, QY_RECLAIM_AUTO };
+enum qy_breaker_mode { QY_BREAKER_OFF, QY_BREAKER_REFUSES, QY_BREAKER_REDIRECTS };
 enum qy_on_error { QY_ERROR_IGNORE, QY_ERROR_REPORT, QY_ERROR_ABORT };
 
 struct qy_settings {
@@ -24,7 +25,14 @@ struct qy_settings {
 	_Atomic long large_heap;       /* bytes mapped from which `auto` starts the reclaimer's thread */
 	_Atomic long give_back;        /* 0: nothing goes back to the kernel */
 	_Atomic long bring_home;       /* 1: pages that strayed are looked for and moved home */
+	_Atomic long idle_threads;     /* 1: caches of blocked threads that did not refill for decay_ms / 4 go back */
+	_Atomic long populate_threads; /* at most so many fill a large range; 0: as many as its node has CPUs, up to 16 */
 	_Atomic long fork_copy;        /* bytes of hugetlb memory that a fork copies for the child */
+	_Atomic long soft_limit;       /* bytes, of the process; 0: none */
+	_Atomic long hard_limit;
+	_Atomic long breaker;          /* enum qy_breaker_mode */
+	_Atomic long breaker_min;      /* bytes */
+	_Atomic long breaker_at;       /* per cent */
 };
 
 extern QY_HIDDEN struct qy_settings qy_settings;

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "lib/cache/thread.h"
+#include "lib/manager/breaker.h"
 #include "lib/manager/manager.h"
 #include "lib/reclaim/reclaim.h"
 
@@ -136,6 +137,26 @@ int qy_arena_limit(quarry_arena *arena, uint64_t hard, uint64_t soft)
 	atomic_store_explicit(&m->hard_limit, hard, memory_order_relaxed);
 	atomic_store_explicit(&m->soft_limit, soft, memory_order_relaxed);
 	return 0;
+}
+
+int qy_arena_redirect(const quarry_arena *arena)
+{
+	struct qy_thread *t = qy_thread_enter();
+	bool there;
+
+	if (t == NULL)
+		return -1;
+	/* (Entered, so that it cannot end in between, and be named for ever.) */
+	there = arena == NULL || qy_manager_of_arena(arena) != NULL;
+	if (there)
+		qy_breaker_set_redirect(arena);
+	qy_thread_leave(t);
+	return there ? 0 : -1;
+}
+
+int qy_arena_populate(void *p, size_t len)
+{
+	return qy_large_populate(p, len);
 }
 
 void qy_arena_flush_thread(void)

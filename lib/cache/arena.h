@@ -34,6 +34,12 @@ const char *qy_arena_name(const quarry_arena *arena);
 /* Bytes, 0 for none. 0, or -1 with EINVAL. */
 int qy_arena_limit(quarry_arena *arena, uint64_t hard, uint64_t soft);
 
+/* Where large requests go while the breaker is open; NULL: nowhere. 0, or -1 with EINVAL when it is no arena. */
+int qy_arena_redirect(const quarry_arena *arena);
+
+/* Bring memory of a block in. 0, or -1 with errno: EINVAL when it is not all ours. */
+int qy_arena_populate(void *p, size_t len);
+
 /* Put all that the calling thread's caches hold back where others can have it. */
 void qy_arena_flush_thread(void);
 

@@ -6,11 +6,14 @@
 
 #include "lib/base/settings.h"
 #include "lib/cache/thread.h"
+#include "lib/manager/breaker.h"
+#include "lib/manager/events.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
 #include "lib/reclaim/reclaim.h"
 
 #define DUTY_EVERY 128 /* quick refills between two that look after everything */
+#define SHED_EVERY 16  /* the same while there are slabs to look at: so few calls take long that their 99.9th percentile stays */
 #define SEND_EVERY 16 /* slow calls between two looks at what was gathered for others */
 
 /* After a slow path that was not inside another, of a thread that has not ended. */
@@ -136,17 +139,57 @@ static bool at_limit(struct qy_manager *m, size_t size)
 	return limit != 0 && qy_manager_used(m) + qy_max(size, QY_UNIT) > limit;
 }
 
+/* Whether the reclaimer has asked for a look at what the thread left alone, and it is not through with it. */
+QY_INLINE bool is_shedding(const struct qy_thread *t)
+{
+	return t->shed_round != atomic_load_explicit(&qy_reclaim_round, memory_order_relaxed);
+}
+
 /* Allow quick refills again, unless each must see where the thread is, or lists are to be checked. */
 static void look_after(struct qy_cache *c)
 {
 	qy_count(&c->heap.refills, c->quick_set - c->quick - (c->quick == 0));
 	if (qy_thread_may_be_quick(c->thread) && qy_setting(on_error) == QY_ERROR_IGNORE)
-		c->quick = c->quick_set = DUTY_EVERY;
+		c->quick = c->quick_set = is_shedding(c->thread) ? SHED_EVERY : DUTY_EVERY;
 	else
 		c->quick = c->quick_set = 1;
 }
 
-void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool zero)
+#define SHED_LOOKS 256 /* slabs, in one slow path: about 20 us */
+
+/* Look at some of the slabs that the thread may have left alone. Entered. */
+static QY_COLD void shed(struct qy_thread *t)
+{
+	uint32_t round = atomic_load_explicit(&qy_reclaim_round, memory_order_relaxed);
+
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
+		if (c->heap.shed_round == round)
+			continue;
+		if (qy_heap_shed(&c->heap, SHED_LOOKS))
+			c->heap.shed_round = round;
+		return;
+	}
+	t->shed_round = round;
+}
+
+QY_INLINE void shed_if_due(struct qy_thread *t)
+{
+	if (QY_UNLIKELY(is_shedding(t)) && QY_LIKELY(t->depth == 1))
+		shed(t);
+}
+
+/* What was refused may be told of. A thread inside another slow path tells later. */
+static QY_COLD void *refused(void)
+{
+	int error = errno;
+
+	if (qy_tls.thread == NULL || qy_tls.thread->depth == 0)
+		qy_events_deliver();
+	errno = error;
+	return NULL;
+}
+
+static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t align, bool zero)
 {
 	struct qy_thread *t = qy_thread_enter();
 	struct qy_cache *c;
@@ -158,6 +201,7 @@ void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool 
 	if (++t->calls % SEND_EVERY == 0)
 		qy_thread_send(t);
 	qy_thread_follow(t);
+	shed_if_due(t);
 	c = cache_of(t, arena);
 	if (c != NULL) {
 		look_after(c);
@@ -173,7 +217,30 @@ void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool 
 	tick(t);
 	if (QY_UNLIKELY(p == NULL && again && size < qy_window_size))
 		p = allocate_again(arena, size, align, zero);
+	return QY_LIKELY(p != NULL) ? p : refused();
+}
+
+/* While the breaker is not closed. */
+static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t align, bool zero)
+{
+	enum qy_verdict verdict = qy_breaker_ask(size, &arena, true);
+	void *p;
+
+	if (verdict == QY_BREAKER_REFUSE) {
+		errno = ENOMEM;
+		return refused();
+	}
+	p = alloc(arena, size, align, zero);
+	if (verdict == QY_BREAKER_PROBE)
+		qy_breaker_probed(p != NULL);
+	else if (verdict == QY_BREAKER_REDIRECT && p == NULL)
+		errno = ENOMEM; /* the arena that was named may just have ended */
 	return p;
+}
+
+void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool zero)
+{
+	return QY_LIKELY(qy_breaker_is_closed()) ? alloc(arena, size, align, zero) : alloc_judged(arena, size, align, zero);
 }
 
 /* Most refills: what was freed into the active slab, or, when nobody sent anything home, its next unused objects.
@@ -195,6 +262,7 @@ QY_INLINE void *take_quick(struct qy_cache *c, unsigned cls)
 	}
 	c->zero[cls] = fresh;
 	c->head[cls] = qy_next_object(p);
+	qy_sanitizer_release();
 	return p;
 }
 
@@ -213,6 +281,7 @@ static QY_NOINLINE void *malloc_medium(struct qy_cache *c, size_t n)
 
 	if (QY_LIKELY(p != NULL)) {
 		c->head[cls] = qy_next_object(p);
+		qy_sanitizer_release();
 		return p;
 	}
 	p = take_quick(c, cls);
@@ -221,7 +290,7 @@ static QY_NOINLINE void *malloc_medium(struct qy_cache *c, size_t n)
 
 void *qy_malloc_slow(size_t n)
 {
-	struct qy_cache *c = qy_tls.cache;
+	struct qy_cache *c = qy_tls_read(cache);
 
 	if (QY_LIKELY(n <= QY_TABLE_MAX)) {
 		void *p = take_quick(c, c->class_of[(n + 15) >> 4]);
@@ -241,12 +310,21 @@ static QY_COLD void fill_junk(void *p, const struct qy_slab *s)
 	memset(p, 0xdf, s != NULL ? qy_classes[s->cls].size : qy_large_size(p));
 }
 
+/* Whether a slab that nobody held is this thread's now. */
+static bool claim(const struct qy_thread *t, struct qy_slab *s)
+{
+	struct qy_heap *h = &qy_tls_read(cache)->heap;
+
+	/* (Inside another slow path, the heap may be in the middle of something.) */
+	return t->depth == 1 && h->manager != NULL && qy_manager_claim_slab(h->manager, h, s);
+}
+
 /* Entered. */
 static void free_object(struct qy_thread *t, struct qy_slab *s, void *p)
 {
 	uintptr_t owner = atomic_load_explicit(&s->owner, memory_order_relaxed);
 
-	if ((owner & ~QY_OWNER_SHARED) != (uintptr_t)t)
+	if ((owner & ~QY_OWNER_SHARED) != (uintptr_t)t && !(owner == 0 && claim(t, s)))
 		qy_thread_gather(t, s, p);
 	else if (p == s->local || s->countdown == 0)
 		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
@@ -267,6 +345,7 @@ void qy_free_event(struct qy_slab *s)
 	if (++t->calls % SEND_EVERY == 0)
 		qy_thread_send(t);
 	qy_heap_event(s);
+	shed_if_due(t);
 	qy_thread_leave(t);
 	tick(t);
 	errno = error;
@@ -280,14 +359,17 @@ QY_INLINE bool gather_quick(struct qy_thread *t, void *p)
 	uintptr_t offset = qy_window_offset(p), owner;
 	struct qy_slab *s;
 
-	if (t == NULL || qy_tls.owner != (uintptr_t)t || offset >= qy_window_size)
+	if (t == NULL || qy_tls_read(owner) != (uintptr_t)t || offset >= qy_window_size)
 		return false;
 	/* The owner first, and nothing else of a slab that an arena's end may be wiping. */
 	owner = atomic_load_explicit(&qy_slab_at(offset)->owner, memory_order_relaxed);
 	if (owner == 0 || owner == (uintptr_t)t || (owner & QY_OWNER_SHARED) != 0)
 		return false;
 	s = qy_slab_of(p);
-	return s != NULL && qy_thread_gather_quick(t, s, p);
+	if (s == NULL || !qy_thread_gather_quick(t, s, p))
+		return false;
+	qy_sanitizer_release();
+	return true;
 }
 
 void qy_free_slow(void *p)

@@ -45,6 +45,22 @@ struct qy_tls {
 #define QY_OWNER_SHARED ((uintptr_t)1) /* added to the token in slabs of arenas that can be destroyed */
 
 extern __thread QY_HIDDEN struct qy_tls qy_tls __attribute__((tls_model("initial-exec")));
+extern QY_HIDDEN const struct qy_cache qy_no_cache; /* nothing is in it, and nothing comes into it */
+
+/* Both words may be turned to none by another thread at any time (idle.c): what is read is the one or the other, as plain
+ * loads have it. And ThreadSanitizer does not see that the kernel has a thread's accesses done when it is blocked: it is
+ * told at the end of each way that does not enter. */
+#if defined(__SANITIZE_THREAD__)
+void __tsan_release(void *address);
+void __tsan_acquire(void *address);
+#define qy_tls_read(field) qy_peek(qy_tls.field)
+#define qy_sanitizer_release() __tsan_release(&qy_tls)
+#define qy_sanitizer_acquire(tls) __tsan_acquire(tls)
+#else
+#define qy_tls_read(field) (qy_tls.field)
+#define qy_sanitizer_release() ((void)0)
+#define qy_sanitizer_acquire(tls) ((void)(tls))
+#endif
 
 /* The ways that are not hits. */
 void *qy_malloc_slow(size_t n) QY_NOINLINE;
@@ -55,12 +71,13 @@ void qy_free_event(struct qy_slab *s) QY_NOINLINE;
 QY_INLINE void *qy_cache_malloc(size_t n)
 {
 	if (QY_LIKELY(n <= QY_TABLE_MAX)) {
-		struct qy_cache *c = qy_tls.cache;
+		struct qy_cache *c = qy_tls_read(cache);
 		size_t cls = c->class_of[(n + 15) >> 4];
 		void *p = c->head[cls];
 
 		if (QY_LIKELY(p != NULL)) {
 			c->head[cls] = qy_next_object(p);
+			qy_sanitizer_release();
 			return p;
 		}
 	}
@@ -75,9 +92,10 @@ QY_INLINE void qy_cache_free(void *p)
 	if (QY_LIKELY(offset < qy_window_size)) {
 		struct qy_slab *s = qy_slab_at(offset);
 
-		if (QY_LIKELY(atomic_load_explicit(&s->owner, memory_order_relaxed) == qy_tls.owner)) {
+		if (QY_LIKELY(atomic_load_explicit(&s->owner, memory_order_relaxed) == qy_tls_read(owner))) {
 			if (QY_UNLIKELY(qy_slab_push(s, p)))
 				qy_free_event(s);
+			qy_sanitizer_release();
 			return;
 		}
 	}

@@ -45,7 +45,7 @@ static void no_more_quick(struct qy_cache *c)
 }
 
 /* With junk on, no free may take the fast path, which does not fill. */
-static void set_tls(struct qy_thread *t, struct qy_cache *c)
+void qy_thread_use(struct qy_thread *t, struct qy_cache *c)
 {
 	c->cpu_now = t->cpu_now != NULL && follows(t) ? t->cpu_now : &c->cpu;
 	c->cpu = t->cpu;
@@ -100,7 +100,7 @@ static bool settle(struct qy_thread *t, int node)
 		errno = ENOMEM;
 		return false;
 	}
-	set_tls(t, c);
+	qy_thread_use(t, c);
 	leave_behind(t, was);
 	return true;
 }
@@ -167,7 +167,7 @@ int qy_thread_choose(struct qy_thread *t, struct qy_manager *m)
 		errno = ENOMEM;
 		return -1;
 	}
-	set_tls(t, c);
+	qy_thread_use(t, c);
 	if (m != NULL)
 		atomic_fetch_add_explicit(&m->default_users, 1, memory_order_relaxed);
 	if (was != NULL)
@@ -181,12 +181,12 @@ static bool go_home(struct qy_thread *t, int home)
 
 	t->home = home;
 	/* What may be quick has changed with that; the next refill looks, when this call stands inside a slow path. */
-	set_tls(t, qy_tls.cache);
+	qy_thread_use(t, qy_tls.cache);
 	no_more_quick(qy_tls.cache);
 	if (t->depth > 1 || look(t))
 		return true;
 	t->home = was;
-	set_tls(t, qy_tls.cache);
+	qy_thread_use(t, qy_tls.cache);
 	return false;
 }
 

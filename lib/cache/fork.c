@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "lib/cache/thread.h"
+#include "lib/manager/collapse.h"
 #include "lib/manager/forkcopy.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/registry.h"
@@ -20,6 +21,7 @@ static void before(void)
 	skipped = qy_tls.thread != NULL && qy_tls.thread->depth > 0;
 	if (skipped)
 		return;
+	qy_collapse_forked();
 	qy_forkcopy_before(&copy);
 	qy_purge_hold();
 	qy_threads_pause();

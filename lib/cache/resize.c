@@ -6,6 +6,7 @@
 
 #include "lib/cache/cache.h"
 #include "lib/cache/thread.h"
+#include "lib/manager/breaker.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
 #include "lib/reclaim/reclaim.h"
@@ -68,10 +69,52 @@ static void *copy_in_arena(void *p, size_t size)
 	return to;
 }
 
+static void *resize(void *p, size_t usable, size_t size)
+{
+	void *to;
+
+	if (usable > QY_CLASS_MAX) {
+		to = resize_block(p, size);
+		if (to != NULL)
+			return to;
+	} else if (fits_object(usable, size)) {
+		return p;
+	}
+	if (home_of(p) == NULL)
+		return copy(p, usable, size, NULL);
+	to = copy_in_arena(p, size);
+	/* (Inside, nothing could be given back to make room.) */
+	if (to == NULL && errno == ENOMEM && qy_reclaim_now() > 0)
+		to = copy_in_arena(p, size);
+	return to;
+}
+
+/* While the breaker is not closed. What is in an arena of its own stays there, and cannot be sent to another. */
+static QY_COLD void *resize_judged(void *p, size_t usable, size_t size)
+{
+	const quarry_arena *arena = home_of(p);
+	enum qy_verdict verdict = qy_breaker_ask(size, &arena, arena == NULL);
+	void *to;
+
+	switch (verdict) {
+	case QY_BREAKER_REFUSE:
+		errno = ENOMEM;
+		return NULL;
+	case QY_BREAKER_REDIRECT:
+		return copy(p, usable, size, arena);
+	case QY_BREAKER_PROBE:
+		to = resize(p, usable, size);
+		qy_breaker_probed(to != NULL);
+		return to;
+	case QY_BREAKER_PASS:
+		break;
+	}
+	return resize(p, usable, size);
+}
+
 void *qy_resize(void *p, size_t size)
 {
 	size_t usable;
-	void *to;
 
 	if (p == NULL)
 		return qy_cache_malloc(size);
@@ -89,18 +132,6 @@ void *qy_resize(void *p, size_t size)
 		errno = EINVAL;
 		return NULL;
 	}
-	if (usable > QY_CLASS_MAX) {
-		to = resize_block(p, size);
-		if (to != NULL)
-			return to;
-	} else if (fits_object(usable, size)) {
-		return p;
-	}
-	if (home_of(p) == NULL)
-		return copy(p, usable, size, NULL);
-	to = copy_in_arena(p, size);
-	/* (Inside, nothing could be given back to make room.) */
-	if (to == NULL && errno == ENOMEM && qy_reclaim_now() > 0)
-		to = copy_in_arena(p, size);
-	return to;
+	return QY_UNLIKELY(!qy_breaker_is_closed() && size > usable) ? resize_judged(p, usable, size)
+								     : resize(p, usable, size);
 }

@@ -13,19 +13,20 @@
 #include "lib/base/settings.h"
 #include "lib/cache/caches.h"
 #include "lib/cache/fork.h"
+#include "lib/cache/idle.h"
 #include "lib/manager/manager.h"
 #include "lib/reclaim/reclaim.h"
 #include "numa/os.h"
 
-#define BUCKETS 256 /* of live threads, by tid */
+#define BUCKETS QY_THREAD_BUCKETS
 #define PARKS 64    /* of parked threads, by node */
 
 /* The cache of a thread that has none yet: every list is empty, so every malloc comes to the slow path. */
-static const struct qy_cache no_cache;
+const struct qy_cache qy_no_cache;
 
 /* Until qy_start fills it in, nobody's cache has a table of classes; index 0 of zeros will do. */
 __thread struct qy_tls qy_tls __attribute__((tls_model("initial-exec"))) = {
-	(struct qy_cache *)&no_cache, QY_OWNER_NONE, NULL
+	(struct qy_cache *)&qy_no_cache, QY_OWNER_NONE, NULL
 };
 
 static struct qy_lock pause_lock = QY_LOCK_INIT(QY_RANK_FORK);
@@ -67,10 +68,14 @@ static void make_lists(void)
 static bool chore(uint64_t now)
 {
 	long decay = qy_setting(decay_ms);
+	bool more;
 
 	if (atomic_load_explicit(&had_threads, memory_order_relaxed) && qy_threads_live() == 0)
 		qy_reclaim_stop();
-	return qy_threads_tidy(now, decay < 0 ? UINT64_MAX : (uint64_t)decay);
+	more = qy_threads_tidy(now, decay < 0 ? UINT64_MAX : (uint64_t)decay);
+	if (qy_setting(idle_threads) && (decay >= 0 || now == UINT64_MAX))
+		more |= qy_threads_idle(now, now == UINT64_MAX ? 0 : (uint64_t)decay / 4);
+	return more;
 }
 
 static bool start_once(void)
@@ -116,30 +121,52 @@ struct qy_cache *qy_thread_cache(struct qy_thread *t)
 
 /* ---- entering ---- */
 
-static QY_COLD void wait_while_paused(struct qy_thread *t)
+/* All are paused, or this one is held: it waits as one that is out. (It has a depth, which tells the holder that it waits
+ * here and not in a call of the program's.) */
+static QY_COLD void wait_to_enter(struct qy_thread *t)
 {
-	do {
+	uint32_t idle;
+
+	for (;;) {
+		bool pausing = atomic_load_explicit(&paused, memory_order_seq_cst);
+
+		idle = atomic_load_explicit(&t->idle, memory_order_seq_cst);
+		if (!pausing && !(idle & QY_HELD))
+			break;
 		atomic_store_explicit(&t->busy, 0, memory_order_release);
-		qy_lock(&pause_lock);
-		qy_unlock(&pause_lock);
+		if (pausing) {
+			qy_lock(&pause_lock);
+			qy_unlock(&pause_lock);
+		} else {
+			qy_sleep_on(&t->idle, idle, UINT64_MAX);
+		}
 		atomic_store_explicit(&t->busy, 1, memory_order_seq_cst);
-	} while (atomic_load_explicit(&paused, memory_order_seq_cst));
+	}
+	if (idle != 0)
+		qy_thread_return(t);
 }
 
-/* Either the pauser sees this thread busy and waits, or this thread sees that it is to wait (both orders are
- * sequentially consistent). */
+/* Either the pauser, or holder, sees this thread busy and waits, or lets it be; or this thread sees that it is to wait
+ * (both orders are sequentially consistent). */
 static void enter(struct qy_thread *t)
 {
-	if (t->depth++ > 0)
+	uint32_t depth = t->depth;
+
+	qy_publish(t->depth, depth + 1);
+	if (depth > 0)
 		return;
 	atomic_store_explicit(&t->busy, 1, memory_order_seq_cst);
-	if (QY_UNLIKELY(atomic_load_explicit(&paused, memory_order_seq_cst)))
-		wait_while_paused(t);
+	if (QY_UNLIKELY((atomic_load_explicit(&paused, memory_order_seq_cst) |
+			 atomic_load_explicit(&t->idle, memory_order_seq_cst)) != 0))
+		wait_to_enter(t);
 }
 
 void qy_thread_leave(struct qy_thread *t)
 {
-	if (--t->depth == 0)
+	uint32_t depth = t->depth - 1;
+
+	qy_publish(t->depth, depth);
+	if (depth == 0)
 		atomic_store_explicit(&t->busy, 0, memory_order_release);
 }
 
@@ -155,6 +182,7 @@ static void park(struct qy_thread *t)
 	t->chosen = NULL;
 	t->home = -1;
 	t->cpu_now = NULL;
+	qy_publish(t->tls, NULL);
 	t->depth = 0;
 	/* In a forked child: it may have been about to see that it is to wait. */
 	atomic_store_explicit(&t->busy, 0, memory_order_relaxed);
@@ -171,6 +199,9 @@ static void park(struct qy_thread *t)
  * registry's lock is held. */
 static void bury_if_dead(struct qy_thread *t, int newcomer)
 {
+	/* (Who holds one looks itself whether it lives.) */
+	if (atomic_load_explicit(&t->idle, memory_order_relaxed) & QY_HELD)
+		return;
 	/* Who has the number of a newcomer had it before. */
 	if (t == qy_tls.thread || (t->tid != newcomer && qy_os->thread_alive(t->pid, t->tid)))
 		return;
@@ -276,12 +307,15 @@ static QY_COLD struct qy_thread *attach(void)
 		errno = ENOMEM;
 		return NULL;
 	}
-	/* glibc allocates for keys above 31; by now that works. */
-	if (have_exit_key)
-		pthread_setspecific(exit_key, t);
+	/* glibc allocates for keys above 31; by now that works. Whoever will not tell when it ends is never held: its
+	 * thread-local storage might be gone. */
+	if (have_exit_key && pthread_setspecific(exit_key, t) == 0 && !gone && !t->service)
+		__atomic_store_n(&t->tls, &qy_tls, __ATOMIC_RELEASE);
 	/* One that has said good-bye only frees what is left of it: that is no new thread. */
-	if (!gone)
+	if (!gone) {
 		qy_reclaim_note_threads(qy_threads_live());
+		qy_idle_note();
+	}
 	return t;
 }
 
@@ -305,7 +339,8 @@ static void leave_thread(void *thread)
 		return;
 	enter(t);
 	qy_thread_send(t);
-	qy_tls.cache = (struct qy_cache *)&no_cache;
+	qy_publish(t->tls, NULL);
+	qy_tls.cache = (struct qy_cache *)&qy_no_cache;
 	qy_tls.owner = QY_OWNER_NONE;
 	qy_tls.thread = NULL;
 	qy_thread_leave(t);
@@ -322,13 +357,8 @@ static void leave_thread(void *thread)
 /* Entered, by whoever took t from the parked ones. */
 static void give_up(struct qy_thread *t)
 {
-	struct qy_cache *c;
-
-	qy_thread_send(t);
-	for (c = t->caches; c != NULL; c = c->next) {
-		qy_cache_flush(c);
-		qy_heap_abandon(&c->heap);
-	}
+	qy_thread_give_up(t);
+	atomic_fetch_and_explicit(&t->idle, ~(uint32_t)QY_EMPTY, memory_order_relaxed);
 	qy_caches_drop(t);
 }
 
@@ -417,6 +447,36 @@ static void visit_locked(void (*visit)(void *ctx, struct qy_thread *t), void *ct
 		visit_list(&parks[i], visit, ctx);
 }
 
+void qy_threads_visit_bucket(unsigned bucket, void (*visit)(void *ctx, struct qy_thread *t), void *ctx)
+{
+	qy_lock(&registry_lock);
+	visit_list(&buckets[bucket], visit, ctx);
+	qy_unlock(&registry_lock);
+}
+
+/* Who holds a thread has entered, and must not wait for those who wait for it: the registry's lock is only tried. */
+bool qy_thread_hold(struct qy_thread *t, int tid)
+{
+	bool held = false;
+
+	if (!qy_trylock(&registry_lock))
+		return false;
+	if (t->state == QY_THREAD_LIVE && t->tid == tid) {
+		atomic_fetch_or_explicit(&t->idle, QY_HELD, memory_order_seq_cst);
+		held = atomic_load_explicit(&t->busy, memory_order_seq_cst) == 0 && qy_peek(t->tls) != NULL;
+		if (!held)
+			qy_thread_let_go(t);
+	}
+	qy_unlock(&registry_lock);
+	return held;
+}
+
+void qy_thread_let_go(struct qy_thread *t)
+{
+	atomic_fetch_and_explicit(&t->idle, ~(uint32_t)QY_HELD, memory_order_seq_cst);
+	qy_wake(&t->idle);
+}
+
 void qy_threads_visit(void (*visit)(void *ctx, struct qy_thread *t), void *ctx)
 {
 	qy_lock(&registry_lock);
@@ -472,6 +532,7 @@ void qy_threads_after_fork(void)
 {
 	struct qy_thread *self = qy_tls.thread;
 
+	qy_idle_after_fork();
 	visit_locked(note_dead, self);
 	visit_list(&giving_up, note_dead, self);
 	if (self != NULL) {
@@ -516,8 +577,9 @@ static void forget(void *ctx, struct qy_thread *t)
 			at = &c->next;
 			continue;
 		}
-		atomic_store_explicit(&c->heap.remote, QY_REMOTE_CLOSED, memory_order_relaxed);
-		atomic_fetch_sub_explicit(&c->heap.manager->heaps, 1, memory_order_relaxed);
+		/* (That of an idle thread was closed, and no longer counts.) */
+		if (atomic_exchange_explicit(&c->heap.remote, QY_REMOTE_CLOSED, memory_order_relaxed) != QY_REMOTE_CLOSED)
+			atomic_fetch_sub_explicit(&c->heap.manager->heaps, 1, memory_order_relaxed);
 		qy_cache_drop(t, at);
 	}
 }

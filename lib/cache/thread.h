@@ -22,12 +22,30 @@ struct qy_outgoing {
 
 enum qy_thread_state { QY_THREAD_UNUSED, QY_THREAD_LIVE, QY_THREAD_PARKED };
 
+/* How things stand with a thread that seems idle (idle.c): bits of one word that is looked at when a slow path is entered.
+ * The first is set by whoever holds the thread, the others by that one or by the thread when it has entered. */
+enum {
+	QY_HELD = 1,   /* it is not to go into a slow path: somebody is at what it holds */
+	QY_TURNED = 2, /* its thread-local storage leads to slow paths, until it comes to one */
+	QY_EMPTY = 4   /* its caches were given up, and their heaps are closed */
+};
+
+/* What was seen of a thread at the last look. Of whoever looks for idle threads: one at a time. */
+struct qy_idle_look {
+	int tid;                /* of whom */
+	uint32_t refusals;      /* in a row */
+	uint64_t at, again;     /* ms: since when it has not refilled, and when it is to be looked at after a refusal */
+	uint64_t refills;
+};
+
 /* Its address is the token in slabs. Type-stable: never freed, used again for another thread, together with all that
  * the one before held (a parked thread's memory is adopted whole). */
 struct qy_thread {
 	_Atomic(uint32_t) busy;    /* in a slow path */
-	uint32_t depth;            /* a patched mmap may call malloc inside one */
+	_Atomic(uint32_t) idle;    /* QY_HELD, ... */
+	uint32_t depth;            /* (others look on) a patched mmap may call malloc inside one */
 	uint32_t calls;            /* slow paths taken */
+	uint32_t shed_round;       /* the last qy_reclaim_round in which it gave up what it had left alone */
 	int node;                  /* where it was last found, or its home (dense): plain allocations come from there */
 	int home;                  /* the node that it was bound to (dense); -1 while it follows its CPU */
 	const volatile int32_t *cpu_now; /* where its CPU can be read; NULL: nowhere, or it does not matter */
@@ -44,6 +62,9 @@ struct qy_thread {
 	uint8_t state;         /* enum qy_thread_state */
 	bool service;          /* the reclaimer's: not a thread of the program */
 	uint64_t parked_at;    /* ms */
+	struct qy_tls *tls;    /* while it lives, and will tell when it ends (atomic); else NULL */
+	struct qy_cache *turned; /* what its plain allocations came from when it was turned */
+	struct qy_idle_look look;
 	/* Counters: the thread writes, anybody reads. */
 	qy_counter moves;      /* to other nodes */
 };
@@ -92,6 +113,19 @@ void qy_threads_forget(struct qy_manager *m);
 /* Find threads that died without telling; give up what parked ones hold, when nobody took it over for keep_ms.
  * Returns whether any parked one is left. Called by the reclaimer, not entered. */
 bool qy_threads_tidy(uint64_t now, uint64_t keep_ms);
+
+/* Hold a live thread with the given number out of slow paths, by itself, and let it go. The caller has entered, and must
+ * neither wait for a lock of this module nor leave in between. False when the thread is in a slow path, or gone, or the
+ * registry cannot be looked at right now. */
+bool qy_thread_hold(struct qy_thread *t, int tid);
+void qy_thread_let_go(struct qy_thread *t);
+
+/* Live threads in buckets: visit those of one with the registry's lock held. */
+#define QY_THREAD_BUCKETS 256 /* by tid */
+void qy_threads_visit_bucket(unsigned bucket, void (*visit)(void *ctx, struct qy_thread *t), void *ctx);
+
+/* The calling thread's plain allocations come from this cache (follow.c). Entered. */
+void qy_thread_use(struct qy_thread *t, struct qy_cache *c);
 
 /* Visit live and parked threads with the registry's lock held. */
 void qy_threads_visit(void (*visit)(void *ctx, struct qy_thread *t), void *ctx);

@@ -9,9 +9,21 @@
 #define WIDE ((uint64_t)1 << 30)
 #define MARGIN ((int64_t)8 << 20) /* page tables, stacks, quarry's records, what the kernel counts late; and 1/32 */
 
+/* A limit may be lowered at any time, and others in the group take memory as well: so what was read is gone by for a
+ * moment only, and only for a slice of what was left. */
+#define FRESH_MS 100
+#define SLICE_MOST ((int64_t)16 << 20)
+#define SLICE_LEAST ((int64_t)4 << 20)
+
 _Atomic(int64_t) qy_budget_left = INT64_MAX;
 static qy_counter taken; /* bytes, ever */
-static qy_counter last_limit;
+static qy_counter last_limit, last_left; /* as they were read */
+static _Atomic(uint64_t) read_ms;        /* when */
+
+static bool is_fresh(void)
+{
+	return qy_os->now_ms() - atomic_load_explicit(&read_ms, memory_order_relaxed) < FRESH_MS;
+}
 
 bool qy_budget_take_slow(size_t bytes)
 {
@@ -20,7 +32,7 @@ bool qy_budget_take_slow(size_t bytes)
 	do {
 		if (left == INT64_MAX)
 			return true;
-		if (left < (int64_t)bytes)
+		if (left < (int64_t)bytes || !is_fresh())
 			return false;
 	} while (!atomic_compare_exchange_weak_explicit(&qy_budget_left, &left, left - (int64_t)bytes,
 							memory_order_relaxed, memory_order_relaxed));
@@ -30,10 +42,18 @@ bool qy_budget_take_slow(size_t bytes)
 
 bool qy_budget_roomy(void)
 {
-	int64_t left = atomic_load_explicit(&qy_budget_left, memory_order_relaxed);
 	uint64_t limit = qy_read(&last_limit);
 
-	return left == INT64_MAX || (limit >= WIDE && (uint64_t)left >= limit / 2);
+	return atomic_load_explicit(&qy_budget_left, memory_order_relaxed) == INT64_MAX ||
+	       (limit >= WIDE && qy_read(&last_left) >= limit / 2);
+}
+
+void qy_budget_prepare(size_t bytes)
+{
+	int64_t left = atomic_load_explicit(&qy_budget_left, memory_order_relaxed);
+
+	if (QY_UNLIKELY(left != INT64_MAX) && (left < (int64_t)bytes || !is_fresh()))
+		qy_budget_refresh(bytes);
 }
 
 /* The second number of /proc/self/statm less the third: the process's own pages in memory. */
@@ -54,7 +74,7 @@ static uint64_t private_resident(void)
 
 bool qy_budget_refresh(size_t bytes)
 {
-	uint64_t mapped = 0, out = 0, before = qy_read(&taken), limit, usage, resident;
+	uint64_t mapped = 0, out = 0, before = qy_read(&taken), now = qy_os->now_ms(), limit, usage, resident;
 	int64_t left = INT64_MAX;
 
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
@@ -70,6 +90,14 @@ bool qy_budget_refresh(size_t bytes)
 		/* And what others took while this was read. */
 		left -= (int64_t)(qy_read(&taken) - before);
 		left = left < 0 ? 0 : left;
+	}
+	if (left != INT64_MAX) {
+		int64_t slice = left / 4 < SLICE_MOST ? left / 4 : SLICE_MOST;
+
+		atomic_store_explicit(&last_left, (uint64_t)left, memory_order_relaxed);
+		atomic_store_explicit(&read_ms, now, memory_order_relaxed);
+		slice = (int64_t)bytes + (slice > SLICE_LEAST ? slice : SLICE_LEAST);
+		left = left < slice ? left : slice;
 	}
 	atomic_store_explicit(&qy_budget_left, left, memory_order_relaxed);
 	return left >= (int64_t)bytes;

@@ -13,7 +13,9 @@ extern QY_HIDDEN _Atomic(int64_t) qy_budget_left; /* INT64_MAX: no limit */
 
 bool qy_budget_take_slow(size_t bytes);
 
-/* Before so many bytes of clean memory are handed out. Any locks may be held. */
+/* Before so many bytes of clean memory are handed out. Any locks may be held. What was read counts for a tenth of a
+ * second and for some megabytes, since a limit may be lowered: so this may say no where there is room, and whoever is
+ * refused refreshes and tries again. */
 QY_INLINE bool qy_budget_take(size_t bytes)
 {
 	if (QY_LIKELY(atomic_load_explicit(&qy_budget_left, memory_order_relaxed) == INT64_MAX))
@@ -23,6 +25,9 @@ QY_INLINE bool qy_budget_take(size_t bytes)
 
 /* Whether there is room for huge pages, which hold more than is asked for: no limit, or a wide one not half used. */
 bool qy_budget_roomy(void);
+
+/* Before a take that cannot be tried again. No lock may be held: files may be read. */
+void qy_budget_prepare(size_t bytes);
 
 /* Read what the group has left. Files are read: no lock may be held. Returns whether so many bytes can be taken. */
 bool qy_budget_refresh(size_t bytes);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The manager's dirty list: frames with free memory that is still in memory, those left alone longest first. An entry
- * is a frame that pages are carved from, or the first frame of a free dirty run. Under the manager's lock. */
+/* The manager's dirty lists: free memory that is still in memory, what was left alone longest first. One has the first
+ * frames of free dirty runs, whole huge pages that can go as they are; the other has frames of which pages are carved
+ * and some are free and dirty. Under the manager's lock. */
 #ifndef QUARRY_MANAGER_DIRT_H
 #define QUARRY_MANAGER_DIRT_H
 
@@ -14,6 +15,17 @@ static inline struct qy_chain qy_dirt_chain(void)
 				  (size_t)1 << QY_FRAME_SIDE_SHIFT };
 }
 
+/* Before more pages are dirty. */
+static inline void qy_dirt_note(struct qy_manager *m)
+{
+	qy_decay_note(&m->decay, qy_read(&m->dirty_pages), qy_os->now_ms());
+}
+
+static inline uint32_t *qy_dirt_list_of(struct qy_manager *m, uint32_t f)
+{
+	return &m->dirty[qy_frame_at(f)->filler != 0 ? QY_DIRT_PARTS : QY_DIRT_RUNS];
+}
+
 static inline bool qy_dirt_has(uint32_t f)
 {
 	return qy_frame_at(f)->dirt[0] != 0;
@@ -24,7 +36,7 @@ static inline void qy_dirt_remove(struct qy_manager *m, uint32_t f)
 	struct qy_chain chain = qy_dirt_chain();
 
 	if (qy_dirt_has(f))
-		qy_chain_remove(&chain, &m->dirty_first, f);
+		qy_chain_remove(&chain, qy_dirt_list_of(m, f), f);
 }
 
 /* Whether the run that begins at f is free and all of its region. */
@@ -48,9 +60,21 @@ static inline void qy_dirt_add(struct qy_manager *m, uint32_t f)
 		return;
 	qy_dirt_remove(m, f);
 	frame->stamp = (uint32_t)qy_os->now_ms();
-	qy_chain_push_back(&chain, &m->dirty_first, f);
+	qy_chain_push_back(&chain, qy_dirt_list_of(m, f), f);
 	if (atomic_load_explicit(&qy_dirt_seen, memory_order_relaxed) == 0)
 		atomic_store_explicit(&qy_dirt_seen, 1, memory_order_relaxed);
+}
+
+/* The entry of f is as old as it was before it was taken out: it comes first again. */
+static inline void qy_dirt_keep_first(struct qy_manager *m, uint32_t f, uint32_t stamp)
+{
+	struct qy_chain chain = qy_dirt_chain();
+
+	if (!qy_dirt_has(f))
+		return;
+	qy_dirt_remove(m, f);
+	qy_frame_at(f)->stamp = stamp;
+	qy_chain_push_front(&chain, qy_dirt_list_of(m, f), f);
 }
 
 #endif

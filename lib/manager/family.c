@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "lib/base/refused.h"
+#include "lib/base/settings.h"
 #include "lib/manager/registry.h"
 #include "numa/topology.h"
 
@@ -194,9 +195,9 @@ uint32_t qy_manager_reroutes(void)
 
 uint64_t qy_manager_used(struct qy_manager *m)
 {
-	struct qy_manager *head = m->head;
+	struct qy_manager *head = qy_peek(m->head);
 
-	return head == m && m->locals == NULL ? qy_read(&m->used)
+	return head == m && qy_peek(m->locals) == NULL ? qy_read(&m->used)
 					      : atomic_load_explicit(&head->family_used, memory_order_relaxed);
 }
 
@@ -212,20 +213,32 @@ static bool claim(struct qy_manager *head, size_t bytes, uint64_t limit)
 	return true;
 }
 
+static void unclaim(struct qy_manager *m, size_t bytes)
+{
+	if (QY_UNLIKELY(m->head != m))
+		atomic_fetch_sub_explicit(&m->head->family_used, bytes, memory_order_relaxed);
+}
+
 bool qy_manager_allows(struct qy_manager *m, size_t bytes)
 {
 	struct qy_manager *head = m->head;
 	uint64_t limit = atomic_load_explicit(&head->hard_limit, memory_order_relaxed);
 
-	if (head == m ? QY_LIKELY(limit == 0) || qy_read(&m->used) + bytes <= limit : claim(head, bytes, limit))
-		return true;
+	if (head == m ? QY_LIKELY(limit == 0) || qy_read(&m->used) + bytes <= limit : claim(head, bytes, limit)) {
+		if (QY_LIKELY(qy_quota_charge(&m->quota, bytes)))
+			return true;
+		unclaim(m, bytes);
+		head = NULL;
+		limit = (uint64_t)qy_setting(hard_limit);
+	}
 	qy_count(&m->limit_hits, 1);
 	qy_refuse(QUARRY_REFUSED_LIMIT);
+	qy_limits_denied(head, bytes, limit);
 	return false;
 }
 
 void qy_manager_unclaim(struct qy_manager *m, size_t bytes)
 {
-	if (QY_UNLIKELY(m->head != m))
-		atomic_fetch_sub_explicit(&m->head->family_used, bytes, memory_order_relaxed);
+	unclaim(m, bytes);
+	qy_quota_uncharge(&m->quota, bytes);
 }

@@ -93,6 +93,7 @@ static void book_dirt(struct qy_manager *m, uint32_t f, uint32_t pages, bool add
 
 	if (add) {
 		frame->dirty = (uint16_t)(frame->dirty + pages);
+		qy_dirt_note(m);
 		qy_count(&m->dirty_pages, pages);
 		qy_dirt_add(m, f);
 	} else {

@@ -1,40 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/manager/heap.h"
 
+#include <errno.h>
 #include <string.h>
 
+#include "lib/base/refused.h"
 #include "lib/base/settings.h"
+#include "lib/manager/budget.h"
 #include "lib/manager/mistakes.h"
 #include "lib/manager/manager.h"
-
-static void list_push_back(struct qy_slab_list *list, struct qy_slab *s)
-{
-	s->next = NULL;
-	s->prev = list->last;
-	if (list->last != NULL)
-		list->last->next = s;
-	else
-		list->first = s;
-	list->last = s;
-}
-
-static void list_remove(struct qy_slab_list *list, struct qy_slab *s)
-{
-	if (s->prev != NULL)
-		s->prev->next = s->next;
-	else
-		list->first = s->next;
-	if (s->next != NULL)
-		s->next->prev = s->prev;
-	else
-		list->last = s->prev;
-	s->next = s->prev = NULL;
-}
 
 void qy_heap_open(struct qy_heap *h, struct qy_manager *m, uintptr_t owner)
 {
 	qy_publish(h->manager, m);
-	h->owner = owner;
+	qy_publish(h->owner, owner);
 	if (owner != 0)
 		atomic_fetch_add_explicit(&m->heaps, 1, memory_order_relaxed);
 	atomic_store_explicit(&h->remote, NULL, memory_order_release);
@@ -78,7 +57,7 @@ static QY_COLD void repair(struct qy_slab *s)
 		kept++;
 	}
 	*end = NULL;
-	qy_publish(s->countdown, s->carved - kept);
+	qy_publish(s->countdown, s->linked - kept);
 }
 
 #define LOOK_AT 32 /* objects of a list, each time */
@@ -90,7 +69,7 @@ static bool is_sound(const struct qy_slab *s)
 	const struct qy_class *c = &qy_classes[s->cls];
 	const char *memory = qy_slab_memory(s);
 	const char *p = s->local;
-	uint32_t n = s->carved - s->countdown, looks = (uint32_t)qy_min(n, LOOK_AT);
+	uint32_t n = s->linked - s->countdown, looks = (uint32_t)qy_min(n, LOOK_AT);
 
 	for (uint32_t i = 0; i < looks; i++) {
 		uint64_t in = (uint64_t)(p - memory);
@@ -104,7 +83,7 @@ static bool is_sound(const struct qy_slab *s)
 
 static void check_list(struct qy_slab *s)
 {
-	if (QY_UNLIKELY(s->countdown > s->carved || !is_sound(s) || qy_setting(on_error) != QY_ERROR_IGNORE))
+	if (QY_UNLIKELY(s->countdown > s->linked || !is_sound(s) || qy_setting(on_error) != QY_ERROR_IGNORE))
 		repair(s);
 }
 
@@ -115,7 +94,7 @@ static void *take_local(struct qy_slab *s)
 	check_list(s);
 	list = s->local;
 	s->local = NULL;
-	qy_publish(s->countdown, s->carved);
+	qy_publish(s->countdown, s->linked);
 	return list;
 }
 
@@ -129,28 +108,38 @@ void *qy_slab_carve(struct qy_slab *s)
 		qy_link_object(p, p + c->size);
 	qy_link_object(p, NULL);
 	/* In this order: a child forked in between finds objects that nobody has, not live ones that do not count. */
-	s->carved += n;
+	qy_publish(s->carved, (uint16_t)(s->carved + n));
+	qy_publish(s->linked, s->linked + n);
 	qy_publish(s->countdown, s->countdown + n);
 	return first;
 }
 
 static void make_full(struct qy_heap *h, struct qy_slab *s)
 {
-	qy_assert(s->carved == qy_classes[s->cls].capacity && s->local == NULL && s->countdown == s->carved);
+	qy_assert(s->linked == qy_classes[s->cls].capacity && s->local == NULL && s->countdown == s->linked);
 	qy_publish(s->state, QY_SLAB_FULL);
 	qy_publish(s->countdown, 1);
-	list_push_back(&h->full, s);
+	qy_slab_list_push_back(&h->full, s);
 }
 
 static void make_active(struct qy_heap *h, struct qy_slab *s)
 {
+	s->seen = 0;
 	qy_publish(s->state, QY_SLAB_ACTIVE);
 	h->active[s->cls] = s;
 }
 
+/* A slab that comes to a queue was not looked at in this round. */
+static void queue_slab(struct qy_heap *h, struct qy_slab *s)
+{
+	qy_publish(s->state, QY_SLAB_QUEUED);
+	s->epoch = (uint8_t)(h->shed_epoch - 1);
+	qy_slab_list_push_back(&h->queue[s->cls], s);
+}
+
 static bool has_room(const struct qy_slab *s)
 {
-	return s->local != NULL || s->carved < qy_classes[s->cls].capacity;
+	return s->local != NULL || s->linked < qy_classes[s->cls].capacity;
 }
 
 /* Make another slab active: one with room, or from the manager. */
@@ -159,7 +148,7 @@ static struct qy_slab *next_slab(struct qy_heap *h, unsigned cls)
 	struct qy_slab *s = h->queue[cls].first;
 
 	if (s != NULL) {
-		list_remove(&h->queue[cls], s);
+		qy_slab_list_remove(&h->queue[cls], s);
 	} else {
 		if (h->spares > 0 && qy_classes[cls].units == 1)
 			s = h->spare[--h->spares];
@@ -170,6 +159,20 @@ static struct qy_slab *next_slab(struct qy_heap *h, unsigned cls)
 	}
 	make_active(h, s);
 	return s;
+}
+
+/* Its pages will be touched again, which the control group may not allow. */
+static QY_COLD bool unpark(struct qy_slab *s)
+{
+	size_t bytes = qy_align_up(qy_classes[s->cls].size, QY_PAGE);
+
+	if (!qy_budget_take(bytes) && !(qy_budget_refresh(bytes) && qy_budget_take(bytes))) {
+		qy_refuse(QUARRY_REFUSED_CGROUP);
+		errno = ENOMEM;
+		return false;
+	}
+	qy_slab_unpark(s);
+	return true;
 }
 
 void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
@@ -192,6 +195,11 @@ void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
 		if (s != NULL && s->carved < qy_classes[cls].capacity) {
 			*zero = s->zero;
 			return qy_slab_carve(s);
+		}
+		if (s != NULL && s->linked < s->carved) {
+			if (!unpark(s))
+				return NULL;
+			continue;
 		}
 		if (s != NULL) {
 			h->active[cls] = NULL;
@@ -226,17 +234,16 @@ void qy_heap_event(struct qy_slab *s)
 	struct qy_heap *h = atomic_load_explicit(&s->heap, memory_order_relaxed);
 
 	if (s->state == QY_SLAB_FULL) {
-		list_remove(&h->full, s);
-		qy_publish(s->state, QY_SLAB_QUEUED);
-		qy_publish(s->countdown, s->carved - 1);
-		list_push_back(&h->queue[s->cls], s);
+		qy_slab_list_remove(&h->full, s);
+		qy_publish(s->countdown, s->linked - 1);
+		queue_slab(h, s);
 	} else if (s->state == QY_SLAB_QUEUED) {
 		if (qy_setting(on_error) != QY_ERROR_IGNORE) {
 			repair(s);
 			if (s->countdown != 0)
 				return;
 		}
-		list_remove(&h->queue[s->cls], s);
+		qy_slab_list_remove(&h->queue[s->cls], s);
 		drop_slab(h, s);
 	}
 }
@@ -271,20 +278,30 @@ void qy_heap_put_back(struct qy_heap *h, void *list)
 	}
 }
 
+/* There is something for whoever looks after what nobody holds. */
+static void call_reclaimer(struct qy_manager *m)
+{
+	atomic_store_explicit(&m->decay.sparse_due, 0, memory_order_relaxed);
+	atomic_store_explicit(&qy_dirt_seen, 1, memory_order_relaxed);
+}
+
 void qy_heap_send(struct qy_heap *h, void *first, void *last)
 {
-	void *was = atomic_load_explicit(&h->remote, memory_order_relaxed);
+	/* Who sees it closed sees also where its slabs went before. */
+	void *was = atomic_load_explicit(&h->remote, memory_order_acquire);
 
 	for (;;) {
 		if (was == QY_REMOTE_CLOSED)
 			break;
 		qy_link_object(last, was);
 		if (atomic_compare_exchange_weak_explicit(&h->remote, &was, first, memory_order_release,
-							  memory_order_acquire))
+							  memory_order_acquire)) {
+			if (qy_peek(h->owner) == 0 && was == NULL)
+				call_reclaimer(qy_peek(h->manager));
 			return;
+		}
 	}
 	/* The heap was given up after its slabs had gone elsewhere: look where each object's slab is now. */
-	atomic_thread_fence(memory_order_acquire);
 	qy_link_object(last, NULL);
 	while (first != NULL) {
 		void *p = first;
@@ -353,8 +370,9 @@ void qy_heap_receive(struct qy_heap *h)
 		if (n > 1) {
 			struct qy_slab *s = qy_slab_of(p);
 
-			if (s != NULL && s->state == QY_SLAB_FULL &&
-			    atomic_load_explicit(&s->heap, memory_order_acquire) == h) {
+			/* (Whose it is comes first: what came late is another's by now, who writes it.) */
+			if (s != NULL && atomic_load_explicit(&s->heap, memory_order_acquire) == h &&
+			    s->state == QY_SLAB_FULL) {
 				void *second = qy_next_object(p);
 
 				mistakes += !free_here(h, p);
@@ -392,17 +410,35 @@ static void orphan(struct qy_heap *h, struct qy_slab *s)
 
 	atomic_store_explicit(&s->owner, orphans->owner, memory_order_relaxed);
 	atomic_store_explicit(&s->heap, orphans, memory_order_release);
+	/* It was left alone already: it need not be found unchanged once more. */
+	s->seen = (uint16_t)(s->countdown + 1);
+	s->thinned = false;
 	if (s->state == QY_SLAB_FULL || !has_room(s)) {
 		if (s->state != QY_SLAB_FULL)
 			make_full(orphans, s);
 		else
-			list_push_back(&orphans->full, s);
+			qy_slab_list_push_back(&orphans->full, s);
 	} else {
-		qy_publish(s->state, QY_SLAB_QUEUED);
-		list_push_back(&orphans->queue[s->cls], s);
+		queue_slab(orphans, s);
 	}
 	qy_count(&orphans->slabs, 1);
 	qy_uncount(&h->slabs, 1);
+	call_reclaimer(h->manager);
+}
+
+void qy_heap_take_over(struct qy_heap *h, struct qy_heap *from, struct qy_slab *s)
+{
+	qy_slab_list_remove(s->state == QY_SLAB_FULL ? &from->full : &from->queue[s->cls], s);
+	atomic_store_explicit(&s->heap, h, memory_order_release);
+	atomic_store_explicit(&s->owner, h->owner, memory_order_relaxed);
+	s->seen = 0;
+	if (s->state == QY_SLAB_FULL)
+		qy_slab_list_push_back(&h->full, s);
+	else
+		queue_slab(h, s);
+	qy_uncount(&from->slabs, 1);
+	qy_count(&h->slabs, 1);
+	qy_count(&h->adopted, 1);
 }
 
 static void orphan_list(struct qy_heap *h, struct qy_slab_list *list)
@@ -410,7 +446,7 @@ static void orphan_list(struct qy_heap *h, struct qy_slab_list *list)
 	struct qy_slab *s;
 
 	while ((s = list->first) != NULL) {
-		list_remove(list, s);
+		qy_slab_list_remove(list, s);
 		orphan(h, s);
 	}
 }
@@ -427,9 +463,8 @@ static void drop_active(struct qy_heap *h, unsigned cls)
 		qy_manager_put_slabs(h->manager, &s, 1);
 		return;
 	}
-	qy_publish(s->state, has_room(s) ? QY_SLAB_QUEUED : QY_SLAB_ACTIVE);
-	if (s->state == QY_SLAB_QUEUED)
-		list_push_back(&h->queue[cls], s);
+	if (has_room(s))
+		queue_slab(h, s);
 	else
 		make_full(h, s);
 }
@@ -440,6 +475,51 @@ void qy_heap_tidy(struct qy_heap *h)
 		if (h->active[cls] != NULL && h->active[cls]->countdown == 0)
 			drop_active(h, cls);
 	qy_heap_trim(h);
+}
+
+static void orphan_all(struct qy_heap *h, struct qy_slab **slabs, unsigned n)
+{
+	qy_lock(&h->manager->lock);
+	for (unsigned i = 0; i < n; i++)
+		orphan(h, slabs[i]);
+	qy_unlock(&h->manager->lock);
+}
+
+#define SHED_BATCH 64
+
+/* What is unchanged is known by its live objects: one that was taken and given back in between is not missed. Each goes to
+ * the end of its queue in turn, so that their order stays. */
+bool qy_heap_shed(struct qy_heap *h, unsigned at_most)
+{
+	struct qy_slab *cold[SHED_BATCH];
+	unsigned n = 0;
+
+	for (; h->shed_class < QY_CLASSES; h->shed_class++) {
+		struct qy_slab_list *queue = &h->queue[h->shed_class];
+		struct qy_slab *s;
+
+		while ((s = queue->first) != NULL && s->epoch != h->shed_epoch) {
+			uint16_t now = (uint16_t)(s->countdown + 1);
+
+			if (at_most-- == 0 || n == SHED_BATCH) {
+				orphan_all(h, cold, n);
+				return false;
+			}
+			s->epoch = h->shed_epoch;
+			qy_slab_list_remove(queue, s);
+			if (s->seen == now) {
+				cold[n++] = s;
+				continue;
+			}
+			s->seen = now;
+			qy_slab_list_push_back(queue, s);
+		}
+	}
+	if (n > 0)
+		orphan_all(h, cold, n);
+	h->shed_class = 0;
+	h->shed_epoch++;
+	return true;
 }
 
 /* A count of the heap's becomes one of the manager's. */

@@ -18,7 +18,7 @@ struct qy_manager;
 #define QY_HEAP_SPARES 4
 
 struct qy_slab_list {
-	struct qy_slab *first, *last;
+	struct qy_slab *first, *last; /* (whether there is a first one is looked at without the lock, too) */
 };
 
 struct qy_heap {
@@ -29,11 +29,39 @@ struct qy_heap {
 	struct qy_slab_list full;
 	struct qy_slab *spare[QY_HEAP_SPARES]; /* empty slabs of one unit, kept for any class */
 	unsigned spares;
+	/* The look for slabs that were left alone, by the owner (qy_heap_shed), or at orphans (sparse.c): where it goes on, and
+	 * its number. */
+	uint8_t shed_class, shed_epoch;
+	uint32_t shed_round; /* the last qy_reclaim_round for which it was done (lib/cache) */
 	/* Counters: the owner writes, anybody reads. */
 	qy_counter refills, remote_received, adopted, slabs;
 	/* Written by other threads: a line of its own. */
 	_Alignas(QY_CACHE_LINE) _Atomic(void *) remote;
 };
+
+static inline void qy_slab_list_push_back(struct qy_slab_list *list, struct qy_slab *s)
+{
+	s->next = NULL;
+	s->prev = list->last;
+	if (list->last != NULL)
+		list->last->next = s;
+	else
+		qy_publish(list->first, s);
+	list->last = s;
+}
+
+static inline void qy_slab_list_remove(struct qy_slab_list *list, struct qy_slab *s)
+{
+	if (s->prev != NULL)
+		s->prev->next = s->next;
+	else
+		qy_publish(list->first, s->next);
+	if (s->next != NULL)
+		s->next->prev = s->prev;
+	else
+		list->last = s->prev;
+	s->next = s->prev = NULL;
+}
 
 #define QY_REMOTE_CLOSED ((void *)1)
 
@@ -67,11 +95,19 @@ QY_INLINE bool qy_heap_has_mail(struct qy_heap *h)
 /* Put a list of free objects of any slabs of this heap back into them. By the owner. */
 void qy_heap_put_back(struct qy_heap *h, void *list);
 
+/* A slab of `from`, full or with room, becomes this heap's. By the owner of both. */
+void qy_heap_take_over(struct qy_heap *h, struct qy_heap *from, struct qy_slab *s);
+
 /* Return empty slabs kept as spares. By the owner. */
 void qy_heap_trim(struct qy_heap *h);
 
 /* The same, and active slabs in which nothing is live. By the owner, whose lists were put back. */
 void qy_heap_tidy(struct qy_heap *h);
+
+/* Give slabs with room that did not change since the last round to the manager's orphans: there, others find them, and
+ * pages of theirs in which nothing lives go back (sparse.c). Looks at so many of them at most; true when the round is
+ * through. By the owner. */
+bool qy_heap_shed(struct qy_heap *h, unsigned at_most);
 
 /* Give up all slabs: empty ones to the manager, the others to its orphans, where any thread of the node finds them.
  * The remote list is closed. By the owner, or for a dead one. */

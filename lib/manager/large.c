@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Blocks for the program: runs of pages above the largest class and up to a frame, and runs of frames above that. */
 #include <errno.h>
+#include <limits.h>
 
+#include "lib/base/settings.h"
 #include "lib/manager/budget.h"
 #include "lib/manager/dirt.h"
 #include "lib/manager/manager.h"
@@ -99,9 +101,11 @@ void *qy_large_alloc(struct qy_manager *m, size_t size, size_t align, bool *zero
 		if (allowed && p == NULL)
 			qy_manager_unclaim(m, bytes);
 		qy_unlock(&m->lock);
+		if (p != NULL && !small && *zero)
+			qy_huge_born(m, p, bytes);
 		if (p != NULL)
 			return p;
-		if (short_of && tries == 0 && qy_budget_refresh(size))
+		if (short_of && tries < 3 && qy_budget_refresh(bytes))
 			continue;
 		if (short_of)
 			qy_refuse(QUARRY_REFUSED_CGROUP);
@@ -244,6 +248,8 @@ bool qy_large_resize(void *p, size_t size)
 	if (m == NULL || grain == 0 || size <= QY_CLASS_MAX || size > SIZE_LIMIT ||
 	    (grain == QY_FRAME && size <= QY_FRAME / 2))
 		return false;
+	if (size > qy_large_size(p))
+		qy_budget_prepare(size - qy_large_size(p) + QY_PAGE);
 	qy_lock(&m->lock);
 	done = grain == QY_PAGE ? resize_pages(m, p, size) : resize_frames(m, p, size);
 	qy_unlock(&m->lock);
@@ -278,4 +284,31 @@ void *qy_large_remap(void *p, size_t size)
 	qy_runs_put(m, run_of(p), clean);
 	qy_unlock(&m->lock);
 	return to;
+}
+
+void qy_manager_allow_threads(void)
+{
+	long most = qy_setting(populate_threads), mode = qy_setting(reclaim);
+	bool none = mode == QY_RECLAIM_OFF || mode == QY_RECLAIM_SERIES;
+
+	qy_region_allow_threads(none ? 1 : most > 0 ? (unsigned)most : UINT_MAX);
+}
+
+int qy_large_populate(void *p, size_t len)
+{
+	uintptr_t offset = qy_window_offset(p);
+	struct qy_region *r;
+
+	if (qy_manager_of(p) == NULL) {
+		errno = EINVAL;
+		return -1;
+	}
+	/* A block is in one region. */
+	r = qy_region_of_frame(qy_frame_at((uint32_t)(offset >> QY_FRAME_SHIFT)));
+	if (len > ((qy_region_frame(r) + r->frames) << QY_FRAME_SHIFT) - offset) {
+		errno = EINVAL;
+		return -1;
+	}
+	qy_manager_allow_threads();
+	return qy_region_populate(r, p, len) ? 0 : -1;
 }

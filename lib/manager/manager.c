@@ -7,12 +7,12 @@
 
 #include "lib/base/settings.h"
 #include "lib/manager/budget.h"
+#include "lib/manager/collapse.h"
 #include "lib/manager/homing.h"
 #include "lib/manager/move.h"
 #include "lib/base/refused.h"
 #include "numa/topology.h"
 
-#define DENSE_PER_HEAP ((size_t)16 << 20) /* used bytes per thread from which slabs are dense */
 #define GROW_MAX_FRAMES 32 /* 64 MiB at a time, at most, when no more is needed */
 
 struct qy_block_map qy_page_map, qy_run_map;
@@ -80,7 +80,10 @@ static void begin_slab(struct qy_slab *s, struct qy_heap *h, unsigned cls, bool 
 
 	s->local = NULL;
 	qy_publish(s->countdown, 0);
-	s->carved = 0;
+	qy_publish(s->linked, 0);
+	qy_publish(s->carved, 0);
+	s->gone = 0;
+	s->seen = 0;
 	s->next = s->prev = NULL;
 	qy_publish(s->cls, (uint8_t)cls);
 	qy_publish(s->state, QY_SLAB_ACTIVE);
@@ -90,6 +93,7 @@ static void begin_slab(struct qy_slab *s, struct qy_heap *h, unsigned cls, bool 
 	for (uint32_t i = 1; i < units; i++) {
 		qy_publish(s[i].kind, QY_SLAB_INNER);
 		s[i].inner = (uint8_t)i;
+		s[i].gone = 0;
 	}
 	qy_publish(s->kind, QY_SLAB_HEAD);
 	atomic_store_explicit(&s->owner, h->owner, memory_order_release);
@@ -119,17 +123,32 @@ static struct qy_slab *adopt(struct qy_manager *m, struct qy_heap *h, unsigned c
 
 	if (s == NULL)
 		return NULL;
-	queue->first = s->next;
-	if (s->next != NULL)
-		s->next->prev = NULL;
-	else
-		queue->last = NULL;
-	s->next = s->prev = NULL;
+	qy_slab_list_remove(queue, s);
 	atomic_store_explicit(&s->heap, h, memory_order_release);
 	atomic_store_explicit(&s->owner, h->owner, memory_order_relaxed);
 	qy_uncount(&m->orphans.slabs, 1);
 	qy_count(&h->adopted, 1);
 	return s;
+}
+
+static bool is_mostly_used(const struct qy_slab *s)
+{
+	return qy_peek(s->state) == QY_SLAB_FULL || qy_peek(s->countdown) * 2 > qy_classes[qy_peek(s->cls)].capacity;
+}
+
+bool qy_manager_claim_slab(struct qy_manager *m, struct qy_heap *h, struct qy_slab *s)
+{
+	bool claimed = false;
+
+	if (atomic_load_explicit(&s->heap, memory_order_relaxed) != &m->orphans || !is_mostly_used(s))
+		return false;
+	qy_lock(&m->lock);
+	if (atomic_load_explicit(&s->heap, memory_order_relaxed) == &m->orphans && is_mostly_used(s)) {
+		qy_heap_take_over(h, &m->orphans, s);
+		claimed = true;
+	}
+	qy_unlock(&m->lock);
+	return claimed;
 }
 
 struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, unsigned cls, struct qy_slab *spare)
@@ -139,7 +158,7 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 	struct qy_slab *s = spare;
 	bool allowed = true, zero = false, short_of = false;
 
-	if (s != NULL && m->orphans.queue[cls].first == NULL && !qy_heap_has_mail(&m->orphans)) {
+	if (s != NULL && qy_peek(m->orphans.queue[cls].first) == NULL && !qy_heap_has_mail(&m->orphans)) {
 		begin_slab(s, h, cls, false);
 		return s;
 	}
@@ -171,7 +190,7 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 		qy_unlock(&m->lock);
 		if (s != NULL)
 			return s;
-		if (short_of && tries == 0 && qy_budget_refresh(bytes))
+		if (short_of && tries < 3 && qy_budget_refresh(bytes))
 			continue;
 		if (short_of)
 			qy_refuse(QUARRY_REFUSED_CGROUP);
@@ -202,19 +221,6 @@ void qy_manager_put_slabs(struct qy_manager *m, struct qy_slab **slabs, unsigned
 }
 
 /* ---- regions ---- */
-
-static int kind_for(struct qy_manager *m, size_t bytes)
-{
-	int kind = m->of_node ? (int)qy_setting(pages) : m->kind;
-	size_t least = (size_t)qy_setting(thp_min);
-
-	if (kind != QUARRY_PAGES_AUTO)
-		return kind;
-	/* Huge from birth only in a heap that is large already, for as many threads as it has: each has a slab or more of
-	 * every class that it uses, mostly empty, and would have them padded to huge pages. */
-	least += (size_t)atomic_load_explicit(&m->heaps, memory_order_relaxed) * DENSE_PER_HEAP;
-	return qy_read(&m->used) + bytes > least && qy_budget_roomy() ? QUARRY_PAGES_THP : QUARRY_PAGES_BASE;
-}
 
 /* The lock is held. */
 static void book_placed(struct qy_manager *m, const struct qy_region *r, bool add)
@@ -313,9 +319,9 @@ bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align)
 	/* A limit may have come, or have changed. */
 	if (!qy_budget_refresh((size_t)want << QY_FRAME_SHIFT))
 		want = frames;
-	kind = kind_for(m, (size_t)want << QY_FRAME_SHIFT);
 	if (m->of_node)
 		qy_publish(placement->flags, qy_setting(strict) ? QUARRY_ARENA_STRICT : 0);
+	kind = qy_huge_kind(m, placement, frames, &want);
 	/* What is filled at once: no more of it than is needed, and not beyond the control group's limit. */
 	if (qy_peek(placement->flags) & (QUARRY_ARENA_STRICT | QUARRY_ARENA_POPULATE)) {
 		want = frames;
@@ -325,10 +331,12 @@ bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align)
 			return false;
 		}
 	}
+	qy_manager_allow_threads();
 	r = qy_region_create(placement, want, align, kind, m);
 	if (r == NULL && want > frames)
 		r = qy_region_create(placement, frames, align, kind, m);
 	qy_homing_wake();
+	qy_collapse_wake();
 	qy_lock(&m->lock);
 	/* The arena was moved meanwhile. (What comes after this look, the mover sees in the list.) */
 	while (r != NULL && r->placement->bind && r->placement != (now = qy_peek(m->placement))) {
@@ -339,6 +347,7 @@ bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align)
 	if (r != NULL) {
 		book_region(m, r);
 		qy_runs_add_region(m, r);
+		atomic_store_explicit(&qy_heap_grew, 1, memory_order_relaxed);
 	} else {
 		/* Empty frames that are kept open may make the run that is missing. */
 		more = qy_filler_close_empty(m);
@@ -387,7 +396,8 @@ static void reset_one(struct qy_manager *m)
 	qy_lock(&m->lock);
 	regions = m->regions;
 	m->regions = NULL;
-	m->dirty_first = 0;
+	memset(m->dirty, 0, sizeof(m->dirty));
+	m->decay.step_ms = 0;
 	memset(m->runs, 0, sizeof(m->runs));
 	memset(m->fillers, 0, sizeof(m->fillers));
 	qy_manager_unclaim(m, qy_read(&m->used));
@@ -396,6 +406,7 @@ static void reset_one(struct qy_manager *m)
 	atomic_store_explicit(&m->dirty_pages, 0, memory_order_relaxed);
 	qy_heap_clear(&m->orphans);
 	qy_heap_open(&m->orphans, m, 0);
+	qy_heap_open(&m->thinning, m, 0);
 	for (struct qy_region *r = regions; r != NULL; r = next) {
 		uint32_t run = (uint32_t)qy_region_frame(r);
 		bool zero;

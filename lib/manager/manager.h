@@ -18,7 +18,11 @@
 
 #include "lib/base/lock.h"
 #include "lib/block/block.h"
+#include "lib/manager/decay.h"
 #include "lib/manager/heap.h"
+#include "lib/manager/huge.h"
+#include "lib/manager/limits.h"
+#include "lib/manager/quota.h"
 #include "numa/region.h"
 
 /* First half of the frame side element. Zero when the frame is not mapped. */
@@ -67,6 +71,8 @@ struct qy_runs {
 	uint32_t bucket[QY_RUN_BUCKETS];
 };
 
+enum qy_dirt_list { QY_DIRT_RUNS, QY_DIRT_PARTS, QY_DIRT_LISTS };
+
 struct qy_manager {
 	/* These three outlive the arena: others may still come for the lock, or go on to the next manager. */
 	struct qy_lock lock;
@@ -88,12 +94,15 @@ struct qy_manager {
 	_Atomic(uint64_t) family_used; /* the head's: bytes in use, and about to be, by the whole family */
 	char name[QUARRY_ARENA_NAME_MAX];
 	_Atomic(uint64_t) hard_limit, soft_limit;
+	struct qy_quota quota;       /* of the process's budget */
+	struct qy_limit_marks marks; /* the head's: what of its limits was told */
 	void *unused_caches; /* lib/cache's: caches that were given up */
 	_Atomic(uint32_t) heaps;         /* that threads hold, parked ones too */
 	_Atomic(uint32_t) default_users; /* threads whose default arena it is */
 
 	struct qy_region *regions;
-	uint32_t dirty_first; /* frames with dirty memory, longest left alone first */
+	uint32_t dirty[QY_DIRT_LISTS]; /* what has dirty memory, longest left alone first (dirt.h) */
+	struct qy_decay decay;
 	struct qy_runs runs[2]; /* free runs of frames: dirty, clean */
 	struct qy_filler fillers[QY_FILLERS];
 
@@ -114,6 +123,9 @@ struct qy_manager {
 	} homing;
 
 	struct qy_heap orphans; /* slabs that no thread holds; owner 0 */
+	struct qy_heap thinning; /* those of them that pages are given back of right now; the purge lock's holder's (sparse.c) */
+
+	struct qy_huge huge;
 };
 
 /* ---- made and unmade (manager.c) ---- */
@@ -212,6 +224,12 @@ bool qy_large_free(void *p);
 /* Resize in place: down, or up into free memory behind it. */
 bool qy_large_resize(void *p, size_t size);
 
+/* Have large ranges filled by as many threads as the options allow: before any is. */
+void qy_manager_allow_threads(void);
+
+/* Bring memory of a block in. 0; or -1 with EINVAL when it is not all quarry's, or with the kernel's errno. */
+int qy_large_populate(void *p, size_t len);
+
 /* Resize by moving page tables, for blocks of frames. NULL when it cannot be done; p is as it was. */
 void *qy_large_remap(void *p, size_t size);
 
@@ -221,6 +239,9 @@ void *qy_large_remap(void *p, size_t size);
 /* A slab for a heap: an orphan of the class with room (then a spare goes back), the spare, or a new one. NULL with
  * ENOMEM. */
 struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, unsigned cls, struct qy_slab *spare);
+/* Take a slab that nobody holds and that is mostly in use for a heap, since the heap's thread is about to free an object
+ * of it, and then others. False when it is not so, or no longer. */
+bool qy_manager_claim_slab(struct qy_manager *m, struct qy_heap *h, struct qy_slab *s);
 void qy_manager_put_slabs(struct qy_manager *m, struct qy_slab **slabs, unsigned count);
 /* The same for one slab, with the lock held. */
 void qy_manager_put_slab(struct qy_manager *m, struct qy_slab *s);
@@ -235,6 +256,9 @@ size_t qy_manager_purge(struct qy_manager *m, uint64_t now, long decay_ms, size_
 
 /* Set when dirt appears, for a reclaimer that sleeps while there is none (and clears it). */
 extern QY_HIDDEN _Atomic(uint32_t) qy_dirt_seen;
+
+/* Set when a region was mapped, for those who decide by the size of the heap (and clear it). */
+extern QY_HIDDEN _Atomic(uint32_t) qy_heap_grew;
 
 /* Around fork and an arena's end: no memory may be on its way back to the kernel meanwhile. Taken before the threads
  * are paused. */
@@ -274,9 +298,9 @@ void qy_manager_replace_region(struct qy_manager *m, struct qy_region *r, const 
 const struct qy_placement *qy_manager_place(struct qy_manager *m, const struct qy_placement *placement);
 /* The next region of m at or above a frame, by its number; 0 none. The lock is taken. */
 uint32_t qy_manager_next_region(struct qy_manager *m, uint32_t frame);
-/* Whether so many more bytes may be used under the hard limit. The lock is held. In a family they are taken from what
- * all of it may use then, so that it holds whatever the others do; those that are not used after all, or no longer, must
- * be given back. */
+/* Whether so many more bytes may be used under the hard limits, the arena's and the process's. The lock is held. They are
+ * taken from what all of a family, and all of the process, may use then, so that it holds whatever the others do; those
+ * that are not used after all, or no longer, must be given back, with the lock held too. */
 bool qy_manager_allows(struct qy_manager *m, size_t bytes);
 void qy_manager_unclaim(struct qy_manager *m, size_t bytes);
 

@@ -2,15 +2,23 @@
 /* Giving memory back. Blocks are taken as if allocated, purged with no lock held, and freed as clean. */
 #include "lib/base/settings.h"
 #include "lib/manager/dirt.h"
+#include "lib/manager/huge.h"
 #include "lib/manager/manager.h"
+#include "lib/manager/sparse.h"
 
 #define BATCH 32
+#define PIECE_FRAMES 16      /* purged by one call: the kernel holds up faults in them, and mappings anywhere, meanwhile */
+#define LEAST 4              /* parts of frames that were in use less than decay_ms / 4 ago are left alone */
+/* In a pass that is somebody's malloc, which asks for so little at most: breaking up a huge page takes 0.3 ms. */
+#define IN_PASSING ((size_t)1 << 30)
+#define PARTS_IN_PASSING 4
+#define SPARSE_IN_PASSING ((size_t)256 << 10)
 #define LAST_REGION_FRAMES 4 /* an arena keeps so much address space when all of it is free */
 
 /* Rank QY_RANK_PURGE. Held while memory is taken, purged and put back; nothing that allocates ever waits for it, but
  * a patched madvise may allocate while its caller holds it: then `purging` says not to come here again. */
 static struct qy_lock purge_lock = QY_LOCK_INIT(QY_RANK_PURGE);
-_Atomic(uint32_t) qy_dirt_seen;
+_Atomic(uint32_t) qy_dirt_seen, qy_heap_grew;
 static __thread bool purging __attribute__((tls_model("initial-exec")));
 
 void qy_purge_hold(void)
@@ -61,13 +69,21 @@ static unsigned take_pages(struct qy_manager *m, uint32_t f, size_t at_most, str
 	return n;
 }
 
-static unsigned take_run(struct qy_manager *m, uint32_t run, struct piece *pieces)
+/* The first frames of a dirty run, at most so many; the rest stays as it is. The lock is held. */
+static unsigned take_run(struct qy_manager *m, uint32_t run, uint32_t at_most, struct piece *pieces)
 {
+	uint32_t stamp = qy_frame_at(run)->stamp;
 	bool zero;
 
-	pieces[0] = (struct piece){ run, true, (size_t)qy_block_length(&qy_run_map, run) << QY_FRAME_SHIFT };
 	if (!qy_runs_take(m, run, &zero))
 		return 0;
+	if (qy_block_length(&qy_run_map, run) > at_most) {
+		uint32_t rest = qy_block_split(&qy_run_map, run, at_most);
+
+		qy_runs_put(m, rest, false);
+		qy_dirt_keep_first(m, rest, stamp);
+	}
+	pieces[0] = (struct piece){ run, true, (size_t)qy_block_length(&qy_run_map, run) << QY_FRAME_SHIFT };
 	qy_block_set_tag(&qy_run_map, run, QY_USE_PURGE);
 	return 1;
 }
@@ -98,36 +114,80 @@ static size_t destroy_regions(struct qy_region *list)
 	return bytes;
 }
 
-/* Collect a batch of what fell due, at most so many bytes and one piece; pinned regions apart. The lock is held. */
-static unsigned take_due(struct qy_manager *m, uint32_t now, long decay_ms, size_t at_most, struct piece *pieces,
-			 struct qy_region **gone)
+/* The dirty run that goes next: the one left alone longest. A pinned region is worth more than what it holds, for the pool
+ * may not give it again: it stays until all of decay_ms is over. 0 when there is none. The lock is held. */
+static uint32_t next_run(struct qy_manager *m, uint32_t now, uint32_t decay_ms)
+{
+	struct qy_chain chain = qy_dirt_chain();
+	uint32_t first = m->dirty[QY_DIRT_RUNS], f = first;
+
+	if (f == 0)
+		return 0;
+	do {
+		if (!qy_region_pinned(qy_region_of_frame(qy_frame_at(f))) ||
+		    (int32_t)(now - qy_frame_at(f)->stamp) >= (int32_t)decay_ms)
+			return f;
+		f = qy_chain_next(&chain, f);
+	} while (f != first);
+	return 0;
+}
+
+#define PARTS_TRIED 64
+
+/* The frame of which free pages go next: the one left alone longest, for a while at least, and not while what it would
+ * cost is a huge page that is soon wanted again. 0 when there is none. The lock is held. */
+static uint32_t next_part(struct qy_manager *m, uint64_t now, uint32_t decay_ms)
+{
+	struct qy_chain chain = qy_dirt_chain();
+	uint32_t first = m->dirty[QY_DIRT_PARTS], f = first;
+
+	if (f == 0)
+		return 0;
+	for (unsigned tries = 0; tries < PARTS_TRIED; tries++) {
+		if ((int32_t)((uint32_t)now - qy_frame_at(f)->stamp) < (int32_t)(decay_ms / LEAST))
+			return 0;
+		if (decay_ms == 0 || qy_huge_may_break(m, f, now))
+			return f;
+		f = qy_chain_next(&chain, f);
+		if (f == first)
+			return 0;
+	}
+	return 0;
+}
+
+/* Collect a batch, at most so many bytes and one piece, and so many parts of frames; whole huge pages before those, and
+ * pinned regions apart. The lock is held. */
+static unsigned take_due(struct qy_manager *m, uint64_t now, uint32_t decay_ms, size_t at_most, unsigned parts,
+			 struct piece *pieces, struct qy_region **gone)
 {
 	unsigned n = 0;
 	size_t bytes = 0;
+	uint32_t f;
 
-	while (n < BATCH && bytes < at_most && m->dirty_first != 0) {
-		uint32_t f = m->dirty_first;
-		struct qy_frame *frame = qy_frame_at(f);
-		unsigned got;
-
-		if (decay_ms != 0 && (int32_t)(now - frame->stamp) < (int32_t)decay_ms)
-			break;
-		if (qy_region_pinned(qy_region_of_frame(frame))) {
-			bytes += (size_t)qy_region_of_frame(frame)->frames << QY_FRAME_SHIFT;
+	while (n < BATCH && bytes < at_most && (f = next_run(m, (uint32_t)now, decay_ms)) != 0) {
+		if (qy_region_pinned(qy_region_of_frame(qy_frame_at(f)))) {
+			bytes += (size_t)qy_region_of_frame(qy_frame_at(f))->frames << QY_FRAME_SHIFT;
 			take_region(m, f, gone);
 			continue;
 		}
-		if (frame->filler != 0)
-			got = take_pages(m, f, at_most - bytes, pieces + n, BATCH - n);
-		else
-			got = take_run(m, f, pieces + n);
+		if (take_run(m, f, (uint32_t)qy_min(PIECE_FRAMES, (at_most - bytes + QY_FRAME - 1) >> QY_FRAME_SHIFT),
+			     pieces + n) == 0)
+			break;
+		bytes += pieces[n++].bytes;
+	}
+	parts = qy_min(parts, BATCH - n);
+	while (parts > 0 && bytes < at_most && (f = next_part(m, now, decay_ms)) != 0) {
+		unsigned got = take_pages(m, f, at_most - bytes, pieces + n, parts);
+
 		if (got == 0)
 			break;
-		for (; got > 0; got--)
+		for (parts -= got; got > 0; got--)
 			bytes += pieces[n++].bytes;
 	}
 	return n;
 }
+
+/* ---- purging ---- */
 
 static void put_back(struct qy_manager *m, const struct piece *piece, bool clean)
 {
@@ -138,19 +198,18 @@ static void put_back(struct qy_manager *m, const struct piece *piece, bool clean
 }
 
 /* Purge a batch with no lock held. Returns the bytes; refused is set when the kernel would not. */
-static size_t purge_batch(struct qy_manager *m, const struct piece *pieces, unsigned n, bool *clean)
+static size_t purge_batch(const struct piece *pieces, unsigned n, bool *clean)
 {
 	size_t bytes = 0;
 
 	for (unsigned i = 0; i < n; i++) {
 		void *addr = address_of(&pieces[i]);
-		const struct qy_region *r = qy_region_of_frame(qy_frame_at((uint32_t)(qy_window_offset(addr) >> QY_FRAME_SHIFT)));
+		struct qy_region *r = qy_region_of_frame(qy_frame_at((uint32_t)(qy_window_offset(addr) >> QY_FRAME_SHIFT)));
 
 		clean[i] = qy_region_purge(r, addr, pieces[i].bytes);
 		if (clean[i])
 			bytes += pieces[i].bytes;
 	}
-	(void)m;
 	return bytes;
 }
 
@@ -181,7 +240,7 @@ static unsigned drop_some_regions(struct qy_manager *m)
 /* The limit is the arena's, and so is what counts: all of its family. */
 static bool over_soft_limit(struct qy_manager *m)
 {
-	struct qy_manager *head = m->head;
+	struct qy_manager *head = qy_peek(m->head);
 	uint64_t soft = atomic_load_explicit(&head->soft_limit, memory_order_relaxed), dirty = 0;
 
 	if (soft == 0)
@@ -191,48 +250,90 @@ static bool over_soft_limit(struct qy_manager *m)
 	return qy_manager_used(m) + (dirty << QY_PAGE_SHIFT) > soft;
 }
 
-static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
+/* Purge a batch of what is due. Returns the bytes; *refused is set when the kernel would not, *done when no more is, and
+ * *due to when more may be (ms). */
+static size_t purge_some(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, bool *refused, bool *done,
+			 uint64_t *due)
 {
+	struct qy_region *gone = NULL;
 	struct piece pieces[BATCH];
 	bool clean[BATCH];
+	uint64_t dirty, stays = 0;
+	unsigned n = 0;
+	size_t bytes;
+
+	qy_lock(&m->lock);
+	qy_manager_receive(m);
+	if (decay_ms == 0)
+		qy_filler_close_empty(m);
+	dirty = qy_read(&m->dirty_pages);
+	if (decay_ms > 0)
+		stays = qy_decay_allows(&m->decay, dirty, now, decay_ms);
+	if (dirty > stays)
+		n = take_due(m, now, (uint32_t)decay_ms, qy_min(at_most, (dirty - stays) << QY_PAGE_SHIFT),
+			     at_most > IN_PASSING ? BATCH : PARTS_IN_PASSING, pieces, &gone);
+	if (m->dirty[QY_DIRT_RUNS] == 0 && m->dirty[QY_DIRT_PARTS] == 0)
+		*due = UINT64_MAX;
+	else
+		*due = decay_ms == 0 ? now + 100 : (m->decay.step + 1) * m->decay.step_ms;
+	qy_unlock(&m->lock);
+	*done = n == 0 && gone == NULL;
+	if (*done)
+		return 0;
+	bytes = destroy_regions(gone) + purge_batch(pieces, n, clean);
+	qy_lock(&m->lock);
+	for (unsigned i = 0; i < n; i++) {
+		put_back(m, &pieces[i], clean[i]);
+		*refused = *refused || !clean[i];
+	}
+	qy_count(&m->purges, n);
+	qy_count(&m->purged, bytes);
+	qy_unlock(&m->lock);
+	return bytes;
+}
+
+/* Pages inside slabs that nobody holds: again soon while there is something to be found, and otherwise when others have
+ * come, or objects of theirs (heap.c calls). */
+static size_t purge_sparse(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most)
+{
+	_Atomic(uint64_t) *due = &m->decay.sparse_due;
+	uint64_t none = UINT64_MAX;
+	bool again = false;
+	size_t bytes;
+
+	if (decay_ms != 0 && now < atomic_load_explicit(due, memory_order_relaxed))
+		return 0;
+	atomic_store_explicit(due, UINT64_MAX, memory_order_relaxed);
+	bytes = qy_sparse_pass(m, now, decay_ms == 0, at_most > IN_PASSING ? at_most : SPARSE_IN_PASSING, &again);
+	/* (Not, where others came meanwhile.) */
+	if (again || bytes > 0)
+		atomic_compare_exchange_strong_explicit(due, &none, now + qy_max((size_t)decay_ms / 8, 10),
+							memory_order_relaxed, memory_order_relaxed);
+	return bytes;
+}
+
+static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
+{
 	size_t total = 0;
-	bool refused = false;
+	uint64_t sparse;
+	bool refused = false, done = false;
 
 	if (over_soft_limit(m))
 		decay_ms = 0;
 	if (decay_ms < 0)
 		return 0;
-	while (total < at_most && !refused) {
-		struct qy_region *gone = NULL;
-		unsigned n;
-		size_t bytes;
-
-		qy_lock(&m->lock);
-		qy_manager_receive(m);
-		if (decay_ms == 0)
-			qy_filler_close_empty(m);
-		n = take_due(m, (uint32_t)now, decay_ms, at_most - total, pieces, &gone);
-		if (n == 0 && gone == NULL && m->dirty_first != 0)
-			*next = now + (uint64_t)decay_ms - (uint32_t)((uint32_t)now - qy_frame_at(m->dirty_first)->stamp);
-		qy_unlock(&m->lock);
-		if (n == 0 && gone == NULL)
-			break;
-		bytes = destroy_regions(gone) + purge_batch(m, pieces, n, clean);
-		qy_lock(&m->lock);
-		for (unsigned i = 0; i < n; i++) {
-			put_back(m, &pieces[i], clean[i]);
-			refused = refused || !clean[i];
-		}
-		qy_count(&m->purges, n);
-		qy_count(&m->purged, bytes);
-		qy_unlock(&m->lock);
-		total += bytes;
-	}
+	qy_huge_note_demand(m, now);
+	total = purge_sparse(m, now, decay_ms, at_most);
+	while (total < at_most && !refused && !done)
+		total += purge_some(m, now, decay_ms, at_most - total, &refused, &done, next);
 	if (total > 0 || decay_ms == 0)
 		while (drop_some_regions(m) == BATCH)
 			;
 	if (refused || total >= at_most)
 		*next = now + (uint64_t)qy_max((size_t)decay_ms, 100);
+	/* Who calls in between is heard then: they may be many. */
+	sparse = atomic_load_explicit(&m->decay.sparse_due, memory_order_relaxed);
+	*next = qy_min(*next, qy_max(sparse, now + qy_max((size_t)decay_ms / 16, 10)));
 	return total;
 }
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lib/manager/breaker.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/registry.h"
 #include "numa/cgroup.h"
@@ -34,7 +35,10 @@ static void clear_figures(struct qy_manager *m)
 	atomic_store_explicit(&m->default_users, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->heaps, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->family_used, 0, memory_order_relaxed);
+	memset(&m->marks, 0, sizeof(m->marks));
 	m->homing = (struct qy_homing){ .pending = false };
+	atomic_store_explicit(&m->huge.collapsed, 0, memory_order_relaxed);
+	atomic_store_explicit(&m->huge.collapse_failed, 0, memory_order_relaxed);
 }
 
 static struct qy_manager *take_unused(void)
@@ -139,13 +143,15 @@ struct qy_manager *qy_registry_make(const struct qy_placement *placement, int ki
 		errno = ENOMEM;
 		return NULL;
 	}
-	m->of_node = false;
-	m->kind = kind;
+	/* (One that ended may be looked at still.) */
+	qy_publish(m->of_node, false);
+	qy_publish(m->kind, kind);
 	qy_publish(m->placement, asked);
 	qy_publish(m->head, m);
 	qy_publish(m->locals, NULL);
 	strncpy(m->name, name, sizeof(m->name) - 1);
 	qy_heap_open(&m->orphans, m, 0);
+	qy_heap_open(&m->thinning, m, 0);
 	return m;
 }
 
@@ -305,7 +311,7 @@ static QY_COLD struct qy_manager *make_of_node(int node)
 	if (m == NULL) {
 		m = qy_registry_make(&placement, QUARRY_PAGES_AUTO, name);
 		if (m != NULL) {
-			m->of_node = true;
+			qy_publish(m->of_node, true);
 			enlist(m, (uint32_t)node);
 		}
 	}
@@ -352,8 +358,11 @@ struct qy_region *qy_manager_end(struct qy_manager *m)
 	struct qy_region *list = NULL;
 
 	qy_manager_reset(m);
-	for (struct qy_manager *one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))
+	for (struct qy_manager *one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one)) {
 		list = take_regions(one, list);
+		qy_quota_end(&one->quota);
+	}
+	qy_breaker_forget_arena(&qy_arenas[m->index]);
 	qy_lock(&qy_registry_lock);
 	__atomic_store_n(&qy_arenas[m->index].manager, NULL, __ATOMIC_RELEASE);
 	qy_family_end(m);
@@ -405,6 +414,7 @@ void qy_registry_fork_lock(void)
 void qy_registry_after_fork(void)
 {
 	qy_cgroup_forget();
+	qy_limits_after_fork();
 	/* Those who were moving arenas stayed behind. */
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 		m->homing.moving = 0;

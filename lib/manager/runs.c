@@ -40,10 +40,12 @@ static void book_dirt(struct qy_manager *m, uint32_t frames, bool add)
 {
 	uint64_t pages = (uint64_t)frames * QY_FRAME_PAGES;
 
-	if (add)
+	if (add) {
+		qy_dirt_note(m);
 		qy_count(&m->dirty_pages, pages);
-	else
+	} else {
 		qy_uncount(&m->dirty_pages, pages);
+	}
 }
 
 void qy_frame_clear(uint32_t f)

@@ -5,11 +5,15 @@
  * A slab belongs to one heap (what one thread, or nobody, holds of a manager). Only the owner frees into `local`, with
  * no lock and no atomic; others send objects home through the heap's remote list.
  *
- * Free objects of a slab are in `local`, or in a thread cache's list (those count as live), or were never carved.
+ * Free objects of a slab are in `local`, or in a thread cache's list (those count as live), or were never carved, or
+ * are parked: they stand, with a byte or more, in pages that were given back to the kernel while the slab had others
+ * that live (sparse.c), and are linked again when they are wanted (qy_slab_unpark).
  * Invariants, for the owner:
- *   not full: countdown == live objects, and `local` holds carved - countdown objects;
- *   full:     carved == capacity, nothing is free, countdown == 1: the first free leaves the fast path, and the slab
- *             goes to the end of its heap's queue, not the front (else each malloc would take one object and go slow).
+ *   not full: countdown == live objects, `local` holds linked - countdown objects, and carved - linked are parked: all
+ *             those that reach into a page whose bit is set in `gone`. While there is such a bit, carved == capacity;
+ *   full:     linked == carved == capacity, nothing is free, countdown == 1: the first free leaves the fast path, and
+ *             the slab goes to the end of its heap's queue, not the front (else each malloc would take one object and
+ *             go slow).
  * So the fast path of free has one counter and one test for "something is to be done".
  *
  * The viewer looks at kind, cls, state and countdown while the owner goes on: they are written with qy_publish. */
@@ -30,7 +34,7 @@ struct qy_slab {
 	_Atomic(uintptr_t) owner;       /* the token of the thread that may free here with no lock; 0 none */
 	void *local;                    /* free objects, linked by their first word */
 	uint32_t countdown;             /* frees until something is to be done */
-	uint32_t carved;                /* objects ever linked */
+	uint32_t linked;                /* objects live or in local */
 	_Atomic(struct qy_heap *) heap; /* whose it is */
 	struct qy_slab *next, *prev;    /* in the heap's queue of the class, or its list of full slabs */
 	uint8_t kind;                   /* enum qy_slab_kind */
@@ -38,6 +42,12 @@ struct qy_slab {
 	uint8_t state;                  /* enum qy_slab_state */
 	uint8_t inner;                  /* QY_SLAB_INNER: units back to the head */
 	uint8_t zero;                   /* what was never carved reads as zero */
+	/* Of slabs that nobody holds, and of those that their owner looks at to give them up (sparse.c, heap.c). */
+	uint8_t epoch;                  /* when it was last looked at */
+	uint16_t carved;                /* objects ever linked */
+	uint16_t gone;                  /* pages of this unit that were given back; inner units have their own */
+	uint16_t seen;                  /* its live objects at that look, and one; 0: never */
+	bool thinned;                   /* it was as it is now when its pages were given back */
 };
 
 _Static_assert(sizeof(struct qy_slab) == 1 << QY_SLAB_SIDE_SHIFT, "a slab's record is one cache line");
@@ -80,16 +90,30 @@ QY_INLINE void *qy_slab_take(struct qy_slab *s)
 	void *list = s->local;
 
 	/* (An object that was freed twice in a row is its own next one.) */
-	if (list == NULL || QY_UNLIKELY(s->countdown > s->carved || qy_next_object(list) == list))
+	if (list == NULL || QY_UNLIKELY(s->countdown > s->linked || qy_next_object(list) == list))
 		return NULL;
 	s->local = NULL;
-	qy_publish(s->countdown, s->carved);
+	qy_publish(s->countdown, s->linked);
 	return list;
 }
 
 /* Link the next objects that were never used, a page's worth at most: what is not asked for is not touched. There must
  * be some (carved < capacity). They count as live. By the owner. */
 void *qy_slab_carve(struct qy_slab *s);
+
+/* Link parked objects again, those of a page or of one object's pages. There must be some (linked < carved). By the
+ * owner. (sparse.c) */
+void qy_slab_unpark(struct qy_slab *s);
+
+/* The pages of the slab that were given back, a bit for each. */
+QY_INLINE uint64_t qy_slab_gone(const struct qy_slab *s)
+{
+	uint64_t gone = 0;
+
+	for (uint32_t i = 0; i < qy_classes[s->cls].units; i++)
+		gone |= (uint64_t)s[i].gone << (i * (QY_UNIT >> QY_PAGE_SHIFT));
+	return gone;
+}
 
 /* The head slab that p is in, when p is where an object of a slab stands; else NULL. Reads only what is constant while
  * the slab lives, so anybody may ask. */

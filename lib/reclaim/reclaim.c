@@ -10,16 +10,22 @@
 
 #include "lib/base/lock.h"
 #include "lib/base/settings.h"
+#include "lib/manager/collapse.h"
+#include "lib/manager/events.h"
 #include "lib/manager/homing.h"
+#include "lib/manager/limits.h"
 #include "lib/manager/manager.h"
 #include "numa/os.h"
 #include "lib/base/refused.h"
 
-#define STACK_SIZE ((size_t)256 << 10)
+#define STACK_SIZE ((size_t)256 << 10) /* the C library may take the static TLS of all libraries out of it: more is tried */
+#define STACK_TRIES 3
 #define SERIES_BYTES ((size_t)4 << 20) /* at most so much goes back in one pass in series */
 #define HOMING_BYTES ((size_t)64 << 20) /* looked at for pages that strayed, in one pass */
+#define COLLAPSE_NS 5000000            /* made into huge pages, in one pass */
 #define SERIES_STEP_MAX 16             /* the interval doubles up to so often while passes find nothing */
 #define SHORTEST_SLEEP_MS 20
+#define LIMITS_MS 500                  /* between two looks at pressure and limits, while there is something to look at */
 
 enum { THREAD_NONE, THREAD_STARTING, THREAD_RUNS, THREAD_REFUSED };
 
@@ -32,6 +38,8 @@ static __thread bool is_reclaimer __attribute__((tls_model("initial-exec")));
 static _Atomic(uint32_t) series_step;   /* log2 of what multiplies the interval */
 static _Atomic(uint32_t) pass_running;  /* one pass in series at a time */
 static qy_counter passes;
+_Atomic(uint32_t) qy_reclaim_round;
+static _Atomic(uint64_t) round_due;     /* ms */
 static bool (*layer_chore)(uint64_t now);
 
 void qy_reclaim_set_chore(bool (*chore)(uint64_t now))
@@ -54,8 +62,18 @@ static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
 {
 	size_t total = 0;
 
+	uint64_t soon = now + qy_max((size_t)(decay_ms < 0 ? 0 : decay_ms) / 8, 50);
+
 	qy_count_shared(&passes, 1);
 	*next = UINT64_MAX;
+	if (now >= atomic_load_explicit(&round_due, memory_order_relaxed)) {
+		atomic_fetch_add_explicit(&qy_reclaim_round, 1, memory_order_relaxed);
+		atomic_store_explicit(&round_due, now + qy_max((size_t)(decay_ms < 0 ? 1000 : decay_ms) / 8, 50),
+				      memory_order_relaxed);
+	}
+	/* First what threads hold, so that what comes of it can go back at once. */
+	if (layer_chore != NULL && layer_chore(now))
+		*next = soon;
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL && total < at_most; m = qy_manager_next(m)) {
 		uint64_t due;
 
@@ -63,8 +81,6 @@ static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
 		if (due < *next)
 			*next = due;
 	}
-	if (layer_chore != NULL && layer_chore(now) && now + 1000 < *next)
-		*next = now + 1000;
 	return total;
 }
 
@@ -112,14 +128,21 @@ static void *run(void *unused)
 	atomic_compare_exchange_strong(&thread_state, &starting, THREAD_RUNS);
 	pthread_setname_np(pthread_self(), "quarry-reclaim");
 	while (atomic_load(&stopping) == 0) {
-		uint64_t now = qy_os->now_ms(), next = now + 1000, later = UINT64_MAX;
+		uint64_t now = qy_os->now_ms(), next = now + 1000, later = UINT64_MAX, collapse;
 		long mode = qy_setting(reclaim);
 
 		atomic_store(&qy_dirt_seen, 0);
 		if (mode != QY_RECLAIM_OFF && mode != QY_RECLAIM_SERIES) {
-			pass(now, qy_setting(decay_ms), SIZE_MAX, &next);
+			bool watch = qy_limits_tick(now);
+
+			pass(now, qy_limits_decay(qy_setting(decay_ms)), SIZE_MAX, &next);
 			qy_homing_pass(now, HOMING_BYTES, &later);
+			if (watch)
+				later = qy_min(later, now + LIMITS_MS);
+			qy_collapse_pass(now, COLLAPSE_NS, &collapse);
+			later = qy_min(later, collapse);
 		}
+		qy_events_deliver();
 		sleep_until_work(now, next, later);
 	}
 	atomic_store(&thread_state, THREAD_NONE);
@@ -146,22 +169,32 @@ bool qy_reclaim_is_caller(void)
 	return is_reclaimer;
 }
 
+static int create(pthread_attr_t *attr)
+{
+	pthread_t id;
+	int failed = EINVAL;
+
+	for (unsigned i = 0; i < STACK_TRIES && failed == EINVAL; i++) {
+		pthread_attr_setstacksize(attr, STACK_SIZE << (2 * i));
+		failed = pthread_create(&id, attr, run, NULL);
+	}
+	return failed;
+}
+
 static QY_COLD void start_thread(void)
 {
 	int none = THREAD_NONE, error = errno;
 	sigset_t all, before;
 	pthread_attr_t attr;
-	pthread_t id;
 
 	if (!atomic_compare_exchange_strong(&thread_state, &none, THREAD_STARTING))
 		return;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_SIZE);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	atomic_store(&stopping, 0);
-	if (pthread_create(&id, &attr, run, NULL) != 0) {
+	if (create(&attr) != 0) {
 		qy_refuse(QUARRY_REFUSED_THREAD);
 		atomic_store(&thread_state, THREAD_REFUSED);
 	}
@@ -181,7 +214,8 @@ static QY_COLD void run_series(void)
 
 	if (atomic_exchange_explicit(&pass_running, 1, memory_order_acquire))
 		return;
-	got = pass(qy_os->now_ms(), qy_setting(decay_ms), SERIES_BYTES, &next);
+	qy_limits_tick(qy_os->now_ms());
+	got = pass(qy_os->now_ms(), qy_limits_decay(qy_setting(decay_ms)), SERIES_BYTES, &next);
 	busy = qy_homing_pass(qy_os->now_ms(), SERIES_BYTES, &next);
 	atomic_store_explicit(&pass_running, 0, memory_order_release);
 	/* Rarely while there is nothing to do, often while there is. */
@@ -192,12 +226,24 @@ static QY_COLD void run_series(void)
 	atomic_store_explicit(&series_step, step, memory_order_relaxed);
 }
 
+static bool forked; /* a child that has one thread, though its parent had more: it may be about to exec */
+
+/* glibc (2.32) tells whether the process has ever had a second thread, ours among them: then its shortcuts for one are
+ * lost already. */
+extern char __libc_single_threaded __attribute__((weak));
+
+static bool has_other_threads(void)
+{
+	return atomic_load_explicit(&threads_seen, memory_order_relaxed) > 1 ||
+	       (!forked && &__libc_single_threaded != NULL && !__libc_single_threaded);
+}
+
 static bool wants_thread(long mode)
 {
 	uint64_t mapped = 0;
 	struct qy_manager *m;
 
-	if (mode == QY_RECLAIM_PARALLEL || atomic_load_explicit(&threads_seen, memory_order_relaxed) > 1)
+	if (mode == QY_RECLAIM_PARALLEL || has_other_threads())
 		return true;
 	for (m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 		mapped += qy_read(&m->mapped);
@@ -218,12 +264,13 @@ static QY_COLD void consider(uint32_t calls)
 
 	if (mode == QY_RECLAIM_OFF)
 		return;
+	atomic_store_explicit(&qy_heap_grew, 0, memory_order_relaxed);
 	if (mode != QY_RECLAIM_SERIES && atomic_load_explicit(&thread_state, memory_order_relaxed) == THREAD_NONE &&
 	    wants_thread(mode))
 		start_thread();
-	else if (mode == QY_RECLAIM_SERIES || !qy_reclaim_running())
-		if ((calls / interval) % ((uint32_t)1 << (step / 2)) == 0)
-			run_series();
+	else if ((mode == QY_RECLAIM_SERIES || !qy_reclaim_running()) && calls % interval == 0 &&
+		 (calls / interval) % ((uint32_t)1 << (step / 2)) == 0)
+		run_series();
 }
 
 void qy_reclaim_tick(uint32_t calls)
@@ -236,9 +283,11 @@ void qy_reclaim_tick(uint32_t calls)
 			wake();
 	}
 	if (QY_UNLIKELY(calls % interval == 0 ||
-			(atomic_load_explicit(&threads_seen, memory_order_relaxed) > 1 &&
+			((atomic_load_explicit(&threads_seen, memory_order_relaxed) > 1 ||
+			  atomic_load_explicit(&qy_heap_grew, memory_order_relaxed) != 0) &&
 			 atomic_load_explicit(&thread_state, memory_order_relaxed) == THREAD_NONE)))
 		consider(calls);
+	qy_events_deliver();
 }
 
 void qy_reclaim_after_fork(void)
@@ -249,5 +298,7 @@ void qy_reclaim_after_fork(void)
 	atomic_store(&signalled, 0);
 	atomic_store(&stopping, 0);
 	atomic_store(&pass_running, 0);
+	atomic_store(&qy_heap_grew, 0);
+	forked = true;
 	is_reclaimer = false;
 }

@@ -14,6 +14,10 @@
 /* After a slow path, not entered, no lock held. calls: how many slow paths this thread has taken. */
 void qy_reclaim_tick(uint32_t calls);
 
+/* A number that changes every so often, while the reclaimer runs: by it threads know that it is time to look for what
+ * they have left alone. */
+extern QY_HIDDEN _Atomic(uint32_t) qy_reclaim_round;
+
 /* Everything that is free goes back at once. Returns the bytes. */
 size_t qy_reclaim_now(void);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 
+#include "lib/view/health.h"
 #include "lib/view/print.h"
 #include "numa/os.h"
 #include "numa/topology.h"
@@ -185,7 +186,9 @@ void qy_print_json(struct qy_text *out, const quarry_stats *total, const struct 
 	qy_text_format(out, "},\n\"refused\":{");
 	for (int i = 0; (name = quarry_refusal_name(i)) != NULL; i++)
 		qy_text_format(out, "%s\"%s\":%llu", i ? "," : "", name, long_of(total->refused[i]));
-	qy_text_format(out, "},\n\"arenas_not_listed\":%zu,\n\"arenas\":[", list->missing);
+	qy_text_format(out, "},\n\"pressure\":");
+	qy_health_json(out);
+	qy_text_format(out, ",\n\"arenas_not_listed\":%zu,\n\"arenas\":[", list->missing);
 	for (size_t i = 0; i < list->count; i++) {
 		quarry_stats stats;
 		if (!qy_print_arena_stats(list->at[i], &stats))

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "lib/view/health.h"
 #include "numa/os.h"
 #include "numa/topology.h"
 
@@ -46,8 +47,8 @@ static const struct refusal {
 		"no memory or address space: ulimit -v, overcommit or too many mappings",
 		"ulimit -v unlimited; `quarry doctor` tells of overcommit and mappings" },
 	[QUARRY_REFUSED_LIMIT] = {
-		"an arena reached its hard limit",
-		"quarry_arena_set_limits, or free what the arena holds" },
+		"an arena, or the process, reached its hard limit",
+		"quarry_arena_set_limits, the option hard_limit, or free what it holds" },
 	[QUARRY_REFUSED_MOVE_PAGES] = {
 		"the kernel would not say where pages are: seccomp, or no CONFIG_NUMA",
 		"add CAP_SYS_NICE, or another --security-opt" },
@@ -78,11 +79,17 @@ static const struct refusal {
 	[QUARRY_REFUSED_FORK] = {
 		"hugetlb memory was shared at a fork: a dry pool may kill the child",
 		"a larger fork_copy, a larger pool, or pages=thp instead of 2m and 1g" },
+	[QUARRY_REFUSED_HUGE_CGROUP] = {
+		"the control group allows no more hugetlb pages: the next kind was taken",
+		"raise the cgroup's hugetlb.<size>.max (v1: limit_in_bytes)" },
+	[QUARRY_REFUSED_BREAKER] = {
+		"large requests came while the breaker was open",
+		"raise the limit that is nearly full (see pressure), or breaker_at" },
 };
 
 #define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))
 
-_Static_assert(sizeof(refusals) / sizeof(refusals[0]) == QUARRY_REFUSED_FORK + 1, "a refusal has no line");
+_Static_assert(sizeof(refusals) / sizeof(refusals[0]) == QUARRY_REFUSED_BREAKER + 1, "a refusal has no line");
 
 bool qy_print_arena_stats(quarry_arena *arena, quarry_stats *stats)
 {
@@ -191,6 +198,13 @@ static void text_events(struct qy_text *out, const quarry_stats *t)
 		qy_text_format(out, "  bytes, by quarry_arena_move\n");
 	}
 	text_event(out, "adopted", t->adopted, "slabs taken over from dead threads");
+	text_event(out, "idle", t->idle_given_up, "times that what a sleeping thread held went back");
+	if (t->idle_refused)
+		text_event(out, "left idle", t->idle_refused, "times that could not be: it woke up, or handled a signal");
+	text_event(out, "collapsed", t->collapsed, "huge pages made of dense memory");
+	if (t->collapse_failed)
+		text_event(out, "not collapsed", t->collapse_failed, "times that the kernel would not");
+	text_event(out, "split", t->split, "huge pages of which a part went back");
 	text_event(out, "bad frees", t->bad_frees,
 		   t->bad_frees ? "of what was not live: on_error=report says where" : "of what was not live");
 }
@@ -319,6 +333,7 @@ void qy_print_text(struct qy_text *out, const quarry_stats *total, const struct 
 	text_kinds(out, total);
 	text_events(out, total);
 	text_refusals(out, total);
+	qy_health_print(out);
 	text_arenas(out, list);
 	text_nodes(out, list);
 }

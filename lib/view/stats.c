@@ -7,6 +7,7 @@
 
 #include "include/quarry/quarry.h"
 #include "lib/api/init.h"
+#include "lib/cache/idle.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
@@ -30,36 +31,37 @@ static uint64_t resident_in(void *addr)
 	return n * page;
 }
 
-/* What is free in a slab that somebody holds. The record belongs to its owner, who goes on writing it. */
-static uint64_t free_in_slab(const struct qy_slab *s)
+/* What is free in a slab: to be used at once, or parked, which is not in memory. The record belongs to whoever holds the
+ * slab, and goes on writing it. */
+static void look_at_slab(const struct qy_slab *s, quarry_stats *stats)
 {
 	const struct qy_class *c = &qy_classes[qy_peek(s->cls)];
-	uint32_t live = qy_peek(s->countdown);
+	uint32_t live = qy_peek(s->countdown), carved = qy_peek(s->carved), linked = qy_peek(s->linked), parked;
+	uint64_t bytes;
 
-	if (qy_peek(s->state) == QY_SLAB_FULL)
-		live = c->capacity;
-	return live > c->capacity ? 0 : (uint64_t)(c->capacity - live) * c->size;
+	if (qy_peek(s->state) == QY_SLAB_FULL || live > c->capacity)
+		return;
+	parked = linked < carved ? (uint32_t)qy_min(carved - linked, c->capacity - live) : 0;
+	stats->cached += (uint64_t)(c->capacity - live - parked) * c->size;
+	bytes = (uint64_t)parked * c->size;
+	stats->free_clean += bytes;
+	stats->in_use -= qy_min(stats->in_use, bytes);
 }
 
-static uint64_t cached_in(uint32_t f)
+static void look_at_slabs(uint32_t f, quarry_stats *stats)
 {
 	const struct qy_slab *s = qy_slab_at((uintptr_t)f << QY_FRAME_SHIFT);
-	uint64_t bytes = 0;
 
-	for (uint32_t u = 0; u < QY_FRAME_UNITS; u++) {
-		uint8_t kind = qy_peek(s[u].kind);
-
-		if (kind == QY_SLAB_HEAD)
-			bytes += free_in_slab(&s[u]);
-	}
-	return bytes;
+	for (uint32_t u = 0; u < QY_FRAME_UNITS; u++)
+		if (qy_peek(s[u].kind) == QY_SLAB_HEAD)
+			look_at_slab(&s[u], stats);
 }
 
 static void look_at_frame(uint32_t f, quarry_stats *stats)
 {
 	stats->resident += resident_in(qy_window_at((uintptr_t)f << QY_FRAME_SHIFT));
 	if (qy_peek(qy_frame_at(f)->filler) == QY_FILL_SLABS + 1)
-		stats->cached += cached_in(f);
+		look_at_slabs(f, stats);
 }
 
 static void look_at_all_frames(quarry_stats *stats)
@@ -127,7 +129,7 @@ static void add_manager(struct qy_manager *m, quarry_stats *stats)
 	stats->regions += qy_read(&m->region_count);
 	stats->mapped += mapped;
 	stats->peak_mapped += qy_read(&m->peak_mapped);
-	stats->in_use += used; /* less what is free in slabs, see finish() */
+	stats->in_use += used; /* less what is free in slabs, see look_at_slab() and finish() */
 	stats->large += qy_read(&m->large);
 	stats->free_dirty += dirty;
 	stats->free_clean += mapped > used + dirty ? mapped - used - dirty : 0;
@@ -136,6 +138,8 @@ static void add_manager(struct qy_manager *m, quarry_stats *stats)
 	stats->strayed += qy_read(&m->strayed);
 	stats->brought_home += qy_read(&m->brought_home);
 	stats->moved += qy_read(&m->moved);
+	stats->collapsed += qy_read(&m->huge.collapsed);
+	stats->collapse_failed += qy_read(&m->huge.collapse_failed);
 	stats->purges += qy_read(&m->purges);
 	stats->purged += qy_read(&m->purged);
 	stats->hard_limit += atomic_load_explicit(&m->hard_limit, memory_order_relaxed); /* of a family the head has them */
@@ -181,6 +185,10 @@ static void add_process(quarry_stats *stats)
 	stats->bad_frees = qy_mistake_count();
 	stats->threads = qy_threads_live();
 	stats->reclaimer = qy_reclaim_running();
+	stats->idle_given_up = qy_read(&qy_idle_given_up);
+	stats->idle_refused = qy_read(&qy_idle_refused);
+	stats->split = qy_region_splits();
+	stats->advised_apart = qy_region_exceptions();
 	for (int i = 0; i < QUARRY_REFUSED_COUNT; i++)
 		stats->refused[i] = qy_read(&qy_refused[i]);
 }
@@ -193,7 +201,7 @@ static int get_older(quarry_arena *arena, quarry_stats *older)
 	if (quarry_stats_get(arena, &stats) != 0)
 		return -1;
 	stats.version = older->version;
-	memcpy(older, &stats, offsetof(quarry_stats, placed_less));
+	memcpy(older, &stats, older->version == 1 ? offsetof(quarry_stats, placed_less) : offsetof(quarry_stats, idle_given_up));
 	return 0;
 }
 

@@ -131,7 +131,8 @@ static void check_slab(struct qy_heap *h, struct qy_slab *s, enum qy_slab_state 
 {
 	const struct qy_class *c = &qy_classes[s->cls];
 	char *memory = qy_slab_memory(s);
-	uint32_t listed = 0, free_ones = 0;
+	uint32_t listed = 0, free_ones = 0, parked = 0;
+	uint64_t gone = qy_slab_gone(s);
 
 	slabs_seen++;
 	model_must(s->kind == QY_SLAB_HEAD && s->state == state, "slab %p: state %d", (void *)s, s->state);
@@ -141,14 +142,25 @@ static void check_slab(struct qy_heap *h, struct qy_slab *s, enum qy_slab_state 
 		model_must(qy_slab_of(p) == s && atomic_load(place_of(p)) == PLACE_FREE, "%p is free in its slab", p);
 		model_must(++listed <= s->carved, "slab %p: a list without end", (void *)s);
 	}
-	for (uint32_t i = 0; i < s->carved; i++)
+	for (uint32_t i = 0; i < s->carved; i++) {
+		uint32_t first = i * c->size / QY_PAGE, last = ((i + 1) * c->size - 1) / QY_PAGE;
+
 		free_ones += atomic_load(place_of(memory + (size_t)i * c->size)) == PLACE_FREE;
-	model_must(free_ones == listed, "slab %p: %u objects are free, %u listed", (void *)s, free_ones, listed);
+		for (uint32_t page = first; page <= last; page++)
+			if (gone >> page & 1) {
+				parked++;
+				break;
+			}
+	}
+	model_must(gone == 0 || s->carved == c->capacity, "slab %p: pages are gone before all is carved", (void *)s);
+	model_must(parked == s->carved - s->linked, "slab %p: %u objects are parked, not %u", (void *)s, parked,
+		   s->carved - s->linked);
+	model_must(free_ones == listed + parked, "slab %p: %u objects are free, %u listed", (void *)s, free_ones, listed);
 	if (state == QY_SLAB_FULL)
 		model_must(s->carved == c->capacity && listed == 0 && s->countdown == 1, "slab %p is full", (void *)s);
 	else
-		model_must(s->countdown == s->carved - listed, "slab %p: %u live, not %u", (void *)s,
-			   s->carved - listed, s->countdown);
+		model_must(s->countdown == s->linked - listed, "slab %p: %u live, not %u", (void *)s,
+			   s->linked - listed, s->countdown);
 }
 
 static uint32_t check_slab_list(struct qy_heap *h, const struct qy_slab_list *list, enum qy_slab_state state)

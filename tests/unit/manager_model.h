@@ -231,19 +231,24 @@ static inline void books_compare_buckets(const struct books *books, const struct
 	}
 }
 
-/* The dirty list: all that is dirty and can be given back, that which was left alone longest first. */
+/* The dirty lists: all that is dirty and can be given back, that which was left alone longest first. */
 static inline void books_compare_dirt(const struct books *books, const struct qy_manager *m)
 {
 	struct qy_chain dirt = qy_dirt_chain();
-	uint32_t f = m->dirty_first, before = 0;
+	uint32_t entries = 0;
 
-	model_must(chain_length(&dirt, m->dirty_first) == books->dirty_entries, "%u entries are dirty",
-		   books->dirty_entries);
-	for (uint32_t n = 0; n < books->dirty_entries; n++, f = qy_chain_next(&dirt, f)) {
-		model_must(books->dirty[f], "frame %u is not dirty", f);
-		model_must(n == 0 || qy_frame_at(f)->stamp - before < UINT32_MAX / 2, "frame %u is older", f);
-		before = qy_frame_at(f)->stamp;
+	for (unsigned list = 0; list < QY_DIRT_LISTS; list++) {
+		uint32_t f = m->dirty[list], before = 0, length = chain_length(&dirt, f);
+
+		for (uint32_t n = 0; n < length; n++, f = qy_chain_next(&dirt, f)) {
+			model_must(books->dirty[f], "frame %u is not dirty", f);
+			model_must((qy_frame_at(f)->filler != 0) == (list == QY_DIRT_PARTS), "frame %u", f);
+			model_must(n == 0 || qy_frame_at(f)->stamp - before < UINT32_MAX / 2, "frame %u is older", f);
+			before = qy_frame_at(f)->stamp;
+		}
+		entries += length;
 	}
+	model_must(entries == books->dirty_entries, "%u entries are dirty, not %u", books->dirty_entries, entries);
 }
 
 /* Make the books anew and compare them with the manager's. */

@@ -176,10 +176,10 @@ static void step_resize(struct held *h)
 /* As the reclaimer takes what is dirty. */
 static void step_take(struct held *h)
 {
-	qy_page b = m->dirty_first * QY_FRAME_PAGES;
+	qy_page b = m->dirty[QY_DIRT_PARTS] * QY_FRAME_PAGES;
 	bool clean;
 
-	if (b == 0 || qy_frame_at(m->dirty_first)->filler == 0)
+	if (b == 0 || qy_frame_at(m->dirty[QY_DIRT_PARTS])->filler == 0)
 		return;
 	while (qy_block_used(&qy_page_map, b) || (qy_block_clean(&qy_page_map, b) && model_below(2)))
 		if (qy_block_last(&qy_page_map, b))

@@ -384,7 +384,7 @@ Test(heap, a_list_with_an_object_twice_is_repaired)
 	take_distinct(3);
 	report_mistakes(false);
 	cr_assert_eq(qy_mistake_count(), before + 1);
-	cr_assert_eq(s->countdown, s->carved, "all are out again");
+	cr_assert_eq(s->countdown, s->linked, "all are out again");
 }
 
 Test(heap, a_countdown_below_zero_is_noticed_whatever_was_asked_for)
@@ -402,11 +402,11 @@ Test(heap, a_countdown_below_zero_is_noticed_whatever_was_asked_for)
 	}
 	cr_assert_eq(s->countdown, 0);
 	qy_slab_push(s, slab_objects[0][4]);
-	cr_assert_gt(s->countdown, s->carved);
+	cr_assert_gt(s->countdown, s->linked);
 	/* From the one freed twice on the list is a ring: what is in it comes once, what is behind it is lost. */
 	take(0, CLS);
 	cr_assert_eq(qy_mistake_count(), before + 1);
-	cr_assert_leq(s->countdown, s->carved);
+	cr_assert_leq(s->countdown, s->linked);
 	flush(0);
 	while (lists[0][CLS] != NULL || s->local != NULL)
 		take(0, CLS);

@@ -29,16 +29,23 @@ static const struct {
 	{ "decay_ms", 3, RUN, -1, 3600000, 1000, "1000", NULL, &qy_settings.decay_ms },
 	{ "pages", 4, RUN, 0, 4, 0, "auto", "auto|base|thp|2m|1g", &qy_settings.pages },
 	{ "strict", 5, RUN, 0, 1, 0, "0", NULL, &qy_settings.strict },
-	{ "thp_min", 6, RUN, 0, 1L << 46, 67108864, "67108864", NULL, &qy_settings.thp_min },
+	{ "thp_min", 6, RUN, 0, 1L << 46, 33554432, "33554432", NULL, &qy_settings.thp_min },
 	{ "numa", 7, START, 0, 1, 1, "1", NULL, &qy_settings.numa },
 	{ "stats_at_exit", 8, RUN, 0, 2, 0, "off", "off|text|json", &qy_settings.stats_at_exit },
 	{ "on_error", 9, RUN, 0, 2, 0, "ignore", "ignore|report|abort", &qy_settings.on_error },
 	{ "junk", 10, RUN, 0, 1, 0, "0", NULL, &qy_settings.junk },
 	{ "window", 11, START, 0, 1L << 46, 0, "0", NULL, &qy_settings.window },
-	{ "large_heap", 12, RUN, 0, 1L << 46, 268435456, "268435456", NULL, &qy_settings.large_heap },
+	{ "large_heap", 12, RUN, 0, 1L << 46, 67108864, "67108864", NULL, &qy_settings.large_heap },
 	{ "return", 13, RUN, 0, 1, 1, "1", NULL, &qy_settings.give_back },
 	{ "bring_home", 14, RUN, 0, 1, 1, "1", NULL, &qy_settings.bring_home },
 	{ "fork_copy", 15, RUN, 0, 1L << 46, 1073741824, "1073741824", NULL, &qy_settings.fork_copy },
+	{ "idle_threads", 16, RUN, 0, 1, 1, "1", NULL, &qy_settings.idle_threads },
+	{ "populate_threads", 17, RUN, 0, 16, 0, "0", NULL, &qy_settings.populate_threads },
+	{ "soft_limit", 30, RUN, 0, 1L << 46, 0, "0", NULL, &qy_settings.soft_limit },
+	{ "hard_limit", 31, RUN, 0, 1L << 46, 0, "0", NULL, &qy_settings.hard_limit },
+	{ "breaker", 32, RUN, 0, 2, 0, "off", "off|refuse|redirect", &qy_settings.breaker },
+	{ "breaker_min", 33, RUN, 0, 1L << 46, 1048576, "1048576", NULL, &qy_settings.breaker_min },
+	{ "breaker_at", 34, RUN, 10, 100, 95, "95", NULL, &qy_settings.breaker_at },
 };
 
 #define EXPECTED (sizeof(expected) / sizeof(expected[0]))
@@ -277,7 +284,7 @@ Test(options, glibc_parameters)
 	cr_assert(quarry_mallopt(-6, 0xa5) == 1 && qy_setting(junk) == 1);
 	cr_assert(quarry_mallopt(-6, 0) == 1 && qy_setting(junk) == 0);
 	for (size_t i = 0; i < 3; i++) {
-		static const int none[] = { 0, -9, 16 };
+		static const int none[] = { 0, -9, 99 };
 		errno = 0;
 		cr_assert_eq(quarry_mallopt(none[i], 1), 0);
 		cr_assert_eq(errno, EINVAL);
@@ -342,7 +349,7 @@ Test(environment, wrong_ones_are_told_in_one_line_and_the_rest_applies)
 	cr_assert_eq(qy_setting(decay_ms), 77);
 	cr_assert_eq(qy_setting(pages), QUARRY_PAGES_THP);
 	cr_assert_eq(qy_setting(reclaim), QY_RECLAIM_AUTO);
-	cr_assert_eq(qy_setting(large_heap), 268435456);
+	cr_assert_eq(qy_setting(large_heap), 67108864);
 	cr_assert(strstr(get("options_error"), "did you mean 'decay_ms'?; option 'reclaim'"), "%s", get("options_error"));
 }
 
@@ -394,7 +401,7 @@ Test(ctl, get_is_as_snprintf)
 	cr_assert_str_eq(get("version"), "9.8.7");
 	cr_assert_eq(quarry_ctl_get("thp_min", NULL, 0), 8);
 	cr_assert_eq(quarry_ctl_get("thp_min", small, sizeof(small)), 8);
-	cr_assert_str_eq(small, "671");
+	cr_assert_str_eq(small, "335");
 	cr_assert_eq(quarry_ctl_get("reclaim", small, 1), 4);
 	cr_assert_str_eq(small, "");
 	errno = 0;

@@ -98,7 +98,7 @@ static void check_policy(void)
 	cr_assert_eq(qy_os->mbind(p, PAGE, QY_MPOL_PREFERRED, NULL, 0, 0), 0); /* which means local */
 
 	/* mremap takes it along, and what is left in the place keeps it; a new mapping has none */
-	between = qy_os->mremap_away(p + 2 * PAGE, 2 * PAGE);
+	between = qy_os->mremap_away(p + 2 * PAGE, 2 * PAGE, NULL);
 	cr_assert_neq(between, MAP_FAILED);
 	cr_assert_eq(policy_of(between), QY_MPOL_BIND);
 	cr_assert_eq(qy_os->mremap_to(between, 2 * PAGE, to + PAGE), to + PAGE);

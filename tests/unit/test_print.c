@@ -250,7 +250,8 @@ Test(json, says_the_figures)
 		"name", "node", "arenas", "regions", "mapped", "resident", "in_use", "cached", "free_dirty", "free_clean",
 		"large", "metadata", "kind_wanted", "kind_got", "unplaced", "hard_limit", "soft_limit", "peak_mapped",
 		"refills", "remote_frees", "node_moves", "purges", "purged", "passes", "adopted", "bad_frees", "threads",
-		"reclaimer", "placed_less", "strayed", "brought_home", "moved",
+		"reclaimer", "placed_less", "strayed", "brought_home", "moved", "idle_given_up", "idle_refused", "collapsed",
+		"collapse_failed", "split", "advised_apart",
 	};
 	size_t length;
 	char *text;
@@ -260,7 +261,7 @@ Test(json, says_the_figures)
 	fake_arenas[0].kind_got[QUARRY_PAGES_1G] = 4343;
 	text = print(1, &length);
 	cr_assert(is_json(text), "%s", text);
-	assert_has(text, "{\"quarry\":\"9.8.7\",\"version\":2,");
+	assert_has(text, "{\"quarry\":\"9.8.7\",\"version\":3,");
 	assert_has(text, "\"process\":{\"pid\":4711,\"name\":\"a \\\"name\\\"\"},");
 	assert_has(text, "\"total\":{\"name\":\"\",\"node\":-1,\"arenas\":3,\"regions\":7,\"mapped\":104857600,");
 	assert_has(text, "\"kind_wanted\":{\"auto\":0,\"base\":0,\"thp\":0,\"2m\":100663296,\"1g\":0}");
@@ -428,7 +429,7 @@ Test(refusals, names)
 			cr_assert_str_neq(quarry_refusal_name(i), quarry_refusal_name(j));
 	}
 	cr_assert_str_eq(quarry_refusal_name(QUARRY_REFUSED_MBIND_EPERM), "mbind-eperm");
-	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_FORK + 1));
+	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_BREAKER + 1));
 	cr_assert_null(quarry_refusal_name(-1));
 	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_COUNT));
 }

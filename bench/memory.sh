@@ -1,0 +1,214 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Huge pages that help, and memory that comes back: what quarry promises of both, measured beside glibc and the peers that
+# Debian packages, with their settings for it, and any other allocator that is named. Ends in tables (markdown) and in
+# the promises, kept or not. See bench/README.md.
+#
+# Usage: bench/memory.sh [--quick] [--rounds N] [--only ROW,...] [--tsv FILE] [NAME=PATH.so ...]
+# Takes QUARRY_SO (libquarry-malloc.so; else the build tree's), BENCH_EXTRA ("NAME=PATH.so ..."), CC.
+# Exits with 1 when a program failed under quarry; a promise that is not kept is only said.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/lib.sh"
+# A row is a program with its options; at most so many rounds (what rests for seconds varies little from run to run).
+#       row       program  rounds  metric that is shown while it runs   options, and those of --quick after the bar
+rows="
+	update    update   99  each       |
+	chase     chase    99  hop        |
+	touch     touch    99  page.p999  |
+	shrink    shrink   1   rss1s      | --idle 3
+	shrink4   shrink   1   rss1s      --threads 4 | --threads 4 --idle 3
+	busy      shrink   2   call.p999  --load 1 | --load 1 --idle 3
+	control   shrink   2   call.p999  --load 2 | --load 2 --idle 3
+	churn     churn    1   peak       | --ops 1000000
+	redis     redis    1   peak       | --ops 300000
+	redisrand redis    1   peak       --benchmark 1 | skip
+"
+rounds=
+quick=
+only=
+tsv=
+pool=/proc/sys/vm/nr_hugepages
+needed=1120      # huge pages: two tables of 1 GiB and what an arena maps beside
+usage() { sed -n '3,10s/^# \{0,1\}//p' "$0"; }
+
+while [ $# -gt 0 ]; do
+	case $1 in
+	--quick) quick=1 ;;
+	--rounds) rounds=${2:-}; [[ $rounds =~ ^[1-9][0-9]{0,2}$ ]] || die "--rounds takes a number from 1"; shift ;;
+	--only) only=${2:-}; [ -n "$only" ] || die "--only takes rows"; shift ;;
+	--tsv) tsv=${2:-}; [ -n "$tsv" ] || die "--tsv takes a file"; shift ;;
+	--help) usage; exit 0 ;;
+	-*) die "unknown option $1 (see --help)" ;;
+	?*=?*) named+=("$1") ;;
+	*) die "$1: name an allocator as NAME=PATH.so" ;;
+	esac
+	shift
+done
+: "${rounds:=$([ -n "$quick" ] && echo 1 || echo 5)}"
+[ -z "$tsv" ] || : >"$tsv" || die "cannot write $tsv"
+
+row=() program=() limit=() shown=() options=()
+while read -r r p most metric rest; do
+	[ -n "$r" ] || continue
+	[ -z "$only" ] || [[ ,$only, == *,$r,* ]] || continue
+	if [ -n "$quick" ]; then rest=${rest#*|}; else rest=${rest%%|*}; fi
+	[[ $rest != *skip* ]] || continue
+	if [ "$p" = redis ] && ! command -v redis-server >/dev/null; then
+		say "bench: $r is left out: redis-server is not installed (Debian: apt-get install redis-server)"
+		continue
+	fi
+	row+=("$r"); program+=("$p"); limit+=("$most"); shown+=("$metric"); options+=("$rest")
+done <<<"$rows"
+[ "${#row[@]}" -gt 0 ] || die "there is no such row, or none is left"
+add_all
+
+# ---- Columns: the allocators, and settings of theirs ------------------------------------------------------------
+
+# As they are, in every row.
+column=() of=() environment=() extra_options=() where=()
+for i in "${!names[@]}"; do
+	column+=("${names[i]}"); of+=("$i"); environment+=(""); extra_options+=(""); where+=("all")
+done
+
+variant() { # name, allocator, environment, rows, options; -q before it: in quick runs, too
+	local i
+	if [ "$1" = -q ]; then shift; elif [ -n "$quick" ]; then return 0; fi
+	for i in "${!names[@]}"; do
+		[ "${names[i]}" = "$2" ] || continue
+		column+=("$1"); of+=("$i"); environment+=("$3"); where+=("$4"); extra_options+=("${5:-}")
+	done
+}
+
+# From the makers' documents: glibc's tunables; jemalloc's TUNING.md (its advice for memory, and thp:always for speed);
+# gperftools' range of release rates, whose upper end gives back soonest; mimalloc's option for large pages.
+resting="shrink shrink4 churn redis redisrand"
+variant -q quarry-base quarry "QUARRY_OPTIONS=pages=base" "update chase touch shrink $([ -n "$quick" ] || echo shrink4 busy control churn)"
+variant quarry-thp quarry "QUARRY_OPTIONS=pages=thp" "chase touch shrink shrink4 busy control churn redis"
+variant -q quarry-arena-2m quarry "" "update" "--arena 3"
+variant quarry-arena-thp quarry "" "update" "--arena 2"
+variant glibc-huge glibc "GLIBC_TUNABLES=glibc.malloc.hugetlb=1" "update chase touch $resting"
+variant -q jemalloc-bg jemalloc "MALLOC_CONF=background_thread:true" "shrink $([ -n "$quick" ] || echo "busy control $resting")"
+variant jemalloc-lean jemalloc "MALLOC_CONF=background_thread:true,tcache_max:4096,dirty_decay_ms:5000,muzzy_decay_ms:5000" "$resting"
+variant jemalloc-prompt jemalloc "MALLOC_CONF=background_thread:true,dirty_decay_ms:0,muzzy_decay_ms:0" "$resting busy control"
+variant jemalloc-thp jemalloc "MALLOC_CONF=background_thread:true,thp:always,metadata_thp:auto" "update chase touch churn redis"
+variant tcmalloc-release tcmalloc "TCMALLOC_RELEASE_RATE=10" "$resting"
+variant mimalloc-large mimalloc "MIMALLOC_LARGE_OS_PAGES=1" "update chase touch churn redis"
+
+runs_in() { # column, row
+	if [ -n "$quick" ] && [ "${column[$1]}" != quarry ]; then
+		case ${row[$2]} in shrink4 | busy | control) return 1 ;; esac
+	fi
+	[ "${where[$1]}" = all ] || [[ " ${where[$1]} " == *" ${row[$2]} "* ]]
+}
+
+# ---- The pool of huge pages ---------------------------------------------------------------------------------------
+
+pool_before=
+# Grows the pool for a row that wants it, by what is missing: pages that others have free are theirs.
+grow_pool() {
+	local old
+	old=$(cat "$pool" 2>/dev/null) || return 1
+	[ -w "$pool" ] && [ "$(getconf PAGESIZE)" = 4096 ] || return 1
+	pool_before=$old
+	echo $((old + needed)) 2>/dev/null >"$pool"
+	[ "$(cat "$pool")" -ge $((old + needed)) ] && return 0
+	shrink_pool
+	return 1
+}
+shrink_pool() {
+	[ -n "$pool_before" ] || return 0
+	echo "$pool_before" >"$pool"
+	pool_before=
+}
+
+# ---- Running ------------------------------------------------------------------------------------------------------
+
+dir=$(mktemp -d) || exit 2
+trap 'shrink_pool; rm -rf "$dir"' EXIT
+trap 'exit 130' INT TERM
+compile "$dir" $(printf '%s\n' "${program[@]}" | sort -u)
+libc=$(readlink -f "$($cc -print-file-name=libc.so.6)")
+
+launch() { # column, program, options: one run
+	local c=$1 p=$2 path
+	shift 2
+	path=${paths[${of[c]}]}
+	if [ "$p" = redis ]; then # the program drives the server, which alone has the library
+		env ${environment[c]} BENCH_MALLOC_IN=libc BENCH_PRELOAD="${path:-$libc}" \
+			"$dir/measure" --timeout 300 "$dir/$p" "$@"
+	else
+		env ${environment[c]} BENCH_MALLOC_IN="${path:-libc}" \
+			"$dir/measure" ${path:+--preload "$path"} --timeout 300 "$dir/$p" "$@"
+	fi
+}
+
+hand=2
+for r in "${row[@]}"; do
+	[ "$r" = update ] || continue
+	if grow_pool; then
+		hand=1
+		shrink_pool
+	else
+		say "bench: no pool of $needed huge pages can be had here (root and free memory are needed): update is compared with"
+		say "bench: MADV_HUGEPAGE by hand instead of hugetlb, and quarry-arena-2m is LEFT OUT"
+	fi
+done
+
+say "allocators (that malloc is its own is verified in every run):"
+for i in "${!names[@]}"; do say "$(printf '  %-10s %s' "${names[i]}" "${labels[i]}")"; done
+for c in "${!column[@]}"; do
+	[ -z "${environment[c]}${extra_options[c]}" ] || say "$(printf '  %-16s %s %s' "${column[c]}" "${environment[c]}" "${extra_options[c]}")"
+done
+say "$rounds rounds, load average $(cut -d' ' -f1-3 /proc/loadavg)"
+
+raw=$dir/raw.tsv
+printf 'round\trow\tallocator\tmetric\tvalue\tunit\n' >"$raw"
+failed=0
+start_seconds=$SECONDS
+run_one() { # round, row, column: one run, and its figures into the table
+	local r=$1 k=$2 c=$3 arguments=${options[$2]}
+	arguments+=" ${extra_options[c]}"
+	[ "${program[k]}" != update ] || arguments+=" --hand $hand"
+	launch "$c" "${program[k]}" $arguments >"$dir/out" 2>"$dir/err" || {
+		[[ ${column[c]} != quarry* ]] || failed=1
+	}
+	[ ! -s "$dir/err" ] || sed "s/^/  ${column[c]}: /" "$dir/err" >&2
+	awk -v p="${program[k]}" -v OFS='\t' -v round="$r" -v row="${row[k]}" -v column="${column[c]}" '
+		NF == 3 { sub("^" p "\\.", "", $1); print round, row, column, $1 == p ? "time" : $1, $2, $3 }' "$dir/out" >>"$raw"
+	line+=" ${column[c]} $(awk -v m="${program[k]}.${shown[k]}" '$1 == m { v = $2 } $1 == "@status" { s = $2 }
+		END { if (s != 0 || v == "") printf "FAILED(%s)", s; else printf "%.4g", v }' "$dir/out")"
+}
+for ((r = 1; r <= rounds; r++)); do
+	for k in "${!row[@]}"; do
+		[ "$r" -le "${limit[k]}" ] || continue
+		line="round $r/$rounds ${row[k]} (${shown[k]}):"
+		if [ "${row[k]}" = update ] && [ "$hand" = 1 ] && ! grow_pool; then
+			say "bench: round $r: the pool cannot be grown now; update is LEFT OUT of this round"
+			continue
+		fi
+		for i in "${!column[@]}"; do
+			c=$(((i + r + k) % ${#column[@]}))
+			runs_in "$c" "$k" || continue
+			[ "${column[c]}" != quarry-arena-2m ] || [ "$hand" = 1 ] || continue
+			run_one "$r" "$k" "$c"
+		done
+		shrink_pool
+		say "$line"
+	done
+done
+[ -z "$tsv" ] || cp "$raw" "$tsv"
+
+echo "# Huge pages, and memory that comes back"
+echo
+machine | sed 's/$/  /'
+echo "medians of up to $rounds rounds, $((SECONDS - start_seconds)) s in all, load average $(cut -d' ' -f1-3 /proc/loadavg)"
+for i in "${!names[@]}"; do echo "- ${names[i]}: ${labels[i]}"; done
+for c in "${!column[@]}"; do
+	[ -z "${environment[c]}${extra_options[c]}" ] || echo "- ${column[c]}: \`${environment[c]:-${extra_options[c]}}\`"
+done
+extras=
+for n in ${BENCH_EXTRA:-} "${named[@]+"${named[@]}"}"; do extras+=" ${n%%=*}"; done
+awk -f "$here/memory.awk" -v columns="${column[*]}" -v rows="${row[*]}" -v extras="$extras" \
+	-v hand="$([ "$hand" = 1 ] && echo "hugetlb by hand" || echo "MADV_HUGEPAGE by hand")" "$raw" || failed=1
+exit "$failed"

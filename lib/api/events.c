@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* Being told, and where large requests go. */
+#include "lib/manager/events.h"
+
+#include <errno.h>
+
+#include "include/quarry/quarry.h"
+#include "lib/api/error.h"
+#include "lib/api/init.h"
+#include "lib/cache/arena.h"
+
+QUARRY_API int quarry_on_event(quarry_event_fn *fn, void *ctx)
+{
+	qy_init_once();
+	qy_events_listen(fn, ctx);
+	return 0;
+}
+
+QUARRY_API int quarry_breaker_redirect(quarry_arena *arena)
+{
+	qy_init_once();
+	if (qy_arena_redirect(arena) == 0)
+		return 0;
+	return qy_fail(errno, errno == EINVAL ? "arena: there is no such arena" : "no memory");
+}

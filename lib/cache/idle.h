@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/* Idle threads: what a thread holds that has been blocked in a system call for a while goes back, without its doing. */
+#ifndef QUARRY_CACHE_IDLE_H
+#define QUARRY_CACHE_IDLE_H
+
+#include "lib/cache/thread.h"
+
+/* Look for threads that have not refilled for idle_ms (0: all) and are blocked now, and give up what they hold. now is in
+ * ms. One look at some of the threads when the reclaimer's thread or idle_ms of 0 asks, at few of them otherwise.
+ * Returns whether there are threads that may become idle later, so that it should be called again within about
+ * idle_ms. Called by anybody, not entered; what another call is about is left to that. */
+bool qy_threads_idle(uint64_t now, uint64_t idle_ms);
+
+/* The calling thread, entered, was found idle: it takes its caches back, empty as they are. */
+void qy_thread_return(struct qy_thread *t);
+
+/* There is a thread that may become idle. */
+void qy_idle_note(void);
+
+/* Give up what a thread's caches hold that is held, or was taken from the parked ones; the caches stay, their heaps are
+ * closed. Entered. */
+void qy_thread_give_up(struct qy_thread *t);
+
+/* In the child of fork. */
+void qy_idle_after_fork(void);
+
+/* How often the caches of a thread went back so, and how often one that seemed idle had to be left as it was. */
+extern QY_HIDDEN qy_counter qy_idle_given_up, qy_idle_refused;
+
+#endif

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/manager/events.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "lib/base/lock.h"
+#include "numa/os.h"
+
+#define CELLS 64
+
+/* A cell is free for the event of number n when its turn is n, holds it when it is n + 1, and is free for n + CELLS
+ * afterwards. So those who put and the one who takes agree on each cell by one word, and neither waits. */
+static struct cell {
+	_Atomic(uint64_t) turn;
+	quarry_event event;
+} ring[CELLS];
+
+static _Atomic(uint64_t) put_next, take_next;
+static _Atomic(uint64_t) lost;
+static _Atomic(uint32_t) begun; /* the ring's turns were set */
+_Atomic(uint32_t) qy_events_waiting;
+
+static _Atomic(uint32_t) listening;
+static struct qy_lock lock = QY_LOCK_INIT(QY_RANK_LEAF); /* guards these two */
+static quarry_event_fn *listener;
+static void *listener_ctx;
+
+static _Atomic(uint32_t) busy;                                                  /* a thread delivers */
+static __thread bool delivering __attribute__((tls_model("initial-exec"))); /* this one */
+
+static void clear_ring(void)
+{
+	for (uint64_t i = 0; i < CELLS; i++)
+		atomic_store_explicit(&ring[i].turn, i, memory_order_relaxed);
+	atomic_store_explicit(&put_next, 0, memory_order_relaxed);
+	atomic_store_explicit(&take_next, 0, memory_order_relaxed);
+	atomic_store(&qy_events_waiting, 0);
+}
+
+void qy_events_note(const quarry_event *event)
+{
+	uint64_t n = atomic_load_explicit(&put_next, memory_order_relaxed), turn;
+	struct cell *cell;
+
+	if (atomic_load_explicit(&listening, memory_order_acquire) == 0)
+		return;
+	for (;;) {
+		cell = &ring[n % CELLS];
+		turn = atomic_load_explicit(&cell->turn, memory_order_acquire);
+		if (turn < n) {
+			qy_count_shared(&lost, 1);
+			return;
+		}
+		if (turn > n)
+			n = atomic_load_explicit(&put_next, memory_order_relaxed);
+		else if (atomic_compare_exchange_weak_explicit(&put_next, &n, n + 1, memory_order_relaxed,
+							       memory_order_relaxed))
+			break;
+	}
+	cell->event = *event;
+	cell->event.struct_size = sizeof(*event);
+	cell->event.time_ms = qy_os->now_ms();
+	atomic_store_explicit(&cell->turn, n + 1, memory_order_release);
+	atomic_fetch_add_explicit(&qy_events_waiting, 1, memory_order_release);
+}
+
+/* By the one who delivers. False when there is none, or the next is still being written: its writer counts it then. */
+static bool take(quarry_event *event)
+{
+	uint64_t n = atomic_load_explicit(&take_next, memory_order_relaxed);
+	struct cell *cell = &ring[n % CELLS];
+
+	if (atomic_load_explicit(&cell->turn, memory_order_acquire) != n + 1)
+		return false;
+	*event = cell->event;
+	atomic_store_explicit(&take_next, n + 1, memory_order_relaxed);
+	atomic_store_explicit(&cell->turn, n + CELLS, memory_order_release);
+	return true;
+}
+
+/* Asked anew for each event: the function may have been changed by itself. */
+static void tell(quarry_event *event)
+{
+	quarry_event_fn *fn;
+	void *ctx;
+
+	qy_lock(&lock);
+	fn = listener;
+	ctx = listener_ctx;
+	qy_unlock(&lock);
+	event->lost = qy_events_lost();
+	if (fn != NULL)
+		fn(event, ctx);
+}
+
+static void release(void)
+{
+	delivering = false;
+	atomic_store(&busy, 0);
+	qy_wake(&busy);
+}
+
+void qy_events_deliver_slow(void)
+{
+	quarry_event event;
+	int error = errno;
+	uint32_t told;
+
+	/* What came between the last look and giving up the turn is nobody else's. */
+	while (!delivering && atomic_load(&qy_events_waiting) != 0 && atomic_exchange(&busy, 1) == 0) {
+		delivering = true;
+		for (told = 0; take(&event); told++) {
+			tell(&event);
+			atomic_fetch_sub(&qy_events_waiting, 1);
+		}
+		release();
+		if (told == 0)
+			break;
+	}
+	errno = error;
+}
+
+void qy_events_listen(quarry_event_fn *fn, void *ctx)
+{
+	quarry_event event;
+
+	if (atomic_exchange(&begun, 1) == 0)
+		clear_ring();
+	qy_lock(&lock);
+	listener = fn;
+	listener_ctx = ctx;
+	qy_unlock(&lock);
+	atomic_store_explicit(&listening, fn != NULL, memory_order_release);
+	if (delivering)
+		return;
+	/* Whoever delivers now may still be in the function that was there before. */
+	while (atomic_exchange(&busy, 1) != 0)
+		qy_sleep_on(&busy, 1, 10);
+	delivering = true;
+	while (fn == NULL && take(&event))
+		atomic_fetch_sub(&qy_events_waiting, 1);
+	release();
+}
+
+uint64_t qy_events_lost(void)
+{
+	return qy_read(&lost);
+}
+
+/* A thread that was in here stayed behind; unless it is this one, which forked in the program's function. */
+void qy_events_after_fork(void)
+{
+	qy_lock_init(&lock, QY_RANK_LEAF);
+	clear_ring();
+	atomic_store(&begun, 1);
+	atomic_store(&busy, delivering);
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/manager/huge.h"
+
+#include "lib/base/settings.h"
+#include "lib/manager/budget.h"
+#include "lib/manager/manager.h"
+#include "numa/thp.h"
+
+/* Used bytes beyond thp_min for each thread but the first: every thread has a slab or more of each class that it uses,
+ * mostly empty, and would have them padded to huge pages. */
+#define DENSE_PER_HEAP ((size_t)16 << 20)
+#define TAIL_SHARE 32 /* of a block that may be empty memory in a huge page at its end: one part in so many */
+
+static int kind_of(const struct qy_manager *m)
+{
+	return qy_peek(m->of_node) ? (int)qy_setting(pages) : qy_peek(m->kind);
+}
+
+static bool is_large(struct qy_manager *m, size_t more)
+{
+	size_t least = (size_t)qy_setting(thp_min);
+
+	least += (qy_max(atomic_load_explicit(&m->heaps, memory_order_relaxed), 1) - 1) * DENSE_PER_HEAP;
+	return qy_read(&m->used) + more > least;
+}
+
+bool qy_huge_profits(struct qy_manager *m)
+{
+	int kind = kind_of(m);
+
+	return kind == QUARRY_PAGES_THP || (kind == QUARRY_PAGES_AUTO && is_large(m, 0) && qy_budget_roomy());
+}
+
+/* Whether a block, or anything in a region of so many bytes, is to be huge if it can. */
+static bool is_wanted(struct qy_manager *m, size_t block, size_t bytes)
+{
+	return (block >= (size_t)qy_setting(thp_min) || is_large(m, bytes)) && qy_budget_roomy();
+}
+
+int qy_huge_kind(struct qy_manager *m, const struct qy_placement *placement, uint32_t frames, uint32_t *want)
+{
+	int kind = kind_of(m);
+	size_t block = (size_t)frames << QY_FRAME_SHIFT, bytes = (size_t)*want << QY_FRAME_SHIFT;
+
+	if (kind != QUARRY_PAGES_AUTO)
+		return kind;
+	if (!is_wanted(m, block, bytes) || !qy_thp_get().possible)
+		return QUARRY_PAGES_BASE;
+	/* What is strict is filled and looked at when it is mapped: it is there, or it is an error. */
+	if (qy_peek(placement->flags) & QUARRY_ARENA_STRICT)
+		return QUARRY_PAGES_THP;
+	if (qy_region_has_room(placement, bytes, false))
+		return QY_PAGES_BORN_HUGE;
+	if (frames < *want && qy_region_has_room(placement, block, false)) {
+		*want = frames;
+		return QY_PAGES_BORN_HUGE;
+	}
+	return QUARRY_PAGES_BASE;
+}
+
+void qy_huge_born(struct qy_manager *m, void *block, size_t bytes)
+{
+	struct qy_region *r = qy_region_of_frame(qy_frame_at((uint32_t)(qy_window_offset(block) >> QY_FRAME_SHIFT)));
+	size_t whole = bytes >> QY_FRAME_SHIFT, tail = bytes & (QY_FRAME - 1);
+	bool born_huge = r->kind == QUARRY_PAGES_THP, room;
+	char *end = (char *)block + (whole << QY_FRAME_SHIFT);
+
+	if (kind_of(m) != QUARRY_PAGES_AUTO || qy_region_pinned(r) || !qy_thp_get().possible)
+		return;
+	if (!born_huge && !is_wanted(m, bytes, 0))
+		return;
+	room = whole == 0 || qy_region_has_room(qy_peek(r->placement), whole << QY_FRAME_SHIFT, born_huge);
+	if (!born_huge) {
+		if (room)
+			qy_region_want(r, block, whole, QY_WANT_HUGE);
+	} else if (!room) {
+		/* There was when it was mapped, and others have taken it. */
+		qy_region_want(r, block, whole + (tail != 0), QY_WANT_BASE);
+	} else if (tail != 0 && (QY_FRAME - tail) * TAIL_SHARE > bytes) {
+		qy_region_want(r, end, 1, QY_WANT_BASE);
+	}
+}
+
+/* ---- what is in demand ---- */
+
+void qy_huge_note_demand(struct qy_manager *m, uint64_t now)
+{
+	struct qy_demand *demand = &m->huge.demand;
+	long decay_ms = qy_setting(decay_ms);
+	uint32_t step_ms = (uint32_t)qy_max((size_t)(decay_ms > 0 ? decay_ms : 0) / (4 * QY_DEMAND_STEPS), 1);
+	uint64_t step = now / step_ms, steps = step - demand->step;
+
+	if (demand->step_ms != step_ms || step < demand->step) {
+		demand->step_ms = step_ms;
+		steps = QY_DEMAND_STEPS;
+	}
+	if (steps > 0)
+		for (unsigned i = QY_DEMAND_STEPS; i-- > 0;)
+			demand->peak[i] = i >= steps ? demand->peak[i - steps] : 0;
+	demand->step = step;
+	demand->peak[0] = qy_max(demand->peak[0], qy_read(&m->used));
+}
+
+bool qy_huge_may_break(struct qy_manager *m, uint32_t frame, uint64_t now)
+{
+	const struct qy_frame *f = qy_frame_at(frame);
+	uint64_t peak = 0, used = qy_read(&m->used), rest = qy_read(&m->dirty_pages), here = f->filler != 0 ? f->dirty : 0;
+
+	if (!qy_region_may_be_huge(qy_region_of_frame(f), qy_window_at((uintptr_t)frame << QY_FRAME_SHIFT)))
+		return true;
+	qy_huge_note_demand(m, now);
+	for (unsigned i = 0; i < QY_DEMAND_STEPS; i++)
+		peak = qy_max(peak, m->huge.demand.peak[i]);
+	rest = rest > here ? (rest - here) << QY_PAGE_SHIFT : 0;
+	return peak <= used + rest;
+}

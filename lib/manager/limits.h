@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/* How near the process is to running out, and what is done about it.
+ *
+ * The level goes by what numa/pressure.h reads and by the process's own budget (options soft_limit and hard_limit),
+ * with hysteresis: up at once, down by one step at a time, after it was lower for a while, and only when what counts is
+ * well below where it went up. Everything here may be called by any thread, with no lock held unless said otherwise, and
+ * allocates nothing. */
+#ifndef QUARRY_MANAGER_LIMITS_H
+#define QUARRY_MANAGER_LIMITS_H
+
+#include "include/quarry/quarry.h"
+#include "lib/base/base.h"
+#include "numa/pressure.h"
+
+extern QY_HIDDEN _Atomic(int) qy_pressure_now;
+extern QY_HIDDEN _Atomic(uint32_t) qy_limits_above_soft; /* the process is above its soft limit */
+
+/* enum quarry_pressure: from SOME on caches are trimmed and dirty memory goes back sooner; from HIGH on dirty memory
+ * goes back at once, idle caches too, and partly used huge pages are broken. */
+QY_INLINE int qy_pressure_level(void)
+{
+	return atomic_load_explicit(&qy_pressure_now, memory_order_relaxed);
+}
+
+/* The decay (ms) to be used now where decay_ms is asked for: a quarter of it under some pressure, none (0) under high
+ * pressure and while the process is over its soft limit. -1, never, stays so but for the soft limit, which the program
+ * set itself. */
+long qy_limits_decay(long decay_ms);
+
+/* Look how things stand, and do what follows: the level, the breaker, the events of limits that were passed. By the
+ * reclaimer, in each pass, at its start; it looks no more often than every 100 ms whatever the caller does, and reads no
+ * file in a process with less than 32 MiB and no pressure. now: qy_os->now_ms(), or UINT64_MAX for "ask". Returns
+ * whether it wants to be called again within 500 ms. */
+bool qy_limits_tick(uint64_t now);
+
+/* The same at once, for those who ask how the process is doing: the files are read, whatever the size of the heap. */
+void qy_limits_look(uint64_t now);
+
+/* Kept in each manager, of an arena's denials and its soft limit; that of a family in its head. */
+struct qy_limit_marks {
+	_Atomic(uint64_t) denied, untold;  /* requests refused: ever, and since the last event */
+	_Atomic(uint64_t) told_ms;         /* when that was, + 1; 0: never */
+	_Atomic(uint64_t) last_bytes, last_limit; /* of the last one that was refused */
+	_Atomic(uint32_t) above_soft;
+};
+
+struct qy_manager;
+
+/* A hard limit refused so many bytes: an arena's, by its head, or (NULL) the process's. Managers' locks may be held. */
+void qy_limits_denied(struct qy_manager *head, size_t bytes, uint64_t limit) QY_COLD;
+
+/* A limit that bounds the process. */
+struct qy_bound {
+	int kind;             /* enum quarry_limit_kind */
+	uint64_t limit, used; /* bytes; limit 0: there is none */
+};
+
+/* Parts of it that are used, in 1/1000, at most 1000; 0 where there is none. */
+unsigned qy_bound_fill(const struct qy_bound *bound);
+
+/* What is behind all this, for the viewer: as of the last look. */
+struct qy_limits_state {
+	struct qy_pressure pressure;
+	struct qy_bound tightest;    /* the one that is filled most */
+	int level;
+	uint32_t reasons;            /* enum quarry_health_reason */
+	uint32_t arenas_above_soft;
+	uint64_t denied_process;     /* counts, ever */
+	uint64_t denied_arenas;
+};
+struct qy_limits_state qy_limits_state(uint64_t now);
+
+void qy_limits_after_fork(void); /* in the child; of the quota, the events and the breaker as well */
+
+#endif

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/manager/sparse.h"
+
+#include <string.h>
+
+#include "lib/manager/huge.h"
+
+#define BATCH 32       /* slabs taken out at a time */
+#define LOOKS 256      /* slabs looked at with the lock held once */
+#define SLAB_PAGES 64  /* at most */
+#define WORDS (QY_UNIT / 16 / 64)
+
+_Static_assert(4 * QY_UNIT == SLAB_PAGES << QY_PAGE_SHIFT, "the largest slab");
+
+/* ---- pages and objects ---- */
+
+/* The pages from the first to the last, as bits. */
+static uint64_t span(uint32_t first, uint32_t last)
+{
+	return (last == 63 ? UINT64_MAX : ((uint64_t)1 << (last + 1)) - 1) & ~(((uint64_t)1 << first) - 1);
+}
+
+static uint64_t pages_of(const struct qy_class *c, uint32_t object)
+{
+	uint32_t at = object * c->size;
+
+	return span(at >> QY_PAGE_SHIFT, (at + c->size - 1) >> QY_PAGE_SHIFT);
+}
+
+static uint32_t object_at(const struct qy_class *c, uint32_t offset)
+{
+	return (uint32_t)((uint64_t)offset * c->magic >> 40);
+}
+
+static void set_gone(struct qy_slab *s, uint64_t gone)
+{
+	for (uint32_t i = 0; i < qy_classes[s->cls].units; i++)
+		s[i].gone = (uint16_t)(gone >> (i * (QY_UNIT >> QY_PAGE_SHIFT)));
+}
+
+/* ---- parking, and back ---- */
+
+/* The pages of the first parked object come back, and with them all objects that now stand in no page that is gone. */
+void qy_slab_unpark(struct qy_slab *s)
+{
+	const struct qy_class *c = &qy_classes[s->cls];
+	char *memory = qy_slab_memory(s);
+	uint64_t was = qy_slab_gone(s), back, gone;
+	uint32_t first = object_at(c, (uint32_t)__builtin_ctzll(was) << QY_PAGE_SHIFT), last, n = 0;
+	void *list = s->local;
+
+	back = pages_of(c, first);
+	gone = was & ~back;
+	first = object_at(c, (uint32_t)__builtin_ctzll(back) << QY_PAGE_SHIFT);
+	last = object_at(c, ((64 - (uint32_t)__builtin_clzll(back)) << QY_PAGE_SHIFT) - 1);
+	last = (uint32_t)qy_min(last, c->capacity - 1);
+	for (uint32_t i = last + 1; i-- > first;) {
+		uint64_t pages = pages_of(c, i);
+
+		if ((pages & was) == 0 || (pages & gone) != 0)
+			continue;
+		qy_link_object(memory + (size_t)i * c->size, list);
+		list = memory + (size_t)i * c->size;
+		n++;
+	}
+	/* In this order: a child forked in between loses objects, and has none twice. */
+	set_gone(s, gone);
+	qy_publish(s->linked, s->linked + n);
+	s->local = list;
+	qy_assert(n > 0 && s->linked <= s->carved);
+}
+
+/* Which objects are free, by the slab's list and what was never carved or is parked; false when the list is not sound. */
+static bool find_free(const struct qy_slab *s, uint64_t *free_ones)
+{
+	const struct qy_class *c = &qy_classes[s->cls];
+	char *memory = qy_slab_memory(s);
+	uint64_t gone = qy_slab_gone(s);
+	uint32_t n = 0;
+
+	memset(free_ones, 0, WORDS * sizeof(*free_ones));
+	for (char *p = s->local; p != NULL; p = qy_next_object(p)) {
+		uint64_t in = (uint64_t)(p - memory), i = in * c->magic >> 40;
+
+		if (in >= (uint64_t)s->carved * c->size || i * c->size != in || (free_ones[i / 64] >> (i % 64) & 1))
+			return false;
+		free_ones[i / 64] |= (uint64_t)1 << (i % 64);
+		n++;
+	}
+	if (n != s->linked - s->countdown)
+		return false;
+	for (uint32_t i = s->carved; i < c->capacity; i++)
+		free_ones[i / 64] |= (uint64_t)1 << (i % 64);
+	for (uint32_t i = 0; gone != 0 && i < c->capacity; i++)
+		if ((pages_of(c, i) & gone) != 0)
+			free_ones[i / 64] |= (uint64_t)1 << (i % 64);
+	return true;
+}
+
+static bool is_free(const uint64_t *free_ones, uint32_t i)
+{
+	return free_ones[i / 64] >> (i % 64) & 1;
+}
+
+/* Link what is free and not parked, by address. */
+static void relink(struct qy_slab *s, const uint64_t *free_ones, uint64_t gone)
+{
+	const struct qy_class *c = &qy_classes[s->cls];
+	char *memory = qy_slab_memory(s);
+	uint32_t n = 0;
+	void *list = NULL;
+
+	for (uint32_t i = c->capacity; i-- > 0;) {
+		if (!is_free(free_ones, i) || (pages_of(c, i) & gone) != 0)
+			continue;
+		qy_link_object(memory + (size_t)i * c->size, list);
+		list = memory + (size_t)i * c->size;
+		n++;
+	}
+	s->local = list;
+	qy_publish(s->carved, (uint16_t)c->capacity);
+	qy_publish(s->linked, s->countdown + n);
+}
+
+/* Park what can be: the pages to be purged, as bits. The slab is nobody else's. */
+static uint64_t thin(struct qy_slab *s)
+{
+	const struct qy_class *c = &qy_classes[s->cls];
+	uint32_t last = (c->capacity * c->size - 1) >> QY_PAGE_SHIFT, carved = s->carved;
+	uint64_t free_ones[WORDS], live = 0, was = qy_slab_gone(s), gone;
+
+	if (!find_free(s, free_ones))
+		return 0;
+	for (uint32_t i = 0; i < carved; i++)
+		if (!is_free(free_ones, i))
+			live |= pages_of(c, i);
+	gone = span(0, last) & ~live;
+	if ((gone & ~was) == 0)
+		return 0;
+	relink(s, free_ones, gone);
+	set_gone(s, gone);
+	/* What no object reached yet was never touched, when it was clean. (Of an unsound count the last page is, too.) */
+	if (s->zero && carved < c->capacity) {
+		uint32_t touched = (carved * c->size + QY_PAGE - 1) >> QY_PAGE_SHIFT;
+
+		gone &= touched == 0 ? 0 : span(0, touched - 1);
+	}
+	/* Behind the last object there may be pages from when other objects stood here. */
+	if (!s->zero && was == 0 && last + 1 < c->units << (QY_UNIT_SHIFT - QY_PAGE_SHIFT))
+		gone |= span(last + 1, (c->units << (QY_UNIT_SHIFT - QY_PAGE_SHIFT)) - 1);
+	return gone & ~was;
+}
+
+/* ---- going over the orphans ---- */
+
+static uint32_t frame_of(const struct qy_slab *s)
+{
+	return (uint32_t)(qy_window_offset(qy_slab_memory(s)) >> QY_FRAME_SHIFT);
+}
+
+/* Whether a look at the slab may find a page that can go: there is that much free in it. */
+static bool is_worth_it(const struct qy_slab *s)
+{
+	const struct qy_class *c = &qy_classes[s->cls];
+
+	return (uint64_t)(s->linked - s->countdown + (c->capacity - s->carved)) * c->size >= QY_PAGE;
+}
+
+/* Take slabs whose turn it is out of the orphans, into the heap of those that are being thinned. *more: there are
+ * others that were not looked at. The lock is held. */
+static unsigned take_some(struct qy_manager *m, uint64_t now_ms, bool at_once, struct qy_slab **slabs, bool *again,
+			  bool *more)
+{
+	struct qy_heap *orphans = &m->orphans;
+	unsigned n = 0, looks = 0;
+
+	for (; orphans->shed_class < QY_CLASSES; orphans->shed_class++) {
+		struct qy_slab_list *queue = &orphans->queue[orphans->shed_class];
+		struct qy_slab *s;
+
+		while ((s = queue->first) != NULL && s->epoch != orphans->shed_epoch) {
+			uint16_t now = (uint16_t)(s->countdown + 1);
+
+			if (n == BATCH || looks++ == LOOKS) {
+				*more = true;
+				return n;
+			}
+			s->epoch = orphans->shed_epoch;
+			qy_slab_list_remove(queue, s);
+			if ((at_once || s->seen == now) && !(s->thinned && s->seen == now) && is_worth_it(s)) {
+				if (!at_once && !qy_huge_may_break(m, frame_of(s), now_ms)) {
+					*again = true;
+					qy_slab_list_push_back(queue, s);
+					continue;
+				}
+				atomic_store_explicit(&s->heap, &m->thinning, memory_order_release);
+				qy_uncount(&orphans->slabs, 1);
+				s->seen = now;
+				s->thinned = true;
+				slabs[n++] = s;
+				continue;
+			}
+			if (s->seen != now) {
+				s->seen = now;
+				s->thinned = false;
+				*again = *again || is_worth_it(s);
+			}
+			qy_slab_list_push_back(queue, s);
+		}
+	}
+	return n;
+}
+
+/* The lock is held. */
+static void put_back(struct qy_manager *m, struct qy_slab **slabs, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		struct qy_slab *s = slabs[i];
+
+		atomic_store_explicit(&s->heap, &m->orphans, memory_order_release);
+		qy_slab_list_push_back(&m->orphans.queue[s->cls], s);
+		qy_count(&m->orphans.slabs, 1);
+	}
+}
+
+/* Purge the pages of a slab; what the kernel refuses stays in memory, and free. */
+static size_t purge_pages(struct qy_slab *s, uint64_t pages)
+{
+	char *memory = qy_slab_memory(s);
+	struct qy_region *r = qy_region_of_frame(qy_frame_at(frame_of(s)));
+	size_t bytes = 0;
+
+	while (pages != 0) {
+		uint32_t first = (uint32_t)__builtin_ctzll(pages);
+		uint64_t rest = ~(pages >> first);
+		uint32_t n = rest == 0 ? 64 - first : (uint32_t)qy_min((uint32_t)__builtin_ctzll(rest), 64 - first);
+
+		if (qy_region_purge(r, memory + ((size_t)first << QY_PAGE_SHIFT), (size_t)n << QY_PAGE_SHIFT))
+			bytes += (size_t)n << QY_PAGE_SHIFT;
+		pages &= ~span(first, first + n - 1);
+	}
+	return bytes;
+}
+
+/* Pinned memory goes back whole or not at all, and parking its objects would gain nothing. */
+static bool can_go(struct qy_manager *m, const struct qy_slab *s)
+{
+	const struct qy_region *r = qy_region_of_frame(qy_frame_at(frame_of(s)));
+
+	return !qy_region_pinned(r) && !(qy_peek(qy_peek(m->placement)->flags) & QUARRY_ARENA_LOCKED);
+}
+
+/* What was freed while slabs were here goes where they are now. Nobody else receives for this heap. */
+static void forward_mail(struct qy_manager *m)
+{
+	if (qy_heap_has_mail(&m->thinning))
+		qy_heap_receive(&m->thinning);
+}
+
+size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at_most, bool *again)
+{
+	struct qy_slab *slabs[BATCH];
+	size_t total = 0;
+	bool more = true;
+
+	forward_mail(m);
+	/* (Counted without the lock: a look too many or too late.) */
+	if (qy_read(&m->orphans.slabs) == 0)
+		return 0;
+	while (more && total < at_most) {
+		size_t bytes = 0;
+		unsigned n;
+
+		more = false;
+		qy_lock(&m->lock);
+		*again = *again || qy_heap_has_mail(&m->orphans);
+		qy_manager_receive(m);
+		n = take_some(m, now, at_once, slabs, again, &more);
+		qy_unlock(&m->lock);
+		for (unsigned i = 0; i < n; i++)
+			if (can_go(m, slabs[i]))
+				bytes += purge_pages(slabs[i], thin(slabs[i]));
+		qy_lock(&m->lock);
+		put_back(m, slabs, n);
+		qy_count(&m->purges, bytes != 0);
+		qy_count(&m->purged, bytes);
+		if (!more) {
+			m->orphans.shed_class = 0;
+			m->orphans.shed_epoch++;
+		}
+		qy_unlock(&m->lock);
+		forward_mail(m);
+		total += bytes;
+	}
+	*again = *again || more;
+	return total;
+}

@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: MIT */
+/* Pages inside slabs that go back to the kernel while other objects of the slab live: which go, that nothing that lives
+ * is touched, that every object is had again once, and what happens to objects that are freed meanwhile. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <criterion/criterion.h>
+#include <sys/mman.h>
+
+#include "tests/unit/heap_model.h"
+
+#define OBJECTS 20000
+
+static struct object {
+	char *p;
+	uint64_t mark;
+	unsigned cls;
+} objects[OBJECTS];
+static uint32_t count;
+
+static void write_object(struct object *o)
+{
+	uint64_t *words = (void *)o->p;
+
+	o->mark = model_random();
+	for (uint32_t w = 0; w < size_of_class(o->cls) / 8; w++)
+		words[w] = o->mark;
+}
+
+static void check_object(const struct object *o)
+{
+	const uint64_t *words = (const void *)o->p;
+
+	for (uint32_t w = 0; w < size_of_class(o->cls) / 8; w++)
+		model_must(words[w] == o->mark, "word %u of %p", w, (void *)o->p);
+}
+
+static void check_objects(void)
+{
+	for (uint32_t i = 0; i < count; i++)
+		check_object(&objects[i]);
+}
+
+/* So many slabs' worth of a class, in heap 0. */
+static void fill(unsigned cls, uint32_t slabs)
+{
+	uint32_t n = slabs * qy_classes[cls].capacity;
+
+	for (uint32_t i = 0; i < n && count < OBJECTS; i++) {
+		objects[count] = (struct object){ .p = take(0, cls), .cls = cls };
+		write_object(&objects[count++]);
+	}
+}
+
+/* Of each hundred, so many stay. */
+static void thin_out(uint32_t percent)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		if (model_below(100) < percent)
+			objects[kept++] = objects[i];
+		else
+			give_back(0, objects[i].p, false);
+	}
+	count = kept;
+}
+
+static void abandon(unsigned i)
+{
+	flush(i);
+	qy_heap_abandon(&heaps[i]);
+	memset((void *)&heaps[i], 0, offsetof(struct qy_heap, remote));
+	qy_heap_open(&heaps[i], m, (uintptr_t)&heaps[i]);
+}
+
+static size_t purge(void)
+{
+	uint64_t next;
+
+	return qy_manager_purge(m, qy_os->now_ms(), 0, SIZE_MAX, &next);
+}
+
+/* The pages of the frames in use that hold a byte of a live object. */
+static size_t live_pages(void)
+{
+	static uint8_t live[PLACES >> 8];
+	size_t n = 0;
+
+	memset(live, 0, sizeof(live));
+	for (uint32_t i = 0; i < count; i++) {
+		uintptr_t first = qy_window_offset(objects[i].p), last = first + size_of_class(objects[i].cls) - 1;
+
+		for (uintptr_t page = first >> QY_PAGE_SHIFT; page <= last >> QY_PAGE_SHIFT; page++) {
+			n += !live[page];
+			live[page] = 1;
+		}
+	}
+	return n;
+}
+
+static size_t resident(void)
+{
+	size_t n = 0;
+
+	for (struct qy_region *r = m->regions; r != NULL; r = r->next)
+		n += resident_pages(qy_region_addr(r), (size_t)r->frames * QY_FRAME_PAGES);
+	return n;
+}
+
+static void one_class(unsigned cls, uint32_t slabs, uint32_t percent)
+{
+	count = 0;
+	fill(cls, slabs);
+	thin_out(percent);
+	abandon(0);
+	purge();
+	cr_assert_eq(resident(), live_pages(), "class %u: %zu pages are in memory, and %zu have something live", cls,
+		     resident(), live_pages());
+	check_all();
+	check_objects();
+	/* All of what is free is had again, each object once (take sees to that), before there is a new slab. */
+	for (uint64_t slabs_before = qy_read(&m->used), n = 0; qy_read(&m->used) == slabs_before; n++) {
+		cr_assert_lt(n, OBJECTS);
+		objects[count] = (struct object){ .p = take(1, cls), .cls = cls };
+		write_object(&objects[count++]);
+	}
+	check_all();
+	check_objects();
+	while (count > 0)
+		give_back(1, objects[--count].p, false);
+	abandon(1);
+	check_all();
+}
+
+Test(sparse, of_every_class_exactly_what_lives_stays, .timeout = 120)
+{
+	begin("sparse");
+	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
+		one_class(cls, 3, 5);
+}
+
+Test(sparse, few_and_many_survivors, .timeout = 120)
+{
+	static const uint8_t some[] = { 0, 4, 12, 27, 39, 46, 56, 57, 63, 71 };
+
+	begin("sparse");
+	for (unsigned i = 0; i < sizeof(some); i++) {
+		one_class(some[i], 2, 1);
+		one_class(some[i], 2, 50);
+		one_class(some[i], 1, 99);
+	}
+}
+
+/* A slab that was never carved to its end has nothing behind it in memory; what was freed and used before has. */
+Test(sparse, what_was_never_carved_stays_away)
+{
+	begin("sparse");
+	objects[count++] = (struct object){ .p = take(0, 5), .cls = 5 };
+	write_object(&objects[0]);
+	abandon(0);
+	cr_assert_eq(purge(), 0, "one page was touched, and something lives there");
+	cr_assert_eq(resident(), 1);
+	check_all();
+	check_objects();
+}
+
+/* Twice in a row there is nothing more to do; and once something more was freed, there is. */
+Test(sparse, again_only_when_something_changed)
+{
+	size_t before;
+
+	begin("sparse");
+	fill(40, 4);
+	thin_out(20);
+	abandon(0);
+	cr_assert_gt(purge(), 0);
+	fake_os_forget_calls();
+	cr_assert_eq(purge(), 0);
+	cr_assert_eq(fake_os_advised(MADV_DONTNEED), 0);
+	before = resident();
+	while (count > 3) {
+		give_back(2, objects[--count].p, false);
+	}
+	cr_assert_gt(purge(), 0);
+	cr_assert_lt(resident(), before);
+	cr_assert_eq(resident(), live_pages());
+	check_all();
+	check_objects();
+}
+
+/* In time, and not at once: only what was the same at two looks. */
+Test(sparse, a_slab_that_changes_is_left_alone)
+{
+	uint64_t next;
+	size_t before;
+
+	begin("sparse");
+	fill(40, 4);
+	thin_out(50);
+	abandon(0);
+	qy_manager_purge(m, qy_os->now_ms(), 1000, SIZE_MAX, &next);
+	before = resident();
+	for (int n = 0; n < 10 && count > 1; n++) {
+		/* One of each slab: the mail comes in when the look begins. */
+		for (uint32_t i = 0, seen = 0; i < count; i++)
+			if (i == 0 || qy_slab_of(objects[i].p) != qy_slab_of(objects[seen].p)) {
+				give_back(2, objects[i].p, false);
+				objects[i] = objects[--count];
+				seen = i;
+			}
+		fake_os_advance(1000);
+		qy_manager_purge(m, qy_os->now_ms(), 1000, SIZE_MAX, &next);
+	}
+	cr_assert_leq(before - resident(), 4 * 16, "hardly anything of what changes all the time");
+	for (int n = 0; n < 4; n++) {
+		fake_os_advance(10000);
+		qy_manager_purge(m, qy_os->now_ms(), 1000, SIZE_MAX, &next);
+	}
+	check_all();
+	check_objects();
+}
+
+/* ---- while it is done ---- */
+
+static const struct qy_os *inner;
+static struct qy_os wrapped;
+static uint32_t sent;
+
+/* While pages go back, others free what lives in the same slabs, all of one at times, and somebody takes the mail in. */
+static int madvise_and_free(void *addr, size_t len, int advice)
+{
+	for (int n = 0; advice == MADV_DONTNEED && n < 3 && count > 10; n++, sent++) {
+		uint32_t i = model_below(count);
+
+		give_back(3, objects[i].p, false);
+		objects[i] = objects[--count];
+	}
+	if (advice == MADV_DONTNEED && count > 10 && model_one_in(4)) {
+		const struct qy_slab *s = qy_slab_of(objects[model_below(count)].p);
+
+		for (uint32_t i = count; i-- > 0;)
+			if (qy_slab_of(objects[i].p) == s) {
+				give_back(3, objects[i].p, false);
+				objects[i] = objects[--count];
+			}
+	}
+	qy_lock(&m->lock);
+	qy_manager_receive(m);
+	qy_unlock(&m->lock);
+	return inner->madvise(addr, len, advice);
+}
+
+Test(sparse, what_is_freed_meanwhile_goes_home, .timeout = 60)
+{
+	begin("sparse");
+	inner = qy_os;
+	wrapped = *qy_os;
+	wrapped.madvise = madvise_and_free;
+	qy_os = &wrapped;
+	for (int n = 0; n < 20; n++) {
+		count = 0;
+		fill(20 + (unsigned)n, 3);
+		thin_out(30);
+		abandon(0);
+		purge();
+		check_all();
+		check_objects();
+		/* Nothing was lost: what was freed meanwhile is free, and what lives is all that is left. */
+		purge();
+		check_all();
+		while (count > 0)
+			give_back(1, objects[--count].p, false);
+	}
+	cr_assert_gt(sent, 100);
+	qy_os = inner;
+}
+
+/* ---- shedding ---- */
+
+static uint32_t queued(const struct qy_heap *h)
+{
+	uint32_t n = 0;
+
+	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
+		for (struct qy_slab *s = h->queue[cls].first; s != NULL; s = s->next)
+			n++;
+	return n;
+}
+
+static void shed_round(void)
+{
+	uint32_t steps = 0;
+
+	while (!qy_heap_shed(&heaps[0], 7))
+		cr_assert_lt(++steps, 10000);
+}
+
+Test(sparse, a_busy_thread_gives_up_what_it_left_alone)
+{
+	uint32_t had;
+
+	begin("sparse");
+	fill(30, 40);
+	thin_out(40);
+	had = queued(&heaps[0]);
+	cr_assert_gt(had, 20);
+	shed_round();
+	cr_assert_eq(queued(&heaps[0]), had, "seen for the first time");
+	/* One slab changes. */
+	for (uint32_t i = 0; i < count; i++)
+		if (qy_slab_of(objects[i].p)->state == QY_SLAB_QUEUED) {
+			give_back(0, objects[i].p, false);
+			objects[i] = objects[--count];
+			break;
+		}
+	shed_round();
+	shed_round();
+	check_all();
+	cr_assert_leq(queued(&heaps[0]), 1, "%u", queued(&heaps[0]));
+	cr_assert_geq(qy_read(&m->orphans.slabs), had - 1);
+	purge();
+	cr_assert_leq(resident(), live_pages() + 16 * 4, "but for the slabs that are still held");
+	check_all();
+	check_objects();
+}
