@@ -182,6 +182,7 @@ struct qy_region *qy_region_create(const struct qy_placement *placement, size_t 
 		r->kind = (uint8_t)got;
 		r->placed = as.placed;
 		r->whole = qy_fill_is_due(placement, got);
+		r->fresh = true;
 		qy_publish(r->advice, as.advice);
 		qy_region_forget(r);
 		qy_publish(r->owner, owner);

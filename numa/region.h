@@ -37,6 +37,7 @@ struct qy_region {
 	uint8_t placed;      /* enum qy_placed */
 	bool whole;          /* filled and looked at when it was mapped: goes back whole or not at all */
 	uint8_t advice;      /* enum qy_advice: what all of it was told that has no advice of its own */
+	bool fresh;          /* who asked for it has not taken from it yet (the manager's) */
 	_Atomic(uint32_t) exceptions; /* how many frames have */
 };
 

@@ -74,7 +74,7 @@ static bool chore(uint64_t now)
 		qy_reclaim_stop();
 	more = qy_threads_tidy(now, decay < 0 ? UINT64_MAX : (uint64_t)decay);
 	if (qy_setting(idle_threads) && (decay >= 0 || now == UINT64_MAX))
-		more |= qy_threads_idle(now, now == UINT64_MAX ? 0 : (uint64_t)decay / 4);
+		more |= qy_threads_idle(now, now == UINT64_MAX ? 0 : qy_max((uint64_t)decay / 4, 1));
 	return more;
 }
 

@@ -213,7 +213,8 @@ static size_t purge_batch(const struct piece *pieces, unsigned n, bool *clean)
 	return bytes;
 }
 
-/* Regions that are one free clean run go back whole, but for a small last one. Returns how many. */
+/* Regions that are one free clean run go back whole, but for a small last one, and for one that somebody has just asked
+ * for: that is spared once. Returns how many. */
 static unsigned drop_some_regions(struct qy_manager *m)
 {
 	struct qy_region *free_ones[BATCH];
@@ -227,6 +228,10 @@ static unsigned drop_some_regions(struct qy_manager *m)
 		if (qy_block_used(&qy_run_map, run) || !qy_block_last(&qy_run_map, run) ||
 		    !qy_block_clean(&qy_run_map, run) || (r == m->regions && next == NULL && r->frames <= LAST_REGION_FRAMES))
 			continue;
+		if (r->fresh) {
+			r->fresh = false;
+			continue;
+		}
 		qy_manager_unbook_region(m, r);
 		qy_runs_drop_region(m, run);
 		free_ones[n++] = r;

@@ -147,6 +147,7 @@ uint32_t qy_runs_get(struct qy_manager *m, uint32_t frames, uint32_t align, bool
 		return 0;
 	clean = qy_block_clean(&qy_run_map, run);
 	*zero = clean;
+	qy_region_of_frame(qy_frame_at(run))->fresh = false;
 	unlist_run(m, run);
 	skip = (uint32_t)skip_for(run, qy_block_length(&qy_run_map, run), frames, align);
 	if (skip > 0) {

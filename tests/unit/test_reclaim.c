@@ -243,6 +243,28 @@ Test(reclaim, the_clock_may_wrap)
 	content_check(wall, 64 * KIB / QY_PAGE, 42);
 }
 
+/* Between mapping a region and taking from it there is a moment without the lock: the reclaimer must not have taken it
+ * away then. One that nobody takes from goes at the second look. */
+Test(reclaim, a_region_just_mapped_is_spared_once)
+{
+	uint64_t before;
+
+	begin(0);
+	get(64 * KIB);
+	before = qy_read(&m->region_count);
+	cr_assert(qy_manager_more(m, 16, 1));
+	cr_assert_eq(qy_read(&m->region_count), before + 1);
+	purge(0);
+	cr_assert_eq(qy_read(&m->region_count), before + 1);
+	purge(0);
+	cr_assert_eq(qy_read(&m->region_count), before);
+	/* One that was used goes at once. */
+	make_dirt(64 * MIB);
+	cr_assert_eq(qy_read(&m->region_count), before + 1);
+	purge(0);
+	cr_assert_eq(qy_read(&m->region_count), before);
+}
+
 /* ---- what does not go back ---- */
 
 Test(reclaim, decay_of_minus_one_is_never)
