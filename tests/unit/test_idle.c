@@ -658,11 +658,22 @@ static struct qy_thread *die_given_up(void)
 	return record;
 }
 
+/* AddressSanitizer keeps its own record of each thread, and ends the process when one was not told of its end. */
+static void need_silent_deaths(void)
+{
+#if defined(__SANITIZE_ADDRESS__)
+	cr_skip("a thread that ends by a bare system call: AddressSanitizer does not bear that");
+#endif
+}
+
 Test(idle, one_that_dies_given_up_and_is_taken_over)
 {
-	struct qy_thread *record = die_given_up();
-	uint32_t before = heaps();
+	struct qy_thread *record;
+	uint32_t before;
 
+	need_silent_deaths();
+	record = die_given_up();
+	before = heaps();
 	qy_threads_tidy(qy_os->now_ms(), UINT64_MAX - 1);
 	cr_assert_eq(record->state, QY_THREAD_PARKED);
 	make(&b, allocate);
@@ -675,9 +686,12 @@ Test(idle, one_that_dies_given_up_and_is_taken_over)
 
 Test(idle, one_that_dies_given_up_and_is_not_taken_over)
 {
-	struct qy_thread *record = die_given_up();
-	uint32_t before = heaps();
+	struct qy_thread *record;
+	uint32_t before;
 
+	need_silent_deaths();
+	record = die_given_up();
+	before = heaps();
 	quarry_purge(NULL);
 	cr_assert_eq(record->state, QY_THREAD_UNUSED);
 	cr_assert_eq(heaps(), before);
