@@ -104,6 +104,18 @@ static inline uint32_t bench_below(uint64_t *state, uint32_t n)
 	return (uint32_t)(((bench_random(state) >> 32) * n) >> 32);
 }
 
+/* Another order of n numbers. */
+static inline void bench_shuffle(uint64_t *state, uint32_t *numbers, uint64_t n)
+{
+	for (uint64_t i = n - 1; i > 0; i--) {
+		uint64_t j = bench_below(state, (uint32_t)(i + 1));
+		uint32_t t = numbers[i];
+
+		numbers[i] = numbers[j];
+		numbers[j] = t;
+	}
+}
+
 /* The generator of a thread, far from its neighbours'. */
 static inline uint64_t bench_seed(const struct bench *b, uint64_t index)
 {

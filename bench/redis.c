@@ -47,6 +47,7 @@ static struct bench bench = {
 static char folder[64], socket_path[80];
 static pid_t server;
 static int connection = -1;
+static uint64_t random_state;
 static char *out; /* a pipeline on its way */
 static uint32_t *order;
 
@@ -312,20 +313,14 @@ static double peak(void)
 
 static void prepare(void)
 {
-	uint64_t random = bench_seed(&bench, 0);
-
+	random_state = bench_seed(&bench, 0);
 	out = bench_table(BUFFER);
 	if (BATCH * ((first_size > second_size ? first_size : second_size) + third_size + 128) > BUFFER)
 		bench_die("values of at most 1800 bytes");
 	order = bench_table(bench.ops * sizeof(*order));
 	for (uint64_t i = 0; i < bench.ops; i++)
 		order[i] = (uint32_t)i;
-	for (uint64_t i = bench.ops - 1; i > 0; i--) {
-		uint32_t j = bench_below(&random, (uint32_t)(i + 1)), t = order[i];
-
-		order[i] = order[j];
-		order[j] = t;
-	}
+	bench_shuffle(&random_state, order, bench.ops);
 	snprintf(folder, sizeof(folder), P_tmpdir "/bench-redis.XXXXXX");
 	if (!mkdtemp(folder))
 		bench_die("no folder %s: %s", folder, strerror(errno));
@@ -352,6 +347,8 @@ int main(int argc, char **argv)
 	look("overwritten", from);
 	from = bench_now();
 	kept = bench.ops * survivors / 100;
+	/* What survives is not what was written together. */
+	bench_shuffle(&random_state, order, bench.ops);
 	command_all(kept, bench.ops, 1, 0);
 	look("resting", from);
 	from = bench_now();

@@ -664,6 +664,7 @@ typedef struct quarry_stats {
 	uint64_t split;           /* huge pages taken apart, since a part of them went back; process-wide */
 	uint64_t advised_apart;   /* frames of 2 MiB that the kernel was told otherwise of than of their regions, now: each may
 	                           * cost two mappings of vm.max_map_count; process-wide */
+	uint64_t mixed;           /* slabs that a few survivors keep, and in whose gaps objects of other sizes stand; bytes, now */
 } quarry_stats;
 
 /** Sum the figures of an arena (NULL: of all) without stopping anyone and without reading smaps.

@@ -9,10 +9,12 @@
 #include "numa/topology.h"
 
 #define DENSE (QY_FRAME_PAGES * 15 / 16) /* pages of a frame that are to be in use, and in memory */
-#define STABLE_MS 500       /* so long, at least */
-#define SOON_MS 1000
+#define STABLE_MS 100       /* so long, at least */
+#define SOON_MS 100
+#define RETRY_MS 1000       /* a frame that would not go */
+#define ONCE_MS 5000        /* a frame is made huge once in so long: one that swings is not worth it each time */
 #define RARELY_MS 64000
-#define SHARE 20            /* of the time, one part in so many */
+#define SHARE 4             /* of the time, one part in so many */
 #define SHORTEST_MS 20      /* between two passes of one cycle */
 #define FORKED_MS 10000     /* after a fork, pages are shared, and to collapse them would copy them */
 #define WAIT_MS 1000        /* for a node that has no huge page, to begin with */
@@ -27,7 +29,7 @@ static _Atomic(uint32_t) woken, forked;
 static uint64_t due;         /* ms; when a cycle begins, or goes on */
 static uint64_t interval = SOON_MS;
 static bool in_cycle;
-static uint64_t not_before;  /* ms; after a fork */
+static uint64_t not_before;  /* ms; after a fork, or while the kernel has no more of it */
 static bool relook;          /* in this cycle, what is known to be huge is looked at again */
 static bool unfinished;      /* something found in this cycle is to be looked at again soon */
 static unsigned stubborn;
@@ -38,7 +40,11 @@ static struct {
 
 void qy_collapse_wake(void)
 {
+	if (atomic_load_explicit(&woken, memory_order_relaxed) != 0)
+		return;
 	atomic_store_explicit(&woken, 1, memory_order_relaxed);
+	/* The reclaimer may be asleep until there is dirt. */
+	atomic_store_explicit(&qy_dirt_seen, 1, memory_order_relaxed);
 }
 
 void qy_collapse_forked(void)
@@ -99,12 +105,12 @@ static void note_failure(struct qy_manager *m, const struct found *found, struct
 		return;
 	}
 	pages->fails = (uint8_t)qy_min(pages->fails + 1u, 255);
-	pages->again = (uint32_t)now + (error == EAGAIN && pages->fails == 1 ? SOON_MS : WAIT_MOST_MS);
+	pages->again = (uint32_t)now + (error == EAGAIN && pages->fails == 1 ? RETRY_MS : WAIT_MOST_MS);
 	pages->again += pages->again == 0;
 	unfinished = unfinished || (error == EAGAIN && pages->fails == 1);
 	if (error != EAGAIN && error != ENOSPC && ++stubborn >= STUBBORN) {
 		stubborn = 0;
-		due = now + GIVE_UP_MS;
+		not_before = now + GIVE_UP_MS;
 		in_cycle = false;
 	}
 }
@@ -138,7 +144,8 @@ static bool collapse(struct qy_manager *m, const struct found *found, uint64_t n
 	stubborn = 0;
 	nodes[node_index(found->region)].wait = 0;
 	pages->fails = 0;
-	pages->again = 0;
+	pages->again = (uint32_t)now + ONCE_MS;
+	pages->again += pages->again == 0;
 	qy_count(&m->huge.collapsed, 1);
 	return true;
 }
@@ -288,7 +295,7 @@ static bool is_due(uint64_t now)
 	if (atomic_load_explicit(&forked, memory_order_relaxed) == 1) {
 		atomic_store_explicit(&forked, 2, memory_order_relaxed);
 		in_cycle = false;
-		not_before = now + FORKED_MS;
+		not_before = qy_max(not_before, now + FORKED_MS);
 	}
 	due = qy_max(due, not_before);
 	return now >= due;

@@ -2,7 +2,7 @@
 /* Memory that grew dense on base pages becomes huge in the background. A frame (2 MiB) whose pages are nearly all in use
  * and in memory, and that was not being emptied for a while, is collapsed by MADV_COLLAPSE, one frame a call: the kernel
  * copies it and holds up faults of the process for that long (0.3 to 0.6 ms), so a pass has a budget of time, and
- * what it took is followed by twenty times as long without. Collapsing is safe on live memory; the region is kept
+ * what it took is followed by three times as long without. Collapsing is safe on live memory; the region is kept
  * from being unmapped by the purge lock, which is released between two frames.
  *
  * It respects what MADV_COLLAPSE itself does not ask for: `never` in sysfs, and a heap that is too small to profit. What
@@ -18,7 +18,7 @@
  * qy_collapse_wake. Whether something was collapsed. */
 bool qy_collapse_pass(uint64_t now, uint64_t budget_ns, uint64_t *next);
 
-/* Memory was mapped: there may be something to collapse soon. Any thread, any locks. */
+/* Memory was mapped, or is touched again that was given back: there may be something to collapse soon. Any thread, any locks. */
 void qy_collapse_wake(void);
 
 /* The process is about to fork: its pages will be shared for a while, and huge pages taken apart by whoever writes. In

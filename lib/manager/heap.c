@@ -142,8 +142,8 @@ static bool has_room(const struct qy_slab *s)
 	return s->local != NULL || s->linked < qy_classes[s->cls].capacity;
 }
 
-/* Make another slab active: one with room, or from the manager. */
-static struct qy_slab *next_slab(struct qy_heap *h, unsigned cls)
+/* Make another slab active: one with room, or from the manager. NULL with *list where that has objects, and no slab. */
+static struct qy_slab *next_slab(struct qy_heap *h, unsigned cls, void **list)
 {
 	struct qy_slab *s = h->queue[cls].first;
 
@@ -152,7 +152,7 @@ static struct qy_slab *next_slab(struct qy_heap *h, unsigned cls)
 	} else {
 		if (h->spares > 0 && qy_classes[cls].units == 1)
 			s = h->spare[--h->spares];
-		s = qy_manager_get_slab(h->manager, h, cls, s);
+		s = qy_manager_get_slab(h->manager, h, cls, s, list);
 		if (s == NULL)
 			return NULL;
 		qy_count(&h->slabs, 1);
@@ -205,9 +205,9 @@ void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
 			h->active[cls] = NULL;
 			make_full(h, s);
 		}
-		s = next_slab(h, cls);
+		s = next_slab(h, cls, &list);
 		if (s == NULL)
-			return NULL;
+			return list;
 	}
 }
 

@@ -72,7 +72,7 @@ void qy_heap_open(struct qy_heap *h, struct qy_manager *m, uintptr_t owner);
  * counters may be looked at. */
 void qy_heap_clear(struct qy_heap *h);
 
-/* A list of free objects of class cls, linked by their first words, NULL-terminated; NULL with ENOMEM. *zero is set
+/* A list of free objects of class cls (or larger ones, from mixed slabs: mixed.h), linked by their first words, NULL-terminated; NULL with ENOMEM. *zero is set
  * when all of them read as zero but for the link. By the owner. */
 void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero);
 

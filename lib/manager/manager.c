@@ -9,6 +9,7 @@
 #include "lib/manager/budget.h"
 #include "lib/manager/collapse.h"
 #include "lib/manager/homing.h"
+#include "lib/manager/mixed.h"
 #include "lib/manager/move.h"
 #include "lib/base/refused.h"
 #include "numa/topology.h"
@@ -113,6 +114,8 @@ void qy_manager_receive(struct qy_manager *m)
 {
 	if (qy_heap_has_mail(&m->orphans))
 		qy_heap_receive(&m->orphans);
+	if (m->mixed != NULL && qy_heap_has_mail(&m->mixed->heap))
+		qy_mixed_receive(m);
 }
 
 /* The first orphan of the class with room, for h. The lock is held. */
@@ -151,7 +154,14 @@ bool qy_manager_claim_slab(struct qy_manager *m, struct qy_heap *h, struct qy_sl
 	return claimed;
 }
 
-struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, unsigned cls, struct qy_slab *spare)
+/* Not while there is free memory in memory, which is quicker to use. The lock is held. */
+static void *take_from_gaps(struct qy_manager *m, unsigned cls, uint32_t pages)
+{
+	return qy_read(&m->dirty_pages) >= pages ? NULL : qy_mixed_take(m, cls);
+}
+
+struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, unsigned cls, struct qy_slab *spare,
+				    void **list)
 {
 	uint32_t pages = qy_classes[cls].units << (QY_UNIT_SHIFT - QY_PAGE_SHIFT);
 	size_t bytes = (size_t)pages << QY_PAGE_SHIFT;
@@ -162,6 +172,7 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 		begin_slab(s, h, cls, false);
 		return s;
 	}
+	qy_mixed_provide(m);
 	for (int tries = 0; tries < 4; tries++) {
 		qy_page b = 0;
 
@@ -173,7 +184,7 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 				qy_manager_put_slab(m, spare);
 		} else if (spare != NULL) {
 			begin_slab(s = spare, h, cls, false);
-		} else {
+		} else if ((*list = take_from_gaps(m, cls, pages)) == NULL) {
 			allowed = qy_manager_allows(m, bytes);
 			if (allowed)
 				b = qy_filler_get(m, QY_FILL_SLABS, pages, 1, QY_USE_SLAB, &zero);
@@ -188,7 +199,7 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 				qy_manager_unclaim(m, bytes);
 		}
 		qy_unlock(&m->lock);
-		if (s != NULL)
+		if (s != NULL || *list != NULL)
 			return s;
 		if (short_of && tries < 3 && qy_budget_refresh(bytes))
 			continue;
@@ -407,6 +418,7 @@ static void reset_one(struct qy_manager *m)
 	qy_heap_clear(&m->orphans);
 	qy_heap_open(&m->orphans, m, 0);
 	qy_heap_open(&m->thinning, m, 0);
+	qy_mixed_clear(m);
 	for (struct qy_region *r = regions; r != NULL; r = next) {
 		uint32_t run = (uint32_t)qy_region_frame(r);
 		bool zero;

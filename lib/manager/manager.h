@@ -123,6 +123,7 @@ struct qy_manager {
 	} homing;
 
 	struct qy_heap orphans; /* slabs that no thread holds; owner 0 */
+	struct qy_mixed *mixed; /* those of them in which objects of other classes stand; NULL: there were none (mixed.h) */
 	struct qy_heap thinning; /* those of them that pages are given back of right now; the purge lock's holder's (sparse.c) */
 
 	struct qy_huge huge;
@@ -237,8 +238,10 @@ void *qy_large_remap(void *p, size_t size);
 /* ---- slabs (manager.c), for heaps ---- */
 
 /* A slab for a heap: an orphan of the class with room (then a spare goes back), the spare, or a new one. NULL with
- * ENOMEM. */
-struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, unsigned cls, struct qy_slab *spare);
+ * *list set to objects that stand in the gaps of other classes' slabs, where a new one would make the process grow; NULL
+ * with ENOMEM. */
+struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, unsigned cls, struct qy_slab *spare,
+				    void **list);
 /* Take a slab that nobody holds and that is mostly in use for a heap, since the heap's thread is about to free an object
  * of it, and then others. False when it is not so, or no longer. */
 bool qy_manager_claim_slab(struct qy_manager *m, struct qy_heap *h, struct qy_slab *s);

@@ -4,6 +4,7 @@
 #include "lib/manager/dirt.h"
 #include "lib/manager/huge.h"
 #include "lib/manager/manager.h"
+#include "lib/manager/mixed.h"
 #include "lib/manager/sparse.h"
 
 #define BATCH 32
@@ -309,7 +310,9 @@ static size_t purge_sparse(struct qy_manager *m, uint64_t now, long decay_ms, si
 	if (decay_ms != 0 && now < atomic_load_explicit(due, memory_order_relaxed))
 		return 0;
 	atomic_store_explicit(due, UINT64_MAX, memory_order_relaxed);
-	bytes = qy_sparse_pass(m, now, decay_ms == 0, at_most > IN_PASSING ? at_most : SPARSE_IN_PASSING, &again);
+	at_most = at_most > IN_PASSING ? at_most : SPARSE_IN_PASSING;
+	bytes = qy_sparse_pass(m, now, decay_ms == 0, at_most, &again);
+	bytes += qy_mixed_pass(m, now, decay_ms == 0, at_most, &again);
 	/* (Not, where others came meanwhile.) */
 	if (again || bytes > 0)
 		atomic_compare_exchange_strong_explicit(due, &none, now + qy_max((size_t)decay_ms / 8, 10),

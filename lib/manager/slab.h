@@ -13,7 +13,8 @@
  *             those that reach into a page whose bit is set in `gone`. While there is such a bit, carved == capacity;
  *   full:     linked == carved == capacity, nothing is free, countdown == 1: the first free leaves the fast path, and
  *             the slab goes to the end of its heap's queue, not the front (else each malloc would take one object and
- *             go slow).
+ *             go slow);
+ *   mixed:    objects of other classes stand in it (mixed.h).
  * So the fast path of free has one counter and one test for "something is to be done".
  *
  * The viewer looks at kind, cls, state and countdown while the owner goes on: they are written with qy_publish. */
@@ -26,7 +27,7 @@
 struct qy_heap;
 
 enum qy_slab_kind { QY_SLAB_NONE, QY_SLAB_HEAD, QY_SLAB_INNER };
-enum qy_slab_state { QY_SLAB_ACTIVE, QY_SLAB_QUEUED, QY_SLAB_FULL, QY_SLAB_SPARE };
+enum qy_slab_state { QY_SLAB_ACTIVE, QY_SLAB_QUEUED, QY_SLAB_FULL, QY_SLAB_SPARE, QY_SLAB_MIXED };
 
 /* One line. What a free touches comes first. */
 struct qy_slab {

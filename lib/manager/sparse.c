@@ -3,12 +3,12 @@
 
 #include <string.h>
 
+#include "lib/manager/collapse.h"
 #include "lib/manager/huge.h"
 
 #define BATCH 32       /* slabs taken out at a time */
 #define LOOKS 256      /* slabs looked at with the lock held once */
 #define SLAB_PAGES 64  /* at most */
-#define WORDS (QY_UNIT / 16 / 64)
 
 _Static_assert(4 * QY_UNIT == SLAB_PAGES << QY_PAGE_SHIFT, "the largest slab");
 
@@ -20,7 +20,7 @@ static uint64_t span(uint32_t first, uint32_t last)
 	return (last == 63 ? UINT64_MAX : ((uint64_t)1 << (last + 1)) - 1) & ~(((uint64_t)1 << first) - 1);
 }
 
-static uint64_t pages_of(const struct qy_class *c, uint32_t object)
+uint64_t qy_slab_pages_of(const struct qy_class *c, uint32_t object)
 {
 	uint32_t at = object * c->size;
 
@@ -32,7 +32,7 @@ static uint32_t object_at(const struct qy_class *c, uint32_t offset)
 	return (uint32_t)((uint64_t)offset * c->magic >> 40);
 }
 
-static void set_gone(struct qy_slab *s, uint64_t gone)
+void qy_slab_set_gone(struct qy_slab *s, uint64_t gone)
 {
 	for (uint32_t i = 0; i < qy_classes[s->cls].units; i++)
 		s[i].gone = (uint16_t)(gone >> (i * (QY_UNIT >> QY_PAGE_SHIFT)));
@@ -49,13 +49,13 @@ void qy_slab_unpark(struct qy_slab *s)
 	uint32_t first = object_at(c, (uint32_t)__builtin_ctzll(was) << QY_PAGE_SHIFT), last, n = 0;
 	void *list = s->local;
 
-	back = pages_of(c, first);
+	back = qy_slab_pages_of(c, first);
 	gone = was & ~back;
 	first = object_at(c, (uint32_t)__builtin_ctzll(back) << QY_PAGE_SHIFT);
 	last = object_at(c, ((64 - (uint32_t)__builtin_clzll(back)) << QY_PAGE_SHIFT) - 1);
 	last = (uint32_t)qy_min(last, c->capacity - 1);
 	for (uint32_t i = last + 1; i-- > first;) {
-		uint64_t pages = pages_of(c, i);
+		uint64_t pages = qy_slab_pages_of(c, i);
 
 		if ((pages & was) == 0 || (pages & gone) != 0)
 			continue;
@@ -64,21 +64,22 @@ void qy_slab_unpark(struct qy_slab *s)
 		n++;
 	}
 	/* In this order: a child forked in between loses objects, and has none twice. */
-	set_gone(s, gone);
+	qy_slab_set_gone(s, gone);
 	qy_publish(s->linked, s->linked + n);
 	s->local = list;
 	qy_assert(n > 0 && s->linked <= s->carved);
+	qy_collapse_wake();
 }
 
 /* Which objects are free, by the slab's list and what was never carved or is parked; false when the list is not sound. */
-static bool find_free(const struct qy_slab *s, uint64_t *free_ones)
+bool qy_slab_find_free(const struct qy_slab *s, uint64_t free_ones[QY_SLAB_WORDS])
 {
 	const struct qy_class *c = &qy_classes[s->cls];
 	char *memory = qy_slab_memory(s);
 	uint64_t gone = qy_slab_gone(s);
 	uint32_t n = 0;
 
-	memset(free_ones, 0, WORDS * sizeof(*free_ones));
+	memset(free_ones, 0, QY_SLAB_WORDS * sizeof(*free_ones));
 	for (char *p = s->local; p != NULL; p = qy_next_object(p)) {
 		uint64_t in = (uint64_t)(p - memory), i = in * c->magic >> 40;
 
@@ -92,7 +93,7 @@ static bool find_free(const struct qy_slab *s, uint64_t *free_ones)
 	for (uint32_t i = s->carved; i < c->capacity; i++)
 		free_ones[i / 64] |= (uint64_t)1 << (i % 64);
 	for (uint32_t i = 0; gone != 0 && i < c->capacity; i++)
-		if ((pages_of(c, i) & gone) != 0)
+		if ((qy_slab_pages_of(c, i) & gone) != 0)
 			free_ones[i / 64] |= (uint64_t)1 << (i % 64);
 	return true;
 }
@@ -111,7 +112,7 @@ static void relink(struct qy_slab *s, const uint64_t *free_ones, uint64_t gone)
 	void *list = NULL;
 
 	for (uint32_t i = c->capacity; i-- > 0;) {
-		if (!is_free(free_ones, i) || (pages_of(c, i) & gone) != 0)
+		if (!is_free(free_ones, i) || (qy_slab_pages_of(c, i) & gone) != 0)
 			continue;
 		qy_link_object(memory + (size_t)i * c->size, list);
 		list = memory + (size_t)i * c->size;
@@ -127,18 +128,18 @@ static uint64_t thin(struct qy_slab *s)
 {
 	const struct qy_class *c = &qy_classes[s->cls];
 	uint32_t last = (c->capacity * c->size - 1) >> QY_PAGE_SHIFT, carved = s->carved;
-	uint64_t free_ones[WORDS], live = 0, was = qy_slab_gone(s), gone;
+	uint64_t free_ones[QY_SLAB_WORDS], live = 0, was = qy_slab_gone(s), gone;
 
-	if (!find_free(s, free_ones))
+	if (!qy_slab_find_free(s, free_ones))
 		return 0;
 	for (uint32_t i = 0; i < carved; i++)
 		if (!is_free(free_ones, i))
-			live |= pages_of(c, i);
+			live |= qy_slab_pages_of(c, i);
 	gone = span(0, last) & ~live;
 	if ((gone & ~was) == 0)
 		return 0;
 	relink(s, free_ones, gone);
-	set_gone(s, gone);
+	qy_slab_set_gone(s, gone);
 	/* What no object reached yet was never touched, when it was clean. (Of an unsound count the last page is, too.) */
 	if (s->zero && carved < c->capacity) {
 		uint32_t touched = (carved * c->size + QY_PAGE - 1) >> QY_PAGE_SHIFT;
@@ -224,7 +225,7 @@ static void put_back(struct qy_manager *m, struct qy_slab **slabs, unsigned n)
 }
 
 /* Purge the pages of a slab; what the kernel refuses stays in memory, and free. */
-static size_t purge_pages(struct qy_slab *s, uint64_t pages)
+size_t qy_slab_purge_pages(struct qy_slab *s, uint64_t pages)
 {
 	char *memory = qy_slab_memory(s);
 	struct qy_region *r = qy_region_of_frame(qy_frame_at(frame_of(s)));
@@ -243,7 +244,7 @@ static size_t purge_pages(struct qy_slab *s, uint64_t pages)
 }
 
 /* Pinned memory goes back whole or not at all, and parking its objects would gain nothing. */
-static bool can_go(struct qy_manager *m, const struct qy_slab *s)
+bool qy_slab_can_go(struct qy_manager *m, const struct qy_slab *s)
 {
 	const struct qy_region *r = qy_region_of_frame(qy_frame_at(frame_of(s)));
 
@@ -278,8 +279,8 @@ size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t a
 		n = take_some(m, now, at_once, slabs, again, &more);
 		qy_unlock(&m->lock);
 		for (unsigned i = 0; i < n; i++)
-			if (can_go(m, slabs[i]))
-				bytes += purge_pages(slabs[i], thin(slabs[i]));
+			if (qy_slab_can_go(m, slabs[i]))
+				bytes += qy_slab_purge_pages(slabs[i], thin(slabs[i]));
 		qy_lock(&m->lock);
 		put_back(m, slabs, n);
 		qy_count(&m->purges, bytes != 0);

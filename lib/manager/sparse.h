@@ -18,4 +18,22 @@
  * at once more. */
 size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at_most, bool *again);
 
+/* ---- for mixed.c, of slabs that nobody else has ---- */
+
+#define QY_SLAB_WORDS (QY_UNIT / 16 / 64) /* a bit for each object */
+
+/* Which objects are free: by the slab's list, never carved, or parked. False when the list is not sound. */
+bool qy_slab_find_free(const struct qy_slab *s, uint64_t free_ones[QY_SLAB_WORDS]);
+
+/* The pages that an object reaches into, as bits. */
+uint64_t qy_slab_pages_of(const struct qy_class *c, uint32_t object);
+
+void qy_slab_set_gone(struct qy_slab *s, uint64_t gone);
+
+/* Purge those pages; what the kernel refuses stays in memory. Returns the bytes. */
+size_t qy_slab_purge_pages(struct qy_slab *s, uint64_t pages);
+
+/* Whether pages of the slab's memory may go back by themselves: pinned memory does whole or not at all. */
+bool qy_slab_can_go(struct qy_manager *m, const struct qy_slab *s);
+
 #endif

@@ -204,6 +204,11 @@ static void text_events(struct qy_text *out, const quarry_stats *t)
 	text_event(out, "collapsed", t->collapsed, "huge pages made of dense memory");
 	if (t->collapse_failed)
 		text_event(out, "not collapsed", t->collapse_failed, "times that the kernel would not");
+	if (t->mixed) {
+		qy_text_format(out, "  %-13s ", "mixed");
+		qy_text_bytes_short(out, t->mixed, 12);
+		qy_text_format(out, "  of slabs with objects of other sizes in their gaps, now\n");
+	}
 	text_event(out, "split", t->split, "huge pages of which a part went back");
 	text_event(out, "bad frees", t->bad_frees,
 		   t->bad_frees ? "of what was not live: on_error=report says where" : "of what was not live");

@@ -11,6 +11,7 @@
 #include "lib/cache/thread.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
+#include "lib/manager/mixed.h"
 #include "lib/reclaim/reclaim.h"
 #include "numa/os.h"
 #include "lib/base/refused.h"
@@ -39,6 +40,12 @@ static void look_at_slab(const struct qy_slab *s, quarry_stats *stats)
 	uint32_t live = qy_peek(s->countdown), carved = qy_peek(s->carved), linked = qy_peek(s->linked), parked;
 	uint64_t bytes;
 
+	if (qy_slab_is_mixed(s)) {
+		/* (Of a mixed one they are the slots in use, and those that are not parked.) */
+		live = linked;
+		linked = carved;
+		carved = c->capacity;
+	}
 	if (qy_peek(s->state) == QY_SLAB_FULL || live > c->capacity)
 		return;
 	parked = linked < carved ? (uint32_t)qy_min(carved - linked, c->capacity - live) : 0;
@@ -124,6 +131,7 @@ static void add_thread(void *ctx, struct qy_thread *t)
 static void add_manager(struct qy_manager *m, quarry_stats *stats)
 {
 	uint64_t mapped = qy_read(&m->mapped), used = qy_read(&m->used), dirty = qy_read(&m->dirty_pages) * QY_PAGE;
+	const struct qy_mixed *mixed = __atomic_load_n(&m->mixed, __ATOMIC_ACQUIRE);
 
 	stats->arenas += qy_peek(m->head) == m; /* a family is one */
 	stats->regions += qy_read(&m->region_count);
@@ -140,6 +148,7 @@ static void add_manager(struct qy_manager *m, quarry_stats *stats)
 	stats->moved += qy_read(&m->moved);
 	stats->collapsed += qy_read(&m->huge.collapsed);
 	stats->collapse_failed += qy_read(&m->huge.collapse_failed);
+	stats->mixed += mixed == NULL ? 0 : qy_read(&mixed->slabs) * QY_UNIT;
 	stats->purges += qy_read(&m->purges);
 	stats->purged += qy_read(&m->purged);
 	stats->hard_limit += atomic_load_explicit(&m->hard_limit, memory_order_relaxed); /* of a family the head has them */

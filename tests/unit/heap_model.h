@@ -7,6 +7,8 @@
 #include <criterion/criterion.h>
 
 #include "lib/cache/thread.h"
+#include "lib/manager/mixed.h"
+#include "lib/manager/sparse.h"
 #include "tests/fake_os.h"
 #include "tests/unit/manager_model.h"
 
@@ -47,6 +49,11 @@ static struct qy_heap *heap_of(const void *p)
 	return atomic_load_explicit(&qy_slab_of(p)->heap, memory_order_acquire);
 }
 
+static bool is_in_gap(const void *p)
+{
+	return qy_slab_is_mixed(qy_slab_of(p));
+}
+
 static uint32_t size_of_class(unsigned cls)
 {
 	return qy_classes[cls].size;
@@ -63,7 +70,13 @@ static void check_list_of(struct qy_heap *h, unsigned cls, void *list, bool zero
 		struct qy_slab *s = qy_slab_of(p);
 		const uint64_t *words = p;
 
-		model_must(s != NULL && s->cls == cls && heap_of(p) == h, "%p is the heap's", p);
+		model_must(s != NULL, "%p is an object", p);
+		if (is_in_gap(p))
+			model_must(heap_of(p) == &m->mixed->heap && !zero && qy_mixed_size(s, p) >= size_of_class(cls) &&
+				   (uintptr_t)p % (size_of_class(cls) & -size_of_class(cls)) == 0,
+				   "%p stands in a gap, %zu bytes for %u", p, qy_mixed_size(s, p), size_of_class(cls));
+		else
+			model_must(s->cls == cls && heap_of(p) == h, "%p is the heap's", p);
 		model_must(atomic_exchange(place_of(p), PLACE_OUT) == PLACE_FREE, "%p is given out twice", p);
 		model_must(++n <= qy_classes[cls].capacity, "a list without end");
 		for (uint32_t w = 1; zero && w < size_of_class(cls) / 8; w++)
@@ -196,6 +209,62 @@ static void check_heap(struct qy_heap *h)
 	spares_seen += h->spares;
 }
 
+/* A mixed slab: each slot is free, parked, or of one object; and it is in the ring of its longest run. */
+static void check_mixed_slab(const struct qy_mixed_slab *r, unsigned longest, unsigned cls)
+{
+	const struct qy_slab *s = r->slab;
+	const struct qy_class *c = &qy_classes[s->cls];
+	uint32_t live = 0, used = 0, parked = 0, run = 0, most = 0;
+	uint64_t gone = qy_slab_gone(s);
+
+	slabs_seen++;
+	model_must(s->state == QY_SLAB_MIXED && s->local == r && atomic_load(&s->owner) == 0 && s->cls == cls,
+		   "slab %p is mixed", (void *)s);
+	for (uint32_t i = 0, n; i < c->capacity; i += n) {
+		void *p = qy_slab_memory(s) + (size_t)i * c->size;
+
+		n = 1;
+		if (r->free[i / 64] >> (i % 64) & 1) {
+			model_must(atomic_load(place_of(p)) == PLACE_FREE, "%p is free", p);
+			most = (uint32_t)qy_max(most, ++run);
+			continue;
+		}
+		run = 0;
+		if ((qy_slab_pages_of(c, i) & gone) != 0) {
+			model_must(atomic_load(place_of(p)) == PLACE_FREE, "%p is parked", p);
+			parked++;
+			continue;
+		}
+		model_must(atomic_load(place_of(p)) != PLACE_FREE, "an object begins at %p", p);
+		n = (uint32_t)(qy_mixed_size(s, p) / c->size);
+		for (uint32_t k = 1; k < n; k++)
+			model_must(atomic_load(place_of((char *)p + (size_t)k * c->size)) == PLACE_FREE &&
+				   (r->free[(i + k) / 64] >> ((i + k) % 64) & 1) == 0, "%p has %u slots", p, n);
+		live++;
+		used += n;
+	}
+	model_must(live == s->countdown && used == s->linked && parked == c->capacity - s->carved, "slab %p", (void *)s);
+	model_must(r->longest == longest && longest == qy_min(most, QY_MIXED_RUN), "slab %p: %u and %u", (void *)s, longest,
+		   most);
+	model_must((gone != 0) == (r->ring[QY_MIXED_PARKED].next != NULL), "slab %p has parked slots", (void *)s);
+}
+
+static void check_mixed(void)
+{
+	uint32_t n = 0;
+
+	for (unsigned longest = 0; m->mixed != NULL && longest <= QY_MIXED_RUN; longest++)
+		for (unsigned i = 0; i < QY_MIXED_CLASSES; i++) {
+			const struct qy_mixed_slab *first = m->mixed->by_run[longest][i], *r = first;
+
+			for (; r != NULL; r = r->ring[QY_MIXED_BY_RUN].next == first ? NULL : r->ring[QY_MIXED_BY_RUN].next) {
+				check_mixed_slab(r, longest, i + QY_MIXED_FIRST);
+				n++;
+			}
+		}
+	model_must(m->mixed == NULL || n == qy_read(&m->mixed->slabs), "%u mixed slabs", n);
+}
+
 /* Every slab that the manager gave out is in one list of one heap. */
 static void check_all(void)
 {
@@ -205,13 +274,18 @@ static void check_all(void)
 	for (unsigned i = 0; i < HEAPS; i++)
 		mark_mail(&heaps[i], PLACE_FREE, PLACE_MAIL);
 	mark_mail(&m->orphans, PLACE_FREE, PLACE_MAIL);
+	if (m->mixed != NULL)
+		mark_mail(&m->mixed->heap, PLACE_FREE, PLACE_MAIL);
 	slabs_seen = spares_seen = 0;
 	for (unsigned i = 0; i < HEAPS; i++)
 		check_heap(&heaps[i]);
 	check_heap(&m->orphans);
+	check_mixed();
 	for (unsigned i = 0; i < HEAPS; i++)
 		mark_mail(&heaps[i], PLACE_MAIL, PLACE_FREE);
 	mark_mail(&m->orphans, PLACE_MAIL, PLACE_FREE);
+	if (m->mixed != NULL)
+		mark_mail(&m->mixed->heap, PLACE_MAIL, PLACE_FREE);
 	for (size_t at = 0; at < qy_window_claimed(); at += QY_UNIT) {
 		heads += qy_slab_at(at)->kind == QY_SLAB_HEAD;
 		units += qy_slab_at(at)->kind != QY_SLAB_NONE;

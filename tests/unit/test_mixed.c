@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT */
+/* Slabs in whose gaps objects of other classes stand: when that comes, that nothing overlaps, how large an object is, what is
+ * freed meanwhile, which pages go back, and that all of it ends. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <criterion/criterion.h>
+#include <sys/mman.h>
+
+#include "lib/manager/mistakes.h"
+#include "tests/unit/objects_model.h"
+
+static uint64_t mixed_slabs(void)
+{
+	return m->mixed == NULL ? 0 : qy_read(&m->mixed->slabs);
+}
+
+/* Slabs of a class of which so many percent survive, which nobody holds, and which were looked at. */
+static void desert(unsigned cls, uint32_t slabs, uint32_t percent)
+{
+	fill(cls, slabs);
+	thin_out(percent);
+	abandon(0);
+	purge();
+}
+
+static void add(unsigned heap, unsigned cls)
+{
+	objects[count] = (struct object){ .p = take(heap, cls), .cls = cls };
+	write_object(&objects[count++]);
+}
+
+static void drop(unsigned heap, uint32_t i)
+{
+	check_object(&objects[i]);
+	give_back(heap, objects[i].p, false);
+	objects[i] = objects[--count];
+}
+
+static void drop_all(void)
+{
+	while (count > 0)
+		drop(1, count - 1);
+	for (unsigned i = 0; i < HEAPS; i++)
+		abandon(i);
+	purge();
+	check_all();
+	cr_assert_eq(mixed_slabs(), 0);
+	cr_assert_eq(qy_read(&m->used), 0);
+	cr_assert_eq(resident(), 0);
+}
+
+Test(mixed, gaps_serve_other_classes)
+{
+	uint64_t used;
+	uint32_t n = 0;
+
+	begin("mixed");
+	desert(6, 24, 10);
+	used = qy_read(&m->used);
+	while (qy_read(&m->used) == used) {
+		add(1, 17); /* 288 bytes in slots of 112 */
+		n++;
+	}
+	cr_assert_eq(mixed_slabs(), 24);
+	/* 3 slots each, beginning at every second: of the free ones, more than half. */
+	cr_assert_gt((uint64_t)n * 3 * 112 * 2, 24 * (uint64_t)QY_UNIT * 9 / 10);
+	check_all();
+	check_objects();
+	drop_all();
+}
+
+Test(mixed, not_where_few_slabs_are_deserted_or_much_lives)
+{
+	begin("mixed");
+	desert(6, 12, 10);
+	for (int i = 0; i < 300; i++)
+		add(1, 17);
+	cr_assert_eq(mixed_slabs(), 0, "a few slabs are not worth it");
+	drop_all();
+	desert(6, 24, 70);
+	for (int i = 0; i < 300; i++)
+		add(1, 17);
+	cr_assert_eq(mixed_slabs(), 0, "most of each lives");
+	drop_all();
+}
+
+Test(mixed, not_while_there_is_free_memory_in_memory)
+{
+	uint64_t mixed;
+
+	begin("mixed");
+	desert(6, 24, 10);
+	fill(30, 40);
+	thin_out(0);
+	abandon(0);
+	cr_assert_gt(qy_read(&m->dirty_pages), 16);
+	mixed = mixed_slabs();
+	for (int i = 0; i < 300; i++)
+		add(1, 17);
+	cr_assert_eq(mixed_slabs(), mixed);
+	drop_all();
+}
+
+/* All classes into gaps of all others: what check_list_of says of size and alignment, and no object over another. */
+Test(mixed, every_class, .timeout = 120)
+{
+	begin("mixed");
+	for (unsigned of = QY_MIXED_FIRST; of < QY_MIXED_FIRST + QY_MIXED_CLASSES; of += 4) {
+		count = 0;
+		desert(of, of < 40 ? 17 : 40, 8);
+		for (unsigned cls = 0; cls < QY_CLASSES; cls++)
+			for (int n = 0; n < 20; n++)
+				add(1 + model_below(2), cls);
+		check_all();
+		check_objects();
+		drop_all();
+	}
+}
+
+Test(mixed, what_is_freed_twice_is_known)
+{
+	uint64_t mistakes;
+	char *p = NULL;
+
+	begin("mixed");
+	desert(6, 24, 10);
+	for (int i = 0; i < 300; i++)
+		add(1, 17);
+	for (uint32_t i = 0; i < count && p == NULL; i++)
+		if (is_in_gap(objects[i].p) && objects[i].cls == 17) {
+			p = objects[i].p;
+			drop(2, i);
+		}
+	cr_assert_not_null(p);
+	qy_lock(&m->lock);
+	qy_manager_receive(m);
+	mistakes = qy_mistake_count();
+	qy_heap_send(&m->mixed->heap, p, p);
+	qy_manager_receive(m);
+	cr_assert_eq(qy_mistake_count(), mistakes + 1, "twice");
+	for (uint32_t i = 0; i < count; i++)
+		if (is_in_gap(objects[i].p) && objects[i].cls == 17) {
+			void *within = objects[i].p + 112;
+
+			qy_heap_send(&m->mixed->heap, within, within);
+			qy_manager_receive(m);
+			*(uint64_t *)within = objects[i].mark;
+			break;
+		}
+	cr_assert_eq(qy_mistake_count(), mistakes + 2, "a slot in the middle of an object");
+	qy_unlock(&m->lock);
+	check_all();
+	check_objects();
+	drop_all();
+}
+
+Test(mixed, pages_go_back_and_come_again)
+{
+	size_t before;
+
+	begin("mixed");
+	desert(20, 24, 4);
+	for (int i = 0; i < 1500; i++)
+		add(1, 28); /* of exactly two slots */
+	cr_assert_gt(mixed_slabs(), 8);
+	before = resident();
+	thin_out(10);
+	flush(1);
+	abandon(1);
+	purge();
+	check_all();
+	check_objects();
+	cr_assert_lt(resident(), before);
+	cr_assert_leq(resident(), live_pages() + 8, "%zu and %zu", resident(), live_pages());
+	/* Parked slots are used again before clean memory. */
+	before = qy_read(&m->used);
+	while (qy_read(&m->used) == before)
+		add(1, 28); /* of exactly two slots */
+	check_all();
+	check_objects();
+	drop_all();
+}
+
+/* ---- by chance ---- */
+
+static const struct qy_os *inner;
+static struct qy_os wrapped;
+
+static int madvise_and_free(void *addr, size_t len, int advice)
+{
+	for (int n = 0; advice == MADV_DONTNEED && n < 1 && count > 10; n++)
+		drop(3, model_below(count));
+	if (advice == MADV_DONTNEED && count > 10 && model_one_in(64)) {
+		const struct qy_slab *s = qy_slab_of(objects[model_below(count)].p);
+
+		for (uint32_t i = count; i-- > 0;)
+			if (qy_slab_of(objects[i].p) == s)
+				drop(3, i);
+	}
+	qy_lock(&m->lock);
+	qy_manager_receive(m);
+	qy_unlock(&m->lock);
+	return inner->madvise(addr, len, advice);
+}
+
+static unsigned any_class(void)
+{
+	return model_one_in(8) ? model_below(QY_CLASSES) : model_below(30);
+}
+
+Test(mixed, by_chance, .timeout = 300)
+{
+	uint64_t most = 0, next;
+
+	begin("mixed");
+	inner = qy_os;
+	wrapped = *qy_os;
+	wrapped.madvise = madvise_and_free;
+	qy_os = &wrapped;
+	for (int round = 0; round < 60; round++) {
+		uint32_t to = OBJECTS / 2 + model_below(OBJECTS / 2), keep = 1 + model_below(20);
+		unsigned from = QY_MIXED_FIRST + model_below(25), classes = 1 + model_below(4);
+
+		while (count < to)
+			add(model_below(3), model_one_in(20) ? any_class() : from + model_below(classes));
+		for (uint32_t i = count; i-- > 0;)
+			if (model_below(100) >= keep)
+				drop(model_below(3), i);
+		for (unsigned i = 0; i < 3; i++)
+			if (!model_one_in(4))
+				abandon(i);
+		check_all();
+		check_objects();
+		fake_os_advance(400);
+		qy_manager_purge(m, qy_os->now_ms(), model_one_in(4) ? 1000 : 0, SIZE_MAX, &next);
+		check_all();
+		most = qy_max(most, mixed_slabs());
+	}
+	check_objects();
+	cr_assert_gt(most, 8, "%" PRIu64 " mixed slabs at most", most);
+	qy_os = inner;
+	drop_all();
+}
+
+Test(mixed, a_reset_forgets_all)
+{
+	begin("mixed");
+	desert(6, 24, 10);
+	for (int i = 0; i < 300; i++)
+		add(1, 17);
+	cr_assert_gt(mixed_slabs(), 0);
+	count = 0;
+	memset(lists, 0, sizeof(lists));
+	for (unsigned i = 0; i < HEAPS; i++) {
+		memset((void *)&heaps[i], 0, sizeof(heaps[i]));
+		qy_heap_open(&heaps[i], m, (uintptr_t)&heaps[i]);
+	}
+	memset((void *)places, 0, sizeof(places));
+	qy_manager_reset(m);
+	cr_assert_eq(mixed_slabs(), 0);
+	check_all();
+	desert(6, 24, 10);
+	for (int i = 0; i < 300; i++)
+		add(1, 17);
+	cr_assert_gt(mixed_slabs(), 0, "and begins anew");
+	check_all();
+	check_objects();
+	drop_all();
+}
