@@ -31,7 +31,8 @@ static uint64_t interval = SOON_MS;
 static bool in_cycle;
 static uint64_t not_before;  /* ms; after a fork, or while the kernel has no more of it */
 static bool relook;          /* in this cycle, what is known to be huge is looked at again */
-static bool unfinished;      /* something found in this cycle is to be looked at again soon */
+static bool unfinished;      /* something found in this cycle is to be looked at again soon, */
+static uint64_t waits;       /* or then (ms), when its node may have huge pages again; UINT64_MAX never */
 static unsigned stubborn;
 static struct {
 	uint32_t wait;
@@ -101,7 +102,7 @@ static void note_failure(struct qy_manager *m, const struct found *found, struct
 	if (error == ENOMEM || error == EBUSY) {
 		nodes[node].wait = (uint32_t)qy_min(qy_max(nodes[node].wait * 2, WAIT_MS), WAIT_MOST_MS);
 		nodes[node].until = now + nodes[node].wait;
-		unfinished = true;
+		waits = qy_min(waits, nodes[node].until);
 		return;
 	}
 	pages->fails = (uint8_t)qy_min(pages->fails + 1u, 255);
@@ -120,9 +121,15 @@ static bool collapse(struct qy_manager *m, const struct found *found, uint64_t n
 {
 	void *addr = qy_window_at((uintptr_t)found->frame << QY_FRAME_SHIFT);
 	struct qy_frame_pages *pages = qy_pages_of_frame(found->frame);
-	unsigned in_memory = resident_pages(addr);
+	uint64_t until = nodes[node_index(found->region)].until;
+	unsigned in_memory;
 	bool huge = false;
 
+	if (now < until) {
+		waits = qy_min(waits, until);
+		return false;
+	}
+	in_memory = resident_pages(addr);
 	if (in_memory == QY_FRAME_PAGES && qy_os->page_is_huge(addr, &huge) == 0 && huge) {
 		atomic_store_explicit(&pages->state, QY_PAGES_HUGE, memory_order_relaxed);
 		return false;
@@ -131,10 +138,6 @@ static bool collapse(struct qy_manager *m, const struct found *found, uint64_t n
 		atomic_store_explicit(&pages->state, QY_PAGES_SMALL, memory_order_relaxed);
 	if (in_memory < DENSE || !is_stable(pages, found, (uint32_t)now)) {
 		unfinished = unfinished || in_memory >= DENSE;
-		return false;
-	}
-	if (now < nodes[node_index(found->region)].until) {
-		unfinished = true;
 		return false;
 	}
 	if (!qy_region_collapse(found->region, addr, QY_FRAME)) {
@@ -270,6 +273,7 @@ static void begin_cycle(void)
 	relook = atomic_exchange_explicit(&forked, 0, memory_order_relaxed) != 0;
 	in_cycle = true;
 	unfinished = false;
+	waits = UINT64_MAX;
 	qy_purge_hold();
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
 		m->huge.frame = 0;
@@ -281,8 +285,10 @@ static void begin_cycle(void)
 static void end_cycle(uint64_t now, bool any)
 {
 	in_cycle = false;
-	interval = any || unfinished ? SOON_MS : qy_min(interval * 2, RARELY_MS);
+	interval = any || unfinished || waits != UINT64_MAX ? SOON_MS : qy_min(interval * 2, RARELY_MS);
 	due = now + interval;
+	if (!any && !unfinished && waits != UINT64_MAX)
+		due = qy_max(due, waits);
 }
 
 /* Whether to begin, or go on. */

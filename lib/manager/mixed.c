@@ -200,7 +200,7 @@ static struct qy_mixed_slab *make_mixed(struct qy_manager *m, struct qy_slab *s)
 
 	if (!qy_slab_find_free(s, free_ones))
 		return NULL;
-	mixed->unused = r->ring[QY_MIXED_BY_RUN].next;
+	qy_publish(mixed->unused, r->ring[QY_MIXED_BY_RUN].next);
 	memset(r, 0, sizeof(*r));
 	r->slab = s;
 	for (uint32_t i = 0; i < c->capacity; i++) {

@@ -131,7 +131,7 @@ static void add_thread(void *ctx, struct qy_thread *t)
 static void add_manager(struct qy_manager *m, quarry_stats *stats)
 {
 	uint64_t mapped = qy_read(&m->mapped), used = qy_read(&m->used), dirty = qy_read(&m->dirty_pages) * QY_PAGE;
-	const struct qy_mixed *mixed = __atomic_load_n(&m->mixed, __ATOMIC_ACQUIRE);
+	struct qy_mixed *mixed = __atomic_load_n(&m->mixed, __ATOMIC_ACQUIRE);
 
 	stats->arenas += qy_peek(m->head) == m; /* a family is one */
 	stats->regions += qy_read(&m->region_count);
