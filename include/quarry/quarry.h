@@ -399,7 +399,8 @@ QUARRY_API long quarry_arena_where(quarry_arena *arena, quarry_residency *list, 
 enum quarry_option {
 	QUARRY_OPT_RECLAIM = 1,          /* reclaim: 0 off, 1 series, 2 parallel, 3 auto */
 	QUARRY_OPT_RECLAIM_INTERVAL = 2, /* reclaim_interval: slow-path calls between two passes in series */
-	QUARRY_OPT_DECAY_MS = 3,         /* decay_ms: free memory goes back after about so long; -1 never */
+	QUARRY_OPT_DECAY_MS = 3,         /* decay_ms: free memory goes back after about so long; -1 never by time, only
+	                                  * under QUARRY_PRESSURE_HIGH (return: 0 is never) */
 	QUARRY_OPT_PAGES = 4,            /* pages: enum quarry_page_kind for default arenas */
 	QUARRY_OPT_STRICT = 5,           /* strict: default arenas fail rather than fall */
 	QUARRY_OPT_THP_MIN = 6,          /* thp_min: bytes in use, or of one block, from which new memory is born huge, and what is
@@ -466,10 +467,10 @@ QUARRY_API const char *quarry_error_text(void);
  * second. */
 enum quarry_pressure {
 	QUARRY_PRESSURE_NONE = 0,
-	QUARRY_PRESSURE_SOME = 1,    /* dirty memory goes back four times as fast; a limit is filled to 85 %, or tasks wait
+	QUARRY_PRESSURE_SOME = 1,    /* dirty memory and idle caches go back four times as fast; a limit is filled to 85 %, or tasks wait
 	                              * for memory for a twentieth of the time */
-	QUARRY_PRESSURE_HIGH = 2,    /* it goes back at once, idle caches too, partly used huge pages are broken; 92 %, a
-	                              * fifth of the time, or the kernel had to reclaim at memory.high or memory.max */
+	QUARRY_PRESSURE_HIGH = 2,    /* both go back at once, with decay_ms=-1 too, and partly used huge pages are broken;
+	                              * 92 %, a fifth of the time, or the kernel had to reclaim at memory.high or memory.max */
 	QUARRY_PRESSURE_CRITICAL = 3 /* the same, and the breaker opens, where there is one; 97 % */
 };
 

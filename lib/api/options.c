@@ -37,7 +37,7 @@ enum kind {
 	X(QUARRY_OPT_RECLAIM_INTERVAL, "reclaim_interval", reclaim_interval, KIND_NUMBER, 1, 1L << 30, 1024, 1, NULL, \
 	  "slow-path calls between two passes of the reclaimer in series")                                            \
 	X(QUARRY_OPT_DECAY_MS, "decay_ms", decay_ms, KIND_NUMBER, -1, 3600000, 1000, 1, NULL,                         \
-	  "free memory goes back to the kernel after about so many ms; -1 never")                                     \
+	  "free memory goes back after about so many ms; -1 under high pressure only")                                \
 	X(QUARRY_OPT_PAGES, "pages", pages, KIND_CHOICE, 0, 4, QUARRY_PAGES_AUTO, 1, "auto|base|thp|2m|1g",           \
 	  "the highest page kind that the nodes' default arenas try for new memory")                                  \
 	X(QUARRY_OPT_STRICT, "strict", strict, KIND_FLAG, 0, 1, 0, 1, NULL,                                           \

@@ -5,9 +5,11 @@
 #include <string.h>
 
 #include "lib/base/settings.h"
+#include "lib/cache/arena.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/breaker.h"
 #include "lib/manager/events.h"
+#include "lib/manager/limits.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
 #include "lib/manager/mixed.h"
@@ -112,24 +114,35 @@ static struct qy_cache *cache_of(struct qy_thread *t, const quarry_arena *arena)
 	return m == NULL ? NULL : qy_cache_for(t, m);
 }
 
-/* The kernel has no more: give back what is free anywhere, then try once more. */
-static QY_COLD void *allocate_again(const quarry_arena *arena, size_t size, size_t align, bool zero)
+static QY_COLD void *try_again(const quarry_arena *arena, size_t size, size_t align, bool zero)
 {
-	struct qy_thread *t;
+	struct qy_thread *t = qy_thread_enter();
 	struct qy_cache *c;
 	void *p = NULL;
 
-	qy_reclaim_now();
-	t = qy_thread_enter();
 	if (t == NULL)
 		return NULL;
-	qy_thread_send(t);
-	for (c = t->caches; c != NULL; c = c->next)
-		qy_heap_trim(&c->heap);
 	c = cache_of(t, arena);
 	if (c != NULL)
 		p = allocate(c, size, align, zero);
 	qy_thread_leave(t);
+	return p;
+}
+
+/* The process's limit, or the kernel, allows no more: have all be free that nobody uses, then try once more. */
+static QY_COLD void *allocate_again(const quarry_arena *arena, size_t size, size_t align, bool zero)
+{
+	bool limited = qy_limits_take_denied() == QY_DENIED_BY_PROCESS;
+	void *p;
+
+	qy_arena_flush_thread();
+	qy_reclaim_for_refused(limited);
+	p = try_again(arena, size, align, zero);
+	if (p == NULL && limited && qy_limits_take_denied() == QY_DENIED_BY_NONE) {
+		/* The limit allows it now, and the kernel does not. */
+		qy_reclaim_for_refused(false);
+		p = try_again(arena, size, align, zero);
+	}
 	return p;
 }
 

@@ -57,7 +57,7 @@ qy_counter qy_idle_given_up, qy_idle_refused;
 
 /* One at a time looks for idle threads; the rest here is its own. */
 static _Atomic(uint32_t) looking;
-static _Atomic(uint64_t) next_look; /* ms */
+static _Atomic(uint64_t) last_look; /* ms */
 static _Atomic(bool) some_left;     /* at the last one */
 static unsigned next_bucket;
 
@@ -71,6 +71,7 @@ struct search {
 	uint64_t now, idle_ms;
 	int reads; /* left */
 	bool more;
+	unsigned left; /* others that have, or may have, something */
 	unsigned count;
 	struct candidate found[AT_A_TIME];
 };
@@ -100,6 +101,7 @@ void qy_thread_return(struct qy_thread *t)
 {
 	uint32_t idle = atomic_load_explicit(&t->idle, memory_order_acquire);
 
+	atomic_fetch_add_explicit(&qy_threads_stirred, 1, memory_order_seq_cst);
 	if (idle & QY_EMPTY)
 		reopen(t);
 	/* (Not that of one that died, whose record this thread is about to take over.) */
@@ -157,7 +159,7 @@ static bool holds_something(struct qy_thread *t)
 }
 
 /* Held, by the caller. */
-static void give_up_held(struct qy_thread *t, const struct candidate *c, const struct search *search)
+static bool give_up_held(struct qy_thread *t, const struct candidate *c, const struct search *search)
 {
 	struct qy_idle_look *look = &t->look;
 
@@ -166,28 +168,36 @@ static void give_up_held(struct qy_thread *t, const struct candidate *c, const s
 
 		look->again = search->now + (search->idle_ms << later);
 		qy_count_shared(&qy_idle_refused, 1);
-		return;
+		return false;
 	}
 	look->refusals = 0;
 	qy_count_shared(&qy_idle_given_up, holds_something(t));
 	qy_thread_give_up(t);
 	atomic_fetch_or_explicit(&t->idle, QY_EMPTY, memory_order_relaxed);
+	return true;
 }
 
-static void try_to_give_up(const struct candidate *c, const struct search *search)
+static void try_to_give_up(const struct candidate *c, struct search *search)
 {
 	struct qy_thread *self = qy_thread_enter();
 
 	if (self == NULL)
 		return;
 	if (qy_thread_hold(c->thread, c->tid)) {
-		give_up_held(c->thread, c, search);
+		search->left -= give_up_held(c->thread, c, search);
 		qy_thread_let_go(c->thread);
 	}
 	qy_thread_leave(self);
 }
 
 /* ---- looking ---- */
+
+/* Refused before, and not to be asked for again yet; but for no longer than a refusal now would put it off, since the wait
+ * gets shorter when pressure comes. */
+static bool is_put_off(const struct qy_thread *t, const struct search *search)
+{
+	return search->now < t->look.again && t->look.again - search->now <= search->idle_ms << LATER_MAX;
+}
 
 /* Whether it is worth a look at what the kernel says of it. The registry's lock is held. */
 static void consider(void *ctx, struct qy_thread *t)
@@ -196,11 +206,14 @@ static void consider(void *ctx, struct qy_thread *t)
 	uint32_t idle = atomic_load_explicit(&t->idle, memory_order_relaxed);
 	uint64_t refills = 0;
 
-	if (t == qy_tls.thread || qy_peek(t->tls) == NULL || (idle & (QY_HELD | QY_EMPTY)))
+	if (t == qy_tls.thread || t->service || (idle & QY_EMPTY))
+		return;
+	search->left++;
+	if (qy_peek(t->tls) == NULL || (idle & QY_HELD))
 		return;
 	for (struct qy_cache *c = __atomic_load_n(&t->caches, __ATOMIC_ACQUIRE); c != NULL; c = qy_peek(c->next))
 		refills += qy_read(&c->heap.refills);
-	if (search->idle_ms > 0 && t->look.tid == t->tid && t->look.refills == refills && search->now < t->look.again) {
+	if (search->idle_ms > 0 && t->look.tid == t->tid && t->look.refills == refills && is_put_off(t, search)) {
 		search->more = search->more || (!(idle & QY_TURNED) && t->look.refusals <= LATER_MAX);
 		return;
 	}
@@ -258,7 +271,7 @@ bool qy_threads_idle(uint64_t now, uint64_t idle_ms)
 {
 	struct search search = { .now = now == UINT64_MAX ? qy_os->now_ms() : now, .idle_ms = idle_ms };
 
-	if (idle_ms > 0 && search.now < atomic_load_explicit(&next_look, memory_order_relaxed))
+	if (idle_ms > 0 && search.now - atomic_load_explicit(&last_look, memory_order_relaxed) < idle_ms / LOOKS)
 		return atomic_load_explicit(&some_left, memory_order_relaxed);
 	if (atomic_exchange_explicit(&looking, 1, memory_order_acquire) != 0)
 		return true;
@@ -267,10 +280,25 @@ bool qy_threads_idle(uint64_t now, uint64_t idle_ms)
 		search_bucket(next_bucket++ % QY_THREAD_BUCKETS, &search);
 	/* (Of those that were not come to, nothing is known.) */
 	search.more = search.more || search.reads <= 0;
-	atomic_store_explicit(&next_look, search.now + idle_ms / LOOKS, memory_order_relaxed);
+	atomic_store_explicit(&last_look, search.now, memory_order_relaxed);
 	atomic_store_explicit(&some_left, search.more, memory_order_relaxed);
 	atomic_store_explicit(&looking, 0, memory_order_release);
-	return search.more;
+	return idle_ms == 0 ? search.left > 0 : search.more;
+}
+
+bool qy_threads_give_up_all(bool again)
+{
+	struct qy_thread *self = qy_tls.thread;
+	uint64_t stirred = atomic_load_explicit(&qy_threads_stirred, memory_order_seq_cst);
+	bool more;
+
+	if (again && self != NULL && self->quiet == stirred)
+		return false;
+	more = qy_threads_tidy(UINT64_MAX, 0);
+	more |= qy_setting(idle_threads) ? qy_threads_idle(UINT64_MAX, 0) : qy_threads_live() > 1;
+	if (self != NULL)
+		self->quiet = more ? 0 : stirred;
+	return more;
 }
 
 void qy_idle_after_fork(void)

@@ -4,9 +4,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lib/cache/arena.h"
 #include "lib/cache/cache.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/breaker.h"
+#include "lib/manager/limits.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
 #include "lib/reclaim/reclaim.h"
@@ -69,6 +71,22 @@ static void *copy_in_arena(void *p, size_t size)
 	return to;
 }
 
+/* Whether it is worth trying again. */
+static QY_COLD bool make_room(void)
+{
+	switch (qy_limits_take_denied()) {
+	case QY_DENIED_BY_ARENA:
+		return false;
+	case QY_DENIED_BY_PROCESS:
+		qy_arena_flush_thread();
+		qy_reclaim_for_refused(true);
+		return true;
+	case QY_DENIED_BY_NONE:
+		break;
+	}
+	return qy_reclaim_now() > 0;
+}
+
 static void *resize(void *p, size_t usable, size_t size)
 {
 	void *to;
@@ -82,9 +100,10 @@ static void *resize(void *p, size_t usable, size_t size)
 	}
 	if (home_of(p) == NULL)
 		return copy(p, usable, size, NULL);
+	(void)qy_limits_take_denied(); /* what came before says nothing of this one */
 	to = copy_in_arena(p, size);
 	/* (Inside, nothing could be given back to make room.) */
-	if (to == NULL && errno == ENOMEM && qy_reclaim_now() > 0)
+	if (to == NULL && errno == ENOMEM && make_room())
 		to = copy_in_arena(p, size);
 	return to;
 }

@@ -14,6 +14,7 @@
 #include "lib/cache/caches.h"
 #include "lib/cache/fork.h"
 #include "lib/cache/idle.h"
+#include "lib/manager/limits.h"
 #include "lib/manager/manager.h"
 #include "lib/reclaim/reclaim.h"
 #include "numa/os.h"
@@ -34,6 +35,7 @@ static struct qy_lock registry_lock = QY_LOCK_INIT(QY_RANK_REGISTRY);
 static struct qy_link buckets[BUCKETS], parks[PARKS], giving_up, unused;
 static _Atomic(uint32_t) live, paused;
 static _Atomic(bool) had_threads; /* of the program's */
+_Atomic(uint64_t) qy_threads_stirred = 1;
 static pthread_key_t exit_key;
 static bool have_exit_key;
 
@@ -67,14 +69,16 @@ static void make_lists(void)
 
 static bool chore(uint64_t now)
 {
-	long decay = qy_setting(decay_ms);
+	long decay = qy_limits_decay(qy_setting(decay_ms));
 	bool more;
 
+	if (now >= QY_CHORE_ALL_AGAIN)
+		return qy_threads_give_up_all(now == QY_CHORE_ALL_AGAIN);
 	if (atomic_load_explicit(&had_threads, memory_order_relaxed) && qy_threads_live() == 0)
 		qy_reclaim_stop();
 	more = qy_threads_tidy(now, decay < 0 ? UINT64_MAX : (uint64_t)decay);
-	if (qy_setting(idle_threads) && (decay >= 0 || now == UINT64_MAX))
-		more |= qy_threads_idle(now, now == UINT64_MAX ? 0 : qy_max((uint64_t)decay / 4, 1));
+	if (qy_setting(idle_threads) && decay >= 0)
+		more |= qy_threads_idle(now, qy_max((uint64_t)decay / 4, 1));
 	return more;
 }
 
@@ -187,6 +191,7 @@ static void park(struct qy_thread *t)
 	/* In a forked child: it may have been about to see that it is to wait. */
 	atomic_store_explicit(&t->busy, 0, memory_order_relaxed);
 	t->state = QY_THREAD_PARKED;
+	atomic_fetch_add_explicit(&qy_threads_stirred, 1, memory_order_seq_cst);
 	t->parked_at = qy_os->now_ms();
 	qy_list_remove(&t->link);
 	qy_list_push_front(park_of(t->node), &t->link);
@@ -274,6 +279,8 @@ static struct qy_thread *take_thread(int node, int tid)
 		t->pid = qy_os->process_id();
 		t->tid = tid;
 		t->state = QY_THREAD_LIVE;
+		t->quiet = 0;
+		atomic_fetch_add_explicit(&qy_threads_stirred, 1, memory_order_seq_cst);
 		t->service = qy_reclaim_is_caller();
 		qy_list_push_front(&buckets[(unsigned)tid % BUCKETS], &t->link);
 		if (!t->service) {
@@ -387,10 +394,11 @@ static bool give_up_one(uint64_t now, uint64_t keep_ms, bool *more)
 {
 	struct qy_thread *self = qy_thread_enter(), *t = NULL;
 
-	*more = false;
+	*more = true;
 	if (self == NULL)
 		return false;
 	if (qy_trylock(&registry_lock)) {
+		*more = false;
 		t = take_stale(now, keep_ms, more);
 		qy_unlock(&registry_lock);
 	}

@@ -59,6 +59,7 @@ struct qy_thread {
 	/* The registry's. */
 	struct qy_link link;   /* in the bucket of the tid, or in a list of parked or unused ones */
 	int pid, tid;
+	uint64_t quiet;        /* qy_threads_stirred when it last saw that all others hold nothing; 0: it did not */
 	uint8_t state;         /* enum qy_thread_state */
 	bool service;          /* the reclaimer's: not a thread of the program */
 	uint64_t parked_at;    /* ms */
@@ -111,7 +112,7 @@ bool qy_threads_use(const struct qy_manager *m);
 void qy_threads_forget(struct qy_manager *m);
 
 /* Find threads that died without telling; give up what parked ones hold, when nobody took it over for keep_ms.
- * Returns whether any parked one is left. Called by the reclaimer, not entered. */
+ * Returns whether any parked one is left, or might be. Called by the reclaimer, not entered. */
 bool qy_threads_tidy(uint64_t now, uint64_t keep_ms);
 
 /* Hold a live thread with the given number out of slow paths, by itself, and let it go. The caller has entered, and must
@@ -131,6 +132,9 @@ void qy_thread_use(struct qy_thread *t, struct qy_cache *c);
 void qy_threads_visit(void (*visit)(void *ctx, struct qy_thread *t), void *ctx);
 
 unsigned qy_threads_live(void);
+
+/* Grows when a thread comes, goes, or is back from where its caches were given up: who had nothing may have something. */
+extern QY_HIDDEN _Atomic(uint64_t) qy_threads_stirred;
 
 /* Whether the calling thread has ended, as far as quarry was told. */
 bool qy_thread_gone(void);

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/manager/huge.h"
 
+#include <string.h>
+
 #include "lib/base/settings.h"
 #include "lib/manager/budget.h"
+#include "lib/manager/limits.h"
 #include "lib/manager/manager.h"
 #include "numa/thp.h"
 
@@ -83,16 +86,30 @@ void qy_huge_born(struct qy_manager *m, void *block, size_t bytes)
 
 /* ---- what is in demand ---- */
 
+static uint64_t peak_of(const struct qy_demand *demand)
+{
+	uint64_t peak = 0;
+
+	for (unsigned i = 0; i < QY_DEMAND_STEPS; i++)
+		peak = qy_max(peak, demand->peak[i]);
+	return peak;
+}
+
 void qy_huge_note_demand(struct qy_manager *m, uint64_t now)
 {
 	struct qy_demand *demand = &m->huge.demand;
-	long decay_ms = qy_setting(decay_ms);
+	long decay_ms = qy_limits_decay(qy_setting(decay_ms));
 	uint32_t step_ms = (uint32_t)qy_max((size_t)(decay_ms > 0 ? decay_ms : 0) / (4 * QY_DEMAND_STEPS), 1);
 	uint64_t step = now / step_ms, steps = step - demand->step;
 
 	if (demand->step_ms != step_ms || step < demand->step) {
+		/* Pressure came or went: what was in demand until now is so for the time that counts from now on. */
+		uint64_t peak = peak_of(demand);
+
+		memset(demand->peak, 0, sizeof(demand->peak));
+		demand->peak[0] = peak;
 		demand->step_ms = step_ms;
-		steps = QY_DEMAND_STEPS;
+		steps = 0;
 	}
 	if (steps > 0)
 		for (unsigned i = QY_DEMAND_STEPS; i-- > 0;)
@@ -104,13 +121,11 @@ void qy_huge_note_demand(struct qy_manager *m, uint64_t now)
 bool qy_huge_may_break(struct qy_manager *m, uint32_t frame, uint64_t now)
 {
 	const struct qy_frame *f = qy_frame_at(frame);
-	uint64_t peak = 0, used = qy_read(&m->used), rest = qy_read(&m->dirty_pages), here = f->filler != 0 ? f->dirty : 0;
+	uint64_t used = qy_read(&m->used), rest = qy_read(&m->dirty_pages), here = f->filler != 0 ? f->dirty : 0;
 
 	if (!qy_region_may_be_huge(qy_region_of_frame(f), qy_window_at((uintptr_t)frame << QY_FRAME_SHIFT)))
 		return true;
 	qy_huge_note_demand(m, now);
-	for (unsigned i = 0; i < QY_DEMAND_STEPS; i++)
-		peak = qy_max(peak, m->huge.demand.peak[i]);
 	rest = rest > here ? (rest - here) << QY_PAGE_SHIFT : 0;
-	return peak <= used + rest;
+	return peak_of(&m->huge.demand) <= used + rest;
 }

@@ -23,6 +23,7 @@ _Atomic(int) qy_pressure_now;
 _Atomic(uint32_t) qy_limits_above_soft;
 
 static struct qy_limit_marks process_marks;
+static __thread int denied_here __attribute__((tls_model("initial-exec"))); /* enum qy_denied_by */
 static _Atomic(uint64_t) denied_arenas;
 static _Atomic(uint64_t) denied_ms; /* when something was refused last, + 1; 0: never */
 
@@ -183,6 +184,7 @@ void qy_limits_denied(struct qy_manager *head, size_t bytes, uint64_t limit)
 	struct qy_limit_marks *marks = head != NULL ? &head->marks : &process_marks;
 	uint64_t now = qy_os->now_ms();
 
+	denied_here = head != NULL ? QY_DENIED_BY_ARENA : QY_DENIED_BY_PROCESS;
 	qy_count_shared(&marks->denied, 1);
 	if (head != NULL)
 		qy_count_shared(&denied_arenas, 1);
@@ -194,6 +196,14 @@ void qy_limits_denied(struct qy_manager *head, size_t bytes, uint64_t limit)
 		tell_denials(head, marks);
 	if (head == NULL)
 		qy_breaker_note_denial(qy_quota_taken(), limit);
+}
+
+enum qy_denied_by qy_limits_take_denied(void)
+{
+	int by = denied_here;
+
+	denied_here = QY_DENIED_BY_NONE;
+	return (enum qy_denied_by)by;
 }
 
 /* Those of a series that were not told when they came. Whether there are any still. */
@@ -360,11 +370,12 @@ long qy_limits_decay(long decay_ms)
 {
 	int level = qy_pressure_level();
 
-	if (atomic_load_explicit(&qy_limits_above_soft, memory_order_relaxed) != 0)
+	if (level >= QUARRY_PRESSURE_HIGH || atomic_load_explicit(&qy_limits_above_soft, memory_order_relaxed) != 0)
 		return 0;
 	if (decay_ms <= 0 || level == QUARRY_PRESSURE_NONE)
 		return decay_ms;
-	return level >= QUARRY_PRESSURE_HIGH ? 0 : decay_ms / 4;
+	/* (0 would be "at once".) */
+	return decay_ms < 4 ? 1 : decay_ms / 4;
 }
 
 struct qy_limits_state qy_limits_state(uint64_t now)

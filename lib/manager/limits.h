@@ -23,8 +23,10 @@ QY_INLINE int qy_pressure_level(void)
 }
 
 /* The decay (ms) to be used now where decay_ms is asked for: a quarter of it under some pressure, none (0) under high
- * pressure and while the process is over its soft limit. -1, never, stays so but for the soft limit, which the program
- * set itself. */
+ * pressure and while the process is over its soft limit. All that goes by the decay goes by this: dirty memory, pages in
+ * slabs, idle threads' caches, and for how long a huge page in demand is not broken. -1, never, means never by time: it
+ * stays so under some pressure, which only makes time pass faster, and not under high pressure, where the kernel would
+ * next hold the process up or kill it for memory that nobody uses. (What is never to go back is for `return=0`.) */
 long qy_limits_decay(long decay_ms);
 
 /* Look how things stand, and do what follows: the level, the breaker, the events of limits that were passed. By the
@@ -48,6 +50,12 @@ struct qy_manager;
 
 /* A hard limit refused so many bytes: an arena's, by its head, or (NULL) the process's. Managers' locks may be held. */
 void qy_limits_denied(struct qy_manager *head, size_t bytes, uint64_t limit) QY_COLD;
+
+/* Which hard limit refused the calling thread something since it last asked this; the last one that did. By it a slow
+ * path knows what may help: at the process's limit it is what others hold and do not use, and not what is in memory;
+ * at an arena's, nothing. */
+enum qy_denied_by { QY_DENIED_BY_NONE, QY_DENIED_BY_PROCESS, QY_DENIED_BY_ARENA };
+enum qy_denied_by qy_limits_take_denied(void) QY_COLD;
 
 /* A limit that bounds the process. */
 struct qy_bound {

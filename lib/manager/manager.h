@@ -257,6 +257,10 @@ void qy_manager_receive(struct qy_manager *m);
  * at_most bounds the bytes. Returns the bytes; *next is when (ms) more falls due, UINT64_MAX never. */
 size_t qy_manager_purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t *next);
 
+/* Take in all that was sent home, so that what became free of it is no longer in use; nothing goes back to the kernel. Waits
+ * for those who have some of it out to purge it. No lock may be held. */
+void qy_manager_collect(struct qy_manager *m);
+
 /* Set when dirt appears, for a reclaimer that sleeps while there is none (and clears it). */
 extern QY_HIDDEN _Atomic(uint32_t) qy_dirt_seen;
 

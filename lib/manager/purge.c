@@ -345,6 +345,18 @@ static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at
 	return total;
 }
 
+void qy_manager_collect(struct qy_manager *m)
+{
+	if (purging)
+		return;
+	qy_lock(&purge_lock);
+	qy_sparse_forward_mail(m);
+	qy_unlock(&purge_lock);
+	qy_lock(&m->lock);
+	qy_manager_receive(m);
+	qy_unlock(&m->lock);
+}
+
 size_t qy_manager_purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
 {
 	size_t bytes;

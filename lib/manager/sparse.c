@@ -252,7 +252,7 @@ bool qy_slab_can_go(struct qy_manager *m, const struct qy_slab *s)
 }
 
 /* What was freed while slabs were here goes where they are now. Nobody else receives for this heap. */
-static void forward_mail(struct qy_manager *m)
+void qy_sparse_forward_mail(struct qy_manager *m)
 {
 	if (qy_heap_has_mail(&m->thinning))
 		qy_heap_receive(&m->thinning);
@@ -264,7 +264,7 @@ size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t a
 	size_t total = 0;
 	bool more = true;
 
-	forward_mail(m);
+	qy_sparse_forward_mail(m);
 	/* (Counted without the lock: a look too many or too late.) */
 	if (qy_read(&m->orphans.slabs) == 0)
 		return 0;
@@ -290,7 +290,7 @@ size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t a
 			m->orphans.shed_epoch++;
 		}
 		qy_unlock(&m->lock);
-		forward_mail(m);
+		qy_sparse_forward_mail(m);
 		total += bytes;
 	}
 	*again = *again || more;

@@ -18,6 +18,9 @@
  * at once more. */
 size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at_most, bool *again);
 
+/* Take in what was freed of slabs while a pass had them. The purge lock is held, no other. */
+void qy_sparse_forward_mail(struct qy_manager *m);
+
 /* ---- for mixed.c, of slabs that nobody else has ---- */
 
 #define QY_SLAB_WORDS (QY_UNIT / 16 / 64) /* a bit for each object */

@@ -89,8 +89,21 @@ size_t qy_reclaim_now(void)
 	uint64_t next;
 
 	if (layer_chore != NULL)
-		layer_chore(UINT64_MAX);
+		layer_chore(QY_CHORE_ALL);
 	return pass(qy_os->now_ms(), 0, SIZE_MAX, &next);
+}
+
+void qy_reclaim_for_refused(bool limited)
+{
+	uint64_t next;
+
+	if (layer_chore != NULL)
+		layer_chore(QY_CHORE_ALL_AGAIN);
+	if (!limited)
+		pass(qy_os->now_ms(), 0, SIZE_MAX, &next);
+	else
+		for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+			qy_manager_collect(m);
 }
 
 /* ---- in parallel ---- */

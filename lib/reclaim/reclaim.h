@@ -21,6 +21,17 @@ extern QY_HIDDEN _Atomic(uint32_t) qy_reclaim_round;
 /* Everything that is free goes back at once. Returns the bytes. */
 size_t qy_reclaim_now(void);
 
+/* A request was refused: by the process's hard limit, when limited; else by the kernel. Have what is free and in other
+ * hands, those of ended threads and of sleeping ones, be free for all; what threads hold is looked for again only where
+ * there may be something that was not there when the calling thread came here last. When it was the kernel, what is free
+ * goes back to it as well. */
+void qy_reclaim_for_refused(bool limited);
+
+/* Times that are none, for the chore: everything is to be done now; the same where it may do something that it could not
+ * when this thread called it so before. */
+#define QY_CHORE_ALL UINT64_MAX
+#define QY_CHORE_ALL_AGAIN (UINT64_MAX - 1)
+
 /* A chore of a layer above: called in each pass with the time; returns whether it wants to be called again soon. */
 void qy_reclaim_set_chore(bool (*chore)(uint64_t now));
 

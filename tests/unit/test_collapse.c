@@ -15,6 +15,7 @@
 #include "include/quarry/quarry.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/collapse.h"
+#include "lib/manager/limits.h"
 #include "lib/manager/manager.h"
 #include "numa/thp.h"
 #include "tests/fake_os.h"
@@ -564,6 +565,25 @@ Test(broken, what_was_in_use_lately_may_be_wanted_again)
 	cr_assert_not(may_break(frame));
 	fake_os_advance(125);
 	cr_assert(may_break(frame), "a quarter of decay_ms is over");
+}
+
+/* Demand is remembered for the time that counts: not forgotten when pressure comes, but not for as long. */
+Test(broken, under_pressure_demand_is_over_sooner)
+{
+	uint32_t frame = mostly_freed();
+
+	cr_assert_not(may_break(frame));
+	qy_pressure_now = QUARRY_PRESSURE_SOME;
+	cr_assert_not(may_break(frame));
+	fake_os_advance(63);
+	cr_assert(may_break(frame), "a quarter of a quarter of decay_ms is over");
+	frame = mostly_freed();
+	cr_assert_not(may_break(frame));
+	qy_pressure_now = QUARRY_PRESSURE_NONE;
+	fake_os_advance(63);
+	cr_assert_not(may_break(frame), "it is in demand for longer again");
+	fake_os_advance(250);
+	cr_assert(may_break(frame));
 }
 
 Test(broken, what_swings_keeps_its_huge_pages)
