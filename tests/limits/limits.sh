@@ -19,12 +19,14 @@ QUARRY_SO=$(readlink -f "$QUARRY_SO")
 unset LD_PRELOAD QUARRY_OPTIONS
 
 work=$(mktemp -d) || exit 1
-group=
+why=$work/why
+# shellcheck source=tests/memory-group.sh
+. "$here/../memory-group.sh"
 lent=
 pool=
 pool_was=
 cleanup() {
-	[[ -z $group ]] || rmdir "$group" 2>/dev/null
+	drop_group
 	[[ -z $lent ]] || (echo -hugetlb >"$lent/cgroup.subtree_control") 2>/dev/null
 	[[ -z $pool_was ]] || echo "$pool_was" >"$pool"
 	rm -rf "$work"
@@ -51,56 +53,13 @@ run() { # WHAT OPTIONS ARGUMENT...
 }
 
 # ---- Memory
-# mount_of TYPE OPTION: where a hierarchy is mounted. own_of CONTROLLER: our group in v1's; with none, in v2's.
-mount_of() {
-	awk -v type="$1" -v option="$2" '$3 == type && (option == "" || ("," $4 ",") ~ ("," option ",")) { print $2; exit }' \
-		/proc/mounts 2>/dev/null
-}
-own_of() {
-	if [[ -n $1 ]]; then
-		sed -n "s/^[0-9]*:\\([^:]*,\\)\\?$1\\(,[^:]*\\)\\?:\\(.*\\)\$/\\3/p" /proc/self/cgroup | head -n 1
-	else
-		sed -n 's/^0:://p' /proc/self/cgroup
-	fi
-}
-
-version=
-make_memory_group() {
-	local own base
-	own=$(own_of memory)
-	base=$(mount_of cgroup memory)
-	if [[ -n $own && -n $base ]]; then
-		version=v1
-		[[ -d $base$own ]] || own=
-		group=$base${own%/}/quarry-limits-$$
-		mkdir "$group" 2>"$work/why" || { group=; return 1; }
-		return 0
-	fi
-	version=v2
-	own=$(own_of '')
-	base=$(mount_of cgroup2 '')
-	if [[ -z $base ]] || ! grep -qw memory "$base${own%/}/cgroup.controllers" 2>/dev/null; then
-		echo "no memory controller here" >"$work/why"
-		return 1
-	fi
-	group=$base${own%/}/quarry-limits-$$
-	mkdir "$group" 2>"$work/why" || { group=; return 1; }
-	if [[ ! -f $group/memory.max ]]; then
-		(echo +memory >"$base${own%/}/cgroup.subtree_control") 2>"$work/why"
-	fi
-	[[ -w $group/memory.max ]] || { echo "the memory controller is not for child groups here" >>"$work/why"; return 1; }
-	(echo 0 >"$group/memory.swap.max") 2>/dev/null
-	return 0
-}
-
-if make_memory_group; then
+if make_memory_group "quarry-limits-$$"; then
 	run "memory, $version, with the reclaimer's thread" decay_ms=3600000,reclaim=parallel memory "$group" "$version"
 	run "memory, $version, in series" decay_ms=3600000,reclaim=series,reclaim_interval=64 memory "$group" "$version"
 else
-	echo "left out: no memory cgroup can be made here: $(tail -n 1 "$work/why")"
+	echo "left out: no memory cgroup can be made here: $(tail -n 1 "$why")"
 fi
-[[ -z $group ]] || rmdir "$group" 2>/dev/null
-group=
+drop_group
 
 # ---- Hugetlb pages, v2
 make_hugetlb_group() {
@@ -108,33 +67,33 @@ make_hugetlb_group() {
 	own=$(own_of '')
 	base=$(mount_of cgroup2 '')
 	if [[ -z $base ]] || ! grep -qw hugetlb "$base${own%/}/cgroup.controllers" 2>/dev/null; then
-		echo "no hugetlb controller of cgroup v2 here" >"$work/why"
+		echo "no hugetlb controller of cgroup v2 here" >"$why"
 		return 1
 	fi
 	base=$base${own%/}
 	if ! grep -qw hugetlb "$base/cgroup.subtree_control"; then
-		(echo +hugetlb >"$base/cgroup.subtree_control") 2>"$work/why" || return 1
+		(echo +hugetlb >"$base/cgroup.subtree_control") 2>"$why" || return 1
 		lent=$base
 	fi
 	group=$base/quarry-limits-$$
-	mkdir "$group" 2>"$work/why" || { group=; return 1; }
-	[[ -w $group/hugetlb.2MB.max ]] || { echo "no hugetlb.2MB.max" >"$work/why"; return 1; }
+	mkdir "$group" 2>"$why" || { group=; return 1; }
+	[[ -w $group/hugetlb.2MB.max ]] || { echo "no hugetlb.2MB.max" >"$why"; return 1; }
 }
 
 # A pool that somebody has is left alone; an empty one is ours for a moment.
 make_pool() {
 	pool=/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
-	[[ -r $pool && $(<"$pool") == 0 ]] || { echo "the pool of 2 MiB pages is somebody's" >"$work/why"; return 1; }
-	[[ -w $pool ]] || { echo "the pool cannot be written" >"$work/why"; return 1; }
+	[[ -r $pool && $(<"$pool") == 0 ]] || { echo "the pool of 2 MiB pages is somebody's" >"$why"; return 1; }
+	[[ -w $pool ]] || { echo "the pool cannot be written" >"$why"; return 1; }
 	pool_was=0
-	(echo $huge_pages >"$pool") 2>"$work/why"
-	[[ $(<"$pool") == "$huge_pages" ]] || { echo "no free memory for $huge_pages huge pages" >"$work/why"; return 1; }
+	(echo $huge_pages >"$pool") 2>"$why"
+	[[ $(<"$pool") == "$huge_pages" ]] || { echo "no free memory for $huge_pages huge pages" >"$why"; return 1; }
 }
 
 if make_hugetlb_group && make_pool; then
 	run "hugetlb pages beyond the group's" pages=2m hugetlb "$group"
 else
-	echo "left out: hugetlb pages in a cgroup: $(tail -n 1 "$work/why")"
+	echo "left out: hugetlb pages in a cgroup: $(tail -n 1 "$why")"
 fi
 
 if ((errors > 0)); then

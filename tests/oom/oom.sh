@@ -20,9 +20,11 @@ QUARRY_SO=$(readlink -f "$QUARRY_SO")
 unset LD_PRELOAD QUARRY_OPTIONS
 
 work=$(mktemp -d) || exit 1
-group=
+why=$work/why
+# shellcheck source=tests/memory-group.sh
+. "$here/../memory-group.sh"
 cleanup() {
-	[[ -z $group ]] || rmdir "$group" 2>/dev/null
+	drop_group
 	rm -rf "$work"
 }
 trap cleanup EXIT
@@ -52,36 +54,6 @@ limited until 3 500000 3000000
 limited until 8 32 3000
 
 # ---- A memory cgroup
-# A child of the cgroup we are in, for nobody else is ours to limit.
-make_group() {
-	local own base
-	own=$(sed -n 's/^[0-9]*:\([^:]*,\)\?memory\(,[^:]*\)\?:\(.*\)$/\3/p' /proc/self/cgroup 2>/dev/null | head -n 1)
-	base=$(awk '$3 == "cgroup" && $4 ~ /(^|,)memory(,|$)/ { print $2; exit }' /proc/mounts 2>/dev/null)
-	if [[ -n $own && -n $base ]]; then
-		[[ -d $base$own ]] || own=
-		group=$base${own%/}/quarry-oom-$$
-		mkdir "$group" 2>"$work/why" || { group=; return 1; }
-		echo $((group_mib << 20)) 2>"$work/why" >"$group/memory.limit_in_bytes" || return 1
-		(echo $((group_mib << 20)) >"$group/memory.memsw.limit_in_bytes") 2>/dev/null # where swap is counted
-		return 0
-	fi
-	own=$(sed -n 's/^0:://p' /proc/self/cgroup 2>/dev/null)
-	base=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts 2>/dev/null)
-	if [[ -z $base ]] || ! grep -qw memory "$base${own%/}/cgroup.controllers" 2>/dev/null; then
-		echo "no memory controller here" >"$work/why"
-		return 1
-	fi
-	group=$base${own%/}/quarry-oom-$$
-	mkdir "$group" 2>"$work/why" || { group=; return 1; }
-	if [[ ! -f $group/memory.max ]]; then
-		(echo +memory >"$base${own%/}/cgroup.subtree_control") 2>"$work/why"
-	fi
-	[[ -f $group/memory.max ]] || { echo "the memory controller is not for child groups here" >>"$work/why"; return 1; }
-	echo $((group_mib << 20)) 2>"$work/why" >"$group/memory.max" || return 1
-	(echo 0 >"$group/memory.swap.max") 2>/dev/null
-	return 0
-}
-
 grouped() {
 	timeout -k 5 $step_limit bash -c 'echo $$ >"$0/cgroup.procs" && export LD_PRELOAD=$1 && shift && exec "$@"' \
 		"$group" "$QUARRY_SO" "$work/oom" "$@"
@@ -93,8 +65,8 @@ grouped() {
 	done
 }
 
-if ! make_group; then
-	echo "left out: no memory cgroup can be made here: $(tail -n 1 "$work/why")"
+if ! make_memory_group "quarry-oom-$$" || ! limit_memory_group $((group_mib << 20)); then
+	echo "left out: no memory cgroup can be made here: $(tail -n 1 "$why")"
 else
 	grouped until 1 64 100000
 	grouped until 1 100000 8000000
