@@ -217,13 +217,17 @@ enum quarry_arena_flags {
 	QUARRY_ARENA_NODUMP = 2,   /* leave the arena out of core dumps (MADV_DONTDUMP) */
 	QUARRY_ARENA_LOCKED = 4,   /* keep it in memory (mlock2(2) on fault); falls under RLIMIT_MEMLOCK, and what that
 	                            * refuses is counted, not an error */
-	QUARRY_ARENA_POPULATE = 8  /* fault regions in when they are mapped, not when touched; in parallel, see quarry_populate */
+	QUARRY_ARENA_POPULATE = 8, /* fault regions in when they are mapped, not when touched; in parallel, see quarry_populate */
+	QUARRY_ARENA_DECAY = 32    /* quarry_arena_attr.decay_ms is given */
 };
+
+#define QUARRY_DECAY_DEFAULT (-2) /* as the option decay_ms says, whenever it changes */
 
 #define QUARRY_ARENA_NAME_MAX 32
 
 typedef struct quarry_arena_attr {
-	uint32_t struct_size; /* sizeof(struct quarry_arena_attr); 0 means this version of it */
+	uint32_t struct_size; /* sizeof(struct quarry_arena_attr). 0: the struct as it first was, up to name, and of what came
+	                       * later the fields that flags tells of */
 	uint32_t flags;       /* enum quarry_arena_flags */
 	int32_t policy;       /* enum quarry_policy */
 	int32_t page_kind;    /* enum quarry_page_kind: the highest rung to try; falls 1g, 2m, thp, base */
@@ -233,6 +237,8 @@ typedef struct quarry_arena_attr {
 	                       * more per size class and thread), so that less than 64 KiB admits no small object */
 	uint64_t soft_limit;  /* bytes; beyond it the arena keeps no free memory. 0: none */
 	char name[QUARRY_ARENA_NAME_MAX]; /* shown by the viewer; may be empty */
+	int64_t decay_ms;     /* with QUARRY_ARENA_DECAY: as for quarry_arena_set_decay. Without, it must be 0, and the option
+	                       * decay_ms holds */
 } quarry_arena_attr;
 
 /** Make an arena.
@@ -338,6 +344,15 @@ QUARRY_API const char *quarry_arena_name(const quarry_arena *arena);
 /** Change the limits of an arena (bytes; 0: none). A hard limit under what is in use only stops new allocations.
  * @return 0; -1 with EINVAL. */
 QUARRY_API int quarry_arena_set_limits(quarry_arena *arena, uint64_t hard_limit, uint64_t soft_limit);
+
+/** Give an arena's free memory back sooner or later than the option decay_ms says: an arena of buffers that are wanted again
+ * at once may keep them for long, one that is filled once an hour nothing. Holds for a node's default arena too. What
+ * threads keep in their caches goes by the option. Under pressure an arena's own time is shortened like the option's; but
+ * never stays never. Any thread may call.
+ * @param decay_ms milliseconds, up to 3,600,000: free memory goes back after about so long; 0 at the next pass of the
+ *        reclaimer; -1 never, but by quarry_purge; QUARRY_DECAY_DEFAULT.
+ * @return 0; -1 with EINVAL (no arena, or out of range). */
+QUARRY_API int quarry_arena_set_decay(quarry_arena *arena, long decay_ms);
 
 /** Give an arena's free memory back to the kernel now (NULL: of all arenas). The calling thread's cache goes first.
  * @return how many bytes went back. */
@@ -666,6 +681,8 @@ typedef struct quarry_stats {
 	uint64_t advised_apart;   /* frames of 2 MiB that the kernel was told otherwise of than of their regions, now: each may
 	                           * cost two mappings of vm.max_map_count; process-wide */
 	uint64_t mixed;           /* slabs that a few survivors keep, and in whose gaps objects of other sizes stand; bytes, now */
+	uint64_t decay;        /* ms that free memory stays without pressure: the arena's own, or else, and for all together, the
+	                        * option decay_ms. UINT64_MAX: for ever */
 } quarry_stats;
 
 /** Sum the figures of an arena (NULL: of all) without stopping anyone and without reading smaps.

@@ -12,13 +12,40 @@
 #include "lib/cache/resize.h"
 #include "lib/cache/thread.h"
 
+#define DECAY_MAX 3600000 /* ms, as of the option */
+
+static bool is_decay(int64_t decay_ms)
+{
+	return decay_ms >= QUARRY_DECAY_DEFAULT && decay_ms <= DECAY_MAX;
+}
+
+/* The attributes of a program that may have been built when the struct was shorter. What its flags do not tell of, and
+ * its size does not say to be there, is not looked at. */
+static bool take(const quarry_arena_attr *given, quarry_arena_attr *attr)
+{
+	const size_t first = offsetof(quarry_arena_attr, decay_ms);
+	bool with_decay = given->flags & QUARRY_ARENA_DECAY;
+	size_t size = given->struct_size != 0 ? given->struct_size : with_decay ? sizeof(*given) : first;
+
+	memset(attr, 0, sizeof(*attr));
+	if (size != first && size != sizeof(*attr)) {
+		qy_fail(EINVAL, "struct_size: %d is not the size of any quarry_arena_attr", (int)given->struct_size);
+		return false;
+	}
+	if (with_decay && size == first) {
+		qy_fail(EINVAL, "struct_size: flags tell of decay_ms, which is not in %d bytes", (int)size);
+		return false;
+	}
+	memcpy(attr, given, size);
+	return true;
+}
+
 static bool check(const quarry_arena_attr *attr)
 {
-	const uint32_t flags = QUARRY_ARENA_STRICT | QUARRY_ARENA_NODUMP | QUARRY_ARENA_LOCKED | QUARRY_ARENA_POPULATE;
+	const uint32_t flags = QUARRY_ARENA_STRICT | QUARRY_ARENA_NODUMP | QUARRY_ARENA_LOCKED | QUARRY_ARENA_POPULATE |
+			       QUARRY_ARENA_DECAY;
 
-	if (attr->struct_size != 0 && attr->struct_size != sizeof(*attr))
-		qy_fail(EINVAL, "struct_size: %d is not the size of any quarry_arena_attr", (int)attr->struct_size);
-	else if (attr->flags & ~flags)
+	if (attr->flags & ~flags)
 		qy_fail(EINVAL, "flags: unknown bits in %d", (int)attr->flags);
 	else if (attr->policy < QUARRY_POLICY_LOCAL || attr->policy > QUARRY_POLICY_WEIGHTED_INTERLEAVE)
 		qy_fail(EINVAL, "policy: %d is none", (int)attr->policy);
@@ -26,6 +53,10 @@ static bool check(const quarry_arena_attr *attr)
 		qy_fail(EINVAL, "page_kind: %d is none", (int)attr->page_kind);
 	else if (memchr(attr->name, 0, sizeof(attr->name)) == NULL)
 		qy_fail(EINVAL, "name: longer than %d characters", (int)sizeof(attr->name) - 1);
+	else if (!(attr->flags & QUARRY_ARENA_DECAY) && attr->decay_ms != 0)
+		qy_fail(EINVAL, "decay_ms: %ld is given without QUARRY_ARENA_DECAY", (long)attr->decay_ms);
+	else if (!is_decay(attr->decay_ms))
+		qy_fail(EINVAL, "decay_ms: %ld is not within -2 and %d", (long)attr->decay_ms, DECAY_MAX);
 	else if (qy_arena_unknown_node(&attr->nodes) >= 0)
 		qy_fail(EINVAL, "nodes: there is no node %d", qy_arena_unknown_node(&attr->nodes));
 	else
@@ -33,17 +64,16 @@ static bool check(const quarry_arena_attr *attr)
 	return false;
 }
 
-QUARRY_API quarry_arena *quarry_arena_create(const quarry_arena_attr *attr)
+QUARRY_API quarry_arena *quarry_arena_create(const quarry_arena_attr *given)
 {
 	static const quarry_arena_attr plain;
+	quarry_arena_attr attr;
 	quarry_arena *arena;
 
-	if (attr == NULL)
-		attr = &plain;
 	qy_init_once();
-	if (!check(attr))
+	if (!take(given == NULL ? &plain : given, &attr) || !check(&attr))
 		return NULL;
-	arena = qy_arena_create(attr);
+	arena = qy_arena_create(&attr);
 	if (arena == NULL)
 		qy_fail(errno, errno == EAGAIN   ? "there are as many arenas as can be"
 			       : errno == ENOMEM ? "no memory for an arena as it was asked for"
@@ -159,6 +189,14 @@ QUARRY_API const char *quarry_arena_name(const quarry_arena *arena)
 QUARRY_API int quarry_arena_set_limits(quarry_arena *arena, uint64_t hard_limit, uint64_t soft_limit)
 {
 	return qy_arena_limit(arena, hard_limit, soft_limit);
+}
+
+QUARRY_API int quarry_arena_set_decay(quarry_arena *arena, long decay_ms)
+{
+	if (is_decay(decay_ms))
+		return qy_arena_set_decay(arena, decay_ms);
+	errno = EINVAL;
+	return -1;
 }
 
 QUARRY_API int quarry_arena_move(quarry_arena *arena, const quarry_nodeset *nodes, quarry_move_report *report)

@@ -14,7 +14,7 @@ static const struct qy_figure figures[] = {
 	FIGURE(adopted),     FIGURE(bad_frees),	   FIGURE(threads),	 FIGURE(reclaimer),
 	FIGURE(placed_less), FIGURE(strayed),	   FIGURE(brought_home), FIGURE(moved),
 	FIGURE(idle_given_up), FIGURE(idle_refused), FIGURE(collapsed),
-	FIGURE(collapse_failed), FIGURE(split), FIGURE(advised_apart), FIGURE(mixed),
+	FIGURE(collapse_failed), FIGURE(split), FIGURE(advised_apart), FIGURE(mixed), FIGURE(decay),
 };
 
 #define FIGURES ((int)(sizeof(figures) / sizeof(figures[0])))

@@ -139,6 +139,18 @@ int qy_arena_limit(quarry_arena *arena, uint64_t hard, uint64_t soft)
 	return 0;
 }
 
+int qy_arena_set_decay(quarry_arena *arena, long decay_ms)
+{
+	struct qy_manager *m = qy_manager_of_arena(arena);
+
+	if (m == NULL)
+		return -1;
+	atomic_store_explicit(&m->decay_ms, decay_ms, memory_order_relaxed);
+	/* It may be asleep for as long as the time of before allowed. */
+	qy_reclaim_look();
+	return 0;
+}
+
 int qy_arena_redirect(const quarry_arena *arena)
 {
 	struct qy_thread *t = qy_thread_enter();

@@ -34,6 +34,9 @@ const char *qy_arena_name(const quarry_arena *arena);
 /* Bytes, 0 for none. 0, or -1 with EINVAL. */
 int qy_arena_limit(quarry_arena *arena, uint64_t hard, uint64_t soft);
 
+/* How long its free memory stays (ms), as quarry_arena_set_decay. 0, or -1 with EINVAL. */
+int qy_arena_set_decay(quarry_arena *arena, long decay_ms);
+
 /* Where large requests go while the breaker is open; NULL: nowhere. 0, or -1 with EINVAL when it is no arena. */
 int qy_arena_redirect(const quarry_arena *arena);
 

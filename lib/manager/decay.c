@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#include "lib/base/settings.h"
-
 /* What may stay of memory that became dirty i + 1 steps ago, in 1/1024: 1 - smoothstep((i + 1) / 14), so that all is done
  * when decay_ms are over, with time to do it. */
 static const uint64_t keep[QY_DECAY_STEPS] = { 1009, 967, 902, 820, 725, 622, 512, 402, 299, 204, 122, 57, 15, 0, 0, 0 };
@@ -37,10 +35,8 @@ static void begin(struct qy_decay *decay, uint32_t step_ms, uint64_t now)
 	decay->step = now / step_ms;
 }
 
-void qy_decay_note(struct qy_decay *decay, uint64_t dirty, uint64_t now)
+void qy_decay_note(struct qy_decay *decay, uint64_t dirty, uint64_t now, long decay_ms)
 {
-	long decay_ms = qy_setting(decay_ms);
-
 	if (decay->step_ms == 0)
 		begin(decay, length_of_step(decay_ms > 0 ? decay_ms : 1000), now);
 	step_to(decay, dirty, now / decay->step_ms);

@@ -19,8 +19,9 @@ struct qy_decay {
 };
 
 /* Of the dirty pages that there are, some are about to become more. (It is what the sum grows by that counts: memory
- * that is freed and used again all the time is one piece, however often.) */
-void qy_decay_note(struct qy_decay *decay, uint64_t dirty, uint64_t now);
+ * that is freed and used again all the time is one piece, however often.) decay_ms: what is set; what is in force at the
+ * time is told by qy_decay_allows. */
+void qy_decay_note(struct qy_decay *decay, uint64_t dirty, uint64_t now, long decay_ms);
 
 /* How many pages may stay of dirty ones, when all are to be gone after decay_ms (> 0). */
 uint64_t qy_decay_allows(struct qy_decay *decay, uint64_t dirty, uint64_t now, long decay_ms);

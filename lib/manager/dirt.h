@@ -18,7 +18,7 @@ static inline struct qy_chain qy_dirt_chain(void)
 /* Before more pages are dirty. */
 static inline void qy_dirt_note(struct qy_manager *m)
 {
-	qy_decay_note(&m->decay, qy_read(&m->dirty_pages), qy_os->now_ms());
+	qy_decay_note(&m->decay, qy_read(&m->dirty_pages), qy_os->now_ms(), qy_manager_decay_set(m));
 }
 
 static inline uint32_t *qy_dirt_list_of(struct qy_manager *m, uint32_t f)

@@ -98,7 +98,7 @@ static uint64_t peak_of(const struct qy_demand *demand)
 void qy_huge_note_demand(struct qy_manager *m, uint64_t now)
 {
 	struct qy_demand *demand = &m->huge.demand;
-	long decay_ms = qy_limits_decay(qy_setting(decay_ms));
+	long decay_ms = qy_limits_decay(qy_manager_decay_set(m));
 	uint32_t step_ms = (uint32_t)qy_max((size_t)(decay_ms > 0 ? decay_ms : 0) / (4 * QY_DEMAND_STEPS), 1);
 	uint64_t step = now / step_ms, steps = step - demand->step;
 

@@ -94,6 +94,7 @@ struct qy_manager {
 	_Atomic(uint64_t) family_used; /* the head's: bytes in use, and about to be, by the whole family */
 	char name[QUARRY_ARENA_NAME_MAX];
 	_Atomic(uint64_t) hard_limit, soft_limit;
+	_Atomic(long) decay_ms;      /* the head's: -1 never, QUARRY_DECAY_DEFAULT */
 	struct qy_quota quota;       /* of the process's budget */
 	struct qy_limit_marks marks; /* the head's: what of its limits was told */
 	void *unused_caches; /* lib/cache's: caches that were given up */
@@ -260,6 +261,15 @@ size_t qy_manager_purge(struct qy_manager *m, uint64_t now, long decay_ms, size_
 /* Take in all that was sent home, so that what became free of it is no longer in use; nothing goes back to the kernel. Waits
  * for those who have some of it out to purge it. No lock may be held. */
 void qy_manager_collect(struct qy_manager *m);
+
+/* For decay_ms of a pass over all managers: all at once, whatever arenas have of their own. */
+#define QY_DECAY_ALL (-3)
+
+/* What a pass that is to go by decay_ms is to go by at m: its arena's own, shortened by what presses. */
+long qy_manager_decay(const struct qy_manager *m, long decay_ms);
+
+/* The arena's own decay_ms, or the option: what was set, whatever presses. */
+long qy_manager_decay_set(const struct qy_manager *m);
 
 /* Set when dirt appears, for a reclaimer that sleeps while there is none (and clears it). */
 extern QY_HIDDEN _Atomic(uint32_t) qy_dirt_seen;

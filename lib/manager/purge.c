@@ -357,6 +357,22 @@ void qy_manager_collect(struct qy_manager *m)
 	qy_unlock(&m->lock);
 }
 
+long qy_manager_decay_set(const struct qy_manager *m)
+{
+	long own = atomic_load_explicit(&qy_peek(m->head)->decay_ms, memory_order_relaxed);
+
+	return own == QUARRY_DECAY_DEFAULT ? qy_setting(decay_ms) : own;
+}
+
+long qy_manager_decay(const struct qy_manager *m, long decay_ms)
+{
+	long own = atomic_load_explicit(&qy_peek(m->head)->decay_ms, memory_order_relaxed);
+
+	if (decay_ms == QY_DECAY_ALL)
+		return 0;
+	return own == QUARRY_DECAY_DEFAULT ? decay_ms : qy_limits_decay(own);
+}
+
 size_t qy_manager_purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
 {
 	size_t bytes;

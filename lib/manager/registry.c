@@ -32,6 +32,7 @@ static void clear_figures(struct qy_manager *m)
 		atomic_store_explicit(c, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->hard_limit, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->soft_limit, 0, memory_order_relaxed);
+	atomic_store_explicit(&m->decay_ms, QUARRY_DECAY_DEFAULT, memory_order_relaxed);
 	atomic_store_explicit(&m->default_users, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->heaps, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->family_used, 0, memory_order_relaxed);
@@ -51,8 +52,10 @@ static struct qy_manager *take_unused(void)
 		return m;
 	}
 	m = qy_meta_alloc(sizeof(struct qy_manager), QY_CACHE_LINE);
-	if (m != NULL)
+	if (m != NULL) {
 		qy_lock_init(&m->lock, QY_RANK_MANAGER);
+		atomic_store_explicit(&m->decay_ms, QUARRY_DECAY_DEFAULT, memory_order_relaxed);
+	}
 	return m;
 }
 
@@ -235,7 +238,7 @@ static struct qy_placement place(const quarry_arena_attr *attr)
 }
 
 static struct qy_manager *create(const struct qy_placement *placement, int kind, const char *name, bool family,
-				 uint64_t hard, uint64_t soft)
+				 uint64_t hard, uint64_t soft, long decay_ms)
 {
 	struct qy_manager *m = NULL;
 	uint32_t slot;
@@ -253,6 +256,7 @@ static struct qy_manager *create(const struct qy_placement *placement, int kind,
 	if (m != NULL) {
 		atomic_store_explicit(&m->hard_limit, hard, memory_order_relaxed);
 		atomic_store_explicit(&m->soft_limit, soft, memory_order_relaxed);
+		atomic_store_explicit(&m->decay_ms, decay_ms, memory_order_relaxed);
 		enlist(m, slot);
 	}
 	qy_unlock(&qy_registry_lock);
@@ -261,7 +265,7 @@ static struct qy_manager *create(const struct qy_placement *placement, int kind,
 
 struct qy_manager *qy_manager_create(const struct qy_placement *placement, int kind, const char *name)
 {
-	return create(placement, kind, name, false, 0, 0);
+	return create(placement, kind, name, false, 0, 0, QUARRY_DECAY_DEFAULT);
 }
 
 struct qy_manager *qy_manager_create_as(const quarry_arena_attr *attr)
@@ -269,7 +273,8 @@ struct qy_manager *qy_manager_create_as(const quarry_arena_attr *attr)
 	struct qy_placement placement = place(attr);
 	bool family = attr->policy == QUARRY_POLICY_LOCAL && qy_node_count() > 1;
 
-	return create(&placement, attr->page_kind, attr->name, family, attr->hard_limit, attr->soft_limit);
+	return create(&placement, attr->page_kind, attr->name, family, attr->hard_limit, attr->soft_limit,
+		      attr->flags & QUARRY_ARENA_DECAY ? (long)attr->decay_ms : QUARRY_DECAY_DEFAULT);
 }
 
 struct qy_manager *qy_manager_of_kernel_node(int node)

@@ -77,7 +77,7 @@ static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL && total < at_most; m = qy_manager_next(m)) {
 		uint64_t due;
 
-		total += qy_manager_purge(m, now, decay_ms, at_most - total, &due);
+		total += qy_manager_purge(m, now, qy_manager_decay(m, decay_ms), at_most - total, &due);
 		if (due < *next)
 			*next = due;
 	}
@@ -90,7 +90,7 @@ size_t qy_reclaim_now(void)
 
 	if (layer_chore != NULL)
 		layer_chore(QY_CHORE_ALL);
-	return pass(qy_os->now_ms(), 0, SIZE_MAX, &next);
+	return pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, &next);
 }
 
 void qy_reclaim_for_refused(bool limited)
@@ -100,7 +100,7 @@ void qy_reclaim_for_refused(bool limited)
 	if (layer_chore != NULL)
 		layer_chore(QY_CHORE_ALL_AGAIN);
 	if (!limited)
-		pass(qy_os->now_ms(), 0, SIZE_MAX, &next);
+		pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, &next);
 	else
 		for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 			qy_manager_collect(m);
@@ -174,6 +174,12 @@ void qy_reclaim_wake(void)
 {
 	atomic_store_explicit(&qy_dirt_seen, 1, memory_order_relaxed);
 	if (atomic_exchange(&asleep, 0) != 0)
+		wake();
+}
+
+void qy_reclaim_look(void)
+{
+	if (qy_reclaim_running())
 		wake();
 }
 

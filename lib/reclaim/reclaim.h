@@ -38,6 +38,9 @@ void qy_reclaim_set_chore(bool (*chore)(uint64_t now));
 /* There is work that no dirt tells of: a thread has ended and left its memory. */
 void qy_reclaim_wake(void);
 
+/* Something that a pass goes by was changed: whatever the thread sleeps for, it looks now. */
+void qy_reclaim_look(void);
+
 /* Tell that the process has more than one thread that allocates. */
 void qy_reclaim_note_threads(unsigned live);
 

@@ -7,6 +7,7 @@
 
 #include "include/quarry/quarry.h"
 #include "lib/api/init.h"
+#include "lib/base/settings.h"
 #include "lib/cache/idle.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/manager.h"
@@ -202,6 +203,11 @@ static void add_process(quarry_stats *stats)
 		stats->refused[i] = qy_read(&qy_refused[i]);
 }
 
+static uint64_t decay_of(long decay_ms)
+{
+	return decay_ms < 0 ? UINT64_MAX : (uint64_t)decay_ms;
+}
+
 /* A program that was built when the struct was shorter. */
 static int get_older(quarry_arena *arena, quarry_stats *older)
 {
@@ -237,11 +243,13 @@ QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)
 		memcpy(stats->name, m->name, sizeof(stats->name));
 		stats->node = m->of_node ? qy_node_kernel_id((int)m->index) : -1;
 		add_arena(m, stats);
+		stats->decay = decay_of(qy_manager_decay_set(m));
 		finish(stats, m);
 	} else {
 		for (m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 			add_manager(m, stats);
 		look_at_all_frames(stats);
+		stats->decay = decay_of(qy_setting(decay_ms));
 		finish(stats, NULL);
 	}
 	add_process(stats);

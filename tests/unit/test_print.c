@@ -251,7 +251,7 @@ Test(json, says_the_figures)
 		"large", "metadata", "kind_wanted", "kind_got", "unplaced", "hard_limit", "soft_limit", "peak_mapped",
 		"refills", "remote_frees", "node_moves", "purges", "purged", "passes", "adopted", "bad_frees", "threads",
 		"reclaimer", "placed_less", "strayed", "brought_home", "moved", "idle_given_up", "idle_refused", "collapsed",
-		"collapse_failed", "split", "advised_apart", "mixed",
+		"collapse_failed", "split", "advised_apart", "mixed", "decay",
 	};
 	size_t length;
 	char *text;
