@@ -35,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <ucontext.h>
 
 #include "lib/base/base.h"
 #include "lib/base/text.h"
@@ -326,4 +327,67 @@ bool qy_thread_blocked(int tid)
 	return can_tell() && read_state(tid, &before) && read_state(tid, &state) && read_call(tid, &call) &&
 	       read_state(tid, &after) && before.switches == state.switches && state.switches == after.switches &&
 	       is_ordinary(&call) && !may_be_in_handler(&state);
+}
+
+/* ---- and of oneself, from a signal handler ---- */
+
+/* What was interrupted is a system call when the instruction to be executed next is one (the kernel goes back to it when
+ * the call is restarted), or the one before is and the result says that a signal ended it. The first is certain. For the
+ * second, where instructions have no fixed length, both must chance together: that what looks like the instruction is the
+ * end of a longer one, and that the register has that value, which none of our quick paths ever computes. */
+#if defined(__x86_64__) && defined(__LP64__)
+static bool is_call(uintptr_t at)
+{
+	return qy_os->readable((const void *)at) && qy_os->readable((const void *)(at + 1)) &&
+	       memcmp((const void *)at, "\x0f\x05", 2) == 0;
+}
+
+static bool stands_at_call(const ucontext_t *context)
+{
+	uintptr_t place = (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
+	long result = (long)context->uc_mcontext.gregs[REG_RAX];
+
+	return (is_call(place) && result != SYS_rt_sigreturn) || (result == -EINTR && is_call(place - 2));
+}
+#elif defined(__aarch64__) && defined(__LP64__)
+static bool is_call(uintptr_t at)
+{
+	return qy_os->readable((const void *)at) && memcmp((const void *)at, "\x01\x00\x00\xd4", 4) == 0;
+}
+
+static bool stands_at_call(const ucontext_t *context)
+{
+	uintptr_t place = (uintptr_t)context->uc_mcontext.pc;
+
+	return (is_call(place) && context->uc_mcontext.regs[8] != SYS_rt_sigreturn) ||
+	       ((long)context->uc_mcontext.regs[0] == -EINTR && is_call(place - 4));
+}
+#else
+static bool stands_at_call(const ucontext_t *context)
+{
+	(void)context;
+	return false;
+}
+#endif
+
+#define ROOM ((uintptr_t)24 << 10) /* three times what is needed for all that may be done then */
+
+/* What is left of an alternate stack, when this runs on one. */
+static bool has_room(const stack_t *stack)
+{
+	uintptr_t here = (uintptr_t)__builtin_frame_address(0), low = (uintptr_t)stack->ss_sp;
+
+	return (stack->ss_flags & SS_DISABLE) != 0 || here < low || here - low >= stack->ss_size || here - low >= ROOM;
+}
+
+/* The mask is the thread's own, also where the call waits with another. */
+bool qy_context_waited(const void *context)
+{
+	const ucontext_t *interrupted = context;
+	struct state state = { 0, 0, 0 };
+
+	if (!stands_at_call(interrupted) || !has_room(&interrupted->uc_stack))
+		return false;
+	memcpy(&state.blocked, &interrupted->uc_sigmask, sizeof(state.blocked));
+	return !may_be_in_handler(&state);
 }

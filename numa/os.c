@@ -281,6 +281,92 @@ static int linux_signal_action(int sig, struct qy_signal_action *action)
 #endif
 }
 
+static int timer_signal;
+static void (*timer_ring)(const void *context);
+
+static void on_timer(int sig, siginfo_t *info, void *context)
+{
+	int saved = errno;
+
+	/* (Somebody may send the signal by hand: what is ignored by default is ignored then.) */
+	(void)sig;
+	if (info->si_code == SI_TIMER && info->si_value.sival_ptr == &timer_ring)
+		timer_ring(context);
+	errno = saved;
+}
+
+static bool timer_handled(const struct sigaction *action)
+{
+	return (action->sa_flags & SA_SIGINFO) != 0 && action->sa_sigaction == on_timer;
+}
+
+static bool has_handler(const struct sigaction *action)
+{
+	return (action->sa_flags & SA_SIGINFO) != 0 || (action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN);
+}
+
+/* The signal's handler is ours from here on, or it is as it was. */
+static int take_signal(int sig)
+{
+	struct sigaction ours = { .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK }, was;
+
+	if (sig == SIGSEGV || sig == SIGBUS || sig == SIGILL || sig == SIGFPE || sig == SIGTRAP || sig == SIGABRT ||
+	    sig == SIGSYS) {
+		errno = EINVAL;
+		return -1;
+	}
+	ours.sa_sigaction = on_timer;
+	sigfillset(&ours.sa_mask);
+	if (sigaction(sig, NULL, &was) != 0)
+		return -1;
+	if (timer_handled(&was))
+		return 0;
+	if (!has_handler(&was) && sigaction(sig, &ours, &was) != 0)
+		return -1;
+	if (!has_handler(&was))
+		return 0;
+	/* (Another thread of the program may just have come.) */
+	(void)sigaction(sig, &was, NULL);
+	errno = EBUSY;
+	return -1;
+}
+
+static int linux_timer_make(int sig, void (*ring)(const void *context))
+{
+	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = sig };
+	int timer = -1;
+
+	timer_ring = ring;
+	timer_signal = sig;
+	event.sigev_value.sival_ptr = &timer_ring;
+	if (take_signal(sig) != 0 || syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) != 0)
+		return -1;
+	return timer;
+}
+
+static int linux_timer_set(int timer, uint64_t ms)
+{
+	struct itimerspec spec = { { 0, 0 }, { (time_t)(ms / 1000), (long)(ms % 1000) * 1000000 } };
+	struct sigaction is;
+
+	if (sigaction(timer_signal, NULL, &is) != 0 || !timer_handled(&is)) {
+		errno = EBUSY;
+		return -1;
+	}
+	return (int)syscall(SYS_timer_settime, timer, 0, &spec, NULL);
+}
+
+/* The kernel reads the set before it looks what is to be done with it, and nothing is: there is no such how. */
+static bool linux_readable(const void *p)
+{
+	uintptr_t word = (uintptr_t)p & ~(uintptr_t)7;
+	int saved = errno;
+	bool is = syscall(SYS_rt_sigprocmask, -1, word, NULL, sizeof(uint64_t)) != 0 && errno == EINVAL;
+
+	errno = saved;
+	return is;
+}
+
 static int linux_pair(int ends[2])
 {
 	return (int)syscall(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
@@ -456,6 +542,10 @@ const struct qy_os qy_os_linux = {
 	.thread_switches = qy_thread_switches,
 	.thread_blocked = qy_thread_blocked,
 	.signal_action = linux_signal_action,
+	.timer_make = linux_timer_make,
+	.timer_set = linux_timer_set,
+	.was_waiting = qy_context_waited,
+	.readable = linux_readable,
 	.page_is_huge = linux_page_is_huge,
 	.thp_disabled = linux_thp_disabled,
 	.cpus_allowed = linux_cpus_allowed,

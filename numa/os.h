@@ -61,6 +61,21 @@ struct qy_os {
 	bool (*thread_blocked)(int tid);
 	/* What is set for a signal, by the kernel's number (also those that libc keeps for itself). 0, or -1. */
 	int (*signal_action)(int sig, struct qy_signal_action *action);
+	/* A timer of CLOCK_MONOTONIC, at rest, that sends the process a signal (any thread that does not block it has it), and
+	 * ring as what handles it, told of what was interrupted: on the alternate stack where there is one, with all signals
+	 * blocked, calls that can be restarted restarted, errno kept. One for the process; a forked child makes it anew. The
+	 * timer's number; -1 with EBUSY when the program handles the signal, EINVAL for one that cannot be had or that tells
+	 * of a crash, or the errno of timer_create(2). */
+	int (*timer_make)(int sig, void (*ring)(const void *context));
+	/* Have it ring once, in so many ms; 0: not at all. May be called in a signal handler. -1 with EBUSY when the program
+	 * has taken the signal for itself since. */
+	int (*timer_set)(int timer, uint64_t ms);
+	/* Whether what a signal handler interrupted (its third argument) was a system call that the program waited in, or is
+	 * about to wait in again, and that in no other signal handler (numa/blocked.c). False when it cannot be told, and where
+	 * an alternate stack has little room left. */
+	bool (*was_waiting)(const void *context);
+	/* Whether the aligned eight bytes that p points into can be read. */
+	bool (*readable)(const void *p);
 	/* Two ends of a line between a process and its forked child; neither outlives exec. Not points of cancellation.
 	 * Both wait for at most ms for the next bytes to go, and see all of them over or fail: -1 with errno, ETIMEDOUT
 	 * or EPIPE (the other end is gone) among others. */
@@ -88,6 +103,9 @@ extern const struct qy_os qy_os_linux;  /* the real one */
 /* thread_switches and thread_blocked by what qy_os->read_file and qy_os->signal_action say. */
 uint64_t qy_thread_switches(int tid);
 bool qy_thread_blocked(int tid);
+
+/* was_waiting by what qy_os->readable and qy_os->signal_action say. */
+bool qy_context_waited(const void *context);
 
 /* The kernel's base page size, read from the auxiliary vector: no system call. */
 size_t qy_os_page_size(void);

@@ -561,6 +561,64 @@ static int table_signal_action(int sig, struct qy_signal_action *action)
 	return signal_action_by != NULL ? signal_action_by(sig, action) : qy_os_linux.signal_action(sig, action);
 }
 
+static void (*timer_ring)(const void *context);
+static uint64_t timer_ms;
+static int timer_signal;
+static bool timer_waiting;
+
+static int make_timer(int sig, void (*ring)(const void *context))
+{
+	timer_signal = sig;
+	timer_ring = ring;
+	timer_ms = 0;
+	return 7;
+}
+
+static int table_timer_make(int sig, void (*ring)(const void *context))
+{
+	CALL(FAKE_TIMER_MAKE, int, -1, make_timer(sig, ring));
+}
+
+static int set_timer(int timer, uint64_t ms)
+{
+	if (timer != 7)
+		fake_stop("no such timer");
+	timer_ms = ms;
+	return 0;
+}
+
+static int table_timer_set(int timer, uint64_t ms)
+{
+	CALL(FAKE_TIMER_SET, int, -1, set_timer(timer, ms));
+}
+
+uint64_t fake_os_timer(void)
+{
+	return timer_ms;
+}
+
+int fake_os_timer_signal(void)
+{
+	return timer_signal;
+}
+
+void fake_os_ring(bool waiting)
+{
+	timer_ms = 0;
+	timer_waiting = waiting;
+	timer_ring(NULL);
+}
+
+static bool table_was_waiting(const void *context)
+{
+	return context == NULL ? timer_waiting : qy_os_linux.was_waiting(context);
+}
+
+static bool table_readable(const void *p)
+{
+	return qy_os_linux.readable(p);
+}
+
 static int table_membarrier(int command)
 {
 	CALL(FAKE_MEMBARRIER, int, -1, qy_os_linux.membarrier(command));
@@ -656,6 +714,10 @@ static const struct qy_os fake_table = {
 	.thread_switches = table_thread_switches,
 	.thread_blocked = table_thread_blocked,
 	.signal_action = table_signal_action,
+	.timer_make = table_timer_make,
+	.timer_set = table_timer_set,
+	.was_waiting = table_was_waiting,
+	.readable = table_readable,
 	.page_is_huge = table_page_is_huge,
 	.thp_disabled = table_thp_disabled,
 	.cpus_allowed = table_cpus_allowed,
@@ -678,6 +740,7 @@ void fake_os_reset(void)
 	clock_set = false;
 	fake_os_threads(NULL, NULL);
 	fake_os_signals(NULL);
+	timer_ms = 0;
 	total_memory = address_limit = 0;
 	thp_disabled = 0;
 	on_cpu = 0;

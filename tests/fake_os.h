@@ -53,6 +53,8 @@ enum fake_call {
 	FAKE_READ_FILE,
 	FAKE_MEMBARRIER,
 	FAKE_PAGE_IS_HUGE,
+	FAKE_TIMER_MAKE,
+	FAKE_TIMER_SET,
 	FAKE_CALLS
 };
 
@@ -111,6 +113,12 @@ void fake_os_thp_disabled(int how);
  * NULL: Linux. Called without a lock. */
 void fake_os_threads(int (*blocked)(int tid), uint64_t (*switches)(int tid));
 void fake_os_signals(int (*action)(int sig, struct qy_signal_action *action));
+
+/* The timer: in how many ms it is to ring, 0 when it is at rest; and let it ring, by the caller's hand, in the midst of a
+ * system call or not. No signal is sent, or handled. */
+uint64_t fake_os_timer(void);
+void fake_os_ring(bool waiting);
+int fake_os_timer_signal(void); /* that timer_make was last asked for */
 
 /* ---- refusing ---- */
 

@@ -285,7 +285,7 @@ QUARRY_API int quarry_arena_free(quarry_arena *arena, void *p);
 QUARRY_API quarry_arena *quarry_arena_of(const void *p);
 
 /** Bring memory of a live block in at once, on the nodes of its arena, rather than when it is touched: in parallel from
- * 64 MiB on, by threads that live for the call (option populate_threads; none with reclaim=off or series). Contents stay,
+ * 64 MiB on, by threads that live for the call (option populate_threads; none with reclaim=off, series or timer). Contents stay,
  * and others may use them meanwhile. What there is no memory for is an error here and never a SIGBUS.
  * @param p anywhere in a block. @param len bytes from there, in the same block.
  * @return 0, also when all is there already; -1 with EINVAL (not quarry's memory), ENOMEM, or what else madvise(2) says.
@@ -358,6 +358,26 @@ QUARRY_API int quarry_arena_set_decay(quarry_arena *arena, long decay_ms);
  * @return how many bytes went back. */
 QUARRY_API size_t quarry_purge(quarry_arena *arena);
 
+/** Do what is due now of what the reclaimer's thread would do: give back free memory that was left alone for long enough,
+ * with what idle threads (and the calling one, when it did not refill for a quarter of decay_ms) hold; look at pressure
+ * and limits; bring home pages that strayed; make dense memory huge; tell of events (quarry_on_event). For the loop of a
+ * program that wants no thread:
+ *
+ *	for (;;) {
+ *		int n = epoll_wait(ep, events, N, (int)quarry_tend());
+ *		for (int i = 0; i < n; i++)
+ *			handle(&events[i]);
+ *	}
+ *
+ * It takes about three milliseconds at most, while there is much to do (a huge page that is made, or taken apart, may add
+ * one), and a microsecond where nothing is due. It waits for nobody who gives back, forks, or moves or ends an arena: what
+ * is left for that is done by the next call. A program that calls it is asked for no thread by reclaim=auto, until two
+ * seconds after it should have called again. Any thread may call, also while the reclaimer's thread runs (then there is
+ * nothing to do); not in a signal handler. errno is left as it was.
+ * @return in how many ms it should be called again (calling sooner is cheap); -1: when the program has freed memory, or a
+ *         thread of it was busy again, which the next call sees. */
+QUARRY_API int64_t quarry_tend(void);
+
 /** Give back what the calling thread's caches hold, so that other threads can have it. */
 QUARRY_API void quarry_thread_flush(void);
 
@@ -412,7 +432,8 @@ QUARRY_API long quarry_arena_where(quarry_arena *arena, quarry_residency *list, 
 
 /** Options by number, for quarry_mallopt. By name: quarry_ctl_set. `quarry help options` lists them. */
 enum quarry_option {
-	QUARRY_OPT_RECLAIM = 1,          /* reclaim: 0 off, 1 series, 2 parallel, 3 auto */
+	QUARRY_OPT_RECLAIM = 1,          /* reclaim: 0 off, 1 series, 2 parallel, 3 auto, 4 timer (see README.md, "Without
+	                                  * a thread") */
 	QUARRY_OPT_RECLAIM_INTERVAL = 2, /* reclaim_interval: slow-path calls between two passes in series */
 	QUARRY_OPT_DECAY_MS = 3,         /* decay_ms: free memory goes back after about so long; -1 never by time, only
 	                                  * under QUARRY_PRESSURE_HIGH (return: 0 is never) */
@@ -435,6 +456,7 @@ enum quarry_option {
 	                                  * instruction, in handlers that unblock their signal */
 	QUARRY_OPT_POPULATE_THREADS = 17, /* populate_threads: so many threads at most fill a large range that is to be
 	                                  * populated; 0 as many as its node has CPUs, up to 16; 1 the caller alone */
+	QUARRY_OPT_RECLAIM_SIGNAL = 20,  /* reclaim_signal: the number of the signal that reclaim=timer sends the process */
 	QUARRY_OPT_SOFT_LIMIT = 30,      /* soft_limit: bytes, in use and free but in memory, from which the process keeps no
 	                                  * free memory; 0 none */
 	QUARRY_OPT_HARD_LIMIT = 31,      /* hard_limit: bytes in use beyond which the process gets ENOMEM; 0 none. What counts
@@ -463,7 +485,7 @@ typedef struct quarry_option_info {
 	int number;          /* enum quarry_option */
 	int runtime;         /* 1: may be changed while running */
 	long minimum, maximum, def, value;
-	const char *choices; /* "off|series|parallel|auto" or NULL for numbers */
+	const char *choices; /* "off|series|parallel|auto|timer" or NULL for numbers */
 } quarry_option_info;
 
 /** The index-th option. @return 0; -1 with EINVAL past the last one. */
@@ -631,7 +653,17 @@ enum quarry_refusal {
 	QUARRY_REFUSED_FORK = 20,        /* hugetlb memory left to copy-on-write at fork: the child may be killed */
 	QUARRY_REFUSED_HUGE_CGROUP = 21, /* the control group's limit of hugetlb pages: the next rung was taken */
 	QUARRY_REFUSED_BREAKER = 22,     /* a large request while the breaker was open: refused, or redirected */
+	QUARRY_REFUSED_TIMER = 23,       /* reclaim=timer: no timer (seccomp, RLIMIT_SIGPENDING), or the program handles the signal */
 	QUARRY_REFUSED_COUNT = 24
+};
+
+/** How free memory goes back now. */
+enum quarry_reclaimer {
+	QUARRY_RECLAIMER_NONE = 0,   /* reclaim=off */
+	QUARRY_RECLAIMER_SERIES = 1, /* in passing, by threads that allocate */
+	QUARRY_RECLAIMER_THREAD = 2, /* by a thread of its own */
+	QUARRY_RECLAIMER_TIMER = 3,  /* by a signal, when something is due */
+	QUARRY_RECLAIMER_TENDED = 4  /* by the program's calls of quarry_tend */
 };
 
 /** Figures of one arena, or of all together. All are bytes unless said otherwise. */
@@ -683,6 +715,7 @@ typedef struct quarry_stats {
 	uint64_t mixed;           /* slabs that a few survivors keep, and in whose gaps objects of other sizes stand; bytes, now */
 	uint64_t decay;        /* ms that free memory stays without pressure: the arena's own, or else, and for all together, the
 	                        * option decay_ms. UINT64_MAX: for ever */
+	uint64_t reclaimed_by;    /* enum quarry_reclaimer; process-wide */
 } quarry_stats;
 
 /** Sum the figures of an arena (NULL: of all) without stopping anyone and without reading smaps.

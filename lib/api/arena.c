@@ -242,6 +242,17 @@ QUARRY_API size_t quarry_purge(quarry_arena *arena)
 	return qy_arena_purge(arena);
 }
 
+QUARRY_API int64_t quarry_tend(void)
+{
+	int error = errno;
+	int64_t ms;
+
+	qy_init_once();
+	ms = qy_thread_tend();
+	errno = error;
+	return ms;
+}
+
 QUARRY_API size_t quarry_arenas(quarry_arena **list, size_t max)
 {
 	return qy_arena_list(list, max);

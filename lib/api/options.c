@@ -5,6 +5,7 @@
 #include "lib/api/options.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
 #include <strings.h>
@@ -32,10 +33,13 @@ enum kind {
 
 /* number, name, field of qy_settings, kind, minimum, maximum, default, runtime, choices, help */
 #define OPTIONS(X)                                                                                                    \
-	X(QUARRY_OPT_RECLAIM, "reclaim", reclaim, KIND_CHOICE, 0, 3, QY_RECLAIM_AUTO, 1, "off|series|parallel|auto",  \
-	  "who tidies up: nobody, threads in passing, its own thread, or as needed")                                  \
+	X(QUARRY_OPT_RECLAIM, "reclaim", reclaim, KIND_CHOICE, 0, 4, QY_RECLAIM_AUTO, 1, \
+	  "off|series|parallel|auto|timer",                                                                           \
+	  "who tidies up: nobody, threads in passing, a thread, as needed, a signal")                                 \
 	X(QUARRY_OPT_RECLAIM_INTERVAL, "reclaim_interval", reclaim_interval, KIND_NUMBER, 1, 1L << 30, 1024, 1, NULL, \
 	  "slow-path calls between two passes of the reclaimer in series")                                            \
+	X(QUARRY_OPT_RECLAIM_SIGNAL, "reclaim_signal", reclaim_signal, KIND_NUMBER, 1, 64, SIGURG, 0, NULL,           \
+	  "the signal of reclaim=timer, by number")                                                                   \
 	X(QUARRY_OPT_DECAY_MS, "decay_ms", decay_ms, KIND_NUMBER, -1, 3600000, 1000, 1, NULL,                         \
 	  "free memory goes back after about so many ms; -1 under high pressure only")                                \
 	X(QUARRY_OPT_PAGES, "pages", pages, KIND_CHOICE, 0, 4, QUARRY_PAGES_AUTO, 1, "auto|base|thp|2m|1g",           \

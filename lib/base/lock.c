@@ -18,6 +18,8 @@
 
 #define SPINS 100
 
+__thread uint32_t qy_locks_held __attribute__((tls_model("initial-exec")));
+
 /* How many locks of each rank the thread holds. Counts, not a stack: fork takes every lock there is. */
 static __thread uint32_t held[QY_RANK_LEAF + 1] __attribute__((tls_model("initial-exec")));
 

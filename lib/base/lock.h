@@ -23,6 +23,10 @@ struct qy_lock {
 
 #define QY_LOCK_INIT(r) { 0, (r) }
 
+/* How many locks the thread holds, or is about to take: for a signal handler that interrupts it, which must not wait for
+ * what cannot be let go before it returns. It counts up before the lock's word is touched, and down after that. */
+extern __thread QY_HIDDEN uint32_t qy_locks_held __attribute__((tls_model("initial-exec")));
+
 /* futex(2) on a word of this process: sleep while it is value, at most ms milliseconds (UINT64_MAX: for ever); wake one
  * sleeper. May come back early. errno is left alone. */
 void qy_sleep_on(_Atomic(uint32_t) *word, uint32_t value, uint64_t ms);
@@ -34,11 +38,19 @@ void qy_unlock_slow(struct qy_lock *lock);
 void qy_lock_rank_push(const struct qy_lock *lock);
 void qy_lock_rank_pop(const struct qy_lock *lock);
 
+static inline void qy_locks_count(int n)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	qy_locks_held += (uint32_t)n;
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
 static inline void qy_lock(struct qy_lock *lock)
 {
 	uint32_t was = 0;
 	if (QY_DEBUG)
 		qy_lock_rank_push(lock);
+	qy_locks_count(1);
 	if (QY_UNLIKELY(!atomic_compare_exchange_strong_explicit(&lock->state, &was, 1, memory_order_acquire,
 								 memory_order_relaxed)))
 		qy_lock_slow(lock);
@@ -47,8 +59,11 @@ static inline void qy_lock(struct qy_lock *lock)
 static inline bool qy_trylock(struct qy_lock *lock)
 {
 	uint32_t was = 0;
-	if (!atomic_compare_exchange_strong_explicit(&lock->state, &was, 1, memory_order_acquire, memory_order_relaxed))
+	qy_locks_count(1);
+	if (!atomic_compare_exchange_strong_explicit(&lock->state, &was, 1, memory_order_acquire, memory_order_relaxed)) {
+		qy_locks_count(-1);
 		return false;
+	}
 	if (QY_DEBUG)
 		qy_lock_rank_push(lock);
 	return true;
@@ -60,6 +75,7 @@ static inline void qy_unlock(struct qy_lock *lock)
 		qy_lock_rank_pop(lock);
 	if (QY_UNLIKELY(atomic_exchange_explicit(&lock->state, 0, memory_order_release) == 2))
 		qy_unlock_slow(lock);
+	qy_locks_count(-1);
 }
 
 #endif

@@ -6,13 +6,14 @@
 
 #include "lib/base/base.h"
 
-enum qy_reclaim_mode { QY_RECLAIM_OFF, QY_RECLAIM_SERIES, QY_RECLAIM_PARALLEL, QY_RECLAIM_AUTO };
+enum qy_reclaim_mode { QY_RECLAIM_OFF, QY_RECLAIM_SERIES, QY_RECLAIM_PARALLEL, QY_RECLAIM_AUTO, QY_RECLAIM_TIMER };
 enum qy_breaker_mode { QY_BREAKER_OFF, QY_BREAKER_REFUSES, QY_BREAKER_REDIRECTS };
 enum qy_on_error { QY_ERROR_IGNORE, QY_ERROR_REPORT, QY_ERROR_ABORT };
 
 struct qy_settings {
 	_Atomic long reclaim;          /* enum qy_reclaim_mode */
 	_Atomic long reclaim_interval; /* slow-path calls between two passes in series */
+	_Atomic long reclaim_signal;   /* that the timer sends */
 	_Atomic long decay_ms;         /* -1: never */
 	_Atomic long pages;            /* enum quarry_page_kind for default arenas */
 	_Atomic long strict;

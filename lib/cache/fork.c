@@ -16,9 +16,9 @@ static __thread bool skipped __attribute__((tls_model("initial-exec")));
 /* The purge lock first: who holds it may be in a patched madvise that calls malloc, and must not be held up. */
 static void before(void)
 {
-	/* A signal handler that forks out of the middle of a slow path: the thread may hold any lock, and cannot wait for
-	 * itself. The child is as the parent is then; what it must not do, it must not do after any such fork. */
-	skipped = qy_tls.thread != NULL && qy_tls.thread->depth > 0;
+	/* A signal handler that forks out of the middle of a slow path, or of a pass of the reclaimer: the thread may hold any
+	 * lock, and cannot wait for itself. The child is as the parent is then; what it must not do, it must not do after any such fork. */
+	skipped = (qy_tls.thread != NULL && qy_tls.thread->depth > 0) || qy_locks_held != 0;
 	if (skipped)
 		return;
 	qy_collapse_forked();

@@ -36,7 +36,10 @@
  * then and lives on what its caches have (a server's timer) is. One that was turned is not looked at any more: it tells
  * when it is back (and wakes the reclaimer). One that had to be let be is tried again, ever more rarely, and soon when it
  * has refilled since. So a process that sleeps costs nothing after a while, with however many threads: nobody is waited
- * for that was turned, or was let be often; they are tried when there is a pass anyway. */
+ * for that was turned, or was let be often; they are tried when there is a pass anyway.
+ *
+ * A thread that makes the pass itself (quarry_tend, or a timer's signal while it waits) gives up its own the same way:
+ * nothing is under way in it, which it knows without asking. */
 #include "lib/cache/idle.h"
 
 #include <stdint.h>
@@ -52,6 +55,8 @@
 #define AT_A_TIME 64     /* threads of one bucket */
 #define LOOKS 4          /* in idle_ms */
 #define LATER_MAX 6      /* log2 of what multiplies idle_ms after refusals */
+#define OWN_LATER_MAX 4  /* and when what was given up was wanted again soon: */
+#define OWN_SOON 4       /* in so many times the time that it had been left alone */
 
 qy_counter qy_idle_given_up, qy_idle_refused;
 
@@ -254,6 +259,75 @@ static bool seems_idle(const struct candidate *c, struct search *search)
 		return true;
 	look->again = search->now + (search->idle_ms << qy_min(look->refusals++, LATER_MAX));
 	return false;
+}
+
+/* ---- one's own ---- */
+
+static uint64_t refills_of_own(const struct qy_thread *t)
+{
+	uint64_t refills = 0;
+
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next)
+		refills += qy_read(&c->heap.refills) + (c->quick_set - c->quick);
+	return refills;
+}
+
+static void give_up_own(struct qy_thread *t)
+{
+	if (qy_thread_enter() == NULL)
+		return;
+	if (t->depth == 1 && turn(t)) {
+		qy_count_shared(&qy_idle_given_up, holds_something(t));
+		qy_thread_give_up(t);
+		atomic_fetch_or_explicit(&t->idle, QY_EMPTY, memory_order_relaxed);
+	}
+	qy_thread_leave(t);
+}
+
+/* Who was given up, and came back soon, is left alone for longer: each time is a signal. */
+static uint64_t look_at_own(struct qy_thread *t, uint64_t now, uint64_t idle_ms)
+{
+	struct qy_idle_look *look = &t->look;
+	uint64_t refills = refills_of_own(t), wait;
+
+	if (look->tid != t->tid)
+		*look = (struct qy_idle_look){ .tid = t->tid, .refills = refills, .at = now };
+	if (look->again != 0) {
+		bool soon = now - look->again < (idle_ms << look->refusals) * OWN_SOON;
+
+		look->refusals = soon ? (uint32_t)qy_min(look->refusals + 1, OWN_LATER_MAX) : 0;
+		look->again = 0;
+		look->at = now;
+	}
+	if (look->refills != refills) {
+		look->refills = refills;
+		look->at = now;
+	}
+	wait = idle_ms << qy_min(look->refusals, OWN_LATER_MAX);
+	if (now - look->at < wait)
+		return look->at + wait;
+	give_up_own(t);
+	look->again = now;
+	return UINT64_MAX;
+}
+
+uint64_t qy_idle_own(uint64_t now, uint64_t idle_ms)
+{
+	struct qy_thread *t = qy_tls.thread;
+	uint64_t next;
+
+	if (t == NULL || t->tls == NULL || (atomic_load_explicit(&t->idle, memory_order_relaxed) & QY_EMPTY))
+		return UINT64_MAX;
+	if (atomic_exchange_explicit(&looking, 1, memory_order_acquire) != 0)
+		return now + idle_ms;
+	next = look_at_own(t, now, idle_ms);
+	atomic_store_explicit(&looking, 0, memory_order_release);
+	return next;
+}
+
+int64_t qy_thread_tend(void)
+{
+	return qy_elsewhere != NULL ? -1 : qy_reclaim_tend();
 }
 
 static void search_bucket(unsigned bucket, struct search *search)

@@ -15,6 +15,10 @@ bool qy_threads_idle(uint64_t now, uint64_t idle_ms);
  * nobody else holds anything, and nobody has stirred since. Returns whether anybody still has something, or may have. */
 bool qy_threads_give_up_all(bool again);
 
+/* The same for the calling thread, at a moment at which it is in none of its caches, nor in a slow path: what it holds
+ * goes back when it has not refilled for idle_ms. Returns when (ms) to ask again; UINT64_MAX: it tells when it is back. */
+uint64_t qy_idle_own(uint64_t now, uint64_t idle_ms);
+
 /* The calling thread, entered, was found idle: it takes its caches back, empty as they are. */
 void qy_thread_return(struct qy_thread *t);
 

@@ -82,6 +82,26 @@ static bool chore(uint64_t now)
 	return more;
 }
 
+/* What the caller's own thread holds, at a moment at which it is in none of its caches. */
+static uint64_t own(uint64_t now)
+{
+	long decay = qy_limits_decay(qy_setting(decay_ms));
+
+	return decay < 0 || !qy_setting(idle_threads) ? UINT64_MAX : qy_idle_own(now, qy_max((uint64_t)decay / 4, 1));
+}
+
+static bool inside(void)
+{
+	return qy_tls.thread != NULL && qy_tls.thread->depth > 0;
+}
+
+static bool known(void)
+{
+	return qy_tls.thread != NULL && !gone;
+}
+
+static const struct qy_reclaim_layer layer = { .chore = chore, .own = own, .inside = inside, .known = known };
+
 static bool start_once(void)
 {
 	qy_elsewhere = qy_find_elsewhere();
@@ -91,7 +111,7 @@ static bool start_once(void)
 	make_lists();
 	if (!qy_managers_start())
 		return false;
-	qy_reclaim_set_chore(chore);
+	qy_reclaim_set_layer(&layer);
 	qy_fork_register();
 	have_exit_key = pthread_key_create(&exit_key, leave_thread) == 0;
 	return true;
@@ -415,10 +435,23 @@ static bool give_up_one(uint64_t now, uint64_t keep_ms, bool *more)
 	return true;
 }
 
+/* (Who gives up what they hold enters, and is no longer idle himself.) */
+static bool any_parked(void)
+{
+	bool any = false;
+
+	if (!qy_trylock(&registry_lock))
+		return true;
+	for (unsigned i = 0; i < PARKS && !any; i++)
+		any = !qy_list_empty(&parks[i]);
+	qy_unlock(&registry_lock);
+	return any;
+}
+
 bool qy_threads_tidy(uint64_t now, uint64_t keep_ms)
 {
 	static _Atomic(uint64_t) looked;
-	bool more;
+	bool more = false;
 
 	/* UINT64_MAX: everything, now. */
 	if (now == UINT64_MAX) {
@@ -427,7 +460,7 @@ bool qy_threads_tidy(uint64_t now, uint64_t keep_ms)
 		atomic_store_explicit(&looked, now, memory_order_relaxed);
 		find_dead();
 	}
-	while (give_up_one(now, keep_ms, &more))
+	while (any_parked() && give_up_one(now, keep_ms, &more))
 		;
 	return more;
 }

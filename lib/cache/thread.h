@@ -133,6 +133,9 @@ void qy_threads_visit(void (*visit)(void *ctx, struct qy_thread *t), void *ctx);
 
 unsigned qy_threads_live(void);
 
+/* As quarry_tend: in how many ms it is to be called again, or -1. */
+int64_t qy_thread_tend(void);
+
 /* Grows when a thread comes, goes, or is back from where its caches were given up: who had nothing may have something. */
 extern QY_HIDDEN _Atomic(uint64_t) qy_threads_stirred;
 

@@ -268,18 +268,20 @@ static bool step(uint64_t now, bool *more)
 	return false;
 }
 
-static void begin_cycle(void)
+static bool begin_cycle(void)
 {
+	if (!qy_purge_try())
+		return false;
 	relook = atomic_exchange_explicit(&forked, 0, memory_order_relaxed) != 0;
 	in_cycle = true;
 	unfinished = false;
 	waits = UINT64_MAX;
-	qy_purge_hold();
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
 		m->huge.frame = 0;
 		m->huge.looking = true;
 	}
-	qy_purge_release();
+	qy_purge_done();
+	return true;
 }
 
 static void end_cycle(uint64_t now, bool any)
@@ -322,13 +324,16 @@ bool qy_collapse_pass(uint64_t now, uint64_t budget_ns, uint64_t *next)
 		*next = UINT64_MAX;
 		return false;
 	}
-	if (!in_cycle)
-		begin_cycle();
+	if (!in_cycle && !begin_cycle()) {
+		*next = due = now + SHORTEST_MS;
+		return false;
+	}
 	while (more && in_cycle && spent < budget_ns) {
-		/* A fork, or an arena's end, waits for one frame at most. */
-		qy_purge_hold();
+		/* A fork, or an arena's end, waits for one frame at most, and is not waited for. */
+		if (!qy_purge_try())
+			break;
 		any = step(now, &more) || any;
-		qy_purge_release();
+		qy_purge_done();
 		spent = qy_os->now_ns() - began;
 	}
 	if (!more && in_cycle)

@@ -151,11 +151,15 @@ bool qy_homing_pass(uint64_t now, size_t at_most, uint64_t *next)
 	*next = UINT64_MAX;
 	if (qy_node_count() == 1 || qy_nodes_made_up() || !qy_setting(bring_home))
 		return false;
-	qy_purge_hold();
+	/* Who gives back, forks, or moves or ends an arena does not hold this up. */
+	if (!qy_purge_try()) {
+		*next = now + AGAIN_MS;
+		return false;
+	}
 	qy_managers_follow_cpuset();
 	pass(now, at_most);
 	more = cycle;
-	qy_purge_release();
+	qy_purge_done();
 	*next = atomic_load_explicit(&due, memory_order_relaxed);
 	return more;
 }

@@ -289,7 +289,7 @@ void *qy_large_remap(void *p, size_t size)
 void qy_manager_allow_threads(void)
 {
 	long most = qy_setting(populate_threads), mode = qy_setting(reclaim);
-	bool none = mode == QY_RECLAIM_OFF || mode == QY_RECLAIM_SERIES;
+	bool none = mode == QY_RECLAIM_OFF || mode == QY_RECLAIM_SERIES || mode == QY_RECLAIM_TIMER;
 
 	qy_region_allow_threads(none ? 1 : most > 0 ? (unsigned)most : UINT_MAX);
 }

@@ -258,6 +258,11 @@ void qy_manager_receive(struct qy_manager *m);
  * at_most bounds the bytes. Returns the bytes; *next is when (ms) more falls due, UINT64_MAX never. */
 size_t qy_manager_purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t *next);
 
+/* The same by whoever has the purge lock by qy_purge_try, and not for long: after until_ns (CLOCK_MONOTONIC) it goes on
+ * with nothing new, and *next is now. */
+size_t qy_manager_purge_until(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns,
+			      uint64_t *next);
+
 /* Take in all that was sent home, so that what became free of it is no longer in use; nothing goes back to the kernel. Waits
  * for those who have some of it out to purge it. No lock may be held. */
 void qy_manager_collect(struct qy_manager *m);
@@ -281,6 +286,12 @@ extern QY_HIDDEN _Atomic(uint32_t) qy_heap_grew;
  * are paused. */
 void qy_purge_hold(void);
 void qy_purge_release(void);
+
+/* The same without waiting, for one who goes on giving back; false when somebody else is at it, or the calling thread
+ * itself, further down. No thread is paused, and no fork begins, until qy_purge_done. */
+bool qy_purge_try(void);
+void qy_purge_done(void);
+bool qy_purge_is_caller(void); /* the calling thread is giving back */
 
 /* ---- inside the manager ---- */
 

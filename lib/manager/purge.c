@@ -6,6 +6,7 @@
 #include "lib/manager/manager.h"
 #include "lib/manager/mixed.h"
 #include "lib/manager/sparse.h"
+#include "numa/os.h"
 
 #define BATCH 32
 #define PIECE_FRAMES 16      /* purged by one call: the kernel holds up faults in them, and mappings anywhere, meanwhile */
@@ -13,7 +14,9 @@
 /* In a pass that is somebody's malloc, which asks for so little at most: breaking up a huge page takes 0.3 ms. */
 #define IN_PASSING ((size_t)1 << 30)
 #define PARTS_IN_PASSING 4
-#define SPARSE_IN_PASSING ((size_t)256 << 10)
+#define SPARSE_IN_PASSING 16 /* one part in so many may be pages inside slabs, which are purged one by one */
+#define SPARSE_AGAIN_MS 10   /* after a look that came to that bound */
+#define BATCH_IN_TIME ((size_t)8 << 20) /* between two looks at the clock, of a pass that has so much time */
 #define LAST_REGION_FRAMES 4 /* an arena keeps so much address space when all of it is free */
 
 /* Rank QY_RANK_PURGE. Held while memory is taken, purged and put back; nothing that allocates ever waits for it, but
@@ -30,6 +33,26 @@ void qy_purge_hold(void)
 void qy_purge_release(void)
 {
 	qy_unlock(&purge_lock);
+}
+
+/* (In a signal handler as well, at any point of qy_manager_purge: its own thread's flag tells before the lock would.) */
+bool qy_purge_try(void)
+{
+	if (purging || !qy_trylock(&purge_lock))
+		return false;
+	purging = true;
+	return true;
+}
+
+void qy_purge_done(void)
+{
+	qy_unlock(&purge_lock);
+	purging = false;
+}
+
+bool qy_purge_is_caller(void)
+{
+	return purging;
 }
 
 /* One piece to be purged: pages of a frame, or a run of frames. */
@@ -303,26 +326,31 @@ static size_t purge_some(struct qy_manager *m, uint64_t now, long decay_ms, size
 static size_t purge_sparse(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most)
 {
 	_Atomic(uint64_t) *due = &m->decay.sparse_due;
+	size_t most = at_most > IN_PASSING ? at_most : at_most / SPARSE_IN_PASSING, bytes;
 	uint64_t none = UINT64_MAX;
 	bool again = false;
-	size_t bytes;
 
 	if (decay_ms != 0 && now < atomic_load_explicit(due, memory_order_relaxed))
 		return 0;
 	atomic_store_explicit(due, UINT64_MAX, memory_order_relaxed);
-	at_most = at_most > IN_PASSING ? at_most : SPARSE_IN_PASSING;
-	bytes = qy_sparse_pass(m, now, decay_ms == 0, at_most, &again);
-	bytes += qy_mixed_pass(m, now, decay_ms == 0, at_most, &again);
+	bytes = qy_sparse_pass(m, now, decay_ms == 0, most, &again);
+	bytes += qy_mixed_pass(m, now, decay_ms == 0, most, &again);
 	/* (Not, where others came meanwhile.) */
 	if (again || bytes > 0)
-		atomic_compare_exchange_strong_explicit(due, &none, now + qy_max((size_t)decay_ms / 8, 10),
-							memory_order_relaxed, memory_order_relaxed);
+		atomic_compare_exchange_strong_explicit(
+			due, &none, now + (bytes >= most ? SPARSE_AGAIN_MS : qy_max((size_t)decay_ms / 8, SPARSE_AGAIN_MS)),
+			memory_order_relaxed, memory_order_relaxed);
 	return bytes;
 }
 
-static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
+static bool in_time(uint64_t until_ns)
 {
-	size_t total = 0;
+	return until_ns == UINT64_MAX || qy_os->now_ns() < until_ns;
+}
+
+static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns, uint64_t *next)
+{
+	size_t total = 0, batch = until_ns == UINT64_MAX ? SIZE_MAX : BATCH_IN_TIME;
 	uint64_t sparse;
 	bool refused = false, done = false;
 
@@ -332,13 +360,15 @@ static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at
 		return 0;
 	qy_huge_note_demand(m, now);
 	total = purge_sparse(m, now, decay_ms, at_most);
-	while (total < at_most && !refused && !done)
-		total += purge_some(m, now, decay_ms, at_most - total, &refused, &done, next);
+	while (total < at_most && !refused && !done && in_time(until_ns))
+		total += purge_some(m, now, decay_ms, qy_min(at_most - total, batch), &refused, &done, next);
 	if (total > 0 || decay_ms == 0)
 		while (drop_some_regions(m) == BATCH)
 			;
-	if (refused || total >= at_most)
+	if (refused || (total >= at_most && until_ns == UINT64_MAX))
 		*next = now + (uint64_t)qy_max((size_t)decay_ms, 100);
+	else if (!done)
+		*next = now;
 	/* Who calls in between is heard then: they may be many. */
 	sparse = atomic_load_explicit(&m->decay.sparse_due, memory_order_relaxed);
 	*next = qy_min(*next, qy_max(sparse, now + qy_max((size_t)decay_ms / 16, 10)));
@@ -382,8 +412,17 @@ size_t qy_manager_purge(struct qy_manager *m, uint64_t now, long decay_ms, size_
 		return 0;
 	purging = true;
 	qy_lock(&purge_lock);
-	bytes = purge(m, now, decay_ms, at_most, next);
+	bytes = purge(m, now, decay_ms, at_most, UINT64_MAX, next);
 	qy_unlock(&purge_lock);
 	purging = false;
 	return bytes;
+}
+
+size_t qy_manager_purge_until(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns,
+			      uint64_t *next)
+{
+	*next = UINT64_MAX;
+	if (!qy_setting(give_back))
+		return 0;
+	return purge(m, now, decay_ms, at_most, until_ns, next);
 }

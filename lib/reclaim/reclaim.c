@@ -2,7 +2,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "lib/reclaim/reclaim.h"
+#include "lib/reclaim/pass.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -24,14 +24,12 @@
 #define HOMING_BYTES ((size_t)64 << 20) /* looked at for pages that strayed, in one pass */
 #define COLLAPSE_NS 5000000            /* made into huge pages, in one pass */
 #define SERIES_STEP_MAX 16             /* the interval doubles up to so often while passes find nothing */
-#define SHORTEST_SLEEP_MS 20
-#define LIMITS_MS 500                  /* between two looks at pressure and limits, while there is something to look at */
 
 enum { THREAD_NONE, THREAD_STARTING, THREAD_RUNS, THREAD_REFUSED };
 
 static _Atomic(int) thread_state;
 static _Atomic(uint32_t) threads_seen;  /* the most threads that the process had */
-static _Atomic(uint32_t) asleep;        /* the thread sleeps until somebody makes work */
+_Atomic(uint32_t) qy_asleep;
 static _Atomic(uint32_t) signalled;     /* futex: 1 to wake it */
 static _Atomic(uint32_t) stopping;
 static __thread bool is_reclaimer __attribute__((tls_model("initial-exec")));
@@ -40,11 +38,11 @@ static _Atomic(uint32_t) pass_running;  /* one pass in series at a time */
 static qy_counter passes;
 _Atomic(uint32_t) qy_reclaim_round;
 static _Atomic(uint64_t) round_due;     /* ms */
-static bool (*layer_chore)(uint64_t now);
+const struct qy_reclaim_layer *qy_layer;
 
-void qy_reclaim_set_chore(bool (*chore)(uint64_t now))
+void qy_reclaim_set_layer(const struct qy_reclaim_layer *layer)
 {
-	layer_chore = chore;
+	qy_layer = layer;
 }
 
 bool qy_reclaim_running(void)
@@ -57,6 +55,30 @@ uint64_t qy_reclaim_passes(void)
 	return qy_read(&passes);
 }
 
+bool qy_pass_begin(void)
+{
+	return atomic_exchange_explicit(&pass_running, 1, memory_order_acquire) == 0;
+}
+
+void qy_pass_end(void)
+{
+	atomic_store_explicit(&pass_running, 0, memory_order_release);
+}
+
+uint64_t qy_pass_step(long decay_ms)
+{
+	return qy_max((size_t)(decay_ms < 0 ? 1000 : decay_ms) / 8, 50);
+}
+
+void qy_pass_note(uint64_t now, long decay_ms)
+{
+	qy_count_shared(&passes, 1);
+	if (now < atomic_load_explicit(&round_due, memory_order_relaxed))
+		return;
+	atomic_fetch_add_explicit(&qy_reclaim_round, 1, memory_order_relaxed);
+	atomic_store_explicit(&round_due, now + qy_pass_step(decay_ms), memory_order_relaxed);
+}
+
 /* One look at everything. Returns the bytes given back; *next is when (ms) something falls due. */
 static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
 {
@@ -64,15 +86,10 @@ static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
 
 	uint64_t soon = now + qy_max((size_t)(decay_ms < 0 ? 0 : decay_ms) / 8, 50);
 
-	qy_count_shared(&passes, 1);
+	qy_pass_note(now, decay_ms);
 	*next = UINT64_MAX;
-	if (now >= atomic_load_explicit(&round_due, memory_order_relaxed)) {
-		atomic_fetch_add_explicit(&qy_reclaim_round, 1, memory_order_relaxed);
-		atomic_store_explicit(&round_due, now + qy_max((size_t)(decay_ms < 0 ? 1000 : decay_ms) / 8, 50),
-				      memory_order_relaxed);
-	}
 	/* First what threads hold, so that what comes of it can go back at once. */
-	if (layer_chore != NULL && layer_chore(now))
+	if (qy_layer != NULL && qy_layer->chore(now))
 		*next = soon;
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL && total < at_most; m = qy_manager_next(m)) {
 		uint64_t due;
@@ -88,8 +105,8 @@ size_t qy_reclaim_now(void)
 {
 	uint64_t next;
 
-	if (layer_chore != NULL)
-		layer_chore(QY_CHORE_ALL);
+	if (qy_layer != NULL)
+		qy_layer->chore(QY_CHORE_ALL);
 	return pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, &next);
 }
 
@@ -97,8 +114,8 @@ void qy_reclaim_for_refused(bool limited)
 {
 	uint64_t next;
 
-	if (layer_chore != NULL)
-		layer_chore(QY_CHORE_ALL_AGAIN);
+	if (qy_layer != NULL)
+		qy_layer->chore(QY_CHORE_ALL_AGAIN);
 	if (!limited)
 		pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, &next);
 	else
@@ -120,15 +137,15 @@ static void sleep_until_work(uint64_t now, uint64_t next, uint64_t later)
 {
 	uint64_t until = qy_min(next, later);
 	uint64_t ms = until == UINT64_MAX                ? UINT64_MAX
-		      : until <= now + SHORTEST_SLEEP_MS ? SHORTEST_SLEEP_MS
+		      : until <= now + QY_SHORTEST_SLEEP_MS ? QY_SHORTEST_SLEEP_MS
 							 : until - now;
 
 	if (next == UINT64_MAX)
-		atomic_store(&asleep, 1);
+		atomic_store(&qy_asleep, 1);
 	/* Dirt that appeared since the pass began: who made it may not have seen us asleep. */
 	if (atomic_load(&stopping) == 0 && (next != UINT64_MAX || atomic_load(&qy_dirt_seen) == 0))
 		qy_sleep_on(&signalled, 0, ms);
-	atomic_store(&asleep, 0);
+	atomic_store(&qy_asleep, 0);
 	atomic_store(&signalled, 0);
 }
 
@@ -144,21 +161,29 @@ static void *run(void *unused)
 		uint64_t now = qy_os->now_ms(), next = now + 1000, later = UINT64_MAX, collapse;
 		long mode = qy_setting(reclaim);
 
+		if (mode == QY_RECLAIM_TIMER)
+			break;
 		atomic_store(&qy_dirt_seen, 0);
-		if (mode != QY_RECLAIM_OFF && mode != QY_RECLAIM_SERIES) {
+		if (mode != QY_RECLAIM_OFF && mode != QY_RECLAIM_SERIES && qy_pass_begin()) {
 			bool watch = qy_limits_tick(now);
 
 			pass(now, qy_limits_decay(qy_setting(decay_ms)), SIZE_MAX, &next);
 			qy_homing_pass(now, HOMING_BYTES, &later);
 			if (watch)
-				later = qy_min(later, now + LIMITS_MS);
+				later = qy_min(later, now + QY_LIMITS_MS);
 			qy_collapse_pass(now, COLLAPSE_NS, &collapse);
 			later = qy_min(later, collapse);
+			qy_pass_end();
+		} else if (mode != QY_RECLAIM_OFF && mode != QY_RECLAIM_SERIES) {
+			next = now + QY_SHORTEST_SLEEP_MS;
 		}
 		qy_events_deliver();
 		sleep_until_work(now, next, later);
 	}
 	atomic_store(&thread_state, THREAD_NONE);
+	/* (What was seen is for the timer now.) */
+	if (qy_setting(reclaim) == QY_RECLAIM_TIMER && atomic_load(&stopping) == 0)
+		qy_timer_wake();
 	return NULL;
 }
 
@@ -170,11 +195,22 @@ void qy_reclaim_stop(void)
 	wake();
 }
 
+/* Of whoever found qy_asleep 1, and made it 0. */
+static void wake_whom(void)
+{
+	if (qy_setting(reclaim) == QY_RECLAIM_TIMER && atomic_load(&thread_state) != THREAD_RUNS)
+		qy_timer_wake();
+	else
+		wake();
+}
+
 void qy_reclaim_wake(void)
 {
 	atomic_store_explicit(&qy_dirt_seen, 1, memory_order_relaxed);
-	if (atomic_exchange(&asleep, 0) != 0)
-		wake();
+	qy_timer_must();
+	/* (For the timer this waits for the end of a slow path.) */
+	if ((qy_setting(reclaim) != QY_RECLAIM_TIMER || qy_tend_may()) && atomic_exchange(&qy_asleep, 0) != 0)
+		wake_whom();
 }
 
 void qy_reclaim_look(void)
@@ -231,12 +267,12 @@ static QY_COLD void run_series(void)
 	size_t got;
 	bool busy;
 
-	if (atomic_exchange_explicit(&pass_running, 1, memory_order_acquire))
+	if (!qy_pass_begin())
 		return;
 	qy_limits_tick(qy_os->now_ms());
 	got = pass(qy_os->now_ms(), qy_limits_decay(qy_setting(decay_ms)), SERIES_BYTES, &next);
 	busy = qy_homing_pass(qy_os->now_ms(), SERIES_BYTES, &next);
-	atomic_store_explicit(&pass_running, 0, memory_order_release);
+	qy_pass_end();
 	/* Rarely while there is nothing to do, often while there is. */
 	if (got > 0 || busy)
 		step = 0;
@@ -262,7 +298,12 @@ static bool wants_thread(long mode)
 	uint64_t mapped = 0;
 	struct qy_manager *m;
 
-	if (mode == QY_RECLAIM_PARALLEL || has_other_threads())
+	if (mode == QY_RECLAIM_PARALLEL)
+		return true;
+	/* Whoever tends by himself has said what he thinks of threads. */
+	if (qy_tended(qy_os->now_ms()))
+		return false;
+	if (has_other_threads())
 		return true;
 	for (m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 		mapped += qy_read(&m->mapped);
@@ -281,13 +322,18 @@ static QY_COLD void consider(uint32_t calls)
 	uint32_t interval = (uint32_t)qy_setting(reclaim_interval);
 	uint32_t step = atomic_load_explicit(&series_step, memory_order_relaxed);
 
+	bool alone = mode == QY_RECLAIM_SERIES || mode == QY_RECLAIM_TIMER, none;
+
 	if (mode == QY_RECLAIM_OFF)
 		return;
-	atomic_store_explicit(&qy_heap_grew, 0, memory_order_relaxed);
-	if (mode != QY_RECLAIM_SERIES && atomic_load_explicit(&thread_state, memory_order_relaxed) == THREAD_NONE &&
-	    wants_thread(mode))
+	if (atomic_load_explicit(&qy_heap_grew, memory_order_relaxed) != 0)
+		atomic_store_explicit(&qy_heap_grew, 0, memory_order_relaxed);
+	none = atomic_load_explicit(&thread_state, memory_order_relaxed) == THREAD_NONE;
+	if (mode == QY_RECLAIM_TIMER && none)
+		qy_timer_begin();
+	if (!alone && none && wants_thread(mode))
 		start_thread();
-	else if ((mode == QY_RECLAIM_SERIES || !qy_reclaim_running()) && calls % interval == 0 &&
+	else if ((alone || !qy_reclaim_running()) && calls % interval == 0 &&
 		 (calls / interval) % ((uint32_t)1 << (step / 2)) == 0)
 		run_series();
 }
@@ -296,10 +342,10 @@ void qy_reclaim_tick(uint32_t calls)
 {
 	uint32_t interval = (uint32_t)qy_setting(reclaim_interval);
 
-	if (QY_UNLIKELY(atomic_load_explicit(&asleep, memory_order_relaxed) != 0 &&
+	if (QY_UNLIKELY(atomic_load_explicit(&qy_asleep, memory_order_relaxed) != 0 &&
 			atomic_load_explicit(&qy_dirt_seen, memory_order_relaxed) != 0)) {
-		if (atomic_exchange(&asleep, 0) != 0)
-			wake();
+		if (atomic_exchange(&qy_asleep, 0) != 0)
+			wake_whom();
 	}
 	if (QY_UNLIKELY(calls % interval == 0 ||
 			((atomic_load_explicit(&threads_seen, memory_order_relaxed) > 1 ||
@@ -313,11 +359,26 @@ void qy_reclaim_after_fork(void)
 {
 	atomic_store(&thread_state, THREAD_NONE);
 	atomic_store(&threads_seen, 1);
-	atomic_store(&asleep, 0);
+	atomic_store(&qy_asleep, 0);
 	atomic_store(&signalled, 0);
 	atomic_store(&stopping, 0);
 	atomic_store(&pass_running, 0);
 	atomic_store(&qy_heap_grew, 0);
 	forked = true;
 	is_reclaimer = false;
+	qy_tend_after_fork();
+	qy_timer_after_fork();
+}
+
+enum quarry_reclaimer qy_reclaim_way(void)
+{
+	long mode = qy_setting(reclaim);
+
+	if (mode == QY_RECLAIM_OFF)
+		return QUARRY_RECLAIMER_NONE;
+	if (qy_reclaim_running() && mode != QY_RECLAIM_SERIES && mode != QY_RECLAIM_TIMER)
+		return QUARRY_RECLAIMER_THREAD;
+	if (qy_tended(qy_os->now_ms()))
+		return QUARRY_RECLAIMER_TENDED;
+	return mode == QY_RECLAIM_TIMER && qy_timer_there() ? QUARRY_RECLAIMER_TIMER : QUARRY_RECLAIMER_SERIES;
 }

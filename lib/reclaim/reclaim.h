@@ -5,10 +5,12 @@
  * In series: a slow path, each so many calls, does a bounded pass after it has left its own work. In parallel: a
  * thread of its own, with all signals blocked, that sleeps while there is nothing to do. `auto`: in series in a
  * process of one thread with a small heap, since a guest should not start threads there (glibc and libstdc++ lose
- * their single-threaded shortcuts, unshare(2) and setns(2) fail); else in parallel. */
+ * their single-threaded shortcuts, unshare(2) and setns(2) fail); else in parallel. By the program's own calls
+ * (quarry_tend, tend.c), or by a timer's signal (timer.c): for a process that sleeps and wants no thread. */
 #ifndef QUARRY_RECLAIM_RECLAIM_H
 #define QUARRY_RECLAIM_RECLAIM_H
 
+#include "include/quarry/quarry.h"
 #include "lib/base/base.h"
 
 /* After a slow path, not entered, no lock held. calls: how many slow paths this thread has taken. */
@@ -21,6 +23,25 @@ extern QY_HIDDEN _Atomic(uint32_t) qy_reclaim_round;
 /* Everything that is free goes back at once. Returns the bytes. */
 size_t qy_reclaim_now(void);
 
+/* What the layer above has to do with it. */
+struct qy_reclaim_layer {
+	/* Called in each pass with the time, by a thread in no slow path; returns whether it wants to be called again soon. */
+	bool (*chore)(uint64_t now);
+	/* What the calling thread holds itself, when it has nothing under way; returns when (ms) to ask again, UINT64_MAX: it
+	 * tells (qy_reclaim_wake). */
+	uint64_t (*own)(uint64_t now);
+	bool (*inside)(void); /* the calling thread is in a slow path */
+	bool (*known)(void);  /* and can enter one without being made known first */
+};
+
+void qy_reclaim_set_layer(const struct qy_reclaim_layer *layer);
+
+/* As quarry_tend. */
+int64_t qy_reclaim_tend(void);
+
+/* Which way it works now. */
+enum quarry_reclaimer qy_reclaim_way(void);
+
 /* A request was refused: by the process's hard limit, when limited; else by the kernel. Have what is free and in other
  * hands, those of ended threads and of sleeping ones, be free for all; what threads hold is looked for again only where
  * there may be something that was not there when the calling thread came here last. When it was the kernel, what is free
@@ -31,9 +52,6 @@ void qy_reclaim_for_refused(bool limited);
  * when this thread called it so before. */
 #define QY_CHORE_ALL UINT64_MAX
 #define QY_CHORE_ALL_AGAIN (UINT64_MAX - 1)
-
-/* A chore of a layer above: called in each pass with the time; returns whether it wants to be called again soon. */
-void qy_reclaim_set_chore(bool (*chore)(uint64_t now));
 
 /* There is work that no dirt tells of: a thread has ended and left its memory. */
 void qy_reclaim_wake(void);

@@ -61,6 +61,9 @@ static const struct refusal {
 	[QUARRY_REFUSED_THREAD] = {
 		"the reclaimer's thread could not be started: it works in series instead",
 		"raise the cgroup's pids.max or ulimit -u" },
+	[QUARRY_REFUSED_TIMER] = {
+		"no timer: refused, or the program has a handler for its signal: in series",
+		"ulimit -i, another reclaim_signal, or quarry_tend in the program's loop" },
 	[QUARRY_REFUSED_MEMBARRIER] = {
 		"no membarrier: slow calls pay for a fence instead",
 		"Linux 4.14 or later, and a seccomp profile that allows it" },
@@ -89,7 +92,7 @@ static const struct refusal {
 
 #define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))
 
-_Static_assert(sizeof(refusals) / sizeof(refusals[0]) == QUARRY_REFUSED_BREAKER + 1, "a refusal has no line");
+_Static_assert(sizeof(refusals) / sizeof(refusals[0]) == QUARRY_REFUSED_TIMER + 1, "a refusal has no line");
 
 bool qy_print_arena_stats(quarry_arena *arena, quarry_stats *stats)
 {
@@ -178,14 +181,24 @@ static void text_event(struct qy_text *out, const char *name, uint64_t count, co
 	qy_text_format(out, "  %-13s %12llu  %s\n", name, (unsigned long long)count, what);
 }
 
+static const char *way_of(const quarry_stats *t)
+{
+	switch (t->reclaimed_by) {
+	case QUARRY_RECLAIMER_THREAD: return "of the reclaimer, whose thread is running";
+	case QUARRY_RECLAIMER_TIMER: return "of the reclaimer, by a timer's signal";
+	case QUARRY_RECLAIMER_TENDED: return "of the reclaimer, by the program's calls";
+	case QUARRY_RECLAIMER_SERIES: return "of the reclaimer, by threads in passing";
+	default: return "of the reclaimer, which is off";
+	}
+}
+
 static void text_events(struct qy_text *out, const quarry_stats *t)
 {
 	qy_text_format(out, "\nsince the start\n");
 	text_event(out, "refills", t->refills, "times a thread's cache went to its manager");
 	text_event(out, "remote frees", t->remote_frees, "objects that went home to another's slab");
 	text_event(out, "node moves", t->node_moves, "times a thread was found on another node");
-	text_event(out, "passes", t->passes,
-		   t->reclaimer ? "of the reclaimer, whose thread is running" : "of the reclaimer, without a thread");
+	text_event(out, "passes", t->passes, way_of(t));
 	text_event(out, "purges", t->purges, "times memory was given back");
 	qy_text_format(out, "  %-13s ", "purged");
 	qy_text_bytes_short(out, t->purged, 12);

@@ -195,6 +195,7 @@ static void add_process(quarry_stats *stats)
 	stats->bad_frees = qy_mistake_count();
 	stats->threads = qy_threads_live();
 	stats->reclaimer = qy_reclaim_running();
+	stats->reclaimed_by = qy_reclaim_way();
 	stats->idle_given_up = qy_read(&qy_idle_given_up);
 	stats->idle_refused = qy_read(&qy_idle_refused);
 	stats->split = qy_region_splits();

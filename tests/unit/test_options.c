@@ -24,8 +24,9 @@ static const struct {
 	const char *def_text, *choices;
 	_Atomic long *setting;
 } expected[] = {
-	{ "reclaim", 1, RUN, 0, 3, 3, "auto", "off|series|parallel|auto", &qy_settings.reclaim },
+	{ "reclaim", 1, RUN, 0, 4, 3, "auto", "off|series|parallel|auto|timer", &qy_settings.reclaim },
 	{ "reclaim_interval", 2, RUN, 1, 1L << 30, 1024, "1024", NULL, &qy_settings.reclaim_interval },
+	{ "reclaim_signal", 20, START, 1, 64, 23, "23", NULL, &qy_settings.reclaim_signal },
 	{ "decay_ms", 3, RUN, -1, 3600000, 1000, "1000", NULL, &qy_settings.decay_ms },
 	{ "pages", 4, RUN, 0, 4, 0, "auto", "auto|base|thp|2m|1g", &qy_settings.pages },
 	{ "strict", 5, RUN, 0, 1, 0, "0", NULL, &qy_settings.strict },
@@ -222,7 +223,7 @@ Test(options, words)
 	cr_assert(quarry_ctl_set("pages", "1g") == 0 && qy_setting(pages) == QUARRY_PAGES_1G);
 	cr_assert_str_eq(get("pages"), "1g");
 	assert_refused("pages", "4k", EINVAL, "auto|base|thp|2m|1g");
-	assert_refused("reclaim", "par", EINVAL, "'par' is not one of off|series|parallel|auto");
+	assert_refused("reclaim", "par", EINVAL, "'par' is not one of off|series|parallel|auto|timer");
 	assert_refused("reclaim", "", EINVAL, "reclaim");
 }
 

@@ -150,7 +150,7 @@ static void set_total(void)
 		.resident = 80 << 20, .in_use = 60 << 20, .cached = 1536, .free_dirty = 3 << 20, .free_clean = 5 << 20,
 		.large = 1 << 20, .metadata = 1 << 20, .unplaced = 8 << 20, .peak_mapped = 200 << 20, .refills = 11,
 		.remote_frees = 12, .node_moves = 13, .purges = 14, .purged = 15 << 10, .passes = 16, .adopted = 17,
-		.bad_frees = 18, .threads = 1, .reclaimer = 1,
+		.bad_frees = 18, .threads = 1, .reclaimer = 1, .reclaimed_by = QUARRY_RECLAIMER_THREAD,
 	};
 	fake_total.kind_wanted[QUARRY_PAGES_2M] = 96 << 20;
 	fake_total.kind_got[QUARRY_PAGES_THP] = 64 << 20;
@@ -251,7 +251,7 @@ Test(json, says_the_figures)
 		"large", "metadata", "kind_wanted", "kind_got", "unplaced", "hard_limit", "soft_limit", "peak_mapped",
 		"refills", "remote_frees", "node_moves", "purges", "purged", "passes", "adopted", "bad_frees", "threads",
 		"reclaimer", "placed_less", "strayed", "brought_home", "moved", "idle_given_up", "idle_refused", "collapsed",
-		"collapse_failed", "split", "advised_apart", "mixed", "decay",
+		"collapse_failed", "split", "advised_apart", "mixed", "decay", "reclaimed_by",
 	};
 	size_t length;
 	char *text;
@@ -429,7 +429,7 @@ Test(refusals, names)
 			cr_assert_str_neq(quarry_refusal_name(i), quarry_refusal_name(j));
 	}
 	cr_assert_str_eq(quarry_refusal_name(QUARRY_REFUSED_MBIND_EPERM), "mbind-eperm");
-	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_BREAKER + 1));
+	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_TIMER + 1));
 	cr_assert_null(quarry_refusal_name(-1));
 	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_COUNT));
 }

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/* What the ways of the reclaimer share: its thread and passes in series (reclaim.c), the program's calls (tend.c), and
+ * the timer (timer.c). Not for other layers. */
+#ifndef QUARRY_RECLAIM_PASS_H
+#define QUARRY_RECLAIM_PASS_H
+
+#include "lib/reclaim/reclaim.h"
+
+#define QY_SHORTEST_SLEEP_MS 20
+#define QY_LIMITS_MS 500 /* between two looks at pressure and limits, while there is something to look at */
+
+extern QY_HIDDEN const struct qy_reclaim_layer *qy_layer;
+
+/* Somebody is to be woken when dirt is seen: the thread, or the timer. */
+extern QY_HIDDEN _Atomic(uint32_t) qy_asleep;
+
+/* One pass at a time, whoever makes it. */
+bool qy_pass_begin(void);
+void qy_pass_end(void);
+
+/* Count a pass, and begin a round (qy_reclaim_round) when the last one is old. */
+void qy_pass_note(uint64_t now, long decay_ms);
+
+/* How soon after dirt was seen a look is worth the while, and how long after another one at the least: ms. */
+uint64_t qy_pass_step(long decay_ms);
+
+/* ---- a pass that waits for nobody (tend.c) ---- */
+
+enum qy_tending {
+	QY_TEND_CALLED,  /* by the program, from no slow path */
+	QY_TEND_WAITING, /* by the timer's signal, in a thread that waited in a system call of its own */
+	QY_TEND_RUNNING  /* in one that may be anywhere but in a slow path: nothing that is the thread's may be touched, and
+	                  * there may be as little stack as a handler can have (3 KiB are taken) */
+};
+
+/* Whether the calling thread is where a pass may begin: in no slow path, holding no lock, and in no other pass. */
+bool qy_tend_may(void);
+
+/* Do what is due, for a few milliseconds at most. Returns when (ms) more is; UINT64_MAX: when more is freed. */
+uint64_t qy_tend_pass(uint64_t now, enum qy_tending how);
+
+/* Whether there is so much to give back, or that may come of it, that it is worth a signal. */
+bool qy_tend_is_worth_it(void);
+
+/* Whether the program calls quarry_tend, and has not stopped. */
+bool qy_tended(uint64_t now);
+void qy_tend_after_fork(void);
+
+/* ---- the timer (timer.c) ---- */
+
+/* The mode is `timer`: see that somebody is waiting for dirt. False when no timer is to be had. */
+bool qy_timer_begin(void);
+
+/* Dirt was seen, and qy_asleep was 1 and is 0: the caller has the timer to himself. */
+void qy_timer_wake(void);
+
+/* What follows a pass: ring again then; UINT64_MAX: sleep until there is dirt. */
+void qy_timer_settle(uint64_t now, uint64_t next);
+
+/* What is next is worth a wake no matter how little dirt there is. */
+void qy_timer_must(void);
+
+bool qy_timer_there(void);
+void qy_timer_after_fork(void);
+
+#endif

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+/* A pass for whoever cannot be held up: an event loop (quarry_tend) or a signal handler (timer.c).
+ *
+ * Nothing is waited for that takes long. The purge lock, under which memory goes back, arenas move and end, and fork
+ * begins, is tried; who has it is no longer waited for, and nobody pauses threads while we have it. What else is waited
+ * for (managers, the window, the lists of threads) is held by others for some instructions, in which they call nothing
+ * that could wait for us. */
+#include "lib/reclaim/pass.h"
+
+#include "lib/base/lock.h"
+#include "lib/base/settings.h"
+#include "lib/manager/collapse.h"
+#include "lib/manager/events.h"
+#include "lib/manager/homing.h"
+#include "lib/manager/limits.h"
+#include "lib/manager/manager.h"
+#include "numa/os.h"
+
+#define TIME_NS 2000000              /* in one pass; then it is done with what it has begun, 8 MiB at most */
+#define BYTES ((size_t)64 << 20)     /* of one manager, in one pass */
+#define HOMING_BYTES ((size_t)4 << 20)
+#define COLLAPSE_NS 1                /* one huge page */
+#define RUNNING_MOST 5               /* log2 of what multiplies the time to the next signal for a program at work */
+#define GRACE_MS 2000                /* so late a program has stopped calling */
+#define LEAST_DIRT ((uint64_t)1 << 20) /* less is no reason for a signal */
+
+static _Atomic(uint64_t) due;        /* ms; when quarry_tend is to be called next, as it was told */
+static _Atomic(bool) called;
+static unsigned running;             /* signals in a row that found a program at work; of one pass at a time */
+
+bool qy_tend_may(void)
+{
+	return qy_locks_held == 0 && !qy_purge_is_caller() && (qy_layer == NULL || !qy_layer->inside());
+}
+
+bool qy_tend_is_worth_it(void)
+{
+	uint64_t pages = 0;
+
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
+		pages += qy_read(&m->dirty_pages);
+		if (atomic_load_explicit(&m->decay.sparse_due, memory_order_relaxed) != UINT64_MAX)
+			return true;
+	}
+	return pages << QY_PAGE_SHIFT >= LEAST_DIRT;
+}
+
+/* All managers, as far as the time goes. */
+static uint64_t purge(uint64_t now, long decay_ms, uint64_t until_ns)
+{
+	uint64_t next = UINT64_MAX, its;
+
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
+		if (qy_os->now_ns() >= until_ns)
+			return now;
+		(void)qy_manager_purge_until(m, now, decay_ms, BYTES, until_ns, &its);
+		next = qy_min(next, its);
+	}
+	return next;
+}
+
+/* With the purge lock. First what threads hold, so that what comes of it can go back at once. */
+static uint64_t give_back(uint64_t now, enum qy_tending how)
+{
+	long decay_ms = qy_limits_decay(qy_setting(decay_ms));
+	uint64_t until_ns = qy_os->now_ns() + TIME_NS, next = UINT64_MAX, purged;
+
+	qy_pass_note(now, decay_ms);
+	if (qy_layer != NULL && how != QY_TEND_RUNNING && (how == QY_TEND_CALLED || qy_layer->known())) {
+		if (qy_layer->chore(now))
+			next = now + qy_pass_step(decay_ms);
+		next = qy_min(next, qy_layer->own(now));
+		running = 0;
+	} else if (qy_layer != NULL) {
+		/* What was not looked at is looked at later; but who computes for an hour is not to be asked all the while. */
+		next = now + (qy_pass_step(decay_ms) << running);
+		running = (unsigned)qy_min(running + 1, RUNNING_MOST);
+	}
+	purged = purge(now, decay_ms, until_ns);
+	if (how != QY_TEND_CALLED && purged > now && !qy_tend_is_worth_it())
+		return next;
+	return qy_min(next, purged);
+}
+
+/* What takes long, or is not worth a signal. */
+static uint64_t look_after_places(uint64_t now)
+{
+	uint64_t homing, collapse;
+
+	qy_homing_pass(now, HOMING_BYTES, &homing);
+	qy_collapse_pass(now, COLLAPSE_NS, &collapse);
+	return qy_min(homing, collapse);
+}
+
+uint64_t qy_tend_pass(uint64_t now, enum qy_tending how)
+{
+	uint64_t next = now + QY_SHORTEST_SLEEP_MS;
+	bool watch;
+
+	if (!qy_pass_begin())
+		return next;
+	if (qy_purge_try()) {
+		/* (What appears from here on is seen at the end, or by this pass.) */
+		atomic_store(&qy_dirt_seen, 0);
+		watch = how != QY_TEND_RUNNING && qy_limits_tick(now);
+		next = give_back(now, how);
+		qy_purge_done();
+		if (how == QY_TEND_CALLED) {
+			next = qy_min(next, look_after_places(now));
+			if (watch)
+				next = qy_min(next, now + QY_LIMITS_MS);
+		}
+	}
+	qy_pass_end();
+	return next;
+}
+
+static bool have_thread(void)
+{
+	long mode = qy_setting(reclaim);
+
+	return qy_reclaim_running() && mode != QY_RECLAIM_SERIES && mode != QY_RECLAIM_TIMER;
+}
+
+static int64_t until(uint64_t now, uint64_t next)
+{
+	if (next == UINT64_MAX)
+		return -1;
+	return next <= now ? QY_SHORTEST_SLEEP_MS : (int64_t)(next - now);
+}
+
+int64_t qy_reclaim_tend(void)
+{
+	uint64_t now = qy_os->now_ms(), next = atomic_load(&due);
+
+	if (!qy_tend_may())
+		return QY_SHORTEST_SLEEP_MS;
+	qy_events_deliver();
+	if (qy_setting(reclaim) == QY_RECLAIM_OFF || have_thread())
+		return -1;
+	/* New dirt is left alone for a while. */
+	if (atomic_load(&qy_dirt_seen) != 0)
+		next = qy_min(next, now + qy_pass_step(qy_limits_decay(qy_setting(decay_ms))));
+	if (now >= next || !atomic_load_explicit(&called, memory_order_relaxed)) {
+		next = qy_tend_pass(now, QY_TEND_CALLED);
+		if (next <= now)
+			next = now + QY_SHORTEST_SLEEP_MS;
+		qy_events_deliver();
+		if (qy_setting(reclaim) == QY_RECLAIM_TIMER)
+			qy_timer_settle(now, next);
+	}
+	atomic_store(&due, next);
+	atomic_store_explicit(&called, true, memory_order_relaxed);
+	return until(now, next);
+}
+
+bool qy_tended(uint64_t now)
+{
+	uint64_t next = atomic_load_explicit(&due, memory_order_relaxed);
+
+	if (!atomic_load_explicit(&called, memory_order_relaxed))
+		return false;
+	/* It was told that there is nothing: the time that it has begins with what is new. */
+	if (next == UINT64_MAX && atomic_load_explicit(&qy_dirt_seen, memory_order_relaxed) != 0)
+		atomic_compare_exchange_strong(&due, &next, now);
+	return next == UINT64_MAX || now < next + GRACE_MS;
+}
+
+void qy_tend_after_fork(void)
+{
+	atomic_store(&due, 0);
+	atomic_store(&called, false);
+}

@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: MIT */
+/* Giving back without a thread: quarry_tend and reclaim=timer, with a clock that the test moves and a timer that rings
+ * when it says so. What comes of real signals: tests/stress/timer.c. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "include/quarry/quarry.h"
+#include "lib/base/lock.h"
+#include "lib/base/refused.h"
+#include "lib/cache/idle.h"
+#include "lib/cache/thread.h"
+#include "lib/reclaim/reclaim.h"
+#include "tests/fake_os.h"
+#include "tests/unit/manager_model.h"
+
+#define KIB ((size_t)1 << 10)
+#define MIB ((size_t)1 << 20)
+#define START 1000000u
+#define DECAY 1000
+
+static __attribute__((constructor(101))) void make_machine(void)
+{
+	setenv("QUARRY_OPTIONS", "reclaim=off,decay_ms=1000,reclaim_signal=40,bring_home=0", 1);
+	fake_os_install();
+	fake_os_clock(START);
+}
+
+static void set(const char *name, const char *value)
+{
+	cr_assert_eq(quarry_ctl_set(name, value), 0, "%s", quarry_error_text());
+}
+
+static quarry_stats stats(void)
+{
+	quarry_stats now = { .version = QUARRY_STATS_VERSION };
+
+	cr_assert_eq(quarry_stats_get(NULL, &now), 0);
+	return now;
+}
+
+/* Make 64 MiB dirty, in large blocks. */
+static void make_dirt(void)
+{
+	char *p[64];
+
+	for (int i = 0; i < 64; i++) {
+		p[i] = quarry_malloc(MIB);
+		cr_assert_not_null(p[i]);
+		memset(p[i], 1, MIB);
+	}
+	for (int i = 0; i < 64; i++)
+		quarry_free(p[i]);
+}
+
+/* A thousand slabs, of each of which one object in sixteen stays. */
+static void make_sparse(void)
+{
+	static char *p[64 * KIB];
+
+	for (unsigned i = 0; i < 64 * KIB; i++) {
+		p[i] = quarry_malloc(1008);
+		cr_assert_not_null(p[i]);
+		memset(p[i], 1, 1008);
+	}
+	for (unsigned i = 0; i < 64 * KIB; i++)
+		if (i % 64 != 0)
+			quarry_free(p[i]);
+}
+
+/* ---- quarry_tend ---- */
+
+/* As an event loop would, without an event; returns how often it had to come. */
+static unsigned loop(void)
+{
+	int64_t ms;
+	unsigned calls = 0;
+
+	while ((ms = quarry_tend()) >= 0) {
+		cr_assert_gt(ms, 0);
+		cr_assert_lt(++calls, 5000, "it never ends");
+		if (stats().mapped >= 32 * MIB && calls > 400)
+			break; /* pressure is looked at for as long as the heap is large */
+		fake_os_advance((uint64_t)ms);
+	}
+	return calls;
+}
+
+Test(tend, a_loop_gives_back_what_is_free)
+{
+	set("reclaim", "series");
+	make_dirt();
+	cr_assert_geq(stats().resident, 64 * MIB);
+	loop();
+	cr_assert_lt(stats().resident, 4 * MIB);
+	cr_assert_eq(stats().reclaimed_by, QUARRY_RECLAIMER_TENDED);
+	cr_assert_eq(stats().reclaimer, 0);
+}
+
+Test(tend, and_what_the_loops_own_thread_holds)
+{
+	uint64_t given_up;
+
+	set("reclaim", "series");
+	quarry_tend();
+	given_up = qy_read(&qy_idle_given_up);
+	make_sparse();
+	cr_assert_geq(stats().resident, 60 * MIB);
+	loop();
+	cr_assert_gt(qy_read(&qy_idle_given_up), given_up);
+	cr_assert_lt(stats().resident, 12 * MIB, "1024 objects, of 2048 pages at most");
+	/* And it allocates again, as before. */
+	make_dirt();
+	loop();
+	cr_assert_lt(stats().resident, 12 * MIB);
+}
+
+Test(tend, nothing_to_do_is_said_and_cheap)
+{
+	uint64_t passes;
+
+	set("reclaim", "series");
+	loop();
+	cr_assert_eq(quarry_tend(), -1);
+	passes = qy_reclaim_passes();
+	for (int i = 0; i < 1000; i++)
+		cr_assert_eq(quarry_tend(), -1);
+	cr_assert_eq(qy_reclaim_passes(), passes);
+	make_dirt();
+	cr_assert_gt(quarry_tend(), 0, "there is, now");
+	cr_assert_eq(qy_reclaim_passes(), passes, "but not at once");
+}
+
+Test(tend, off_is_off)
+{
+	make_dirt();
+	fake_os_advance(10 * DECAY);
+	cr_assert_eq(quarry_tend(), -1);
+	cr_assert_eq(stats().purged, 0);
+	cr_assert_eq(stats().reclaimed_by, QUARRY_RECLAIMER_NONE);
+}
+
+Test(tend, errno_stays)
+{
+	set("reclaim", "series");
+	make_dirt();
+	fake_os_fail_advice(4, EINVAL); /* MADV_DONTNEED */
+	fake_os_advance(DECAY);
+	errno = EXFULL;
+	quarry_tend();
+	fake_os_advance(DECAY);
+	quarry_tend();
+	cr_assert_eq(errno, EXFULL);
+}
+
+/* Who has the purge lock is not waited for, nor a slow path of one's own. */
+Test(tend, it_waits_for_nobody, .timeout = 20)
+{
+	uint64_t passes;
+	struct qy_thread *t;
+
+	set("reclaim", "series");
+	quarry_tend();
+	make_dirt();
+	fake_os_advance(2 * DECAY);
+	qy_purge_hold();
+	cr_assert_eq(quarry_tend(), 20);
+	qy_purge_release();
+	passes = qy_reclaim_passes();
+	t = qy_thread_enter();
+	cr_assert_eq(quarry_tend(), 20, "inside a slow path");
+	qy_thread_leave(t);
+	cr_assert_eq(qy_reclaim_passes(), passes);
+	fake_os_advance(2 * DECAY);
+	cr_assert_gt(quarry_tend(), 0);
+	cr_assert_eq(qy_reclaim_passes(), passes + 1);
+	cr_assert_gt(stats().purged, 0);
+}
+
+/* With reclaim=auto it takes the thread's place, until it is no longer called. */
+Test(tend, who_tends_is_asked_for_no_thread, .timeout = 60)
+{
+	set("large_heap", "1m");
+	quarry_tend();
+	set("reclaim", "auto");
+	quarry_tend();
+	make_dirt();
+	for (int i = 0; i < 5000; i++)
+		quarry_free(quarry_malloc(100 * KIB));
+	cr_assert_eq(stats().reclaimed_by, QUARRY_RECLAIMER_TENDED);
+	fake_os_advance(60000);
+	make_dirt();
+	for (int i = 0; i < 5000 && !qy_reclaim_running(); i++) {
+		quarry_free(quarry_malloc(100 * KIB));
+		fake_os_advance(1);
+	}
+	while (!qy_reclaim_running())
+		usleep(1000);
+	cr_assert_eq(stats().reclaimed_by, QUARRY_RECLAIMER_THREAD);
+	cr_assert_eq(quarry_tend(), -1, "the thread sees to it");
+}
+
+/* ---- the timer ---- */
+
+/* Ring until it rests; returns how often it rang. */
+static unsigned ring_out(bool waiting, unsigned at_most)
+{
+	unsigned n = 0;
+
+	for (; fake_os_timer() != 0 && n < at_most; n++) {
+		fake_os_advance(fake_os_timer());
+		fake_os_ring(waiting);
+	}
+	return n;
+}
+
+static void begin_timer(void)
+{
+	set("reclaim_interval", "1000000"); /* nothing goes back in series */
+	set("reclaim", "timer");
+}
+
+Test(timer, is_armed_when_something_falls_due_and_rests_otherwise)
+{
+	unsigned rings;
+
+	begin_timer();
+	quarry_free(quarry_malloc(100));
+	ring_out(true, 100);
+	make_dirt();
+	cr_assert_eq(fake_os_timer_signal(), 40);
+	cr_assert_gt(fake_os_timer(), 0, "there is dirt");
+	cr_assert_leq(fake_os_timer(), DECAY / 4);
+	cr_assert_eq(stats().reclaimed_by, QUARRY_RECLAIMER_TIMER);
+	rings = ring_out(true, 1000);
+	cr_assert_eq(fake_os_timer(), 0, "at rest");
+	cr_assert_lt(stats().resident, 4 * MIB);
+	cr_assert_leq(rings, 30, "a handful of signals: %u", rings);
+	cr_assert_eq(stats().reclaimer, 0);
+}
+
+Test(timer, gives_up_what_a_waiting_thread_holds)
+{
+	unsigned rings;
+
+	begin_timer();
+	make_sparse();
+	rings = ring_out(true, 1000);
+	cr_assert_eq(fake_os_timer(), 0);
+	cr_assert_lt(stats().resident, 12 * MIB);
+	cr_assert_leq(rings, 60, "%u", rings);
+	/* Back, it arms the timer again. */
+	make_dirt();
+	cr_assert_gt(fake_os_timer(), 0);
+	ring_out(true, 1000);
+	cr_assert_lt(stats().resident, 12 * MIB);
+}
+
+/* Of a thread that may be in a hit, nothing is touched that is its own; and it is asked ever more rarely. */
+Test(timer, leaves_a_running_thread_its_own)
+{
+	uint64_t given_up = qy_read(&qy_idle_given_up), longest = 0;
+
+	begin_timer();
+	make_sparse();
+	make_dirt();
+	for (int i = 0; i < 50; i++) {
+		uint64_t ms = fake_os_timer();
+
+		cr_assert_gt(ms, 0);
+		longest = qy_max(longest, ms);
+		fake_os_advance(ms);
+		fake_os_ring(false);
+	}
+	cr_assert_eq(qy_read(&qy_idle_given_up), given_up);
+	cr_assert_lt(stats().free_dirty, 2 * MIB, "what the managers have goes back");
+	cr_assert_geq(stats().resident, 60 * MIB, "and what it holds stays");
+	cr_assert_geq(longest, 4 * DECAY);
+	/* It waits at last. */
+	ring_out(true, 1000);
+	cr_assert_lt(stats().resident, 12 * MIB);
+}
+
+/* In a slow path, or with a lock, nothing is done at all, and it comes back. */
+Test(timer, keeps_off_slow_paths_and_locks, .timeout = 20)
+{
+	static struct qy_lock lock = QY_LOCK_INIT(QY_RANK_LEAF);
+	struct qy_thread *t;
+	uint64_t passes;
+
+	begin_timer();
+	make_dirt();
+	fake_os_advance(DECAY);
+	passes = qy_reclaim_passes();
+	t = qy_thread_enter();
+	fake_os_ring(true);
+	cr_assert_eq(fake_os_timer(), 20);
+	qy_thread_leave(t);
+	qy_lock(&lock);
+	fake_os_ring(true);
+	cr_assert_eq(fake_os_timer(), 20);
+	qy_unlock(&lock);
+	cr_assert(qy_trylock(&lock));
+	cr_assert_not(qy_trylock(&lock));
+	fake_os_ring(true);
+	qy_unlock(&lock);
+	cr_assert(qy_purge_try());
+	fake_os_ring(true);
+	qy_purge_done();
+	qy_purge_hold();
+	fake_os_ring(true);
+	qy_purge_release();
+	cr_assert_eq(qy_reclaim_passes(), passes);
+	cr_assert_eq(fake_os_timer(), 20);
+	fake_os_ring(true);
+	cr_assert_eq(qy_reclaim_passes(), passes + 1);
+	cr_assert_gt(stats().purged, 0);
+}
+
+Test(timer, small_change_is_no_reason_for_a_signal)
+{
+	begin_timer();
+	quarry_free(quarry_malloc(100));
+	ring_out(true, 1000);
+	quarry_free(quarry_malloc(100 * KIB)); /* back from where it was given up */
+	ring_out(true, 1000);
+	cr_assert_eq(fake_os_timer(), 0);
+	for (int i = 0; i < 100; i++)
+		qy_reclaim_tick(1);
+	cr_assert_eq(fake_os_timer(), 0);
+}
+
+/* Who wakes up every second and allocates a little is not asked each time. */
+Test(timer, rings_rarely_for_a_program_that_ticks)
+{
+	unsigned rings = 0;
+	uint64_t end;
+
+	begin_timer();
+	quarry_free(quarry_malloc(100));
+	for (int second = 0; second < 600; second++) {
+		end = qy_os->now_ms() + 1000;
+		/* (Large enough for a slow path each time.) */
+		quarry_free(quarry_malloc(40 * KIB));
+		quarry_free(quarry_malloc(100));
+		while (fake_os_timer() != 0 && qy_os->now_ms() + fake_os_timer() <= end) {
+			fake_os_advance(fake_os_timer());
+			fake_os_ring(true);
+			if (second >= 300)
+				rings++;
+		}
+		fake_os_advance(end - qy_os->now_ms());
+	}
+	cr_assert_leq(rings, 300, "%u in 300 seconds", rings);
+}
+
+Test(timer, that_cannot_be_had_is_done_without)
+{
+	fake_os_fail(FAKE_TIMER_MAKE, EAGAIN); /* RLIMIT_SIGPENDING */
+	set("reclaim_interval", "10");
+	set("reclaim", "timer");
+	make_dirt();
+	cr_assert_eq(stats().refused[QUARRY_REFUSED_TIMER], 1);
+	cr_assert_eq(stats().reclaimed_by, QUARRY_RECLAIMER_SERIES);
+	for (int n = 0; n < 20000; n++) {
+		quarry_free(quarry_malloc(100 * KIB));
+		fake_os_advance(1);
+	}
+	cr_assert_lt(stats().resident, 4 * MIB);
+	cr_assert_eq(stats().refused[QUARRY_REFUSED_TIMER], 1, "it is asked for once");
+	cr_assert_eq(stats().reclaimer, 0);
+}
+
+/* The program has taken the signal for itself since. */
+Test(timer, whose_signal_was_taken_is_done_without)
+{
+	begin_timer();
+	quarry_free(quarry_malloc(100));
+	ring_out(true, 1000);
+	fake_os_fail(FAKE_TIMER_SET, EBUSY);
+	make_dirt();
+	cr_assert_eq(stats().refused[QUARRY_REFUSED_TIMER], 1);
+	cr_assert_eq(stats().reclaimed_by, QUARRY_RECLAIMER_SERIES);
+}
+
+Test(timer, of_a_child_is_made_anew)
+{
+	unsigned long made;
+	int status;
+	pid_t pid;
+
+	begin_timer();
+	make_dirt();
+	made = fake_os_calls(FAKE_TIMER_MAKE);
+	cr_assert_eq(made, 1);
+	pid = fork();
+	if (pid == 0) {
+		void *p = quarry_malloc(MIB);
+
+		if (fake_os_calls(FAKE_TIMER_MAKE) != made + 1 || fake_os_timer() == 0)
+			_exit(1);
+		quarry_free(p);
+		ring_out(true, 1000);
+		_exit(stats().resident < 4 * MIB ? 0 : 2);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%#x", (unsigned)status);
+}
+
+/* Each mode may follow each other. */
+Test(timer, may_begin_and_end_at_run_time, .timeout = 60)
+{
+	begin_timer();
+	make_dirt();
+	cr_assert_gt(fake_os_timer(), 0);
+	set("reclaim", "series");
+	fake_os_ring(true);
+	cr_assert_eq(fake_os_timer(), 0, "it is not the one any more");
+	set("reclaim", "parallel");
+	set("reclaim_interval", "1");
+	quarry_free(quarry_malloc(100 * KIB));
+	while (!qy_reclaim_running())
+		usleep(1000);
+	set("reclaim", "timer");
+	while (qy_reclaim_running() || fake_os_timer() == 0) {
+		quarry_free(quarry_malloc(MIB));
+		fake_os_advance(10);
+		usleep(1000);
+	}
+	set("reclaim_interval", "1000000");
+	make_dirt();
+	ring_out(true, 1000);
+	cr_assert_lt(stats().resident, 4 * MIB);
+}
+
+/* ---- the real one, without a signal ---- */
+
+static void handler(int sig)
+{
+	(void)sig;
+}
+
+static void nothing(const void *context)
+{
+	(void)context;
+}
+
+Test(os, a_timer_takes_no_handler_from_the_program)
+{
+	struct sigaction action = { .sa_handler = handler }, is;
+
+	cr_assert_eq(sigaction(SIGUSR1, &action, NULL), 0);
+	errno = 0;
+	cr_assert_eq(qy_os_linux.timer_make(SIGUSR1, nothing), -1);
+	cr_assert_eq(errno, EBUSY);
+	cr_assert_eq(sigaction(SIGUSR1, NULL, &is), 0);
+	cr_assert_eq(is.sa_handler, handler);
+	errno = 0;
+	cr_assert_eq(qy_os_linux.timer_make(SIGSEGV, nothing), -1);
+	cr_assert_eq(errno, EINVAL);
+	cr_assert_eq(qy_os_linux.timer_make(SIGKILL, nothing), -1);
+	cr_assert_eq(qy_os_linux.timer_make(33, nothing), -1, "libc's own");
+}
+
+Test(os, a_timer_is_lost_to_a_program_that_takes_its_signal)
+{
+	struct sigaction action = { .sa_handler = handler };
+	int timer = qy_os_linux.timer_make(SIGURG, nothing);
+
+	cr_assert_geq(timer, 0);
+	cr_assert_eq(qy_os_linux.timer_set(timer, 3600000), 0);
+	cr_assert_eq(qy_os_linux.timer_set(timer, 0), 0);
+	cr_assert_geq(qy_os_linux.timer_make(SIGURG, nothing), 0, "again, as a child does");
+	cr_assert_eq(sigaction(SIGURG, &action, NULL), 0);
+	errno = 0;
+	cr_assert_eq(qy_os_linux.timer_set(timer, 1), -1);
+	cr_assert_eq(errno, EBUSY);
+}
+
+Test(os, what_can_be_read)
+{
+	char here[16] = "";
+
+	cr_assert(qy_os_linux.readable(here));
+	cr_assert_not(qy_os_linux.readable(NULL));
+	cr_assert_not(qy_os_linux.readable((void *)(uintptr_t)4096));
+}
