@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/membarrier.h>
 #include <linux/mempolicy.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "include/quarry/quarry.h"
@@ -236,6 +238,38 @@ extern const unsigned int __rseq_size __attribute__((weak));
 int probe_rseq(void)
 {
 	return &__rseq_size && __rseq_size > 0 ? 0 : ENOSYS;
+}
+
+static void *no_work(void *nothing)
+{
+	return nothing;
+}
+
+int probe_thread(void)
+{
+	pthread_t thread;
+	int error = pthread_create(&thread, NULL, no_work, NULL);
+
+	if (error == 0)
+		pthread_join(thread, NULL);
+	return error;
+}
+
+/* By the kernel's own call, as the library does it: a timer that rings, and its signal comes. */
+int probe_timer(void)
+{
+	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGURG };
+	struct itimerspec soon = { { 0, 0 }, { 0, 1000000 } };
+	struct timespec limit = { 10, 0 };
+	sigset_t urgent;
+	int timer;
+
+	sigemptyset(&urgent);
+	sigaddset(&urgent, SIGURG);
+	if (sigprocmask(SIG_BLOCK, &urgent, NULL) != 0 || syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) != 0 ||
+	    syscall(SYS_timer_settime, timer, 0, &soon, NULL) != 0)
+		return errno;
+	return sigtimedwait(&urgent, NULL, &limit) == SIGURG ? 0 : errno;
 }
 
 /* struct pm_scan_arg and struct page_region of <linux/fs.h>, Linux 6.7. */

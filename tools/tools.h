@@ -32,7 +32,7 @@ int probe_in_child(probe *what);
 const char *probe_text(int answer);
 
 probe probe_nodes, probe_hwloc, probe_mbind, probe_set_mempolicy, probe_get_mempolicy, probe_preferred_many,
-	probe_weighted_interleave, probe_move_pages, probe_membarrier, probe_rseq, probe_pagemap_scan, probe_populate_write, probe_collapse,
+	probe_weighted_interleave, probe_move_pages, probe_membarrier, probe_rseq, probe_thread, probe_timer, probe_pagemap_scan, probe_populate_write, probe_collapse,
 	probe_thp, probe_huge_2m, probe_huge_1g, probe_reserve_1t, probe_reserve_64g, probe_mlock,
 	probe_mlock_64m;
 

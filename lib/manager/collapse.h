@@ -13,7 +13,8 @@
 
 #include "lib/base/base.h"
 
-/* A pass over all managers, by the reclaimer after it has purged, in parallel mode only, with no lock held. now in ms;
+/* A pass over all managers, after what is free was purged, by the reclaimer's thread or quarry_tend only, with no lock held,
+ * and none waited for. now in ms;
  * budget_ns is how long the kernel may be at it. *next is when (ms) more is due; UINT64_MAX never, until
  * qy_collapse_wake. Whether something was collapsed. */
 bool qy_collapse_pass(uint64_t now, uint64_t budget_ns, uint64_t *next);

@@ -6,6 +6,7 @@
 #endif
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -490,4 +491,108 @@ Test(os, what_can_be_read)
 	cr_assert(qy_os_linux.readable(here));
 	cr_assert_not(qy_os_linux.readable(NULL));
 	cr_assert_not(qy_os_linux.readable((void *)(uintptr_t)4096));
+}
+
+/* ---- where a signal came ---- */
+
+static volatile sig_atomic_t rang, was_waiting;
+static int lines[2];
+
+static void look(const void *context)
+{
+	was_waiting = qy_os_linux.was_waiting(context);
+	rang++;
+}
+
+static void wait_in_handler(int sig)
+{
+	(void)sig;
+	while (rang == 0)
+		poll(NULL, 0, 10000);
+}
+
+static void make_ring(unsigned ms)
+{
+	static int timer = -1;
+
+	if (timer < 0)
+		timer = qy_os_linux.timer_make(SIGURG, look);
+	cr_assert_geq(timer, 0);
+	rang = 0;
+	was_waiting = -1;
+	cr_assert_eq(qy_os_linux.timer_set(timer, ms), 0);
+}
+
+Test(os, a_wait_is_told_from_work, .timeout = 60)
+{
+	volatile uint64_t sum = 0;
+	struct sigaction action = { .sa_handler = wait_in_handler, .sa_flags = SA_RESTART };
+	sigset_t none, one;
+	char byte;
+
+	make_ring(20);
+	while (rang == 0)
+		sum++;
+	cr_assert_eq(was_waiting, 0, "it computes");
+
+	make_ring(20);
+	while (rang == 0)
+		poll(NULL, 0, 10000);
+	cr_assert_eq(was_waiting, 1, "poll, which ends with EINTR");
+
+	make_ring(20);
+	cr_assert_eq(pause(), -1);
+	cr_assert_eq(was_waiting, 1);
+
+	/* With another mask than its own. */
+	sigemptyset(&none);
+	make_ring(20);
+	while (rang == 0)
+		ppoll(NULL, 0, NULL, &none);
+	cr_assert_eq(was_waiting, 1);
+
+	/* A read, which is restarted: the handler feeds it. */
+	cr_assert_eq(pipe(lines), 0);
+	make_ring(20);
+	if (fork() == 0) {
+		poll(NULL, 0, 1000);
+		cr_assert_eq(write(lines[1], "x", 1), 1);
+		_exit(0);
+	}
+	cr_assert_eq(read(lines[0], &byte, 1), 1);
+	cr_assert_eq(was_waiting, 1);
+
+	/* In another handler, which may have interrupted anything. */
+	cr_assert_eq(sigaction(SIGUSR1, &action, NULL), 0);
+	make_ring(50);
+	raise(SIGUSR1);
+	cr_assert_eq(was_waiting, 0);
+
+	/* A signal that has a handler is blocked: it may be that one. */
+	sigemptyset(&one);
+	sigaddset(&one, SIGUSR1);
+	cr_assert_eq(sigprocmask(SIG_BLOCK, &one, NULL), 0);
+	make_ring(20);
+	while (rang == 0)
+		poll(NULL, 0, 10000);
+	cr_assert_eq(was_waiting, 0);
+}
+
+static void wait_on(size_t size)
+{
+	stack_t stack = { .ss_sp = malloc(size), .ss_size = size };
+
+	cr_assert_not_null(stack.ss_sp);
+	cr_assert_eq(sigaltstack(&stack, NULL), 0);
+	make_ring(20);
+	while (rang == 0)
+		poll(NULL, 0, 10000);
+}
+
+Test(os, a_small_alternate_stack_is_not_for_long_work, .timeout = 60)
+{
+	wait_on(16 * KIB);
+	cr_assert_eq(was_waiting, 0);
+	wait_on(128 * KIB);
+	cr_assert_eq(was_waiting, 1);
 }
