@@ -562,7 +562,7 @@ static int table_signal_action(int sig, struct qy_signal_action *action)
 }
 
 static void (*timer_ring)(const void *context);
-static uint64_t timer_ms;
+static uint64_t timer_at; /* ms; 0: at rest */
 static int timer_signal;
 static bool timer_waiting;
 
@@ -570,7 +570,7 @@ static int make_timer(int sig, void (*ring)(const void *context))
 {
 	timer_signal = sig;
 	timer_ring = ring;
-	timer_ms = 0;
+	timer_at = 0;
 	return 7;
 }
 
@@ -579,11 +579,16 @@ static int table_timer_make(int sig, void (*ring)(const void *context))
 	CALL(FAKE_TIMER_MAKE, int, -1, make_timer(sig, ring));
 }
 
+static uint64_t now_of_timer(void)
+{
+	return clock_set ? clock_ms : qy_os_linux.now_ms();
+}
+
 static int set_timer(int timer, uint64_t ms)
 {
 	if (timer != 7)
 		fake_stop("no such timer");
-	timer_ms = ms;
+	timer_at = ms == 0 ? 0 : now_of_timer() + ms;
 	return 0;
 }
 
@@ -594,7 +599,9 @@ static int table_timer_set(int timer, uint64_t ms)
 
 uint64_t fake_os_timer(void)
 {
-	return timer_ms;
+	uint64_t now = now_of_timer();
+
+	return timer_at == 0 ? 0 : timer_at > now ? timer_at - now : 1;
 }
 
 int fake_os_timer_signal(void)
@@ -604,7 +611,7 @@ int fake_os_timer_signal(void)
 
 void fake_os_ring(bool waiting)
 {
-	timer_ms = 0;
+	timer_at = 0;
 	timer_waiting = waiting;
 	timer_ring(NULL);
 }
@@ -740,7 +747,7 @@ void fake_os_reset(void)
 	clock_set = false;
 	fake_os_threads(NULL, NULL);
 	fake_os_signals(NULL);
-	timer_ms = 0;
+	timer_at = 0;
 	total_memory = address_limit = 0;
 	thp_disabled = 0;
 	on_cpu = 0;
