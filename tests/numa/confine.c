@@ -51,6 +51,48 @@ void group_make(const char *controller)
 	setenv(GROUP, group, 1);
 }
 
+bool group_get(const char *file, char *buffer, size_t size)
+{
+	const char *group = getenv(GROUP);
+	char path[200];
+
+	if (group == NULL)
+		return false;
+	snprintf(path, sizeof(path), "%s/%s", group, own_name(group, file));
+	return read_text(path, buffer, size);
+}
+
+uint64_t group_number(const char *file, const char *line)
+{
+	size_t length = line != NULL ? strlen(line) : 0;
+	char text[4096];
+
+	if (!group_get(file, text, sizeof(text)))
+		fail("the group's %s cannot be read: %s", file, strerror(errno));
+	for (const char *s = text; s != NULL; s = strchr(s, '\n'), s = s != NULL ? s + 1 : NULL)
+		if (line == NULL || (strncmp(s, line, length) == 0 && s[length] == ' '))
+			return strtoull(s + length, NULL, 10);
+	fail("the group's %s says nothing of %s", file, line);
+}
+
+bool group_nest(const char *controller, const char *name)
+{
+	static char above[128];
+	char text[256];
+
+	if (above[0] == 0)
+		snprintf(above, sizeof(above), "%s", getenv(GROUP));
+	setenv(GROUP, above, 1);
+	snprintf(text, sizeof(text), "+%s", controller);
+	if (!group_set("cgroup.subtree_control", text))
+		return false;
+	snprintf(text, sizeof(text), "%s/%s", above, name);
+	if (mkdir(text, 0755) != 0 && errno != EEXIST)
+		return false;
+	setenv(GROUP, text, 1);
+	return true;
+}
+
 bool group_join(void)
 {
 	char pid[32];

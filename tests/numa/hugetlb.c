@@ -218,6 +218,8 @@ static void run_limit(void)
 	}
 	if (huge == 0 || huge > 4)
 		fail("under a limit of 4 pages, %d are hugetlb", huge);
+	if (stats_of(NULL).refused[QUARRY_REFUSED_HUGE_CGROUP] == 0)
+		fail("refused[huge-cgroup] does not count it");
 	/* A child has as much to write, and the limit is reached. */
 	pid = fork();
 	MUST(pid >= 0);

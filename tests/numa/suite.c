@@ -326,6 +326,7 @@ static void add_all(void)
 	add_move();
 	add_cpuset();
 	add_fallback();
+	add_pressure();
 }
 
 int main(int argc, char **argv)

@@ -62,6 +62,7 @@ void add_move(void);
 void add_nodes(void);
 void add_where(void);
 void add_fallback(void);
+void add_pressure(void);
 
 struct options {
 	const char *topology;
@@ -188,7 +189,12 @@ int inside_main(int fd); /* of fallback.c's tests */
 /* A control group of version 2 for this test, with a controller; the test is left out where there is none. */
 void group_make(const char *controller);
 bool group_set(const char *file, const char *text);
+/* Its group is one of that name below the one that was made first; files of the others are "../memory.max". */
+bool group_nest(const char *controller, const char *name);
 bool group_join(void);
+bool group_get(const char *file, char *buffer, size_t size);
+/* The number behind the line's name, or that is all of the file (NULL). */
+uint64_t group_number(const char *file, const char *line);
 
 /* Have system calls answered with an error from here on (seccomp), as containers do. */
 bool deny(const int *calls, int count, int error);

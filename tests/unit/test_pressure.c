@@ -189,6 +189,53 @@ Test(pressure, of_the_group_where_there_is_one)
 	cr_assert_eq(p.window_ms, 0);
 }
 
+/* A hybrid host: v1 has the memory controller, and v2 is mounted beside it. v2's group has files, too, and none of them
+ * is about the group that limits memory. */
+Test(pressure, of_the_machine_on_a_hybrid_host)
+{
+	static const char unified[] = "/sys/fs/cgroup/unified/app", limited[] = "/sys/fs/cgroup/memory/app";
+	char path[100];
+	struct qy_pressure p;
+
+	start();
+	fake_os_file("/proc/self/cgroup", "4:memory:/app\n1:name=systemd:/app\n0::/app\n");
+	fake_os_file("/proc/self/mountinfo",
+		     "33 31 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+		     "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n");
+	for (int levels = 0; levels < 2; levels++) {
+		const int length = (int)sizeof(unified) - 1 - (levels ? 0 : 4);
+
+		snprintf(path, sizeof(path), "%.*s/cgroup.controllers", length, unified);
+		fake_os_file(path, "hugetlb\n");
+		snprintf(path, sizeof(path), "%.*s/memory.events", length, unified);
+		fake_os_file(path, "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\n");
+		snprintf(path, sizeof(path), "%.*s/memory.pressure", length, unified);
+		psi(path, 0, 0);
+	}
+	snprintf(path, sizeof(path), "%s/memory.limit_in_bytes", limited);
+	file(path, "%" PRIu64 "\n", 100 * MIB);
+	snprintf(path, sizeof(path), "%s/memory.usage_in_bytes", limited);
+	file(path, "%" PRIu64 "\n", 90 * MIB);
+	snprintf(path, sizeof(path), "%s/memory.stat", limited);
+	fake_os_file(path, "total_inactive_file 0\n");
+	psi("/proc/pressure/memory", 0, 0);
+	look_after(0);
+	psi("/proc/pressure/memory", 400000, 100000);
+	snprintf(path, sizeof(path), "%s/memory.pressure", unified);
+	psi(path, 900000, 900000);
+	snprintf(path, sizeof(path), "%s/memory.events", unified);
+	fake_os_file(path, "low 0\nhigh 9\nmax 9\noom 0\noom_kill 0\n");
+	p = look_after(1000);
+	cr_assert_not(p.of_group);
+	cr_assert_eq(p.some, 400);
+	cr_assert_eq(p.full, 100);
+	cr_assert_eq(p.events_high, 0);
+	cr_assert_eq(p.events_max, 0);
+	cr_assert_eq(p.group_limit, 100 * MIB);
+	cr_assert_eq(p.group_used, 90 * MIB);
+	cr_assert_eq(p.high_limit, UINT64_MAX);
+}
+
 Test(pressure, memory_high_is_told_apart_from_memory_max)
 {
 	struct qy_pressure p;
