@@ -347,10 +347,10 @@ QUARRY_API int quarry_arena_set_limits(quarry_arena *arena, uint64_t hard_limit,
 
 /** Give an arena's free memory back sooner or later than the option decay_ms says: an arena of buffers that are wanted again
  * at once may keep them for long, one that is filled once an hour nothing. Holds for a node's default arena too. What
- * threads keep in their caches goes by the option. Under pressure an arena's own time is shortened like the option's; but
- * never stays never. Any thread may call.
+ * threads keep in their caches goes by the option. Under pressure an arena's own time is shortened like the option's.
+ * Any thread may call.
  * @param decay_ms milliseconds, up to 3,600,000: free memory goes back after about so long; 0 at the next pass of the
- *        reclaimer; -1 never, but by quarry_purge; QUARRY_DECAY_DEFAULT.
+ *        reclaimer; -1 never by time, but under high pressure and by quarry_purge; QUARRY_DECAY_DEFAULT.
  * @return 0; -1 with EINVAL (no arena, or out of range). */
 QUARRY_API int quarry_arena_set_decay(quarry_arena *arena, long decay_ms);
 
