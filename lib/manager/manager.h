@@ -34,6 +34,8 @@ struct qy_frame {
 	uint32_t free;                 /* the first free page block here */
 	uint16_t used, longest, dirty; /* pages: in used blocks, of the longest free block, free and dirty */
 	uint8_t bucket;
+	bool sparse;                   /* enough of it could go back, as was found out */
+	uint32_t sparse_pass;          /* in this pass (sparse.c) */
 	/* From here on others look on. */
 	uint8_t filler;                     /* enum qy_filler_kind + 1 while pages are carved here; else 0 */
 	_Atomic(struct qy_region *) region; /* NULL: not ours (yet) */
@@ -125,6 +127,7 @@ struct qy_manager {
 
 	struct qy_heap orphans; /* slabs that no thread holds; owner 0 */
 	struct qy_mixed *mixed; /* those of them in which objects of other classes stand; NULL: there were none (mixed.h) */
+	uint32_t sparse_pass;    /* the number of the last pass over them; the purge lock's holder's */
 	struct qy_heap thinning; /* those of them that pages are given back of right now; the purge lock's holder's (sparse.c) */
 
 	struct qy_huge huge;

@@ -494,11 +494,6 @@ static uint64_t thin(struct qy_slab *s, struct qy_mixed_slab *r)
 	return pages;
 }
 
-static uint32_t frame_of(const struct qy_slab *s)
-{
-	return (uint32_t)(qy_window_offset(qy_slab_memory(s)) >> QY_FRAME_SHIFT);
-}
-
 struct pick {
 	struct qy_mixed_slab *record;
 	uint64_t pages;
@@ -515,11 +510,13 @@ static unsigned pick_some(struct qy_manager *m, uint64_t now, bool at_once, stru
 		struct qy_slab *s = r->slab;
 
 		mixed->freed = r->ring[QY_MIXED_FREED].next;
-		if (!at_once && (r->seen != s->linked || !qy_huge_may_break(m, frame_of(s), now))) {
+		if (!at_once && r->seen != s->linked) {
 			r->seen = s->linked;
 			*again = true;
 			continue;
 		}
+		if (!at_once && !qy_sparse_may_break(m, s, now, again))
+			continue;
 		ring_remove(&mixed->freed, r, QY_MIXED_FREED);
 		r->seen = s->linked;
 		if (!qy_slab_can_go(m, s))

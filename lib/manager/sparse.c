@@ -159,6 +159,54 @@ static uint32_t frame_of(const struct qy_slab *s)
 	return (uint32_t)(qy_window_offset(qy_slab_memory(s)) >> QY_FRAME_SHIFT);
 }
 
+#define WORTH (QY_FRAME_PAGES / 4) /* pages of a huge page that go back, at least, or it stays whole */
+
+/* How many pages of a slab nothing lives in, when what lives stands anywhere. */
+static uint32_t empty_pages(const struct qy_slab *s)
+{
+	const struct qy_class *c = &qy_classes[s->cls];
+	uint32_t used = s->state == QY_SLAB_MIXED ? s->linked : s->countdown, objects = QY_PAGE / c->size + 1;
+	uint64_t share = ((uint64_t)(c->capacity - qy_min(used, c->capacity)) << 16) / c->capacity, all = (uint64_t)1 << 16;
+
+	/* share to the power of the objects that reach into a page */
+	for (; objects > 0; objects >>= 1, share = share * share >> 16)
+		if (objects & 1)
+			all = all * share >> 16;
+	return (uint32_t)((uint64_t)(c->units << (QY_UNIT_SHIFT - QY_PAGE_SHIFT)) * all >> 16);
+}
+
+/* Whether enough of a frame could go back, by what nobody holds. Found out once in a pass. */
+static bool is_sparse(const struct qy_manager *m, uint32_t f)
+{
+	const struct qy_slab *units = qy_slab_at((uintptr_t)f << QY_FRAME_SHIFT);
+	struct qy_frame *frame = qy_frame_at(f);
+	uint32_t pages = frame->dirty;
+
+	if (frame->sparse_pass == m->sparse_pass)
+		return frame->sparse;
+	for (uint32_t u = 0; u < QY_FRAME_UNITS; u++)
+		if (qy_peek(units[u].kind) == QY_SLAB_HEAD &&
+		    atomic_load_explicit(&units[u].owner, memory_order_relaxed) == 0 && units[u].state != QY_SLAB_FULL)
+			pages += empty_pages(&units[u]);
+	frame->sparse_pass = m->sparse_pass;
+	frame->sparse = pages >= WORTH;
+	return frame->sparse;
+}
+
+bool qy_sparse_may_break(struct qy_manager *m, const struct qy_slab *slab, uint64_t now, bool *again)
+{
+	uint32_t f = frame_of(slab);
+	bool may;
+
+	if (!qy_region_may_be_huge(qy_region_of_frame(qy_frame_at(f)), qy_window_at((uintptr_t)f << QY_FRAME_SHIFT)))
+		return true;
+	if (!is_sparse(m, f))
+		return false;
+	may = qy_huge_may_break(m, f, now);
+	*again = *again || !may;
+	return may;
+}
+
 /* Whether a look at the slab may find a page that can go: there is that much free in it. */
 static bool is_worth_it(const struct qy_slab *s)
 {
@@ -189,8 +237,7 @@ static unsigned take_some(struct qy_manager *m, uint64_t now_ms, bool at_once, s
 			s->epoch = orphans->shed_epoch;
 			qy_slab_list_remove(queue, s);
 			if ((at_once || s->seen == now) && !(s->thinned && s->seen == now) && is_worth_it(s)) {
-				if (!at_once && !qy_huge_may_break(m, frame_of(s), now_ms)) {
-					*again = true;
+				if (!at_once && !qy_sparse_may_break(m, s, now_ms, again)) {
 					qy_slab_list_push_back(queue, s);
 					continue;
 				}
@@ -264,6 +311,7 @@ size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t a
 	size_t total = 0;
 	bool more = true;
 
+	m->sparse_pass++;
 	qy_sparse_forward_mail(m);
 	/* (Counted without the lock: a look too many or too late.) */
 	if (qy_read(&m->orphans.slabs) == 0)

@@ -33,6 +33,11 @@ uint64_t qy_slab_pages_of(const struct qy_class *c, uint32_t object);
 
 void qy_slab_set_gone(struct qy_slab *s, uint64_t gone);
 
+/* Whether pages of a slab may go back, be it that this breaks a huge page; *again is set when it may be so soon. What is too
+ * little for that stays in memory, until there is more or memory is short: a huge page is worth more. The purge lock is
+ * held, and the manager's. */
+bool qy_sparse_may_break(struct qy_manager *m, const struct qy_slab *slab, uint64_t now, bool *again);
+
 /* Purge those pages; what the kernel refuses stays in memory. Returns the bytes. */
 size_t qy_slab_purge_pages(struct qy_slab *s, uint64_t pages);
 
