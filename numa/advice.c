@@ -136,7 +136,7 @@ bool qy_region_want(struct qy_region *r, void *addr, size_t frames, enum qy_want
 	char *at = addr;
 	bool all = true;
 
-	if (qy_region_pinned(r))
+	if (qy_region_settled(r))
 		return true;
 	thp = qy_thp_get();
 	for (size_t i = 0, end; i < frames; i = end) {
@@ -151,6 +151,13 @@ bool qy_region_want(struct qy_region *r, void *addr, size_t frames, enum qy_want
 	return all;
 }
 
+static bool come_unasked(const struct qy_region *r)
+{
+	struct qy_thp thp = qy_thp_get();
+
+	return qy_region_is_file(r) ? thp.shared_unasked : thp.unasked;
+}
+
 bool qy_region_may_be_huge(const struct qy_region *r, const void *addr)
 {
 	struct qy_frame_pages *pages = pages_at(addr);
@@ -159,7 +166,7 @@ bool qy_region_may_be_huge(const struct qy_region *r, const void *addr)
 	case QY_PAGES_HUGE:
 		return true;
 	case QY_PAGES_AS_TOLD:
-		return told(r, pages) == QY_ADVICE_HUGE || (told(r, pages) == QY_ADVICE_NONE && qy_thp_get().unasked);
+		return told(r, pages) == QY_ADVICE_HUGE || (told(r, pages) == QY_ADVICE_NONE && come_unasked(r));
 	default:
 		return false;
 	}
@@ -174,7 +181,9 @@ void qy_region_broken(struct qy_region *r, void *frame_addr, void *going)
 
 	if (!qy_region_may_be_huge(r, frame_addr))
 		return;
-	qy_os->madvise((void *)qy_align_down((uintptr_t)going, qy_os_page_size()), qy_os_page_size(), QY_MADV_COLD);
+	/* (A hole in a file takes a huge page apart by itself.) */
+	if (!qy_region_is_file(r))
+		qy_os->madvise((void *)qy_align_down((uintptr_t)going, qy_os_page_size()), qy_os_page_size(), QY_MADV_COLD);
 	qy_count_shared(&splits, 1);
 	atomic_store_explicit(&pages->state, QY_PAGES_BROKEN, memory_order_relaxed);
 	qy_region_want(r, frame_addr, 1, QY_WANT_HOLES);
@@ -243,7 +252,7 @@ bool qy_region_collapse(struct qy_region *r, void *addr, size_t len)
 	char *at = addr;
 	int error = 0;
 
-	if (qy_region_pinned(r))
+	if (qy_region_settled(r))
 		return true;
 	for (size_t i = 0; i < len; i += QY_FRAME) {
 		struct qy_frame_pages *pages = pages_at(at + i);

@@ -65,6 +65,25 @@ static bool fill_pool_part(const struct qy_placement *placement, char *addr, siz
 	return fill(addr, len, true);
 }
 
+bool qy_fill_file(const struct qy_placement *placement, const struct qy_memfd *file, char *addr, size_t len, size_t grain)
+{
+	if (file->fd == 0) {
+		errno = EINVAL;
+		return false;
+	}
+	/* (Interleaved pages of a pool were bound one by one.) */
+	if (grain != qy_os_page_size())
+		qy_policy_apply_firm(placement, addr, len);
+	if (qy_os->allocate(file->fd, 0, len) != 0) {
+		qy_refuse(QUARRY_REFUSED_POPULATE);
+		return false;
+	}
+	/* They are in the file, and come into the page tables when they are touched, without more memory. */
+	for (size_t at = 0; at < len; at += grain)
+		__atomic_load_n(addr + at, __ATOMIC_RELAXED);
+	return true;
+}
+
 bool qy_fill_is_due(const struct qy_placement *placement, int kind)
 {
 	return (qy_peek(placement->flags) & QUARRY_ARENA_STRICT) && (placement->bind || kind == QUARRY_PAGES_THP);

@@ -83,6 +83,19 @@ struct qy_os {
 	int (*send)(int end, const void *bytes, size_t len, unsigned ms);
 	int (*receive)(int end, void *bytes, size_t len, unsigned ms);
 	void (*close)(int fd);
+	/* Memory with a descriptor, which does not outlive exec. flags: QY_MFD_.... The number is above those of standard input,
+	 * output and error, also where these are closed: what a program prints must not go into its heap. */
+	int (*memfd)(const char *name, unsigned flags);
+	/* The size of an empty file: EFBIG where RLIMIT_FSIZE forbids it (and no SIGXFSZ). */
+	int (*set_size)(int fd, uint64_t size);
+	int (*seal)(int fd, int seals); /* F_ADD_SEALS; QY_SEAL_... */
+	/* Have the pages of a file in memory, with an error where touching them would be SIGBUS. Not a point of cancellation,
+	 * as none here is. */
+	int (*allocate)(int fd, uint64_t at, uint64_t len);
+	int (*file_id)(int fd, uint64_t *id); /* the file, by a number that no other has while it is there */
+	/* The next bytes at or behind `from` that were ever written. -1 with ENXIO when there are none. */
+	int (*next_data)(int fd, uint64_t from, uint64_t *begin, uint64_t *end);
+	int (*read_at)(int fd, void *to, size_t len, uint64_t at); /* all of it, or -1 */
 	/* Copy this process's own memory, with an error (EFAULT) where reading it would be a signal. ENOSYS or EPERM where
 	 * there is no such way (process_vm_readv(2), Linux 3.2). */
 	int (*copy)(void *to, const void *from, size_t len);
@@ -111,6 +124,8 @@ bool qy_context_waited(const void *context);
 size_t qy_os_page_size(void);
 
 /* The kernel's numbers that older headers lack (glibc 2.36 and libnuma 2.0.16 of Debian 12). */
+#define QY_MADV_REMOVE 9
+#define QY_MADV_DONTFORK 10
 #define QY_MADV_HUGEPAGE 14
 #define QY_MADV_NOHUGEPAGE 15
 #define QY_MADV_DONTDUMP 16
@@ -122,6 +137,13 @@ size_t qy_os_page_size(void);
 #define QY_MAP_FIXED_NOREPLACE 0x100000
 #define QY_MAP_HUGE_2MB (21u << 26)
 #define QY_MAP_HUGE_1GB (30u << 26)
+#define QY_MFD_CLOEXEC 1u
+#define QY_MFD_ALLOW_SEALING 2u
+#define QY_MFD_HUGETLB 4u     /* Linux 4.14; with seals 4.16 */
+#define QY_MFD_NOEXEC_SEAL 8u /* Linux 6.3 */
+#define QY_SEAL_SEAL 1
+#define QY_SEAL_SHRINK 2
+#define QY_SEAL_GROW 4
 #define QY_MPOL_DEFAULT 0
 #define QY_MPOL_PREFERRED 1
 #define QY_MPOL_BIND 2

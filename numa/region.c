@@ -34,17 +34,21 @@ static void refuse_rung(int kind)
 struct as_mapped {
 	uint8_t placed; /* enum qy_placed */
 	uint8_t advice; /* enum qy_advice */
+	bool whole;     /* all of it is there, and has to stay */
+	struct qy_memfd file;
 };
 
 /* Filled at once from the pools of the nodes asked for, and of no others. Once it is full, the policy that was asked for
  * stands: what a forked child copies may come from anywhere. */
-static bool map_hugetlb(const struct qy_placement *placement, void *addr, size_t len, int kind, uint8_t *placed)
+static bool map_hugetlb(const struct qy_placement *placement, void *addr, size_t len, int kind,
+			const struct qy_memfd *file, uint8_t *placed)
 {
 	*placed = qy_policy_apply_firm(placement, addr, len);
 	if (*placed == QY_PLACED_NO && is_strict(placement))
 		return false;
 	advise(placement, addr, len);
-	if (!qy_fill_pool(placement, addr, len, *placed == QY_PLACED_NO ? 0 : qy_kind_grain(kind)) ||
+	if ((!qy_fill_pool(placement, addr, len, *placed == QY_PLACED_NO ? 0 : qy_kind_grain(kind)) &&
+	     !(errno == EINVAL && qy_fill_file(placement, file, addr, len, qy_kind_grain(kind)))) ||
 	    (*placed != QY_PLACED_NO && !qy_fill_verify(placement, addr, len, qy_kind_grain(kind))))
 		return false;
 	if (*placed != QY_PLACED_NO)
@@ -78,6 +82,36 @@ static bool advise_pages(char *addr, size_t len, bool gently, int *kind, uint8_t
 	return true;
 }
 
+/* The same for a file, of which huge pages are by settings of their own. Strictly, they are made whatever these say
+ * (qy_fill_strictly). */
+static bool advise_file(char *addr, size_t len, bool strict, int *kind, uint8_t *advice)
+{
+	struct qy_thp thp = qy_thp_get();
+
+	*advice = QY_ADVICE_NONE;
+	if (*kind == QUARRY_PAGES_THP && (thp.shared || strict) && qy_os->madvise(addr, len, QY_MADV_HUGEPAGE) == 0) {
+		*advice = QY_ADVICE_HUGE;
+		return true;
+	}
+	if (*kind == QUARRY_PAGES_THP) {
+		qy_refuse(QUARRY_REFUSED_THP);
+		*kind = QUARRY_PAGES_BASE;
+		if (strict)
+			return false;
+	}
+	if (thp.shared_unasked && qy_os->madvise(addr, len, QY_MADV_NOHUGEPAGE) == 0)
+		*advice = QY_ADVICE_BASE;
+	return true;
+}
+
+static bool advise_kind(char *addr, size_t len, bool gently, bool strict, int *kind, struct as_mapped *as)
+{
+	if (as->file.fd != 0)
+		return advise_file(addr, len, strict, kind, &as->advice);
+	return advise_pages(addr, len, gently, kind, &as->advice) ||
+	       (!strict && advise_pages(addr, len, gently, kind, &as->advice));
+}
+
 static bool map_plain(const struct qy_placement *placement, void *addr, size_t len, bool gently, int *kind,
 		      struct as_mapped *as)
 {
@@ -87,12 +121,38 @@ static bool map_plain(const struct qy_placement *placement, void *addr, size_t l
 	if (as->placed == QY_PLACED_NO && strict)
 		return false;
 	advise(placement, addr, len);
-	if (!advise_pages(addr, len, gently, kind, &as->advice) &&
-	    (strict || !advise_pages(addr, len, gently, kind, &as->advice)))
+	if (!advise_kind(addr, len, gently, strict, kind, as))
 		return false;
-	if (qy_fill_is_due(placement, *kind))
+	as->whole = qy_fill_is_due(placement, *kind);
+	if (as->whole)
 		return qy_fill_strictly(placement, addr, len, *kind);
+	as->whole = as->file.fd != 0 && qy_memfd_may_run_dry();
+	if (as->whole)
+		return qy_fill_file(placement, &as->file, addr, len, qy_os_page_size());
 	return !(qy_peek(placement->flags) & QUARRY_ARENA_POPULATE) || qy_fill(placement, addr, len) || !strict;
+}
+
+/* Memory at claimed address space, of no kind yet. A file's is kept from forked children by the kernel itself, however they
+ * are forked. */
+static bool map_memory(const struct qy_placement *placement, void *addr, size_t len, int flags, int kind,
+		       struct as_mapped *as)
+{
+	bool wanted = qy_peek(placement->flags) & QUARRY_ARENA_FD;
+
+	*as = (struct as_mapped){ .advice = QY_ADVICE_NONE };
+	if (wanted && !qy_memfd_make(&as->file, len, kind))
+		return false;
+	if (qy_window_map_file(addr, len, flags, wanted ? as->file.fd : -1) != 0) {
+		qy_memfd_close(&as->file);
+		return false;
+	}
+	if (!wanted || qy_os->madvise(addr, len, QY_MADV_DONTFORK) == 0)
+		return true;
+	qy_refuse(QUARRY_REFUSED_FD);
+	qy_memfd_close(&as->file);
+	qy_window_unmap(addr, len);
+	errno = ENOMEM;
+	return false;
 }
 
 /* Map one rung of the ladder at claimed address space. On success *kind is what it became and *as how. */
@@ -110,18 +170,18 @@ static bool map_rung(const struct qy_placement *placement, void *addr, size_t le
 		errno = ENOMEM;
 		return false;
 	}
-	if (qy_window_map(addr, len, flags) != 0) {
+	if (!map_memory(placement, addr, len, flags, *kind, as)) {
 		refuse_rung(*kind);
 		return false;
 	}
-	as->advice = QY_ADVICE_NONE;
-	if (huge ? map_hugetlb(placement, addr, len, *kind, &as->placed)
+	if (huge ? map_hugetlb(placement, addr, len, *kind, &as->file, &as->placed)
 		 : map_plain(placement, addr, len, gently, kind, as))
 		return true;
 	error = errno;
 	if (huge)
 		refuse_rung(*kind);
 	qy_window_unmap(addr, len);
+	qy_memfd_close(&as->file);
 	errno = error;
 	return false;
 }
@@ -150,6 +210,15 @@ static char *map_somewhere(const struct qy_placement *placement, size_t frames, 
 		}
 	}
 	return NULL;
+}
+
+/* Whether an error says what the kernel refuses that was asked for without an alternative. */
+static bool is_telling(const struct qy_placement *placement, int error)
+{
+	if (is_strict(placement) && (error == EPERM || error == ENOSYS || error == EINVAL))
+		return true;
+	return (qy_peek(placement->flags) & QUARRY_ARENA_FD) && (error == EPERM || error == EACCES || error == ENOSYS ||
+								 error == EMFILE || error == ENFILE || error == EFBIG);
 }
 
 struct qy_region *qy_region_create(const struct qy_placement *placement, size_t frames, size_t align_frames, int kind,
@@ -181,14 +250,15 @@ struct qy_region *qy_region_create(const struct qy_placement *placement, size_t 
 		r->kind_wanted = (uint8_t)kind;
 		r->kind = (uint8_t)got;
 		r->placed = as.placed;
-		r->whole = qy_fill_is_due(placement, got);
+		r->whole = as.whole;
+		r->file = as.file;
 		r->fresh = true;
 		qy_publish(r->advice, as.advice);
 		qy_region_forget(r);
 		qy_publish(r->owner, owner);
 		return r;
 	}
-	errno = strict && (error == EPERM || error == ENOSYS || error == EINVAL) ? error : ENOMEM;
+	errno = is_telling(placement, error) ? error : ENOMEM;
 	return NULL;
 }
 
@@ -218,10 +288,13 @@ bool qy_region_place(struct qy_region *r, const struct qy_placement *placement)
 void qy_region_destroy(struct qy_region *r)
 {
 	void *addr = qy_region_addr(r);
+	struct qy_memfd file = r->file;
 	size_t frames = r->frames;
 
+	r->file.fd = 0;
 	qy_publish(r->owner, NULL);
 	qy_region_forget(r);
+	qy_memfd_close(&file);
 	/* When not even address space can be put back (a full table of mappings), the range stays claimed and mapped:
 	 * lost to quarry, but never handed out twice. */
 	if (qy_window_unmap(addr, frames << QY_FRAME_SHIFT) == 0)
@@ -255,7 +328,8 @@ bool qy_region_purge(struct qy_region *r, void *addr, size_t len)
 	break_frame(r, first, qy_min(whole, end));
 	if (whole_end >= whole)
 		break_frame(r, whole_end, end);
-	if (qy_os->madvise((void *)first, end - first, MADV_DONTNEED) != 0) {
+	/* (Of a file, only a hole in it gives memory back.) */
+	if (qy_os->madvise((void *)first, end - first, qy_region_is_file(r) ? QY_MADV_REMOVE : MADV_DONTNEED) != 0) {
 		qy_refuse(QUARRY_REFUSED_PURGE);
 		return false;
 	}
@@ -303,6 +377,9 @@ static bool move_piece(char *from, size_t len, const struct qy_region *to_region
 bool qy_region_move(struct qy_region *from_region, void *from, size_t len, struct qy_region *to_region, void *to)
 {
 	if (qy_region_pinned(from_region) || qy_region_pinned(to_region) || from_region->kind != to_region->kind)
+		return false;
+	/* Where a file's memory stands says where it is in the file. */
+	if (qy_region_is_file(from_region) || qy_region_is_file(to_region))
 		return false;
 	for (size_t at = 0, piece; at < len; at += piece) {
 		char *source = (char *)from + at, *target = (char *)to + at;
@@ -366,4 +443,37 @@ bool qy_region_copy(struct qy_region *r, bool (*fetch)(void *ctx, void *to, cons
 		qy_os->munmap(fresh, (size_t)(aligned - fresh));
 	qy_os->munmap(aligned + len, (size_t)(fresh + QY_FRAME - aligned));
 	return done;
+}
+
+bool qy_region_has_fd(const struct qy_region *r)
+{
+	return qy_memfd_is(&r->file);
+}
+
+bool qy_region_unshare(struct qy_region *r)
+{
+	const struct qy_placement *placement = qy_peek(r->placement);
+	size_t len = (size_t)r->frames << QY_FRAME_SHIFT;
+	struct qy_memfd file = r->file;
+	void *at = qy_region_addr(r);
+
+	if (!qy_memfd_is(&file) || qy_window_map(at, len, 0) != 0) {
+		qy_refuse(QUARRY_REFUSED_FORK);
+		return false;
+	}
+	/* Never firmly, as above. */
+	qy_policy_prefer(placement->node, at, len);
+	r->kind = (uint8_t)qy_min(r->kind, QUARRY_PAGES_THP);
+	qy_publish(r->advice, QY_ADVICE_NONE);
+	if (r->kind == QUARRY_PAGES_THP && qy_os->madvise(at, len, QY_MADV_HUGEPAGE) == 0)
+		qy_publish(r->advice, QY_ADVICE_HUGE);
+	if (qy_peek(placement->flags) & QUARRY_ARENA_NODUMP)
+		qy_os->madvise(at, len, QY_MADV_DONTDUMP);
+	if (!qy_memfd_copy(&file, at, len)) {
+		qy_refuse(QUARRY_REFUSED_FORK);
+		qy_window_unmap(at, len);
+		return false;
+	}
+	qy_memfd_close(&r->file);
+	return true;
 }

@@ -5,6 +5,7 @@
 #define QUARRY_NUMA_REGION_H
 
 #include "include/quarry/quarry.h"
+#include "numa/memfd.h"
 #include "numa/window.h"
 
 /* What is asked for; written once by the owner, before the first region. */
@@ -39,10 +40,17 @@ struct qy_region {
 	uint8_t advice;      /* enum qy_advice: what all of it was told that has no advice of its own */
 	bool fresh;          /* who asked for it has not taken from it yet (the manager's) */
 	_Atomic(uint32_t) exceptions; /* how many frames have */
+	struct qy_memfd file; /* what it is mapped from (QUARRY_ARENA_FD), all of it from the beginning; or none */
 };
 
 #define QY_REGION_SIDE_OFFSET 128
 _Static_assert(sizeof(struct qy_region) <= 64, "a region's record has a quarter of a frame side element");
+
+/* Whether its memory is in a file, shared with whoever has the descriptor. Such memory is not a forked child's. */
+QY_INLINE bool qy_region_is_file(const struct qy_region *r)
+{
+	return r->file.fd != 0;
+}
 
 /* What the kernel was told of memory: MADV_HUGEPAGE, MADV_NOHUGEPAGE, or neither. */
 enum qy_advice { QY_ADVICE_NONE, QY_ADVICE_HUGE, QY_ADVICE_BASE };
@@ -105,7 +113,7 @@ QY_INLINE void *qy_region_addr(const struct qy_region *r)
 struct qy_region *qy_region_create(const struct qy_placement *placement, size_t frames, size_t align_frames, int kind,
 				   void *owner);
 
-/* Unmap it and release its address space. */
+/* Unmap it and release its address space. Of a file others may have the descriptor, and the memory then. */
 void qy_region_destroy(struct qy_region *r);
 
 /* How many threads may fill a large range together, with the caller; at first 1, at most 16. Process-wide. (populate.c) */
@@ -185,6 +193,13 @@ bool qy_region_is_threads_choice(void);
  * False, and as it was, when any of this cannot be had; counted. */
 bool qy_region_copy(struct qy_region *r, bool (*fetch)(void *ctx, void *to, const void *from, size_t len), void *ctx);
 
+/* Of a file: whether its descriptor still leads to it. */
+bool qy_region_has_fd(const struct qy_region *r);
+
+/* In a forked child, to which the kernel gives no memory of files (MADV_DONTFORK): ordinary memory with what the file holds
+ * now, at the same place, and no file any more. False when it cannot be had; then nothing is there. */
+bool qy_region_unshare(struct qy_region *r);
+
 /* The policy of another placement for the pages to come, without a note of it. QY_PLACED_NO with errno. */
 enum qy_placed qy_region_apply(const struct qy_region *r, const struct qy_placement *placement);
 
@@ -217,6 +232,13 @@ int qy_region_bring(const struct qy_region *r, void *addr, size_t len, bool even
 QY_INLINE bool qy_region_pinned(const struct qy_region *r)
 {
 	return r->kind >= QUARRY_PAGES_2M || r->whole;
+}
+
+/* Whether its pages are for life what they were born as, huge or not. (Those of files go by settings of their own, and
+ * others may have them mapped as well.) */
+QY_INLINE bool qy_region_settled(const struct qy_region *r)
+{
+	return qy_region_pinned(r) || qy_region_is_file(r);
 }
 
 #endif

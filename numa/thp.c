@@ -26,6 +26,8 @@ enum {
 	STALLS_ALL = 16,
 	SMALLER = 32,
 	REFILLS = 64,
+	SHARED = 128,
+	SHARED_UNASKED = 256,
 };
 
 static _Atomic(uint32_t) settings;
@@ -80,11 +82,11 @@ static uint64_t read_number(const char *path, uint64_t otherwise)
 
 /* What holds for pages of so many KiB. Where the sizes have no settings of their own (before Linux 6.8), there is one
  * size. */
-static bool read_size(unsigned kib, char *word, size_t size, const char *of_all)
+static bool read_size(unsigned kib, const char *which, char *word, size_t size, const char *of_all)
 {
 	char path[96];
 
-	snprintf(path, sizeof(path), SYSFS "hugepages-%ukB/enabled", kib);
+	snprintf(path, sizeof(path), SYSFS "hugepages-%ukB/%s", kib, which);
 	if (!read_choice(path, word, size))
 		return false;
 	if (strcmp(word, "inherit") == 0)
@@ -97,7 +99,7 @@ static bool smaller_come(const char *of_all)
 	char word[16];
 
 	for (unsigned kib = (unsigned)(qy_os_page_size() >> 10) * 2; kib < QY_FRAME >> 10; kib *= 2)
-		if (read_size(kib, word, sizeof(word), of_all) && strcmp(word, "always") == 0)
+		if (read_size(kib, "enabled", word, sizeof(word), of_all) && strcmp(word, "always") == 0)
 			return true;
 	return false;
 }
@@ -114,6 +116,24 @@ static uint32_t read_defrag(void)
 										     : 0;
 }
 
+/* Of memory in files, which has settings of its own, since Linux 4.8 for all sizes and since 6.11 for each. */
+static uint32_t read_shared(void)
+{
+	char of_all[16], word[16];
+
+	if (!read_choice(SYSFS "shmem_enabled", of_all, sizeof(of_all)))
+		return 0;
+	/* What the first file says of these holds whatever the other one does. */
+	if (strcmp(of_all, "deny") == 0)
+		return 0;
+	if (strcmp(of_all, "force") == 0 ||
+	    !read_size(QY_FRAME >> 10, "shmem_enabled", word, sizeof(word), of_all))
+		strcpy(word, of_all);
+	if (strcmp(word, "never") == 0)
+		return 0;
+	return strcmp(word, "advise") == 0 ? SHARED : SHARED | SHARED_UNASKED;
+}
+
 static uint32_t read_settings(void)
 {
 	int disabled = qy_os->thp_disabled();
@@ -122,9 +142,11 @@ static uint32_t read_settings(void)
 
 	if (read_number(SYSFS "hpage_pmd_size", QY_FRAME) != QY_FRAME)
 		return s;
+	if (disabled != 1)
+		s |= read_shared();
 	if (!read_choice(SYSFS "enabled", of_all, sizeof(of_all)))
 		return s | POSSIBLE | UNASKED | STALLS | STALLS_ALL | REFILLS;
-	if (!read_size(QY_FRAME >> 10, word, sizeof(word), of_all))
+	if (!read_size(QY_FRAME >> 10, "enabled", word, sizeof(word), of_all))
 		strcpy(word, of_all);
 	s |= read_defrag();
 	if (strcmp(word, "never") != 0 && disabled != 1)
@@ -159,6 +181,8 @@ struct qy_thp qy_thp_get(void)
 		.stalls_all = s & STALLS_ALL,
 		.smaller = s & SMALLER,
 		.refills = s & REFILLS,
+		.shared = s & SHARED,
+		.shared_unasked = s & SHARED_UNASKED,
 	};
 }
 

@@ -15,6 +15,8 @@ struct qy_thp {
 	bool stalls;     /* a fault waits for compaction in memory that has the advice MADV_HUGEPAGE, */
 	bool stalls_all; /* and in memory that has none */
 	bool smaller;    /* the administrator has smaller sizes come without advice (mTHP, Linux 6.8) */
+	bool shared;         /* memory in files may have them, with advice, */
+	bool shared_unasked; /* and without */
 	bool refills;    /* khugepaged fills holes in memory that may be huge, with more than a few pages for each */
 };
 

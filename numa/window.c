@@ -321,10 +321,10 @@ static QY_COLD bool give_up_reservation(void)
 	return done;
 }
 
-static int map_once(void *addr, size_t len, int flags)
+static int map_once(void *addr, size_t len, int flags, int fd)
 {
-	int how = sparse ? QY_MAP_FIXED_NOREPLACE : MAP_FIXED;
-	void *p = qy_os->mmap(addr, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | how | flags, -1, 0);
+	int how = (sparse ? QY_MAP_FIXED_NOREPLACE : MAP_FIXED) | (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
+	void *p = qy_os->mmap(addr, len, PROT_READ | PROT_WRITE, how | flags, fd, 0);
 
 	if (p == addr)
 		return 0;
@@ -336,16 +336,21 @@ static int map_once(void *addr, size_t len, int flags)
 	return -1;
 }
 
-int qy_window_map(void *addr, size_t len, int flags)
+int qy_window_map_file(void *addr, size_t len, int flags, int fd)
 {
-	int r = map_once(addr, len, flags);
+	int r = map_once(addr, len, flags, fd);
 
 	if (r != 0 && errno == ENOMEM && (flags & MAP_HUGETLB) == 0 && give_up_reservation()) {
 		/* What was claimed for this call was reserved still. */
 		qy_os->munmap(addr, len);
-		r = map_once(addr, len, flags);
+		r = map_once(addr, len, flags, fd);
 	}
 	return r;
+}
+
+int qy_window_map(void *addr, size_t len, int flags)
+{
+	return qy_window_map_file(addr, len, flags, -1);
 }
 
 int qy_window_unmap(void *addr, size_t len)

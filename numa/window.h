@@ -28,6 +28,9 @@ void qy_window_release(void *addr, size_t frames);
 /* Map claimed address space for reading and writing; flags are added to MAP_PRIVATE|MAP_ANONYMOUS. 0 or -1, errno. */
 int qy_window_map(void *addr, size_t len, int flags);
 
+/* The same with a file from its beginning, and MAP_SHARED; -1: memory as above. */
+int qy_window_map_file(void *addr, size_t len, int flags, int fd);
+
 /* Take the memory away and leave the address space as it was before qy_window_map. */
 int qy_window_unmap(void *addr, size_t len);
 

@@ -68,6 +68,8 @@ long fake_mbind(void *addr, size_t len, int mode, const unsigned long *mask, uns
 long fake_set_mempolicy(int mode, const unsigned long *mask, unsigned long bits);
 long fake_get_mempolicy(int *mode, unsigned long *mask, unsigned long bits, void *addr, unsigned long flags);
 long fake_move_pages(unsigned long count, void **pages, const int *nodes, int *status, int flags);
+int fake_memfd(const char *name, unsigned flags);
+int fake_allocate(int fd, uint64_t at, uint64_t len);
 int fake_page_is_huge(const void *addr, bool *huge);
 ssize_t fake_read_file(const char *path, char *buffer, size_t size);
 

@@ -464,10 +464,84 @@ static void *map_huge(void *addr, size_t len, int prot, int flags)
 	return p;
 }
 
+/* Files of huge pages, by their numbers, and where they are mapped. */
+#define FILES_MAX 64
+static struct huge_file {
+	uint64_t id;
+	unsigned shift;
+	uintptr_t start;
+} huge_files[FILES_MAX];
+static size_t huge_file_count; /* ever */
+
+static struct huge_file *huge_file_of(int fd)
+{
+	uint64_t id;
+
+	if (fd < 0 || qy_os_linux.file_id(fd, &id) != 0)
+		return NULL;
+	for (size_t i = 0; i < FILES_MAX; i++)
+		if (huge_files[i].shift != 0 && huge_files[i].id == id)
+			return &huge_files[i];
+	return NULL;
+}
+
+int fake_memfd(const char *name, unsigned flags)
+{
+	struct huge_file *file = &huge_files[huge_file_count % FILES_MAX];
+	unsigned shift = flags >> 26 & 63;
+	int fd;
+
+	if ((flags & QY_MFD_HUGETLB) && fake_pool_of(shift != 0 ? shift : 21) < 0)
+		return fail(ENODEV);
+	fd = qy_os_linux.memfd(name, flags & ~(QY_MFD_HUGETLB | 63u << 26));
+	if (fd >= 0 && (flags & QY_MFD_HUGETLB)) {
+		qy_os_linux.file_id(fd, &file->id);
+		file->shift = shift != 0 ? shift : 21;
+		huge_file_count++;
+	}
+	return fd;
+}
+
+int fake_allocate(int fd, uint64_t at, uint64_t len)
+{
+	struct huge_file *file = huge_file_of(fd);
+	int err = file != NULL && file->start != 0 ? populate_huge(file->start + at, file->start + at + len) : 0;
+
+	return err ? fail(ENOSPC) : qy_os_linux.allocate(fd, at, len);
+}
+
+static void *map_huge_file(struct huge_file *file, void *addr, size_t len, int prot, int flags, int fd, off_t off)
+{
+	size_t size = (size_t)1 << file->shift;
+	int pool = fake_pool_of(file->shift);
+	void *p;
+
+	if ((uintptr_t)addr % size || len % size) {
+		errno = EINVAL;
+		return MAP_FAILED;
+	}
+	if (pool_free(pool) < fake.reserved[pool] + len / size) {
+		errno = ENOMEM;
+		return MAP_FAILED;
+	}
+	p = mmap(addr, len, prot, flags & ~(MAP_HUGETLB | (int)(63u << 26)), fd, off);
+	if (p == MAP_FAILED)
+		return p;
+	forget((uintptr_t)p, (uintptr_t)p + len);
+	file->start = (uintptr_t)p;
+	add(&hugetlb, (struct range){ .start = (uintptr_t)p, .end = (uintptr_t)p + len, .value = (int)file->shift,
+				      .extra = 1 });
+	fake.reserved[pool] += len / size;
+	return p;
+}
+
 void *fake_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
 {
+	struct huge_file *file = huge_file_of(fd);
 	char *p;
 
+	if (file != NULL)
+		return map_huge_file(file, addr, len, prot, flags, fd, off);
 	if (flags & MAP_HUGETLB)
 		return map_huge(addr, len, prot, flags);
 	p = mmap(addr, len, prot, flags, fd, off);
@@ -504,6 +578,9 @@ static int advise_huge(uintptr_t start, uintptr_t end, int advice)
 			return -1;
 		give_back_huge(start, end, true);
 		break;
+	case QY_MADV_REMOVE:
+		give_back_huge(start, end, true);
+		return madvise((void *)start, end - start, advice);
 	case QY_MADV_HUGEPAGE:
 	case QY_MADV_NOHUGEPAGE:
 	case QY_MADV_COLLAPSE:
@@ -539,7 +616,7 @@ int fake_madvise(void *addr, size_t len, int advice)
 		return fail(ENOMEM);
 	if (madvise(addr, len, advice) != 0)
 		return -1;
-	if (advice == ADVICE_DONTNEED)
+	if (advice == ADVICE_DONTNEED || advice == QY_MADV_REMOVE)
 		cut(&moved, start, end);
 	return 0;
 }
@@ -673,6 +750,7 @@ int fake_page_is_huge(const void *addr, bool *huge)
 
 void fake_memory_reset(void)
 {
+	memset(huge_files, 0, sizeof(huge_files));
 	policies.count = hugetlb.count = taken.count = moved.count = 0;
 	policy_count = 0;
 	memset(&thread_policy, 0, sizeof(thread_policy));

@@ -657,6 +657,41 @@ static int table_copy(void *to, const void *from, size_t len)
 	return qy_os_linux.copy(to, from, len);
 }
 
+static int table_memfd(const char *name, unsigned flags)
+{
+	CALL(FAKE_MEMFD, int, -1, fake_memfd(name, flags));
+}
+
+static int table_set_size(int fd, uint64_t size)
+{
+	CALL(FAKE_SET_SIZE, int, -1, qy_os_linux.set_size(fd, size));
+}
+
+static int table_seal(int fd, int seals)
+{
+	CALL(FAKE_SEAL, int, -1, qy_os_linux.seal(fd, seals));
+}
+
+static int table_allocate(int fd, uint64_t at, uint64_t len)
+{
+	CALL(FAKE_ALLOCATE, int, -1, fake_allocate(fd, at, len));
+}
+
+static int table_file_id(int fd, uint64_t *id)
+{
+	CALL(FAKE_FILE_ID, int, -1, qy_os_linux.file_id(fd, id));
+}
+
+static int table_next_data(int fd, uint64_t from, uint64_t *begin, uint64_t *end)
+{
+	return qy_os_linux.next_data(fd, from, begin, end);
+}
+
+static int table_read_at(int fd, void *to, size_t len, uint64_t at)
+{
+	CALL(FAKE_READ_AT, int, -1, qy_os_linux.read_at(fd, to, len, at));
+}
+
 static void table_close(int fd)
 {
 	qy_os_linux.close(fd);
@@ -734,6 +769,13 @@ static const struct qy_os fake_table = {
 	.send = table_send,
 	.receive = table_receive,
 	.close = table_close,
+	.memfd = table_memfd,
+	.set_size = table_set_size,
+	.seal = table_seal,
+	.allocate = table_allocate,
+	.file_id = table_file_id,
+	.next_data = table_next_data,
+	.read_at = table_read_at,
 	.copy = table_copy,
 };
 

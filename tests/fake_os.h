@@ -55,6 +55,12 @@ enum fake_call {
 	FAKE_PAGE_IS_HUGE,
 	FAKE_TIMER_MAKE,
 	FAKE_TIMER_SET,
+	FAKE_MEMFD,
+	FAKE_SET_SIZE,
+	FAKE_SEAL,
+	FAKE_ALLOCATE,
+	FAKE_FILE_ID,
+	FAKE_READ_AT,
 	FAKE_CALLS
 };
 
@@ -160,6 +166,9 @@ int fake_os_node_at(const void *addr);
  *	new node from then on (a huge page of a pool as a whole, ENOMEM when the pool there is dry). What is in memory
  *	stays where it is when mbind comes. munmap and MADV_DONTNEED forget where a page was moved; mremap takes that and the policy
  *	along.
+ * memfd: a file of Linux's; one of huge pages is of base pages in truth, and mapping it is as a hugetlb mapping that is
+ *	reserved. Its pages go back to the pool with the mapping, which a test that maps a file twice has to know.
+ *	allocate has Linux do it, and takes huge pages for the mapping that there is.
  * page_is_huge: hugetlb mappings are when in memory; of all others Linux tells. */
 
 #endif

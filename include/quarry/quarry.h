@@ -218,6 +218,7 @@ enum quarry_arena_flags {
 	QUARRY_ARENA_LOCKED = 4,   /* keep it in memory (mlock2(2) on fault); falls under RLIMIT_MEMLOCK, and what that
 	                            * refuses is counted, not an error */
 	QUARRY_ARENA_POPULATE = 8, /* fault regions in when they are mapped, not when touched; in parallel, see quarry_populate */
+	QUARRY_ARENA_FD = 16,      /* memory with descriptors, to be handed to others: see quarry_fd_of */
 	QUARRY_ARENA_DECAY = 32    /* quarry_arena_attr.decay_ms is given */
 };
 
@@ -244,7 +245,9 @@ typedef struct quarry_arena_attr {
 /** Make an arena.
  * @param attr NULL: local policy, automatic pages, no limits.
  * @return the arena; NULL with EINVAL (a bad field; quarry_error_text() names it), ENOMEM, EPERM or ENOSYS
- *         (QUARRY_ARENA_STRICT, and the kernel refuses the policy), EAGAIN (the limit of 65,000 arenas).
+ *         (QUARRY_ARENA_STRICT, and the kernel refuses the policy), EAGAIN (the limit of 65,000 arenas); with
+ *         QUARRY_ARENA_FD also ENOSYS, EPERM or EACCES (no memfd_create), EMFILE or ENFILE (no descriptor to be had), EFBIG
+ *         (RLIMIT_FSIZE is less than a region).
  * At least 4,000 arenas can be there at once. Example:
  * @code
  *   quarry_arena_attr attr = { .policy = QUARRY_POLICY_BIND, .name = "buffers" };
@@ -296,6 +299,39 @@ QUARRY_API quarry_arena *quarry_arena_of(const void *p);
  *           perror("not all of the table is in memory");
  * @endcode */
 QUARRY_API int quarry_populate(void *p, size_t len);
+
+/** The descriptor and the offset at which memory of an arena made with QUARRY_ARENA_FD stands: for io_uring, vhost-user, RDMA or
+ * udmabuf, or for another process (SCM_RIGHTS, pidfd_getfd), which maps it with MAP_SHARED.
+ *
+ * Such an arena's regions are memory files (memfd_create; hugetlb with MFD_HUGETLB), one for each region: what a block is in
+ * is one file, and who gets its descriptor can see and write all of it, free memory too, in which quarry keeps lists. So
+ * make an arena for what is shared, and hand it to those you trust. Nobody can change a file's size (it is sealed); who
+ * punches holes in it takes memory away, which on hugetlb with a dry pool is SIGBUS at the next touch.
+ *
+ * The page ladder is as everywhere, with transparent huge pages as /sys/kernel/mm/transparent_hugepage/shmem_enabled allows.
+ * Regions count against RLIMIT_NOFILE: a block above 64 MiB is one, other memory grows to as much at a time. Where no
+ * descriptor is to be had, there is no memory (ENOMEM, counted as refused[fd]). Free memory goes back as it does elsewhere
+ * (as holes; hugetlb by whole regions, when nobody else has the descriptor any more). realloc copies when it must move.
+ *
+ * A forked child has a copy of its own, in ordinary memory without a descriptor, at the same addresses, when the parent has
+ * one thread and all such memory together is within the option fork_copy; it is made before fork returns in the parent.
+ * Otherwise, and where there is no room for a copy, the arena is empty in the child as if quarry_arena_reset had been called:
+ * its pointers lead nowhere there (SIGSEGV), and it can be used anew. Children that no pthread_atfork handler knows of
+ * (vfork apart, which shares everything) have nothing there either. The descriptors are inherited until exec, so a child
+ * that is to share maps them.
+ * @param p anywhere in a live block.
+ * @param offset receives where p is in the file, in bytes.
+ * @return the descriptor: quarry's, good until p is freed; do not close it, but dup(2) it or send it. -1 with EINVAL (not
+ *         quarry's memory), ENOTSUP (not in a file: another arena, or a forked child's copy), EBADF (the program has closed
+ *         quarry's descriptor). Any thread may call. Linux 3.17; hugetlb 4.16. Example:
+ * @code
+ *   quarry_arena_attr attr = { .flags = QUARRY_ARENA_FD, .page_kind = QUARRY_PAGES_2M, .name = "rings" };
+ *   quarry_arena *rings = quarry_arena_create(&attr);
+ *   void *ring = quarry_arena_aligned_alloc(rings, 4096, 1 << 20);
+ *   uint64_t offset;
+ *   int fd = quarry_fd_of(ring, &offset);
+ * @endcode */
+QUARRY_API int quarry_fd_of(const void *p, uint64_t *offset);
 
 /** The default arena of a node by the kernel's id (made on first use); NULL with EINVAL when there is no such node. */
 QUARRY_API quarry_arena *quarry_arena_of_node(int node);
@@ -449,8 +485,9 @@ enum quarry_option {
 	QUARRY_OPT_LARGE_HEAP = 12,      /* large_heap: bytes mapped from which `auto` starts the reclaimer's thread */
 	QUARRY_OPT_RETURN = 13,          /* return: 0 never give memory back to the kernel (for RDMA), 1 do */
 	QUARRY_OPT_BRING_HOME = 14,      /* bring_home: 1 look for pages that strayed to other nodes and move them home */
-	QUARRY_OPT_FORK_COPY = 15,       /* fork_copy: bytes of hugetlb memory that a fork copies for the child; beyond, the
-	                                  * kernel's copy-on-write, which kills the child when the pool runs dry */
+	QUARRY_OPT_FORK_COPY = 15,       /* fork_copy: bytes of hugetlb memory, and of memory with descriptors, that a fork copies
+	                                  * for the child; beyond, the kernel's copy-on-write, which kills the child when the
+	                                  * pool runs dry, and nothing of what has descriptors */
 	QUARRY_OPT_IDLE_THREADS = 16,    /* idle_threads: 1 what a thread holds that is blocked in a system call and did not refill
 	                                  * for a quarter of decay_ms goes back; 0 for a program that stops threads at any
 	                                  * instruction, in handlers that unblock their signal */
@@ -650,11 +687,13 @@ enum quarry_refusal {
 	QUARRY_REFUSED_CGROUP = 17,      /* the control group's memory limit: ENOMEM rather than the kernel's killer */
 	QUARRY_REFUSED_NODE_FULL = 18,   /* a strict arena's nodes have no room: ENOMEM rather than the kernel's killer */
 	QUARRY_REFUSED_MOVE = 19,        /* pages that would not be moved to another node */
-	QUARRY_REFUSED_FORK = 20,        /* hugetlb memory left to copy-on-write at fork: the child may be killed */
+	QUARRY_REFUSED_FORK = 20,        /* hugetlb memory left to copy-on-write at fork: the child may be killed; or memory with
+	                                  * descriptors not copied: the child has none of it */
 	QUARRY_REFUSED_HUGE_CGROUP = 21, /* the control group's limit of hugetlb pages: the next rung was taken */
 	QUARRY_REFUSED_BREAKER = 22,     /* a large request while the breaker was open: refused, or redirected */
 	QUARRY_REFUSED_TIMER = 23,       /* reclaim=timer: no timer (seccomp, RLIMIT_SIGPENDING), or the program handles the signal */
-	QUARRY_REFUSED_COUNT = 24
+	QUARRY_REFUSED_FD = 24,          /* no memory file for an arena that wants descriptors: memfd_create(2), its size or seals */
+	QUARRY_REFUSED_COUNT = 40
 };
 
 /** How free memory goes back now. */
@@ -716,6 +755,7 @@ typedef struct quarry_stats {
 	uint64_t decay;        /* ms that free memory stays without pressure: the arena's own, or else, and for all together, the
 	                        * option decay_ms. UINT64_MAX: for ever */
 	uint64_t reclaimed_by;    /* enum quarry_reclaimer; process-wide */
+	uint64_t in_files;     /* of mapped: with descriptors (QUARRY_ARENA_FD) */
 } quarry_stats;
 
 /** Sum the figures of an arena (NULL: of all) without stopping anyone and without reading smaps.

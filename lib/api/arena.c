@@ -43,7 +43,7 @@ static bool take(const quarry_arena_attr *given, quarry_arena_attr *attr)
 static bool check(const quarry_arena_attr *attr)
 {
 	const uint32_t flags = QUARRY_ARENA_STRICT | QUARRY_ARENA_NODUMP | QUARRY_ARENA_LOCKED | QUARRY_ARENA_POPULATE |
-			       QUARRY_ARENA_DECAY;
+			       QUARRY_ARENA_FD | QUARRY_ARENA_DECAY;
 
 	if (attr->flags & ~flags)
 		qy_fail(EINVAL, "flags: unknown bits in %d", (int)attr->flags);
@@ -77,6 +77,7 @@ QUARRY_API quarry_arena *quarry_arena_create(const quarry_arena_attr *given)
 	if (arena == NULL)
 		qy_fail(errno, errno == EAGAIN   ? "there are as many arenas as can be"
 			       : errno == ENOMEM ? "no memory for an arena as it was asked for"
+			       : attr.flags & QUARRY_ARENA_FD ? "the kernel gives no memory file, or no descriptor"
 						 : "the kernel refuses what was asked for, strictly");
 	return arena;
 }
@@ -155,6 +156,16 @@ QUARRY_API int quarry_populate(void *p, size_t len)
 {
 	qy_init_once();
 	return qy_arena_populate(p, len);
+}
+
+QUARRY_API int quarry_fd_of(const void *p, uint64_t *offset)
+{
+	uint64_t at;
+	int fd = qy_arena_fd(p, &at);
+
+	if (fd >= 0 && offset != NULL)
+		*offset = at;
+	return fd;
 }
 
 QUARRY_API quarry_arena *quarry_arena_of_node(int node)

@@ -15,7 +15,7 @@ static const struct qy_figure figures[] = {
 	FIGURE(placed_less), FIGURE(strayed),	   FIGURE(brought_home), FIGURE(moved),
 	FIGURE(idle_given_up), FIGURE(idle_refused), FIGURE(collapsed),
 	FIGURE(collapse_failed), FIGURE(split), FIGURE(advised_apart), FIGURE(mixed), FIGURE(decay),
-	FIGURE(reclaimed_by),
+	FIGURE(reclaimed_by), FIGURE(in_files),
 };
 
 #define FIGURES ((int)(sizeof(figures) / sizeof(figures[0])))
@@ -54,6 +54,7 @@ static const char *const refusals[] = {
 	[QUARRY_REFUSED_HUGE_CGROUP] = "huge-cgroup",
 	[QUARRY_REFUSED_BREAKER] = "breaker",
 	[QUARRY_REFUSED_TIMER] = "timer",
+	[QUARRY_REFUSED_FD] = "fd",
 };
 
 #define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))

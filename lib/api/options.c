@@ -65,7 +65,7 @@ enum kind {
 	X(QUARRY_OPT_BRING_HOME, "bring_home", bring_home, KIND_FLAG, 0, 1, 1, 1, NULL,                               \
 	  "move pages that strayed to another node home when there is room")                                          \
 	X(QUARRY_OPT_FORK_COPY, "fork_copy", fork_copy, KIND_SIZE, 0, ADDRESS_MAX, 1L << 30, 1, NULL,                 \
-	  "bytes of hugetlb memory that a fork copies for the child")                                                 \
+	  "bytes of hugetlb memory and of files that a fork copies for the child")                                    \
 	X(QUARRY_OPT_IDLE_THREADS, "idle_threads", idle_threads, KIND_FLAG, 0, 1, 1, 1, NULL,                         \
 	  "a blocked thread's caches go back, after decay_ms / 4 without a refill")                                   \
 	X(QUARRY_OPT_POPULATE_THREADS, "populate_threads", populate_threads, KIND_NUMBER, 0, 16, 0, 1, NULL,          \

@@ -7,6 +7,7 @@
 #include "lib/manager/breaker.h"
 #include "lib/manager/manager.h"
 #include "lib/reclaim/reclaim.h"
+#include "numa/os.h"
 
 static quarry_arena *handle_of(const struct qy_manager *m)
 {
@@ -18,7 +19,7 @@ int qy_arena_unknown_node(const quarry_nodeset *nodes)
 	return qy_manager_unknown_node(nodes);
 }
 
-/* What is strict, or has to be there at once, is asked for now, so that its failure is the arena's. */
+/* What is strict, has to be there at once or has no alternative is asked for now, so that its failure is the arena's. */
 static bool ask_for_some(struct qy_manager *m)
 {
 	struct qy_thread *t = qy_thread_enter();
@@ -35,7 +36,7 @@ quarry_arena *qy_arena_create(const quarry_arena_attr *attr)
 	struct qy_manager *m = qy_manager_create_as(attr);
 	int error;
 
-	if (m == NULL || !(attr->flags & (QUARRY_ARENA_STRICT | QUARRY_ARENA_POPULATE)) || ask_for_some(m))
+	if (m == NULL || !(attr->flags & (QUARRY_ARENA_STRICT | QUARRY_ARENA_POPULATE | QUARRY_ARENA_FD)) || ask_for_some(m))
 		return handle_of(m);
 	error = errno;
 	qy_purge_hold();
@@ -171,6 +172,11 @@ int qy_arena_populate(void *p, size_t len)
 	return qy_large_populate(p, len);
 }
 
+int qy_arena_fd(const void *p, uint64_t *offset)
+{
+	return qy_large_fd(p, offset);
+}
+
 void qy_arena_flush_thread(void)
 {
 	struct qy_thread *t = qy_tls.thread;
@@ -199,7 +205,7 @@ size_t qy_arena_purge(quarry_arena *arena)
 	if (m == NULL)
 		return 0;
 	for (one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))
-		bytes += qy_manager_purge(one, 0, 0, SIZE_MAX, &next);
+		bytes += qy_manager_purge(one, qy_os->now_ms(), 0, SIZE_MAX, &next);
 	return bytes;
 }
 

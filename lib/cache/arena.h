@@ -43,6 +43,9 @@ int qy_arena_redirect(const quarry_arena *arena);
 /* Bring memory of a block in. 0, or -1 with errno: EINVAL when it is not all ours. */
 int qy_arena_populate(void *p, size_t len);
 
+/* The descriptor of what p is in, and where in it. -1 with EINVAL, ENOTSUP, EBADF. */
+int qy_arena_fd(const void *p, uint64_t *offset);
+
 /* Put all that the calling thread's caches hold back where others can have it. */
 void qy_arena_flush_thread(void);
 

@@ -22,7 +22,7 @@ static void before(void)
 	if (skipped)
 		return;
 	qy_collapse_forked();
-	qy_forkcopy_before(&copy);
+	qy_forkcopy_before(&copy, qy_threads_live() == (qy_tls.thread != NULL));
 	qy_purge_hold();
 	qy_threads_pause();
 	qy_registry_fork_lock();
@@ -39,21 +39,60 @@ static void release(void)
 
 static void in_parent(void)
 {
-	release();
-	if (!skipped)
+	/* What the child copies out of files must not change: nobody is let go before that is done. */
+	if (!skipped && copy.files)
 		qy_forkcopy_in_parent(&copy);
+	release();
+	if (!skipped && !copy.files)
+		qy_forkcopy_in_parent(&copy);
+}
+
+/* Arenas of which the child has no memory. All threads, the one that is left, are held still. */
+static void empty_lost(void)
+{
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
+		if (!m->lost)
+			continue;
+		qy_threads_forget(m);
+		qy_manager_empty(m);
+	}
+}
+
+/* The thread's own default arena may be one of them: it begins anew there, with the record of the cache that it lost. */
+static void find_again(void)
+{
+	struct qy_thread *t = qy_tls.thread;
+
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
+		bool lost = m->lost;
+
+		m->lost = false;
+		if (!lost || t == NULL || t->chosen != m)
+			continue;
+		qy_thread_enter();
+		(void)qy_thread_choose(t, m);
+		qy_thread_leave(t);
+	}
 }
 
 /* All locks are held by the one thread that is left. */
 static void in_child(void)
 {
+	bool lost;
+
 	qy_reclaim_after_fork();
 	qy_registry_after_fork();
 	if (skipped)
 		return;
 	qy_threads_after_fork();
-	release();
-	qy_forkcopy_in_child(&copy);
+	qy_registry_fork_unlock();
+	lost = qy_forkcopy_in_child(&copy);
+	if (lost)
+		empty_lost();
+	qy_threads_resume();
+	qy_purge_release();
+	if (lost)
+		find_again();
 }
 
 /* Registered before the first allocation, so that of all handlers ours hold the locks for the shortest time: prepare

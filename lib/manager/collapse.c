@@ -206,7 +206,7 @@ static bool find(struct qy_manager *m, uint64_t now, struct found *found)
 	run = (uint32_t)qy_region_frame(found->region);
 	end = run + found->region->frames;
 	at = (uint32_t)qy_max(at, run);
-	for (unsigned n = 0; run < end && n < SCAN_FRAMES && !got && !qy_region_pinned(found->region);) {
+	for (unsigned n = 0; run < end && n < SCAN_FRAMES && !got && !qy_region_settled(found->region);) {
 		uint32_t behind = run + qy_block_length(&qy_run_map, run);
 		bool used = qy_block_used(&qy_run_map, run);
 
@@ -229,7 +229,7 @@ static bool find(struct qy_manager *m, uint64_t now, struct found *found)
 			at = behind;
 		n++;
 	}
-	m->huge.frame = qy_region_pinned(found->region) ? end : at;
+	m->huge.frame = qy_region_settled(found->region) ? end : at;
 	qy_unlock(&m->lock);
 	return got;
 }

@@ -11,13 +11,20 @@
 #define WAIT_MS 10000        /* for the child, and */
 #define WAIT_MS_PER_GIB 5000 /* for so much more that it has to copy */
 
-static uint64_t hugetlb_bytes(void)
+/* *in_files: those of them, whatever their pages. (An arena has all of its memory in files, or none.) */
+static uint64_t bytes_to_copy(uint64_t *in_files)
 {
 	uint64_t bytes = 0;
 
-	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
-		bytes += qy_read(&m->kind_got[QUARRY_PAGES_2M]) + qy_read(&m->kind_got[QUARRY_PAGES_1G]);
-	return bytes;
+	*in_files = 0;
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
+		uint64_t files = qy_read(&m->in_files);
+
+		*in_files += files;
+		if (files == 0)
+			bytes += qy_read(&m->kind_got[QUARRY_PAGES_2M]) + qy_read(&m->kind_got[QUARRY_PAGES_1G]);
+	}
+	return bytes + *in_files;
 }
 
 /* The killer, the machine's or the control group's, would be worse than what this is to prevent: as much again must be
@@ -32,11 +39,13 @@ static bool have_room(uint64_t bytes)
 	return room >= 2 * bytes && qy_budget_refresh(2 * bytes);
 }
 
-void qy_forkcopy_before(struct qy_forkcopy *copy)
+void qy_forkcopy_before(struct qy_forkcopy *copy, bool alone)
 {
-	uint64_t bytes = hugetlb_bytes();
+	uint64_t in_files, bytes = bytes_to_copy(&in_files);
 
-	copy->wanted = false;
+	copy->wanted = copy->files = false;
+	if (!alone)
+		bytes -= in_files;
 	if (bytes == 0)
 		return;
 	if (bytes > (uint64_t)qy_setting(fork_copy) || !have_room(bytes) || qy_os->pair(copy->ends) != 0) {
@@ -45,6 +54,7 @@ void qy_forkcopy_before(struct qy_forkcopy *copy)
 	}
 	copy->bytes = bytes;
 	copy->wanted = true;
+	copy->files = alone && in_files > 0;
 }
 
 /* What the child asks for, since the kernel took it away: len bytes at `from`; len 0 when it is done. */
@@ -77,38 +87,61 @@ static bool fetch(void *ctx, void *to, const void *from, size_t len)
 	       qy_os->receive(copy->ends[1], to, len, WAIT_MS) == 0;
 }
 
-/* Ordinary memory in the place of a region's. */
-static void replace(struct qy_manager *m, struct qy_region *r, struct qy_forkcopy *copy)
+/* Ordinary memory in the place of a region's. False when the region is lost. */
+static bool replace(struct qy_manager *m, struct qy_region *r, struct qy_forkcopy *copy)
 {
 	uint64_t bytes = (uint64_t)r->frames << QY_FRAME_SHIFT;
+	bool file = qy_region_is_file(r);
 	uint8_t kind = r->kind;
 
-	if (!qy_region_copy(r, fetch, copy))
-		return;
+	if (!(file ? qy_region_unshare(r) : qy_region_copy(r, fetch, copy)))
+		return !file;
 	qy_lock(&m->lock);
 	qy_uncount(&m->kind_got[kind], bytes);
 	qy_count(&m->kind_got[r->kind], bytes);
+	qy_uncount(&m->in_files, file ? bytes : 0);
 	qy_unlock(&m->lock);
+	return true;
 }
 
-void qy_forkcopy_in_child(struct qy_forkcopy *copy)
+/* Of all of them, files or not. False when one is lost. */
+static bool replace_all(struct qy_manager *m, bool files, struct qy_forkcopy *copy)
+{
+	uint32_t frame = 0;
+	bool all = true;
+
+	while (all && (frame = qy_manager_next_region(m, frame)) != 0) {
+		struct qy_region *r = qy_region_of_frame(qy_frame_at(frame));
+
+		if (files ? qy_region_is_file(r) : r->kind >= QUARRY_PAGES_2M && !qy_region_is_file(r))
+			all = replace(m, r, copy);
+		frame += r->frames;
+	}
+	return all;
+}
+
+bool qy_forkcopy_in_child(struct qy_forkcopy *copy)
 {
 	static const struct request done;
+	bool waited, any = false;
 
-	if (!copy->wanted)
-		return;
-	qy_os->close(copy->ends[0]);
+	if (copy->wanted)
+		qy_os->close(copy->ends[0]);
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
-		uint32_t frame = 0;
+		bool files = qy_read(&m->in_files) > 0;
 
-		while ((frame = qy_manager_next_region(m, frame)) != 0) {
-			struct qy_region *r = qy_region_of_frame(qy_frame_at(frame));
-
-			if (r->kind >= QUARRY_PAGES_2M)
-				replace(m, r, copy);
-			frame += r->frames;
-		}
+		if (files && !(copy->files && replace_all(m, true, copy)))
+			m->head->lost = any = true;
+		if (copy->wanted && !files)
+			(void)replace_all(m, false, copy);
 	}
-	(void)qy_os->send(copy->ends[1], &done, sizeof(done), WAIT_MS);
+	if (!copy->wanted)
+		return any;
+	/* Who did not wait for the copy of its files may have written to them meanwhile. */
+	waited = qy_os->send(copy->ends[1], &done, sizeof(done), WAIT_MS) == 0;
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL && copy->files && !waited; m = qy_manager_next(m))
+		if (qy_peek(m->placement)->flags & QUARRY_ARENA_FD)
+			m->head->lost = any = true;
 	qy_os->close(copy->ends[1]);
+	return any;
 }

@@ -47,7 +47,8 @@ int qy_huge_kind(struct qy_manager *m, const struct qy_placement *placement, uin
 
 	if (kind != QUARRY_PAGES_AUTO)
 		return kind;
-	if (!is_wanted(m, block, bytes) || !qy_thp_get().possible)
+	if (!is_wanted(m, block, bytes) || !qy_thp_get().possible ||
+	    ((qy_peek(placement->flags) & QUARRY_ARENA_FD) && !qy_thp_get().shared))
 		return QUARRY_PAGES_BASE;
 	/* What is strict is filled and looked at when it is mapped: it is there, or it is an error. */
 	if (qy_peek(placement->flags) & QUARRY_ARENA_STRICT)
@@ -68,7 +69,7 @@ void qy_huge_born(struct qy_manager *m, void *block, size_t bytes)
 	bool born_huge = r->kind == QUARRY_PAGES_THP, room;
 	char *end = (char *)block + (whole << QY_FRAME_SHIFT);
 
-	if (kind_of(m) != QUARRY_PAGES_AUTO || qy_region_pinned(r) || !qy_thp_get().possible)
+	if (kind_of(m) != QUARRY_PAGES_AUTO || qy_region_settled(r) || !qy_thp_get().possible)
 		return;
 	if (!born_huge && !is_wanted(m, bytes, 0))
 		return;

@@ -312,3 +312,24 @@ int qy_large_populate(void *p, size_t len)
 	qy_manager_allow_threads();
 	return qy_region_populate(r, p, len) ? 0 : -1;
 }
+
+int qy_large_fd(const void *p, uint64_t *offset)
+{
+	struct qy_region *r;
+
+	if (qy_manager_of(p) == NULL) {
+		errno = EINVAL;
+		return -1;
+	}
+	r = qy_region_of_frame(qy_frame_at((uint32_t)(qy_window_offset(p) >> QY_FRAME_SHIFT)));
+	if (!qy_region_is_file(r)) {
+		errno = ENOTSUP;
+		return -1;
+	}
+	if (!qy_region_has_fd(r)) {
+		errno = EBADF;
+		return -1;
+	}
+	*offset = (uint64_t)((const char *)p - (const char *)qy_region_addr(r));
+	return r->file.fd;
+}

@@ -258,6 +258,7 @@ static void book_region(struct qy_manager *m, const struct qy_region *r)
 		atomic_store_explicit(&m->peak_mapped, qy_read(&m->mapped), memory_order_relaxed);
 	qy_count(&m->kind_wanted[r->kind_wanted], bytes);
 	qy_count(&m->kind_got[r->kind], bytes);
+	qy_count(&m->in_files, qy_region_is_file(r) ? bytes : 0);
 	book_placed(m, r, true);
 }
 
@@ -269,6 +270,7 @@ void qy_manager_unbook_region(struct qy_manager *m, const struct qy_region *r)
 	qy_uncount(&m->mapped, bytes);
 	qy_uncount(&m->kind_wanted[r->kind_wanted], bytes);
 	qy_uncount(&m->kind_got[r->kind], bytes);
+	qy_uncount(&m->in_files, qy_region_is_file(r) ? bytes : 0);
 	book_placed(m, r, false);
 }
 

@@ -97,6 +97,7 @@ struct qy_manager {
 	char name[QUARRY_ARENA_NAME_MAX];
 	_Atomic(uint64_t) hard_limit, soft_limit;
 	_Atomic(long) decay_ms;      /* the head's: -1 never, QUARRY_DECAY_DEFAULT */
+	bool lost;                   /* the head's, in a forked child: it could not have a copy of what was in files */
 	struct qy_quota quota;       /* of the process's budget */
 	struct qy_limit_marks marks; /* the head's: what of its limits was told */
 	void *unused_caches; /* lib/cache's: caches that were given up */
@@ -112,7 +113,7 @@ struct qy_manager {
 	/* Written under the lock, read by anybody. */
 	struct {
 		qy_counter region_count, mapped, peak_mapped, used, large, dirty_pages, purges, purged, limit_hits;
-		qy_counter kind_wanted[5], kind_got[5], unplaced, placed_less;
+		qy_counter kind_wanted[5], kind_got[5], unplaced, placed_less, in_files;
 		qy_counter strayed, brought_home, moved; /* bytes: on other nodes at the last look, and what was moved */
 		qy_counter past_refills, past_received, past_adopted; /* of heaps given up; any thread adds */
 	};
@@ -175,6 +176,9 @@ struct qy_manager *qy_manager_of_arena(const quarry_arena *arena);
 void qy_manager_reset(struct qy_manager *m);
 void qy_manager_destroy(struct qy_manager *m);
 
+/* It has no memory any more: as reset, and unmapped. */
+void qy_manager_empty(struct qy_manager *m);
+
 /* The same in two steps: the arena is no more, and its regions are still mapped; unmapping them needs no lock. */
 struct qy_region *qy_manager_end(struct qy_manager *m);
 void qy_manager_unmap(struct qy_region *list);
@@ -234,6 +238,9 @@ void qy_manager_allow_threads(void);
 
 /* Bring memory of a block in. 0; or -1 with EINVAL when it is not all quarry's, or with the kernel's errno. */
 int qy_large_populate(void *p, size_t len);
+
+/* The descriptor of the file that p is in, and where; -1 with EINVAL, ENOTSUP, EBADF. */
+int qy_large_fd(const void *p, uint64_t *offset);
 
 /* Resize by moving page tables, for blocks of frames. NULL when it cannot be done; p is as it was. */
 void *qy_large_remap(void *p, size_t size);

@@ -37,6 +37,7 @@ static void clear_figures(struct qy_manager *m)
 	atomic_store_explicit(&m->heaps, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->family_used, 0, memory_order_relaxed);
 	memset(&m->marks, 0, sizeof(m->marks));
+	m->lost = false;
 	m->homing = (struct qy_homing){ .pending = false };
 	atomic_store_explicit(&m->huge.collapsed, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->huge.collapse_failed, 0, memory_order_relaxed);
@@ -356,6 +357,19 @@ static struct qy_region *take_regions(struct qy_manager *m, struct qy_region *li
 	}
 	qy_unlock(&m->lock);
 	return list;
+}
+
+void qy_manager_empty(struct qy_manager *m)
+{
+	struct qy_region *list = NULL;
+
+	qy_manager_reset(m);
+	for (struct qy_manager *one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one)) {
+		for (struct qy_region *r = one->regions; r != NULL; r = r->next)
+			qy_manager_unbook_region(one, r);
+		list = take_regions(one, list);
+	}
+	qy_manager_unmap(list);
 }
 
 struct qy_region *qy_manager_end(struct qy_manager *m)

@@ -80,7 +80,7 @@ static const struct refusal {
 		"pages could not be moved to another node: no room there, or pinned",
 		"free memory, or pages in the pool, on the node; `quarry map` shows it" },
 	[QUARRY_REFUSED_FORK] = {
-		"hugetlb memory was shared at a fork: a dry pool may kill the child",
+		"hugetlb memory, or what has descriptors, was not copied at a fork",
 		"a larger fork_copy, a larger pool, or pages=thp instead of 2m and 1g" },
 	[QUARRY_REFUSED_HUGE_CGROUP] = {
 		"the control group allows no more hugetlb pages: the next kind was taken",
@@ -88,11 +88,14 @@ static const struct refusal {
 	[QUARRY_REFUSED_BREAKER] = {
 		"large requests came while the breaker was open",
 		"raise the limit that is nearly full (see pressure), or breaker_at" },
+	[QUARRY_REFUSED_FD] = {
+		"no memory file for an arena that wants descriptors: too many are open",
+		"raise ulimit -n (and -f); a seccomp profile that allows memfd_create" },
 };
 
 #define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))
 
-_Static_assert(sizeof(refusals) / sizeof(refusals[0]) == QUARRY_REFUSED_TIMER + 1, "a refusal has no line");
+_Static_assert(sizeof(refusals) / sizeof(refusals[0]) == QUARRY_REFUSED_FD + 1, "a refusal has no line");
 
 bool qy_print_arena_stats(quarry_arena *arena, quarry_stats *stats)
 {

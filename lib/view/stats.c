@@ -144,6 +144,7 @@ static void add_manager(struct qy_manager *m, quarry_stats *stats)
 	stats->free_clean += mapped > used + dirty ? mapped - used - dirty : 0;
 	stats->unplaced += qy_read(&m->unplaced);
 	stats->placed_less += qy_read(&m->placed_less);
+	stats->in_files += qy_read(&m->in_files);
 	stats->strayed += qy_read(&m->strayed);
 	stats->brought_home += qy_read(&m->brought_home);
 	stats->moved += qy_read(&m->moved);
@@ -209,15 +210,21 @@ static uint64_t decay_of(long decay_ms)
 	return decay_ms < 0 ? UINT64_MAX : (uint64_t)decay_ms;
 }
 
-/* A program that was built when the struct was shorter. */
+/* A program that was built when the struct was shorter, and had so many refusals. */
+#define OLDER_REFUSALS 24
+
 static int get_older(quarry_arena *arena, quarry_stats *older)
 {
+	const size_t refused = offsetof(quarry_stats, refused) + OLDER_REFUSALS * sizeof(older->refused[0]);
 	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
 
 	if (quarry_stats_get(arena, &stats) != 0)
 		return -1;
 	stats.version = older->version;
-	memcpy(older, &stats, older->version == 1 ? offsetof(quarry_stats, placed_less) : offsetof(quarry_stats, idle_given_up));
+	memcpy(older, &stats, refused);
+	if (older->version == 2)
+		memcpy((char *)older + refused, &stats.placed_less,
+		       offsetof(quarry_stats, idle_given_up) - offsetof(quarry_stats, placed_less));
 	return 0;
 }
 

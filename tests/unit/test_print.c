@@ -252,6 +252,7 @@ Test(json, says_the_figures)
 		"refills", "remote_frees", "node_moves", "purges", "purged", "passes", "adopted", "bad_frees", "threads",
 		"reclaimer", "placed_less", "strayed", "brought_home", "moved", "idle_given_up", "idle_refused", "collapsed",
 		"collapse_failed", "split", "advised_apart", "mixed", "decay", "reclaimed_by",
+		"in_files",
 	};
 	size_t length;
 	char *text;
@@ -429,7 +430,7 @@ Test(refusals, names)
 			cr_assert_str_neq(quarry_refusal_name(i), quarry_refusal_name(j));
 	}
 	cr_assert_str_eq(quarry_refusal_name(QUARRY_REFUSED_MBIND_EPERM), "mbind-eperm");
-	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_TIMER + 1));
+	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_FD + 1));
 	cr_assert_null(quarry_refusal_name(-1));
 	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_COUNT));
 }

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+#include "numa/memfd.h"
+
+#include <errno.h>
+
+#include "include/quarry/quarry.h"
+#include "lib/base/refused.h"
+#include "numa/os.h"
+
+/* Against being executed, where the kernel knows it (Linux 6.3): some administrators demand it. */
+static int create(unsigned flags)
+{
+	int fd = qy_os->memfd("quarry", flags | QY_MFD_CLOEXEC | QY_MFD_ALLOW_SEALING | QY_MFD_NOEXEC_SEAL);
+
+	if (fd < 0 && errno == EINVAL)
+		fd = qy_os->memfd("quarry", flags | QY_MFD_CLOEXEC | QY_MFD_ALLOW_SEALING);
+	return fd;
+}
+
+bool qy_memfd_make(struct qy_memfd *file, size_t len, int kind)
+{
+	unsigned flags = kind == QUARRY_PAGES_1G   ? QY_MFD_HUGETLB | QY_MAP_HUGE_1GB
+			 : kind == QUARRY_PAGES_2M ? QY_MFD_HUGETLB | QY_MAP_HUGE_2MB
+						   : 0;
+	int fd = create(flags), error;
+
+	file->fd = 0;
+	/* A kernel without a pool of that size, or (before 4.16) without seals there: the ladder's affair. */
+	if (fd < 0 && flags != 0 && (errno == EINVAL || errno == ENODEV || errno == EOPNOTSUPP)) {
+		errno = ENOTSUP;
+		return false;
+	}
+	if (fd >= 0 && qy_os->set_size(fd, len) == 0 &&
+	    qy_os->seal(fd, QY_SEAL_SHRINK | QY_SEAL_GROW | QY_SEAL_SEAL) == 0 && qy_os->file_id(fd, &file->id) == 0) {
+		file->fd = fd;
+		return true;
+	}
+	error = errno;
+	if (fd >= 0)
+		qy_os->close(fd);
+	qy_refuse(QUARRY_REFUSED_FD);
+	errno = error;
+	return false;
+}
+
+bool qy_memfd_is(const struct qy_memfd *file)
+{
+	uint64_t id;
+
+	return file->fd > 0 && qy_os->file_id(file->fd, &id) == 0 && id == file->id;
+}
+
+void qy_memfd_close(struct qy_memfd *file)
+{
+	int error = errno;
+
+	if (qy_memfd_is(file))
+		qy_os->close(file->fd);
+	file->fd = 0;
+	errno = error;
+}
+
+bool qy_memfd_may_run_dry(void)
+{
+	char text[16];
+
+	return qy_os->read_file("/proc/sys/vm/overcommit_memory", text, sizeof(text)) > 0 && text[0] == '2';
+}
+
+bool qy_memfd_copy(const struct qy_memfd *file, char *to, size_t len)
+{
+	uint64_t begin, end = 0;
+
+	while (end < len && qy_os->next_data(file->fd, end, &begin, &end) == 0) {
+		if (begin >= len)
+			return true;
+		end = qy_min(end, len);
+		if (qy_os->read_at(file->fd, to + begin, end - begin, begin) != 0)
+			return false;
+	}
+	return end >= len || errno == ENXIO;
+}

@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: MIT */
+/* Memory with descriptors on the machine that the fake kernel plays: what is refused, pools that are dry, older kernels. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "include/quarry/quarry.h"
+#include "lib/manager/manager.h"
+#include "numa/thp.h"
+#include "tests/unit/eight_nodes.h"
+
+#define MIB ((size_t)1 << 20)
+#define THP "/sys/kernel/mm/transparent_hugepage/"
+#define OVERCOMMIT "/proc/sys/vm/overcommit_memory"
+
+static quarry_arena *arena;
+
+static quarry_arena *make(uint32_t flags, int kind, int node)
+{
+	quarry_arena_attr attr = { .flags = QUARRY_ARENA_FD | flags, .page_kind = kind };
+
+	if (node >= 0) {
+		attr.policy = QUARRY_POLICY_BIND;
+		quarry_nodeset_add(&attr.nodes, (unsigned)node);
+	}
+	return quarry_arena_create(&attr);
+}
+
+static char *get(size_t size)
+{
+	char *p = quarry_arena_malloc(arena, size);
+
+	cr_assert_not_null(p, "errno %d", errno);
+	memset(p, 1, size);
+	return p;
+}
+
+static quarry_stats stats_of(quarry_arena *of)
+{
+	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
+
+	cr_assert_eq(quarry_stats_get(of, &stats), 0);
+	return stats;
+}
+
+static uint64_t got(int kind)
+{
+	return stats_of(arena).kind_got[kind];
+}
+
+static int count_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	int n = 0;
+
+	cr_assert_not_null(dir);
+	while (readdir(dir) != NULL)
+		n++;
+	closedir(dir);
+	return n;
+}
+
+/* ---- refused ---- */
+
+static void expect_none(enum fake_call call, int err, int expected)
+{
+	uint64_t before = refused(QUARRY_REFUSED_FD);
+	int fds = count_fds();
+
+	fake_os_fail(call, err);
+	errno = 0;
+	cr_expect_null(make(0, QUARRY_PAGES_BASE, -1));
+	cr_expect_eq(errno, expected, "call %d: %d", (int)call, errno);
+	cr_expect_gt(refused(QUARRY_REFUSED_FD), before);
+	cr_expect_neq(quarry_error_text()[0], 0);
+	/* In an arena that is there. */
+	errno = 0;
+	cr_expect_null(quarry_arena_malloc(arena, 90 * MIB));
+	cr_expect_eq(errno, ENOMEM);
+	fake_os_heal();
+	cr_expect_eq(count_fds(), fds, "descriptors were left behind");
+	quarry_free(get(90 * MIB));
+	quarry_purge(arena);
+}
+
+Test(memfd, refused)
+{
+	begin();
+	arena = make(0, QUARRY_PAGES_BASE, -1);
+	cr_assert_not_null(arena);
+	expect_none(FAKE_MEMFD, ENOSYS, ENOSYS);
+	expect_none(FAKE_MEMFD, EPERM, EPERM);
+	expect_none(FAKE_MEMFD, EMFILE, EMFILE);
+	expect_none(FAKE_SET_SIZE, EFBIG, EFBIG);
+	expect_none(FAKE_SET_SIZE, ENOMEM, ENOMEM);
+	/* Without a seal others could take the memory away: none at all, then. */
+	expect_none(FAKE_SEAL, EPERM, EPERM);
+	expect_none(FAKE_SEAL, EINVAL, ENOMEM);
+	expect_none(FAKE_FILE_ID, EIO, ENOMEM);
+	/* Nor where a forked child would share it. */
+	begin();
+	fake_os_fail_advice(QY_MADV_DONTFORK, EINVAL);
+	cr_assert_null(make(0, QUARRY_PAGES_BASE, -1));
+	cr_assert_eq(errno, ENOMEM);
+	cr_assert_eq(refused(QUARRY_REFUSED_FD), 1);
+	fake_os_heal();
+	/* Arenas without descriptors know nothing of all this. */
+	fake_os_fail(FAKE_MEMFD, EPERM);
+	arena = quarry_arena_create(NULL);
+	get(50 * MIB);
+	cr_assert_eq(quarry_fd_of(get(10), NULL), -1);
+	cr_assert_eq(errno, ENOTSUP);
+}
+
+/* Kernels before 6.3 do not know one of the flags. */
+static int (*memfd_of_today)(const char *name, unsigned flags);
+
+static int older_memfd(const char *name, unsigned flags)
+{
+	if (flags & QY_MFD_NOEXEC_SEAL) {
+		errno = EINVAL;
+		return -1;
+	}
+	return memfd_of_today(name, flags);
+}
+
+/* And before 4.16 no seals in files of huge pages. */
+static int much_older_memfd(const char *name, unsigned flags)
+{
+	if (flags & QY_MFD_HUGETLB) {
+		errno = EINVAL;
+		return -1;
+	}
+	return older_memfd(name, flags);
+}
+
+static void of_kernel(int (*memfd)(const char *, unsigned))
+{
+	memfd_of_today = kernel.memfd;
+	kernel.memfd = memfd;
+}
+
+Test(memfd, older_kernels)
+{
+	begin();
+	of_kernel(older_memfd);
+	fake_os_pool(0, 21, 50);
+	arena = make(0, QUARRY_PAGES_2M, 0);
+	cr_assert_not_null(arena);
+	get(3 * MIB);
+	cr_assert_eq(got(QUARRY_PAGES_2M), stats_of(arena).mapped);
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
+	kernel.memfd = much_older_memfd;
+	arena = make(0, QUARRY_PAGES_2M, 0);
+	cr_assert_not_null(arena);
+	get(3 * MIB);
+	cr_assert_eq(got(QUARRY_PAGES_2M), 0);
+	cr_assert_gt(got(QUARRY_PAGES_BASE), 0);
+	cr_assert_geq(quarry_fd_of(get(10), NULL), 3);
+	cr_assert_gt(refused(QUARRY_REFUSED_HUGE_2M), 0);
+	cr_assert_eq(refused(QUARRY_REFUSED_FD), 0);
+	cr_assert_null(make(QUARRY_ARENA_STRICT, QUARRY_PAGES_2M, 0));
+}
+
+/* ---- pools ---- */
+
+Test(memfd, from_a_pool)
+{
+	uint64_t offset;
+	char *p;
+	int fds, nodes[2], count;
+
+	begin();
+	fake_os_pool(3, 21, 50);
+	fake_os_pool(4, 21, 50);
+	arena = make(0, QUARRY_PAGES_2M, 3);
+	p = get(6 * MIB);
+	cr_assert_eq(got(QUARRY_PAGES_2M), stats_of(arena).mapped);
+	cr_assert_eq(stats_of(arena).in_files, stats_of(arena).mapped);
+	cr_assert_eq(fake_os_pool_left(3, 21), 50 - stats_of(arena).mapped / (2 * MIB));
+	cr_assert_eq(fake_os_node_at(p), 3);
+	cr_assert_eq(fake_os_policy_at(p, nodes, 2, &count), QY_MPOL_PREFERRED_MANY);
+	cr_assert_geq(quarry_fd_of(p, &offset), 3);
+	/* It goes back by whole regions, descriptors and all, and as no part of one. */
+	fds = count_fds();
+	fake_os_forget_calls();
+	quarry_free(p);
+	quarry_purge(arena);
+	cr_assert_eq(fake_os_advised(QY_MADV_REMOVE), 0);
+	cr_assert_leq(stats_of(arena).mapped, 2 * MIB, "but the small one that it began with");
+	cr_assert_eq(stats_of(arena).in_files, stats_of(arena).mapped);
+	cr_assert_eq(fake_os_pool_left(3, 21), 50 - stats_of(arena).mapped / (2 * MIB));
+	cr_assert_lt(count_fds(), fds);
+	cr_assert_eq(fake_os_pool_left(4, 21), 50);
+}
+
+Test(memfd, a_pool_that_runs_dry)
+{
+	quarry_page_info info;
+	char *p;
+
+	begin();
+	fake_os_pool(3, 21, 4);
+	fake_os_pool(4, 21, 100);
+	arena = make(0, QUARRY_PAGES_2M, 3);
+	p = get(30 * MIB);
+	cr_assert_eq(got(QUARRY_PAGES_BASE), 30 * MIB);
+	cr_assert_eq(stats_of(arena).kind_wanted[QUARRY_PAGES_2M], stats_of(arena).mapped);
+	cr_assert_eq(quarry_where(p, 1, &info, 1), 1);
+	cr_assert(info.node == 3 && info.wanted_kind == QUARRY_PAGES_2M && info.page_kind == QUARRY_PAGES_BASE);
+	cr_assert_gt(refused(QUARRY_REFUSED_HUGE_2M), 0);
+	cr_assert_eq(fake_os_pool_left(4, 21), 100, "nobody took from the other's pool");
+	cr_assert_geq(quarry_fd_of(p, NULL), 3);
+	/* Others took what was there a moment ago. */
+	fake_os_pool(3, 21, 100);
+	fake_os_fail_advice(QY_MADV_POPULATE_WRITE, EFAULT);
+	get(50 * MIB);
+	cr_assert_eq(got(QUARRY_PAGES_BASE), 80 * MIB);
+	errno = 0;
+	cr_assert_null(make(QUARRY_ARENA_STRICT, QUARRY_PAGES_2M, 3));
+	cr_assert_eq(errno, ENOMEM);
+	fake_os_heal();
+	cr_assert_eq(fake_os_pool_left(3, 21), 100, "what was taken for nothing went back");
+}
+
+/* Before Linux 5.14, where touching would be SIGBUS: by the file. */
+Test(memfd, a_pool_of_a_kernel_that_cannot_populate)
+{
+	begin();
+	fake_os_pool(3, 21, 50);
+	fake_os_fail_advice(QY_MADV_POPULATE_WRITE, EINVAL);
+	arena = make(0, QUARRY_PAGES_2M, 3);
+	get(6 * MIB);
+	cr_assert_eq(got(QUARRY_PAGES_2M), stats_of(arena).mapped);
+	cr_assert_gt(fake_os_calls(FAKE_ALLOCATE), 0);
+	fake_os_fail(FAKE_ALLOCATE, ENOSPC);
+	get(20 * MIB);
+	cr_assert_eq(got(QUARRY_PAGES_BASE), 20 * MIB);
+	/* Memory without a descriptor cannot be had so. */
+	arena = quarry_arena_create(&(quarry_arena_attr){ .page_kind = QUARRY_PAGES_2M });
+	get(6 * MIB);
+	cr_assert_eq(got(QUARRY_PAGES_2M), 0);
+}
+
+/* ---- plain files ---- */
+
+/* Where the kernel commits no more than there is, a file's page that is touched may be SIGBUS: all are there at once, and
+ * stay. */
+Test(memfd, where_memory_is_not_overcommitted)
+{
+	char *p, *q;
+
+	begin();
+	fake_os_file(OVERCOMMIT, "2\n");
+	arena = make(0, QUARRY_PAGES_BASE, -1);
+	fake_os_forget_calls();
+	p = get(40 * MIB);
+	cr_assert_gt(fake_os_calls(FAKE_ALLOCATE), 0);
+	cr_assert_eq(stats_of(arena).resident, stats_of(arena).mapped);
+	q = quarry_realloc(p, 5 * MIB);
+	cr_assert_eq(q, p);
+	quarry_purge(arena);
+	cr_assert_eq(fake_os_advised(QY_MADV_REMOVE), 0, "it could not be had back for sure");
+	quarry_free(q);
+	quarry_purge(arena);
+	cr_assert_leq(stats_of(arena).mapped, 4 * MIB, "%zu", (size_t)stats_of(arena).mapped);
+	fake_os_fail(FAKE_ALLOCATE, ENOSPC);
+	errno = 0;
+	cr_assert_null(quarry_arena_malloc(arena, 40 * MIB));
+	cr_assert_eq(errno, ENOMEM);
+	fake_os_heal();
+	fake_os_file(OVERCOMMIT, "0\n");
+	fake_os_forget_calls();
+	quarry_free(get(40 * MIB));
+	cr_assert_eq(fake_os_calls(FAKE_ALLOCATE), 0);
+	quarry_purge(arena);
+	cr_assert_gt(fake_os_advised(QY_MADV_REMOVE), 0);
+}
+
+Test(memfd, holes_that_are_refused)
+{
+	char *p;
+
+	begin();
+	arena = make(0, QUARRY_PAGES_BASE, -1);
+	p = get(20 * MIB);
+	fake_os_fail_advice(QY_MADV_REMOVE, EINVAL);
+	p = quarry_realloc(p, 3 * MIB);
+	quarry_purge(arena);
+	cr_assert_gt(refused(QUARRY_REFUSED_PURGE), 0);
+	cr_assert_geq(stats_of(arena).free_dirty, 16 * MIB);
+	p = quarry_arena_calloc(arena, 1, 10 * MIB);
+	for (size_t i = 0; i < 10 * MIB; i++)
+		cr_assert_eq(p[i], 0, "%zu", i);
+}
+
+/* Huge pages in files have a setting of their own. */
+static void expect_kind(const char *shmem, const char *of_size, int kind, int wanted, unsigned huge, unsigned base)
+{
+	fake_os_file(THP "enabled", "always [madvise] never\n");
+	fake_os_file(THP "shmem_enabled", shmem);
+	fake_os_file(THP "hugepages-2048kB/shmem_enabled", of_size);
+	qy_thp_forget();
+	fake_os_forget_calls();
+	arena = make(0, wanted, -1);
+	cr_assert_not_null(arena);
+	get(1000);
+	cr_expect_eq(got(kind), stats_of(arena).mapped, "%s %s", shmem, of_size != NULL ? of_size : "");
+	cr_expect_eq(fake_os_advised(QY_MADV_HUGEPAGE), huge, "%s %lu", shmem, fake_os_advised(QY_MADV_HUGEPAGE));
+	cr_expect_eq(fake_os_advised(QY_MADV_NOHUGEPAGE), base, "%s %lu", shmem, fake_os_advised(QY_MADV_NOHUGEPAGE));
+}
+
+Test(memfd, transparent_huge_pages_by_their_own_setting)
+{
+	uint64_t before;
+
+	begin();
+	/* (What quarry keeps of it has advice, too.) */
+	cr_assert_not_null(make(0, QUARRY_PAGES_BASE, -1));
+	expect_kind("always within_size advise [never] deny force\n", NULL, QUARRY_PAGES_BASE, QUARRY_PAGES_THP, 0, 0);
+	cr_assert_gt(before = refused(QUARRY_REFUSED_THP), 0);
+	expect_kind("always within_size [advise] never deny force\n", NULL, QUARRY_PAGES_THP, QUARRY_PAGES_THP, 1, 0);
+	expect_kind("[always] within_size advise never deny force\n", NULL, QUARRY_PAGES_THP, QUARRY_PAGES_THP, 1, 0);
+	expect_kind("[always] within_size advise never deny force\n", NULL, QUARRY_PAGES_BASE, QUARRY_PAGES_BASE, 0, 1);
+	expect_kind("always within_size [advise] never deny force\n", NULL, QUARRY_PAGES_BASE, QUARRY_PAGES_BASE, 0, 0);
+	expect_kind("always within_size [advise] never deny force\n", "always inherit within_size advise [never]\n",
+		    QUARRY_PAGES_BASE, QUARRY_PAGES_THP, 0, 0);
+	expect_kind("always within_size advise [never] deny force\n", "always [inherit] within_size advise never\n",
+		    QUARRY_PAGES_BASE, QUARRY_PAGES_THP, 0, 0);
+	expect_kind("always within_size advise never deny [force]\n", "always inherit within_size advise [never]\n",
+		    QUARRY_PAGES_THP, QUARRY_PAGES_THP, 1, 0);
+	cr_assert_gt(refused(QUARRY_REFUSED_THP), before);
+}
+
+/* What is asked for by thread: each node has a file of its own. */
+Test(memfd, of_the_local_policy)
+{
+	char *p, *q;
+
+	begin();
+	arena = make(0, QUARRY_PAGES_BASE, -1);
+	p = get(3 * MIB);
+	fake_os_on_cpu(4 * 3);
+	cr_assert_eq(quarry_thread_rebind(-1), 0);
+	q = get(3 * MIB);
+	cr_assert_eq(fake_os_node_at(p), 0);
+	cr_assert_eq(fake_os_node_at(q), 3);
+	cr_assert_neq(quarry_fd_of(p, NULL), quarry_fd_of(q, NULL));
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
+	errno = 0;
+	cr_assert(quarry_fd_of(p, NULL) == -1 && errno == EINVAL);
+}
+
+/* ---- fork ---- */
+
+static int fork_and(int (*run)(char *p), char *p)
+{
+	int status;
+	pid_t child = fork();
+
+	if (child == 0)
+		_exit(run(p));
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	return status;
+}
+
+static int expect_copy(char *p)
+{
+	int bad = p[0] != 1 || p[6 * MIB - 1] != 1;
+
+	memset(p, 2, 6 * MIB);
+	bad += stats_of(arena).in_files != 0 || got(QUARRY_PAGES_2M) != 0;
+	bad += quarry_fd_of(p, NULL) != -1 || errno != ENOTSUP;
+	return bad != 0;
+}
+
+static int expect_nothing(char *p)
+{
+	int bad = stats_of(arena).mapped != 0 || stats_of(arena).in_files != 0 || stats_of(NULL).refused[QUARRY_REFUSED_FORK] == 0;
+
+	quarry_free(p);
+	p = quarry_arena_malloc(arena, 3 * MIB);
+	bad += p == NULL || quarry_fd_of(p, NULL) < 3;
+	memset(p, 3, 3 * MIB);
+	return bad != 0;
+}
+
+Test(memfd, a_child_that_cannot_have_a_copy)
+{
+	char *p;
+
+	begin();
+	fake_os_pool(0, 21, 50);
+	arena = make(0, QUARRY_PAGES_2M, 0);
+	p = get(6 * MIB);
+	cr_assert_eq(fork_and(expect_copy, p), 0);
+	fake_os_fail(FAKE_READ_AT, EIO);
+	cr_assert_eq(fork_and(expect_nothing, p), 0);
+	fake_os_heal();
+	/* The child's own map of it is the first that it makes. */
+	fake_os_fail_kth(FAKE_FILE_ID, 1, EBADF);
+	cr_assert_eq(fork_and(expect_nothing, p), 0);
+	fake_os_heal();
+	cr_assert_eq(p[6 * MIB - 1], 1);
+	cr_assert_eq(got(QUARRY_PAGES_2M), stats_of(arena).mapped);
+	cr_assert_eq(fork_and(expect_copy, p), 0);
+}
