@@ -654,6 +654,9 @@ static struct qy_thread *die_given_up(void)
 	cr_assert_eq(state_of(record), QY_TURNED | QY_EMPTY);
 	a.bare = true;
 	end(&a);
+	/* (It is joined a moment before the kernel has it gone.) */
+	while (qy_os->thread_alive(record->pid, record->tid))
+		sched_yield();
 	fake_os_advance(2000);
 	return record;
 }
