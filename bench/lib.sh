@@ -11,6 +11,21 @@ cc=${CC:-cc}
 say() { printf '%s\n' "$*" >&2; }
 die() { say "bench: $*"; exit 2; }
 
+# The options that both scripts have, and allocators by name. What else there is takes own_option, called with it and its value.
+read_options() {
+	while [ $# -gt 0 ]; do
+		case $1 in
+		--quick) quick=1 ;;
+		--rounds) rounds=${2:-}; [[ $rounds =~ ^[1-9][0-9]{0,2}$ ]] || die "--rounds takes a number from 1 to 999"; shift ;;
+		--help) usage; exit 0 ;;
+		-*) own_option "$1" "${2:-}" || die "unknown option $1 (see --help)"; shift ;;
+		?*=?*) named+=("$1") ;;
+		*) die "$1: name an allocator as NAME=PATH.so" ;;
+		esac
+		shift
+	done
+}
+
 add() { # name, path, version
 	local n
 	[[ $1 =~ ^[A-Za-z0-9_.+-]+$ ]] || die "\"$1\" is no name for an allocator"

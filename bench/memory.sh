@@ -32,19 +32,14 @@ pool=/proc/sys/vm/nr_hugepages
 needed=1120      # huge pages: two tables of 1 GiB and what an arena maps beside
 usage() { sed -n '3,10s/^# \{0,1\}//p' "$0"; }
 
-while [ $# -gt 0 ]; do
+own_option() {
 	case $1 in
-	--quick) quick=1 ;;
-	--rounds) rounds=${2:-}; [[ $rounds =~ ^[1-9][0-9]{0,2}$ ]] || die "--rounds takes a number from 1"; shift ;;
-	--only) only=${2:-}; [ -n "$only" ] || die "--only takes rows"; shift ;;
-	--tsv) tsv=${2:-}; [ -n "$tsv" ] || die "--tsv takes a file"; shift ;;
-	--help) usage; exit 0 ;;
-	-*) die "unknown option $1 (see --help)" ;;
-	?*=?*) named+=("$1") ;;
-	*) die "$1: name an allocator as NAME=PATH.so" ;;
+	--only) only=$2; [ -n "$only" ] || die "--only takes rows" ;;
+	--tsv) tsv=$2; [ -n "$tsv" ] || die "--tsv takes a file" ;;
+	*) return 1 ;;
 	esac
-	shift
-done
+}
+read_options "$@"
 : "${rounds:=$([ -n "$quick" ] && echo 1 || echo 5)}"
 [ -z "$tsv" ] || : >"$tsv" || die "cannot write $tsv"
 

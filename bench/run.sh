@@ -15,19 +15,14 @@ quick=
 csv=
 usage() { sed -n '3,9s/^# \{0,1\}//p' "$0"; }
 
-while [ $# -gt 0 ]; do
+own_option() {
 	case $1 in
-	--quick) quick=1 ;;
-	--rounds) rounds=${2:-}; [[ $rounds =~ ^[1-9][0-9]{0,3}$ ]] || die "--rounds takes a number from 1"; shift ;;
-	--only) programs=$(tr ',' ' ' <<<"${2:-}"); [ -n "$programs" ] || die "--only takes programs"; shift ;;
-	--csv) csv=${2:-}; [ -n "$csv" ] || die "--csv takes a file"; shift ;;
-	--help) usage; exit 0 ;;
-	-*) die "unknown option $1 (see --help)" ;;
-	?*=?*) named+=("$1") ;;
-	*) die "$1: name an allocator as NAME=PATH.so" ;;
+	--only) programs=$(tr ',' ' ' <<<"$2"); [ -n "$programs" ] || die "--only takes programs" ;;
+	--csv) csv=$2; [ -n "$csv" ] || die "--csv takes a file" ;;
+	*) return 1 ;;
 	esac
-	shift
-done
+}
+read_options "$@"
 : "${rounds:=$([ -n "$quick" ] && echo 3 || echo 9)}"
 for p in $programs; do [ -f "$here/$p.c" ] || die "there is no program $p"; done
 [ -z "$csv" ] || : >"$csv" || die "cannot write $csv"

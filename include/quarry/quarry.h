@@ -663,7 +663,7 @@ QUARRY_API int quarry_health_text(const quarry_health_report *report, char *text
 /* ------------------------------------------------------------------------------------------------------ */
 /* Statistics                                                                                             */
 
-#define QUARRY_STATS_VERSION 3 /* 1 and 2, which end where the next begins, are taken too */
+#define QUARRY_STATS_VERSION 3 /* 1 and 2 are taken too: they end where the next begins, and know 24 refusals */
 
 /** Why something that was asked of the kernel was not got; an index into quarry_stats.refused. */
 enum quarry_refusal {

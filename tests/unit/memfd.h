@@ -4,7 +4,6 @@
 #define QUARRY_TESTS_MEMFD_H
 
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -20,6 +19,7 @@
 
 #include "include/quarry/quarry.h"
 #include "numa/os.h"
+#include "tests/unit/fds.h"
 #include "tests/unit/model.h"
 
 #define KIB ((size_t)1 << 10)
@@ -88,18 +88,6 @@ static inline uint64_t in_file(int fd)
 
 	cr_assert_eq(fstat(fd, &is), 0);
 	return (uint64_t)is.st_blocks * 512;
-}
-
-static inline int count_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	int n = 0;
-
-	cr_assert_not_null(dir);
-	while (readdir(dir) != NULL)
-		n++;
-	closedir(dir);
-	return n;
 }
 
 /* What the file has where the pointer says. */

@@ -625,3 +625,34 @@ Test(arena, flags)
 	cr_assert(quarry_arena_destroy(plain) == 0 && quarry_arena_destroy(nodump) == 0);
 	cr_assert(quarry_arena_destroy(locked) == 0 && quarry_arena_destroy(populated) == 0);
 }
+
+/* As programs have it that were built when the struct was shorter and knew fewer refusals. */
+#define OLDER_REFUSALS 24
+
+Test(arena, stats_of_older_programs)
+{
+	const size_t first = offsetof(quarry_stats, refused) + OLDER_REFUSALS * sizeof(uint64_t);
+	const size_t lengths[] = { 0, first, first + 4 * sizeof(uint64_t) };
+	quarry_arena *arena = make("older", 0, 0, 0);
+	quarry_stats now = { .version = QUARRY_STATS_VERSION }, older;
+	void *p = quarry_arena_malloc(arena, 100000);
+
+	cr_assert_not_null(p);
+	for (uint32_t version = 1; version <= 2; version++) {
+		const unsigned char *behind = (unsigned char *)&older + lengths[version];
+
+		memset(&older, 0x5a, sizeof(older));
+		older.version = version;
+		cr_assert_eq(quarry_stats_get(arena, &older), 0);
+		cr_assert_eq(quarry_stats_get(arena, &now), 0);
+		cr_assert_eq(older.version, version);
+		cr_assert_eq(memcmp(&older.node, &now.node, lengths[version] - offsetof(quarry_stats, node) -
+				    (version == 2 ? 4 * sizeof(uint64_t) : 0)), 0);
+		if (version == 2)
+			cr_assert_eq(memcmp((char *)&older + first, &now.placed_less, 4 * sizeof(uint64_t)), 0);
+		for (size_t i = 0; i < sizeof(older) - lengths[version]; i++)
+			cr_assert_eq(behind[i], 0x5a, "version %u: byte %zu behind its end", version, i);
+	}
+	quarry_free(p);
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
+}

@@ -4,7 +4,6 @@
 #define _GNU_SOURCE
 #endif
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -14,6 +13,7 @@
 #include "lib/manager/manager.h"
 #include "numa/thp.h"
 #include "tests/unit/eight_nodes.h"
+#include "tests/unit/fds.h"
 
 #define MIB ((size_t)1 << 20)
 #define THP "/sys/kernel/mm/transparent_hugepage/"
@@ -52,18 +52,6 @@ static quarry_stats stats_of(quarry_arena *of)
 static uint64_t got(int kind)
 {
 	return stats_of(arena).kind_got[kind];
-}
-
-static int count_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	int n = 0;
-
-	cr_assert_not_null(dir);
-	while (readdir(dir) != NULL)
-		n++;
-	closedir(dir);
-	return n;
 }
 
 /* ---- refused ---- */
