@@ -500,7 +500,11 @@ enum quarry_option {
 	                                  * is as for quarry_arena_attr.hard_limit, of all arenas together */
 	QUARRY_OPT_BREAKER = 32,         /* breaker: 0 off, 1 refuse, 2 redirect large requests when a limit is near */
 	QUARRY_OPT_BREAKER_MIN = 33,     /* breaker_min: bytes from which a request is large; at least 64 KiB */
-	QUARRY_OPT_BREAKER_AT = 34       /* breaker_at: per cent of the tightest limit at which the breaker opens */
+	QUARRY_OPT_BREAKER_AT = 34,      /* breaker_at: per cent of the tightest limit at which the breaker opens; of a control
+	                                  * group's limit, of what malloc uses of it (8 MiB and a 32nd part are left) */
+	QUARRY_OPT_CGROUP_LIMIT = 35     /* cgroup_limit: 1 what was handed out counts against the control group's memory limit,
+	                                  * touched or not, so that ENOMEM comes before the kernel's killer; 0 for programs
+	                                  * that ask for much more than they touch: as other allocators have it */
 };
 
 /** Set an option by number (enum quarry_option), or a glibc M_* parameter, which is accepted.

@@ -76,10 +76,12 @@ enum kind {
 	  "bytes in use beyond which the process gets ENOMEM; 0 none")                                                \
 	X(QUARRY_OPT_BREAKER, "breaker", breaker, KIND_CHOICE, 0, 2, QY_BREAKER_OFF, 1, "off|refuse|redirect",        \
 	  "what becomes of large requests when a limit is near")                                                      \
-	X(QUARRY_OPT_BREAKER_MIN, "breaker_min", breaker_min, KIND_SIZE, 0, ADDRESS_MAX, 1L << 20, 1, NULL,           \
-	  "bytes from which a request is large for the breaker; at least 64k")                                         \
+	X(QUARRY_OPT_BREAKER_MIN, "breaker_min", breaker_min, KIND_SIZE, 1L << 16, ADDRESS_MAX, 1L << 20, 1, NULL,           \
+	  "bytes from which a request is large for the breaker")                                         \
 	X(QUARRY_OPT_BREAKER_AT, "breaker_at", breaker_at, KIND_NUMBER, 10, 100, 95, 1, NULL,                         \
-	  "per cent of the tightest limit at which the breaker opens")
+	  "per cent of the tightest limit at which the breaker opens")                                                \
+	X(QUARRY_OPT_CGROUP_LIMIT, "cgroup_limit", cgroup_limit, KIND_FLAG, 0, 1, 1, 1, NULL,                         \
+	  "ENOMEM before the control group's memory limit kills; 0: the kernel's way")
 
 struct option {
 	const char *name;

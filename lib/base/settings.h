@@ -34,6 +34,7 @@ struct qy_settings {
 	_Atomic long breaker;          /* enum qy_breaker_mode */
 	_Atomic long breaker_min;      /* bytes */
 	_Atomic long breaker_at;       /* per cent */
+	_Atomic long cgroup_limit;     /* 1: ENOMEM before the control group's memory limit kills */
 };
 
 extern QY_HIDDEN struct qy_settings qy_settings;

@@ -8,7 +8,6 @@
 #include "lib/manager/limits.h"
 #include "numa/os.h"
 
-#define LARGE_LEAST ((size_t)64 << 10) /* what caches hand out is none of the breaker's business */
 #define RETRY_FIRST_MS 100
 #define RETRY_MOST_MS 10000
 #define CLOSE_BELOW 50 /* 1/1000 under the threshold */
@@ -69,7 +68,7 @@ enum qy_verdict qy_breaker_judge(size_t size, const quarry_arena **arena, bool m
 	long mode = qy_setting(breaker);
 	enum qy_verdict verdict = QY_BREAKER_REFUSE;
 
-	if (mode == QY_BREAKER_OFF || size < qy_max((size_t)qy_setting(breaker_min), LARGE_LEAST) || probing ||
+	if (mode == QY_BREAKER_OFF || size < (size_t)qy_setting(breaker_min) || probing ||
 	    (target != NULL && *arena == target))
 		return QY_BREAKER_PASS;
 	qy_lock(&lock);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/manager/budget.h"
 
+#include "lib/base/settings.h"
 #include "lib/manager/manager.h"
 #include "numa/cgroup.h"
 #include "numa/os.h"
 
 #define SMALL_PROCESS ((uint64_t)16 << 20) /* mapped; below it no file is read */
 #define WIDE ((uint64_t)1 << 30)
-#define MARGIN ((int64_t)8 << 20) /* page tables, stacks, quarry's records, what the kernel counts late; and 1/32 */
+#define MARGIN ((uint64_t)8 << 20) /* left to others, and one part in so many: */
+#define MARGIN_SHARE 32
 
 /* A limit may be lowered at any time, and others in the group take memory as well: so what was read is gone by for a
  * moment only, and only for a slice of what was left. */
@@ -72,6 +74,11 @@ static uint64_t private_resident(void)
 	return n[1] > n[2] ? (n[1] - n[2]) * qy_os_page_size() : 0;
 }
 
+uint64_t qy_budget_reserve(uint64_t limit)
+{
+	return MARGIN + limit / MARGIN_SHARE;
+}
+
 bool qy_budget_refresh(size_t bytes)
 {
 	uint64_t mapped = 0, out = 0, before = qy_read(&taken), now = qy_os->now_ms(), limit, usage, resident;
@@ -81,10 +88,10 @@ bool qy_budget_refresh(size_t bytes)
 		mapped += qy_read(&m->mapped);
 		out += qy_read(&m->used) + (qy_read(&m->dirty_pages) << QY_PAGE_SHIFT);
 	}
-	if (mapped + bytes >= SMALL_PROCESS && qy_cgroup_memory(&limit, &usage)) {
+	if (qy_setting(cgroup_limit) && mapped + bytes >= SMALL_PROCESS && qy_cgroup_memory(&limit, &usage)) {
 		atomic_store_explicit(&last_limit, limit, memory_order_relaxed);
 		resident = private_resident();
-		left = (int64_t)limit - (int64_t)usage - MARGIN - (int64_t)(limit / 32);
+		left = (int64_t)limit - (int64_t)usage - (int64_t)qy_budget_reserve(limit);
 		/* What was handed out and is not touched yet will be. */
 		left -= out > resident ? (int64_t)(out - resident) : 0;
 		/* And what others took while this was read. */

@@ -23,6 +23,9 @@ QY_INLINE bool qy_budget_take(size_t bytes)
 	return qy_budget_take_slow(bytes);
 }
 
+/* How much of such a limit is left to page tables, stacks, quarry's records and what the kernel counts late: bytes. */
+uint64_t qy_budget_reserve(uint64_t limit);
+
 /* Whether there is room for huge pages, which hold more than is asked for: no limit, or a wide one not half used. */
 bool qy_budget_roomy(void);
 

@@ -51,6 +51,14 @@ unsigned qy_bound_fill(const struct qy_bound *bound)
 	return (unsigned)(limit < UINT64_MAX / 1000 ? used * 1000 / limit : used / (limit / 1000));
 }
 
+/* For the breaker: of what can be used. Of a control group's limit, malloc leaves some to others. */
+static unsigned usable_fill(struct qy_bound bound)
+{
+	if (bound.kind == QUARRY_LIMIT_CGROUP)
+		bound.limit -= qy_min(bound.limit - 1, qy_budget_reserve(bound.limit));
+	return qy_bound_fill(&bound);
+}
+
 /* Thresholds that rise; how many of them n has reached. */
 static int steps(uint64_t n, const uint64_t thresholds[3])
 {
@@ -328,7 +336,7 @@ static void look(uint64_t now, bool ask_kernel)
 	comes = called_for(&p, &tightest, denied, false, &ignored);
 	stays = called_for(&p, &tightest, denied, true, &reasons);
 	follow_level(comes, stays, now);
-	wants = qy_breaker_tick(now, qy_bound_fill(&tightest), qy_pressure_level());
+	wants = qy_breaker_tick(now, usable_fill(tightest), qy_pressure_level());
 	wants = wants || qy_pressure_level() != QUARRY_PRESSURE_NONE || sums.waiting || sums.arenas_above != 0 ||
 		sums.mapped >= LARGE_PROCESS || atomic_load(&qy_limits_above_soft) != 0;
 	qy_lock(&lock);

@@ -77,7 +77,7 @@ static uint32_t length_at(const struct qy_mixed_slab *r, uint32_t i)
 {
 	uint32_t k = 1;
 
-	while (k < QY_MIXED_RUN && (qy_peek(r->end[(i + k - 1) / 64]) >> ((i + k - 1) % 64) & 1) == 0)
+	for (; k < QY_MIXED_RUN && i + 1 < QY_MIXED_SLOTS && (qy_peek(r->end[i / 64]) >> (i % 64) & 1) == 0; i++)
 		k++;
 	return k;
 }
@@ -90,8 +90,12 @@ static bool is_parked(const struct qy_slab *s, uint64_t gone, uint32_t i)
 size_t qy_mixed_size(const struct qy_slab *s, const void *p)
 {
 	const struct qy_mixed_slab *r = s->local;
+	uint32_t i = slot_of(s, p);
 
-	return (size_t)length_at(r, slot_of(s, p)) * qy_classes[s->cls].size;
+	/* (Of what was freed before, the ends behind it are others'.) */
+	if (qy_peek(r->free[i / 64]) >> (i % 64) & 1)
+		return 0;
+	return (size_t)length_at(r, i) * qy_classes[s->cls].size;
 }
 
 /* ---- rings ---- */
@@ -126,6 +130,18 @@ static void ring_remove(struct qy_mixed_slab **ring, struct qy_mixed_slab *r, en
 static struct qy_mixed_slab **ring_of(struct qy_mixed *mixed, const struct qy_mixed_slab *r)
 {
 	return &mixed->by_run[r->longest][r->slab->cls - QY_MIXED_FIRST];
+}
+
+static void note_freed(struct qy_mixed *mixed, struct qy_mixed_slab *r)
+{
+	mixed->freed_count += r->ring[QY_MIXED_FREED].next == NULL;
+	ring_add(&mixed->freed, r, QY_MIXED_FREED);
+}
+
+static void unnote_freed(struct qy_mixed *mixed, struct qy_mixed_slab *r)
+{
+	mixed->freed_count -= r->ring[QY_MIXED_FREED].next != NULL;
+	ring_remove(&mixed->freed, r, QY_MIXED_FREED);
 }
 
 /* Its longest run has changed. */
@@ -228,7 +244,7 @@ static struct qy_mixed_slab *make_mixed(struct qy_manager *m, struct qy_slab *s)
 /* Out of all rings. */
 static void forget(struct qy_mixed *mixed, struct qy_mixed_slab *r)
 {
-	ring_remove(&mixed->freed, r, QY_MIXED_FREED);
+	unnote_freed(mixed, r);
 	ring_remove(&mixed->parked, r, QY_MIXED_PARKED);
 	ring_remove(ring_of(mixed, r), r, QY_MIXED_BY_RUN);
 	put_unused(mixed, r);
@@ -334,6 +350,8 @@ static bool make_one(struct qy_manager *m, unsigned c)
 		return false;
 	qy_slab_list_remove(queue, s);
 	if (make_mixed(m, s) == NULL) {
+		/* (Nor is it looked at again until it changes.) */
+		s->seen = 0;
 		qy_slab_list_push_back(queue, s);
 		return false;
 	}
@@ -436,7 +454,7 @@ static bool free_one(struct qy_manager *m, struct qy_slab *s, void *p)
 		return true;
 	}
 	relist(m->mixed, r, (uint8_t)qy_max(r->longest, run_around(r, i)));
-	ring_add(&m->mixed->freed, r, QY_MIXED_FREED);
+	note_freed(m->mixed, r);
 	return true;
 }
 
@@ -500,13 +518,14 @@ struct pick {
 };
 
 /* Those whose turn it is, and which did not change since they were looked at before. The lock is held. */
-static unsigned pick_some(struct qy_manager *m, uint64_t now, bool at_once, struct pick *picks, unsigned *looks,
+static unsigned pick_some(struct qy_manager *m, uint64_t now, bool at_once, struct pick *picks, uint32_t *left,
 			  bool *again)
 {
 	struct qy_mixed *mixed = m->mixed;
-	unsigned n = 0;
+	unsigned n = 0, looks = 0;
 
-	for (struct qy_mixed_slab *r; n < BATCH && *looks > 0 && (r = mixed->freed) != NULL; --*looks) {
+	for (; n < BATCH && looks < LOOKS && *left > 0 && mixed->freed != NULL; looks++, --*left) {
+		struct qy_mixed_slab *r = mixed->freed;
 		struct qy_slab *s = r->slab;
 
 		mixed->freed = r->ring[QY_MIXED_FREED].next;
@@ -517,7 +536,7 @@ static unsigned pick_some(struct qy_manager *m, uint64_t now, bool at_once, stru
 		}
 		if (!at_once && !qy_sparse_may_break(m, s, now, again))
 			continue;
-		ring_remove(&mixed->freed, r, QY_MIXED_FREED);
+		unnote_freed(mixed, r);
 		r->seen = s->linked;
 		if (!qy_slab_can_go(m, s))
 			continue;
@@ -536,22 +555,19 @@ size_t qy_mixed_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at
 {
 	struct qy_mixed *mixed = __atomic_load_n(&m->mixed, __ATOMIC_ACQUIRE);
 	struct pick picks[BATCH];
-	unsigned looks = LOOKS, n;
+	uint32_t left = UINT32_MAX; /* of the ring, until it was gone round once */
+	unsigned n;
 	size_t total = 0;
-	bool more = true;
 
 	if (mixed == NULL || qy_read(&mixed->slabs) == 0)
 		return 0;
-	while (more && total < at_most) {
+	while (left > 0 && total < at_most) {
 		size_t bytes = 0;
 
 		qy_lock(&m->lock);
 		qy_manager_receive(m);
-		if (at_once)
-			looks = LOOKS;
-		n = pick_some(m, now, at_once, picks, &looks, again);
-		/* (Of those that stay in the list, more than there are looks have their turn next time.) */
-		more = n > 0 || (at_once && mixed->freed != NULL);
+		left = (uint32_t)qy_min(left, mixed->freed_count);
+		n = pick_some(m, now, at_once, picks, &left, again);
 		qy_unlock(&m->lock);
 		for (unsigned i = 0; i < n; i++)
 			bytes += qy_slab_purge_pages(picks[i].record->slab, picks[i].pages);
@@ -566,6 +582,6 @@ size_t qy_mixed_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at
 		qy_unlock(&m->lock);
 		total += bytes;
 	}
-	*again = *again || total >= at_most;
+	*again = *again || left > 0;
 	return total;
 }

@@ -6,8 +6,8 @@
  * classes then grows by what the next phase of the program allocates in other sizes, where one that coalesces neighbours
  * of any size does not. So here: a slab that nobody holds, of which at most half lives and which did not change for a while,
  * becomes mixed when memory of another class is wanted and none is free. It stays divided into slots of its class; an
- * object of another class takes a run of them, where that wastes an eighth of it at most and keeps the class's
- * alignment. It stays mixed until nothing lives in it.
+ * object of another class takes a run of them that keeps its class's alignment, where an eighth of it is wasted at most, or a
+ * third where there is nothing better. It stays mixed until nothing lives in it.
  *
  * Nobody owns a mixed slab: objects come out of it in batches, with the manager's lock held, and go back into it by the
  * remote list of `heap`, as to any slab that nobody holds. A record of which slots are free, and where each object ends, stands
@@ -45,7 +45,8 @@ struct qy_mixed_slab {
 /* A manager's, made when the first slab becomes mixed. */
 struct qy_mixed {
 	struct qy_mixed_slab *by_run[QY_MIXED_RUN + 1][QY_MIXED_CLASSES]; /* rings, by longest free run and class */
-	struct qy_mixed_slab *freed;  /* a ring: to be looked at for pages to give back, since objects were freed */
+	uint32_t freed_count;
+	struct qy_mixed_slab *freed;  /* a ring of so many: to be looked at for pages to give back, since objects were freed */
 	struct qy_mixed_slab *parked; /* a ring: those with parked slots */
 	struct qy_mixed_slab *unused; /* a list, by next in the first ring */
 	qy_counter slabs;

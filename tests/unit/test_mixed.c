@@ -268,3 +268,110 @@ Test(mixed, a_reset_forgets_all)
 	check_objects();
 	drop_all();
 }
+
+/* ---- many ---- */
+
+#define MANY_SLABS 1200
+#define MANY 400000
+
+static char *many[MANY];
+
+static void make_many(void)
+{
+	uint32_t total = MANY_SLABS * qy_classes[20].capacity, n = 0;
+	uint64_t used;
+
+	for (uint32_t i = 0; i < total; i++)
+		many[i] = take(0, 20);
+	for (uint32_t i = 0; i < total; i++)
+		if (i % 40 != 0)
+			give_back(0, many[i], false);
+	abandon(0);
+	purge();
+	used = qy_read(&m->used);
+	while (qy_read(&m->used) == used && n < MANY)
+		many[n++] = take(1, 28);
+	for (uint32_t i = n; i < MANY; i++)
+		many[i] = NULL;
+	cr_assert_gt(mixed_slabs(), MANY_SLABS * 9 / 10);
+}
+
+static uint32_t frame_number(const void *p)
+{
+	return (uint32_t)(qy_window_offset(p) >> QY_FRAME_SHIFT);
+}
+
+static void pass_until_rest(void)
+{
+	uint64_t next = qy_os->now_ms();
+
+	for (int passes = 0; next != UINT64_MAX && passes < 400; passes++) {
+		fake_os_advance(next > qy_os->now_ms() ? next - qy_os->now_ms() : 0);
+		qy_manager_purge(m, qy_os->now_ms(), 1000, SIZE_MAX, &next);
+	}
+	cr_assert_eq(next, UINT64_MAX);
+}
+
+/* More than one look's worth of slabs in huge pages that are too dense to be broken stands before those that can go. */
+Test(mixed, dense_huge_pages_do_not_hold_up_others, .timeout = 120)
+{
+	static struct qy_slab *last;
+	uint32_t lowest = UINT32_MAX, highest = 0, middle;
+	size_t at_rest;
+
+	begin("mixed");
+	make_many();
+	for (uint32_t i = 0; i < MANY && many[i] != NULL; i++) {
+		uint32_t f = frame_number(many[i]);
+
+		lowest = (uint32_t)qy_min(lowest, f);
+		highest = (uint32_t)qy_max(highest, f);
+		atomic_store(&qy_pages_of_frame(f)->state, QY_PAGES_HUGE);
+	}
+	middle = (lowest + highest) / 2;
+	for (uint32_t i = 0; i < MANY && many[i] != NULL; i++)
+		if (frame_number(many[i]) < middle && qy_slab_of(many[i]) != last) {
+			last = qy_slab_of(many[i]);
+			give_back(2, many[i], false);
+			many[i] = many[0];
+		}
+	pass_until_rest();
+	for (uint32_t i = 0; i < MANY && many[i] != NULL; i++)
+		if (frame_number(many[i]) >= middle)
+			give_back(2, many[i], false);
+	abandon(2);
+	pass_until_rest();
+	at_rest = resident();
+	for (int i = 0; i < 30; i++) {
+		fake_os_advance(1000);
+		m->decay.sparse_due = 0;
+		pass_until_rest();
+	}
+	cr_assert_leq(at_rest, resident() + 64, "%zu pages at rest, and %zu when asked again and again", at_rest, resident());
+}
+
+/* What was freed has no size; its neighbours' ends are not its own. */
+Test(mixed, what_was_freed_has_no_size)
+{
+	void *freed[300];
+	uint32_t n = 0;
+
+	begin("mixed");
+	desert(6, 24, 10);
+	for (int i = 0; i < 300; i++)
+		add(1, 17);
+	for (uint32_t i = count; i-- > 0;)
+		if (is_in_gap(objects[i].p) && objects[i].cls == 17) {
+			cr_assert_eq(qy_mixed_size(qy_slab_of(objects[i].p), objects[i].p), 3 * 112);
+			freed[n++] = objects[i].p;
+			drop(2, i);
+		}
+	cr_assert_gt(n, 100);
+	qy_lock(&m->lock);
+	qy_manager_receive(m);
+	qy_unlock(&m->lock);
+	for (uint32_t i = 0; i < n; i++)
+		if (qy_slab_of(freed[i]) != NULL && is_in_gap(freed[i]))
+			cr_assert_eq(qy_mixed_size(qy_slab_of(freed[i]), freed[i]), 0);
+	drop_all();
+}

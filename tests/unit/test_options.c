@@ -45,8 +45,9 @@ static const struct {
 	{ "soft_limit", 30, RUN, 0, 1L << 46, 0, "0", NULL, &qy_settings.soft_limit },
 	{ "hard_limit", 31, RUN, 0, 1L << 46, 0, "0", NULL, &qy_settings.hard_limit },
 	{ "breaker", 32, RUN, 0, 2, 0, "off", "off|refuse|redirect", &qy_settings.breaker },
-	{ "breaker_min", 33, RUN, 0, 1L << 46, 1048576, "1048576", NULL, &qy_settings.breaker_min },
+	{ "breaker_min", 33, RUN, 1L << 16, 1L << 46, 1048576, "1048576", NULL, &qy_settings.breaker_min },
 	{ "breaker_at", 34, RUN, 10, 100, 95, "95", NULL, &qy_settings.breaker_at },
+	{ "cgroup_limit", 35, RUN, 0, 1, 1, "1", NULL, &qy_settings.cgroup_limit },
 };
 
 #define EXPECTED (sizeof(expected) / sizeof(expected[0]))
