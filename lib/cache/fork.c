@@ -13,18 +13,28 @@
 static __thread struct qy_forkcopy copy __attribute__((tls_model("initial-exec")));
 static __thread bool skipped __attribute__((tls_model("initial-exec")));
 
+/* No other thread of the program's is known: none can hit in memory that is shared with the child. */
+static bool is_alone(void)
+{
+	return qy_threads_live() == (qy_tls.thread != NULL);
+}
+
 /* The purge lock first: who holds it may be in a patched madvise that calls malloc, and must not be held up. */
 static void before(void)
 {
-	/* A signal handler that forks out of the middle of a slow path, or of a pass of the reclaimer: the thread may hold any
-	 * lock, and cannot wait for itself. The child is as the parent is then; what it must not do, it must not do after any such fork. */
+	/* A signal handler that forks out of the middle of a slow path, or of a pass of the reclaimer: the thread may
+	 * hold any lock, and cannot wait for itself. The child is as the parent is then; what it must not do, it must
+	 * not do after any such fork. */
 	skipped = (qy_tls.thread != NULL && qy_tls.thread->depth > 0) || qy_locks_held != 0;
 	if (skipped)
 		return;
 	qy_collapse_forked();
-	qy_forkcopy_before(&copy, qy_threads_live() == (qy_tls.thread != NULL));
+	qy_forkcopy_before(&copy, is_alone());
 	qy_purge_hold();
 	qy_threads_pause();
+	/* Nobody becomes known from here on. What was asked above was asked with nobody held. */
+	if (!is_alone())
+		qy_forkcopy_leave_files(&copy);
 	qy_registry_fork_lock();
 }
 
@@ -58,7 +68,8 @@ static void empty_lost(void)
 	}
 }
 
-/* The thread's own default arena may be one of them: it begins anew there, with the record of the cache that it lost. */
+/* The thread's own default arena may be one of them: it begins anew there, with the record of the cache that it
+ * lost. */
 static void find_again(void)
 {
 	struct qy_thread *t = qy_tls.thread;

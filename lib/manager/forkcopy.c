@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/manager/forkcopy.h"
 
+#include <errno.h>
+
 #include "lib/base/refused.h"
 #include "lib/base/settings.h"
 #include "lib/manager/budget.h"
@@ -42,19 +44,33 @@ static bool have_room(uint64_t bytes)
 void qy_forkcopy_before(struct qy_forkcopy *copy, bool alone)
 {
 	uint64_t in_files, bytes = bytes_to_copy(&in_files);
+	bool left_out = !alone && in_files > 0;
 
 	copy->wanted = copy->files = false;
-	if (!alone)
+	if (left_out)
 		bytes -= in_files;
-	if (bytes == 0)
-		return;
-	if (bytes > (uint64_t)qy_setting(fork_copy) || !have_room(bytes) || qy_os->pair(copy->ends) != 0) {
-		qy_refuse(QUARRY_REFUSED_FORK);
-		return;
+	if (bytes > 0 && bytes <= (uint64_t)qy_setting(fork_copy) && have_room(bytes) && qy_os->pair(copy->ends) == 0) {
+		copy->wanted = true;
+		copy->files = alone && in_files > 0;
+		copy->bytes = bytes;
+		copy->others = bytes - (copy->files ? in_files : 0);
 	}
-	copy->bytes = bytes;
-	copy->wanted = true;
-	copy->files = alone && in_files > 0;
+	if (left_out || (bytes > 0 && !copy->wanted))
+		qy_refuse(QUARRY_REFUSED_FORK);
+}
+
+void qy_forkcopy_leave_files(struct qy_forkcopy *copy)
+{
+	if (!copy->files)
+		return;
+	qy_refuse(QUARRY_REFUSED_FORK);
+	copy->files = false;
+	copy->bytes = copy->others;
+	if (copy->others > 0)
+		return;
+	copy->wanted = false;
+	qy_os->close(copy->ends[0]);
+	qy_os->close(copy->ends[1]);
 }
 
 /* What the child asks for, since the kernel took it away: len bytes at `from`; len 0 when it is done. */
@@ -66,7 +82,7 @@ struct request {
 void qy_forkcopy_in_parent(struct qy_forkcopy *copy)
 {
 	unsigned ms = (unsigned)(WAIT_MS + (copy->bytes >> 30) * WAIT_MS_PER_GIB);
-	struct request request;
+	struct request request = { NULL, 1 };
 
 	if (!copy->wanted)
 		return;
@@ -74,6 +90,9 @@ void qy_forkcopy_in_parent(struct qy_forkcopy *copy)
 	while (qy_os->receive(copy->ends[0], &request, sizeof(request), ms) == 0 && request.len != 0)
 		if (qy_os->send(copy->ends[0], request.from, request.len, ms) != 0)
 			break;
+	/* (One that died, or never was since fork failed, lacks nothing.) */
+	if (request.len != 0 && errno == ETIMEDOUT)
+		qy_refuse(QUARRY_REFUSED_FORK);
 	qy_os->close(copy->ends[0]);
 }
 
@@ -139,6 +158,8 @@ bool qy_forkcopy_in_child(struct qy_forkcopy *copy)
 		return any;
 	/* Who did not wait for the copy of its files may have written to them meanwhile. */
 	waited = qy_os->send(copy->ends[1], &done, sizeof(done), WAIT_MS) == 0;
+	if (!waited)
+		qy_refuse(QUARRY_REFUSED_FORK);
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL && copy->files && !waited; m = qy_manager_next(m))
 		if (qy_peek(m->placement)->flags & QUARRY_ARENA_FD)
 			m->head->lost = any = true;

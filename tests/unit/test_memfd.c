@@ -5,6 +5,9 @@
 #endif
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -370,7 +373,7 @@ static int expect_copy(char *p)
 
 static int expect_nothing(char *p)
 {
-	int bad = stats_of(arena).mapped != 0 || stats_of(arena).in_files != 0 || stats_of(NULL).refused[QUARRY_REFUSED_FORK] == 0;
+	int bad = stats_of(arena).mapped != 0 || stats_of(arena).in_files != 0 || refused(QUARRY_REFUSED_FORK) == 0;
 
 	quarry_free(p);
 	p = quarry_arena_malloc(arena, 3 * MIB);
@@ -398,4 +401,117 @@ Test(memfd, a_child_that_cannot_have_a_copy)
 	cr_assert_eq(p[6 * MIB - 1], 1);
 	cr_assert_eq(got(QUARRY_PAGES_2M), stats_of(arena).mapped);
 	cr_assert_eq(fork_and(expect_copy, p), 0);
+}
+
+/* One that fork did not know of when it asked, and does by the time that all are held still. */
+static int (*pair_of_today)(int ends[2]);
+static _Atomic(bool) go, there, over;
+static char *apart; /* in pages of a pool, in no file */
+
+static void *come_late(void *unused)
+{
+	(void)unused;
+	while (!go)
+		sched_yield();
+	quarry_free(quarry_malloc(64));
+	there = true;
+	while (!over)
+		sched_yield();
+	return NULL;
+}
+
+static int pair_and_wait(int ends[2])
+{
+	int made = pair_of_today(ends);
+
+	go = true;
+	while (!there)
+		sched_yield();
+	return made;
+}
+
+static int expect_copy_of_what_is_apart(char *p)
+{
+	int bad = stats_of(quarry_arena_of(apart)).kind_got[QUARRY_PAGES_2M] != 0;
+
+	return bad != 0 || apart[0] != 4 || apart[6 * MIB - 1] != 4 || expect_nothing(p);
+}
+
+static void fork_while_one_comes(int (*expect)(char *p), char *p)
+{
+	uint64_t before = refused(QUARRY_REFUSED_FORK);
+	int fds = count_fds();
+	pthread_t thread;
+
+	go = there = over = false;
+	cr_assert_eq(pthread_create(&thread, NULL, come_late, NULL), 0);
+	pair_of_today = kernel.pair;
+	kernel.pair = pair_and_wait;
+	cr_assert_eq(fork_and(expect, p), 0);
+	kernel.pair = pair_of_today;
+	over = true;
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+	cr_assert(there);
+	cr_assert_eq(count_fds(), fds);
+	cr_assert_eq(refused(QUARRY_REFUSED_FORK), before + 1);
+	cr_assert_eq(p[6 * MIB - 1], 1);
+}
+
+Test(memfd, a_thread_that_comes_while_its_process_forks)
+{
+	quarry_arena_attr attr = { .page_kind = QUARRY_PAGES_2M };
+	quarry_arena *plain;
+	char *p;
+
+	begin();
+	fake_os_pool(0, 21, 50);
+	arena = make(0, QUARRY_PAGES_2M, 0);
+	p = get(6 * MIB);
+	fork_while_one_comes(expect_nothing, p);
+	/* What is in no file is copied, whoever comes. */
+	plain = quarry_arena_create(&attr);
+	apart = quarry_arena_malloc(plain, 6 * MIB);
+	cr_assert_not_null(apart);
+	memset(apart, 4, 6 * MIB);
+	cr_assert_gt(stats_of(plain).kind_got[QUARRY_PAGES_2M], 0);
+	fork_while_one_comes(expect_copy_of_what_is_apart, p);
+	/* It went. */
+	cr_assert_eq(fork_and(expect_copy, p), 0);
+}
+
+static int (*send_of_today)(int end, const void *bytes, size_t len, unsigned ms);
+
+/* The parent's end is closed when it waits no longer. */
+static int send_too_late(int end, const void *bytes, size_t len, unsigned ms)
+{
+	struct pollfd gone = { .fd = end };
+
+	poll(&gone, 1, 60000);
+	return send_of_today(end, bytes, len, ms);
+}
+
+static int receive_nothing(int end, void *bytes, size_t len, unsigned ms)
+{
+	(void)end, (void)bytes, (void)len, (void)ms;
+	errno = ETIMEDOUT;
+	return -1;
+}
+
+static int expect_nothing_late(char *p)
+{
+	return refused(QUARRY_REFUSED_FORK) != 1 || expect_nothing(p);
+}
+
+Test(memfd, a_child_that_is_not_waited_for)
+{
+	char *p;
+
+	begin();
+	arena = make(0, QUARRY_PAGES_BASE, 0);
+	p = get(6 * MIB);
+	send_of_today = kernel.send;
+	kernel.send = send_too_late;
+	kernel.receive = receive_nothing;
+	cr_assert_eq(fork_and(expect_nothing_late, p), 0);
+	cr_assert_eq(refused(QUARRY_REFUSED_FORK), 1);
 }

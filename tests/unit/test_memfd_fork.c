@@ -283,6 +283,7 @@ Test(fork, with_other_threads, .init = begin)
 			_exit(empty_and_anew());
 		cr_assert_eq(wait_for(child), 0, "round %d", round);
 		cr_assert_eq(filled(1), 0);
+		cr_assert_eq(stats_of(NULL).refused[QUARRY_REFUSED_FORK], (uint64_t)round + 1);
 	}
 	over = true;
 	cr_assert_eq(pthread_join(thread, NULL), 0);
@@ -290,6 +291,7 @@ Test(fork, with_other_threads, .init = begin)
 	/* It has ended: alone again, with what it left behind. */
 	fill(1);
 	fork_and_write(true);
+	cr_assert_eq(stats_of(NULL).refused[QUARRY_REFUSED_FORK], 10);
 }
 
 /* The reclaimer's thread is none of the program's, and waits too. */
