@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/manager/budget.h"
 
+#include <string.h>
+
 #include "lib/base/settings.h"
 #include "lib/manager/manager.h"
 #include "numa/cgroup.h"
@@ -8,6 +10,7 @@
 
 #define SMALL_PROCESS ((uint64_t)16 << 20) /* mapped; below it no file is read */
 #define WIDE ((uint64_t)1 << 30)
+#define STATUS_SIZE 4096
 #define MARGIN ((uint64_t)8 << 20) /* left to others, and one part in so many: */
 #define MARGIN_SHARE 32
 
@@ -58,6 +61,25 @@ void qy_budget_prepare(size_t bytes)
 		qy_budget_refresh(bytes);
 }
 
+/* Memory in files (QUARRY_ARENA_FD) that is resident, and so in the group's usage: statm counts it among what is shared.
+ * at_most, what was handed out of files, bounds it, since the program may have shared memory of its own. (Linux 4.5.
+ * Before, and where a list of groups fills the text, none is found, and what was touched counts twice.) */
+static uint64_t resident_in_files(uint64_t at_most)
+{
+	static const char name[] = "\nRssShmem:";
+	char text[STATUS_SIZE], *at;
+	uint64_t kib = 0;
+
+	if (at_most == 0 || qy_os->read_file("/proc/self/status", text, sizeof(text)) <= 0 ||
+	    (at = strstr(text, name)) == NULL)
+		return 0;
+	for (at += sizeof(name) - 1; *at == ' ' || *at == '\t'; at++)
+		;
+	for (; *at >= '0' && *at <= '9'; at++)
+		kib = kib * 10 + (uint64_t)(*at - '0');
+	return qy_min(kib << 10, at_most);
+}
+
 /* The second number of /proc/self/statm less the third: the process's own pages in memory. */
 static uint64_t private_resident(void)
 {
@@ -81,16 +103,20 @@ uint64_t qy_budget_reserve(uint64_t limit)
 
 bool qy_budget_refresh(size_t bytes)
 {
-	uint64_t mapped = 0, out = 0, before = qy_read(&taken), now = qy_os->now_ms(), limit, usage, resident;
+	uint64_t mapped = 0, out = 0, out_in_files = 0, before = qy_read(&taken), now = qy_os->now_ms();
+	uint64_t limit, usage, resident;
 	int64_t left = INT64_MAX;
 
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
+		uint64_t of_it = qy_read(&m->used) + (qy_read(&m->dirty_pages) << QY_PAGE_SHIFT);
+
 		mapped += qy_read(&m->mapped);
-		out += qy_read(&m->used) + (qy_read(&m->dirty_pages) << QY_PAGE_SHIFT);
+		out += of_it;
+		out_in_files += qy_min(of_it, qy_read(&m->in_files));
 	}
 	if (qy_setting(cgroup_limit) && mapped + bytes >= SMALL_PROCESS && qy_cgroup_memory(&limit, &usage)) {
 		atomic_store_explicit(&last_limit, limit, memory_order_relaxed);
-		resident = private_resident();
+		resident = private_resident() + resident_in_files(out_in_files);
 		left = (int64_t)limit - (int64_t)usage - (int64_t)qy_budget_reserve(limit);
 		/* What was handed out and is not touched yet will be. */
 		left -= out > resident ? (int64_t)(out - resident) : 0;

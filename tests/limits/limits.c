@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* For limits.sh, with the library preloaded: a process in a memory control group whose limit is lowered under it, and one
- * that asks for more hugetlb pages than its group allows.
+/* For limits.sh, with the library preloaded: a process in a memory control group whose limit is lowered under it, one that
+ * fills its group with memory that has descriptors, and one that asks for more hugetlb pages than its group allows.
  *
  *   limits memory DIRECTORY v1|v2     in the group there, which has the limit that this sets
+ *   limits files DIRECTORY v1|v2      the same
  *   limits hugetlb DIRECTORY          in the group there (v2), with pages in the pool
  * Prints what it saw; exits with 0, or 1 with the reason. */
 #define _GNU_SOURCE
@@ -280,6 +281,72 @@ static void memory(void)
 	printf("limits: ENOMEM after %zu MiB more of %zu\n", got / MIB, LOWERED / MIB);
 }
 
+/* ---- memory with descriptors ---- */
+
+static void *find(const char *name)
+{
+	void *at = dlsym(RTLD_DEFAULT, name);
+
+	if (at == NULL)
+		fail("%s is not there", name);
+	return at;
+}
+
+static size_t fill_files(quarry_arena *arena, size_t at_most)
+{
+	void *(*arena_malloc)(quarry_arena *arena, size_t size);
+	size_t got = 0, size;
+	char *p;
+
+	*(void **)&arena_malloc = find("quarry_arena_malloc");
+	for (; got < at_most; got += size) {
+		size = 64 + next_random() % (next_random() % 4 ? 100000 : 3 * MIB);
+		errno = 0;
+		p = arena_malloc(arena, size);
+		if (p == NULL && errno != ENOMEM)
+			fail("no memory in files, but errno is %d", errno);
+		if (p == NULL)
+			break;
+		memset(p, 1, size);
+	}
+	return got;
+}
+
+static void expect_most(size_t got, const char *what)
+{
+	if (got >= LIMIT || got < LIMIT / 4 * 3)
+		fail("%zu MiB were got %s, under a limit of %zu", got / MIB, what, LIMIT / MIB);
+	printf("limits: ENOMEM after %zu of %zu MiB %s\n", got / MIB, LIMIT / MIB, what);
+}
+
+/* It is the group's once, as other memory is: nobody is killed, and nobody has to do with half. */
+static void files(void)
+{
+	quarry_arena_attr attr = { .flags = QUARRY_ARENA_FD };
+	quarry_arena *(*create)(const quarry_arena_attr *attr);
+	int (*destroy)(quarry_arena *arena);
+	quarry_arena *arena;
+	size_t got;
+
+	*(void **)&create = find("quarry_arena_create");
+	*(void **)&destroy = find("quarry_arena_destroy");
+	if (set_limit(LIMIT) != 0)
+		fail("the limit cannot be set: %s", strerror(errno));
+	for (int round = 0; round < 2; round++) {
+		arena = create(&attr);
+		if (arena == NULL)
+			fail("no arena: %s", strerror(errno));
+		got = fill_files(arena, round == 0 ? 2 * LIMIT : LIMIT / 2);
+		if (round == 0)
+			expect_most(got, "in files");
+		else
+			expect_most(got + fill(2 * LIMIT), "half of it in files");
+		if (destroy(arena) != 0)
+			fail("the arena cannot be destroyed: %s", strerror(errno));
+	}
+	drop_to(0);
+}
+
 static unsigned long long figure(const char *name)
 {
 	char text[32] = "";
@@ -328,6 +395,8 @@ int main(int argc, char **argv)
 	find_quarry();
 	if (strcmp(argv[1], "memory") == 0)
 		memory();
+	else if (strcmp(argv[1], "files") == 0)
+		files();
 	else
 		hugetlb();
 	return 0;

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Limits that the kernel enforces, in real control groups made below the one that this runs in, v1 or v2. Memory: a spike
 # into the limit is ENOMEM and nobody is killed; what is cached goes back when the limit comes down; by the reclaimer's
-# thread and without one. Hugetlb pages: what the group does not allow comes in pages of another kind, and no SIGBUS.
+# thread and without one; memory with descriptors counts once. Hugetlb pages: what the group does not allow comes in pages of another kind, and no SIGBUS.
 # What cannot be tried here is left out, and said.
 #
 # Run by make check; by hand: QUARRY_SO=…/libquarry-malloc.so tests/limits/limits.sh
@@ -56,6 +56,7 @@ run() { # WHAT OPTIONS ARGUMENT...
 if make_memory_group "quarry-limits-$$"; then
 	run "memory, $version, with the reclaimer's thread" decay_ms=3600000,reclaim=parallel memory "$group" "$version"
 	run "memory, $version, in series" decay_ms=3600000,reclaim=series,reclaim_interval=64 memory "$group" "$version"
+	run "memory with descriptors, $version" reclaim=parallel files "$group" "$version"
 else
 	echo "left out: no memory cgroup can be made here: $(tail -n 1 "$why")"
 fi

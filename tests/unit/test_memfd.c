@@ -5,6 +5,7 @@
 #endif
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -14,6 +15,7 @@
 
 #include "include/quarry/quarry.h"
 #include "lib/manager/manager.h"
+#include "numa/cgroup.h"
 #include "numa/thp.h"
 #include "tests/unit/eight_nodes.h"
 #include "tests/unit/fds.h"
@@ -514,4 +516,88 @@ Test(memfd, a_child_that_is_not_waited_for)
 	kernel.receive = receive_nothing;
 	cr_assert_eq(fork_and(expect_nothing_late, p), 0);
 	cr_assert_eq(refused(QUARRY_REFUSED_FORK), 1);
+}
+
+/* ---- the control group's limit ---- */
+
+#define OWN "/sys/fs/cgroup/app"
+
+static void number_file(const char *path, const char *format, uint64_t n)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), format, n);
+	fake_os_file(path, text);
+}
+
+/* A group of 400 MiB, of which 150 are used, with so many MiB of pages in files mapped by this process. */
+static void be_in_group(uint64_t in_files)
+{
+	fake_os_file("/proc/self/cgroup", "0::/app\n");
+	fake_os_file("/proc/self/mountinfo",
+		     "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n");
+	fake_os_file("/sys/fs/cgroup/cgroup.controllers", "memory\n");
+	fake_os_file(OWN "/cgroup.controllers", "memory\n");
+	fake_os_file(OWN "/memory.stat", "anon 0\n");
+	fake_os_file(OWN "/memory.high", "max\n");
+	number_file(OWN "/memory.max", "%" PRIu64 "\n", 400 * MIB);
+	number_file(OWN "/memory.current", "%" PRIu64 "\n", 150 * MIB);
+	fake_os_file("/proc/self/statm", "500000 300000 300000 1 0 100 0\n");
+	number_file("/proc/self/status",
+		    "Name:\tRssShmem:\nRssFile:\t    9999 kB\nRssShmem:\t  %" PRIu64 " kB\nVmData:\t 5 kB\n",
+		    in_files * 1024);
+	qy_cgroup_forget();
+}
+
+/* Whether memory that is in no file is to be had, which nobody touches. */
+static bool may_have(size_t bytes)
+{
+	void *p = quarry_malloc(bytes);
+
+	cr_assert(p != NULL || errno == ENOMEM);
+	quarry_free(p);
+	quarry_purge(NULL);
+	return p != NULL;
+}
+
+/* About 229 MiB are left, less what was handed out and is in nobody's memory yet. */
+Test(memfd, memory_in_files_counts_once_against_the_group)
+{
+	quarry_arena *plain;
+	char *p, *q;
+
+	begin();
+	arena = make(0, QUARRY_PAGES_BASE, -1);
+	p = get(150 * MIB);
+	be_in_group(150);
+	cr_assert(may_have(200 * MIB));
+	cr_assert_not(may_have(240 * MIB));
+	q = quarry_arena_malloc(arena, 200 * MIB);
+	cr_assert_not_null(q);
+	quarry_free(q);
+	quarry_purge(arena);
+	/* A third of it was not touched. */
+	be_in_group(100);
+	cr_assert(may_have(150 * MIB));
+	cr_assert_not(may_have(200 * MIB));
+	/* Files of the program's own hide nothing that is to come. */
+	be_in_group(1000);
+	q = quarry_malloc(100 * MIB);
+	cr_assert_not_null(q);
+	cr_assert(may_have(110 * MIB));
+	cr_assert_not(may_have(150 * MIB));
+	quarry_free(q);
+	quarry_free(p);
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
+	plain = quarry_arena_create(NULL);
+	q = quarry_arena_malloc(plain, 150 * MIB);
+	cr_assert_not_null(q);
+	cr_assert_not(may_have(200 * MIB));
+	cr_assert_eq(quarry_arena_destroy(plain), 0);
+	/* A kernel before 4.5. */
+	arena = make(0, QUARRY_PAGES_BASE, -1);
+	fake_os_file("/proc/self/status", "Name:\tx\n");
+	p = get(150 * MIB);
+	cr_assert_not(may_have(200 * MIB));
+	cr_assert(may_have(50 * MIB));
 }
