@@ -26,12 +26,13 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "numa/os_files.h"
 
 /* A call that this architecture or its headers lack: the kernel answers ENOSYS to the number -1. */
 #ifndef SYS_mbind
@@ -51,15 +52,6 @@
 #endif
 #ifndef SYS_membarrier
 #define SYS_membarrier (-1)
-#endif
-
-#ifndef SYS_memfd_create
-#define SYS_memfd_create (-1)
-#endif
-#ifndef F_ADD_SEALS
-#define ADD_SEALS 1033
-#else
-#define ADD_SEALS F_ADD_SEALS
 #endif
 
 #ifndef PR_GET_THP_DISABLE
@@ -448,89 +440,6 @@ static int linux_copy(void *to, const void *from, size_t len)
 	return n >= 0 && (size_t)n == len ? 0 : -1;
 }
 
-#define FD_FIRST 3 /* above standard error */
-
-static int linux_memfd(const char *name, unsigned flags)
-{
-	long fd = syscall(SYS_memfd_create, name, flags), higher;
-
-	if (fd < 0 || fd >= FD_FIRST)
-		return (int)fd;
-	higher = syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, FD_FIRST);
-	close_quietly((int)fd);
-	return (int)higher;
-}
-
-static int linux_set_size(int fd, uint64_t size)
-{
-	struct rlimit limit;
-
-	if (size > INT64_MAX || (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
-				 size > limit.rlim_cur)) {
-		errno = EFBIG;
-		return -1;
-	}
-	return ftruncate(fd, (off_t)size);
-}
-
-static int linux_seal(int fd, int seals)
-{
-	return (int)syscall(SYS_fcntl, fd, ADD_SEALS, seals);
-}
-
-/* A signal interrupts it, and what was done is undone then: in steps, so that a timer does not keep it from ever ending. */
-static int linux_allocate(int fd, uint64_t at, uint64_t len)
-{
-	const uint64_t step = (uint64_t)2 << 20, end = at + len;
-
-	while (at < end) {
-		uint64_t part = end - at < step ? end - at : step;
-
-		if (syscall(SYS_fallocate, fd, 0, (long)at, (long)part) == 0)
-			at += part;
-		else if (errno != EINTR)
-			return -1;
-	}
-	return 0;
-}
-
-static int linux_file_id(int fd, uint64_t *id)
-{
-	struct stat is;
-
-	if (fstat(fd, &is) != 0)
-		return -1;
-	*id = ((uint64_t)is.st_dev << 40) ^ (uint64_t)is.st_ino;
-	return 0;
-}
-
-static int linux_next_data(int fd, uint64_t from, uint64_t *begin, uint64_t *end)
-{
-	off_t at = lseek(fd, (off_t)from, SEEK_DATA), behind = at < 0 ? -1 : lseek(fd, at, SEEK_HOLE);
-
-	if (behind < 0)
-		return -1;
-	*begin = (uint64_t)at;
-	*end = (uint64_t)behind;
-	return 0;
-}
-
-static int linux_read_at(int fd, void *to, size_t len, uint64_t at)
-{
-	for (size_t done = 0; done < len;) {
-		long n = syscall(SYS_pread64, fd, (char *)to + done, len - done, (long)(at + done));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n == 0)
-			errno = EIO;
-		if (n <= 0)
-			return -1;
-		done += (size_t)n;
-	}
-	return 0;
-}
-
 static void linux_close(int fd)
 {
 	close_quietly(fd);
@@ -647,13 +556,13 @@ const struct qy_os qy_os_linux = {
 	.send = linux_send,
 	.receive = linux_receive,
 	.close = linux_close,
-	.memfd = linux_memfd,
-	.set_size = linux_set_size,
-	.seal = linux_seal,
-	.allocate = linux_allocate,
-	.file_id = linux_file_id,
-	.next_data = linux_next_data,
-	.read_at = linux_read_at,
+	.memfd = qy_linux_memfd,
+	.set_size = qy_linux_set_size,
+	.seal = qy_linux_seal,
+	.allocate = qy_linux_allocate,
+	.file_id = qy_linux_file_id,
+	.next_data = qy_linux_next_data,
+	.read_at = qy_linux_read_at,
 	.copy = linux_copy,
 };
 

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/* Memory with descriptors, by the Linux behind qy_os: as numa/os.c, which has the table. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "numa/os_files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef SYS_memfd_create
+#define SYS_memfd_create (-1)
+#endif
+#ifndef F_ADD_SEALS
+#define ADD_SEALS 1033
+#else
+#define ADD_SEALS F_ADD_SEALS
+#endif
+
+#define FD_FIRST 3 /* above standard error */
+
+int qy_linux_memfd(const char *name, unsigned flags)
+{
+	long fd = syscall(SYS_memfd_create, name, flags), higher;
+	int saved;
+
+	if (fd < 0 || fd >= FD_FIRST)
+		return (int)fd;
+	higher = syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, FD_FIRST);
+	saved = errno;
+	(void)syscall(SYS_close, fd);
+	errno = saved;
+	return (int)higher;
+}
+
+int qy_linux_set_size(int fd, uint64_t size)
+{
+	struct rlimit limit;
+
+	if (size > INT64_MAX || (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+				 size > limit.rlim_cur)) {
+		errno = EFBIG;
+		return -1;
+	}
+	return ftruncate(fd, (off_t)size);
+}
+
+int qy_linux_seal(int fd, int seals)
+{
+	return (int)syscall(SYS_fcntl, fd, ADD_SEALS, seals);
+}
+
+/* A signal interrupts it, and what was done is undone then: in steps, so that a timer does not keep it from ever
+ * ending. */
+int qy_linux_allocate(int fd, uint64_t at, uint64_t len)
+{
+	const uint64_t step = (uint64_t)2 << 20, end = at + len;
+
+	while (at < end) {
+		uint64_t part = end - at < step ? end - at : step;
+
+		if (syscall(SYS_fallocate, fd, 0, (long)at, (long)part) == 0)
+			at += part;
+		else if (errno != EINTR)
+			return -1;
+	}
+	return 0;
+}
+
+int qy_linux_file_id(int fd, uint64_t *id)
+{
+	struct stat is;
+
+	if (fstat(fd, &is) != 0)
+		return -1;
+	*id = ((uint64_t)is.st_dev << 40) ^ (uint64_t)is.st_ino;
+	return 0;
+}
+
+int qy_linux_next_data(int fd, uint64_t from, uint64_t *begin, uint64_t *end)
+{
+	off_t at = lseek(fd, (off_t)from, SEEK_DATA), behind = at < 0 ? -1 : lseek(fd, at, SEEK_HOLE);
+
+	if (behind < 0)
+		return -1;
+	*begin = (uint64_t)at;
+	*end = (uint64_t)behind;
+	return 0;
+}
+
+int qy_linux_read_at(int fd, void *to, size_t len, uint64_t at)
+{
+	for (size_t done = 0; done < len;) {
+		long n = syscall(SYS_pread64, fd, (char *)to + done, len - done, (long)(at + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n == 0)
+			errno = EIO;
+		if (n <= 0)
+			return -1;
+		done += (size_t)n;
+	}
+	return 0;
+}
