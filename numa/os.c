@@ -284,6 +284,7 @@ static int linux_signal_action(int sig, struct qy_signal_action *action)
 }
 
 static int timer_signal;
+static struct sigaction timer_was; /* what was set for the signal before */
 static void (*timer_ring)(const void *context);
 
 static void on_timer(int sig, siginfo_t *info, void *context)
@@ -325,12 +326,25 @@ static int take_signal(int sig)
 		return 0;
 	if (!has_handler(&was) && sigaction(sig, &ours, &was) != 0)
 		return -1;
-	if (!has_handler(&was))
+	if (!has_handler(&was)) {
+		timer_was = was;
 		return 0;
+	}
 	/* (Another thread of the program may just have come.) */
 	(void)sigaction(sig, &was, NULL);
 	errno = EBUSY;
 	return -1;
+}
+
+/* No timer will send it: it does again what it did, unless the program has made it its own since. */
+static void leave_signal(int sig)
+{
+	struct sigaction was;
+	int saved = errno;
+
+	if (sigaction(sig, &timer_was, &was) == 0 && !timer_handled(&was))
+		(void)sigaction(sig, &was, NULL);
+	errno = saved;
 }
 
 static int linux_timer_make(int sig, void (*ring)(const void *context))
@@ -341,9 +355,12 @@ static int linux_timer_make(int sig, void (*ring)(const void *context))
 	timer_ring = ring;
 	timer_signal = sig;
 	event.sigev_value.sival_ptr = &timer_ring;
-	if (take_signal(sig) != 0 || syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) != 0)
+	if (take_signal(sig) != 0)
 		return -1;
-	return timer;
+	if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) == 0)
+		return timer;
+	leave_signal(sig);
+	return -1;
 }
 
 static int linux_timer_set(int timer, uint64_t ms)

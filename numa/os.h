@@ -65,7 +65,7 @@ struct qy_os {
 	 * ring as what handles it, told of what was interrupted: on the alternate stack where there is one, with all signals
 	 * blocked, calls that can be restarted restarted, errno kept. One for the process; a forked child makes it anew. The
 	 * timer's number; -1 with EBUSY when the program handles the signal, EINVAL for one that cannot be had or that tells
-	 * of a crash, or the errno of timer_create(2). */
+	 * of a crash, or the errno of timer_create(2), and the signal is as it was. */
 	int (*timer_make)(int sig, void (*ring)(const void *context));
 	/* Have it ring once, in so many ms; 0: not at all. May be called in a signal handler. -1 with EBUSY when the program
 	 * has taken the signal for itself since. */
