@@ -128,7 +128,13 @@ struct qy_manager {
 
 	struct qy_heap orphans; /* slabs that no thread holds; owner 0 */
 	struct qy_mixed *mixed; /* those of them in which objects of other classes stand; NULL: there were none (mixed.h) */
-	uint32_t sparse_pass;    /* the number of the last pass over them; the purge lock's holder's */
+	/* Of the passes over them, the purge lock's holder's (sparse.c). */
+	struct qy_sparse {
+		uint32_t pass;    /* the number of the last one */
+		uint8_t goes_on;  /* enum qy_sparse_cut: it was ended in the midst of it, by time or by bytes */
+		bool again;       /* what it found until then is to be looked at once more, or it may be past others that came */
+		bool mixed_cut;   /* the last one over those that are mixed was ended by time */
+	} sparse;
 	struct qy_heap thinning; /* those of them that pages are given back of right now; the purge lock's holder's (sparse.c) */
 
 	struct qy_huge huge;
@@ -268,8 +274,12 @@ void qy_manager_receive(struct qy_manager *m);
  * at_most bounds the bytes. Returns the bytes; *next is when (ms) more falls due, UINT64_MAX never. */
 size_t qy_manager_purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t *next);
 
-/* The same by whoever has the purge lock by qy_purge_try, and not for long: after until_ns (CLOCK_MONOTONIC) it goes on
- * with nothing new, and *next is now. */
+/* The same, and not for long: after until_ns (CLOCK_MONOTONIC; UINT64_MAX: there is time) it goes on with nothing new,
+ * and *next is soon. */
+size_t qy_manager_purge_in_time(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns,
+				uint64_t *next);
+
+/* And by whoever has the purge lock by qy_purge_try. */
 size_t qy_manager_purge_until(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns,
 			      uint64_t *next);
 

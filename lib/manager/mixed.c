@@ -551,7 +551,7 @@ static unsigned pick_some(struct qy_manager *m, uint64_t now, bool at_once, stru
 	return n;
 }
 
-size_t qy_mixed_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at_most, bool *again)
+size_t qy_mixed_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at_most, uint64_t until_ns, bool *again)
 {
 	struct qy_mixed *mixed = __atomic_load_n(&m->mixed, __ATOMIC_ACQUIRE);
 	struct pick picks[BATCH];
@@ -559,9 +559,10 @@ size_t qy_mixed_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at
 	unsigned n;
 	size_t total = 0;
 
+	m->sparse.mixed_cut = false;
 	if (mixed == NULL || qy_read(&mixed->slabs) == 0)
 		return 0;
-	while (left > 0 && total < at_most) {
+	while (left > 0 && total < at_most && !m->sparse.mixed_cut) {
 		size_t bytes = 0;
 
 		qy_lock(&m->lock);
@@ -581,6 +582,7 @@ size_t qy_mixed_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at
 		qy_count(&m->purged, bytes);
 		qy_unlock(&m->lock);
 		total += bytes;
+		m->sparse.mixed_cut = left > 0 && !qy_in_time(until_ns);
 	}
 	*again = *again || left > 0;
 	return total;

@@ -63,8 +63,9 @@ void *qy_mixed_take(struct qy_manager *m, unsigned cls);
 /* Take in what was freed. The lock is held. */
 void qy_mixed_receive(struct qy_manager *m);
 
-/* Give back pages in which nothing lives any more. As qy_sparse_pass, for slabs that are mixed. */
-size_t qy_mixed_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at_most, bool *again);
+/* Give back pages in which nothing lives any more. As qy_sparse_pass, for slabs that are mixed; m->sparse.mixed_cut tells
+ * that until_ns ended it. */
+size_t qy_mixed_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at_most, uint64_t until_ns, bool *again);
 
 /* Forget all: their memory is being taken away. The lock is held. */
 void qy_mixed_clear(struct qy_manager *m);

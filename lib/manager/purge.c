@@ -15,7 +15,7 @@
 #define IN_PASSING ((size_t)1 << 30)
 #define PARTS_IN_PASSING 4
 #define SPARSE_IN_PASSING 16 /* one part in so many may be pages inside slabs, which are purged one by one */
-#define SPARSE_AGAIN_MS 10   /* after a look that came to that bound */
+#define SPARSE_AGAIN_MS 10   /* after a look that came to that bound, or was over its time */
 #define BATCH_IN_TIME ((size_t)8 << 20) /* between two looks at the clock, of a pass that has so much time */
 #define LAST_REGION_FRAMES 4 /* an arena keeps so much address space when all of it is free */
 
@@ -323,29 +323,27 @@ static size_t purge_some(struct qy_manager *m, uint64_t now, long decay_ms, size
 
 /* Pages inside slabs that nobody holds: again soon while there is something to be found, and otherwise when others have
  * come, or objects of theirs (heap.c calls). */
-static size_t purge_sparse(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most)
+static size_t purge_sparse(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns)
 {
 	_Atomic(uint64_t) *due = &m->decay.sparse_due;
 	size_t most = at_most > IN_PASSING ? at_most : at_most / SPARSE_IN_PASSING, bytes;
 	uint64_t none = UINT64_MAX;
-	bool again = false;
+	bool again = false, soon;
 
 	if (decay_ms != 0 && now < atomic_load_explicit(due, memory_order_relaxed))
 		return 0;
-	atomic_store_explicit(due, UINT64_MAX, memory_order_relaxed);
-	bytes = qy_sparse_pass(m, now, decay_ms == 0, most, &again);
-	bytes += qy_mixed_pass(m, now, decay_ms == 0, most, &again);
+	/* (Called meanwhile: a pass that goes on may be past who called.) */
+	if (atomic_exchange_explicit(due, UINT64_MAX, memory_order_relaxed) == 0 && m->sparse.goes_on != QY_SPARSE_WHOLE)
+		m->sparse.again = true;
+	bytes = qy_sparse_pass(m, now, decay_ms == 0, most, until_ns, &again);
+	bytes += qy_mixed_pass(m, now, decay_ms == 0, most, until_ns, &again);
+	soon = bytes >= most || m->sparse.goes_on != QY_SPARSE_WHOLE || m->sparse.mixed_cut;
 	/* (Not, where others came meanwhile.) */
 	if (again || bytes > 0)
 		atomic_compare_exchange_strong_explicit(
-			due, &none, now + (bytes >= most ? SPARSE_AGAIN_MS : qy_max((size_t)decay_ms / 8, SPARSE_AGAIN_MS)),
+			due, &none, now + (soon ? SPARSE_AGAIN_MS : qy_max((size_t)decay_ms / 8, SPARSE_AGAIN_MS)),
 			memory_order_relaxed, memory_order_relaxed);
 	return bytes;
-}
-
-static bool in_time(uint64_t until_ns)
-{
-	return until_ns == UINT64_MAX || qy_os->now_ns() < until_ns;
 }
 
 static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns, uint64_t *next)
@@ -359,8 +357,8 @@ static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at
 	if (decay_ms < 0)
 		return 0;
 	qy_huge_note_demand(m, now);
-	total = purge_sparse(m, now, decay_ms, at_most);
-	while (total < at_most && !refused && !done && in_time(until_ns))
+	total = purge_sparse(m, now, decay_ms, at_most, until_ns);
+	while (total < at_most && !refused && !done && qy_in_time(until_ns))
 		total += purge_some(m, now, decay_ms, qy_min(at_most - total, batch), &refused, &done, next);
 	if (total > 0 || decay_ms == 0)
 		while (drop_some_regions(m) == BATCH)
@@ -405,6 +403,12 @@ long qy_manager_decay(const struct qy_manager *m, long decay_ms)
 
 size_t qy_manager_purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
 {
+	return qy_manager_purge_in_time(m, now, decay_ms, at_most, UINT64_MAX, next);
+}
+
+size_t qy_manager_purge_in_time(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns,
+				uint64_t *next)
+{
 	size_t bytes;
 
 	*next = UINT64_MAX;
@@ -412,7 +416,7 @@ size_t qy_manager_purge(struct qy_manager *m, uint64_t now, long decay_ms, size_
 		return 0;
 	purging = true;
 	qy_lock(&purge_lock);
-	bytes = purge(m, now, decay_ms, at_most, UINT64_MAX, next);
+	bytes = purge(m, now, decay_ms, at_most, until_ns, next);
 	qy_unlock(&purge_lock);
 	purging = false;
 	return bytes;

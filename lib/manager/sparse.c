@@ -5,6 +5,7 @@
 
 #include "lib/manager/collapse.h"
 #include "lib/manager/huge.h"
+#include "numa/os.h"
 
 #define BATCH 32       /* slabs taken out at a time */
 #define LOOKS 256      /* slabs looked at with the lock held once */
@@ -182,13 +183,13 @@ static bool is_sparse(const struct qy_manager *m, uint32_t f)
 	struct qy_frame *frame = qy_frame_at(f);
 	uint32_t pages = frame->dirty;
 
-	if (frame->sparse_pass == m->sparse_pass)
+	if (frame->sparse_pass == m->sparse.pass)
 		return frame->sparse;
 	for (uint32_t u = 0; u < QY_FRAME_UNITS; u++)
 		if (qy_peek(units[u].kind) == QY_SLAB_HEAD &&
 		    atomic_load_explicit(&units[u].owner, memory_order_relaxed) == 0 && units[u].state != QY_SLAB_FULL)
 			pages += empty_pages(&units[u]);
-	frame->sparse_pass = m->sparse_pass;
+	frame->sparse_pass = m->sparse.pass;
 	frame->sparse = pages >= WORTH;
 	return frame->sparse;
 }
@@ -305,26 +306,62 @@ void qy_sparse_forward_mail(struct qy_manager *m)
 		qy_heap_receive(&m->thinning);
 }
 
-size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at_most, bool *again)
+bool qy_in_time(uint64_t until_ns)
+{
+	return until_ns == UINT64_MAX || qy_os->now_ns() < until_ns;
+}
+
+/* From the first slab on, or where the last pass was ended: else those behind would never have their turn. What was
+ * looked at in time is looked at anew by who wants all at once; and by who has the time, all in any case. */
+static void begin_pass(struct qy_manager *m, bool at_once, uint64_t until_ns)
+{
+	struct qy_sparse *sparse = &m->sparse;
+
+	if (sparse->goes_on == QY_SPARSE_CUT_AT_ONCE && until_ns != UINT64_MAX)
+		return;
+	if (sparse->goes_on == QY_SPARSE_CUT && !at_once)
+		return;
+	if (sparse->goes_on != QY_SPARSE_WHOLE) {
+		qy_lock(&m->lock);
+		m->orphans.shed_class = 0;
+		m->orphans.shed_epoch++;
+		qy_unlock(&m->lock);
+	}
+	sparse->goes_on = QY_SPARSE_WHOLE;
+	sparse->pass++;
+}
+
+/* It came so far: what is found by the parts of a pass is told when its last one is over. */
+static void end_pass(struct qy_manager *m, bool at_once, bool more, bool *again)
+{
+	struct qy_sparse *sparse = &m->sparse;
+
+	*again = *again || sparse->again;
+	sparse->again = more && *again;
+	*again = *again || more;
+	sparse->goes_on = !more ? QY_SPARSE_WHOLE : at_once ? QY_SPARSE_CUT_AT_ONCE : QY_SPARSE_CUT;
+}
+
+size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at_most, uint64_t until_ns, bool *again)
 {
 	struct qy_slab *slabs[BATCH];
 	size_t total = 0;
-	bool more = true;
+	bool more = true, in_time = true, found = false;
 
-	m->sparse_pass++;
+	begin_pass(m, at_once, until_ns);
 	qy_sparse_forward_mail(m);
 	/* (Counted without the lock: a look too many or too late.) */
 	if (qy_read(&m->orphans.slabs) == 0)
 		return 0;
-	while (more && total < at_most) {
+	while (more && total < at_most && in_time) {
 		size_t bytes = 0;
 		unsigned n;
 
 		more = false;
 		qy_lock(&m->lock);
-		*again = *again || qy_heap_has_mail(&m->orphans);
+		found = found || qy_heap_has_mail(&m->orphans);
 		qy_manager_receive(m);
-		n = take_some(m, now, at_once, slabs, again, &more);
+		n = take_some(m, now, at_once, slabs, &found, &more);
 		qy_unlock(&m->lock);
 		for (unsigned i = 0; i < n; i++)
 			if (qy_slab_can_go(m, slabs[i]))
@@ -340,7 +377,9 @@ size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t a
 		qy_unlock(&m->lock);
 		qy_sparse_forward_mail(m);
 		total += bytes;
+		in_time = qy_in_time(until_ns);
 	}
-	*again = *again || more;
+	end_pass(m, at_once, more, &found);
+	*again = *again || found;
 	return total;
 }

@@ -13,10 +13,17 @@
 
 #include "lib/manager/manager.h"
 
+/* How a pass was that is to go on where it was ended. */
+enum qy_sparse_cut { QY_SPARSE_WHOLE, QY_SPARSE_CUT, QY_SPARSE_CUT_AT_ONCE };
+
 /* Look at all orphans that changed since the last look, and give back what can go of those that did not change since
- * then; at_once: of all. The purge lock is held, no other. Returns the bytes; *again is set when some are to be looked
- * at once more. */
-size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at_most, bool *again);
+ * then; at_once: of all. After at_most bytes, or until_ns, the pass ends when a batch is done, and the next one goes on
+ * there (m->sparse.goes_on). The purge lock is held, no other. Returns the bytes; *again is set when some are to be
+ * looked at once more. */
+size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at_most, uint64_t until_ns, bool *again);
+
+/* Whether until_ns (CLOCK_MONOTONIC) is not over. UINT64_MAX never is, and the clock is not asked. */
+bool qy_in_time(uint64_t until_ns);
 
 /* Take in what was freed of slabs while a pass had them. The purge lock is held, no other. */
 void qy_sparse_forward_mail(struct qy_manager *m);

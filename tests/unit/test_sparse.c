@@ -177,6 +177,151 @@ Test(sparse, what_is_freed_meanwhile_goes_home, .timeout = 60)
 	qy_os = inner;
 }
 
+/* ---- with little time ---- */
+
+static uint64_t clock_ns;
+
+/* Each look at it takes a millisecond. */
+static uint64_t tick(void)
+{
+	return clock_ns += 1000000;
+}
+
+static void begin_slow(uint32_t slabs, uint32_t percent)
+{
+	unsigned cls = 0;
+
+	while (qy_classes[cls].capacity > 32)
+		cls++;
+	begin("sparse");
+	fake_os_clock(1000000);
+	inner = qy_os;
+	wrapped = *qy_os;
+	wrapped.now_ns = tick;
+	qy_os = &wrapped;
+	count = 0;
+	fill(cls, slabs);
+	thin_out(percent);
+	abandon(0);
+	cr_assert_geq(qy_read(&m->orphans.slabs), slabs / 2);
+}
+
+/* With time for one batch; returns how many slabs were touched. */
+static uint32_t short_pass(long decay_ms, uint64_t *next)
+{
+	unsigned long before = fake_os_advised(MADV_DONTNEED);
+
+	qy_manager_purge_in_time(m, qy_os->now_ms(), decay_ms, (size_t)64 << 20, clock_ns + 1, next);
+	return (uint32_t)(fake_os_advised(MADV_DONTNEED) - before);
+}
+
+/* What has no time left stops, and the next one goes on there. */
+Test(sparse, a_pass_without_time_is_cut_and_goes_on, .timeout = 60)
+{
+	uint32_t pass, parts = 0, calls;
+	uint64_t next, now;
+
+	begin_slow(600, 30);
+	pass = m->sparse.pass;
+	do {
+		now = qy_os->now_ms();
+		calls = short_pass(0, &next);
+		cr_assert_leq(calls, 32 * 32, "32 slabs, of so many pieces at most: %u", calls);
+		cr_assert_lt(++parts, 100, "it gets nowhere");
+		cr_assert_leq(next, now + 100);
+		cr_assert_eq(m->sparse.pass, pass + 1, "it is one pass");
+		fake_os_advance(10);
+	} while (m->sparse.goes_on != QY_SPARSE_WHOLE);
+	cr_assert_gt(parts, 8, "%u", parts);
+	cr_assert_eq(resident(), live_pages());
+	check_all();
+	check_objects();
+	qy_os = inner;
+}
+
+/* In time too: a first pass, in parts, that finds them changed; a second, in parts, that gives back; and an end. */
+Test(sparse, in_parts_it_comes_to_an_end, .timeout = 60)
+{
+	uint32_t pass, parts = 0;
+	uint64_t next;
+
+	begin_slow(600, 30);
+	pass = m->sparse.pass;
+	for (; atomic_load(&m->decay.sparse_due) != UINT64_MAX; parts++) {
+		cr_assert_lt(parts, 200, "it never ends");
+		short_pass(1000, &next);
+		if (m->sparse.goes_on != QY_SPARSE_WHOLE)
+			cr_assert_leq(atomic_load(&m->decay.sparse_due), qy_os->now_ms() + 10, "the rest is due soon");
+		fake_os_advance(20); /* as a loop does that is told "now" */
+	}
+	cr_assert_gt(parts, 10, "%u", parts);
+	cr_assert_leq(m->sparse.pass - pass, 4, "passes: %u", m->sparse.pass - pass);
+	cr_assert_eq(resident(), live_pages());
+	check_all();
+	qy_os = inner;
+}
+
+static void thin_by_half(void)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		if (i % 2 != 0)
+			objects[kept++] = objects[i];
+		else
+			give_back(2, objects[i].p, false);
+	count = kept;
+}
+
+/* Who has the time looks at all, be it that half of it was looked at before, or changed since. */
+Test(sparse, at_once_is_all_of_it, .timeout = 60)
+{
+	uint64_t next;
+
+	begin_slow(600, 90);
+	short_pass(1000, &next);
+	cr_assert_eq(m->sparse.goes_on, QY_SPARSE_CUT);
+	purge();
+	cr_assert_eq(m->sparse.goes_on, QY_SPARSE_WHOLE);
+	cr_assert_eq(resident(), live_pages());
+	thin_by_half();
+	short_pass(0, &next);
+	cr_assert_eq(m->sparse.goes_on, QY_SPARSE_CUT_AT_ONCE);
+	thin_by_half();
+	purge();
+	cr_assert_eq(resident(), live_pages());
+	check_all();
+	check_objects();
+	qy_os = inner;
+}
+
+/* Slabs that come while a pass is in parts are not forgotten. */
+Test(sparse, who_comes_between_parts_has_his_turn, .timeout = 60)
+{
+	uint64_t next;
+
+	begin_slow(600, 30);
+	short_pass(1000, &next);
+	cr_assert_eq(m->sparse.goes_on, QY_SPARSE_CUT);
+	/* Of a class that the pass is past. */
+	fill(5, 3);
+	for (uint32_t i = count; i-- > 0;)
+		if (objects[i].cls == 5 && i % 50 != 0) {
+			give_back(0, objects[i].p, false);
+			objects[i] = objects[--count];
+		}
+	abandon(0);
+	cr_assert_eq(atomic_load(&m->decay.sparse_due), 0);
+	for (uint32_t parts = 0; atomic_load(&m->decay.sparse_due) != UINT64_MAX; parts++) {
+		cr_assert_lt(parts, 300, "it never ends");
+		short_pass(1000, &next);
+		fake_os_advance(20); /* as a loop does that is told "now" */
+	}
+	cr_assert_eq(resident(), live_pages());
+	check_all();
+	qy_os = inner;
+}
+
 /* ---- shedding ---- */
 
 static uint32_t queued(const struct qy_heap *h)
