@@ -36,6 +36,8 @@ quarry_arena *qy_arena_create(const quarry_arena_attr *attr)
 	struct qy_manager *m = qy_manager_create_as(attr);
 	int error;
 
+	if (m != NULL && (attr->flags & QUARRY_ARENA_DECAY))
+		qy_tend_note_decay((long)attr->decay_ms);
 	if (m == NULL || !(attr->flags & (QUARRY_ARENA_STRICT | QUARRY_ARENA_POPULATE | QUARRY_ARENA_FD)) || ask_for_some(m))
 		return handle_of(m);
 	error = errno;
@@ -137,6 +139,7 @@ int qy_arena_limit(quarry_arena *arena, uint64_t hard, uint64_t soft)
 		return -1;
 	atomic_store_explicit(&m->hard_limit, hard, memory_order_relaxed);
 	atomic_store_explicit(&m->soft_limit, soft, memory_order_relaxed);
+	qy_reclaim_look();
 	return 0;
 }
 

@@ -330,6 +330,12 @@ int64_t qy_thread_tend(void)
 	return qy_elsewhere != NULL ? -1 : qy_reclaim_tend();
 }
 
+void qy_thread_look(void)
+{
+	if (qy_elsewhere == NULL)
+		qy_reclaim_look();
+}
+
 static void search_bucket(unsigned bucket, struct search *search)
 {
 	search->count = 0;

@@ -136,6 +136,9 @@ unsigned qy_threads_live(void);
 /* As quarry_tend: in how many ms it is to be called again, or -1. */
 int64_t qy_thread_tend(void);
 
+/* An option that passes go by was changed. */
+void qy_thread_look(void);
+
 /* Grows when a thread comes, goes, or is back from where its caches were given up: who had nothing may have something. */
 extern QY_HIDDEN _Atomic(uint64_t) qy_threads_stirred;
 

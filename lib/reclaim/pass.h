@@ -14,6 +14,9 @@ extern QY_HIDDEN const struct qy_reclaim_layer *qy_layer;
 /* Somebody is to be woken when dirt is seen: the thread, or the timer. */
 extern QY_HIDDEN _Atomic(uint32_t) qy_asleep;
 
+/* How often what passes go by was changed (qy_reclaim_look): who then sets a time by what was before looks again. */
+extern QY_HIDDEN _Atomic(uint32_t) qy_looks;
+
 /* One pass at a time, whoever makes it. */
 bool qy_pass_begin(void);
 void qy_pass_end(void);
@@ -42,6 +45,12 @@ uint64_t qy_tend_pass(uint64_t now, enum qy_tending how);
 /* Whether there is so much to give back, or that may come of it, that it is worth a signal. */
 bool qy_tend_is_worth_it(void);
 
+/* qy_pass_step, by what is set for the process and by the shortest that an arena has. */
+uint64_t qy_tend_step(void);
+
+/* Something that a pass goes by was changed: the next call is one that is due. */
+void qy_tend_look(void);
+
 /* Whether the program calls quarry_tend, and has not stopped. */
 bool qy_tended(uint64_t now);
 void qy_tend_after_fork(void);
@@ -59,6 +68,9 @@ void qy_timer_settle(uint64_t now, uint64_t next);
 
 /* What is next is worth a wake no matter how little dirt there is. */
 void qy_timer_must(void);
+
+/* Something that a pass goes by was changed: ring soon, when there may be something to do. */
+void qy_timer_look(void);
 
 bool qy_timer_there(void);
 void qy_timer_after_fork(void);

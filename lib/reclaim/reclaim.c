@@ -20,7 +20,8 @@
 
 #define STACK_SIZE ((size_t)256 << 10) /* the C library may take the static TLS of all libraries out of it: more is tried */
 #define STACK_TRIES 3
-#define SERIES_BYTES ((size_t)4 << 20) /* at most so much goes back in one pass in series */
+#define SERIES_BYTES ((size_t)4 << 20) /* at most so much goes back in one pass in series, */
+#define SERIES_NS 2000000              /* and for so long nothing more is begun: it is somebody's malloc */
 #define HOMING_BYTES ((size_t)64 << 20) /* looked at for pages that strayed, in one pass */
 #define COLLAPSE_NS 5000000            /* made into huge pages, in one pass */
 #define SERIES_STEP_MAX 16             /* the interval doubles up to so often while passes find nothing */
@@ -30,6 +31,7 @@ enum { THREAD_NONE, THREAD_STARTING, THREAD_RUNS, THREAD_REFUSED };
 static _Atomic(int) thread_state;
 static _Atomic(uint32_t) threads_seen;  /* the most threads that the process had */
 _Atomic(uint32_t) qy_asleep;
+_Atomic(uint32_t) qy_looks;
 static _Atomic(uint32_t) signalled;     /* futex: 1 to wake it */
 static _Atomic(uint32_t) stopping;
 static __thread bool is_reclaimer __attribute__((tls_model("initial-exec")));
@@ -80,7 +82,7 @@ void qy_pass_note(uint64_t now, long decay_ms)
 }
 
 /* One look at everything. Returns the bytes given back; *next is when (ms) something falls due. */
-static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
+static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns, uint64_t *next)
 {
 	size_t total = 0;
 
@@ -94,7 +96,7 @@ static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t *next)
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL && total < at_most; m = qy_manager_next(m)) {
 		uint64_t due;
 
-		total += qy_manager_purge(m, now, qy_manager_decay(m, decay_ms), at_most - total, &due);
+		total += qy_manager_purge_in_time(m, now, qy_manager_decay(m, decay_ms), at_most - total, until_ns, &due);
 		if (due < *next)
 			*next = due;
 	}
@@ -107,7 +109,7 @@ size_t qy_reclaim_now(void)
 
 	if (qy_layer != NULL)
 		qy_layer->chore(QY_CHORE_ALL);
-	return pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, &next);
+	return pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, UINT64_MAX, &next);
 }
 
 void qy_reclaim_for_refused(bool limited)
@@ -117,7 +119,7 @@ void qy_reclaim_for_refused(bool limited)
 	if (qy_layer != NULL)
 		qy_layer->chore(QY_CHORE_ALL_AGAIN);
 	if (!limited)
-		pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, &next);
+		pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, UINT64_MAX, &next);
 	else
 		for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 			qy_manager_collect(m);
@@ -167,7 +169,7 @@ static void *run(void *unused)
 		if (mode != QY_RECLAIM_OFF && mode != QY_RECLAIM_SERIES && qy_pass_begin()) {
 			bool watch = qy_limits_tick(now);
 
-			pass(now, qy_limits_decay(qy_setting(decay_ms)), SIZE_MAX, &next);
+			pass(now, qy_limits_decay(qy_setting(decay_ms)), SIZE_MAX, UINT64_MAX, &next);
 			qy_homing_pass(now, HOMING_BYTES, &later);
 			if (watch)
 				later = qy_min(later, now + QY_LIMITS_MS);
@@ -215,8 +217,13 @@ void qy_reclaim_wake(void)
 
 void qy_reclaim_look(void)
 {
+	atomic_fetch_add(&qy_looks, 1);
+	atomic_store_explicit(&series_step, 0, memory_order_relaxed);
+	qy_tend_look();
 	if (qy_reclaim_running())
 		wake();
+	else if (qy_setting(reclaim) == QY_RECLAIM_TIMER)
+		qy_timer_look();
 }
 
 bool qy_reclaim_is_caller(void)
@@ -270,7 +277,7 @@ static QY_COLD void run_series(void)
 	if (!qy_pass_begin())
 		return;
 	qy_limits_tick(qy_os->now_ms());
-	got = pass(qy_os->now_ms(), qy_limits_decay(qy_setting(decay_ms)), SERIES_BYTES, &next);
+	got = pass(qy_os->now_ms(), qy_limits_decay(qy_setting(decay_ms)), SERIES_BYTES, qy_os->now_ns() + SERIES_NS, &next);
 	busy = qy_homing_pass(qy_os->now_ms(), SERIES_BYTES, &next);
 	qy_pass_end();
 	/* Rarely while there is nothing to do, often while there is. */

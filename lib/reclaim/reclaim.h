@@ -56,8 +56,12 @@ void qy_reclaim_for_refused(bool limited);
 /* There is work that no dirt tells of: a thread has ended and left its memory. */
 void qy_reclaim_wake(void);
 
-/* Something that a pass goes by was changed: whatever the thread sleeps for, it looks now. */
+/* Something that a pass goes by was changed: whatever the thread, the program's loop or the timer waits for, the next look is
+ * soon. In no slow path, and no lock held. */
 void qy_reclaim_look(void);
+
+/* There is an arena with a decay of its own (ms; negative: none). */
+void qy_tend_note_decay(long decay_ms);
 
 /* Tell that the process has more than one thread that allocates. */
 void qy_reclaim_note_threads(unsigned live);

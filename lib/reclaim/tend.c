@@ -7,6 +7,8 @@
  * that could wait for us. */
 #include "lib/reclaim/pass.h"
 
+#include <limits.h>
+
 #include "lib/base/lock.h"
 #include "lib/base/settings.h"
 #include "lib/manager/collapse.h"
@@ -27,6 +29,8 @@
 static _Atomic(uint64_t) due;        /* ms; when quarry_tend is to be called next, as it was told */
 static _Atomic(bool) called;
 static unsigned running;             /* signals in a row that found a program at work; of one pass at a time */
+static unsigned place;               /* in the list of managers, where the last pass had no time left; the same */
+static _Atomic(long) shortest = -1;  /* ms, of what arenas have as a decay of their own; -1: none */
 
 bool qy_tend_may(void)
 {
@@ -45,17 +49,69 @@ bool qy_tend_is_worth_it(void)
 	return pages << QY_PAGE_SHIFT >= LEAST_DIRT;
 }
 
-/* All managers, as far as the time goes. */
-static uint64_t purge(uint64_t now, long decay_ms, uint64_t until_ns)
+/* (The arena that had it may be gone, or have another.) */
+static void find_shortest(void)
 {
-	uint64_t next = UINT64_MAX, its;
+	long found = -1;
 
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
-		if (qy_os->now_ns() >= until_ns)
-			return now;
-		(void)qy_manager_purge_until(m, now, decay_ms, BYTES, until_ns, &its);
-		next = qy_min(next, its);
+		long own = atomic_load_explicit(&qy_peek(m->head)->decay_ms, memory_order_relaxed);
+
+		if (own >= 0 && (found < 0 || own < found))
+			found = own;
 	}
+	atomic_store_explicit(&shortest, found, memory_order_relaxed);
+}
+
+uint64_t qy_tend_step(void)
+{
+	uint64_t step = qy_pass_step(qy_limits_decay(qy_setting(decay_ms)));
+	long own = atomic_load_explicit(&shortest, memory_order_relaxed);
+
+	return own < 0 ? step : qy_min(step, qy_pass_step(qy_limits_decay(own)));
+}
+
+void qy_tend_note_decay(long decay_ms)
+{
+	long was = atomic_load_explicit(&shortest, memory_order_relaxed);
+	uint64_t step = qy_tend_step();
+
+	while (decay_ms >= 0 && (was < 0 || decay_ms < was))
+		if (atomic_compare_exchange_weak(&shortest, &was, decay_ms))
+			break;
+	/* Who waits may do so for as long as all others allow. */
+	if (qy_tend_step() < step)
+		qy_reclaim_look();
+}
+
+/* One after the other, those from number first to before number end, as far as the time goes. */
+static bool purge_some(unsigned first, unsigned end, uint64_t now, long decay_ms, uint64_t until_ns, uint64_t *next)
+{
+	uint64_t its;
+	unsigned i = 0;
+
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL && i < end; m = qy_manager_next(m), i++) {
+		if (i < first)
+			continue;
+		if (qy_os->now_ns() >= until_ns) {
+			place = i;
+			return false;
+		}
+		(void)qy_manager_purge_until(m, now, qy_manager_decay(m, decay_ms), BYTES, until_ns, &its);
+		*next = qy_min(*next, its);
+	}
+	return true;
+}
+
+/* All managers, as far as the time goes: first those for which there was none, or the first might always have it. */
+static uint64_t purge(uint64_t now, long decay_ms, uint64_t until_ns)
+{
+	uint64_t next = UINT64_MAX;
+	unsigned from = place;
+
+	if (!purge_some(from, UINT_MAX, now, decay_ms, until_ns, &next) ||
+	    !purge_some(0, from, now, decay_ms, until_ns, &next))
+		return now;
 	return next;
 }
 
@@ -66,6 +122,7 @@ static uint64_t give_back(uint64_t now, enum qy_tending how)
 	uint64_t until_ns = qy_os->now_ns() + TIME_NS, next = UINT64_MAX, purged;
 
 	qy_pass_note(now, decay_ms);
+	find_shortest();
 	if (qy_layer != NULL && how != QY_TEND_RUNNING && (how == QY_TEND_CALLED || qy_layer->known())) {
 		if (qy_layer->chore(now))
 			next = now + qy_pass_step(decay_ms);
@@ -132,6 +189,7 @@ static int64_t until(uint64_t now, uint64_t next)
 int64_t qy_reclaim_tend(void)
 {
 	uint64_t now = qy_os->now_ms(), next = atomic_load(&due);
+	uint32_t looks = atomic_load(&qy_looks);
 
 	if (!qy_tend_may())
 		return QY_SHORTEST_SLEEP_MS;
@@ -140,7 +198,7 @@ int64_t qy_reclaim_tend(void)
 		return -1;
 	/* New dirt is left alone for a while. */
 	if (atomic_load(&qy_dirt_seen) != 0)
-		next = qy_min(next, now + qy_pass_step(qy_limits_decay(qy_setting(decay_ms))));
+		next = qy_min(next, now + qy_tend_step());
 	if (now >= next || !atomic_load_explicit(&called, memory_order_relaxed)) {
 		next = qy_tend_pass(now, QY_TEND_CALLED);
 		if (next <= now)
@@ -151,7 +209,18 @@ int64_t qy_reclaim_tend(void)
 	}
 	atomic_store(&due, next);
 	atomic_store_explicit(&called, true, memory_order_relaxed);
-	return until(now, next);
+	if (atomic_load(&qy_looks) != looks)
+		qy_tend_look();
+	return until(now, qy_min(next, atomic_load(&due)));
+}
+
+void qy_tend_look(void)
+{
+	uint64_t now = qy_os->now_ms(), next = atomic_load(&due);
+
+	find_shortest();
+	while (next > now && !atomic_compare_exchange_weak(&due, &next, now))
+		;
 }
 
 bool qy_tended(uint64_t now)

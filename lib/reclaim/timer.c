@@ -44,6 +44,7 @@ enum { TIMER_NONE, TIMER_MAKING, TIMER_THERE, TIMER_REFUSED };
 static _Atomic(int) state;
 static _Atomic(int) timer;
 static _Atomic(uint32_t) armed;
+static _Atomic(uint64_t) rings_at;   /* ms, when armed */
 static _Atomic(uint32_t) must;
 
 void qy_timer_must(void)
@@ -69,33 +70,34 @@ static void arm(uint64_t now, uint64_t at)
 	if (!qy_timer_there())
 		return;
 	atomic_store(&armed, 1);
+	atomic_store(&rings_at, now + ms);
 	if (qy_os->timer_set(atomic_load(&timer), ms) == 0)
 		return;
 	atomic_store(&armed, 0);
 	refuse();
 }
 
-static uint64_t step(void)
-{
-	return qy_pass_step(qy_limits_decay(qy_setting(decay_ms)));
-}
-
 /* In a handler too: what is due is not done more often than it must be, each time may end a call with EINTR. */
 void qy_timer_settle(uint64_t now, uint64_t next)
 {
+	uint64_t step = qy_tend_step();
+
 	if (next != UINT64_MAX) {
-		arm(now, next <= now + QY_SHORTEST_SLEEP_MS ? next : qy_max(next, now + step()));
-		return;
+		arm(now, next <= now + QY_SHORTEST_SLEEP_MS ? next : qy_max(next, now + step));
+		/* What is due later by the time that others have is no reason to leave an arena's dirt lying. */
+		if (next <= now + step || step >= qy_pass_step(qy_limits_decay(qy_setting(decay_ms))))
+			return;
 	}
 	atomic_store(&qy_asleep, 1);
 	/* Dirt that appeared since the pass began: who made it may not have seen us asleep. */
 	if (atomic_load(&qy_dirt_seen) != 0 && atomic_exchange(&qy_asleep, 0) != 0)
-		arm(now, now + step());
+		arm(now, now + step);
 }
 
 static void ring(const void *context)
 {
 	uint64_t now = qy_os->now_ms(), next = now + QY_SHORTEST_SLEEP_MS;
+	uint32_t looks = atomic_load(&qy_looks);
 
 	atomic_store(&armed, 0);
 	if (qy_setting(reclaim) != QY_RECLAIM_TIMER)
@@ -103,6 +105,9 @@ static void ring(const void *context)
 	if (qy_tend_may())
 		next = qy_tend_pass(now, qy_os->was_waiting(context) ? QY_TEND_WAITING : QY_TEND_RUNNING);
 	qy_timer_settle(now, next);
+	/* (Who changed something since may have armed it before this did, for later.) */
+	if (atomic_load(&qy_looks) != looks && (next != UINT64_MAX || atomic_exchange(&qy_asleep, 0) != 0))
+		arm(now, now);
 }
 
 /* With the timer to oneself, in no handler. */
@@ -132,8 +137,23 @@ void qy_timer_wake(void)
 		atomic_store(&qy_dirt_seen, 0);
 		qy_timer_settle(now, UINT64_MAX);
 	} else if (make()) {
-		arm(now, now + step());
+		arm(now, now + qy_tend_step());
 	}
+	errno = error;
+}
+
+void qy_timer_look(void)
+{
+	uint64_t now = qy_os->now_ms();
+	int error = errno;
+
+	if (!qy_timer_begin())
+		return;
+	/* (One that is about to ring is left alone: who is called again and again would put it off for ever.) */
+	if (atomic_exchange(&qy_asleep, 0) != 0)
+		qy_timer_wake();
+	else if (atomic_load(&armed) != 0 && atomic_load(&rings_at) > now + QY_SHORTEST_SLEEP_MS)
+		arm(now, now);
 	errno = error;
 }
 
