@@ -493,7 +493,9 @@ enum quarry_option {
 	                                  * instruction, in handlers that unblock their signal */
 	QUARRY_OPT_POPULATE_THREADS = 17, /* populate_threads: so many threads at most fill a large range that is to be
 	                                  * populated; 0 as many as its node has CPUs, up to 16; 1 the caller alone */
-	QUARRY_OPT_RECLAIM_SIGNAL = 20,  /* reclaim_signal: the number of the signal that reclaim=timer sends the process */
+	QUARRY_OPT_RECLAIM_SIGNAL = 20,  /* reclaim_signal: the number of the signal that reclaim=timer sends the process: 23
+	                                  * (SIGURG), 28 (SIGWINCH), or one of SIGRTMIN to SIGRTMAX. Another may be sent to
+	                                  * the program, which would not end or go on by it, and is refused */
 	QUARRY_OPT_SOFT_LIMIT = 30,      /* soft_limit: bytes, in use and free but in memory, from which the process keeps no
 	                                  * free memory; 0 none */
 	QUARRY_OPT_HARD_LIMIT = 31,      /* hard_limit: bytes in use beyond which the process gets ENOMEM; 0 none. What counts

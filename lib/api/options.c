@@ -16,6 +16,7 @@
 #include "lib/api/figures.h"
 #include "lib/api/init.h"
 #include "lib/base/text.h"
+#include "lib/cache/thread.h"
 
 #define VARIABLE "QUARRY_OPTIONS"
 #define QUOTED_MAX 40     /* characters of a wrong name or value that an error repeats */
@@ -29,6 +30,7 @@ enum kind {
 	KIND_SIZE,   /* a number of bytes; takes the suffixes k, m, g and t */
 	KIND_FLAG,   /* 0 or 1; takes off, on, no and yes */
 	KIND_CHOICE, /* one of the names in choices, counted from 0 */
+	KIND_SIGNAL, /* the number of one that means nothing to a program which does not handle it */
 };
 
 /* number, name, field of qy_settings, kind, minimum, maximum, default, runtime, choices, help */
@@ -38,8 +40,8 @@ enum kind {
 	  "who tidies up: nobody, threads in passing, a thread, as needed, a signal")                                 \
 	X(QUARRY_OPT_RECLAIM_INTERVAL, "reclaim_interval", reclaim_interval, KIND_NUMBER, 1, 1L << 30, 1024, 1, NULL, \
 	  "slow-path calls between two passes of the reclaimer in series")                                            \
-	X(QUARRY_OPT_RECLAIM_SIGNAL, "reclaim_signal", reclaim_signal, KIND_NUMBER, 1, 64, SIGURG, 0, NULL,           \
-	  "the signal of reclaim=timer, by number")                                                                   \
+	X(QUARRY_OPT_RECLAIM_SIGNAL, "reclaim_signal", reclaim_signal, KIND_SIGNAL, 23, 64, SIGURG, 0, NULL,          \
+	  "the signal of reclaim=timer: 23 (URG), 28 (WINCH) or a real-time one")                                    \
 	X(QUARRY_OPT_DECAY_MS, "decay_ms", decay_ms, KIND_NUMBER, -1, 3600000, 1000, 1, NULL,                         \
 	  "free memory goes back after about so many ms; -1 under high pressure only")                                \
 	X(QUARRY_OPT_PAGES, "pages", pages, KIND_CHOICE, 0, 4, QUARRY_PAGES_AUTO, 1, "auto|base|thp|2m|1g",           \
@@ -118,6 +120,14 @@ static long option_value(const struct option *o)
 static void option_store(const struct option *o, long value)
 {
 	atomic_store_explicit(setting_of(o), value, memory_order_relaxed);
+}
+
+/* While the program runs: who waits for what was due by the value of before is told. */
+static void option_change(const struct option *o, long value)
+{
+	option_store(o, value);
+	if (o->number == QUARRY_OPT_DECAY_MS || o->number == QUARRY_OPT_SOFT_LIMIT)
+		qy_thread_look();
 }
 
 static const struct option *option_by_name(const char *name, size_t length)
@@ -216,6 +226,10 @@ static int out_of_range(struct qy_text *why, const struct option *o, const char 
 		qy_text_format(why, "' is not one of %s", o->choices);
 	else if (o->kind == KIND_FLAG)
 		qy_text_format(why, "' is not one of 0|1|off|on|no|yes");
+	else if (o->kind == KIND_SIGNAL)
+		qy_text_format(why, "' is not %d (SIGURG), %d (SIGWINCH) or a number from %d to %d (SIGRTMIN to SIGRTMAX): "
+			       "any other may be sent to the program, and would be lost",
+			       SIGURG, SIGWINCH, SIGRTMIN, SIGRTMAX);
 	else
 		qy_text_format(why, "' is not a number from %ld to %ld%s", o->minimum, o->maximum,
 			       o->kind == KIND_SIZE ? " (k, m, g and t may follow)" : "");
@@ -280,12 +294,21 @@ static bool parse_number(const char *text, size_t length, bool sizes, long *valu
 	return text == end;
 }
 
+/* Those that are ignored where the program does nothing about them, so that one that somebody sends is lost as it was
+ * before; and those that mean what a program makes of them. (SIGCHLD and SIGCONT are ignored as well, but whether they are
+ * handled changes what becomes of a child, and SIGCONT wakes up whoever was stopped.) */
+static bool is_signal(long value)
+{
+	return value == SIGURG || value == SIGWINCH || (value >= SIGRTMIN && value <= SIGRTMAX);
+}
+
 /* A choice can also be told by its number, as in quarry_mallopt. */
 static int parse_value(struct qy_text *why, const struct option *o, const char *text, size_t length, long *value)
 {
 	if (parse_word(o, text, length, value))
 		return 0;
-	if (parse_number(text, length, o->kind == KIND_SIZE, value) && *value >= o->minimum && *value <= o->maximum)
+	if (parse_number(text, length, o->kind == KIND_SIZE, value) && *value >= o->minimum && *value <= o->maximum &&
+	    (o->kind != KIND_SIGNAL || is_signal(*value)))
 		return 0;
 	return out_of_range(why, o, text, length);
 }
@@ -404,9 +427,9 @@ static int glibc_mallopt(int parameter, long value)
 	switch (parameter) {
 	case GLIBC_TRIM_THRESHOLD: /* -1 is "never trim"; what number else says when means nothing to a decay */
 		if (value == -1)
-			option_store(decay, -1);
+			option_change(decay, -1);
 		else if (option_value(decay) == -1)
-			option_store(decay, decay->def);
+			option_change(decay, decay->def);
 		return 1;
 	case GLIBC_CHECK_ACTION: /* bit 1: abort, bit 0: say so */
 		option_store(option_by_number(QUARRY_OPT_ON_ERROR),
@@ -441,7 +464,7 @@ int quarry_mallopt(int number, long value)
 		qy_fail(EINVAL, "option '%s': %ld is not from %ld to %ld", o->name, value, o->minimum, o->maximum);
 		return 0;
 	}
-	option_store(o, value);
+	option_change(o, value);
 	return 1;
 }
 
@@ -490,7 +513,7 @@ static int ctl_set(struct qy_text *why, const char *name, const char *value)
 		complain(why, "option '%s' can only be set at start, by " VARIABLE, o->name);
 		return EPERM;
 	}
-	option_store(o, number);
+	option_change(o, number);
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 
 #include "include/quarry/quarry.h"
 #include "lib/api/init.h"
+#include "lib/cache/thread.h"
 #include "lib/view/residency.h"
 #include "numa/os.h"
 #include "numa/topology.h"
@@ -30,6 +31,13 @@ static _Atomic int fake_inits;
 void qy_init_once(void)
 {
 	fake_inits++;
+}
+
+static unsigned fake_looks;
+
+void qy_thread_look(void)
+{
+	fake_looks++;
 }
 
 const char *quarry_version_string(void)

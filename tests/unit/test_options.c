@@ -26,7 +26,7 @@ static const struct {
 } expected[] = {
 	{ "reclaim", 1, RUN, 0, 4, 3, "auto", "off|series|parallel|auto|timer", &qy_settings.reclaim },
 	{ "reclaim_interval", 2, RUN, 1, 1L << 30, 1024, "1024", NULL, &qy_settings.reclaim_interval },
-	{ "reclaim_signal", 20, START, 1, 64, 23, "23", NULL, &qy_settings.reclaim_signal },
+	{ "reclaim_signal", 20, START, 23, 64, 23, "23", NULL, &qy_settings.reclaim_signal },
 	{ "decay_ms", 3, RUN, -1, 3600000, 1000, "1000", NULL, &qy_settings.decay_ms },
 	{ "pages", 4, RUN, 0, 4, 0, "auto", "auto|base|thp|2m|1g", &qy_settings.pages },
 	{ "strict", 5, RUN, 0, 1, 0, "0", NULL, &qy_settings.strict },
@@ -268,6 +268,49 @@ Test(options, some_only_at_start)
 	cr_assert_str_eq(init_with("window=1g,numa=no"), "");
 	cr_assert_eq(qy_setting(window), 1L << 30);
 	cr_assert_eq(qy_setting(numa), 0);
+}
+
+/* Whose handler would keep from the program what the user sends it: Ctrl-C, kill, a child's end. */
+Test(options, a_signal_that_others_send_is_refused)
+{
+	static const int wrong[] = { 1, 2, 9, 10, 11, 14, 15, 17, 18, 20, 29, 31, 32, 33 };
+	static const int right[] = { 23, 28, 34, 40, 64 };
+	char list[64];
+
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		snprintf(list, sizeof(list), "reclaim_signal=%d", wrong[i]);
+		assert_refused("options_check", list, EINVAL, "reclaim_signal");
+		snprintf(list, sizeof(list), "'%d' is not 23 (SIGURG)", wrong[i]);
+		cr_assert(strstr(quarry_error_text(), list), "%s", quarry_error_text());
+	}
+	for (size_t i = 0; i < sizeof(right) / sizeof(right[0]); i++) {
+		snprintf(list, sizeof(list), "reclaim_signal=%d", right[i]);
+		cr_assert_eq(quarry_ctl_set("options_check", list), 0, "%s", quarry_error_text());
+	}
+	assert_refused("options_check", "reclaim_signal=65", EINVAL, "reclaim_signal");
+	init_with("reclaim_signal=15");
+	cr_assert_eq(atomic_load(&qy_settings.reclaim_signal), 23);
+	init_with("reclaim_signal=28");
+	cr_assert_eq(atomic_load(&qy_settings.reclaim_signal), 28);
+}
+
+/* Who sleeps for as long as the value of before allowed is told, whichever way it is set, and only then. */
+Test(options, a_change_of_decay_is_told)
+{
+	cr_assert_eq(quarry_ctl_set("decay_ms", "50"), 0);
+	cr_assert_eq(fake_looks, 1);
+	cr_assert_eq(quarry_mallopt(QUARRY_OPT_DECAY_MS, 60), 1);
+	cr_assert_eq(fake_looks, 2);
+	cr_assert_eq(quarry_mallopt(-1, -1), 1);
+	cr_assert_eq(fake_looks, 3);
+	cr_assert_eq(quarry_mallopt(-1, 1), 1);
+	cr_assert_eq(fake_looks, 4);
+	cr_assert_eq(quarry_ctl_set("soft_limit", "1g"), 0);
+	cr_assert_eq(quarry_mallopt(QUARRY_OPT_SOFT_LIMIT, 0), 1);
+	cr_assert_eq(fake_looks, 6);
+	cr_assert_eq(quarry_ctl_set("junk", "1"), 0);
+	cr_assert_eq(quarry_ctl_set("decay_ms", "-2"), -1);
+	cr_assert_eq(fake_looks, 6);
 }
 
 Test(options, glibc_parameters)

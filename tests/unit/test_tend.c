@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -440,6 +441,268 @@ Test(timer, may_begin_and_end_at_run_time, .timeout = 60)
 	cr_assert_lt(stats().resident, 4 * MIB);
 }
 
+/* ---- what is set ---- */
+
+static uint64_t dirty_of(quarry_arena *arena)
+{
+	quarry_stats now = { .version = QUARRY_STATS_VERSION };
+
+	cr_assert_eq(quarry_stats_get(arena, &now), 0);
+	return now.free_dirty;
+}
+
+/* An arena with a decay of its own, and 64 MiB of it free. */
+static quarry_arena *dirty_arena(long decay_ms)
+{
+	quarry_arena_attr attr = { .flags = QUARRY_ARENA_DECAY, .decay_ms = decay_ms };
+	quarry_arena *arena = quarry_arena_create(&attr);
+	char *p[64];
+
+	cr_assert_not_null(arena);
+	for (int i = 0; i < 64; i++) {
+		p[i] = quarry_arena_malloc(arena, MIB);
+		cr_assert_not_null(p[i]);
+		memset(p[i], 1, MIB);
+	}
+	for (int i = 0; i < 64; i++)
+		quarry_free(p[i]);
+	return arena;
+}
+
+static void begin_tend(void)
+{
+	set("reclaim", "series");
+	set("reclaim_interval", "1000000");
+}
+
+/* As a loop would, for so long. */
+static void tend_for(uint64_t ms)
+{
+	uint64_t end = qy_os->now_ms() + ms;
+
+	while (qy_os->now_ms() < end) {
+		int64_t in = quarry_tend();
+
+		fake_os_advance(in < 0 ? end - qy_os->now_ms() : qy_min((uint64_t)in, end - qy_os->now_ms()));
+	}
+	quarry_tend();
+}
+
+static void ring_for(uint64_t ms)
+{
+	uint64_t end = qy_os->now_ms() + ms;
+
+	while (fake_os_timer() != 0 && qy_os->now_ms() + fake_os_timer() <= end) {
+		fake_os_advance(fake_os_timer());
+		fake_os_ring(true);
+	}
+	fake_os_advance(end - qy_os->now_ms());
+}
+
+Test(tend, goes_by_an_arenas_own_decay)
+{
+	quarry_arena *never, *soon;
+
+	begin_tend();
+	quarry_tend();
+	never = dirty_arena(-1);
+	tend_for(60000);
+	cr_assert_geq(dirty_of(never), 60 * MIB);
+	set("decay_ms", "-1");
+	soon = dirty_arena(50);
+	tend_for(2000);
+	cr_assert_lt(dirty_of(soon), 4 * MIB);
+	cr_assert_geq(dirty_of(never), 60 * MIB);
+	/* Nor is it kept for as long as others keep theirs. */
+	set("decay_ms", "3600000");
+	tend_for(2000);
+	soon = dirty_arena(50);
+	tend_for(2000);
+	cr_assert_lt(dirty_of(soon), 4 * MIB);
+}
+
+Test(timer, goes_by_an_arenas_own_decay)
+{
+	quarry_arena *never, *soon;
+
+	begin_timer();
+	never = dirty_arena(-1);
+	make_dirt();
+	ring_for(60000);
+	cr_assert_geq(dirty_of(never), 60 * MIB);
+	cr_assert_lt(stats().resident, 80 * MIB);
+	set("decay_ms", "3600000");
+	ring_for(2000);
+	soon = dirty_arena(50);
+	ring_for(2000);
+	cr_assert_lt(dirty_of(soon), 4 * MIB);
+	cr_assert_geq(dirty_of(never), 60 * MIB);
+}
+
+Test(tend, hears_of_another_decay)
+{
+	begin_tend();
+	set("decay_ms", "3600000");
+	quarry_tend();
+	make_dirt();
+	tend_for(1000);
+	cr_assert_geq(stats().free_dirty, 60 * MIB);
+	set("decay_ms", "100");
+	tend_for(2000);
+	cr_assert_lt(stats().free_dirty, 4 * MIB);
+	set("decay_ms", "-1");
+	make_dirt();
+	tend_for(60000);
+	cr_assert_geq(stats().free_dirty, 60 * MIB);
+	cr_assert_eq(quarry_mallopt(QUARRY_OPT_DECAY_MS, 100), 1);
+	cr_assert_eq(stats().reclaimed_by, QUARRY_RECLAIMER_TENDED);
+	tend_for(2000);
+	cr_assert_lt(stats().free_dirty, 4 * MIB);
+}
+
+Test(timer, hears_of_another_decay)
+{
+	begin_timer();
+	set("decay_ms", "-1");
+	make_dirt();
+	ring_for(60000);
+	cr_assert_geq(stats().free_dirty, 60 * MIB);
+	set("decay_ms", "100");
+	cr_assert_gt(fake_os_timer(), 0);
+	ring_for(2000);
+	cr_assert_lt(stats().free_dirty, 4 * MIB);
+	set("decay_ms", "3600000");
+	make_dirt();
+	ring_for(1000);
+	cr_assert_gt(fake_os_timer(), 100000, "it is armed for much later");
+	set("decay_ms", "100");
+	cr_assert_leq(fake_os_timer(), 20);
+	for (int i = 0; i < 10; i++) {
+		fake_os_advance(10);
+		set("decay_ms", "100");
+	}
+	cr_assert_eq(fake_os_timer(), 1, "and is not put off by who says it again");
+	ring_for(2000);
+	cr_assert_lt(stats().free_dirty, 4 * MIB);
+}
+
+Test(timer, hears_of_a_limit)
+{
+	quarry_arena *arena;
+
+	begin_timer();
+	set("decay_ms", "-1");
+	arena = dirty_arena(-1);
+	make_dirt();
+	ring_for(60000);
+	cr_assert_eq(quarry_arena_set_limits(arena, 0, 1), 0);
+	ring_for(2000);
+	cr_assert_lt(dirty_of(arena), 4 * MIB);
+	cr_assert_geq(stats().free_dirty, 60 * MIB);
+	set("soft_limit", "1m");
+	ring_for(2000);
+	cr_assert_lt(stats().free_dirty, 4 * MIB);
+}
+
+Test(timer, is_not_made_for_what_is_set_while_nothing_is_free)
+{
+	begin_timer();
+	set("decay_ms", "10");
+	set("soft_limit", "1g");
+	cr_assert_eq(fake_os_timer(), 0);
+	cr_assert_eq(fake_os_calls(FAKE_TIMER_MAKE), 0);
+}
+
+/* ---- how long a pass takes ---- */
+
+static const struct qy_os *inner;
+static struct qy_os slow;
+static uint64_t clock_ns;
+
+/* Two thirds of a millisecond pass between two looks at it: the third in a pass finds that it is late. */
+static uint64_t slow_ns(void)
+{
+	return clock_ns += 666667;
+}
+
+static void begin_slow(void)
+{
+	inner = qy_os;
+	slow = *qy_os;
+	slow.now_ns = slow_ns;
+	qy_os = &slow;
+}
+
+/* Whatever there is to look at: one batch of 32 slabs, and the rest the next time. */
+Test(tend, a_pass_is_over_in_time, .timeout = 60)
+{
+	uint64_t most = 0, before;
+	int64_t ms;
+
+	begin_tend();
+	quarry_tend();
+	make_sparse();
+	begin_slow();
+	for (unsigned calls = 0; stats().resident >= 12 * MIB; calls++) {
+		before = fake_os_advised(4); /* MADV_DONTNEED */
+		ms = quarry_tend();
+		cr_assert_gt(ms, 0);
+		cr_assert_lt(calls, 2000, "it gets nowhere: %lu MiB", stats().resident >> 20);
+		most = qy_max(most, fake_os_advised(4) - before);
+		fake_os_advance((uint64_t)ms);
+	}
+	qy_os = inner;
+	cr_assert_leq(most, 32 * 8 + 64, "%lu pieces in one call", most);
+	loop();
+	cr_assert_lt(stats().resident, 12 * MIB);
+}
+
+Test(timer, a_pass_is_over_in_time, .timeout = 60)
+{
+	uint64_t most = 0, before;
+
+	begin_timer();
+	make_sparse();
+	begin_slow();
+	for (unsigned rings = 0; stats().resident >= 12 * MIB; rings++) {
+		cr_assert_gt(fake_os_timer(), 0);
+		cr_assert_lt(rings, 2000, "it gets nowhere");
+		before = fake_os_advised(4);
+		fake_os_advance(fake_os_timer());
+		fake_os_ring(true);
+		most = qy_max(most, fake_os_advised(4) - before);
+	}
+	qy_os = inner;
+	cr_assert_leq(most, 32 * 8 + 64, "%lu pieces by one signal", most);
+	ring_out(true, 1000);
+	cr_assert_eq(fake_os_timer(), 0);
+}
+
+/* Of several arenas each has its turn, be there much to do for the first. */
+Test(tend, who_had_no_time_comes_first, .timeout = 60)
+{
+	quarry_arena *arenas[3];
+	uint64_t before[3];
+
+	begin_tend();
+	quarry_tend();
+	for (int i = 0; i < 3; i++)
+		arenas[i] = dirty_arena(1000);
+	make_sparse();
+	make_dirt();
+	fake_os_advance(2 * DECAY);
+	begin_slow();
+	for (int i = 0; i < 3; i++)
+		before[i] = dirty_of(arenas[i]);
+	for (int calls = 0; calls < 10; calls++) {
+		quarry_tend();
+		fake_os_advance(20);
+	}
+	qy_os = inner;
+	for (int i = 0; i < 3; i++)
+		cr_assert_lt(dirty_of(arenas[i]), before[i], "number %d", i);
+}
+
 /* ---- the real one, without a signal ---- */
 
 static void handler(int sig)
@@ -467,6 +730,24 @@ Test(os, a_timer_takes_no_handler_from_the_program)
 	cr_assert_eq(errno, EINVAL);
 	cr_assert_eq(qy_os_linux.timer_make(SIGKILL, nothing), -1);
 	cr_assert_eq(qy_os_linux.timer_make(33, nothing), -1, "libc's own");
+}
+
+/* Without a timer it does again what it did. */
+Test(os, a_signal_is_let_go_when_there_is_no_timer)
+{
+	struct rlimit none = { 0, 0 };
+	struct sigaction is, ignored = { .sa_handler = SIG_IGN };
+
+	cr_assert_eq(setrlimit(RLIMIT_SIGPENDING, &none), 0);
+	errno = 0;
+	cr_assert_eq(qy_os_linux.timer_make(SIGURG, nothing), -1);
+	cr_assert_eq(errno, EAGAIN);
+	cr_assert_eq(sigaction(SIGURG, NULL, &is), 0);
+	cr_assert_eq(is.sa_handler, SIG_DFL);
+	cr_assert_eq(sigaction(40, &ignored, NULL), 0);
+	cr_assert_eq(qy_os_linux.timer_make(40, nothing), -1);
+	cr_assert_eq(sigaction(40, NULL, &is), 0);
+	cr_assert_eq(is.sa_handler, SIG_IGN);
 }
 
 Test(os, a_timer_is_lost_to_a_program_that_takes_its_signal)
