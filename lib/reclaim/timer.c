@@ -157,8 +157,23 @@ void qy_timer_look(void)
 	errno = error;
 }
 
+#define LATE_MS 1000 /* a signal that has not come by then went elsewhere, or nobody takes it */
+
+/* The program may have set a handler of its own since the timer was armed: who arms it anew finds out. */
+static void ask_again(void)
+{
+	uint64_t now = qy_os->now_ms();
+	int error = errno;
+
+	if (now > atomic_load(&rings_at) + LATE_MS)
+		arm(now, now);
+	errno = error;
+}
+
 bool qy_timer_begin(void)
 {
+	if (atomic_load_explicit(&armed, memory_order_relaxed) != 0)
+		ask_again();
 	if (atomic_load_explicit(&state, memory_order_relaxed) == TIMER_REFUSED)
 		return false;
 	/* (Nobody waits at first, nor after another way was tried.) */

@@ -391,6 +391,22 @@ Test(timer, whose_signal_was_taken_is_done_without)
 	cr_assert_eq(stats().reclaimed_by, QUARRY_RECLAIMER_SERIES);
 }
 
+/* It is armed, and the signal goes to a handler that the program has set meanwhile. */
+Test(timer, whose_signal_goes_elsewhere_is_given_up)
+{
+	begin_timer();
+	make_dirt();
+	cr_assert_gt(fake_os_timer(), 0);
+	fake_os_fail(FAKE_TIMER_SET, EBUSY);
+	fake_os_advance(900);
+	qy_reclaim_tick(1000000);
+	cr_assert_eq(stats().refused[QUARRY_REFUSED_TIMER], 0, "it may be on its way");
+	fake_os_advance(1000);
+	qy_reclaim_tick(1000000);
+	cr_assert_eq(stats().refused[QUARRY_REFUSED_TIMER], 1);
+	cr_assert_eq(stats().reclaimed_by, QUARRY_RECLAIMER_SERIES);
+}
+
 Test(timer, of_a_child_is_made_anew)
 {
 	unsigned long made;
