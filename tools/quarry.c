@@ -121,7 +121,7 @@ static bool is_size(const char *name)
 {
 	char item[128];
 
-	snprintf(item, sizeof(item), "%s=1k", name);
+	snprintf(item, sizeof(item), "%s=1m", name);
 	return quarry_ctl_set("options_check", item) == 0;
 }
 

@@ -154,6 +154,10 @@ static pid_t start_inside(int what, int error, int *messages)
 		snprintf(fd, sizeof(fd), "%d", memory);
 		dup2(ends[1], 2);
 		close(ends[0]);
+		/* Without a list of nodes all threads share what memory there is, huge pages too: each of those is where the
+		 * first thread touched it. Base pages are each thread's own. */
+		if (what == HIDE_SYS)
+			setenv("QUARRY_OPTIONS", "pages=base", 1);
 		if (!refuse_calls(what, error))
 			give_up("it cannot be refused");
 		execl("/proc/self/exe", "suite", "--helper", "inside", fd, "0", (char *)NULL);
