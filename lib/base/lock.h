@@ -48,9 +48,9 @@ static inline void qy_locks_count(int n)
 static inline void qy_lock(struct qy_lock *lock)
 {
 	uint32_t was = 0;
+	qy_locks_count(1);
 	if (QY_DEBUG)
 		qy_lock_rank_push(lock);
-	qy_locks_count(1);
 	if (QY_UNLIKELY(!atomic_compare_exchange_strong_explicit(&lock->state, &was, 1, memory_order_acquire,
 								 memory_order_relaxed)))
 		qy_lock_slow(lock);
