@@ -81,10 +81,12 @@ make_hugetlb_group() {
 	[[ -w $group/hugetlb.2MB.max ]] || { echo "no hugetlb.2MB.max" >"$why"; return 1; }
 }
 
-# A pool that somebody has is left alone; an empty one is ours for a moment.
+# A pool that somebody has is left alone; an empty one is ours for a moment. Tests that fill it take turns by a lock
+# on its file, which goes with this process.
 make_pool() {
 	pool=/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
-	[[ -r $pool && $(<"$pool") == 0 ]] || { echo "the pool of 2 MiB pages is somebody's" >"$why"; return 1; }
+	[[ -r $pool ]] && exec {turn}<"$pool" && flock "$turn" &&
+		[[ $(<"$pool") == 0 ]] || { echo "the pool of 2 MiB pages is somebody's" >"$why"; return 1; }
 	[[ -w $pool ]] || { echo "the pool cannot be written" >"$why"; return 1; }
 	pool_was=0
 	(echo $huge_pages >"$pool") 2>"$why"

@@ -24,7 +24,6 @@
 
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
-#define POOL "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 
 static __attribute__((constructor(101))) void settings(void)
 {

@@ -5,6 +5,8 @@
 #endif
 #include "tests/unit/memfd.h"
 
+#include <sys/file.h>
+
 /* ---- fork ---- */
 
 #define BIG (12 * MIB)
@@ -313,50 +315,61 @@ Test(fork, with_the_reclaimers_thread, .init = begin)
 
 /* ---- huge pages ---- */
 
-static long read_pool(void)
-{
-	char text[32];
+#define POOL "/sys/kernel/mm/hugepages/hugepages-2048kB"
+#define POOL_PAGES 40
 
-	return qy_os->read_file(POOL, text, sizeof(text)) > 0 ? atol(text) : -1;
+static long read_pool(const char *leaf)
+{
+	char path[128], text[32];
+
+	snprintf(path, sizeof(path), POOL "/%s", leaf);
+	return qy_os->read_file(path, text, sizeof(text)) > 0 ? atol(text) : -1;
 }
 
-static bool write_pool(long pages)
+static bool write_pool(int fd, long pages)
 {
-	FILE *file = fopen(POOL, "we");
-	bool written = file != NULL && fprintf(file, "%ld", pages) > 0;
-
-	return file != NULL && fclose(file) == 0 && written;
+	return dprintf(fd, "%ld", pages) > 0;
 }
 
-/* More pages in the pool, as long as this process lives: another one takes them out again, however it ends. */
-static bool with_pool(long pages)
+/* More pages in the pool, as long as this process lives: another one takes them out again, however it ends, and
+ * keeps the pool locked, so that two such tests at once take turns. Returns more bytes than the pool has then,
+ * whoever filled it before; 0 without a pool, or with one too large to run dry. */
+static size_t with_pool(void)
 {
-	long before = read_pool();
+	int fd = open(POOL "/nr_hugepages", O_RDWR | O_CLOEXEC);
+	long before, has;
 	int ends[2];
 	char byte;
 
-	if (before < 0 || pipe(ends) != 0 || !write_pool(before + pages))
-		return false;
+	if (fd < 0 || flock(fd, LOCK_EX) != 0 || pipe(ends) != 0)
+		return 0;
+	before = read_pool("nr_hugepages");
+	if (before < 0 || before > 1000 || !write_pool(fd, before + POOL_PAGES))
+		return 0;
 	if (fork() == 0) {
 		alarm(0);
+		setsid();
 		close(ends[1]);
 		while (read(ends[0], &byte, 1) > 0)
 			;
-		write_pool(before);
+		write_pool(fd, before);
 		_exit(0);
 	}
+	close(fd);
 	close(ends[0]);
-	return read_pool() == before + pages;
+	has = read_pool("free_hugepages");
+	return has < POOL_PAGES ? 0 : (size_t)(has + 2 * POOL_PAGES) * 2 * MIB;
 }
 
 Test(huge, from_a_pool, .init = begin)
 {
 	uint64_t offset;
+	size_t too_much = with_pool();
 	char *p, *q;
 	int fd;
 
-	if (!with_pool(40))
-		cr_skip_test("no pool of 2 MiB pages, no right to fill it, or none to be had");
+	if (too_much == 0)
+		cr_skip_test("no pool of 2 MiB pages, no right to fill it, none to be had, or too many to use up");
 	arena = make(0, QUARRY_PAGES_2M);
 	cr_assert_not_null(arena, "%s", quarry_error_text());
 	hand_over(arena, 3 * MIB);
@@ -367,10 +380,10 @@ Test(huge, from_a_pool, .init = begin)
 	cr_assert_eq(fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK, F_SEAL_SHRINK);
 	cr_assert(same_in_file(p, 6 * MIB));
 	/* The pool runs dry: the next rung, with a descriptor too. */
-	q = get(arena, 200 * MIB);
-	memset(q, 2, 200 * MIB);
+	q = get(arena, too_much);
+	memset(q, 2, too_much);
 	cr_assert_gt(stats_of(arena).kind_got[QUARRY_PAGES_BASE], 0);
-	cr_assert(same_in_file(q, 200 * MIB));
+	cr_assert(same_in_file(q, too_much));
 	cr_assert_gt(stats_of(NULL).refused[QUARRY_REFUSED_HUGE_2M], 0);
 	quarry_free(q);
 	quarry_free(p);
@@ -388,7 +401,7 @@ Test(huge, from_a_pool, .init = begin)
 	p = get(arena, 30 * MIB);
 	memset(p, 1, 30 * MIB);
 	errno = 0;
-	cr_assert_null(quarry_arena_malloc(arena, 200 * MIB));
+	cr_assert_null(quarry_arena_malloc(arena, too_much));
 	cr_assert_eq(errno, ENOMEM);
 	quarry_free(p);
 	quarry_purge(arena);
