@@ -214,6 +214,13 @@ static qy_page find_pages(const struct qy_filler *filler, uint32_t pages, uint32
 	return 0;
 }
 
+bool qy_filler_has_dirty(struct qy_manager *m, enum qy_filler_kind kind, uint32_t pages, uint32_t align)
+{
+	qy_page b = find_pages(&m->fillers[kind], pages, align);
+
+	return b != 0 ? !qy_block_clean(&qy_page_map, b) : qy_runs_has_dirty(m);
+}
+
 /* Slab frames hold multiples of 64 KiB only, so everything in them is aligned to that. */
 qy_page qy_filler_get(struct qy_manager *m, enum qy_filler_kind kind, uint32_t pages, uint32_t align, unsigned use,
 		      bool *zero)

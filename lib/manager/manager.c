@@ -154,10 +154,13 @@ bool qy_manager_claim_slab(struct qy_manager *m, struct qy_heap *h, struct qy_sl
 	return claimed;
 }
 
-/* Not while there is free memory in memory, which is quicker to use. The lock is held. */
+/* Not while a slab would have free memory that is in memory, which is quicker to use. (How much of that there is does not
+ * tell: where slabs do not go it stays, as a buffer of a server's that comes and goes.) The lock is held. */
 static void *take_from_gaps(struct qy_manager *m, unsigned cls, uint32_t pages)
 {
-	return qy_read(&m->dirty_pages) >= pages ? NULL : qy_mixed_take(m, cls);
+	if (m->mixed == NULL || (qy_read(&m->dirty_pages) >= pages && qy_filler_has_dirty(m, QY_FILL_SLABS, pages, 1)))
+		return NULL;
+	return qy_mixed_take(m, cls);
 }
 
 struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, unsigned cls, struct qy_slab *spare,

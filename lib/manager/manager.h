@@ -319,6 +319,8 @@ bool qy_purge_is_caller(void); /* the calling thread is giving back */
 qy_page qy_filler_get(struct qy_manager *m, enum qy_filler_kind kind, uint32_t pages, uint32_t align, unsigned use,
 		      bool *zero);
 /* Take a given free block whole. */
+/* Whether that run would be one whose memory is there, not given back or never used. */
+bool qy_filler_has_dirty(struct qy_manager *m, enum qy_filler_kind kind, uint32_t pages, uint32_t align);
 void qy_filler_take(struct qy_manager *m, qy_page b, unsigned use);
 void qy_filler_put(struct qy_manager *m, qy_page b, bool clean);
 /* Whether there was one. */
@@ -326,6 +328,8 @@ bool qy_filler_close_empty(struct qy_manager *m);
 bool qy_filler_grow(struct qy_manager *m, qy_page b, uint32_t pages);
 void qy_filler_shrink(struct qy_manager *m, qy_page b, uint32_t pages);
 uint32_t qy_runs_get(struct qy_manager *m, uint32_t frames, uint32_t align, bool *zero);
+/* Whether there is a free run of frames whose memory is there. */
+bool qy_runs_has_dirty(struct qy_manager *m);
 /* Forget all that is noted of a frame. */
 void qy_frame_clear(uint32_t f);
 /* Take a given free run whole; false when it is in use. */

@@ -136,6 +136,11 @@ static uint32_t find_run(const struct qy_runs *runs, uint32_t frames, uint32_t a
 	return 0;
 }
 
+bool qy_runs_has_dirty(struct qy_manager *m)
+{
+	return find_run(&m->runs[false], 1, 1) != 0;
+}
+
 uint32_t qy_runs_get(struct qy_manager *m, uint32_t frames, uint32_t align, bool *zero)
 {
 	uint32_t run = find_run(&m->runs[false], frames, align), skip;

@@ -102,6 +102,32 @@ Test(mixed, not_while_there_is_free_memory_in_memory)
 	drop_all();
 }
 
+/* Memory that slabs would not have anyway: what a buffer leaves that is freed and allocated again and again. */
+Test(mixed, beside_free_memory_where_no_slabs_go)
+{
+	size_t page = (size_t)1 << QY_PAGE_SHIFT;
+	uint64_t used, mixed;
+	bool zero;
+	void *buffer, *stays;
+
+	begin("mixed");
+	desert(6, 24, 10);
+	buffer = qy_large_alloc(m, 100 * page, page, &zero);
+	stays = qy_large_alloc(m, 100 * page, page, &zero);
+	memset(buffer, 1, 100 * page);
+	qy_large_free(buffer);
+	cr_assert_geq(qy_read(&m->dirty_pages), 100);
+	used = qy_read(&m->used);
+	mixed = mixed_slabs();
+	for (int i = 0; i < 300; i++)
+		add(1, 17);
+	cr_assert_eq(qy_read(&m->used), used);
+	cr_assert_gt(mixed_slabs(), mixed);
+	cr_assert_geq(qy_read(&m->dirty_pages), 100);
+	qy_large_free(stays);
+	drop_all();
+}
+
 /* All classes into gaps of all others: what check_list_of says of size and alignment, and no object over another. */
 Test(mixed, every_class, .timeout = 120)
 {
