@@ -129,12 +129,16 @@ static void make_active(struct qy_heap *h, struct qy_slab *s)
 	h->active[s->cls] = s;
 }
 
-/* A slab that comes to a queue was not looked at in this round. */
+/* A slab that comes to a queue was not looked at in this round. Of those that nobody holds the last to be used comes first:
+ * its pages may be there still, where those of others were given back. */
 static void queue_slab(struct qy_heap *h, struct qy_slab *s)
 {
 	qy_publish(s->state, QY_SLAB_QUEUED);
 	s->epoch = (uint8_t)(h->shed_epoch - 1);
-	qy_slab_list_push_back(&h->queue[s->cls], s);
+	if (h->owner == 0)
+		qy_slab_list_push_front(&h->queue[s->cls], s);
+	else
+		qy_slab_list_push_back(&h->queue[s->cls], s);
 }
 
 static bool has_room(const struct qy_slab *s)

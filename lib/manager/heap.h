@@ -50,6 +50,17 @@ static inline void qy_slab_list_push_back(struct qy_slab_list *list, struct qy_s
 	list->last = s;
 }
 
+static inline void qy_slab_list_push_front(struct qy_slab_list *list, struct qy_slab *s)
+{
+	s->prev = NULL;
+	s->next = list->first;
+	if (list->first != NULL)
+		list->first->prev = s;
+	else
+		list->last = s;
+	qy_publish(list->first, s);
+}
+
 static inline void qy_slab_list_remove(struct qy_slab_list *list, struct qy_slab *s)
 {
 	if (s->prev != NULL)

@@ -131,6 +131,7 @@ static struct qy_slab *adopt(struct qy_manager *m, struct qy_heap *h, unsigned c
 	atomic_store_explicit(&s->owner, h->owner, memory_order_relaxed);
 	qy_uncount(&m->orphans.slabs, 1);
 	qy_count(&h->adopted, 1);
+	m->sparse.adopted[cls] += m->sparse.adopted[cls] < UINT16_MAX;
 	return s;
 }
 

@@ -134,6 +134,9 @@ struct qy_manager {
 		uint8_t goes_on;  /* enum qy_sparse_cut: it was ended in the midst of it, by time or by bytes */
 		bool again;       /* what it found until then is to be looked at once more, or it may be past others that came */
 		bool mixed_cut;   /* the last one over those that are mixed was ended by time */
+		/* By class, under the lock: slabs that threads took since the last pass, and how many are therefore left to be
+		 * taken as they are; and how many of the class that is looked at were. */
+		uint16_t adopted[QY_CLASSES], reserve[QY_CLASSES], left;
 	} sparse;
 	struct qy_heap thinning; /* those of them that pages are given back of right now; the purge lock's holder's (sparse.c) */
 

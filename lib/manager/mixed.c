@@ -344,7 +344,7 @@ static bool is_deserted(const struct qy_slab *s)
 static bool make_one(struct qy_manager *m, unsigned c)
 {
 	struct qy_slab_list *queue = &m->orphans.queue[c];
-	struct qy_slab *s = queue->first;
+	struct qy_slab *s = queue->last; /* left alone for longest */
 
 	if (s == NULL || m->mixed->unused == NULL || !is_deserted(s))
 		return false;
@@ -352,7 +352,7 @@ static bool make_one(struct qy_manager *m, unsigned c)
 	if (make_mixed(m, s) == NULL) {
 		/* (Nor is it looked at again until it changes.) */
 		s->seen = 0;
-		qy_slab_list_push_back(queue, s);
+		qy_slab_list_push_front(queue, s);
 		return false;
 	}
 	qy_uncount(&m->orphans.slabs, 1);

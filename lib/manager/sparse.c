@@ -216,6 +216,32 @@ static bool is_worth_it(const struct qy_slab *s)
 	return (uint64_t)(s->linked - s->countdown + (c->capacity - s->carved)) * c->size >= QY_PAGE;
 }
 
+#define ADOPTED 16 /* stands for one slab in a reserve, */
+#define ADOPTED_MOST (UINT16_MAX / ADOPTED)
+
+/* As many slabs of a class as threads took between two passes of late will be taken again: whose pages were given back in
+ * between would be touched anew in malloc. Of that a third is forgotten in each pass: one slab stays for five. The lock
+ * is held. */
+static void set_reserves(struct qy_sparse *sparse)
+{
+	for (unsigned cls = 0; cls < QY_CLASSES; cls++) {
+		uint32_t was = sparse->reserve[cls], rest = was == 0 ? 0 : was - was / 3 - 1;
+
+		sparse->reserve[cls] = (uint16_t)qy_max(qy_min(sparse->adopted[cls], ADOPTED_MOST) * ADOPTED, rest);
+		sparse->adopted[cls] = 0;
+	}
+	sparse->left = 0;
+}
+
+/* Whether the slab is one of the reserve: those that are taken first are looked at first. */
+static bool is_reserved(struct qy_manager *m, const struct qy_slab *s)
+{
+	if (m->sparse.left * ADOPTED >= m->sparse.reserve[s->cls])
+		return false;
+	m->sparse.left++;
+	return true;
+}
+
 /* Take slabs whose turn it is out of the orphans, into the heap of those that are being thinned. *more: there are
  * others that were not looked at. The lock is held. */
 static unsigned take_some(struct qy_manager *m, uint64_t now_ms, bool at_once, struct qy_slab **slabs, bool *again,
@@ -237,6 +263,11 @@ static unsigned take_some(struct qy_manager *m, uint64_t now_ms, bool at_once, s
 			}
 			s->epoch = orphans->shed_epoch;
 			qy_slab_list_remove(queue, s);
+			if (!at_once && is_reserved(m, s)) {
+				*again = *again || (!s->thinned && is_worth_it(s));
+				qy_slab_list_push_back(queue, s);
+				continue;
+			}
 			if ((at_once || s->seen == now) && !(s->thinned && s->seen == now) && is_worth_it(s)) {
 				if (!at_once && !qy_sparse_may_break(m, s, now_ms, again)) {
 					qy_slab_list_push_back(queue, s);
@@ -256,6 +287,7 @@ static unsigned take_some(struct qy_manager *m, uint64_t now_ms, bool at_once, s
 			}
 			qy_slab_list_push_back(queue, s);
 		}
+		m->sparse.left = 0;
 	}
 	return n;
 }
@@ -329,6 +361,9 @@ static void begin_pass(struct qy_manager *m, bool at_once, uint64_t until_ns)
 	}
 	sparse->goes_on = QY_SPARSE_WHOLE;
 	sparse->pass++;
+	qy_lock(&m->lock);
+	set_reserves(sparse);
+	qy_unlock(&m->lock);
 }
 
 /* It came so far: what is found by the parts of a pass is told when its last one is over. */

@@ -370,3 +370,42 @@ Test(sparse, a_busy_thread_gives_up_what_it_left_alone)
 	check_all();
 	check_objects();
 }
+
+static void pass_in_time(void)
+{
+	uint64_t next;
+
+	fake_os_advance(1000);
+	qy_manager_purge(m, qy_os->now_ms(), 1000, SIZE_MAX, &next);
+}
+
+/* Threads take a slab of those that nobody holds, and let go of it, again and again: the last one that was, and with its
+ * pages. When they do so no more, those go back like all others. */
+Test(sparse, what_is_taken_and_let_go_keeps_its_pages)
+{
+	struct qy_slab *s, *again;
+	size_t before;
+
+	begin("sparse");
+	fill(30, 40);
+	thin_out(20);
+	abandon(0);
+	s = qy_slab_of(take(1, 30));
+	cr_assert_eq(s, qy_slab_of(lists[1][30]));
+	abandon(1);
+	for (int n = 0; n < 5; n++) {
+		pass_in_time();
+		cr_assert_eq(qy_slab_gone(s), 0, "it was taken lately");
+		again = qy_slab_of(take(1, 30));
+		cr_assert_eq(again, s, "the last one");
+		abandon(1);
+	}
+	cr_assert_leq(resident(), live_pages() + 16, "the others' pages went back");
+	before = resident();
+	for (int n = 0; n < 8; n++)
+		pass_in_time();
+	cr_assert_lt(resident(), before);
+	cr_assert_neq(qy_slab_gone(s), 0);
+	check_all();
+	check_objects();
+}
