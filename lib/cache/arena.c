@@ -37,7 +37,7 @@ quarry_arena *qy_arena_create(const quarry_arena_attr *attr)
 	int error;
 
 	if (m != NULL && (attr->flags & QUARRY_ARENA_DECAY))
-		qy_tend_note_decay((long)attr->decay_ms);
+		qy_reclaim_note_decay((long)attr->decay_ms);
 	if (m == NULL || !(attr->flags & (QUARRY_ARENA_STRICT | QUARRY_ARENA_POPULATE | QUARRY_ARENA_FD)) || ask_for_some(m))
 		return handle_of(m);
 	error = errno;

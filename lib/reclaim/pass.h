@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the ways of the reclaimer share: its thread and passes in series (reclaim.c), the program's calls (tend.c), and
+/* What the ways of the reclaimer share (pass.c): its thread and passes in series (reclaim.c), the program's calls (tend.c), and
  * the timer (timer.c). Not for other layers. */
 #ifndef QUARRY_RECLAIM_PASS_H
 #define QUARRY_RECLAIM_PASS_H
@@ -27,6 +27,17 @@ void qy_pass_note(uint64_t now, long decay_ms);
 /* How soon after dirt was seen a look is worth the while, and how long after another one at the least: ms. */
 uint64_t qy_pass_step(long decay_ms);
 
+/* The same, by what is set for the process and by the shortest that an arena has (found by qy_pass_note, since an arena
+ * may end, or be given another). */
+uint64_t qy_pass_soonest(void);
+
+/* A decay was set: look for the shortest anew. */
+void qy_pass_look(void);
+
+/* Whether what is due next (ms) is so late, by the time that all others have, that new dirt of an arena with a short
+ * one would be left lying: then who waits for it hears of dirt as well. */
+bool qy_pass_comes_late(uint64_t now, uint64_t next);
+
 /* ---- a pass that waits for nobody (tend.c) ---- */
 
 enum qy_tending {
@@ -44,9 +55,6 @@ uint64_t qy_tend_pass(uint64_t now, enum qy_tending how);
 
 /* Whether there is so much to give back, or that may come of it, that it is worth a signal. */
 bool qy_tend_is_worth_it(void);
-
-/* qy_pass_step, by what is set for the process and by the shortest that an arena has. */
-uint64_t qy_tend_step(void);
 
 /* Something that a pass goes by was changed: the next call is one that is due. */
 void qy_tend_look(void);

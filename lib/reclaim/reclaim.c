@@ -36,10 +36,6 @@ static _Atomic(uint32_t) signalled;     /* futex: 1 to wake it */
 static _Atomic(uint32_t) stopping;
 static __thread bool is_reclaimer __attribute__((tls_model("initial-exec")));
 static _Atomic(uint32_t) series_step;   /* log2 of what multiplies the interval */
-static _Atomic(uint32_t) pass_running;  /* one pass in series at a time */
-static qy_counter passes;
-_Atomic(uint32_t) qy_reclaim_round;
-static _Atomic(uint64_t) round_due;     /* ms */
 const struct qy_reclaim_layer *qy_layer;
 
 void qy_reclaim_set_layer(const struct qy_reclaim_layer *layer)
@@ -52,47 +48,16 @@ bool qy_reclaim_running(void)
 	return atomic_load_explicit(&thread_state, memory_order_relaxed) == THREAD_RUNS;
 }
 
-uint64_t qy_reclaim_passes(void)
-{
-	return qy_read(&passes);
-}
-
-bool qy_pass_begin(void)
-{
-	return atomic_exchange_explicit(&pass_running, 1, memory_order_acquire) == 0;
-}
-
-void qy_pass_end(void)
-{
-	atomic_store_explicit(&pass_running, 0, memory_order_release);
-}
-
-uint64_t qy_pass_step(long decay_ms)
-{
-	return qy_max((size_t)(decay_ms < 0 ? 1000 : decay_ms) / 8, 50);
-}
-
-void qy_pass_note(uint64_t now, long decay_ms)
-{
-	qy_count_shared(&passes, 1);
-	if (now < atomic_load_explicit(&round_due, memory_order_relaxed))
-		return;
-	atomic_fetch_add_explicit(&qy_reclaim_round, 1, memory_order_relaxed);
-	atomic_store_explicit(&round_due, now + qy_pass_step(decay_ms), memory_order_relaxed);
-}
-
 /* One look at everything. Returns the bytes given back; *next is when (ms) something falls due. */
 static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns, uint64_t *next)
 {
 	size_t total = 0;
 
-	uint64_t soon = now + qy_max((size_t)(decay_ms < 0 ? 0 : decay_ms) / 8, 50);
-
 	qy_pass_note(now, decay_ms);
 	*next = UINT64_MAX;
 	/* First what threads hold, so that what comes of it can go back at once. */
 	if (qy_layer != NULL && qy_layer->chore(now))
-		*next = soon;
+		*next = now + qy_pass_step(decay_ms);
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL && total < at_most; m = qy_manager_next(m)) {
 		uint64_t due;
 
@@ -133,21 +98,35 @@ static void wake(void)
 	qy_wake(&signalled);
 }
 
-/* Until next or later (ms), or until there is work when next is UINT64_MAX: what comes later is no reason to leave new
- * dirt lying. */
-static void sleep_until_work(uint64_t now, uint64_t next, uint64_t later)
+/* Until that time (ms), or until somebody wakes us: for dirt as well, where it is heard. */
+static void sleep_until(uint64_t now, uint64_t until, bool hear)
 {
-	uint64_t until = qy_min(next, later);
-	uint64_t ms = until == UINT64_MAX                ? UINT64_MAX
+	uint64_t ms = until == UINT64_MAX                    ? UINT64_MAX
 		      : until <= now + QY_SHORTEST_SLEEP_MS ? QY_SHORTEST_SLEEP_MS
-							 : until - now;
+							     : until - now;
 
-	if (next == UINT64_MAX)
+	if (hear)
 		atomic_store(&qy_asleep, 1);
 	/* Dirt that appeared since the pass began: who made it may not have seen us asleep. */
-	if (atomic_load(&stopping) == 0 && (next != UINT64_MAX || atomic_load(&qy_dirt_seen) == 0))
+	if (atomic_load(&stopping) == 0 && (!hear || atomic_load(&qy_dirt_seen) == 0))
 		qy_sleep_on(&signalled, 0, ms);
 	atomic_store(&qy_asleep, 0);
+}
+
+/* Until next or later (ms), or until there is work when next is UINT64_MAX: what comes later is no reason to leave new
+ * dirt lying. What an arena with a short decay frees is heard while others wait for long, but not more often than is worth
+ * the while. */
+static void sleep_until_work(uint64_t now, uint64_t next, uint64_t later)
+{
+	uint64_t until = qy_min(next, later), step = qy_pass_soonest();
+	bool late = qy_pass_comes_late(now, next);
+
+	if (late) {
+		sleep_until(now, qy_min(until, now + step), false);
+		now += step;
+	}
+	if (!late || (until > now && atomic_load(&signalled) == 0))
+		sleep_until(now, until, late || next == UINT64_MAX);
 	atomic_store(&signalled, 0);
 }
 
@@ -218,6 +197,7 @@ void qy_reclaim_wake(void)
 void qy_reclaim_look(void)
 {
 	atomic_fetch_add(&qy_looks, 1);
+	qy_pass_look();
 	atomic_store_explicit(&series_step, 0, memory_order_relaxed);
 	qy_tend_look();
 	if (qy_reclaim_running())
@@ -369,7 +349,7 @@ void qy_reclaim_after_fork(void)
 	atomic_store(&qy_asleep, 0);
 	atomic_store(&signalled, 0);
 	atomic_store(&stopping, 0);
-	atomic_store(&pass_running, 0);
+	qy_pass_end();
 	atomic_store(&qy_heap_grew, 0);
 	forked = true;
 	is_reclaimer = false;

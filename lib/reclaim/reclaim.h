@@ -61,7 +61,7 @@ void qy_reclaim_wake(void);
 void qy_reclaim_look(void);
 
 /* There is an arena with a decay of its own (ms; negative: none). */
-void qy_tend_note_decay(long decay_ms);
+void qy_reclaim_note_decay(long decay_ms);
 
 /* Tell that the process has more than one thread that allocates. */
 void qy_reclaim_note_threads(unsigned live);

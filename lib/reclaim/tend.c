@@ -30,7 +30,6 @@ static _Atomic(uint64_t) due;        /* ms; when quarry_tend is to be called nex
 static _Atomic(bool) called;
 static unsigned running;             /* signals in a row that found a program at work; of one pass at a time */
 static unsigned place;               /* in the list of managers, where the last pass had no time left; the same */
-static _Atomic(long) shortest = -1;  /* ms, of what arenas have as a decay of their own; -1: none */
 
 bool qy_tend_may(void)
 {
@@ -47,41 +46,6 @@ bool qy_tend_is_worth_it(void)
 			return true;
 	}
 	return pages << QY_PAGE_SHIFT >= LEAST_DIRT;
-}
-
-/* (The arena that had it may be gone, or have another.) */
-static void find_shortest(void)
-{
-	long found = -1;
-
-	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
-		long own = atomic_load_explicit(&qy_peek(m->head)->decay_ms, memory_order_relaxed);
-
-		if (own >= 0 && (found < 0 || own < found))
-			found = own;
-	}
-	atomic_store_explicit(&shortest, found, memory_order_relaxed);
-}
-
-uint64_t qy_tend_step(void)
-{
-	uint64_t step = qy_pass_step(qy_limits_decay(qy_setting(decay_ms)));
-	long own = atomic_load_explicit(&shortest, memory_order_relaxed);
-
-	return own < 0 ? step : qy_min(step, qy_pass_step(qy_limits_decay(own)));
-}
-
-void qy_tend_note_decay(long decay_ms)
-{
-	long was = atomic_load_explicit(&shortest, memory_order_relaxed);
-	uint64_t step = qy_tend_step();
-
-	while (decay_ms >= 0 && (was < 0 || decay_ms < was))
-		if (atomic_compare_exchange_weak(&shortest, &was, decay_ms))
-			break;
-	/* Who waits may do so for as long as all others allow. */
-	if (qy_tend_step() < step)
-		qy_reclaim_look();
 }
 
 /* One after the other, those from number first to before number end, as far as the time goes. */
@@ -122,7 +86,6 @@ static uint64_t give_back(uint64_t now, enum qy_tending how)
 	uint64_t until_ns = qy_os->now_ns() + TIME_NS, next = UINT64_MAX, purged;
 
 	qy_pass_note(now, decay_ms);
-	find_shortest();
 	if (qy_layer != NULL && how != QY_TEND_RUNNING && (how == QY_TEND_CALLED || qy_layer->known())) {
 		if (qy_layer->chore(now))
 			next = now + qy_pass_step(decay_ms);
@@ -198,7 +161,7 @@ int64_t qy_reclaim_tend(void)
 		return -1;
 	/* New dirt is left alone for a while. */
 	if (atomic_load(&qy_dirt_seen) != 0)
-		next = qy_min(next, now + qy_tend_step());
+		next = qy_min(next, now + qy_pass_soonest());
 	if (now >= next || !atomic_load_explicit(&called, memory_order_relaxed)) {
 		next = qy_tend_pass(now, QY_TEND_CALLED);
 		if (next <= now)
@@ -218,7 +181,6 @@ void qy_tend_look(void)
 {
 	uint64_t now = qy_os->now_ms(), next = atomic_load(&due);
 
-	find_shortest();
 	while (next > now && !atomic_compare_exchange_weak(&due, &next, now))
 		;
 }

@@ -80,12 +80,11 @@ static void arm(uint64_t now, uint64_t at)
 /* In a handler too: what is due is not done more often than it must be, each time may end a call with EINTR. */
 void qy_timer_settle(uint64_t now, uint64_t next)
 {
-	uint64_t step = qy_tend_step();
+	uint64_t step = qy_pass_soonest();
 
 	if (next != UINT64_MAX) {
 		arm(now, next <= now + QY_SHORTEST_SLEEP_MS ? next : qy_max(next, now + step));
-		/* What is due later by the time that others have is no reason to leave an arena's dirt lying. */
-		if (next <= now + step || step >= qy_pass_step(qy_limits_decay(qy_setting(decay_ms))))
+		if (!qy_pass_comes_late(now, next))
 			return;
 	}
 	atomic_store(&qy_asleep, 1);
@@ -137,7 +136,7 @@ void qy_timer_wake(void)
 		atomic_store(&qy_dirt_seen, 0);
 		qy_timer_settle(now, UINT64_MAX);
 	} else if (make()) {
-		arm(now, now + qy_tend_step());
+		arm(now, now + qy_pass_soonest());
 	}
 	errno = error;
 }

@@ -512,6 +512,54 @@ Test(reclaim, in_parallel_by_a_thread_of_its_own, .timeout = 60)
 	qy_unlock(&m->lock);
 }
 
+static void wait_for_purged(struct qy_manager *of, uint64_t bytes)
+{
+	while (qy_read(&of->purged) < bytes) {
+		qy_reclaim_tick(1);
+		sched_yield();
+	}
+}
+
+/* What others free stays for an hour, and the thread sleeps for as long as that allows. */
+Test(reclaim, the_thread_hears_of_dirt_that_falls_due_before_all_else, .timeout = 60)
+{
+	struct qy_manager *soon;
+	uint64_t before;
+
+	fake_os_thp_disabled(1); /* what looks for dense memory comes by often at first, and would do all of it */
+	begin(0);
+	soon = new_manager(0);
+	atomic_store(&soon->decay_ms, 30);
+	set("decay_ms", "3600000");
+	set("reclaim", "parallel");
+	qy_reclaim_tick(1024);
+	while (!qy_reclaim_running())
+		sched_yield();
+	before = passes();
+	make_dirt(4 * MIB);
+	qy_reclaim_tick(1);
+	while (passes() == before)
+		sched_yield();
+	for (uint64_t n = 1; n <= 3; n++) {
+		bool zero;
+		char *p = qy_large_alloc(soon, 4 * MIB, QY_PAGE, &zero);
+
+		cr_assert_not_null(p);
+		content_write(p, 4 * MIB / QY_PAGE, 42);
+		cr_assert(qy_large_free(p));
+		qy_reclaim_tick(1);
+		fake_os_advance(1000);
+		wait_for_purged(soon, n * 4 * MIB);
+		/* (It has gone to sleep again, most likely, and is to be woken.) */
+		usleep(100000);
+	}
+	cr_assert_eq(qy_read(&m->purged), 0);
+	/* It has its rest while all that there is to wait for is the others. */
+	before = passes();
+	usleep(300000);
+	cr_assert_leq(passes(), before + 2);
+}
+
 Test(reclaim, a_thread_that_cannot_be_had_is_done_without)
 {
 	int status;

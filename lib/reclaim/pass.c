@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/reclaim/pass.h"
+
+#include "lib/base/settings.h"
+#include "lib/manager/limits.h"
+#include "lib/manager/manager.h"
+
+#define LEAST_STEP_MS 50
+#define STEP_NEVER_MS 1000 /* a decay that stands in for "never by time" */
+
+static _Atomic(uint32_t) running;   /* one pass at a time */
+static qy_counter passes;
+_Atomic(uint32_t) qy_reclaim_round;
+static _Atomic(uint64_t) round_due; /* ms */
+static _Atomic(long) shortest = -1; /* ms, of what arenas have as a decay of their own; -1: none */
+
+bool qy_pass_begin(void)
+{
+	return atomic_exchange_explicit(&running, 1, memory_order_acquire) == 0;
+}
+
+void qy_pass_end(void)
+{
+	atomic_store_explicit(&running, 0, memory_order_release);
+}
+
+uint64_t qy_reclaim_passes(void)
+{
+	return qy_read(&passes);
+}
+
+uint64_t qy_pass_step(long decay_ms)
+{
+	return qy_max((size_t)(decay_ms < 0 ? STEP_NEVER_MS : decay_ms) / 8, LEAST_STEP_MS);
+}
+
+void qy_pass_look(void)
+{
+	long found = -1;
+
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
+		long own = atomic_load_explicit(&qy_peek(m->head)->decay_ms, memory_order_relaxed);
+
+		if (own >= 0 && (found < 0 || own < found))
+			found = own;
+	}
+	atomic_store_explicit(&shortest, found, memory_order_relaxed);
+}
+
+void qy_pass_note(uint64_t now, long decay_ms)
+{
+	qy_count_shared(&passes, 1);
+	qy_pass_look();
+	if (now < atomic_load_explicit(&round_due, memory_order_relaxed))
+		return;
+	atomic_fetch_add_explicit(&qy_reclaim_round, 1, memory_order_relaxed);
+	atomic_store_explicit(&round_due, now + qy_pass_step(decay_ms), memory_order_relaxed);
+}
+
+static uint64_t step_of_process(void)
+{
+	return qy_pass_step(qy_limits_decay(qy_setting(decay_ms)));
+}
+
+uint64_t qy_pass_soonest(void)
+{
+	long own = atomic_load_explicit(&shortest, memory_order_relaxed);
+
+	return own < 0 ? step_of_process() : qy_min(step_of_process(), qy_pass_step(qy_limits_decay(own)));
+}
+
+bool qy_pass_comes_late(uint64_t now, uint64_t next)
+{
+	uint64_t step = qy_pass_soonest();
+
+	return next != UINT64_MAX && next > now + step && step < step_of_process();
+}
+
+void qy_reclaim_note_decay(long decay_ms)
+{
+	long was = atomic_load_explicit(&shortest, memory_order_relaxed);
+	uint64_t step = qy_pass_soonest();
+
+	while (decay_ms >= 0 && (was < 0 || decay_ms < was))
+		if (atomic_compare_exchange_weak(&shortest, &was, decay_ms))
+			break;
+	/* Who waits may do so for as long as all others allow. */
+	if (qy_pass_soonest() < step)
+		qy_reclaim_look();
+}
