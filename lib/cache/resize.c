@@ -74,17 +74,13 @@ static void *copy_in_arena(void *p, size_t size)
 /* Whether it is worth trying again. */
 static QY_COLD bool make_room(void)
 {
-	switch (qy_limits_take_denied()) {
-	case QY_DENIED_BY_ARENA:
+	enum qy_denied_by by = qy_limits_take_denied();
+
+	if (by == QY_DENIED_BY_ARENA)
 		return false;
-	case QY_DENIED_BY_PROCESS:
-		qy_arena_flush_thread();
-		qy_reclaim_for_refused(true);
-		return true;
-	case QY_DENIED_BY_NONE:
-		break;
-	}
-	return qy_reclaim_now() > 0;
+	qy_arena_flush_thread();
+	qy_reclaim_for_refused(by == QY_DENIED_BY_PROCESS);
+	return true;
 }
 
 static void *resize(void *p, size_t usable, size_t size)

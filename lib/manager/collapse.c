@@ -45,7 +45,7 @@ void qy_collapse_wake(void)
 		return;
 	atomic_store_explicit(&woken, 1, memory_order_relaxed);
 	/* The reclaimer may be asleep until there is dirt. */
-	atomic_store_explicit(&qy_dirt_seen, 1, memory_order_relaxed);
+	qy_dirt_call(QY_DIRT_FOR_SLEEPER);
 }
 
 void qy_collapse_forked(void)

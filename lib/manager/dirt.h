@@ -61,8 +61,8 @@ static inline void qy_dirt_add(struct qy_manager *m, uint32_t f)
 	qy_dirt_remove(m, f);
 	frame->stamp = (uint32_t)qy_os->now_ms();
 	qy_chain_push_back(&chain, qy_dirt_list_of(m, f), f);
-	if (atomic_load_explicit(&qy_dirt_seen, memory_order_relaxed) == 0)
-		atomic_store_explicit(&qy_dirt_seen, 1, memory_order_relaxed);
+	if (atomic_load_explicit(&qy_dirt_seen, memory_order_relaxed) != QY_DIRT_NEW)
+		atomic_store_explicit(&qy_dirt_seen, QY_DIRT_NEW, memory_order_relaxed);
 }
 
 /* The entry of f is as old as it was before it was taken out: it comes first again. */

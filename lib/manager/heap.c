@@ -286,7 +286,7 @@ void qy_heap_put_back(struct qy_heap *h, void *list)
 static void call_reclaimer(struct qy_manager *m)
 {
 	atomic_store_explicit(&m->decay.sparse_due, 0, memory_order_relaxed);
-	atomic_store_explicit(&qy_dirt_seen, 1, memory_order_relaxed);
+	atomic_store_explicit(&qy_dirt_seen, QY_DIRT_NEW, memory_order_relaxed);
 }
 
 void qy_heap_send(struct qy_heap *h, void *first, void *last)

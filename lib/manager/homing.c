@@ -28,7 +28,7 @@ void qy_homing_wake(void)
 		return;
 	atomic_store_explicit(&soon, 1, memory_order_relaxed);
 	/* The reclaimer may sleep for long. */
-	atomic_store_explicit(&qy_dirt_seen, 1, memory_order_relaxed);
+	qy_dirt_call(QY_DIRT_FOR_SLEEPER);
 }
 
 void qy_homing_restart(void)

@@ -299,8 +299,28 @@ long qy_manager_decay(const struct qy_manager *m, long decay_ms);
 /* The arena's own decay_ms, or the option: what was set, whatever presses. */
 long qy_manager_decay_set(const struct qy_manager *m);
 
-/* Set when dirt appears, for a reclaimer that sleeps while there is none (and clears it). */
+/* QY_DIRT_NEW when dirt appears, or mail for slabs that nobody holds. Each of those whom it concerns takes its own bit away
+ * before it looks: a reclaimer that sleeps while there is none; and who looks for what is free before a request is refused, by
+ * the kernel or by the process's limit, and need not do so again in vain. */
+enum { QY_DIRT_FOR_SLEEPER = 1, QY_DIRT_FOR_REFUSED = 2, QY_DIRT_FOR_LIMITED = 4, QY_DIRT_NEW = 7 };
 extern QY_HIDDEN _Atomic(uint32_t) qy_dirt_seen;
+
+/* What is no dirt, and yet something for the sleeper, or for one of the others. */
+QY_INLINE void qy_dirt_call(uint32_t whom)
+{
+	atomic_fetch_or_explicit(&qy_dirt_seen, whom, memory_order_relaxed);
+}
+
+/* Whether there was something; there is not any more. */
+QY_INLINE bool qy_dirt_take(uint32_t whose)
+{
+	return (atomic_fetch_and(&qy_dirt_seen, ~whose) & whose) != 0;
+}
+
+QY_INLINE bool qy_dirt_for_sleeper(void)
+{
+	return (atomic_load(&qy_dirt_seen) & QY_DIRT_FOR_SLEEPER) != 0;
+}
 
 /* Set when a region was mapped, for those who decide by the size of the heap (and clear it). */
 extern QY_HIDDEN _Atomic(uint32_t) qy_heap_grew;

@@ -254,6 +254,7 @@ static unsigned drop_some_regions(struct qy_manager *m)
 			continue;
 		if (r->fresh) {
 			r->fresh = false;
+			qy_dirt_call(QY_DIRT_FOR_REFUSED);
 			continue;
 		}
 		qy_manager_unbook_region(m, r);

@@ -35,6 +35,7 @@ _Atomic(uint32_t) qy_looks;
 static _Atomic(uint32_t) signalled;     /* futex: 1 to wake it */
 static _Atomic(uint32_t) stopping;
 static __thread bool is_reclaimer __attribute__((tls_model("initial-exec")));
+static _Atomic(uint32_t) at_refused;    /* threads that look for what is free before a request is refused */
 static _Atomic(uint32_t) series_step;   /* log2 of what multiplies the interval */
 const struct qy_reclaim_layer *qy_layer;
 
@@ -77,17 +78,40 @@ size_t qy_reclaim_now(void)
 	return pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, UINT64_MAX, &next);
 }
 
+/* Whether there is anything that was not there when this was last asked. Who is at it meanwhile has taken the news, and not
+ * all that comes of it is free yet: the same is done once more, and so waited for. */
+static bool begin_for_refused(uint32_t whose)
+{
+	uint32_t others = atomic_fetch_add(&at_refused, 1);
+
+	if (qy_dirt_take(whose) || others > 0)
+		return true;
+	atomic_fetch_sub(&at_refused, 1);
+	return false;
+}
+
+static void give_all_back(void)
+{
+	uint64_t next, refused = qy_read(&qy_refused[QUARRY_REFUSED_PURGE]);
+
+	pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, UINT64_MAX, &next);
+	/* (What the kernel did not take, it may take the next time.) */
+	if (qy_read(&qy_refused[QUARRY_REFUSED_PURGE]) != refused)
+		qy_dirt_call(QY_DIRT_FOR_REFUSED);
+}
+
 void qy_reclaim_for_refused(bool limited)
 {
-	uint64_t next;
-
 	if (qy_layer != NULL)
 		qy_layer->chore(QY_CHORE_ALL_AGAIN);
+	if (!begin_for_refused(limited ? QY_DIRT_FOR_LIMITED : QY_DIRT_FOR_REFUSED))
+		return;
 	if (!limited)
-		pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, UINT64_MAX, &next);
+		give_all_back();
 	else
 		for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 			qy_manager_collect(m);
+	atomic_fetch_sub(&at_refused, 1);
 }
 
 /* ---- in parallel ---- */
@@ -108,7 +132,7 @@ static void sleep_until(uint64_t now, uint64_t until, bool hear)
 	if (hear)
 		atomic_store(&qy_asleep, 1);
 	/* Dirt that appeared since the pass began: who made it may not have seen us asleep. */
-	if (atomic_load(&stopping) == 0 && (!hear || atomic_load(&qy_dirt_seen) == 0))
+	if (atomic_load(&stopping) == 0 && (!hear || !qy_dirt_for_sleeper()))
 		qy_sleep_on(&signalled, 0, ms);
 	atomic_store(&qy_asleep, 0);
 }
@@ -144,7 +168,7 @@ static void *run(void *unused)
 
 		if (mode == QY_RECLAIM_TIMER)
 			break;
-		atomic_store(&qy_dirt_seen, 0);
+		(void)qy_dirt_take(QY_DIRT_FOR_SLEEPER);
 		if (mode != QY_RECLAIM_OFF && mode != QY_RECLAIM_SERIES && qy_pass_begin()) {
 			bool watch = qy_limits_tick(now);
 
@@ -187,7 +211,7 @@ static void wake_whom(void)
 
 void qy_reclaim_wake(void)
 {
-	atomic_store_explicit(&qy_dirt_seen, 1, memory_order_relaxed);
+	atomic_store_explicit(&qy_dirt_seen, QY_DIRT_NEW, memory_order_relaxed);
 	qy_timer_must();
 	/* (For the timer this waits for the end of a slow path.) */
 	if ((qy_setting(reclaim) != QY_RECLAIM_TIMER || qy_tend_may()) && atomic_exchange(&qy_asleep, 0) != 0)
@@ -197,6 +221,7 @@ void qy_reclaim_wake(void)
 void qy_reclaim_look(void)
 {
 	atomic_fetch_add(&qy_looks, 1);
+	qy_dirt_call(QY_DIRT_FOR_REFUSED);
 	qy_pass_look();
 	atomic_store_explicit(&series_step, 0, memory_order_relaxed);
 	qy_tend_look();
@@ -330,7 +355,7 @@ void qy_reclaim_tick(uint32_t calls)
 	uint32_t interval = (uint32_t)qy_setting(reclaim_interval);
 
 	if (QY_UNLIKELY(atomic_load_explicit(&qy_asleep, memory_order_relaxed) != 0 &&
-			atomic_load_explicit(&qy_dirt_seen, memory_order_relaxed) != 0)) {
+			qy_dirt_for_sleeper())) {
 		if (atomic_exchange(&qy_asleep, 0) != 0)
 			wake_whom();
 	}
@@ -349,6 +374,7 @@ void qy_reclaim_after_fork(void)
 	atomic_store(&qy_asleep, 0);
 	atomic_store(&signalled, 0);
 	atomic_store(&stopping, 0);
+	atomic_store(&at_refused, 0);
 	qy_pass_end();
 	atomic_store(&qy_heap_grew, 0);
 	forked = true;

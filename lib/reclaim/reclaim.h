@@ -45,7 +45,8 @@ enum quarry_reclaimer qy_reclaim_way(void);
 /* A request was refused: by the process's hard limit, when limited; else by the kernel. Have what is free and in other
  * hands, those of ended threads and of sleeping ones, be free for all; what threads hold is looked for again only where
  * there may be something that was not there when the calling thread came here last. When it was the kernel, what is free
- * goes back to it as well. */
+ * goes back to it as well. All of it only where something is free, or was sent home, that was not when anybody came here
+ * last: a program that is refused again and again is not held up by it. */
 void qy_reclaim_for_refused(bool limited);
 
 /* Times that are none, for the chore: everything is to be done now; the same where it may do something that it could not

@@ -121,7 +121,7 @@ uint64_t qy_tend_pass(uint64_t now, enum qy_tending how)
 		return next;
 	if (qy_purge_try()) {
 		/* (What appears from here on is seen at the end, or by this pass.) */
-		atomic_store(&qy_dirt_seen, 0);
+		(void)qy_dirt_take(QY_DIRT_FOR_SLEEPER);
 		watch = how != QY_TEND_RUNNING && qy_limits_tick(now);
 		next = give_back(now, how);
 		qy_purge_done();
@@ -160,7 +160,7 @@ int64_t qy_reclaim_tend(void)
 	if (qy_setting(reclaim) == QY_RECLAIM_OFF || have_thread())
 		return -1;
 	/* New dirt is left alone for a while. */
-	if (atomic_load(&qy_dirt_seen) != 0)
+	if (qy_dirt_for_sleeper())
 		next = qy_min(next, now + qy_pass_soonest());
 	if (now >= next || !atomic_load_explicit(&called, memory_order_relaxed)) {
 		next = qy_tend_pass(now, QY_TEND_CALLED);
@@ -192,7 +192,7 @@ bool qy_tended(uint64_t now)
 	if (!atomic_load_explicit(&called, memory_order_relaxed))
 		return false;
 	/* It was told that there is nothing: the time that it has begins with what is new. */
-	if (next == UINT64_MAX && atomic_load_explicit(&qy_dirt_seen, memory_order_relaxed) != 0)
+	if (next == UINT64_MAX && qy_dirt_for_sleeper())
 		atomic_compare_exchange_strong(&due, &next, now);
 	return next == UINT64_MAX || now < next + GRACE_MS;
 }

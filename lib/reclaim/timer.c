@@ -89,7 +89,7 @@ void qy_timer_settle(uint64_t now, uint64_t next)
 	}
 	atomic_store(&qy_asleep, 1);
 	/* Dirt that appeared since the pass began: who made it may not have seen us asleep. */
-	if (atomic_load(&qy_dirt_seen) != 0 && atomic_exchange(&qy_asleep, 0) != 0)
+	if (qy_dirt_for_sleeper() && atomic_exchange(&qy_asleep, 0) != 0)
 		arm(now, now + step);
 }
 
@@ -133,7 +133,7 @@ void qy_timer_wake(void)
 	int error = errno;
 
 	if (atomic_exchange(&must, 0) == 0 && !qy_tend_is_worth_it()) {
-		atomic_store(&qy_dirt_seen, 0);
+		(void)qy_dirt_take(QY_DIRT_FOR_SLEEPER);
 		qy_timer_settle(now, UINT64_MAX);
 	} else if (make()) {
 		arm(now, now + qy_pass_soonest());
@@ -190,6 +190,6 @@ void qy_timer_after_fork(void)
 	atomic_compare_exchange_strong(&state, &there, TIMER_NONE);
 	atomic_store(&armed, 0);
 	atomic_store(&must, 1);
-	atomic_store(&qy_dirt_seen, 1);
+	atomic_store(&qy_dirt_seen, QY_DIRT_NEW);
 	atomic_store(&qy_asleep, qy_setting(reclaim) == QY_RECLAIM_TIMER);
 }

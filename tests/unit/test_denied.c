@@ -312,6 +312,87 @@ Test(denied, the_kernel_refuses_behind_the_limit)
 	end(&worker);
 }
 
+/* A strict arena whose nodes are full, and the kernel without memory: what there is to give back is given back once. */
+static uint64_t passes_of(void *(*ask_for)(quarry_arena *, size_t), quarry_arena *a)
+{
+	uint64_t passes = qy_reclaim_passes();
+
+	for (int i = 0; i < TRIES; i++) {
+		errno = 0;
+		cr_assert_null(ask_for(a, 64 * MIB));
+		cr_assert_eq(errno, ENOMEM);
+	}
+	return qy_reclaim_passes() - passes;
+}
+
+static void *strict_block;
+
+static void *enlarge(quarry_arena *a, size_t size)
+{
+	cr_assert_eq(quarry_arena_of(strict_block), a);
+	return quarry_realloc(strict_block, size);
+}
+
+Test(denied, a_strict_arena_on_full_nodes_costs_one_pass)
+{
+	quarry_arena_attr attr = { .policy = QUARRY_POLICY_BIND, .flags = QUARRY_ARENA_STRICT };
+	uint64_t given = qy_read(&qy_refused[QUARRY_REFUSED_NODE_FULL]);
+	quarry_arena *a;
+	void *p;
+
+	begin_with_threads();
+	quarry_nodeset_add(&attr.nodes, 0);
+	cr_assert_not_null(a = quarry_arena_create(&attr));
+	cr_assert_not_null(strict_block = quarry_arena_malloc(a, 3 * MIB));
+	cr_assert_not_null(p = quarry_malloc(16 * MIB));
+	memset(p, 1, 16 * MIB);
+	quarry_free(p);
+	fake_os_memory(0, GIB, 0);
+	/* (A region that was mapped for nothing is spared once.) */
+	cr_assert_leq(passes_of(quarry_arena_malloc, a), 2);
+	cr_assert_geq(qy_read(&qy_refused[QUARRY_REFUSED_NODE_FULL]), given + TRIES, "it was asked for each time");
+	cr_assert_eq(qy_read(&qy_manager_of_node(0)->dirty_pages), 0);
+	cr_assert_eq(passes_of(enlarge, a), 0);
+	/* And what is new is given back again, whoever freed it. */
+	cr_assert_not_null(p = quarry_malloc(4 * MIB));
+	memset(p, 1, 4 * MIB);
+	quarry_free(p);
+	cr_assert_geq(qy_read(&qy_manager_of_node(0)->dirty_pages) * QY_PAGE, 4 * MIB);
+	cr_assert_leq(passes_of(enlarge, a), 2);
+	cr_assert_eq(qy_read(&qy_manager_of_node(0)->dirty_pages), 0);
+	fake_os_memory(0, GIB, GIB);
+	cr_assert_not_null(p = quarry_arena_malloc(a, 64 * MIB));
+	cr_assert_eq(quarry_arena_destroy(a), 0);
+}
+
+Test(denied, a_kernel_without_memory_costs_one_pass)
+{
+	void *p;
+
+	begin_with_threads();
+	cr_assert_not_null(p = quarry_malloc(16 * MIB));
+	memset(p, 1, 16 * MIB);
+	quarry_free(p);
+	fake_os_fail(FAKE_MMAP, ENOMEM);
+	fake_os_fail(FAKE_MPROTECT, ENOMEM);
+	cr_assert_leq(passes_of(quarry_arena_malloc, NULL), 2);
+	cr_assert_eq(qy_read(&qy_manager_of_node(0)->dirty_pages), 0);
+	/* What the kernel would not take back is tried again: it may take it now. */
+	fake_os_fail(FAKE_MMAP, 0);
+	fake_os_fail(FAKE_MPROTECT, 0);
+	cr_assert_not_null(p = quarry_malloc(16 * MIB));
+	memset(p, 1, 16 * MIB);
+	quarry_free(p);
+	fake_os_fail(FAKE_MMAP, ENOMEM);
+	fake_os_fail(FAKE_MPROTECT, ENOMEM);
+	fake_os_fail_advice(4, EINVAL); /* MADV_DONTNEED */
+	cr_assert_null(quarry_malloc(64 * MIB));
+	cr_assert_geq(qy_read(&qy_manager_of_node(0)->dirty_pages) * QY_PAGE, 16 * MIB);
+	fake_os_fail_advice(4, 0);
+	cr_assert_null(quarry_malloc(64 * MIB));
+	cr_assert_eq(qy_read(&qy_manager_of_node(0)->dirty_pages), 0);
+}
+
 /* ---- under pressure ---- */
 
 /* In series, so that the clock is ours. Returns after how many ms the worker held nothing; ~0: never. */
