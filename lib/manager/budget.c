@@ -61,23 +61,58 @@ void qy_budget_prepare(size_t bytes)
 		qy_budget_refresh(bytes);
 }
 
-/* Memory in files (QUARRY_ARENA_FD) that is resident, and so in the group's usage: statm counts it among what is shared.
- * at_most, what was handed out of files, bounds it, since the program may have shared memory of its own. (Linux 4.5.
- * Before, and where a list of groups fills the text, none is found, and what was touched counts twice.) */
-static uint64_t resident_in_files(uint64_t at_most)
+/* A line of /proc/self/status, in bytes; 0 when it is not there. */
+static uint64_t status_bytes(const char *text, const char *name)
 {
-	static const char name[] = "\nRssShmem:";
-	char text[STATUS_SIZE], *at;
+	const char *at = strstr(text, name);
 	uint64_t kib = 0;
 
-	if (at_most == 0 || qy_os->read_file("/proc/self/status", text, sizeof(text)) <= 0 ||
-	    (at = strstr(text, name)) == NULL)
+	if (at == NULL)
 		return 0;
-	for (at += sizeof(name) - 1; *at == ' ' || *at == '\t'; at++)
+	for (at += strlen(name); *at == ' ' || *at == '\t'; at++)
 		;
 	for (; *at >= '0' && *at <= '9'; at++)
 		kib = kib * 10 + (uint64_t)(*at - '0');
-	return qy_min(kib << 10, at_most);
+	return kib << 10;
+}
+
+/* What was handed out, free memory that is in memory with it: all of it, and of that what may stand in files (QUARRY_ARENA_FD)
+ * and in huge pages of pools. */
+struct handed_out {
+	uint64_t mapped, all, in_files, huge;
+};
+
+static struct handed_out handed_out(void)
+{
+	struct handed_out out = { 0, 0, 0, 0 };
+
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
+		uint64_t of_it = qy_read(&m->used) + (qy_read(&m->dirty_pages) << QY_PAGE_SHIFT);
+		uint64_t huge = qy_read(&m->kind_got[QUARRY_PAGES_2M]) + qy_read(&m->kind_got[QUARRY_PAGES_1G]);
+		uint64_t in_files = qy_read(&m->in_files);
+
+		out.mapped += qy_read(&m->mapped);
+		out.all += of_it;
+		out.huge += qy_min(of_it, huge);
+		/* (An arena's regions are all in files, or none is.) */
+		out.in_files += in_files > huge ? qy_min(of_it, in_files - huge) : 0;
+	}
+	return out;
+}
+
+/* Of what was handed out, what is in memory and not among the process's own pages of statm: memory in files, which that counts
+ * among what is shared, and huge pages of pools, private or in files, which it does not count at all. So much was handed out of
+ * each that it bounds what is said of the process, which may have shared memory and huge pages of its own. (RssShmem: Linux
+ * 4.5; HugetlbPages: 4.4. Before, and where a list of groups fills the text, none is found, and what was touched counts
+ * twice.) */
+static uint64_t resident_elsewhere(const struct handed_out *out)
+{
+	char text[STATUS_SIZE];
+
+	if (out->in_files + out->huge == 0 || qy_os->read_file("/proc/self/status", text, sizeof(text)) <= 0)
+		return 0;
+	return qy_min(status_bytes(text, "\nRssShmem:"), out->in_files) +
+	       qy_min(status_bytes(text, "\nHugetlbPages:"), out->huge);
 }
 
 /* The second number of /proc/self/statm less the third: the process's own pages in memory. */
@@ -103,23 +138,16 @@ uint64_t qy_budget_reserve(uint64_t limit)
 
 bool qy_budget_refresh(size_t bytes)
 {
-	uint64_t mapped = 0, out = 0, out_in_files = 0, before = qy_read(&taken), now = qy_os->now_ms();
-	uint64_t limit, usage, resident;
+	uint64_t before = qy_read(&taken), now = qy_os->now_ms(), limit, usage, resident;
+	struct handed_out out = handed_out();
 	int64_t left = INT64_MAX;
 
-	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
-		uint64_t of_it = qy_read(&m->used) + (qy_read(&m->dirty_pages) << QY_PAGE_SHIFT);
-
-		mapped += qy_read(&m->mapped);
-		out += of_it;
-		out_in_files += qy_min(of_it, qy_read(&m->in_files));
-	}
-	if (qy_setting(cgroup_limit) && mapped + bytes >= SMALL_PROCESS && qy_cgroup_memory(&limit, &usage)) {
+	if (qy_setting(cgroup_limit) && out.mapped + bytes >= SMALL_PROCESS && qy_cgroup_memory(&limit, &usage)) {
 		atomic_store_explicit(&last_limit, limit, memory_order_relaxed);
-		resident = private_resident() + resident_in_files(out_in_files);
+		resident = private_resident() + resident_elsewhere(&out);
 		left = (int64_t)limit - (int64_t)usage - (int64_t)qy_budget_reserve(limit);
 		/* What was handed out and is not touched yet will be. */
-		left -= out > resident ? (int64_t)(out - resident) : 0;
+		left -= out.all > resident ? (int64_t)(out.all - resident) : 0;
 		/* And what others took while this was read. */
 		left -= (int64_t)(qy_read(&taken) - before);
 		left = left < 0 ? 0 : left;
