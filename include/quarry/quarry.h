@@ -290,9 +290,11 @@ QUARRY_API quarry_arena *quarry_arena_of(const void *p);
 /** Bring memory of a live block in at once, on the nodes of its arena, rather than when it is touched: in parallel from
  * 64 MiB on, by threads that live for the call (option populate_threads; none with reclaim=off, series or timer). Contents stay,
  * and others may use them meanwhile. What there is no memory for is an error here and never a SIGBUS.
- * @param p anywhere in a block. @param len bytes from there, in the same block.
- * @return 0, also when all is there already; -1 with EINVAL (not quarry's memory), ENOMEM, or what else madvise(2) says.
- *         Part of it may be in memory then. Linux 5.14; before, pages are touched one by one. Example:
+ * @param p anywhere in a block. @param len bytes from there, not beyond the block's end (quarry_usable_size); 0: nothing is
+ *        done.
+ * @return 0, also when all is there already; -1 with EINVAL (p is in no live block, or len goes beyond it), ENOMEM, or what
+ *         else madvise(2) says; quarry_error_text() says more. Part of it may be in memory then, where p and len are
+ *         right. Linux 5.14; before, pages are touched one by one. Example:
  * @code
  *   double *table = quarry_malloc(n * sizeof(*table));
  *   if (table != NULL && quarry_populate(table, n * sizeof(*table)) != 0)
@@ -534,8 +536,8 @@ typedef struct quarry_option_info {
 /** The index-th option. @return 0; -1 with EINVAL past the last one. */
 QUARRY_API int quarry_option_describe(int index, quarry_option_info *info);
 
-/** What was wrong with the calling thread's last failed quarry_ctl_*, quarry_mallopt, quarry_arena_create or _move,
- * in one line that names the option or field; "" when nothing was. Valid until the thread's next failure. */
+/** What was wrong with the calling thread's last failed quarry_ctl_*, quarry_mallopt, quarry_arena_create or _move, or
+ * quarry_populate, in one line that names the option, field or parameter; "" when nothing was. Valid until the thread's next failure. */
 QUARRY_API const char *quarry_error_text(void);
 
 /* ------------------------------------------------------------------------------------------------------ */

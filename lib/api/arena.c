@@ -154,8 +154,18 @@ QUARRY_API quarry_arena *quarry_arena_of(const void *p)
 
 QUARRY_API int quarry_populate(void *p, size_t len)
 {
+	size_t left;
+
 	qy_init_once();
-	return qy_arena_populate(p, len);
+	left = qy_arena_left(p);
+	if (left == 0)
+		return qy_fail(EINVAL, "p: it is in no block of quarry's");
+	if (len > left)
+		return qy_fail(EINVAL, "len: %lu bytes are more than the %lu that the block has from p on", (unsigned long)len,
+			       (unsigned long)left);
+	if (len == 0 || qy_arena_populate(p, len) == 0)
+		return 0;
+	return qy_fail(errno, "len: the kernel has not brought all of %lu bytes in", (unsigned long)len);
 }
 
 QUARRY_API int quarry_fd_of(const void *p, uint64_t *offset)

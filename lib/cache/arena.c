@@ -170,6 +170,11 @@ int qy_arena_redirect(const quarry_arena *arena)
 	return there ? 0 : -1;
 }
 
+size_t qy_arena_left(const void *p)
+{
+	return qy_large_left(p);
+}
+
 int qy_arena_populate(void *p, size_t len)
 {
 	return qy_large_populate(p, len);

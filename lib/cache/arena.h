@@ -41,6 +41,7 @@ int qy_arena_set_decay(quarry_arena *arena, long decay_ms);
 int qy_arena_redirect(const quarry_arena *arena);
 
 /* Bring memory of a block in. 0, or -1 with errno: EINVAL when it is not all ours. */
+size_t qy_arena_left(const void *p); /* bytes to the end of the block that p is in */
 int qy_arena_populate(void *p, size_t len);
 
 /* The descriptor of what p is in, and where in it. -1 with EINVAL, ENOTSUP, EBADF. */

@@ -7,6 +7,7 @@
 #include "lib/manager/budget.h"
 #include "lib/manager/dirt.h"
 #include "lib/manager/manager.h"
+#include "lib/manager/mixed.h"
 #include "numa/os.h"
 #include "lib/base/refused.h"
 
@@ -294,23 +295,82 @@ void qy_manager_allow_threads(void)
 	qy_region_allow_threads(none ? 1 : most > 0 ? (unsigned)most : UINT_MAX);
 }
 
-int qy_large_populate(void *p, size_t len)
+/* The block that page b of a map is in, of a run that begins with first; UINT32_MAX: the run has just been unmade. The lock
+ * is held. */
+static qy_page block_with(const struct qy_block_map *map, qy_page b, qy_page first)
+{
+	while (!qy_block_is(map, b))
+		if (b-- == first)
+			return UINT32_MAX;
+	return b;
+}
+
+/* Of a slab's object. (Which of a plain slab's objects live is not known.) */
+static size_t left_in_object(const struct qy_slab *s, const char *p)
+{
+	uint32_t size;
+	size_t in;
+
+	s -= s->kind == QY_SLAB_INNER ? s->inner : 0;
+	if (s->kind != QY_SLAB_HEAD)
+		return 0;
+	size = qy_classes[s->cls].size;
+	in = (size_t)(p - qy_slab_memory(s));
+	if (in >= (size_t)qy_classes[s->cls].capacity * size)
+		return 0;
+	if (!qy_slab_is_mixed(s))
+		return size - in % size;
+	/* From its slot on, which may be in the midst of the object. */
+	size = (uint32_t)qy_mixed_size(s, p - in % size);
+	return size == 0 ? 0 : size - in % qy_classes[s->cls].size;
+}
+
+/* The lock is held. */
+static size_t left_here(const char *p)
 {
 	uintptr_t offset = qy_window_offset(p);
-	struct qy_region *r;
+	uint32_t f = run_of(p), run;
+	qy_page b;
+	size_t bytes;
 
-	if (qy_manager_of(p) == NULL) {
-		errno = EINVAL;
-		return -1;
+	if (qy_frame_at(f)->filler != 0) {
+		b = block_with(&qy_page_map, page_of(p), f * QY_FRAME_PAGES);
+		if (b == UINT32_MAX || !qy_block_used(&qy_page_map, b) || qy_block_tag(&qy_page_map, b) == QY_USE_PURGE)
+			return 0;
+		if (qy_block_tag(&qy_page_map, b) == QY_USE_SLAB)
+			return left_in_object(qy_slab_at(offset), p);
+		return ((size_t)(b + qy_block_length(&qy_page_map, b)) << QY_PAGE_SHIFT) - offset;
 	}
+	run = block_with(&qy_run_map, f, (uint32_t)qy_region_frame(qy_region_of_frame(qy_frame_at(f))));
+	if (run == UINT32_MAX || !qy_block_used(&qy_run_map, run) || qy_block_tag(&qy_run_map, run) != QY_USE_LARGE)
+		return 0;
+	bytes = atomic_load_explicit(&qy_frame_at(run)->bytes, memory_order_relaxed);
+	offset -= (uintptr_t)run << QY_FRAME_SHIFT;
+	return bytes > offset ? bytes - offset : 0;
+}
+
+size_t qy_large_left(const void *p)
+{
+	struct qy_manager *m = qy_manager_of(p);
+	size_t left = 0;
+
+	if (m == NULL)
+		return 0;
+	qy_lock(&m->lock);
+	/* (What does not live may be gone by now.) */
+	if (qy_manager_of(p) == m)
+		left = left_here(p);
+	qy_unlock(&m->lock);
+	return left;
+}
+
+int qy_large_populate(void *p, size_t len)
+{
 	/* A block is in one region. */
-	r = qy_region_of_frame(qy_frame_at((uint32_t)(offset >> QY_FRAME_SHIFT)));
-	if (len > ((qy_region_frame(r) + r->frames) << QY_FRAME_SHIFT) - offset) {
-		errno = EINVAL;
-		return -1;
-	}
+	struct qy_region *r = qy_region_of_frame(qy_frame_at(run_of(p)));
+
 	qy_manager_allow_threads();
-	return qy_region_populate(r, p, len) ? 0 : -1;
+	return r != NULL && qy_region_populate(r, p, len) ? 0 : -1;
 }
 
 int qy_large_fd(const void *p, uint64_t *offset)

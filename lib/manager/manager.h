@@ -245,7 +245,10 @@ bool qy_large_resize(void *p, size_t size);
 /* Have large ranges filled by as many threads as the options allow: before any is. */
 void qy_manager_allow_threads(void);
 
-/* Bring memory of a block in. 0; or -1 with EINVAL when it is not all quarry's, or with the kernel's errno. */
+/* How many bytes there are from p, anywhere in a live block or in an object of a slab, to its end; 0 for all else. */
+size_t qy_large_left(const void *p);
+
+/* Bring memory of a block in, no more than that. 0; or -1 with the kernel's errno. */
 int qy_large_populate(void *p, size_t len);
 
 /* The descriptor of the file that p is in, and where; -1 with EINVAL, ENOTSUP, EBADF. */

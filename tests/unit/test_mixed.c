@@ -389,6 +389,8 @@ Test(mixed, what_was_freed_has_no_size)
 	for (uint32_t i = count; i-- > 0;)
 		if (is_in_gap(objects[i].p) && objects[i].cls == 17) {
 			cr_assert_eq(qy_mixed_size(qy_slab_of(objects[i].p), objects[i].p), 3 * 112);
+			for (size_t at = 0; at < 3 * 112; at += 5)
+				cr_assert_eq(qy_large_left((char *)objects[i].p + at), 3 * 112 - at);
 			freed[n++] = objects[i].p;
 			drop(2, i);
 		}
@@ -398,6 +400,6 @@ Test(mixed, what_was_freed_has_no_size)
 	qy_unlock(&m->lock);
 	for (uint32_t i = 0; i < n; i++)
 		if (qy_slab_of(freed[i]) != NULL && is_in_gap(freed[i]))
-			cr_assert_eq(qy_mixed_size(qy_slab_of(freed[i]), freed[i]), 0);
+			cr_assert(qy_mixed_size(qy_slab_of(freed[i]), freed[i]) == 0 && qy_large_left(freed[i]) == 0);
 	drop_all();
 }

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -252,9 +253,50 @@ Test(populate, errors)
 	cr_assert(quarry_populate(p, (size_t)1 << 45) == -1 && errno == EINVAL);
 	cr_assert(quarry_populate(p, SIZE_MAX) == -1 && errno == EINVAL);
 	cr_assert_eq(qy_read(&qy_refused[QUARRY_REFUSED_POPULATE]), before);
+	cr_assert(quarry_populate(&other, 0) == -1 && errno == EINVAL);
 	fake_os_fail_advice(QY_MADV_POPULATE_WRITE, ENOMEM);
 	cr_assert(quarry_populate(p, 70 * MIB) == -1 && errno == ENOMEM);
 	cr_assert_gt(qy_read(&qy_refused[QUARRY_REFUSED_POPULATE]), before);
+}
+
+static void expect_ends(char *p, size_t size)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "len: %zu bytes are more than the %zu that the block has from p on", size + 1, size);
+	errno = 0;
+	cr_assert(quarry_populate(p, size + 1) == -1 && errno == EINVAL, "%zu", size);
+	cr_assert_str_eq(quarry_error_text(), text);
+	cr_assert_eq(quarry_populate(p, size), 0, "%zu: %s", size, quarry_error_text());
+	cr_assert_eq(quarry_populate(p, 0), 0);
+}
+
+/* To its end and not a byte further, from anywhere in it, whatever else the region has there. */
+Test(populate, a_block_has_an_end)
+{
+	static const size_t sizes[] = { 16, 100, 1000, 20000, 32768, 40000, 300000, 2 * MIB, 5 * MIB + 4096, 70 * MIB };
+	char *p[10], *next[10];
+
+	set("reclaim", "auto");
+	for (int i = 0; i < 10; i++) {
+		cr_assert_not_null(p[i] = quarry_malloc(sizes[i]));
+		cr_assert_not_null(next[i] = quarry_malloc(sizes[i]));
+	}
+	for (int i = 0; i < 10; i++) {
+		size_t size = quarry_usable_size(p[i]);
+
+		expect_ends(p[i], size);
+		expect_ends(p[i] + 1, size - 1);
+		expect_ends(p[i] + size / 2, size - size / 2);
+		expect_ends(p[i] + size - 1, 1);
+	}
+	cr_assert_lt(resident(next[9], 70 * MIB), MIB, "what is behind was not touched");
+	for (int i = 5; i < 10; i++) { /* (which objects of a slab live is not known) */
+		quarry_free(p[i]);
+		errno = 0;
+		cr_assert(quarry_populate(p[i], 1) == -1 && errno == EINVAL);
+		cr_assert_str_eq(quarry_error_text(), "p: it is in no block of quarry's");
+	}
 }
 
 /* An arena whose regions are filled when they are mapped. */
