@@ -389,7 +389,7 @@ QUARRY_API int quarry_arena_set_limits(quarry_arena *arena, uint64_t hard_limit,
  * Any thread may call.
  * @param decay_ms milliseconds, up to 3,600,000: free memory goes back after about so long; 0 at the next pass of the
  *        reclaimer; -1 never by time, but under high pressure and by quarry_purge; QUARRY_DECAY_DEFAULT.
- * @return 0; -1 with EINVAL (no arena, or out of range). */
+ * @return 0; -1 with EINVAL (no arena, or out of range; quarry_error_text() names it), and the arena's time is as it was. */
 QUARRY_API int quarry_arena_set_decay(quarry_arena *arena, long decay_ms);
 
 /** Give an arena's free memory back to the kernel now (NULL: of all arenas). The calling thread's cache goes first.
@@ -536,8 +536,8 @@ typedef struct quarry_option_info {
 /** The index-th option. @return 0; -1 with EINVAL past the last one. */
 QUARRY_API int quarry_option_describe(int index, quarry_option_info *info);
 
-/** What was wrong with the calling thread's last failed quarry_ctl_*, quarry_mallopt, quarry_arena_create or _move, or
- * quarry_populate, in one line that names the option, field or parameter; "" when nothing was. Valid until the thread's next failure. */
+/** What was wrong with the calling thread's last failed quarry_ctl_*, quarry_mallopt, quarry_arena_create, _move
+ * or _set_decay, or quarry_populate, in one line that names the option, field or parameter; "" when nothing was. Valid until the thread's next failure. */
 QUARRY_API const char *quarry_error_text(void);
 
 /* ------------------------------------------------------------------------------------------------------ */

@@ -13,6 +13,7 @@
 #include "lib/cache/thread.h"
 
 #define DECAY_MAX 3600000 /* ms, as of the option */
+#define OUTSIDE_DECAY "decay_ms: %ld is not within %d and %d"
 
 static bool is_decay(int64_t decay_ms)
 {
@@ -56,7 +57,7 @@ static bool check(const quarry_arena_attr *attr)
 	else if (!(attr->flags & QUARRY_ARENA_DECAY) && attr->decay_ms != 0)
 		qy_fail(EINVAL, "decay_ms: %ld is given without QUARRY_ARENA_DECAY", (long)attr->decay_ms);
 	else if (!is_decay(attr->decay_ms))
-		qy_fail(EINVAL, "decay_ms: %ld is not within -2 and %d", (long)attr->decay_ms, DECAY_MAX);
+		qy_fail(EINVAL, OUTSIDE_DECAY, (long)attr->decay_ms, QUARRY_DECAY_DEFAULT, DECAY_MAX);
 	else if (qy_arena_unknown_node(&attr->nodes) >= 0)
 		qy_fail(EINVAL, "nodes: there is no node %d", qy_arena_unknown_node(&attr->nodes));
 	else
@@ -214,10 +215,9 @@ QUARRY_API int quarry_arena_set_limits(quarry_arena *arena, uint64_t hard_limit,
 
 QUARRY_API int quarry_arena_set_decay(quarry_arena *arena, long decay_ms)
 {
-	if (is_decay(decay_ms))
-		return qy_arena_set_decay(arena, decay_ms);
-	errno = EINVAL;
-	return -1;
+	if (!is_decay(decay_ms))
+		return qy_fail(EINVAL, OUTSIDE_DECAY, decay_ms, QUARRY_DECAY_DEFAULT, DECAY_MAX);
+	return qy_arena_set_decay(arena, decay_ms) == 0 ? 0 : qy_fail(EINVAL, "arena: there is none at %p", (void *)arena);
 }
 
 QUARRY_API int quarry_arena_move(quarry_arena *arena, const quarry_nodeset *nodes, quarry_move_report *report)

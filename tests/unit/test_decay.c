@@ -227,11 +227,15 @@ Test(decay, what_is_wrong_is_named)
 		cr_assert_not_null(arena, "%s", quarry_error_text());
 		cr_assert_eq(stats_of(arena).decay, 1000);
 	}
+	cr_assert_neq(quarry_ctl_set("nonsense", "1"), 0);
 	errno = 0;
 	cr_assert(quarry_arena_set_decay(arena, -3) == -1 && errno == EINVAL);
+	cr_assert_str_eq(quarry_error_text(), "decay_ms: -3 is not within -2 and 3600000");
 	errno = 0;
 	cr_assert(quarry_arena_set_decay(arena, 3600001) == -1 && errno == EINVAL);
+	cr_assert_str_eq(quarry_error_text(), "decay_ms: 3600001 is not within -2 and 3600000");
 	errno = 0;
 	cr_assert(quarry_arena_set_decay((quarry_arena *)&older, 5) == -1 && errno == EINVAL);
+	cr_assert(strstr(quarry_error_text(), "arena: there is none at 0x"), "%s", quarry_error_text());
 	cr_assert_eq(stats_of(arena).decay, 1000);
 }
