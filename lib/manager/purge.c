@@ -322,6 +322,11 @@ static size_t purge_some(struct qy_manager *m, uint64_t now, long decay_ms, size
 	return bytes;
 }
 
+static bool was_cut(const struct qy_manager *m)
+{
+	return m->sparse.goes_on != QY_SPARSE_WHOLE || m->sparse.mixed_cut;
+}
+
 /* Pages inside slabs that nobody holds: again soon while there is something to be found, and otherwise when others have
  * come, or objects of theirs (heap.c calls). */
 static size_t purge_sparse(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns)
@@ -338,7 +343,7 @@ static size_t purge_sparse(struct qy_manager *m, uint64_t now, long decay_ms, si
 		m->sparse.again = true;
 	bytes = qy_sparse_pass(m, now, decay_ms == 0, most, until_ns, &again);
 	bytes += qy_mixed_pass(m, now, decay_ms == 0, most, until_ns, &again);
-	soon = bytes >= most || m->sparse.goes_on != QY_SPARSE_WHOLE || m->sparse.mixed_cut;
+	soon = bytes >= most || was_cut(m);
 	/* (Not, where others came meanwhile.) */
 	if (again || bytes > 0)
 		atomic_compare_exchange_strong_explicit(
@@ -368,9 +373,9 @@ static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at
 		*next = now + (uint64_t)qy_max((size_t)decay_ms, 100);
 	else if (!done)
 		*next = now;
-	/* Who calls in between is heard then: they may be many. */
+	/* Who calls in between is heard then: they may be many. What was cut short goes on. */
 	sparse = atomic_load_explicit(&m->decay.sparse_due, memory_order_relaxed);
-	*next = qy_min(*next, qy_max(sparse, now + qy_max((size_t)decay_ms / 16, 10)));
+	*next = qy_min(*next, qy_max(sparse, now + (was_cut(m) ? SPARSE_AGAIN_MS : qy_max((size_t)decay_ms / 16, 10))));
 	return total;
 }
 

@@ -71,9 +71,7 @@ uint64_t qy_pass_soonest(void)
 
 bool qy_pass_comes_late(uint64_t now, uint64_t next)
 {
-	uint64_t step = qy_pass_soonest();
-
-	return next != UINT64_MAX && next > now + step && step < step_of_process();
+	return next != UINT64_MAX && next > now + qy_pass_soonest();
 }
 
 void qy_reclaim_note_decay(long decay_ms)

@@ -34,8 +34,8 @@ uint64_t qy_pass_soonest(void);
 /* A decay was set: look for the shortest anew. */
 void qy_pass_look(void);
 
-/* Whether what is due next (ms) is so late, by the time that all others have, that new dirt of an arena with a short
- * one would be left lying: then who waits for it hears of dirt as well. */
+/* Whether what is due next (ms) is so late (by the time that others have, or since a program at work was left alone for
+ * longer) that new dirt would be left lying: then who waits for it hears of dirt as well. */
 bool qy_pass_comes_late(uint64_t now, uint64_t next);
 
 /* ---- a pass that waits for nobody (tend.c) ---- */
@@ -55,6 +55,9 @@ uint64_t qy_tend_pass(uint64_t now, enum qy_tending how);
 
 /* Whether there is so much to give back, or that may come of it, that it is worth a signal. */
 bool qy_tend_is_worth_it(void);
+
+/* What threads hold was not looked at for some time, since signals found the program at work. */
+bool qy_tend_put_off(void);
 
 /* Something that a pass goes by was changed: the next call is one that is due. */
 void qy_tend_look(void);
@@ -79,6 +82,9 @@ void qy_timer_must(void);
 
 /* Something that a pass goes by was changed: ring soon, when there may be something to do. */
 void qy_timer_look(void);
+
+/* The program has allocated and freed for a while: what was put off for it may be worth a look soon. */
+void qy_timer_stir(void);
 
 bool qy_timer_there(void);
 void qy_timer_after_fork(void);

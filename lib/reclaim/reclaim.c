@@ -138,8 +138,8 @@ static void sleep_until(uint64_t now, uint64_t until, bool hear)
 }
 
 /* Until next or later (ms), or until there is work when next is UINT64_MAX: what comes later is no reason to leave new
- * dirt lying. What an arena with a short decay frees is heard while others wait for long, but not more often than is worth
- * the while. */
+ * dirt lying. What comes of it sooner than all that is waited for is heard meanwhile, but not more often than is worth the
+ * while. */
 static void sleep_until_work(uint64_t now, uint64_t next, uint64_t later)
 {
 	uint64_t until = qy_min(next, later), step = qy_pass_soonest();
@@ -341,8 +341,8 @@ static QY_COLD void consider(uint32_t calls)
 	if (atomic_load_explicit(&qy_heap_grew, memory_order_relaxed) != 0)
 		atomic_store_explicit(&qy_heap_grew, 0, memory_order_relaxed);
 	none = atomic_load_explicit(&thread_state, memory_order_relaxed) == THREAD_NONE;
-	if (mode == QY_RECLAIM_TIMER && none)
-		qy_timer_begin();
+	if (mode == QY_RECLAIM_TIMER && none && qy_timer_begin() && calls % interval == 0)
+		qy_timer_stir();
 	if (!alone && none && wants_thread(mode))
 		start_thread();
 	else if ((alone || !qy_reclaim_running()) && calls % interval == 0 &&

@@ -28,7 +28,7 @@
 
 static _Atomic(uint64_t) due;        /* ms; when quarry_tend is to be called next, as it was told */
 static _Atomic(bool) called;
-static unsigned running;             /* signals in a row that found a program at work; of one pass at a time */
+static _Atomic(unsigned) running;    /* signals in a row that found a program at work; written by one pass at a time */
 static unsigned place;               /* in the list of managers, where the last pass had no time left; the same */
 
 bool qy_tend_may(void)
@@ -90,13 +90,18 @@ static uint64_t give_back(uint64_t now, enum qy_tending how)
 		if (qy_layer->chore(now))
 			next = now + qy_pass_step(decay_ms);
 		next = qy_min(next, qy_layer->own(now));
-		running = 0;
+		atomic_store_explicit(&running, 0, memory_order_relaxed);
 	} else if (qy_layer != NULL) {
+		unsigned so_often = atomic_load_explicit(&running, memory_order_relaxed);
+
 		/* What was not looked at is looked at later; but who computes for an hour is not to be asked all the while. */
-		next = now + (qy_pass_step(decay_ms) << running);
-		running = (unsigned)qy_min(running + 1, RUNNING_MOST);
+		next = now + (qy_pass_step(decay_ms) << so_often);
+		atomic_store_explicit(&running, (unsigned)qy_min(so_often + 1, RUNNING_MOST), memory_order_relaxed);
 	}
 	purged = purge(now, decay_ms, until_ns);
+	/* (Pages inside slabs take long: who is at work is not to spend a tenth of his time on them.) */
+	if (how == QY_TEND_RUNNING && purged > now)
+		purged = qy_max(purged, now + qy_pass_step(decay_ms));
 	if (how != QY_TEND_CALLED && purged > now && !qy_tend_is_worth_it())
 		return next;
 	return qy_min(next, purged);
@@ -175,6 +180,11 @@ int64_t qy_reclaim_tend(void)
 	if (atomic_load(&qy_looks) != looks)
 		qy_tend_look();
 	return until(now, qy_min(next, atomic_load(&due)));
+}
+
+bool qy_tend_put_off(void)
+{
+	return atomic_load_explicit(&running, memory_order_relaxed) > 1;
 }
 
 void qy_tend_look(void)

@@ -82,14 +82,13 @@ void qy_timer_settle(uint64_t now, uint64_t next)
 {
 	uint64_t step = qy_pass_soonest();
 
-	if (next != UINT64_MAX) {
+	if (next != UINT64_MAX)
 		arm(now, next <= now + QY_SHORTEST_SLEEP_MS ? next : qy_max(next, now + step));
-		if (!qy_pass_comes_late(now, next))
-			return;
-	}
+	if (next != UINT64_MAX && !qy_pass_comes_late(now, next))
+		return;
 	atomic_store(&qy_asleep, 1);
 	/* Dirt that appeared since the pass began: who made it may not have seen us asleep. */
-	if (qy_dirt_for_sleeper() && atomic_exchange(&qy_asleep, 0) != 0)
+	if (qy_dirt_for_sleeper() && (next == UINT64_MAX || qy_tend_is_worth_it()) && atomic_exchange(&qy_asleep, 0) != 0)
 		arm(now, now + step);
 }
 
@@ -127,6 +126,16 @@ static bool make(void)
 	return made >= 0;
 }
 
+#define LATE_MS 1000 /* a signal that has not come by then went elsewhere, or nobody takes it */
+
+/* It is armed already, and for no later than it would be for new dirt. */
+static bool rings_soon(uint64_t now)
+{
+	uint64_t at = atomic_load(&rings_at);
+
+	return atomic_load(&armed) != 0 && at <= now + qy_pass_soonest() && now <= at + LATE_MS;
+}
+
 void qy_timer_wake(void)
 {
 	uint64_t now = qy_os->now_ms();
@@ -135,7 +144,7 @@ void qy_timer_wake(void)
 	if (atomic_exchange(&must, 0) == 0 && !qy_tend_is_worth_it()) {
 		(void)qy_dirt_take(QY_DIRT_FOR_SLEEPER);
 		qy_timer_settle(now, UINT64_MAX);
-	} else if (make()) {
+	} else if (make() && !rings_soon(now)) {
 		arm(now, now + qy_pass_soonest());
 	}
 	errno = error;
@@ -145,18 +154,29 @@ void qy_timer_look(void)
 {
 	uint64_t now = qy_os->now_ms();
 	int error = errno;
+	bool slept;
 
 	if (!qy_timer_begin())
 		return;
+	slept = atomic_exchange(&qy_asleep, 0) != 0;
 	/* (One that is about to ring is left alone: who is called again and again would put it off for ever.) */
-	if (atomic_exchange(&qy_asleep, 0) != 0)
+	if (atomic_load(&armed) == 0 && slept)
 		qy_timer_wake();
 	else if (atomic_load(&armed) != 0 && atomic_load(&rings_at) > now + QY_SHORTEST_SLEEP_MS)
 		arm(now, now);
 	errno = error;
 }
 
-#define LATE_MS 1000 /* a signal that has not come by then went elsewhere, or nobody takes it */
+/* Who computes is asked ever more rarely; but then it freed what it had, and may be about to wait. */
+void qy_timer_stir(void)
+{
+	uint64_t now = qy_os->now_ms();
+	int error = errno;
+
+	if (qy_tend_put_off() && atomic_load(&armed) != 0 && !rings_soon(now))
+		arm(now, now + qy_pass_soonest());
+	errno = error;
+}
 
 /* The program may have set a handler of its own since the timer was armed: who arms it anew finds out. */
 static void ask_again(void)

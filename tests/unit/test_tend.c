@@ -76,6 +76,32 @@ static void make_sparse(void)
 			quarry_free(p[i]);
 }
 
+static uint64_t dirty_of(quarry_arena *arena)
+{
+	quarry_stats now = { .version = QUARRY_STATS_VERSION };
+
+	cr_assert_eq(quarry_stats_get(arena, &now), 0);
+	return now.free_dirty;
+}
+
+/* An arena with a decay of its own, and 64 MiB of it free. */
+static quarry_arena *dirty_arena(long decay_ms)
+{
+	quarry_arena_attr attr = { .flags = QUARRY_ARENA_DECAY, .decay_ms = decay_ms };
+	quarry_arena *arena = quarry_arena_create(&attr);
+	char *p[64];
+
+	cr_assert_not_null(arena);
+	for (int i = 0; i < 64; i++) {
+		p[i] = quarry_arena_malloc(arena, MIB);
+		cr_assert_not_null(p[i]);
+		memset(p[i], 1, MIB);
+	}
+	for (int i = 0; i < 64; i++)
+		quarry_free(p[i]);
+	return arena;
+}
+
 /* ---- quarry_tend ---- */
 
 /* As an event loop would, without an event; returns how often it had to come. */
@@ -289,6 +315,65 @@ Test(timer, leaves_a_running_thread_its_own)
 	cr_assert_lt(stats().resident, 12 * MIB);
 }
 
+/* While it leaves a program alone that it found at work, or waits for what an arena keeps for long, it is there for what
+ * comes sooner. */
+Test(timer, hears_of_dirt_while_it_is_armed_for_later)
+{
+	begin_timer();
+	make_sparse();
+	for (int i = 0; i < 20 && fake_os_timer() < 2 * DECAY; i++) {
+		fake_os_advance(fake_os_timer());
+		fake_os_ring(false);
+	}
+	cr_assert_geq(fake_os_timer(), 2 * DECAY);
+	quarry_free(quarry_malloc(100 * KIB));
+	quarry_free(quarry_malloc(100 * KIB));
+	cr_assert_geq(fake_os_timer(), 2 * DECAY, "small change");
+	make_dirt();
+	cr_assert_gt(fake_os_timer(), 0);
+	cr_assert_leq(fake_os_timer(), DECAY / 8);
+	fake_os_advance(100);
+	make_dirt();
+	cr_assert_eq(fake_os_timer(), DECAY / 8 - 100, "what comes soon is not put off");
+	ring_out(true, 1000);
+	cr_assert_lt(stats().resident, 12 * MIB);
+	dirty_arena(3600000);
+	for (int i = 0; i < 20 && fake_os_timer() <= 100 * DECAY; i++) {
+		fake_os_advance(fake_os_timer());
+		fake_os_ring(true);
+	}
+	cr_assert_gt(fake_os_timer(), 100 * DECAY);
+	make_dirt();
+	cr_assert_leq(fake_os_timer(), DECAY / 8);
+	for (int i = 0; i < 20; i++) {
+		fake_os_advance(fake_os_timer());
+		fake_os_ring(true);
+	}
+	cr_assert_lt(stats().resident, 80 * MIB);
+}
+
+/* What a thread holds tells nobody of itself: each so many slow calls it is told from who only computes. */
+Test(timer, comes_soon_to_a_program_that_frees_after_it_computed)
+{
+	begin_timer();
+	make_sparse();
+	for (int i = 0; i < 20 && fake_os_timer() < 2 * DECAY; i++) {
+		fake_os_advance(fake_os_timer());
+		fake_os_ring(false);
+	}
+	cr_assert_geq(fake_os_timer(), 2 * DECAY);
+	for (uint32_t calls = 1; calls < 1000000; calls++)
+		qy_reclaim_tick(calls);
+	cr_assert_geq(fake_os_timer(), 2 * DECAY, "a few calls");
+	qy_reclaim_tick(1000000);
+	cr_assert_leq(fake_os_timer(), DECAY / 8);
+	fake_os_advance(100);
+	qy_reclaim_tick(2000000);
+	cr_assert_eq(fake_os_timer(), DECAY / 8 - 100, "it is not put off");
+	ring_out(true, 1000);
+	cr_assert_lt(stats().resident, 12 * MIB);
+}
+
 /* In a slow path, or with a lock, nothing is done at all, and it comes back. */
 Test(timer, keeps_off_slow_paths_and_locks, .timeout = 20)
 {
@@ -458,32 +543,6 @@ Test(timer, may_begin_and_end_at_run_time, .timeout = 60)
 }
 
 /* ---- what is set ---- */
-
-static uint64_t dirty_of(quarry_arena *arena)
-{
-	quarry_stats now = { .version = QUARRY_STATS_VERSION };
-
-	cr_assert_eq(quarry_stats_get(arena, &now), 0);
-	return now.free_dirty;
-}
-
-/* An arena with a decay of its own, and 64 MiB of it free. */
-static quarry_arena *dirty_arena(long decay_ms)
-{
-	quarry_arena_attr attr = { .flags = QUARRY_ARENA_DECAY, .decay_ms = decay_ms };
-	quarry_arena *arena = quarry_arena_create(&attr);
-	char *p[64];
-
-	cr_assert_not_null(arena);
-	for (int i = 0; i < 64; i++) {
-		p[i] = quarry_arena_malloc(arena, MIB);
-		cr_assert_not_null(p[i]);
-		memset(p[i], 1, MIB);
-	}
-	for (int i = 0; i < 64; i++)
-		quarry_free(p[i]);
-	return arena;
-}
 
 static void begin_tend(void)
 {
@@ -655,6 +714,11 @@ static uint64_t slow_ns(void)
 	return clock_ns += 666667;
 }
 
+static uint64_t frozen_ns(void)
+{
+	return clock_ns;
+}
+
 static void begin_slow(void)
 {
 	inner = qy_os;
@@ -706,6 +770,25 @@ Test(timer, a_pass_is_over_in_time, .timeout = 60)
 	cr_assert_leq(most, 64, "%lu pieces by one signal", most);
 	ring_out(true, 1000);
 	cr_assert_eq(fake_os_timer(), 0);
+}
+
+/* What was cut goes on before long: in an idle process all is back in about the time that it was to take. */
+Test(timer, what_a_pass_leaves_goes_soon, .timeout = 60)
+{
+	uint64_t began = qy_os->now_ms();
+
+	begin_timer();
+	make_sparse();
+	begin_slow();
+	slow.now_ns = frozen_ns; /* so the bytes of a pass end it */
+	for (unsigned rings = 0; stats().resident >= 12 * MIB; rings++) {
+		cr_assert_gt(fake_os_timer(), 0);
+		cr_assert_lt(rings, 2000, "it gets nowhere");
+		fake_os_advance(fake_os_timer());
+		fake_os_ring(true);
+	}
+	qy_os = inner;
+	cr_assert_leq(qy_os->now_ms(), began + DECAY, "%lu ms", qy_os->now_ms() - began);
 }
 
 /* Of several arenas each has its turn, be there much to do for the first. */
