@@ -447,10 +447,14 @@ static int linux_receive(int end, void *bytes, size_t len, unsigned ms)
 	return 0;
 }
 
+/* By process_vm_writev(2), whose source is read through this process's own page tables. Of its sibling, the source is what is
+ * pinned, and since Linux 5.19 a page that is shared with another process is copied for that first: a page of the
+ * pool for each hugetlb page, and an error where the pool is dry. Before, a pinned page could be written to by who took it
+ * away meanwhile. */
 static int linux_copy(void *to, const void *from, size_t len)
 {
-	struct iovec local = { to, len }, remote = { (void *)from, len };
-	long n = syscall(SYS_process_vm_readv, (long)getpid(), &local, 1ul, &remote, 1ul, 0ul);
+	struct iovec local = { (void *)from, len }, remote = { to, len };
+	long n = syscall(SYS_process_vm_writev, (long)getpid(), &local, 1ul, &remote, 1ul, 0ul);
 
 	if (n >= 0 && (size_t)n < len)
 		errno = EFAULT;

@@ -97,7 +97,7 @@ struct qy_os {
 	int (*next_data)(int fd, uint64_t from, uint64_t *begin, uint64_t *end);
 	int (*read_at)(int fd, void *to, size_t len, uint64_t at); /* all of it, or -1 */
 	/* Copy this process's own memory, with an error (EFAULT) where reading it would be a signal. ENOSYS or EPERM where
-	 * there is no such way (process_vm_readv(2), Linux 3.2). */
+	 * there is no such way (process_vm_writev(2), Linux 3.2). */
 	int (*copy)(void *to, const void *from, size_t len);
 	/* For PAGEMAP_SCAN: 0 and *huge set when the page at addr is mapped huge; -1 with errno when it cannot be told. */
 	int (*page_is_huge)(const void *addr, bool *huge);
