@@ -352,27 +352,45 @@ static size_t purge_sparse(struct qy_manager *m, uint64_t now, long decay_ms, si
 	return bytes;
 }
 
-static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns, uint64_t *next)
+/* Runs and parts that are free. */
+static size_t purge_free(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns, uint64_t *next)
 {
 	size_t total = 0, batch = until_ns == UINT64_MAX ? SIZE_MAX : BATCH_IN_TIME;
-	uint64_t sparse;
 	bool refused = false, done = false;
+
+	while (total < at_most && !refused && !done) {
+		total += purge_some(m, now, decay_ms, qy_min(at_most - total, batch), &refused, &done, next);
+		if (!qy_in_time(until_ns))
+			break;
+	}
+	if (refused || (total >= at_most && until_ns == UINT64_MAX))
+		*next = now + (uint64_t)qy_max((size_t)decay_ms, 100);
+	else if (!done)
+		*next = now;
+	return total;
+}
+
+/* Pages in slabs come first, since slabs may become free thereby; but where the time is short they come last: they may take
+ * all of it for nothing. It is a batch of each even so. */
+static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns, uint64_t *next)
+{
+	bool in_time = until_ns != UINT64_MAX;
+	size_t total = 0;
+	uint64_t sparse;
 
 	if (over_soft_limit(m))
 		decay_ms = 0;
 	if (decay_ms < 0)
 		return 0;
 	qy_huge_note_demand(m, now);
-	total = purge_sparse(m, now, decay_ms, at_most, until_ns);
-	while (total < at_most && !refused && !done && qy_in_time(until_ns))
-		total += purge_some(m, now, decay_ms, qy_min(at_most - total, batch), &refused, &done, next);
+	if (in_time)
+		total = purge_free(m, now, decay_ms, at_most, until_ns, next);
+	total += purge_sparse(m, now, decay_ms, at_most, until_ns);
+	if (!in_time)
+		total += purge_free(m, now, decay_ms, at_most - qy_min(total, at_most), until_ns, next);
 	if (total > 0 || decay_ms == 0)
 		while (drop_some_regions(m) == BATCH)
 			;
-	if (refused || (total >= at_most && until_ns == UINT64_MAX))
-		*next = now + (uint64_t)qy_max((size_t)decay_ms, 100);
-	else if (!done)
-		*next = now;
 	/* Who calls in between is heard then: they may be many. What was cut short goes on. */
 	sparse = atomic_load_explicit(&m->decay.sparse_due, memory_order_relaxed);
 	*next = qy_min(*next, qy_max(sparse, now + (was_cut(m) ? SPARSE_AGAIN_MS : qy_max((size_t)decay_ms / 16, 10))));

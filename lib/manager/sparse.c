@@ -343,6 +343,16 @@ bool qy_in_time(uint64_t until_ns)
 	return until_ns == UINT64_MAX || qy_os->now_ns() < until_ns;
 }
 
+static uint32_t passes; /* of all managers, since a frame may go from one to another; the purge lock's holder's */
+
+static void start_anew(struct qy_manager *m)
+{
+	qy_lock(&m->lock);
+	m->orphans.shed_class = 0;
+	m->orphans.shed_epoch++;
+	qy_unlock(&m->lock);
+}
+
 /* From the first slab on, or where the last pass was ended: else those behind would never have their turn. What was
  * looked at in time is looked at anew by who wants all at once; and by who has the time, all in any case. */
 static void begin_pass(struct qy_manager *m, bool at_once, uint64_t until_ns)
@@ -353,14 +363,10 @@ static void begin_pass(struct qy_manager *m, bool at_once, uint64_t until_ns)
 		return;
 	if (sparse->goes_on == QY_SPARSE_CUT && !at_once)
 		return;
-	if (sparse->goes_on != QY_SPARSE_WHOLE) {
-		qy_lock(&m->lock);
-		m->orphans.shed_class = 0;
-		m->orphans.shed_epoch++;
-		qy_unlock(&m->lock);
-	}
+	if (sparse->goes_on != QY_SPARSE_WHOLE)
+		start_anew(m);
 	sparse->goes_on = QY_SPARSE_WHOLE;
-	sparse->pass++;
+	sparse->pass = ++passes;
 	qy_lock(&m->lock);
 	set_reserves(sparse);
 	qy_unlock(&m->lock);
@@ -385,9 +391,13 @@ size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t a
 
 	begin_pass(m, at_once, until_ns);
 	qy_sparse_forward_mail(m);
-	/* (Counted without the lock: a look too many or too late.) */
-	if (qy_read(&m->orphans.slabs) == 0)
+	/* (Counted without the lock: a look too many or too late.) None is left: one that was cut is over. */
+	if (qy_read(&m->orphans.slabs) == 0) {
+		if (m->sparse.goes_on != QY_SPARSE_WHOLE)
+			start_anew(m);
+		end_pass(m, at_once, false, again);
 		return 0;
+	}
 	while (more && total < at_most && in_time) {
 		size_t bytes = 0;
 		unsigned n;

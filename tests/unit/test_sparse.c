@@ -295,6 +295,53 @@ Test(sparse, at_once_is_all_of_it, .timeout = 60)
 	qy_os = inner;
 }
 
+/* Slabs that take all the time, and give nothing, do not keep what is free in memory. */
+Test(sparse, free_memory_goes_back_beside_a_pass_that_is_cut, .timeout = 60)
+{
+	size_t page = (size_t)1 << QY_PAGE_SHIFT;
+	uint64_t next;
+	bool zero;
+	void *block;
+
+	begin_slow(600, 90);
+	purge();
+	cr_assert_eq(qy_read(&m->dirty_pages), 0);
+	block = qy_large_alloc(m, 1000 * page, page, &zero);
+	memset(block, 1, 1000 * page);
+	qy_large_free(block);
+	cr_assert_geq(qy_read(&m->dirty_pages), 1000);
+	thin_by_half();
+	atomic_store(&m->decay.sparse_due, 0);
+	for (int parts = 0; qy_read(&m->dirty_pages) > 0; parts++) {
+		cr_assert_lt(parts, 4, "%zu pages stay", (size_t)qy_read(&m->dirty_pages));
+		fake_os_advance(1000);
+		short_pass(1000, &next);
+	}
+	qy_os = inner;
+}
+
+/* What is left of a pass that was cut may end with the last slab. */
+Test(sparse, a_pass_ends_when_no_slab_is_left, .timeout = 60)
+{
+	uint64_t next;
+
+	begin_slow(600, 90);
+	short_pass(1000, &next);
+	cr_assert_eq(m->sparse.goes_on, QY_SPARSE_CUT);
+	while (count > 0)
+		give_back(2, objects[--count].p, false);
+	qy_lock(&m->lock);
+	qy_manager_receive(m);
+	qy_unlock(&m->lock);
+	cr_assert_eq(qy_read(&m->orphans.slabs), 0);
+	atomic_store(&m->decay.sparse_due, 0);
+	fake_os_advance(1000);
+	short_pass(1000, &next);
+	cr_assert_eq(m->sparse.goes_on, QY_SPARSE_WHOLE);
+	check_all();
+	qy_os = inner;
+}
+
 /* Slabs that come while a pass is in parts are not forgotten. */
 Test(sparse, who_comes_between_parts_has_his_turn, .timeout = 60)
 {
