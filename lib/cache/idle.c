@@ -73,8 +73,8 @@ struct candidate {
 };
 
 struct search {
-	uint64_t now, idle_ms;
-	int reads; /* left */
+	uint64_t now, idle_ms, until_ns;
+	int reads; /* left; none when the time is over */
 	bool more;
 	unsigned left; /* others that have, or may have, something */
 	unsigned count;
@@ -344,12 +344,14 @@ static void search_bucket(unsigned bucket, struct search *search)
 		if (seems_idle(&search->found[i], search)) {
 			search->reads -= READS_TO_GIVE_UP;
 			try_to_give_up(&search->found[i], search);
+			if (!qy_in_time(search->until_ns))
+				search->reads = 0;
 		}
 }
 
-bool qy_threads_idle(uint64_t now, uint64_t idle_ms)
+bool qy_threads_idle(uint64_t now, uint64_t idle_ms, uint64_t until_ns)
 {
-	struct search search = { .now = now == UINT64_MAX ? qy_os->now_ms() : now, .idle_ms = idle_ms };
+	struct search search = { .now = now == UINT64_MAX ? qy_os->now_ms() : now, .idle_ms = idle_ms, .until_ns = until_ns };
 
 	if (idle_ms > 0 && search.now - atomic_load_explicit(&last_look, memory_order_relaxed) < idle_ms / LOOKS)
 		return atomic_load_explicit(&some_left, memory_order_relaxed);
@@ -374,8 +376,8 @@ bool qy_threads_give_up_all(bool again)
 
 	if (again && self != NULL && self->quiet == stirred)
 		return false;
-	more = qy_threads_tidy(UINT64_MAX, 0);
-	more |= qy_setting(idle_threads) ? qy_threads_idle(UINT64_MAX, 0) : qy_threads_live() > 1;
+	more = qy_threads_tidy(UINT64_MAX, 0, UINT64_MAX);
+	more |= qy_setting(idle_threads) ? qy_threads_idle(UINT64_MAX, 0, UINT64_MAX) : qy_threads_live() > 1;
 	if (self != NULL)
 		self->quiet = more ? 0 : stirred;
 	return more;

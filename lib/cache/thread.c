@@ -67,7 +67,7 @@ static void make_lists(void)
 	qy_list_init(&unused);
 }
 
-static bool chore(uint64_t now)
+static bool chore(uint64_t now, uint64_t until_ns)
 {
 	long decay = qy_limits_decay(qy_setting(decay_ms));
 	bool more;
@@ -76,9 +76,9 @@ static bool chore(uint64_t now)
 		return qy_threads_give_up_all(now == QY_CHORE_ALL_AGAIN);
 	if (atomic_load_explicit(&had_threads, memory_order_relaxed) && qy_threads_live() == 0)
 		qy_reclaim_stop();
-	more = qy_threads_tidy(now, decay < 0 ? UINT64_MAX : (uint64_t)decay);
+	more = qy_threads_tidy(now, decay < 0 ? UINT64_MAX : (uint64_t)decay, until_ns);
 	if (qy_setting(idle_threads) && decay >= 0)
-		more |= qy_threads_idle(now, qy_max((uint64_t)decay / 4, 1));
+		more |= qy_threads_idle(now, qy_max((uint64_t)decay / 4, 1), until_ns);
 	return more;
 }
 
@@ -448,7 +448,7 @@ static bool any_parked(void)
 	return any;
 }
 
-bool qy_threads_tidy(uint64_t now, uint64_t keep_ms)
+bool qy_threads_tidy(uint64_t now, uint64_t keep_ms, uint64_t until_ns)
 {
 	static _Atomic(uint64_t) looked;
 	bool more = false;
@@ -461,7 +461,8 @@ bool qy_threads_tidy(uint64_t now, uint64_t keep_ms)
 		find_dead();
 	}
 	while (any_parked() && give_up_one(now, keep_ms, &more))
-		;
+		if (!qy_in_time(until_ns))
+			return true;
 	return more;
 }
 

@@ -112,8 +112,8 @@ bool qy_threads_use(const struct qy_manager *m);
 void qy_threads_forget(struct qy_manager *m);
 
 /* Find threads that died without telling; give up what parked ones hold, when nobody took it over for keep_ms.
- * Returns whether any parked one is left, or might be. Called by the reclaimer, not entered. */
-bool qy_threads_tidy(uint64_t now, uint64_t keep_ms);
+ * After until_ns it goes on with no other. Returns whether any parked one is left, or might be. Called by the reclaimer, not entered. */
+bool qy_threads_tidy(uint64_t now, uint64_t keep_ms, uint64_t until_ns);
 
 /* Hold a live thread with the given number out of slow paths, by itself, and let it go. The caller has entered, and must
  * neither wait for a lock of this module nor leave in between. False when the thread is in a slow path, or gone, or the

@@ -138,6 +138,7 @@ struct qy_manager {
 		 * taken as they are; and how many of the class that is looked at were. */
 		uint16_t adopted[QY_CLASSES], reserve[QY_CLASSES], left;
 	} sparse;
+	bool dropping; /* the last pass had no time for all regions that are free; the purge lock's holder's */
 	struct qy_heap thinning; /* those of them that pages are given back of right now; the purge lock's holder's (sparse.c) */
 
 	struct qy_huge huge;
@@ -284,6 +285,9 @@ size_t qy_manager_purge(struct qy_manager *m, uint64_t now, long decay_ms, size_
  * and *next is soon. */
 size_t qy_manager_purge_in_time(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns,
 				uint64_t *next);
+
+/* Whether until_ns (CLOCK_MONOTONIC) is not over. UINT64_MAX never is, and the clock is not asked. */
+bool qy_in_time(uint64_t until_ns);
 
 /* And by whoever has the purge lock by qy_purge_try. */
 size_t qy_manager_purge_until(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns,

@@ -17,6 +17,7 @@
 #define SPARSE_IN_PASSING 16 /* one part in so many may be pages inside slabs, which are purged one by one */
 #define SPARSE_AGAIN_MS 10   /* after a look that came to that bound, or was over its time */
 #define BATCH_IN_TIME ((size_t)8 << 20) /* between two looks at the clock, of a pass that has so much time */
+#define REGIONS_IN_TIME 4    /* the same, of free regions that are unmapped */
 #define LAST_REGION_FRAMES 4 /* an arena keeps so much address space when all of it is free */
 
 /* Rank QY_RANK_PURGE. Held while memory is taken, purged and put back; nothing that allocates ever waits for it, but
@@ -53,6 +54,11 @@ void qy_purge_done(void)
 bool qy_purge_is_caller(void)
 {
 	return purging;
+}
+
+bool qy_in_time(uint64_t until_ns)
+{
+	return until_ns == UINT64_MAX || qy_os->now_ns() < until_ns;
 }
 
 /* One piece to be purged: pages of a frame, or a run of frames. */
@@ -239,13 +245,13 @@ static size_t purge_batch(const struct piece *pieces, unsigned n, bool *clean)
 
 /* Regions that are one free clean run go back whole, but for a small last one, and for one that somebody has just asked
  * for: that is spared once. Returns how many. */
-static unsigned drop_some_regions(struct qy_manager *m)
+static unsigned drop_some_regions(struct qy_manager *m, unsigned at_most)
 {
 	struct qy_region *free_ones[BATCH];
 	unsigned n = 0;
 
 	qy_lock(&m->lock);
-	for (struct qy_region *r = m->regions, *next; r != NULL && n < BATCH; r = next) {
+	for (struct qy_region *r = m->regions, *next; r != NULL && n < at_most; r = next) {
 		uint32_t run = (uint32_t)qy_region_frame(r);
 
 		next = r->next;
@@ -375,6 +381,7 @@ static size_t purge_free(struct qy_manager *m, uint64_t now, long decay_ms, size
 static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns, uint64_t *next)
 {
 	bool in_time = until_ns != UINT64_MAX;
+	unsigned regions = in_time ? REGIONS_IN_TIME : BATCH;
 	size_t total = 0;
 	uint64_t sparse;
 
@@ -388,9 +395,12 @@ static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at
 	total += purge_sparse(m, now, decay_ms, at_most, until_ns);
 	if (!in_time)
 		total += purge_free(m, now, decay_ms, at_most - qy_min(total, at_most), until_ns, next);
-	if (total > 0 || decay_ms == 0)
-		while (drop_some_regions(m) == BATCH)
-			;
+	if (total > 0 || decay_ms == 0 || m->dropping)
+		do
+			m->dropping = drop_some_regions(m, regions) == regions;
+		while (m->dropping && qy_in_time(until_ns));
+	if (m->dropping)
+		*next = now;
 	/* Who calls in between is heard then: they may be many. What was cut short goes on. */
 	sparse = atomic_load_explicit(&m->decay.sparse_due, memory_order_relaxed);
 	*next = qy_min(*next, qy_max(sparse, now + (was_cut(m) ? SPARSE_AGAIN_MS : qy_max((size_t)decay_ms / 16, 10))));

@@ -338,11 +338,6 @@ void qy_sparse_forward_mail(struct qy_manager *m)
 		qy_heap_receive(&m->thinning);
 }
 
-bool qy_in_time(uint64_t until_ns)
-{
-	return until_ns == UINT64_MAX || qy_os->now_ns() < until_ns;
-}
-
 static uint32_t passes; /* of all managers, since a frame may go from one to another; the purge lock's holder's */
 
 static void start_anew(struct qy_manager *m)

@@ -22,9 +22,6 @@ enum qy_sparse_cut { QY_SPARSE_WHOLE, QY_SPARSE_CUT, QY_SPARSE_CUT_AT_ONCE };
  * looked at once more. */
 size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at_most, uint64_t until_ns, bool *again);
 
-/* Whether until_ns (CLOCK_MONOTONIC) is not over. UINT64_MAX never is, and the clock is not asked. */
-bool qy_in_time(uint64_t until_ns);
-
 /* Take in what was freed of slabs while a pass had them. The purge lock is held, no other. */
 void qy_sparse_forward_mail(struct qy_manager *m);
 

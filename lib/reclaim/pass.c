@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/reclaim/pass.h"
 
+#include <limits.h>
+
 #include "lib/base/settings.h"
 #include "lib/manager/limits.h"
 #include "lib/manager/manager.h"
+#include "numa/os.h"
 
 #define LEAST_STEP_MS 50
 #define STEP_NEVER_MS 1000 /* a decay that stands in for "never by time" */
@@ -12,6 +15,7 @@ static _Atomic(uint32_t) running;   /* one pass at a time */
 static qy_counter passes;
 _Atomic(uint32_t) qy_reclaim_round;
 static _Atomic(uint64_t) round_due; /* ms */
+static unsigned place;              /* in the list of managers, where the last pass was ended; of one pass at a time */
 static _Atomic(long) shortest = -1; /* ms, of what arenas have as a decay of their own; -1: none */
 
 bool qy_pass_begin(void)
@@ -72,6 +76,43 @@ uint64_t qy_pass_soonest(void)
 bool qy_pass_comes_late(uint64_t now, uint64_t next)
 {
 	return next != UINT64_MAX && next > now + qy_pass_soonest();
+}
+
+static size_t purge_one(struct qy_manager *m, const struct qy_pass *p, uint64_t *due)
+{
+	size_t most = qy_min(p->each, p->at_most - p->total);
+	long decay_ms = qy_manager_decay(m, p->decay_ms);
+
+	return p->locked ? qy_manager_purge_until(m, p->now, decay_ms, most, p->until_ns, due)
+			 : qy_manager_purge_in_time(m, p->now, decay_ms, most, p->until_ns, due);
+}
+
+/* One after the other, those from number first to before number end, as far as the bounds allow. */
+static bool purge_some(struct qy_pass *p, unsigned first, unsigned end)
+{
+	uint64_t due;
+	unsigned i = 0;
+
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL && i < end; m = qy_manager_next(m), i++) {
+		if (i < first)
+			continue;
+		if (p->total >= p->at_most || (p->until_ns != UINT64_MAX && qy_os->now_ns() >= p->until_ns)) {
+			place = i;
+			return false;
+		}
+		p->total += purge_one(m, p, &due);
+		p->next = qy_min(p->next, due);
+	}
+	return true;
+}
+
+bool qy_pass_over_managers(struct qy_pass *pass)
+{
+	unsigned from = pass->until_ns == UINT64_MAX ? 0 : place;
+
+	pass->total = 0;
+	pass->next = UINT64_MAX;
+	return purge_some(pass, from, UINT_MAX) && purge_some(pass, 0, from);
 }
 
 void qy_reclaim_note_decay(long decay_ms)

@@ -24,6 +24,22 @@ void qy_pass_end(void);
 /* Count a pass, and begin a round (qy_reclaim_round) when the last one is old. */
 void qy_pass_note(uint64_t now, long decay_ms);
 
+/* What a pass gives back of managers. */
+struct qy_pass {
+	uint64_t now;
+	long decay_ms;
+	size_t at_most, each; /* bytes: of all managers, and of one */
+	uint64_t until_ns;    /* nothing new is begun then; UINT64_MAX: there is time */
+	bool locked;          /* by whoever has the purge lock by qy_purge_try */
+	/* Results. */
+	size_t total;         /* bytes that went back */
+	uint64_t next;        /* when (ms) more falls due */
+};
+
+/* Go over all managers, those first for which the last pass that was short of time had none, or the first might always have it
+ * all. False where some had none. By one pass at a time, or with no bounds. */
+bool qy_pass_over_managers(struct qy_pass *pass);
+
 /* How soon after dirt was seen a look is worth the while, and how long after another one at the least: ms. */
 uint64_t qy_pass_step(long decay_ms);
 

@@ -52,21 +52,16 @@ bool qy_reclaim_running(void)
 /* One look at everything. Returns the bytes given back; *next is when (ms) something falls due. */
 static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns, uint64_t *next)
 {
-	size_t total = 0;
+	struct qy_pass p = { .now = now, .decay_ms = decay_ms, .each = SIZE_MAX, .at_most = at_most, .until_ns = until_ns };
+	bool more;
 
 	qy_pass_note(now, decay_ms);
-	*next = UINT64_MAX;
 	/* First what threads hold, so that what comes of it can go back at once. */
-	if (qy_layer != NULL && qy_layer->chore(now))
-		*next = now + qy_pass_step(decay_ms);
-	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL && total < at_most; m = qy_manager_next(m)) {
-		uint64_t due;
-
-		total += qy_manager_purge_in_time(m, now, qy_manager_decay(m, decay_ms), at_most - total, until_ns, &due);
-		if (due < *next)
-			*next = due;
-	}
-	return total;
+	more = qy_layer != NULL && qy_layer->chore(now, until_ns);
+	*next = qy_pass_over_managers(&p) ? p.next : now;
+	if (more)
+		*next = qy_min(*next, now + qy_pass_step(decay_ms));
+	return p.total;
 }
 
 size_t qy_reclaim_now(void)
@@ -74,7 +69,7 @@ size_t qy_reclaim_now(void)
 	uint64_t next;
 
 	if (qy_layer != NULL)
-		qy_layer->chore(QY_CHORE_ALL);
+		qy_layer->chore(QY_CHORE_ALL, UINT64_MAX);
 	return pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, UINT64_MAX, &next);
 }
 
@@ -103,7 +98,7 @@ static void give_all_back(void)
 void qy_reclaim_for_refused(bool limited)
 {
 	if (qy_layer != NULL)
-		qy_layer->chore(QY_CHORE_ALL_AGAIN);
+		qy_layer->chore(QY_CHORE_ALL_AGAIN, UINT64_MAX);
 	if (!begin_for_refused(limited ? QY_DIRT_FOR_LIMITED : QY_DIRT_FOR_REFUSED))
 		return;
 	if (!limited)

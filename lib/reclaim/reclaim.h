@@ -25,8 +25,9 @@ size_t qy_reclaim_now(void);
 
 /* What the layer above has to do with it. */
 struct qy_reclaim_layer {
-	/* Called in each pass with the time, by a thread in no slow path; returns whether it wants to be called again soon. */
-	bool (*chore)(uint64_t now);
+	/* Called in each pass with the time (ms), by a thread in no slow path; after until_ns (CLOCK_MONOTONIC; UINT64_MAX: there
+	 * is time) it goes on with nothing new. Returns whether it wants to be called again soon. */
+	bool (*chore)(uint64_t now, uint64_t until_ns);
 	/* What the calling thread holds itself, when it has nothing under way; returns when (ms) to ask again, UINT64_MAX: it
 	 * tells (qy_reclaim_wake). */
 	uint64_t (*own)(uint64_t now);

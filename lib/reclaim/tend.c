@@ -7,8 +7,6 @@
  * that could wait for us. */
 #include "lib/reclaim/pass.h"
 
-#include <limits.h>
-
 #include "lib/base/lock.h"
 #include "lib/base/settings.h"
 #include "lib/manager/collapse.h"
@@ -29,7 +27,6 @@
 static _Atomic(uint64_t) due;        /* ms; when quarry_tend is to be called next, as it was told */
 static _Atomic(bool) called;
 static _Atomic(unsigned) running;    /* signals in a row that found a program at work; written by one pass at a time */
-static unsigned place;               /* in the list of managers, where the last pass had no time left; the same */
 
 bool qy_tend_may(void)
 {
@@ -48,46 +45,17 @@ bool qy_tend_is_worth_it(void)
 	return pages << QY_PAGE_SHIFT >= LEAST_DIRT;
 }
 
-/* One after the other, those from number first to before number end, as far as the time goes. */
-static bool purge_some(unsigned first, unsigned end, uint64_t now, long decay_ms, uint64_t until_ns, uint64_t *next)
-{
-	uint64_t its;
-	unsigned i = 0;
-
-	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL && i < end; m = qy_manager_next(m), i++) {
-		if (i < first)
-			continue;
-		if (qy_os->now_ns() >= until_ns) {
-			place = i;
-			return false;
-		}
-		(void)qy_manager_purge_until(m, now, qy_manager_decay(m, decay_ms), BYTES, until_ns, &its);
-		*next = qy_min(*next, its);
-	}
-	return true;
-}
-
-/* All managers, as far as the time goes: first those for which there was none, or the first might always have it. */
-static uint64_t purge(uint64_t now, long decay_ms, uint64_t until_ns)
-{
-	uint64_t next = UINT64_MAX;
-	unsigned from = place;
-
-	if (!purge_some(from, UINT_MAX, now, decay_ms, until_ns, &next) ||
-	    !purge_some(0, from, now, decay_ms, until_ns, &next))
-		return now;
-	return next;
-}
-
 /* With the purge lock. First what threads hold, so that what comes of it can go back at once. */
 static uint64_t give_back(uint64_t now, enum qy_tending how)
 {
 	long decay_ms = qy_limits_decay(qy_setting(decay_ms));
-	uint64_t until_ns = qy_os->now_ns() + TIME_NS, next = UINT64_MAX, purged;
+	struct qy_pass pass = { .now = now, .decay_ms = decay_ms, .each = BYTES, .at_most = SIZE_MAX, .locked = true };
+	uint64_t next = UINT64_MAX, purged;
 
+	pass.until_ns = qy_os->now_ns() + TIME_NS;
 	qy_pass_note(now, decay_ms);
 	if (qy_layer != NULL && how != QY_TEND_RUNNING && (how == QY_TEND_CALLED || qy_layer->known())) {
-		if (qy_layer->chore(now))
+		if (qy_layer->chore(now, pass.until_ns - TIME_NS / 2))
 			next = now + qy_pass_step(decay_ms);
 		next = qy_min(next, qy_layer->own(now));
 		atomic_store_explicit(&running, 0, memory_order_relaxed);
@@ -98,7 +66,7 @@ static uint64_t give_back(uint64_t now, enum qy_tending how)
 		next = now + (qy_pass_step(decay_ms) << so_often);
 		atomic_store_explicit(&running, (unsigned)qy_min(so_often + 1, RUNNING_MOST), memory_order_relaxed);
 	}
-	purged = purge(now, decay_ms, until_ns);
+	purged = qy_pass_over_managers(&pass) ? pass.next : now;
 	/* (Pages inside slabs take long: who is at work is not to spend a tenth of his time on them.) */
 	if (how == QY_TEND_RUNNING && purged > now)
 		purged = qy_max(purged, now + qy_pass_step(decay_ms));

@@ -221,7 +221,7 @@ static void trader(struct st_worker *w)
 static void giver(struct st_worker *w)
 {
 	while (!atomic_load(&over)) {
-		qy_threads_idle(qy_os->now_ms(), 0);
+		qy_threads_idle(qy_os->now_ms(), 0, UINT64_MAX);
 		/* What they would hold that were to sleep for ever. */
 		if (st_below(&w->rng, 64) == 0)
 			quarry_purge(NULL);
@@ -254,7 +254,7 @@ static __attribute__((noreturn)) void child(struct st_rng *rng, uint64_t id)
 	st_watchdog_start(ST_ASAN || ST_TSAN ? 300 : 60);
 	for (unsigned i = 0; i < 100; i++)
 		trade(rng, id++);
-	qy_threads_idle(qy_os->now_ms(), 0);
+	qy_threads_idle(qy_os->now_ms(), 0, UINT64_MAX);
 	for (unsigned i = 0; i < SLOTS; i++) {
 		struct st_card *card = atomic_exchange(&table[i], NULL);
 

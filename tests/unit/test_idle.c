@@ -238,7 +238,7 @@ Test(idle, what_a_sleeping_thread_holds_is_anybodys)
 	held = slabs_of(a.record);
 	cr_assert_gt(held, 3);
 	before = used();
-	qy_threads_idle(qy_os->now_ms(), 0);
+	qy_threads_idle(qy_os->now_ms(), 0, UINT64_MAX);
 	cr_assert_eq(slabs_of(a.record), 0);
 	cr_assert_eq(orphans(), held);
 	cr_assert_eq(state_of(a.record), QY_TURNED | QY_EMPTY);
@@ -280,7 +280,7 @@ Test(idle, its_words_are_its_own_again_after_one_slow_path)
 	make(&a, look_at_tls);
 	was = seen;
 	cr_assert_eq(was.owner, (uintptr_t)a.record);
-	qy_threads_idle(qy_os->now_ms(), 0);
+	qy_threads_idle(qy_os->now_ms(), 0, UINT64_MAX);
 	make(&a, look_at_tls);
 	cr_assert_eq(seen.cache, &qy_no_cache);
 	cr_assert_eq(seen.owner, QY_OWNER_NONE);
@@ -289,7 +289,7 @@ Test(idle, its_words_are_its_own_again_after_one_slow_path)
 	make(&a, look_at_tls);
 	cr_assert_eq(memcmp(&seen, &was, sizeof(seen)), 0);
 	/* With junk, frees stay slow. */
-	qy_threads_idle(qy_os->now_ms(), 0);
+	qy_threads_idle(qy_os->now_ms(), 0, UINT64_MAX);
 	cr_assert_eq(quarry_ctl_set("junk", "1"), 0);
 	make(&a, one);
 	make(&a, look_at_tls);
@@ -339,7 +339,7 @@ Test(idle, what_comes_late_goes_where_the_slabs_went)
 	make(&b, one);
 	make(&b, free_a_few_of_a);
 	atomic_store(&only, a.record->tid);
-	qy_threads_idle(qy_os->now_ms(), 0);
+	qy_threads_idle(qy_os->now_ms(), 0, UINT64_MAX);
 	cr_assert_eq(state_of(a.record), QY_TURNED | QY_EMPTY);
 	cr_assert_eq(state_of(b.record), 0);
 	before = stats_now();
@@ -364,7 +364,7 @@ Test(idle, what_it_has_gathered_is_sent)
 	begin();
 	make(&a, allocate);
 	make(&b, free_a_few_of_a);
-	qy_threads_idle(qy_os->now_ms(), 0);
+	qy_threads_idle(qy_os->now_ms(), 0, UINT64_MAX);
 	for (unsigned i = 0; i < QY_OUT_RINGS; i++)
 		cr_assert_eq(b.record->out[i].objects, 0);
 	cr_assert_eq(stats_now().idle_given_up, 2);
@@ -380,28 +380,28 @@ Test(idle, a_thread_is_given_up_after_its_time_and_costs_nothing_then)
 
 	begin();
 	make(&a, allocate_and_free_odd);
-	cr_assert(qy_threads_idle(qy_os->now_ms(), IDLE), "it may become idle");
+	cr_assert(qy_threads_idle(qy_os->now_ms(), IDLE, UINT64_MAX), "it may become idle");
 	for (int n = 1; n < 4; n++) {
 		fake_os_advance(step);
-		cr_assert(qy_threads_idle(qy_os->now_ms(), IDLE));
+		cr_assert(qy_threads_idle(qy_os->now_ms(), IDLE, UINT64_MAX));
 	}
 	cr_assert_eq(atomic_load(&counted) + atomic_load(&asked), 0, "nothing is asked of the kernel before its time");
 	cr_assert_gt(slabs_of(a.record), 0);
 	fake_os_advance(step);
-	qy_threads_idle(qy_os->now_ms(), IDLE);
+	qy_threads_idle(qy_os->now_ms(), IDLE, UINT64_MAX);
 	cr_assert_eq(atomic_load(&counted), 1);
 	cr_assert_eq(atomic_load(&asked), 2, "before it was turned and after");
 	cr_assert_eq(slabs_of(a.record), 0);
 	atomic_store(&asked, 0);
 	for (int n = 0; n < 20; n++) {
 		fake_os_advance(step);
-		cr_assert_not(qy_threads_idle(qy_os->now_ms(), IDLE));
+		cr_assert_not(qy_threads_idle(qy_os->now_ms(), IDLE, UINT64_MAX));
 	}
 	cr_assert_eq(atomic_load(&counted), 1, "nothing is asked of the kernel any more");
 	cr_assert_eq(atomic_load(&asked), 0);
 	make(&a, one);
 	fake_os_advance(step);
-	cr_assert(qy_threads_idle(qy_os->now_ms(), IDLE), "it is back");
+	cr_assert(qy_threads_idle(qy_os->now_ms(), IDLE, UINT64_MAX), "it is back");
 	end(&a);
 }
 
@@ -411,7 +411,7 @@ static bool look_n_times(int n)
 
 	for (; n > 0; n--) {
 		fake_os_advance(IDLE / 4);
-		more = qy_threads_idle(qy_os->now_ms(), IDLE);
+		more = qy_threads_idle(qy_os->now_ms(), IDLE, UINT64_MAX);
 	}
 	return more;
 }
@@ -536,7 +536,7 @@ Test(idle, one_that_runs_keeps_all)
 	make(&a, allocate_and_free_odd);
 	held = slabs_of(a.record);
 	answer(1, 0);
-	qy_threads_idle(qy_os->now_ms(), 0);
+	qy_threads_idle(qy_os->now_ms(), 0, UINT64_MAX);
 	cr_assert_eq(slabs_of(a.record), held);
 	cr_assert_eq(state_of(a.record), QY_TURNED);
 	cr_assert_eq(orphans(), 0);
@@ -589,7 +589,7 @@ Test(idle, one_that_waits_to_enter_is_let_in)
 	make(&a, allocate);
 	held = slabs_of(a.record);
 	before_answer = wake_into_slow_path;
-	qy_threads_idle(qy_os->now_ms(), 0);
+	qy_threads_idle(qy_os->now_ms(), 0, UINT64_MAX);
 	before_answer = NULL;
 	await(&a);
 	cr_assert_eq(slabs_of(a.record), held);
@@ -627,7 +627,7 @@ Test(idle, a_thread_that_was_given_up_ends_and_is_taken_over)
 	begin();
 	make(&a, allocate_and_free_odd);
 	before = heaps();
-	qy_threads_idle(qy_os->now_ms(), 0);
+	qy_threads_idle(qy_os->now_ms(), 0, UINT64_MAX);
 	cr_assert_eq(heaps(), before - 1);
 	record = a.record;
 	end(&a);
@@ -649,7 +649,7 @@ static struct qy_thread *die_given_up(void)
 
 	begin();
 	make(&a, allocate_and_free_odd);
-	qy_threads_idle(qy_os->now_ms(), 0);
+	qy_threads_idle(qy_os->now_ms(), 0, UINT64_MAX);
 	record = a.record;
 	cr_assert_eq(state_of(record), QY_TURNED | QY_EMPTY);
 	a.bare = true;
@@ -677,7 +677,7 @@ Test(idle, one_that_dies_given_up_and_is_taken_over)
 	need_silent_deaths();
 	record = die_given_up();
 	before = heaps();
-	qy_threads_tidy(qy_os->now_ms(), UINT64_MAX - 1);
+	qy_threads_tidy(qy_os->now_ms(), UINT64_MAX - 1, UINT64_MAX);
 	cr_assert_eq(record->state, QY_THREAD_PARKED);
 	make(&b, allocate);
 	cr_assert_eq(b.record, record);
@@ -727,14 +727,14 @@ Test(idle, an_arena_ends_while_its_thread_sleeps)
 		m = qy_manager_of_arena(arena);
 		cr_assert_eq(atomic_load(&m->heaps), 1);
 		if (given_up) {
-			qy_threads_idle(qy_os->now_ms(), 0);
+			qy_threads_idle(qy_os->now_ms(), 0, UINT64_MAX);
 			cr_assert_eq(atomic_load(&m->heaps), 0);
 		}
 		cr_assert_eq(quarry_arena_reset(arena), 0);
 		cr_assert_eq(atomic_load(&m->heaps), 0);
 		make(s, allocate_in_arena);
 		cr_assert_eq(atomic_load(&m->heaps), 1);
-		qy_threads_idle(qy_os->now_ms(), 0);
+		qy_threads_idle(qy_os->now_ms(), 0, UINT64_MAX);
 		cr_assert_eq(quarry_arena_destroy(arena), 0);
 		make(s, allocate);
 		make(s, check_and_free);
@@ -750,7 +750,7 @@ Test(idle, a_child_inherits_what_was_given_up)
 
 	begin();
 	make(&a, allocate_and_free_odd);
-	qy_threads_idle(qy_os->now_ms(), 0);
+	qy_threads_idle(qy_os->now_ms(), 0, UINT64_MAX);
 	pid = fork();
 	cr_assert_geq(pid, 0);
 	if (pid == 0) {
@@ -785,7 +785,7 @@ Test(real, a_sleeping_thread, .timeout = 60)
 		struct timespec moment = { 0, 1000000 };
 
 		nanosleep(&moment, NULL);
-		qy_threads_idle(qy_os->now_ms(), 0);
+		qy_threads_idle(qy_os->now_ms(), 0, UINT64_MAX);
 	}
 	cr_assert_eq(slabs_of(a.record), 0);
 	make(&a, check_even_and_free);

@@ -376,6 +376,51 @@ Test(mixed, dense_huge_pages_do_not_hold_up_others, .timeout = 120)
 	cr_assert_leq(at_rest, resident() + 64, "%zu pages at rest, and %zu when asked again and again", at_rest, resident());
 }
 
+static uint64_t clock_ns;
+
+/* Each look at it takes a millisecond. */
+static uint64_t tick(void)
+{
+	return clock_ns += 1000000;
+}
+
+/* With time for one batch: the rest goes on before long, and in the end all is back. */
+Test(mixed, a_pass_without_time_is_cut_and_goes_on, .timeout = 60)
+{
+	struct qy_os slow = *qy_os;
+	unsigned parts = 0, cut = 0;
+	uint64_t next;
+
+	begin("mixed");
+	desert(qy_class_of(1024), 300, 10);
+	for (int i = 0; i < 5000; i++)
+		add(1, qy_class_of(2048));
+	cr_assert_gt(mixed_slabs(), 100);
+	for (uint32_t i = count; i-- > 0;)
+		if (objects[i].cls == qy_class_of(2048))
+			drop(2, i);
+	abandon(2);
+	inner = qy_os;
+	slow.now_ns = tick;
+	qy_os = &slow;
+	for (; parts < 200 && atomic_load(&m->decay.sparse_due) != UINT64_MAX; parts++) {
+		unsigned long before = fake_os_advised(MADV_DONTNEED);
+
+		qy_manager_purge_in_time(m, qy_os->now_ms(), 1000, (size_t)64 << 20, clock_ns + 1, &next);
+		cut += m->sparse.mixed_cut;
+		if (m->sparse.mixed_cut)
+			cr_assert(next <= qy_os->now_ms() + 10 && atomic_load(&m->decay.sparse_due) <= qy_os->now_ms() + 10);
+		cr_assert_leq(fake_os_advised(MADV_DONTNEED) - before, 2 * 32 * 16, "one batch of each kind");
+		fake_os_advance(m->sparse.mixed_cut ? 10 : 1000);
+	}
+	cr_assert_lt(parts, 200, "it gets nowhere");
+	cr_assert_gt(cut, 3, "%u of %u parts", cut, parts);
+	qy_os = inner;
+	check_all();
+	check_objects();
+	drop_all();
+}
+
 /* What was freed has no size; its neighbours' ends are not its own. */
 Test(mixed, what_was_freed_has_no_size)
 {

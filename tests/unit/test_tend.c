@@ -7,6 +7,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -26,6 +27,7 @@
 #define MIB ((size_t)1 << 20)
 #define START 1000000u
 #define DECAY 1000
+#define SOME 12
 
 static __attribute__((constructor(101))) void make_machine(void)
 {
@@ -704,6 +706,7 @@ Test(timer, is_not_made_for_what_is_set_while_nothing_is_free)
 
 /* ---- how long a pass takes ---- */
 
+static pthread_barrier_t all_there;
 static const struct qy_os *inner;
 static struct qy_os slow;
 static uint64_t clock_ns;
@@ -814,6 +817,108 @@ Test(tend, who_had_no_time_comes_first, .timeout = 60)
 	qy_os = inner;
 	for (int i = 0; i < 3; i++)
 		cr_assert_lt(dirty_of(arenas[i]), before[i], "number %d", i);
+}
+
+/* In series as well, which is somebody's malloc: it begins with no other arena when its time is over, and the next one
+ * goes on there. Each has so little that bytes would not end it. */
+Test(series, a_pass_is_over_in_time, .timeout = 60)
+{
+	quarry_arena *arenas[SOME];
+	uint64_t before[SOME];
+	unsigned touched;
+
+	begin_tend();
+	for (int i = 0; i < SOME; i++) {
+		void *p;
+
+		arenas[i] = quarry_arena_create(NULL);
+		cr_assert_not_null(arenas[i]);
+		cr_assert_not_null(p = quarry_arena_malloc(arenas[i], 256 * KIB));
+		memset(p, 1, 256 * KIB);
+		quarry_free(p);
+		cr_assert_geq(dirty_of(arenas[i]), 256 * KIB);
+	}
+	fake_os_advance(2 * DECAY);
+	begin_slow();
+	for (int pass = 0; pass < 2 * SOME; pass++) {
+		touched = 0;
+		for (int i = 0; i < SOME; i++)
+			before[i] = dirty_of(arenas[i]);
+		qy_reclaim_tick(1000000);
+		for (int i = 0; i < SOME; i++)
+			touched += dirty_of(arenas[i]) != before[i];
+		cr_assert_leq(touched, 2, "%u arenas in two milliseconds, of which each look takes two thirds of one", touched);
+		fake_os_advance(20);
+	}
+	qy_os = inner;
+	for (int i = 0; i < SOME; i++)
+		cr_assert_eq(dirty_of(arenas[i]), 0, "number %d", i);
+}
+
+/* Regions that are free, of which each is a call that takes long. */
+Test(tend, regions_are_unmapped_in_time, .timeout = 60)
+{
+	unsigned long most = 0, before;
+	struct qy_manager *node;
+
+	begin_tend();
+	quarry_tend();
+	node = qy_manager_of_node(0);
+	for (int i = 0; i < 40; i++)
+		cr_assert(qy_manager_more(node, 8, 1));
+	/* They are spared no more, and go when anything does. */
+	for (struct qy_region *r = node->regions; r != NULL; r = r->next)
+		r->fresh = false;
+	make_some_dirt();
+	fake_os_advance(2 * DECAY);
+	cr_assert_geq(stats().regions, 40);
+	begin_slow();
+	for (unsigned calls = 0; stats().regions > 4; calls++) {
+		before = stats().regions;
+		quarry_tend();
+		most = qy_max(most, before - stats().regions);
+		cr_assert_lt(calls, 400, "%lu stay", stats().regions);
+		fake_os_advance(20);
+	}
+	qy_os = inner;
+	cr_assert_leq(most, 12, "%lu in one call", most);
+}
+
+static void *hold_some(void *arg)
+{
+	for (int i = 0; i < 1000; i++)
+		((void **)arg)[i % 10] = quarry_malloc(1000);
+	pthread_barrier_wait(&all_there); /* so that none takes another's caches over */
+	return NULL;
+}
+
+/* What ended threads held, each as much as it had. */
+Test(tend, caches_are_given_up_in_time, .timeout = 60)
+{
+	static void *live[16][10];
+	pthread_t threads[16];
+	uint64_t most = 0, orphans = 0;
+	struct qy_manager *node;
+
+	begin_tend();
+	quarry_tend();
+	node = qy_manager_of_node(0);
+	cr_assert_eq(pthread_barrier_init(&all_there, NULL, 16), 0);
+	for (int i = 0; i < 16; i++)
+		cr_assert_eq(pthread_create(&threads[i], NULL, hold_some, live[i]), 0);
+	for (int i = 0; i < 16; i++)
+		pthread_join(threads[i], NULL);
+	begin_slow();
+	fake_os_advance(2 * DECAY);
+	for (unsigned calls = 0; calls < 100; calls++) {
+		quarry_tend();
+		most = qy_max(most, qy_read(&node->orphans.slabs) - orphans);
+		orphans = qy_read(&node->orphans.slabs);
+		fake_os_advance(DECAY / 8);
+	}
+	qy_os = inner;
+	cr_assert_geq(orphans, 16 * 1000 * 1000 / QY_UNIT, "all of them");
+	cr_assert_leq(most, 3 * orphans / 16, "%lu slabs of %lu in one call", most, orphans);
 }
 
 /* ---- the real one, without a signal ---- */
