@@ -696,7 +696,10 @@ enum quarry_refusal {
 	QUARRY_REFUSED_NODE_FULL = 18,   /* a strict arena's nodes have no room: ENOMEM rather than the kernel's killer */
 	QUARRY_REFUSED_MOVE = 19,        /* pages that would not be moved to another node */
 	QUARRY_REFUSED_FORK = 20,        /* hugetlb memory left to copy-on-write at fork: the child may be killed; or memory with
-	                                  * descriptors not copied: the child has none of it */
+	                                  * descriptors not copied: the child has none of it; or, counted in the child, a
+	                                  * hugetlb page that another thread of the parent wrote to while the pool was dry:
+	                                  * the child has it as it was a moment later, and never uses again what was free
+	                                  * of small blocks' memory there */
 	QUARRY_REFUSED_HUGE_CGROUP = 21, /* the control group's limit of hugetlb pages: the next rung was taken */
 	QUARRY_REFUSED_BREAKER = 22,     /* a large request while the breaker was open: refused, or redirected */
 	QUARRY_REFUSED_TIMER = 23,       /* reclaim=timer: no timer (seccomp, RLIMIT_SIGPENDING), or the program handles the signal */

@@ -6,6 +6,7 @@
 #include "lib/cache/thread.h"
 #include "lib/manager/collapse.h"
 #include "lib/manager/forkcopy.h"
+#include "lib/manager/late.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/registry.h"
 #include "lib/reclaim/reclaim.h"
@@ -86,6 +87,33 @@ static void find_again(void)
 	}
 }
 
+/* What leads through free objects (late.h): lists in front of heaps, what was sent to those, and what was gathered for others. */
+static void cut_lists(void *unused, struct qy_thread *t)
+{
+	(void)unused;
+	for (unsigned i = 0; i < QY_OUT_RINGS; i++) {
+		struct qy_outgoing *out = &t->out[i];
+		void **end = qy_late_cut(&out->first);
+
+		out->last = out->first == NULL ? NULL : (void *)end;
+		if (out->first == NULL)
+			out->objects = out->bytes = 0;
+	}
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
+		for (unsigned cls = 0; cls < QY_CLASSES; cls++)
+			qy_late_cut(&c->head[cls]);
+		qy_late_cut_mail(&c->heap);
+	}
+}
+
+static void mend_late(void)
+{
+	qy_threads_visit(cut_lists, NULL);
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+		qy_late_mend(m);
+	qy_late_forget();
+}
+
 /* All locks are held by the one thread that is left. */
 static void in_child(void)
 {
@@ -101,6 +129,8 @@ static void in_child(void)
 	if (lost)
 		empty_lost();
 	qy_threads_resume();
+	if (qy_late_any())
+		mend_late();
 	qy_purge_release();
 	if (lost)
 		find_again();

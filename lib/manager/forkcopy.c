@@ -6,6 +6,7 @@
 #include "lib/base/refused.h"
 #include "lib/base/settings.h"
 #include "lib/manager/budget.h"
+#include "lib/manager/late.h"
 #include "lib/manager/manager.h"
 #include "numa/os.h"
 #include "numa/topology.h"
@@ -102,6 +103,7 @@ static bool fetch(void *ctx, void *to, const void *from, size_t len)
 	struct request request = { from, len };
 
 	qy_refuse(QUARRY_REFUSED_FORK);
+	qy_late_note(from, len);
 	return qy_os->send(copy->ends[1], &request, sizeof(request), WAIT_MS) == 0 &&
 	       qy_os->receive(copy->ends[1], to, len, WAIT_MS) == 0;
 }
@@ -113,8 +115,12 @@ static bool replace(struct qy_manager *m, struct qy_region *r, struct qy_forkcop
 	bool file = qy_region_is_file(r);
 	uint8_t kind = r->kind;
 
-	if (!(file ? qy_region_unshare(r) : qy_region_copy(r, fetch, copy)))
+	if (!(file ? qy_region_unshare(r) : qy_region_copy(r, fetch, copy))) {
+		/* What the kernel has taken away of it, or will, cannot be read. */
+		if (!file)
+			qy_late_note(qy_region_addr(r), bytes);
 		return !file;
+	}
 	qy_lock(&m->lock);
 	qy_uncount(&m->kind_got[kind], bytes);
 	qy_count(&m->kind_got[r->kind], bytes);

@@ -8,7 +8,7 @@
  * at the same addresses, and the thread that forked waits until that is done. What is above fork_copy, or does not fit
  * into the nodes, is left to the kernel and counted. A page that another thread of the parent writes, while the child
  * is copying and the pool is dry, is gone for the child: it gets it from the parent as it is by then, which is counted
- * too.
+ * too. What is free there is not as records say any more, and lists that lead through it are cut (late.h).
  *
  * Memory in files (QUARRY_ARENA_FD) would be the parent's and the child's alike, lists of free objects too. So the
  * kernel gives a child none of it (MADV_DONTFORK: this holds for a child that no handler knows of as well), and the
@@ -35,7 +35,8 @@ void qy_forkcopy_before(struct qy_forkcopy *copy, bool alone);
 void qy_forkcopy_leave_files(struct qy_forkcopy *copy);
 void qy_forkcopy_in_parent(struct qy_forkcopy *copy);
 
-/* True when there are managers, heads of families, that are `lost`: their memory is nowhere, and they are to be
+/* What had to be had of a later moment, or not at all, is noted (qy_late_any), and is to be mended before anybody allocates.
+ * True when there are managers, heads of families, that are `lost`: their memory is nowhere, and they are to be
  * emptied. */
 bool qy_forkcopy_in_child(struct qy_forkcopy *copy);
 

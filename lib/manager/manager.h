@@ -36,6 +36,7 @@ struct qy_frame {
 	uint8_t bucket;
 	bool sparse;                   /* enough of it could go back, as was found out */
 	uint32_t sparse_pass;          /* in this pass (sparse.c) */
+	bool late;                     /* in a forked child: what is here is of a later moment (late.h) */
 	/* From here on others look on. */
 	uint8_t filler;                     /* enum qy_filler_kind + 1 while pages are carved here; else 0 */
 	_Atomic(struct qy_region *) region; /* NULL: not ours (yet) */

@@ -80,7 +80,7 @@ static const struct refusal {
 		"pages could not be moved to another node: no room there, or pinned",
 		"free memory, or pages in the pool, on the node; `quarry map` shows it" },
 	[QUARRY_REFUSED_FORK] = {
-		"hugetlb memory, or what has descriptors, was not copied at a fork",
+		"hugetlb memory, or what has descriptors, was not copied at a fork, or late",
 		"a larger fork_copy, a larger pool, or pages=thp instead of 2m and 1g" },
 	[QUARRY_REFUSED_HUGE_CGROUP] = {
 		"the control group allows no more hugetlb pages: the next kind was taken",

@@ -3,7 +3,9 @@
  * that are not there, and the kernel would kill. */
 #include "tests/numa/suite.h"
 
+#include <inttypes.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 
 #define BLOCK (2 * MIB)
@@ -223,6 +225,147 @@ static void run_threads(void)
 	helper_end(&taker);
 }
 
+/* Threads that write to all of it meanwhile, with the pools dry: the child gets those pages later than they were at the
+ * fork. What it finds in the slots was live then, and is its own. */
+#define SLOTS 6000
+#define FRESH 6000
+#define ROUNDS 20
+
+static char *_Atomic slots[SLOTS];
+static _Atomic(uint64_t) exchanges;
+
+static void *exchange_on(void *which)
+{
+	uint64_t state = seed_of(6 + (unsigned)(uintptr_t)which);
+
+	while (!over) {
+		size_t size = random_size(SMALL, &state) / 4 + 1;
+		char *p = rnd(&state) % 2 ? quarry_arena_malloc(arena, size) : NULL;
+
+		if (p != NULL)
+			memset(p, (int)(rnd(&state) >> 8), size);
+		quarry_free(atomic_exchange(&slots[rnd(&state) % SLOTS], p));
+		exchanges++;
+	}
+	return NULL;
+}
+
+static struct object all[SLOTS + FRESH + BLOCKS + 2000];
+static int all_count;
+
+static void add_object(void *p, size_t size)
+{
+	all[all_count++] = (struct object){ p, size };
+}
+
+static int by_address(const void *a, const void *b)
+{
+	const struct object *x = a, *y = b;
+
+	return x->p < y->p ? -1 : x->p > y->p;
+}
+
+/* None over another, and each holds what it should. */
+static void check_objects(void)
+{
+	qsort(all, (size_t)all_count, sizeof(*all), by_address);
+	for (int i = 0; i < all_count; i++) {
+		if (i > 0 && all[i - 1].p + all[i - 1].size > all[i].p)
+			fail("after fork, %zu bytes at %p and %zu at %p", all[i - 1].size, (void *)all[i - 1].p, all[i].size,
+			     (void *)all[i].p);
+		object_write(&all[i]);
+	}
+	for (int i = 0; i < all_count; i++)
+		if (!object_right(&all[i]))
+			fail("after fork, an object of %zu bytes at %p has changed", all[i].size, (void *)all[i].p);
+}
+
+static void allocate_fresh(void)
+{
+	uint64_t state = seed_of(5);
+
+	for (int i = 0; i < FRESH; i++) {
+		size_t size = i % 300 == 0 ? random_size(LARGE, &state) : random_size(SMALL, &state) / 4 + 1;
+		unsigned char *p = rnd(&state) % 4 ? quarry_arena_malloc(arena, size) : quarry_arena_calloc(arena, 1, size);
+
+		MUST(p != NULL);
+		add_object(p, size);
+	}
+}
+
+/* How many pages came late. */
+static int live_on(int round)
+{
+	uint64_t late = stats_of(NULL).refused[QUARRY_REFUSED_FORK];
+
+	/* What no thread wrote to is as it was. */
+	for (int i = 0; i < BLOCKS; i++)
+		for (size_t at = 0; at < BLOCK; at += 512)
+			if (blocks[i][at] != i + 1)
+				fail("after fork, block %d holds %d at %zu", i, blocks[i][at], at);
+	for (int i = 0; i < 2000; i++)
+		if (!object_right(&small[i]))
+			fail("after fork, a small object has changed");
+	if (round % 2)
+		quarry_purge(NULL);
+	for (int i = 0; i < BLOCKS; i++)
+		add_object(blocks[i], BLOCK);
+	for (int i = 0; i < 2000; i++)
+		add_object(small[i].p, small[i].size);
+	for (int i = 0; i < SLOTS; i++)
+		if (slots[i] != NULL)
+			add_object(slots[i], quarry_usable_size(slots[i]));
+	for (int times = 0; times < 2; times++) {
+		allocate_fresh();
+		check_objects();
+		while (all_count > 0)
+			quarry_free(all[--all_count].p);
+	}
+	quarry_purge(NULL);
+	if (stats_of(NULL).bad_frees != 0)
+		fail("after fork, %" PRIu64 " mistakes were seen", stats_of(NULL).bad_frees);
+	return late > 100 ? 100 : (int)late;
+}
+
+static void run_late(void)
+{
+	struct helper taker;
+	pthread_t threads[3];
+	int late = 0;
+
+	make();
+	for (uintptr_t i = 0; i < 3; i++)
+		MUST(pthread_create(&threads[i], NULL, exchange_on, (void *)i) == 0);
+	while (exchanges < 5 * SLOTS)
+		pause_ms(10);
+	taker = take_pool(node, 0);
+	for (int i = 0; i < machine.memories; i++)
+		pool_set(machine.node[machine.memory[i]].id, 0);
+	for (int round = 0; round < ROUNDS; round++) {
+		pid_t pid = fork();
+		int status;
+
+		MUST(pid >= 0);
+		if (pid == 0)
+			_exit(100 + live_on(round));
+		MUST(waitpid(pid, &status, 0) == pid);
+		if (WIFSIGNALED(status))
+			fail("round %d: the child was killed by SIG%s", round, sigabbrev_np(WTERMSIG(status)));
+		/* A child that failed has said why already. */
+		if (WEXITSTATUS(status) < 100)
+			_exit(1);
+		late += WEXITSTATUS(status) - 100;
+	}
+	over = true;
+	for (int i = 0; i < 3; i++)
+		pthread_join(threads[i], NULL);
+	note("%d pages came late in %d children", late, ROUNDS);
+	if (late == 0)
+		fail("no page came late: nothing was tried");
+	live_on(0);
+	helper_end(&taker);
+}
+
 /* More than fork_copy allows is left to copy-on-write, and that is counted. With pages in the pool nobody is killed. */
 static void run_limit(void)
 {
@@ -250,5 +393,6 @@ void add_fork(void)
 	TEST("fork", "parent-first", run_first, .b = 0);
 	TEST("fork", "deep", run_deep);
 	TEST("fork", "threads", run_threads);
+	TEST("fork", "late", run_late);
 	TEST("fork", "limit", run_limit);
 }
