@@ -48,7 +48,7 @@ static void note_mail(void)
 }
 
 /* What is left is the beginning of what was. */
-static void lose_mail(void)
+static void lose_mail(bool any_late)
 {
 	uint32_t n = 0;
 
@@ -60,7 +60,7 @@ static void lose_mail(void)
 				p = qy_next_object(p);
 				kept_mail++;
 			} else {
-				model_must(p == NULL, "%p is where %p was", p, mail[n]);
+				model_must(any_late && p == NULL, "%p is where %p was", p, mail[n]);
 				lose(mail[n]);
 				lost_mail[i]++;
 			}
@@ -111,6 +111,8 @@ static uint32_t late_frames;
 
 static void become_late(unsigned percent)
 {
+	bool any_late;
+
 	/* (As if freed while they had been out to be thinned.) */
 	for (int n = 0; n < 20; n++) {
 		struct object *o = &objects[model_below(count)];
@@ -126,8 +128,7 @@ static void become_late(unsigned percent)
 				lose_lists(qy_frame_at(f), f);
 				late_frames++;
 			}
-	if (!qy_late_any())
-		return;
+	any_late = qy_late_any();
 	note_live();
 	note_mail();
 	for (struct qy_region *r = m->regions; r != NULL; r = r->next)
@@ -144,7 +145,7 @@ static void become_late(unsigned percent)
 	for (struct qy_region *r = m->regions; r != NULL; r = r->next)
 		for (uint32_t f = (uint32_t)qy_region_frame(r), end = f + r->frames; f < end; f++)
 			model_must(!qy_frame_at(f)->late && !qy_late_any(), "frame %u is mended", f);
-	lose_mail();
+	lose_mail(any_late);
 	qy_sparse_forward_mail(m);
 }
 
