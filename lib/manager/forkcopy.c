@@ -2,6 +2,7 @@
 #include "lib/manager/forkcopy.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "lib/base/refused.h"
 #include "lib/base/settings.h"
@@ -80,6 +81,28 @@ struct request {
 	uint64_t len;
 };
 
+#define PART QY_PAGE /* small stacks fork, too */
+
+/* By parts that are looked at before: what another thread has unmapped by now (an arena that ended, a region that went back)
+ * was given up in the parent, and is zeros for the child; a request that stays half answered would be the end of all others. */
+static bool answer(int end, const struct request *request, unsigned ms)
+{
+	const char *from = request->from;
+	char part[PART];
+
+	for (const char *to = from + request->len; from < to; from += PART) {
+		bool seen = qy_os->copy(part, from, PART) == 0;
+
+		if (!seen && errno == EFAULT) {
+			memset(part, 0, PART);
+			seen = true;
+		}
+		if (qy_os->send(end, seen ? part : from, PART, ms) != 0)
+			return false;
+	}
+	return true;
+}
+
 void qy_forkcopy_in_parent(struct qy_forkcopy *copy)
 {
 	unsigned ms = (unsigned)(WAIT_MS + (copy->bytes >> 30) * WAIT_MS_PER_GIB);
@@ -89,7 +112,7 @@ void qy_forkcopy_in_parent(struct qy_forkcopy *copy)
 		return;
 	qy_os->close(copy->ends[1]);
 	while (qy_os->receive(copy->ends[0], &request, sizeof(request), ms) == 0 && request.len != 0)
-		if (qy_os->send(copy->ends[0], request.from, request.len, ms) != 0)
+		if (!answer(copy->ends[0], &request, ms))
 			break;
 	/* (One that died, or never was since fork failed, lacks nothing.) */
 	if (request.len != 0 && errno == ETIMEDOUT)

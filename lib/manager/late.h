@@ -14,7 +14,7 @@
  *     objects, spare slabs, the free slots of mixed slabs.
  *
  * What the program has in such pages is the program's, as after a race of its own: what its other threads wrote to in that time
- * may be torn, what none of them did is as it was at the fork.
+ * may be torn, and zeros where they gave it up; what none of them touched is as it was at the fork.
  *
  * Whoever adds a list that leads through free memory has it cut here. All of this is for a forked child, before anything
  * else runs in it; it needs no lock but those that it takes. */

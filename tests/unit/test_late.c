@@ -136,7 +136,8 @@ static void free_others(unsigned owner)
 				free_block(&blocks[other][i]);
 }
 
-static _Atomic(bool) reset_too;
+/* What becomes of the arena meanwhile. */
+static enum { STAYS, IS_RESET, ENDS } fate;
 
 /* After the fork: what was free at the fork is used, and is full of what looks like links to blocks that live. */
 static void scribble(unsigned owner)
@@ -145,12 +146,14 @@ static void scribble(unsigned owner)
 
 	if (owner == 1) {
 		quarry_purge(NULL);
-		if (reset_too)
+		if (fate == IS_RESET)
 			model_must(quarry_arena_reset(arena) == 0, "errno %d", errno);
+		else if (fate == ENDS)
+			model_must(quarry_arena_destroy(arena) == 0, "errno %d", errno);
 	}
 	for (uint32_t i = 0; i < 4 * EACH; i++) {
 		size_t size = i % 400 == 0 ? below(state, 2 * MIB) : any_size(state);
-		char *p = get(size, below(state, 3) == 0, false);
+		char *p = get(size, below(state, 3) == 0 && fate != ENDS, false);
 
 		for (size_t at = 0; at + 8 <= size; at += 8) {
 			const struct block *b = &blocks[below(state, OWNERS)][below(state, EACH)];
@@ -338,7 +341,7 @@ static void live_on(bool by_threads)
 
 	allocate_all(by_threads);
 	for (unsigned i = 0; i < OWNERS; i++)
-		free_all(blocks[i], EACH, !reset_too);
+		free_all(blocks[i], EACH, fate == STAYS);
 	for (unsigned i = 0; i < 4; i++)
 		free_all(fresh[i], EACH, true);
 	allocate_all(!by_threads);
@@ -365,7 +368,7 @@ static void fork_again(bool by_threads)
 	model_must(waitpid(child, &status, 0) == child && status == 0, "the child's child: %x", (unsigned)status);
 }
 
-static void fork_late(unsigned percent, bool by_threads, bool reset)
+static void fork_late(unsigned percent, bool by_threads, int arena_fate)
 {
 	pid_t child;
 	int status;
@@ -378,11 +381,15 @@ static void fork_late(unsigned percent, bool by_threads, bool reset)
 	wrapped.send = send_later;
 	parent = getpid();
 	late_percent = percent;
-	reset_too = reset;
+	fate = arena_fate;
 	qy_os = &wrapped;
 	child = fork();
 	cr_assert_geq(child, 0);
 	if (child == 0) {
+		quarry_stats stats = { .version = QUARRY_STATS_VERSION };
+
+		model_must(quarry_stats_get(NULL, &stats) == 0 && stats.kind_got[QUARRY_PAGES_2M] == 0,
+			   "a region was not replaced");
 		fork_again(by_threads);
 		live_on(by_threads);
 		_exit(0);
@@ -393,36 +400,42 @@ static void fork_late(unsigned percent, bool by_threads, bool reset)
 	cr_assert_eq(status, 0, "the child's status is %x", (unsigned)status);
 	end_workers();
 	/* The parent has what it had. */
-	for (unsigned i = 0; i < OWNERS && !reset; i++)
+	for (unsigned i = 0; i < OWNERS && fate == STAYS; i++)
 		free_all(blocks[i], EACH, true);
 }
 
 Test(late, all_pages_and_one_thread, .timeout = 120)
 {
-	fork_late(100, false, false);
+	fork_late(100, false, STAYS);
 }
 
 Test(late, all_pages_and_threads_that_take_over, .timeout = 120)
 {
-	fork_late(100, true, false);
+	fork_late(100, true, STAYS);
 }
 
 Test(late, some_pages_and_one_thread, .timeout = 120)
 {
-	fork_late(40, false, false);
+	fork_late(40, false, STAYS);
 }
 
 Test(late, some_pages_and_threads_that_take_over, .timeout = 120)
 {
-	fork_late(40, true, false);
+	fork_late(40, true, STAYS);
 }
 
 Test(late, an_arena_that_is_reset_meanwhile, .timeout = 120)
 {
-	fork_late(100, false, true);
+	fork_late(100, false, IS_RESET);
+}
+
+/* What is no more in the parent can still be copied, or is zeros; and all else comes as before. */
+Test(late, an_arena_that_ends_meanwhile, .timeout = 120)
+{
+	fork_late(100, true, ENDS);
 }
 
 Test(late, none, .timeout = 120)
 {
-	fork_late(0, true, false);
+	fork_late(0, true, STAYS);
 }
