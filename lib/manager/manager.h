@@ -283,7 +283,8 @@ void qy_manager_receive(struct qy_manager *m);
 size_t qy_manager_purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t *next);
 
 /* The same, and not for long: after until_ns (CLOCK_MONOTONIC; UINT64_MAX: there is time) it goes on with nothing new,
- * and *next is soon. */
+ * and *next is QY_PASS_CUT_MS later at most. */
+#define QY_PASS_CUT_MS 10
 size_t qy_manager_purge_in_time(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns,
 				uint64_t *next);
 

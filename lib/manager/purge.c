@@ -15,7 +15,6 @@
 #define IN_PASSING ((size_t)1 << 30)
 #define PARTS_IN_PASSING 4
 #define SPARSE_IN_PASSING 16 /* one part in so many may be pages inside slabs, which are purged one by one */
-#define SPARSE_AGAIN_MS 10   /* after a look that came to that bound, or was over its time */
 #define BATCH_IN_TIME ((size_t)8 << 20) /* between two looks at the clock, of a pass that has so much time */
 #define REGIONS_IN_TIME 4    /* the same, of free regions that are unmapped */
 #define LAST_REGION_FRAMES 4 /* an arena keeps so much address space when all of it is free */
@@ -353,7 +352,7 @@ static size_t purge_sparse(struct qy_manager *m, uint64_t now, long decay_ms, si
 	/* (Not, where others came meanwhile.) */
 	if (again || bytes > 0)
 		atomic_compare_exchange_strong_explicit(
-			due, &none, now + (soon ? SPARSE_AGAIN_MS : qy_max((size_t)decay_ms / 8, SPARSE_AGAIN_MS)),
+			due, &none, now + (soon ? QY_PASS_CUT_MS : qy_max((size_t)decay_ms / 8, QY_PASS_CUT_MS)),
 			memory_order_relaxed, memory_order_relaxed);
 	return bytes;
 }
@@ -403,7 +402,7 @@ static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at
 		*next = now;
 	/* Who calls in between is heard then: they may be many. What was cut short goes on. */
 	sparse = atomic_load_explicit(&m->decay.sparse_due, memory_order_relaxed);
-	*next = qy_min(*next, qy_max(sparse, now + (was_cut(m) ? SPARSE_AGAIN_MS : qy_max((size_t)decay_ms / 16, 10))));
+	*next = qy_min(*next, qy_max(sparse, now + (was_cut(m) ? QY_PASS_CUT_MS : qy_max((size_t)decay_ms / 16, 10))));
 	return total;
 }
 

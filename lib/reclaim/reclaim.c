@@ -270,18 +270,18 @@ static QY_COLD void start_thread(void)
 static QY_COLD void run_series(void)
 {
 	uint32_t step = atomic_load_explicit(&series_step, memory_order_relaxed);
-	uint64_t next;
+	uint64_t now = qy_os->now_ms(), next, unused;
 	size_t got;
 	bool busy;
 
 	if (!qy_pass_begin())
 		return;
-	qy_limits_tick(qy_os->now_ms());
-	got = pass(qy_os->now_ms(), qy_limits_decay(qy_setting(decay_ms)), SERIES_BYTES, qy_os->now_ns() + SERIES_NS, &next);
-	busy = qy_homing_pass(qy_os->now_ms(), SERIES_BYTES, &next);
+	qy_limits_tick(now);
+	got = pass(now, qy_limits_decay(qy_setting(decay_ms)), SERIES_BYTES, qy_os->now_ns() + SERIES_NS, &next);
+	busy = qy_homing_pass(now, SERIES_BYTES, &unused);
 	qy_pass_end();
-	/* Rarely while there is nothing to do, often while there is. */
-	if (got > 0 || busy)
+	/* Rarely while there is nothing to do, often while there is: one that was cut has come to nothing yet. */
+	if (got > 0 || busy || next <= now + QY_PASS_CUT_MS)
 		step = 0;
 	else if (step < SERIES_STEP_MAX)
 		step++;

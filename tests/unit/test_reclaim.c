@@ -453,6 +453,58 @@ Test(reclaim, in_series_rarely_while_there_is_nothing_to_do)
 	cr_assert_lt(late - early, 10 * early, "100 times the calls");
 }
 
+/* Slabs that nobody holds, of whose objects every other lives: there is much to look at, and nothing to give back. */
+static void make_half_empty(uint32_t slabs)
+{
+	static struct qy_heap heap;
+	uint64_t wanted = qy_read(&m->used) + (uint64_t)slabs * QY_UNIT;
+	void *list, *next, *kept = NULL;
+	bool zero;
+
+	qy_heap_open(&heap, m, 64);
+	while (qy_read(&m->used) < wanted)
+		for (list = qy_heap_refill(&heap, 6, &zero); list != NULL; list = next) {
+			next = qy_next_object(list);
+			if ((uintptr_t)list / qy_classes[6].size % 2 != 0)
+				continue;
+			qy_link_object(list, kept);
+			kept = list;
+		}
+	qy_heap_put_back(&heap, kept);
+	qy_heap_abandon(&heap);
+}
+
+static uint64_t slow_ns(void)
+{
+	static uint64_t ns;
+
+	return ns += 3000000;
+}
+
+/* A pass that was cut before it came to anything goes on with the next calls, not with ever later ones. */
+Test(reclaim, in_series_what_was_cut_goes_on)
+{
+	const struct qy_os *inner;
+	struct qy_os slow;
+	uint64_t before;
+
+	begin(0);
+	make_half_empty(400);
+	cr_assert_geq(qy_read(&m->orphans.slabs), 390);
+	slow = *(inner = qy_os);
+	slow.now_ns = slow_ns;
+	qy_os = &slow;
+	set("reclaim", "series");
+	set("reclaim_interval", "10");
+	before = passes();
+	for (uint32_t n = 1; n <= 300; n++) {
+		fake_os_advance(1);
+		qy_reclaim_tick(n);
+	}
+	cr_assert_geq(passes() - before, 20, "%zu passes", (size_t)(passes() - before));
+	qy_os = inner;
+}
+
 /* Through malloc: a program of one thread that goes on gets smaller by itself. */
 Test(reclaim, a_program_that_goes_on_shrinks_in_series)
 {
