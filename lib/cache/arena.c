@@ -26,6 +26,8 @@ static bool ask_for_some(struct qy_manager *m)
 	struct qy_manager *here = t == NULL ? NULL : qy_manager_serving(m, qy_manager_node());
 	bool more = here != NULL && qy_manager_more(here, 1, 1);
 
+	if (more)
+		qy_manager_spare_none(here);
 	if (t != NULL)
 		qy_thread_leave(t);
 	return more;

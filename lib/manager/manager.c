@@ -374,6 +374,14 @@ bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align)
 	return more;
 }
 
+void qy_manager_spare_none(struct qy_manager *m)
+{
+	qy_lock(&m->lock);
+	for (struct qy_region *r = m->regions; r != NULL; r = r->next)
+		r->fresh = false;
+	qy_unlock(&m->lock);
+}
+
 struct qy_manager *qy_manager_of(const void *p)
 {
 	uintptr_t offset = qy_window_offset(p);

@@ -194,6 +194,9 @@ void qy_manager_empty(struct qy_manager *m);
 struct qy_region *qy_manager_end(struct qy_manager *m);
 void qy_manager_unmap(struct qy_region *list);
 
+/* Of what was mapped just now, nobody is about to take anything: it may go back as all that is free. */
+void qy_manager_spare_none(struct qy_manager *m);
+
 /* Visit all managers, oldest first, those of a family after their head, without a lock: one that is made or destroyed
  * meanwhile may be missed. */
 struct qy_manager *qy_manager_next(const struct qy_manager *m);

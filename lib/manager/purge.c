@@ -242,11 +242,13 @@ static size_t purge_batch(const struct piece *pieces, unsigned n, bool *clean)
 	return bytes;
 }
 
-/* Regions that are one free clean run go back whole, but for a small last one, and for one that somebody has just asked
- * for: that is spared once. Returns how many. */
-static unsigned drop_some_regions(struct qy_manager *m, unsigned at_most)
+/* Regions that are one free clean run go back whole, but for a small last one (not of pages that are there whether used or
+ * not), and for one that somebody has just asked for: that is spared once. Returns how many; what was memory is added to
+ * *bytes. */
+static unsigned drop_some_regions(struct qy_manager *m, unsigned at_most, size_t *bytes)
 {
 	struct qy_region *free_ones[BATCH];
+	size_t memory = 0;
 	unsigned n = 0;
 
 	qy_lock(&m->lock);
@@ -255,7 +257,8 @@ static unsigned drop_some_regions(struct qy_manager *m, unsigned at_most)
 
 		next = r->next;
 		if (qy_block_used(&qy_run_map, run) || !qy_block_last(&qy_run_map, run) ||
-		    !qy_block_clean(&qy_run_map, run) || (r == m->regions && next == NULL && r->frames <= LAST_REGION_FRAMES))
+		    !qy_block_clean(&qy_run_map, run) ||
+		    (r == m->regions && next == NULL && r->frames <= LAST_REGION_FRAMES && !qy_region_pinned(r)))
 			continue;
 		if (r->fresh) {
 			r->fresh = false;
@@ -265,8 +268,11 @@ static unsigned drop_some_regions(struct qy_manager *m, unsigned at_most)
 		qy_manager_unbook_region(m, r);
 		qy_runs_drop_region(m, run);
 		free_ones[n++] = r;
+		memory += qy_region_pinned(r) ? (size_t)r->frames << QY_FRAME_SHIFT : 0;
 	}
+	qy_count(&m->purged, memory);
 	qy_unlock(&m->lock);
+	*bytes += memory;
 	for (unsigned i = 0; i < n; i++)
 		qy_region_destroy(free_ones[i]);
 	return n;
@@ -396,7 +402,7 @@ static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at
 		total += purge_free(m, now, decay_ms, at_most - qy_min(total, at_most), until_ns, next);
 	if (total > 0 || decay_ms == 0 || m->dropping)
 		do
-			m->dropping = drop_some_regions(m, regions) == regions;
+			m->dropping = drop_some_regions(m, regions, &total) == regions;
 		while (m->dropping && qy_in_time(until_ns));
 	if (m->dropping)
 		*next = now;
