@@ -727,8 +727,9 @@ typedef struct quarry_stats {
 	uint64_t resident;     /* of it in memory, by mincore(2) */
 	uint64_t in_use;       /* in blocks and slab objects that the program has; thread caches' lists count as used */
 	uint64_t cached;       /* free, held by threads in their slabs */
-	uint64_t free_dirty;   /* free in the manager, still in memory */
-	uint64_t free_clean;   /* free, and not in memory */
+	uint64_t free_dirty;   /* free in the manager, and in memory: used before, or of regions that are filled when they are
+	                        * mapped and go back whole (hugetlb, QUARRY_ARENA_STRICT), used or not */
+	uint64_t free_clean;   /* free, and not in memory: address space, which costs nothing */
 	uint64_t large;        /* of in_use: in blocks above the largest class */
 	uint64_t metadata;     /* quarry's own */
 	uint64_t kind_wanted[5]; /* mapped bytes by the page kind asked for (enum quarry_page_kind) */

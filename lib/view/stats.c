@@ -129,9 +129,53 @@ static void add_thread(void *ctx, struct qy_thread *t)
 	}
 }
 
+/* Of a frame that pages are carved from. */
+static uint64_t clean_pages_in(uint32_t f)
+{
+	qy_page b = f * QY_FRAME_PAGES, end = b + QY_FRAME_PAGES;
+	uint64_t pages = 0;
+
+	for (; b < end; b += qy_block_length(&qy_page_map, b))
+		if (!qy_block_used(&qy_page_map, b) && qy_block_clean(&qy_page_map, b))
+			pages += qy_block_length(&qy_page_map, b);
+	return pages * QY_PAGE;
+}
+
+/* Free in a region, not dirty, and what is behind the ends of blocks. */
+static uint64_t clean_in(const struct qy_region *r)
+{
+	uint32_t f = (uint32_t)qy_region_frame(r), end = f + r->frames, frames;
+	uint64_t bytes = 0;
+
+	for (; f < end; f += frames) {
+		frames = qy_block_length(&qy_run_map, f);
+		if (qy_frame_at(f)->filler != 0)
+			bytes += clean_pages_in(f);
+		else if (qy_block_used(&qy_run_map, f))
+			bytes += ((uint64_t)frames << QY_FRAME_SHIFT) - atomic_load_explicit(&qy_frame_at(f)->bytes, memory_order_relaxed);
+		else if (qy_block_clean(&qy_run_map, f))
+			bytes += (uint64_t)frames << QY_FRAME_SHIFT;
+	}
+	return bytes;
+}
+
+/* Memory that is filled when it is mapped and goes back by whole regions is there, be it never used. */
+static uint64_t clean_and_there(struct qy_manager *m)
+{
+	uint64_t bytes = 0;
+
+	qy_lock(&m->lock);
+	for (struct qy_region *r = m->regions; r != NULL; r = r->next)
+		bytes += qy_region_pinned(r) ? clean_in(r) : 0;
+	qy_unlock(&m->lock);
+	return bytes;
+}
+
 static void add_manager(struct qy_manager *m, quarry_stats *stats)
 {
-	uint64_t mapped = qy_read(&m->mapped), used = qy_read(&m->used), dirty = qy_read(&m->dirty_pages) * QY_PAGE;
+	uint64_t there = clean_and_there(m);
+	uint64_t mapped = qy_read(&m->mapped), used = qy_read(&m->used);
+	uint64_t dirty = qy_read(&m->dirty_pages) * QY_PAGE + there;
 	struct qy_mixed *mixed = __atomic_load_n(&m->mixed, __ATOMIC_ACQUIRE);
 
 	stats->arenas += qy_peek(m->head) == m; /* a family is one */

@@ -21,6 +21,7 @@
 #include "tests/unit/fds.h"
 
 #define MIB ((size_t)1 << 20)
+#define KIB ((size_t)1 << 10)
 #define THP "/sys/kernel/mm/transparent_hugepage/"
 #define OVERCOMMIT "/proc/sys/vm/overcommit_memory"
 
@@ -162,6 +163,43 @@ Test(memfd, older_kernels)
 }
 
 /* ---- pools ---- */
+
+/* What is free of pages that are there whether used or not is not free of cost; and all of it goes back. */
+Test(memfd, an_arena_of_huge_pages_gives_all_back)
+{
+	static const uint32_t flags[] = { 0, QUARRY_ARENA_POPULATE, QUARRY_ARENA_FD, QUARRY_ARENA_STRICT,
+					  QUARRY_ARENA_FD | QUARRY_ARENA_POPULATE | QUARRY_ARENA_STRICT };
+
+	begin();
+	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+		quarry_arena_attr attr = { .flags = flags[i], .page_kind = QUARRY_PAGES_2M, .policy = QUARRY_POLICY_BIND };
+		uint64_t pages = 50, before;
+		void *p;
+
+		fake_os_pool(3, 21, pages);
+		quarry_nodeset_add(&attr.nodes, 3);
+		cr_assert_not_null(arena = quarry_arena_create(&attr));
+		/* Made, and nothing asked for: */
+		before = (pages - fake_os_pool_left(3, 21)) * 2 * MIB;
+		cr_assert_eq(stats_of(arena).free_dirty, before, "flags %u: %lu", flags[i], stats_of(arena).free_dirty);
+		cr_assert_eq(stats_of(arena).free_clean, 0);
+		cr_assert_eq(quarry_purge(arena), before);
+		cr_assert_eq(fake_os_pool_left(3, 21), pages, "flags %u", flags[i]);
+		/* And after use, of a part of it. */
+		cr_assert_not_null(p = quarry_arena_malloc(arena, 100 * KIB));
+		cr_assert_eq(stats_of(arena).free_dirty, 2 * MIB - 100 * KIB);
+		cr_assert_eq(stats_of(arena).free_clean, 0);
+		quarry_free(p);
+		cr_assert_not_null(p = quarry_arena_malloc(arena, 5 * MIB));
+		cr_assert_eq(stats_of(arena).free_dirty + 5 * MIB, (pages - fake_os_pool_left(3, 21)) * 2 * MIB);
+		cr_assert_eq(stats_of(arena).free_clean, 0);
+		quarry_free(p);
+		quarry_purge(arena);
+		cr_assert_eq(fake_os_pool_left(3, 21), pages, "flags %u", flags[i]);
+		cr_assert_eq(stats_of(arena).free_dirty + stats_of(arena).free_clean, 0);
+		cr_assert_eq(quarry_arena_destroy(arena), 0);
+	}
+}
 
 Test(memfd, from_a_pool)
 {
