@@ -152,6 +152,8 @@ function type_name(code,  name)
 		sub(/[^A-Za-z0-9_].*/, "", name)
 		return name
 	}
+	if (code ~ /^typedef [^{]*\(/) # of a function
+		sub(/\(.*/, "", name)
 	sub(/;[^;]*$/, "", name)
 	sub(/[^A-Za-z0-9_]+$/, "", name)
 	sub(/^.*[^A-Za-z0-9_]/, "", name)

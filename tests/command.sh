@@ -513,6 +513,9 @@ while read -r name default; do
 	check "quarry(7) has $name and its default" grep -qxF ".BR $name \" = \" $default" "$src/doc/quarry.7"
 	check "README.md has $name and its default" grep -q "^| \`$name\` | [^|]* | $default | " "$src/README.md"
 done <"$work/options"
+for name in $(sed -nE 's/^QUARRY_API [^(]*[ *](quarry_[a-z_]+)\(.*/\1/p' "$src/include/quarry/quarry.h"); do
+	check "quarry(7) names $name" grep -qw "$name" "$src/doc/quarry.7"
+done
 check "quarry(7) has no others" is "$(grep -c '^\.BR [a-z_]* " = "' "$src/doc/quarry.7")" "$(wc -l <"$work/options")"
 check "README.md has no others" is "$(sed -n '/^## Options/,/^## The tree/s/^| `[a-z_]*` | .* |$/&/p' "$src/README.md" | wc -l)" \
 	"$(wc -l <"$work/options")"
@@ -527,6 +530,7 @@ made awk >"$work/all"
 awk -v list=1 -f "$src/doc/mkman.awk" "$header" | sort >"$work/listed"
 check "mkman lists what it makes" cmp -s "$work/listed" <(cd "$work/man" && printf '%s\n' *.3 | sort)
 sed -nE 's/^(QUARRY_API|static inline) .*[ *](quarry_[a-z0-9_]+)\(.*/\2.3/p' "$header" >"$work/functions"
+check "every page is of something of quarry's" is "$(grep -vc '^quarry_' "$work/listed")" 0
 check "there are functions" test "$(wc -l <"$work/functions")" -ge 40
 while read -r page; do
 	check "manual page $page" test -s "$work/man/$page"
