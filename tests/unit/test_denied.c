@@ -14,7 +14,7 @@
 #include "tests/unit/limits.h"
 
 #define MANY 6000
-#define TRIES 1000
+#define TRIES 100
 
 /* ---- a thread that does as it is told, and what the kernel says of it ---- */
 
