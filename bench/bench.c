@@ -67,6 +67,15 @@ void *bench_table(size_t bytes)
 	return p;
 }
 
+void bench_table_trim(void *table, size_t used, size_t bytes)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+	used = (used + page - 1) & ~(page - 1);
+	if (used < bytes)
+		madvise((char *)table + used, bytes - used, MADV_DONTNEED);
+}
+
 /* Without stdio: its buffers would be blocks of the allocator under test. */
 char *bench_read_text(const char *path)
 {

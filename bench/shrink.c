@@ -115,7 +115,6 @@ static void fill(struct worker *w)
 static void shrink(struct worker *w)
 {
 	uint64_t kept = 0;
-	size_t used;
 
 	for (uint64_t i = 0; i < w->count; i++) {
 		if (survives(w, w->slots[i].tag)) {
@@ -126,9 +125,7 @@ static void shrink(struct worker *w)
 		}
 	}
 	w->count = kept;
-	used = in_pages(kept * sizeof(*w->slots));
-	if (used < w->bytes)
-		madvise((char *)w->slots + used, w->bytes - used, MADV_DONTNEED);
+	bench_table_trim(w->slots, kept * sizeof(*w->slots), w->bytes);
 }
 
 static void *work(void *argument)

@@ -7,10 +7,7 @@
  * A. McGregor, "Mesh: Compacting Memory Management for C/C++ Applications", PLDI 2019 (its Redis case). */
 #include "bench.h"
 
-#include <errno.h>
 #include <pthread.h>
-#include <sys/mman.h>
-#include <time.h>
 
 #define MIB (1u << 20)
 #define MIN_SIZE 16
@@ -54,7 +51,6 @@ static void fill(struct worker *w)
 static void shrink(struct worker *w)
 {
 	uint64_t random = bench_seed(&bench, w->index + bench.threads), kept = 0;
-	size_t page = 1 << 16, used;
 	int survives = 0;
 
 	for (uint64_t i = 0; i < w->count; i++) {
@@ -68,9 +64,7 @@ static void shrink(struct worker *w)
 		}
 	}
 	w->count = kept;
-	used = (kept * sizeof(*w->slots) + page - 1) & ~(page - 1);
-	if (used < w->bytes)
-		madvise((char *)w->slots + used, w->bytes - used, MADV_DONTNEED);
+	bench_table_trim(w->slots, kept * sizeof(*w->slots), w->bytes);
 }
 
 /* The main thread is worker 0; the others wait, alive, until it has looked. */
@@ -91,14 +85,6 @@ static void *work(void *argument)
 	return NULL;
 }
 
-static void sleep_seconds(time_t seconds)
-{
-	struct timespec t = { .tv_sec = seconds };
-
-	while (nanosleep(&t, &t) && errno == EINTR)
-		;
-}
-
 static void look_on(struct worker *workers)
 {
 	double live = 0;
@@ -107,9 +93,9 @@ static void look_on(struct worker *workers)
 		live += (double)workers[i].live;
 	bench_figure(&bench, "live", live / MIB, "MiB");
 	bench_figure(&bench, "freed", bench_resident(), "MiB");
-	sleep_seconds(1);
+	bench_sleep_until(bench_now() + 1);
 	bench_figure(&bench, "after1s", bench_resident(), "MiB");
-	sleep_seconds(2);
+	bench_sleep_until(bench_now() + 2);
 	bench_figure(&bench, "after3s", bench_resident(), "MiB");
 }
 
