@@ -139,26 +139,32 @@ static int called_for(const struct qy_pressure *p, const struct qy_bound *tighte
 
 /* ---- the process's bounds ---- */
 
-static void consider(struct qy_bound *tightest, int kind, uint64_t limit, uint64_t used)
+struct bounds {
+	struct qy_bound tightest; /* by what is used */
+	unsigned usable_fill;     /* for the breaker, 1/1000: that of the one that is fullest in this way, be it another */
+};
+
+static void consider(struct bounds *bounds, int kind, uint64_t limit, uint64_t used)
 {
 	struct qy_bound bound = { kind, limit, used };
 
 	if (limit == UINT64_MAX || limit == 0)
 		return;
-	if (tightest->limit == 0 || qy_bound_fill(&bound) > qy_bound_fill(tightest))
-		*tightest = bound;
+	if (bounds->tightest.limit == 0 || qy_bound_fill(&bound) > qy_bound_fill(&bounds->tightest))
+		bounds->tightest = bound;
+	bounds->usable_fill = qy_max(bounds->usable_fill, usable_fill(bound));
 }
 
-static struct qy_bound tightest_of(const struct qy_pressure *p)
+static struct bounds bounds_of(const struct qy_pressure *p)
 {
-	struct qy_bound tightest = { QUARRY_LIMIT_NONE, 0, 0 };
+	struct bounds bounds = { { QUARRY_LIMIT_NONE, 0, 0 }, 0 };
 	uint64_t hard = (uint64_t)qy_setting(hard_limit);
 
 	if (hard != 0)
-		consider(&tightest, QUARRY_LIMIT_PROCESS, hard, qy_quota_used());
-	consider(&tightest, QUARRY_LIMIT_CGROUP, p->group_limit, p->group_used);
-	consider(&tightest, QUARRY_LIMIT_ADDRESS_SPACE, p->address_limit, p->address_used);
-	return tightest;
+		consider(&bounds, QUARRY_LIMIT_PROCESS, hard, qy_quota_used());
+	consider(&bounds, QUARRY_LIMIT_CGROUP, p->group_limit, p->group_used);
+	consider(&bounds, QUARRY_LIMIT_ADDRESS_SPACE, p->address_limit, p->address_used);
+	return bounds;
 }
 
 /* ---- denials ---- */
@@ -315,7 +321,7 @@ static void look(uint64_t now, bool ask_kernel)
 				 .total = UINT64_MAX, .available = UINT64_MAX };
 	uint64_t soft = (uint64_t)qy_setting(soft_limit), denials = qy_read(&qy_refused[QUARRY_REFUSED_CGROUP]);
 	struct sums sums = go_over(now);
-	struct qy_bound tightest;
+	struct bounds bounds;
 	uint32_t reasons, ignored;
 	bool denied = denials != cgroup_denials, watching;
 	int comes, stays;
@@ -332,17 +338,17 @@ static void look(uint64_t now, bool ask_kernel)
 		atomic_store_explicit(&denied_ms, now + 1, memory_order_relaxed);
 	cgroup_denials = denials;
 	mark_soft(NULL, &qy_limits_above_soft, sums.held, soft);
-	tightest = tightest_of(&p);
-	comes = called_for(&p, &tightest, denied, false, &ignored);
-	stays = called_for(&p, &tightest, denied, true, &reasons);
+	bounds = bounds_of(&p);
+	comes = called_for(&p, &bounds.tightest, denied, false, &ignored);
+	stays = called_for(&p, &bounds.tightest, denied, true, &reasons);
 	follow_level(comes, stays, now);
-	wants = qy_breaker_tick(now, usable_fill(tightest), qy_pressure_level());
+	wants = qy_breaker_tick(now, bounds.usable_fill, qy_pressure_level());
 	wants = wants || qy_pressure_level() != QUARRY_PRESSURE_NONE || sums.waiting || sums.arenas_above != 0 ||
 		sums.mapped >= LARGE_PROCESS || atomic_load(&qy_limits_above_soft) != 0;
 	qy_lock(&lock);
 	if (watching)
 		state.pressure = p;
-	state.tightest = tightest;
+	state.tightest = bounds.tightest;
 	state.reasons = qy_pressure_level() == QUARRY_PRESSURE_NONE ? 0 : reasons;
 	state.arenas_above_soft = sums.arenas_above;
 	qy_unlock(&lock);

@@ -253,6 +253,30 @@ Test(breaker, the_group_opens_it)
 	cr_assert_eq(qy_breaker_now, CLOSED);
 }
 
+/* A limit that is fuller, as it reads, hides no group of which less is left that malloc may use. */
+Test(breaker, the_group_opens_it_beside_a_fuller_limit)
+{
+	quarry_health_report r = { .struct_size = sizeof(r) };
+
+	begin_at("refuse");
+	use(187);
+	group(1000, 912);
+	tick_after(1000);
+	cr_assert_eq(qy_breaker_now, CLOSED);
+	used_in_group(913);
+	tick_after(1000);
+	cr_assert_eq(quarry_health(&r), 0);
+	cr_assert_eq(r.limit_kind, QUARRY_LIMIT_PROCESS, "%u of 1000", r.limit_per_mille);
+	cr_assert_eq(qy_breaker_now, OPEN, "the group is at 91.3 of 96.1");
+	/* Nor does the group, when it is lower again, close it for the other one. */
+	used_in_group(800);
+	tick_after(1000);
+	cr_assert_eq(qy_breaker_now, OPEN);
+	use(160);
+	tick_after(1000);
+	cr_assert_eq(qy_breaker_now, CLOSED);
+}
+
 Test(breaker, off_is_off)
 {
 	begin_at("off");
