@@ -67,16 +67,45 @@ bool qy_memfd_may_run_dry(void)
 	return qy_os->read_file("/proc/sys/vm/overcommit_memory", text, sizeof(text)) > 0 && text[0] == '2';
 }
 
-bool qy_memfd_copy(const struct qy_memfd *file, char *to, size_t len)
+/* To look around in, which moves an offset: the parent, and whoever was handed the descriptor, share that of ours. -1
+ * where it cannot be had. */
+static int open_apart(const struct qy_memfd *file)
+{
+	int fd = qy_os->reopen(file->fd);
+	uint64_t id;
+
+	if (fd >= 0 && (qy_os->file_id(fd, &id) != 0 || id != file->id)) {
+		qy_os->close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static bool copy_written(int fd, char *to, size_t len)
 {
 	uint64_t begin, end = 0;
 
-	while (end < len && qy_os->next_data(file->fd, end, &begin, &end) == 0) {
+	while (end < len && qy_os->next_data(fd, end, &begin, &end) == 0) {
 		if (begin >= len)
 			return true;
 		end = qy_min(end, len);
-		if (qy_os->read_at(file->fd, to + begin, end - begin, begin) != 0)
+		if (qy_os->read_at(fd, to + begin, end - begin, begin) != 0)
 			return false;
 	}
 	return end >= len || errno == ENXIO;
+}
+
+bool qy_memfd_copy(const struct qy_memfd *file, char *to, size_t len)
+{
+	int fd = open_apart(file), error;
+	bool copied;
+
+	/* (Holes are memory then, in the copy: room for it was looked for before.) */
+	if (fd < 0)
+		return qy_os->read_at(file->fd, to, len, 0) == 0;
+	copied = copy_written(fd, to, len);
+	error = errno;
+	qy_os->close(fd);
+	errno = error;
+	return copied;
 }

@@ -32,7 +32,7 @@ void qy_memfd_close(struct qy_memfd *file);
  * counted when it is mapped, and that of files when it is touched. */
 bool qy_memfd_may_run_dry(void);
 
-/* What was written to the file, into memory that reads as zero. False with errno. */
+/* What was written to the file, into memory that reads as zero. Nobody's offset in it moves. False with errno. */
 bool qy_memfd_copy(const struct qy_memfd *file, char *to, size_t len);
 
 #endif

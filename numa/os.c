@@ -582,6 +582,7 @@ const struct qy_os qy_os_linux = {
 	.seal = qy_linux_seal,
 	.allocate = qy_linux_allocate,
 	.file_id = qy_linux_file_id,
+	.reopen = qy_linux_reopen,
 	.next_data = qy_linux_next_data,
 	.read_at = qy_linux_read_at,
 	.copy = linux_copy,

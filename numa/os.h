@@ -93,7 +93,10 @@ struct qy_os {
 	 * as none here is. */
 	int (*allocate)(int fd, uint64_t at, uint64_t len);
 	int (*file_id)(int fd, uint64_t *id); /* the file, by a number that no other has while it is there */
-	/* The next bytes at or behind `from` that were ever written. -1 with ENXIO when there are none. */
+	/* The same file opened anew, to be read: with an offset of its own, where one that was inherited or handed over is
+	 * shared with whoever has it. -1 with errno; ENOENT where there is no /proc. (What is there may be another file.) */
+	int (*reopen)(int fd);
+	/* The next bytes at or behind `from` that were ever written. -1 with ENXIO when there are none. Moves the offset. */
 	int (*next_data)(int fd, uint64_t from, uint64_t *begin, uint64_t *end);
 	int (*read_at)(int fd, void *to, size_t len, uint64_t at); /* all of it, or -1 */
 	/* Copy this process's own memory, with an error (EFAULT) where reading it would be a signal. ENOSYS or EPERM where

@@ -12,6 +12,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "lib/base/text.h"
+
 #ifndef SYS_memfd_create
 #define SYS_memfd_create (-1)
 #endif
@@ -79,6 +81,20 @@ int qy_linux_file_id(int fd, uint64_t *id)
 		return -1;
 	*id = ((uint64_t)is.st_dev << 40) ^ (uint64_t)is.st_ino;
 	return 0;
+}
+
+int qy_linux_reopen(int fd)
+{
+	char path[32];
+	struct qy_text text;
+	long own;
+
+	qy_text_init(&text, path, sizeof(path), -1);
+	qy_text_format(&text, "/proc/self/fd/%d", fd);
+	do
+		own = syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOCTTY, 0);
+	while (own < 0 && errno == EINTR);
+	return (int)own;
 }
 
 int qy_linux_next_data(int fd, uint64_t from, uint64_t *begin, uint64_t *end)

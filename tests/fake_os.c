@@ -682,6 +682,11 @@ static int table_file_id(int fd, uint64_t *id)
 	CALL(FAKE_FILE_ID, int, -1, qy_os_linux.file_id(fd, id));
 }
 
+static int table_reopen(int fd)
+{
+	CALL(FAKE_REOPEN, int, -1, qy_os_linux.reopen(fd));
+}
+
 static int table_next_data(int fd, uint64_t from, uint64_t *begin, uint64_t *end)
 {
 	return qy_os_linux.next_data(fd, from, begin, end);
@@ -774,6 +779,7 @@ static const struct qy_os fake_table = {
 	.seal = table_seal,
 	.allocate = table_allocate,
 	.file_id = table_file_id,
+	.reopen = table_reopen,
 	.next_data = table_next_data,
 	.read_at = table_read_at,
 	.copy = table_copy,

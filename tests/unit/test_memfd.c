@@ -443,6 +443,43 @@ Test(memfd, a_child_that_cannot_have_a_copy)
 	cr_assert_eq(fork_and(expect_copy, p), 0);
 }
 
+static int open_another(int fd)
+{
+	(void)fd;
+	return kernel.memfd("another", QY_MFD_CLOEXEC);
+}
+
+static void expect_copy_and_offset(char *p)
+{
+	int fd = quarry_fd_of(p, NULL);
+
+	cr_assert_eq(lseek(fd, 123, SEEK_SET), 123);
+	cr_assert_eq(fork_and(expect_copy, p), 0);
+	cr_assert_eq(lseek(fd, 0, SEEK_CUR), 123, "moved to %ld", (long)lseek(fd, 0, SEEK_CUR));
+}
+
+/* The offset is the program's, and that of whoever it handed the descriptor to. */
+Test(memfd, a_child_moves_nobodys_offset)
+{
+	int (*reopen_of_today)(int fd);
+	char *p;
+
+	begin();
+	arena = make(0, QUARRY_PAGES_BASE, -1);
+	p = get(6 * MIB);
+	expect_copy_and_offset(p);
+	/* Without /proc, and with another one. */
+	fake_os_fail(FAKE_REOPEN, ENOENT);
+	expect_copy_and_offset(p);
+	fake_os_fail(FAKE_READ_AT, EIO);
+	cr_assert_eq(fork_and(expect_nothing, p), 0);
+	fake_os_heal();
+	reopen_of_today = kernel.reopen;
+	kernel.reopen = open_another;
+	expect_copy_and_offset(p);
+	kernel.reopen = reopen_of_today;
+}
+
 /* One that fork did not know of when it asked, and does by the time that all are held still. */
 static int (*pair_of_today)(int ends[2]);
 static _Atomic(bool) go, there, over;

@@ -150,6 +150,18 @@ Test(fork, a_childs_child, .init = begin)
 	cr_assert_leq(in_file(fd), before + MIB);
 }
 
+/* The descriptor's offset, which is the program's, stays where it is. */
+Test(fork, no_offset_moves, .init = begin)
+{
+	int fd;
+
+	make_for_fork(QUARRY_PAGES_BASE, 0);
+	fd = fd_of(big, NULL);
+	cr_assert_eq(lseek(fd, 123, SEEK_SET), 123);
+	fork_and_write(true);
+	cr_assert_eq(lseek(fd, 0, SEEK_CUR), 123);
+}
+
 static int touch_and_see(const char *p)
 {
 	pid_t child;
