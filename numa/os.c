@@ -363,16 +363,24 @@ static int linux_timer_make(int sig, void (*ring)(const void *context))
 	return -1;
 }
 
-static int linux_timer_set(int timer, uint64_t ms)
+static int timer_ring_in(int timer, uint64_t ms)
 {
 	struct itimerspec spec = { { 0, 0 }, { (time_t)(ms / 1000), (long)(ms % 1000) * 1000000 } };
+
+	return (int)syscall(SYS_timer_settime, timer, 0, &spec, NULL);
+}
+
+static int linux_timer_set(int timer, uint64_t ms)
+{
 	struct sigaction is;
 
 	if (sigaction(timer_signal, NULL, &is) != 0 || !timer_handled(&is)) {
+		/* What it was armed for before would come to a handler that knows nothing of it. */
+		(void)timer_ring_in(timer, 0);
 		errno = EBUSY;
 		return -1;
 	}
-	return (int)syscall(SYS_timer_settime, timer, 0, &spec, NULL);
+	return timer_ring_in(timer, ms);
 }
 
 /* The kernel reads the set before it looks what is to be done with it, and nothing is: there is no such how. */

@@ -68,7 +68,7 @@ struct qy_os {
 	 * of a crash, or the errno of timer_create(2), and the signal is as it was. */
 	int (*timer_make)(int sig, void (*ring)(const void *context));
 	/* Have it ring once, in so many ms; 0: not at all. May be called in a signal handler. -1 with EBUSY when the program
-	 * has taken the signal for itself since. */
+	 * has taken the signal for itself since: it rests then. */
 	int (*timer_set)(int timer, uint64_t ms);
 	/* Whether what a signal handler interrupted (its third argument) was a system call that the program waited in, or is
 	 * about to wait in again, and that in no other signal handler (numa/blocked.c). False when it cannot be told, and where

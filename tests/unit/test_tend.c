@@ -11,7 +11,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "include/quarry/quarry.h"
@@ -972,15 +974,19 @@ Test(os, a_timer_is_lost_to_a_program_that_takes_its_signal)
 {
 	struct sigaction action = { .sa_handler = handler };
 	int timer = qy_os_linux.timer_make(SIGURG, nothing);
+	struct itimerspec left;
 
 	cr_assert_geq(timer, 0);
 	cr_assert_eq(qy_os_linux.timer_set(timer, 3600000), 0);
 	cr_assert_eq(qy_os_linux.timer_set(timer, 0), 0);
 	cr_assert_geq(qy_os_linux.timer_make(SIGURG, nothing), 0, "again, as a child does");
+	cr_assert_eq(qy_os_linux.timer_set(timer, 3600000), 0);
 	cr_assert_eq(sigaction(SIGURG, &action, NULL), 0);
 	errno = 0;
 	cr_assert_eq(qy_os_linux.timer_set(timer, 1), -1);
 	cr_assert_eq(errno, EBUSY);
+	cr_assert_eq(syscall(SYS_timer_gettime, timer, &left), 0);
+	cr_assert(left.it_value.tv_sec == 0 && left.it_value.tv_nsec == 0, "what it was armed for does not come");
 }
 
 Test(os, what_can_be_read)
