@@ -87,7 +87,8 @@ static void *resize(void *p, size_t usable, size_t size)
 {
 	void *to;
 
-	if (usable > QY_CLASS_MAX) {
+	/* (An object may have more than the largest class, in a mixed slab.) */
+	if (usable > QY_CLASS_MAX && qy_slab_of(p) == NULL) {
 		to = resize_block(p, size);
 		if (to != NULL)
 			return to;

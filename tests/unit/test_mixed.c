@@ -417,6 +417,25 @@ Test(mixed, a_pass_without_time_is_cut_and_goes_on, .timeout = 60)
 	cr_assert_gt(cut, 3, "%u of %u parts", cut, parts);
 	qy_os = inner;
 	check_all();
+}
+
+/* It may have more room than the largest class, and is no block for that: it stays where it is, as any object. */
+Test(mixed, a_large_object_stays_where_it_is)
+{
+	char *p = NULL;
+
+	begin("mixed");
+	desert(52, 48, 8);
+	for (int i = 0; i < 20 && p == NULL; i++) {
+		add(1, 70);
+		if (is_in_gap(objects[count - 1].p))
+			p = objects[count - 1].p;
+	}
+	cr_assert_not_null(p, "one of 30720 bytes in a gap");
+	cr_assert_eq(quarry_usable_size(p), 5 * 6656);
+	cr_assert_eq(quarry_realloc(p, 30720), p);
+	cr_assert_eq(quarry_realloc(p, 5 * 6656), p);
+	cr_assert_eq(quarry_realloc(p, 20000), p);
 	check_objects();
 	drop_all();
 }
