@@ -319,14 +319,9 @@ void *qy_malloc_slow(size_t n)
 
 /* ---- freeing ---- */
 
-QY_INLINE size_t size_in(const struct qy_slab *s, const void *p)
-{
-	return QY_UNLIKELY(qy_slab_is_mixed(s)) ? qy_mixed_size(s, p) : qy_classes[s->cls].size;
-}
-
 static QY_COLD void fill_junk(void *p, const struct qy_slab *s)
 {
-	memset(p, 0xdf, s != NULL ? size_in(s, p) : qy_large_size(p));
+	memset(p, 0xdf, s != NULL ? qy_object_size(s, p) : qy_large_size(p));
 }
 
 /* Whether a slab that nobody held is this thread's now. */
@@ -435,7 +430,7 @@ size_t qy_cache_usable(const void *p)
 {
 	const struct qy_slab *s = qy_slab_of(p);
 
-	return s != NULL ? size_in(s, p) : qy_window_has(p) ? qy_large_size(p) : 0;
+	return s != NULL ? qy_object_size(s, p) : qy_window_has(p) ? qy_large_size(p) : 0;
 }
 
 void qy_cache_check_size(const void *p, size_t size)

@@ -2,6 +2,8 @@
 /* Objects on their way to other threads' heaps: gathered by heap, sent many at a time. */
 #include "lib/cache/thread.h"
 
+#include "lib/manager/mixed.h"
+
 static void send_ring(struct qy_outgoing *out)
 {
 	if (out->objects > 0)
@@ -23,14 +25,14 @@ static struct qy_outgoing *ring_of(struct qy_thread *t, const struct qy_heap *h)
 }
 
 /* A child that is forked in between finds the object in the ring, or counted, or neither; then it loses it. */
-static void gather(struct qy_outgoing *out, const struct qy_slab *s, void *p)
+static void gather(struct qy_outgoing *out, void *p, size_t size)
 {
 	qy_link_object(p, out->first);
 	if (out->first == NULL)
 		out->last = p;
 	__atomic_store_n(&out->first, p, __ATOMIC_RELEASE);
 	out->objects++;
-	out->bytes += qy_classes[s->cls].size;
+	out->bytes += (uint32_t)size;
 }
 
 static bool is_ready(const struct qy_outgoing *out)
@@ -45,7 +47,8 @@ bool qy_thread_gather_quick(struct qy_thread *t, struct qy_slab *s, void *p)
 
 	if (out->heap != h || is_ready(out))
 		return false;
-	gather(out, s, p);
+	/* (A thread holds it, so that it is not mixed.) */
+	gather(out, p, qy_classes[s->cls].size);
 	return true;
 }
 
@@ -58,7 +61,7 @@ void qy_thread_gather(struct qy_thread *t, struct qy_slab *s, void *p)
 		send_ring(out);
 		out->heap = h;
 	}
-	gather(out, s, p);
+	gather(out, p, qy_object_size(s, p));
 	if (is_ready(out))
 		send_ring(out);
 }

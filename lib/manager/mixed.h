@@ -78,4 +78,10 @@ QY_INLINE bool qy_slab_is_mixed(const struct qy_slab *s)
 	return __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == QY_SLAB_MIXED;
 }
 
+/* The same of any slab. */
+QY_INLINE size_t qy_object_size(const struct qy_slab *s, const void *p)
+{
+	return QY_UNLIKELY(qy_slab_is_mixed(s)) ? qy_mixed_size(s, p) : qy_classes[s->cls].size;
+}
+
 #endif

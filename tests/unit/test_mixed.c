@@ -419,6 +419,47 @@ Test(mixed, a_pass_without_time_is_cut_and_goes_on, .timeout = 60)
 	check_all();
 }
 
+/* What is gathered on its way home counts as what it is, and not as the slots that it takes: no more than was meant to be
+ * is held back. */
+Test(mixed, no_more_is_held_back_than_elsewhere)
+{
+	struct qy_outgoing *out = NULL;
+	struct qy_thread *t;
+	size_t held = 0, most = 0;
+	uint32_t n = 0;
+
+	begin("mixed");
+	desert(6, 24, 10);
+	for (int i = 0; i < 300; i++)
+		add(1, 21); /* 448 bytes in 4 slots of 112 */
+	t = qy_thread_enter();
+	for (uint32_t i = count; i-- > 0;) {
+		char *p = objects[i].p;
+
+		if (!is_in_gap(p) || objects[i].cls != 21)
+			continue;
+		check_object(&objects[i]);
+		atomic_store(place_of(p), PLACE_FREE);
+		held += qy_mixed_size(qy_slab_of(p), p);
+		qy_thread_gather(t, qy_slab_of(p), p);
+		objects[i] = objects[--count];
+		n++;
+		for (int k = 0; k < QY_OUT_RINGS; k++)
+			if (t->out[k].heap == &m->mixed->heap)
+				out = &t->out[k];
+		cr_assert_not_null(out);
+		cr_assert(out->objects == 0 || out->bytes == held, "%u bytes of %zu", out->bytes, held);
+		most = qy_max(most, held);
+		held = out->objects == 0 ? 0 : held;
+	}
+	qy_thread_send(t);
+	qy_thread_leave(t);
+	cr_assert_gt(n, 100);
+	cr_assert_gt(most, QY_OUT_BYTES / 2);
+	cr_assert_lt(most, QY_OUT_BYTES + 448, "%zu bytes were held back", most);
+	drop_all();
+}
+
 /* It may have more room than the largest class, and is no block for that: it stays where it is, as any object. */
 Test(mixed, a_large_object_stays_where_it_is)
 {
