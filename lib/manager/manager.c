@@ -415,6 +415,13 @@ static void wipe_region(struct qy_region *r)
 	}
 }
 
+/* What was counted stays counted, so long as the arena is the same. */
+static void keep_count(struct qy_manager *m, struct qy_heap *h)
+{
+	qy_count_shared(&m->past_received, qy_read(&h->remote_received));
+	atomic_store_explicit(&h->remote_received, 0, memory_order_relaxed);
+}
+
 static void reset_one(struct qy_manager *m)
 {
 	struct qy_region *regions, *next;
@@ -430,6 +437,9 @@ static void reset_one(struct qy_manager *m)
 	atomic_store_explicit(&m->used, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->large, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->dirty_pages, 0, memory_order_relaxed);
+	keep_count(m, &m->orphans);
+	if (m->mixed != NULL)
+		keep_count(m, &m->mixed->heap);
 	qy_heap_clear(&m->orphans);
 	qy_heap_open(&m->orphans, m, 0);
 	qy_heap_open(&m->thinning, m, 0);

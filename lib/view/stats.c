@@ -204,7 +204,9 @@ static void add_manager(struct qy_manager *m, quarry_stats *stats)
 		stats->kind_got[kind] += qy_read(&m->kind_got[kind]);
 	}
 	stats->refills += qy_read(&m->past_refills);
+	/* (What m->thinning received it sent on, to one of those that are counted.) */
 	stats->remote_frees += qy_read(&m->past_received) + qy_read(&m->orphans.remote_received);
+	stats->remote_frees += mixed == NULL ? 0 : qy_read(&mixed->heap.remote_received);
 	stats->adopted += qy_read(&m->past_adopted);
 }
 

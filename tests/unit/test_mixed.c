@@ -460,6 +460,47 @@ Test(mixed, no_more_is_held_back_than_elsewhere)
 	drop_all();
 }
 
+static uint64_t remote_frees(void)
+{
+	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
+
+	qy_lock(&m->lock);
+	qy_manager_receive(m);
+	qy_unlock(&m->lock);
+	cr_assert_eq(quarry_stats_get(&qy_arenas[m->index], &stats), 0);
+	return stats.remote_frees;
+}
+
+/* All of it goes home to another's slab; a reset undoes nothing of that, and the next arena begins with none. */
+Test(mixed, what_goes_home_is_counted)
+{
+	uint64_t before, n = 0;
+
+	begin("mixed");
+	desert(6, 24, 10);
+	for (int i = 0; i < 300; i++)
+		add(1, 17);
+	before = remote_frees();
+	for (uint32_t i = count; i-- > 0;)
+		if (is_in_gap(objects[i].p)) {
+			drop(2, i);
+			n++;
+		}
+	cr_assert_gt(n, 300);
+	cr_assert_eq(remote_frees(), before + n);
+	for (unsigned i = 0; i < HEAPS; i++) {
+		memset((void *)&heaps[i], 0, sizeof(heaps[i]));
+		qy_heap_open(&heaps[i], m, 0);
+	}
+	atomic_store(&m->heaps, 0);
+	qy_manager_reset(m);
+	cr_assert_eq(remote_frees(), before + n);
+	qy_manager_destroy(m);
+	m = new_manager(0);
+	cr_assert_not_null(m->mixed, "it is the same one");
+	cr_assert_eq(remote_frees(), 0);
+}
+
 /* It may have more room than the largest class, and is no block for that: it stays where it is, as any object. */
 Test(mixed, a_large_object_stays_where_it_is)
 {
