@@ -507,6 +507,10 @@ fi
 quarry help options
 check "help options" is $status 0
 check "help options: 80 columns" is "$(grep -cE '.{81}' "$work/out")" 0
+# (The C library keeps the first real-time signals for itself: two, or three of musl's.)
+check "help options: what a range leaves out" \
+	grep -qE '^  reclaim_signal=23   \(23, 28, 3[45] to 64\), at start only$' "$work/out"
+check "help options: a range" says out "breaker_at=95   (10 to 100)"
 sed -nE 's/^  ([a-z_]+)=([^ ]+) .*/\1 \2/p' "$work/out" >"$work/options"
 check "there are options" test "$(wc -l <"$work/options")" -ge 13
 while read -r name default; do

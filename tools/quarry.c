@@ -116,13 +116,47 @@ static void print_size(long n)
 	printf("%ld%.*s", n, unit >= 0 ? 1 : 0, unit >= 0 ? suffixes + unit : "");
 }
 
-/* The library is asked what it takes, not told twice: a size is what takes a suffix. */
-static bool is_size(const char *name)
+/* The library is asked what it takes, not told twice. */
+static bool takes(const char *name, const char *value)
 {
 	char item[128];
 
-	snprintf(item, sizeof(item), "%s=1m", name);
+	snprintf(item, sizeof(item), "%s=%s", name, value);
 	return quarry_ctl_set("options_check", item) == 0;
+}
+
+static bool takes_number(const char *name, long value)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%ld", value);
+	return takes(name, text);
+}
+
+#define ASKED_MAX 256 /* so many values are asked for one by one */
+
+/* "23, 28, 34 to 64" */
+static void print_range(const quarry_option_info *o)
+{
+	const char *comma = "";
+
+	if (o->maximum - o->minimum >= ASKED_MAX) {
+		printf("%ld to %ld", o->minimum, o->maximum);
+		return;
+	}
+	for (long first = o->minimum; first <= o->maximum; first++) {
+		long last = first;
+
+		if (!takes_number(o->name, first))
+			continue;
+		while (last < o->maximum && takes_number(o->name, last + 1))
+			last++;
+		printf("%s%ld", comma, first);
+		if (last > first)
+			printf(" to %ld", last);
+		comma = ", ";
+		first = last;
+	}
 }
 
 static void print_choice(const char *choices, long index)
@@ -134,7 +168,7 @@ static void print_choice(const char *choices, long index)
 
 static void print_option(const quarry_option_info *o)
 {
-	bool size = is_size(o->name);
+	bool size = takes(o->name, "1m");
 
 	printf("\n  %s=", o->name);
 	if (o->choices)
@@ -153,7 +187,7 @@ static void print_option(const quarry_option_info *o)
 	} else if (o->minimum == 0 && o->maximum == 1) {
 		printf("0|1");
 	} else {
-		printf("%ld to %ld", o->minimum, o->maximum);
+		print_range(o);
 	}
 	printf(")%s\n      %s\n", o->runtime ? "" : ", at start only", o->help);
 }

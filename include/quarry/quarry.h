@@ -503,7 +503,8 @@ enum quarry_option {
 	QUARRY_OPT_HARD_LIMIT = 31,      /* hard_limit: bytes in use beyond which the process gets ENOMEM; 0 none. What counts
 	                                  * is as for quarry_arena_attr.hard_limit, of all arenas together */
 	QUARRY_OPT_BREAKER = 32,         /* breaker: 0 off, 1 refuse, 2 redirect large requests when a limit is near */
-	QUARRY_OPT_BREAKER_MIN = 33,     /* breaker_min: bytes from which a request is large; at least 64 KiB */
+	QUARRY_OPT_BREAKER_MIN = 33,     /* breaker_min: bytes from which a request is large; at least 64 KiB (less, which
+	                                  * was taken once, is an error: caches hand out what is small, and ask nobody) */
 	QUARRY_OPT_BREAKER_AT = 34,      /* breaker_at: per cent of the tightest limit at which the breaker opens; of a control
 	                                  * group's limit, of what malloc uses of it (8 MiB and a 32nd part are left) */
 	QUARRY_OPT_CGROUP_LIMIT = 35     /* cgroup_limit: 1 what was handed out counts against the control group's memory limit,
@@ -529,7 +530,9 @@ typedef struct quarry_option_info {
 	const char *help;    /* one line */
 	int number;          /* enum quarry_option */
 	int runtime;         /* 1: may be changed while running */
-	long minimum, maximum, def, value;
+	long minimum, maximum; /* beyond them nothing is taken; of reclaim_signal, between them only what help names.
+	                        * (quarry_ctl_set("options_check", "name=value") says what is taken, and sets nothing.) */
+	long def, value;
 	const char *choices; /* "off|series|parallel|auto|timer" or NULL for numbers */
 } quarry_option_info;
 
