@@ -16,11 +16,13 @@ void qy_heap_open(struct qy_heap *h, struct qy_manager *m, uintptr_t owner)
 	qy_publish(h->owner, owner);
 	if (owner != 0)
 		atomic_fetch_add_explicit(&m->heaps, 1, memory_order_relaxed);
+	qy_publish(h->mail, NULL);
 	atomic_store_explicit(&h->remote, NULL, memory_order_release);
 }
 
 void qy_heap_clear(struct qy_heap *h)
 {
+	qy_publish(h->mail, NULL);
 	memset(h->active, 0, sizeof(h->active));
 	memset(h->queue, 0, sizeof(h->queue));
 	memset(&h->full, 0, sizeof(h->full));
@@ -179,9 +181,19 @@ static QY_COLD bool unpark(struct qy_slab *s)
 	return true;
 }
 
+/* How many steps of mail are worth while before a list is had elsewhere: one where the heap has memory for it, and else so
+ * many that what comes home is filed at least as fast as slabs are taken. */
+static unsigned mail_steps(const struct qy_heap *h, const struct qy_slab *s, unsigned cls)
+{
+	if ((s != NULL && s->linked < qy_classes[cls].capacity) || h->queue[cls].first != NULL)
+		return 1;
+	return QY_MAIL_STEPS;
+}
+
 void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
 {
 	struct qy_slab *s = h->active[cls];
+	unsigned steps = 0;
 
 	qy_count(&h->refills, 1);
 	*zero = false;
@@ -191,9 +203,9 @@ void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
 		/* (A list that was repaired may be empty.) */
 		if (list != NULL)
 			return list;
-		if (qy_heap_has_mail(h)) {
-			qy_heap_receive(h);
-			s = h->active[cls];
+		if (qy_heap_has_mail(h) && steps < mail_steps(h, s, cls)) {
+			qy_heap_receive_some(h, QY_MAIL_STEP);
+			steps++;
 			continue;
 		}
 		if (s != NULL && s->carved < qy_classes[cls].capacity) {
@@ -319,6 +331,18 @@ void qy_heap_send(struct qy_heap *h, void *first, void *last)
 	}
 }
 
+bool qy_heap_take_mail(struct qy_heap *h)
+{
+	void *list = atomic_load_explicit(&h->remote, memory_order_relaxed);
+
+	if (h->mail != NULL || list == NULL || list == QY_REMOTE_CLOSED)
+		return false;
+	qy_publish(h->mail, atomic_exchange_explicit(&h->remote, NULL, memory_order_acquire));
+	h->mail_mistakes = 0;
+	h->mail_lists++;
+	return true;
+}
+
 /* The objects at the front of a list that are in one unit, as those gathered together mostly are: their number and the
  * last of them. More than a unit has means that the list leads in a circle. */
 static uint32_t run_of(void *first, void **last)
@@ -336,8 +360,6 @@ static uint32_t run_of(void *first, void **last)
 	return n;
 }
 
-#define MISTAKES_MAX 64 /* in one list, before the rest is given up */
-
 /* Put n objects of one slab back as they are linked: only the last is written to, so that the others' lines are not
  * taken from whoever freed them before they are used again. False, and nothing done, when they must go one by one. */
 static bool splice(struct qy_heap *h, struct qy_slab *s, void *first, void *last, uint32_t n)
@@ -353,50 +375,74 @@ static bool splice(struct qy_heap *h, struct qy_slab *s, void *first, void *last
 	return true;
 }
 
-void qy_heap_receive(struct qy_heap *h)
+/* File a run of a list, of n objects of the slab. */
+static void file_run(struct qy_heap *h, struct qy_slab *s, void *first, void *last, uint32_t n)
 {
-	void *p = atomic_exchange_explicit(&h->remote, NULL, memory_order_acquire);
-	unsigned mistakes = 0;
-	uint64_t received = 0;
+	void *p = first;
 
-	/* What was freed twice by others may have made a circle of the list: the rest is lost then. */
-	while (p != NULL && mistakes < MISTAKES_MAX) {
+	/* A full slab takes the first by itself, and has room then. (Whose it is comes first: what came late is another's
+	 * by now, who writes it.) */
+	if (n > 1 && atomic_load_explicit(&s->heap, memory_order_acquire) == h && s->state == QY_SLAB_FULL) {
+		p = qy_next_object(first);
+		h->mail_mistakes += !free_here(h, first);
+		n--;
+	}
+	if (n > 1 && splice(h, s, p, last, n))
+		return;
+	for (; n > 0; n--) {
+		void *following = qy_next_object(p);
+
+		h->mail_mistakes += !free_here(h, p);
+		p = following;
+	}
+}
+
+/* Returns how many; the list that was taken may be filed by then. What was freed twice by others may have made a circle of
+ * it: the rest is lost then. */
+static uint32_t file_some(struct qy_heap *h, uint32_t at_most)
+{
+	void *p = h->mail;
+	uint32_t filed = 0;
+
+	while (p != NULL && filed < at_most && h->mail_mistakes < QY_MAIL_MISTAKES_MAX) {
+		struct qy_slab *s = qy_slab_of(p);
 		void *last, *next;
-		uint32_t n = run_of(p, &last);
+		uint32_t n;
 
+		if (s == NULL) {
+			qy_mistake(QY_MISTAKE_FOREIGN, p);
+			h->mail_mistakes++;
+			filed++;
+			p = qy_next_object(p);
+			continue;
+		}
+		n = run_of(p, &last);
 		next = qy_next_object(last);
 		if (n > QY_UNIT / 16) {
 			qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
+			h->mail_mistakes = QY_MAIL_MISTAKES_MAX;
 			break;
 		}
-		received += n;
-		/* A full slab takes the first by itself, and has room then. */
-		if (n > 1) {
-			struct qy_slab *s = qy_slab_of(p);
-
-			/* (Whose it is comes first: what came late is another's by now, who writes it.) */
-			if (s != NULL && atomic_load_explicit(&s->heap, memory_order_acquire) == h &&
-			    s->state == QY_SLAB_FULL) {
-				void *second = qy_next_object(p);
-
-				mistakes += !free_here(h, p);
-				p = second;
-				n--;
-			}
-			if (splice(h, s, p, last, n)) {
-				p = next;
-				continue;
-			}
-		}
-		for (; n > 0; n--) {
-			void *following = qy_next_object(p);
-
-			mistakes += !free_here(h, p);
-			p = following;
-		}
+		file_run(h, s, p, last, n);
+		filed += n;
 		p = next;
 	}
-	qy_count(&h->remote_received, received);
+	qy_publish(h->mail, h->mail_mistakes < QY_MAIL_MISTAKES_MAX ? p : NULL);
+	qy_count(&h->remote_received, filed);
+	return filed;
+}
+
+void qy_heap_receive_some(struct qy_heap *h, uint32_t at_most)
+{
+	uint32_t filed = file_some(h, at_most);
+
+	if (filed < at_most && qy_heap_take_mail(h))
+		(void)file_some(h, at_most - filed);
+}
+
+void qy_heap_receive(struct qy_heap *h)
+{
+	qy_heap_receive_some(h, UINT32_MAX);
 }
 
 /* ---- giving up ---- */
@@ -537,8 +583,6 @@ static void hand_over(qy_counter *to, qy_counter *from)
 
 void qy_heap_abandon(struct qy_heap *h)
 {
-	void *late;
-
 	qy_heap_receive(h);
 	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
 		drop_active(h, cls);
@@ -552,11 +596,8 @@ void qy_heap_abandon(struct qy_heap *h)
 	hand_over(&h->manager->past_refills, &h->refills);
 	hand_over(&h->manager->past_received, &h->remote_received);
 	hand_over(&h->manager->past_adopted, &h->adopted);
-	late = atomic_exchange_explicit(&h->remote, QY_REMOTE_CLOSED, memory_order_acq_rel);
-	while (late != NULL) {
-		void *p = late;
-
-		late = qy_next_object(p);
-		free_here(h, p);
-	}
+	/* What came late is others' by now. */
+	qy_publish(h->mail, atomic_exchange_explicit(&h->remote, QY_REMOTE_CLOSED, memory_order_acq_rel));
+	h->mail_mistakes = 0;
+	(void)file_some(h, UINT32_MAX);
 }

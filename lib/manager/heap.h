@@ -6,6 +6,9 @@
  * where others leave freed objects, in batches, by one compare-and-swap. A remote list can be closed, when the heap
  * is given up: a sender then looks again whose the slab is.
  *
+ * The owner takes the remote list as a whole, and files the objects in it, which are mail until then, in steps: there may
+ * be millions, each a cache miss, and the owner is somebody's malloc, or has a lock that others wait for.
+ *
  * Heaps are type-stable: their memory never becomes anything else, so a late sender finds a list, open or closed. An
  * object that arrives at a heap that no longer has its slab is sent on. */
 #ifndef QUARRY_MANAGER_HEAP_H
@@ -33,6 +36,10 @@ struct qy_heap {
 	 * its number. */
 	uint8_t shed_class, shed_epoch;
 	uint32_t shed_round; /* the last qy_reclaim_round for which it was done (lib/cache) */
+	/* Of what others sent: the list that was taken and is not filed yet, what was wrong with it so far, and how many lists
+	 * were taken. */
+	void *mail;
+	uint32_t mail_mistakes, mail_lists;
 	/* Counters: the owner writes, anybody reads. */
 	qy_counter refills, remote_received, adopted, slabs;
 	/* Written by other threads: a line of its own. */
@@ -93,15 +100,26 @@ void qy_heap_event(struct qy_slab *s);
 /* Send a chain of objects of one slab-owning heap home. Reads each object's owner anew when the heap is closed. */
 void qy_heap_send(struct qy_heap *h, void *first, void *last);
 
-/* Take in what others sent. By the owner. */
+#define QY_MAIL_STEP 256         /* objects filed at a time, and the run that the last of them is in: some 40 us */
+#define QY_MAIL_STEPS 16         /* before memory is taken instead: the smallest objects that fill a slab are as many */
+#define QY_MAIL_MISTAKES_MAX 64  /* in one list, before the rest is given up */
+
+/* Take in what others sent, all that is there. By the owner. */
 void qy_heap_receive(struct qy_heap *h);
 
+/* The same for so many objects, and those in the same unit as the last of them: a run of one unit is filed whole. */
+void qy_heap_receive_some(struct qy_heap *h, uint32_t at_most);
+
+/* Whether there is something to be received. */
 QY_INLINE bool qy_heap_has_mail(struct qy_heap *h)
 {
 	void *r = atomic_load_explicit(&h->remote, memory_order_relaxed);
 
-	return r != NULL && r != QY_REMOTE_CLOSED;
+	return (r != NULL && r != QY_REMOTE_CLOSED) || qy_peek(h->mail) != NULL;
 }
+
+/* Take the list that others left, when the one before is filed. False when there is none. By the owner. */
+bool qy_heap_take_mail(struct qy_heap *h);
 
 /* Put a list of free objects of any slabs of this heap back into them. By the owner. */
 void qy_heap_put_back(struct qy_heap *h, void *list);

@@ -11,6 +11,7 @@
 #include "lib/manager/homing.h"
 #include "lib/manager/mixed.h"
 #include "lib/manager/move.h"
+#include "lib/manager/sparse.h"
 #include "lib/base/refused.h"
 #include "numa/topology.h"
 
@@ -110,12 +111,56 @@ static void end_slab(struct qy_slab *s)
 	}
 }
 
-void qy_manager_receive(struct qy_manager *m)
+/* ---- mail for slabs that nobody holds ---- */
+
+static bool has_mail(struct qy_manager *m)
+{
+	return qy_heap_has_mail(&m->orphans) || (m->mixed != NULL && qy_heap_has_mail(&m->mixed->heap));
+}
+
+bool qy_manager_receive(struct qy_manager *m)
 {
 	if (qy_heap_has_mail(&m->orphans))
-		qy_heap_receive(&m->orphans);
+		qy_heap_receive_some(&m->orphans, QY_MAIL_STEP);
 	if (m->mixed != NULL && qy_heap_has_mail(&m->mixed->heap))
-		qy_mixed_receive(m);
+		qy_mixed_receive(m, QY_MAIL_STEP);
+	return has_mail(m);
+}
+
+/* Whether the list is filed that was there when so many had been taken: a second one was begun. */
+static bool is_through(struct qy_heap *h, uint32_t lists)
+{
+	return !qy_heap_has_mail(h) || h->mail_lists - lists > 1;
+}
+
+/* (Those who send may be quicker than we are: not for ever.) */
+bool qy_manager_receive_until(struct qy_manager *m, uint64_t until_ns)
+{
+	uint32_t of_orphans, of_mixed;
+	bool through;
+
+	qy_lock(&m->lock);
+	of_orphans = m->orphans.mail_lists;
+	of_mixed = m->mixed == NULL ? 0 : m->mixed->heap.mail_lists;
+	for (;;) {
+		through = !qy_manager_receive(m) || (is_through(&m->orphans, of_orphans) &&
+						     (m->mixed == NULL || is_through(&m->mixed->heap, of_mixed)));
+		qy_unlock(&m->lock);
+		if (through || !qy_in_time(until_ns))
+			return through;
+		qy_lock(&m->lock);
+	}
+}
+
+/* All of it, for one who would be refused otherwise. False when there was none. */
+static QY_COLD bool receive_for_refused(struct qy_manager *m)
+{
+	bool some;
+
+	qy_lock(&m->lock);
+	some = has_mail(m);
+	qy_unlock(&m->lock);
+	return some && qy_manager_receive_until(m, UINT64_MAX);
 }
 
 /* The first orphan of the class with room, for h. The lock is held. */
@@ -133,6 +178,30 @@ static struct qy_slab *adopt(struct qy_manager *m, struct qy_heap *h, unsigned c
 	qy_count(&h->adopted, 1);
 	m->sparse.adopted[cls] += m->sparse.adopted[cls] < UINT16_MAX;
 	return s;
+}
+
+/* Whether so many more bytes may be refused. (What managers have in hand of the process's limit counts as used.) */
+static bool is_at_limit(struct qy_manager *m, size_t bytes)
+{
+	uint64_t arena = atomic_load_explicit(&m->head->hard_limit, memory_order_relaxed);
+	uint64_t process = (uint64_t)qy_setting(hard_limit);
+
+	return (arena != 0 && qy_manager_used(m) + bytes > arena) || (process != 0 && qy_quota_taken() + bytes > process);
+}
+
+/* The same, after what was sent home is taken in: so far as is worth while, or all of it before so many more bytes would be
+ * refused. The lock is held, and let go of in between. */
+static struct qy_slab *receive_and_adopt(struct qy_manager *m, struct qy_heap *h, unsigned cls, size_t bytes)
+{
+	for (unsigned steps = 1;; steps++) {
+		bool more = qy_manager_receive(m);
+		struct qy_slab *s = adopt(m, h, cls);
+
+		if (s != NULL || !more || (steps >= QY_MAIL_STEPS && !is_at_limit(m, bytes)))
+			return s;
+		qy_unlock(&m->lock);
+		qy_lock(&m->lock);
+	}
 }
 
 static bool is_mostly_used(const struct qy_slab *s)
@@ -181,8 +250,7 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 		qy_page b = 0;
 
 		qy_lock(&m->lock);
-		qy_manager_receive(m);
-		s = adopt(m, h, cls);
+		s = receive_and_adopt(m, h, cls, spare == NULL ? bytes : 0);
 		if (s != NULL) {
 			if (spare != NULL)
 				qy_manager_put_slab(m, spare);
@@ -207,10 +275,13 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 			return s;
 		if (short_of && tries < 3 && qy_budget_refresh(bytes))
 			continue;
+		if (allowed && !short_of && qy_manager_more(m, 1, 1))
+			continue;
+		if (tries < 3 && receive_for_refused(m))
+			continue;
 		if (short_of)
 			qy_refuse(QUARRY_REFUSED_CGROUP);
-		if (!allowed || short_of || !qy_manager_more(m, 1, 1))
-			break;
+		break;
 	}
 	errno = ENOMEM;
 	return NULL;

@@ -16,7 +16,6 @@
 #define WASTE_MOST 3
 #define LARGER 4       /* classes above its own, in whose slots an object may stand */
 #define TRIES 4        /* slabs made mixed for one list of objects, at most */
-#define MISTAKES_MAX 64
 #define BATCH 32       /* slabs that pages are given back of at a time, */
 #define LOOKS 256      /* of so many looked at with the lock held once */
 
@@ -458,31 +457,39 @@ static bool free_one(struct qy_manager *m, struct qy_slab *s, void *p)
 	return true;
 }
 
-void qy_mixed_receive(struct qy_manager *m)
+/* Returns how many. (What was freed twice by others may have made a circle of the list.) */
+static uint32_t file_some(struct qy_manager *m, uint32_t at_most)
 {
 	struct qy_heap *h = &m->mixed->heap;
-	void *p = atomic_exchange_explicit(&h->remote, NULL, memory_order_acquire);
-	unsigned mistakes = 0;
-	uint64_t received = 0;
+	void *p = h->mail;
+	uint32_t filed = 0;
 
-	/* (What was freed twice by others may have made a circle of the list.) */
-	while (p != NULL && mistakes < MISTAKES_MAX) {
+	for (; p != NULL && filed < at_most && h->mail_mistakes < QY_MAIL_MISTAKES_MAX; filed++) {
 		struct qy_slab *s = qy_slab_of(p);
 		struct qy_heap *of = s == NULL ? NULL : atomic_load_explicit(&s->heap, memory_order_acquire);
 		void *next = qy_next_object(p);
 
-		received++;
 		if (s == NULL) {
 			qy_mistake(QY_MISTAKE_FOREIGN, p);
-			mistakes++;
+			h->mail_mistakes++;
 		} else if (of != h) {
 			qy_heap_send(of, p, p);
 		} else {
-			mistakes += !free_one(m, s, p);
+			h->mail_mistakes += !free_one(m, s, p);
 		}
 		p = next;
 	}
-	qy_count(&h->remote_received, received);
+	qy_publish(h->mail, h->mail_mistakes < QY_MAIL_MISTAKES_MAX ? p : NULL);
+	qy_count(&h->remote_received, filed);
+	return filed;
+}
+
+void qy_mixed_receive(struct qy_manager *m, uint32_t at_most)
+{
+	uint32_t filed = file_some(m, at_most);
+
+	if (filed < at_most && qy_heap_take_mail(&m->mixed->heap))
+		(void)file_some(m, at_most - filed);
 }
 
 /* ---- giving back ---- */

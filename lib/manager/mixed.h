@@ -60,8 +60,8 @@ void qy_mixed_provide(struct qy_manager *m);
  * used before. The lock is held. */
 void *qy_mixed_take(struct qy_manager *m, unsigned cls);
 
-/* Take in what was freed. The lock is held. */
-void qy_mixed_receive(struct qy_manager *m);
+/* Take in what was freed, so many objects at most. The lock is held. */
+void qy_mixed_receive(struct qy_manager *m, uint32_t at_most);
 
 /* Give back pages in which nothing lives any more. As qy_sparse_pass, for slabs that are mixed; m->sparse.mixed_cut tells
  * that until_ns ended it. */

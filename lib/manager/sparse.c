@@ -332,10 +332,16 @@ bool qy_slab_can_go(struct qy_manager *m, const struct qy_slab *s)
 }
 
 /* What was freed while slabs were here goes where they are now. Nobody else receives for this heap. */
-void qy_sparse_forward_mail(struct qy_manager *m)
+static void forward_mail(struct qy_manager *m)
 {
 	if (qy_heap_has_mail(&m->thinning))
 		qy_heap_receive(&m->thinning);
+}
+
+void qy_sparse_forward_mail(struct qy_manager *m)
+{
+	forward_mail(m);
+	(void)qy_manager_receive_until(m, UINT64_MAX);
 }
 
 static uint32_t passes; /* of all managers, since a frame may go from one to another; the purge lock's holder's */
@@ -382,12 +388,14 @@ size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t a
 {
 	struct qy_slab *slabs[BATCH];
 	size_t total = 0;
-	bool more = true, in_time = true, found = false;
+	bool more = true, in_time, found;
 
 	begin_pass(m, at_once, until_ns);
-	qy_sparse_forward_mail(m);
+	forward_mail(m);
+	found = qy_heap_has_mail(&m->orphans);
+	in_time = qy_manager_receive_until(m, until_ns);
 	/* (Counted without the lock: a look too many or too late.) None is left: one that was cut is over. */
-	if (qy_read(&m->orphans.slabs) == 0) {
+	if (qy_read(&m->orphans.slabs) == 0 && in_time) {
 		if (m->sparse.goes_on != QY_SPARSE_WHOLE)
 			start_anew(m);
 		end_pass(m, at_once, false, again);
@@ -415,7 +423,7 @@ size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t a
 			m->orphans.shed_epoch++;
 		}
 		qy_unlock(&m->lock);
-		qy_sparse_forward_mail(m);
+		forward_mail(m);
 		total += bytes;
 		in_time = qy_in_time(until_ns);
 	}

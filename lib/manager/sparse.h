@@ -16,13 +16,14 @@
 /* How a pass was that is to go on where it was ended. */
 enum qy_sparse_cut { QY_SPARSE_WHOLE, QY_SPARSE_CUT, QY_SPARSE_CUT_AT_ONCE };
 
-/* Look at all orphans that changed since the last look, and give back what can go of those that did not change since
+/* Take in what was sent home, then look at all orphans that changed since the last look, and give back what can go of those that did not change since
  * then; at_once: of all. After at_most bytes, or until_ns, the pass ends when a batch is done, and the next one goes on
  * there (m->sparse.goes_on). The purge lock is held, no other. Returns the bytes; *again is set when some are to be
- * looked at once more. */
+ * looked at once more. A pass that has no time left when all mail is in is one that was ended before its next batch. */
 size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at_most, uint64_t until_ns, bool *again);
 
-/* Take in what was freed of slabs while a pass had them. The purge lock is held, no other. */
+/* Take in what was freed of slabs while a pass had them, and with it all that was sent home to slabs that nobody holds. The
+ * purge lock is held, no other. */
 void qy_sparse_forward_mail(struct qy_manager *m);
 
 /* ---- for mixed.c, of slabs that nobody else has ---- */

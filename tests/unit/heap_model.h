@@ -128,6 +128,15 @@ static void give_back(unsigned i, void *p, bool listed)
 	}
 }
 
+/* All that was sent to slabs that nobody holds. */
+static inline void receive_all(void)
+{
+	qy_lock(&m->lock);
+	while (qy_manager_receive(m))
+		;
+	qy_unlock(&m->lock);
+}
+
 /* ---- looking at everything ---- */
 
 static uint32_t slabs_seen, spares_seen;
@@ -138,6 +147,8 @@ static void mark_mail(struct qy_heap *h, enum place from, enum place to)
 
 	for (void *p = list == QY_REMOTE_CLOSED ? NULL : list; p != NULL; p = qy_next_object(p))
 		model_must(atomic_exchange(place_of(p), to) == from, "%p is in a remote list once", p);
+	for (void *p = h->mail; p != NULL; p = qy_next_object(p))
+		model_must(atomic_exchange(place_of(p), to) == from, "%p is in a list that is not filed yet once", p);
 }
 
 static void check_slab(struct qy_heap *h, struct qy_slab *s, enum qy_slab_state state)

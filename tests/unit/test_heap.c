@@ -110,9 +110,7 @@ Test(heap, random_steps_against_a_model, .timeout = 240)
 	check_all();
 	for (unsigned i = 0; i < HEAPS; i++)
 		abandon(i);
-	qy_lock(&m->lock);
-	qy_manager_receive(m);
-	qy_unlock(&m->lock);
+	receive_all();
 	check_all();
 	cr_assert_eq(qy_read(&m->used), 0, "every slab went back");
 }
@@ -293,17 +291,13 @@ Test(heap, orphans_that_are_emptied_go_back)
 		for (uint32_t i = 0; i < per_slab - s; i++)
 			give_back(1, slab_objects[s][i], false);
 	abandon(0);
-	qy_lock(&m->lock);
-	qy_manager_receive(m);
-	qy_unlock(&m->lock);
+	receive_all();
 	check_all();
 	for (uint32_t i = per_slab - 2; i < per_slab; i++)
 		give_back(1, slab_objects[2][i], false);
 	give_back(1, slab_objects[1][per_slab - 1], false);
 	cr_assert_gt(qy_read(&m->used), 0);
-	qy_lock(&m->lock);
-	qy_manager_receive(m);
-	qy_unlock(&m->lock);
+	receive_all();
 	check_all();
 	cr_assert_eq(qy_read(&m->orphans.slabs), 1, "the one of which an object was never freed");
 }
@@ -631,9 +625,7 @@ Test(heap, threads_hand_objects_to_each_other_and_give_up_their_heaps, .timeout 
 	check_all();
 	for (unsigned i = 0; i < HEAPS; i++)
 		abandon(i);
-	qy_lock(&m->lock);
-	qy_manager_receive(m);
-	qy_unlock(&m->lock);
+	receive_all();
 	check_all();
 	cr_assert_eq(atomic_load(&wrong), 0);
 	cr_assert_eq(qy_read(&m->used), 0, "every slab went back");

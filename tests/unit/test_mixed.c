@@ -224,9 +224,7 @@ static int madvise_and_free(void *addr, size_t len, int advice)
 			if (qy_slab_of(objects[i].p) == s)
 				drop(3, i);
 	}
-	qy_lock(&m->lock);
-	qy_manager_receive(m);
-	qy_unlock(&m->lock);
+	receive_all();
 	return inner->madvise(addr, len, advice);
 }
 
@@ -552,9 +550,7 @@ Test(mixed, what_was_freed_has_no_size)
 			drop(2, i);
 		}
 	cr_assert_gt(n, 100);
-	qy_lock(&m->lock);
-	qy_manager_receive(m);
-	qy_unlock(&m->lock);
+	receive_all();
 	for (uint32_t i = 0; i < n; i++)
 		if (qy_slab_of(freed[i]) != NULL && is_in_gap(freed[i]))
 			cr_assert(qy_mixed_size(qy_slab_of(freed[i]), freed[i]) == 0 && qy_large_left(freed[i]) == 0);

@@ -146,9 +146,7 @@ static int madvise_and_free(void *addr, size_t len, int advice)
 				objects[i] = objects[--count];
 			}
 	}
-	qy_lock(&m->lock);
-	qy_manager_receive(m);
-	qy_unlock(&m->lock);
+	receive_all();
 	return inner->madvise(addr, len, advice);
 }
 
