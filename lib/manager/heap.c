@@ -323,12 +323,17 @@ void qy_heap_send(struct qy_heap *h, void *first, void *last)
 		void *p = first;
 		struct qy_slab *s = qy_slab_of(p);
 
-		first = qy_next_object(p);
+		first = s != NULL ? qy_next_object(p) : qy_heap_next_mail(p);
 		if (s != NULL)
 			qy_heap_send(atomic_load_explicit(&s->heap, memory_order_acquire), p, p);
 		else
 			qy_mistake(QY_MISTAKE_FOREIGN, p);
 	}
+}
+
+void *qy_heap_next_mail(const void *p)
+{
+	return (uintptr_t)p % sizeof(void *) == 0 && qy_manager_of(p) != NULL ? qy_next_object((void *)p) : NULL;
 }
 
 bool qy_heap_take_mail(struct qy_heap *h)
@@ -344,15 +349,16 @@ bool qy_heap_take_mail(struct qy_heap *h)
 }
 
 /* The objects at the front of a list that are in one unit, as those gathered together mostly are: their number and the
- * last of them. More than a unit has means that the list leads in a circle. */
+ * last of them. More than a unit has means that the list leads in a circle. The first one is an object; what the program
+ * made of a link behind it may lead anywhere else, and also to where a link would reach out of the unit. */
 static uint32_t run_of(void *first, void **last)
 {
-	uintptr_t unit = qy_window_offset(first) >> QY_UNIT_SHIFT;
+	const uintptr_t within = QY_UNIT - sizeof(void *);
 	uint32_t n = 1;
 	void *p = first, *next;
 
-	while ((next = qy_next_object(p)) != NULL && qy_window_offset(next) >> QY_UNIT_SHIFT == unit &&
-	       n <= QY_UNIT / 16) {
+	while ((next = qy_next_object(p)) != NULL &&
+	       ((qy_window_offset(next) ^ qy_window_offset(first)) & ~within) == 0 && n <= QY_UNIT / 16) {
 		p = next;
 		n++;
 	}
@@ -398,7 +404,7 @@ static void file_run(struct qy_heap *h, struct qy_slab *s, void *first, void *la
 }
 
 /* Returns how many; the list that was taken may be filed by then. What was freed twice by others may have made a circle of
- * it: the rest is lost then. */
+ * it, or the program may have written where a link stood: the rest is lost then. */
 static uint32_t file_some(struct qy_heap *h, uint32_t at_most)
 {
 	void *p = h->mail;
@@ -413,7 +419,7 @@ static uint32_t file_some(struct qy_heap *h, uint32_t at_most)
 			qy_mistake(QY_MISTAKE_FOREIGN, p);
 			h->mail_mistakes++;
 			filed++;
-			p = qy_next_object(p);
+			p = qy_heap_next_mail(p);
 			continue;
 		}
 		n = run_of(p, &last);

@@ -121,6 +121,9 @@ QY_INLINE bool qy_heap_has_mail(struct qy_heap *h)
 /* Take the list that others left, when the one before is filed. False when there is none. By the owner. */
 bool qy_heap_take_mail(struct qy_heap *h);
 
+/* What is behind p in a list that came from others, where p may be no object at all: NULL when its link cannot be read. */
+void *qy_heap_next_mail(const void *p);
+
 /* Put a list of free objects of any slabs of this heap back into them. By the owner. */
 void qy_heap_put_back(struct qy_heap *h, void *list);
 

@@ -467,7 +467,7 @@ static uint32_t file_some(struct qy_manager *m, uint32_t at_most)
 	for (; p != NULL && filed < at_most && h->mail_mistakes < QY_MAIL_MISTAKES_MAX; filed++) {
 		struct qy_slab *s = qy_slab_of(p);
 		struct qy_heap *of = s == NULL ? NULL : atomic_load_explicit(&s->heap, memory_order_acquire);
-		void *next = qy_next_object(p);
+		void *next = s == NULL ? qy_heap_next_mail(p) : qy_next_object(p);
 
 		if (s == NULL) {
 			qy_mistake(QY_MISTAKE_FOREIGN, p);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* What others send home: that it is filed in steps, each of it once, as fast as memory is taken, and all of it for whoever
- * would be refused. */
+ * would be refused; and what the program may have made of its links. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #include <criterion/criterion.h>
 #include <errno.h>
 
+#include "lib/manager/mistakes.h"
 #include "tests/unit/objects_model.h"
 
 #define SMALL 3   /* 64 bytes: 1024 to the slab */
@@ -382,4 +383,104 @@ Test(mail, mixed_slabs_have_it_in_steps_too)
 	abandon(1);
 	purge();
 	cr_assert_eq(qy_read(&m->used), 0);
+}
+
+/* ---- links that the program wrote over ---- */
+
+/* Where no memory is: outside the window, and inside. */
+static void *nowhere(unsigned i)
+{
+	switch (i) {
+	case 0:
+		return (void *)(uintptr_t)0x4141414141414141;
+	case 1:
+		return (void *)(uintptr_t)16;
+	case 2:
+		return qy_window_at(qy_window_size - QY_UNIT);
+	default:
+		return qy_window_at(qy_window_claimed() - QY_PAGE);
+	}
+}
+
+static void send_broken(struct qy_heap *h, char *p, unsigned i)
+{
+	qy_heap_send(h, p, p);
+	qy_link_object(p, nowhere(i));
+}
+
+Test(mail, a_link_that_was_written_over_is_a_mistake)
+{
+	begin("mail");
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t before = qy_mistake_count();
+		char *p = take(0, SMALL);
+
+		send_broken(&heaps[0], p, i);
+		qy_heap_receive(&heaps[0]);
+		cr_assert_eq(qy_mistake_count(), before + 1, "%u", i);
+		cr_assert_not(qy_heap_has_mail(&heaps[0]));
+		atomic_store(place_of(p), PLACE_FREE);
+	}
+	check_all();
+}
+
+Test(mail, and_so_it_is_in_mixed_slabs)
+{
+	begin_mixed();
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t before = qy_mistake_count();
+		char *p;
+
+		do
+			p = objects[--count].p;
+		while (!is_in_gap(p));
+		atomic_store(place_of(p), PLACE_FREE);
+		send_broken(&m->mixed->heap, p, i);
+		receive_all();
+		cr_assert_eq(qy_mistake_count(), before + 1, "%u", i);
+	}
+	check_all();
+}
+
+/* A heap that was given up sends on what comes late, object by object. */
+Test(mail, and_where_it_is_sent_on)
+{
+	begin("mail");
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t before = qy_mistake_count();
+		char *p = take(0, SMALL), *lost = take(0, SMALL);
+
+		flush(0);
+		qy_heap_abandon(&heaps[0]);
+		atomic_store(place_of(p), PLACE_FREE);
+		qy_link_object(p, nowhere(i));
+		qy_heap_send(&heaps[0], p, lost);
+		cr_assert_eq(qy_mistake_count(), before + 1, "%u", i);
+		receive_all();
+		memset((void *)&heaps[0], 0, offsetof(struct qy_heap, remote));
+		qy_heap_open(&heaps[0], m, (uintptr_t)&heaps[0]);
+		check_all();
+	}
+}
+
+/* In memory, and no object: what is behind it is not lost. */
+Test(mail, what_is_behind_no_object_is_filed)
+{
+	uint64_t before = qy_mistake_count();
+	char *p, *q, *none;
+
+	begin("mail");
+	p = take(0, SMALL);
+	q = take(0, SMALL);
+	none = (char *)take(0, OTHER) + 64;
+	qy_link_object(p, none);
+	qy_link_object(none, q);
+	qy_link_object(q, NULL);
+	atomic_store(&heaps[0].remote, p);
+	atomic_store(place_of(p), PLACE_FREE);
+	atomic_store(place_of(q), PLACE_FREE);
+	qy_heap_receive(&heaps[0]);
+	cr_assert_eq(qy_read(&heaps[0].remote_received), 3);
+	cr_assert_eq(qy_mistake_count(), before + 1);
+	check_all();
 }
