@@ -218,6 +218,7 @@ static struct qy_mixed_slab *make_mixed(struct qy_manager *m, struct qy_slab *s)
 	qy_publish(mixed->unused, r->ring[QY_MIXED_BY_RUN].next);
 	memset(r, 0, sizeof(*r));
 	r->slab = s;
+	r->clean = qy_slab_clean_pages(s);
 	for (uint32_t i = 0; i < c->capacity; i++) {
 		bool away = is_parked(s, gone, i);
 
@@ -303,15 +304,18 @@ static void take_from(struct qy_mixed *mixed, struct qy_mixed_slab *r, struct wa
 	static const uint64_t every[] = { UINT64_MAX, UINT64_MAX / 3, UINT64_MAX / 15, UINT64_MAX / 255 };
 	uint64_t at = every[qy_log2_floor(want->multiple)], starts;
 	struct qy_slab *s = r->slab;
-	uint32_t size = qy_classes[s->cls].size, taken = 0;
+	const struct qy_class *c = &qy_classes[s->cls];
+	uint32_t taken = 0;
 
 	for (uint32_t w = 0; w < QY_MIXED_WORDS && want->count > 0; w++)
 		while (want->count > 0 && (starts = runs(r, w, want->slots) & at) != 0) {
 			uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(starts);
-			void *p = qy_slab_memory(s) + (size_t)i * size;
+			void *p = qy_slab_memory(s) + (size_t)i * c->size;
 
-			for (uint32_t k = 0; k < want->slots; k++)
+			for (uint32_t k = 0; k < want->slots; k++) {
 				unset(r->free, i + k);
+				r->clean &= ~qy_slab_pages_of(c, i + k);
+			}
 			set(r->end, i + want->slots - 1);
 			*want->end = p;
 			want->end = p;
@@ -494,19 +498,20 @@ void qy_mixed_receive(struct qy_manager *m, uint32_t at_most)
 
 /* ---- giving back ---- */
 
-/* Park the slots of pages in which nothing lives, and which are not away yet: those pages, as bits. */
-static uint64_t thin(struct qy_slab *s, struct qy_mixed_slab *r)
+/* Park the slots of pages in which nothing lives, and which are not away yet: the pages to be purged, as bits. */
+static uint64_t thin(struct qy_mixed *mixed, struct qy_mixed_slab *r)
 {
+	struct qy_slab *s = r->slab;
 	const struct qy_class *c = &qy_classes[s->cls];
-	uint32_t last = (c->capacity * c->size - 1) >> QY_PAGE_SHIFT, parked = 0;
-	uint64_t was = qy_slab_gone(s), live = 0, pages;
+	uint32_t parked = 0;
+	uint64_t was = qy_slab_gone(s), live = 0, standing = 0, pages;
 
-	for (uint32_t i = 0; i < c->capacity; i++)
+	for (uint32_t i = 0; i < c->capacity; i++) {
+		standing |= qy_slab_pages_of(c, i);
 		if (!bit(r->free, i) && !is_parked(s, was, i))
 			live |= qy_slab_pages_of(c, i);
-	pages = (((uint64_t)2 << last) - 1) & ~live & ~was;
-	if (pages == 0)
-		return 0;
+	}
+	pages = standing & ~live & ~was;
 	for (uint32_t i = 0; i < c->capacity; i++) {
 		if (!bit(r->free, i) || (qy_slab_pages_of(c, i) & pages) == 0)
 			continue;
@@ -514,15 +519,29 @@ static uint64_t thin(struct qy_slab *s, struct qy_mixed_slab *r)
 		set(r->end, i);
 		parked++;
 	}
-	qy_slab_set_gone(s, was | pages);
-	qy_publish(s->carved, (uint16_t)(s->carved - parked));
-	return pages;
+	if (pages != 0) {
+		qy_slab_set_gone(s, was | pages);
+		qy_publish(s->carved, (uint16_t)(s->carved - parked));
+		relist(mixed, r, longest_run(r));
+		ring_add(&mixed->parked, r, QY_MIXED_PARKED);
+	}
+	return qy_slab_all_pages(c) & ~live & ~r->clean;
 }
 
 struct pick {
 	struct qy_mixed_slab *record;
 	uint64_t pages;
 };
+
+/* With no lock held. What the kernel refuses is not clean. */
+static size_t purge(struct pick *pick)
+{
+	size_t bytes = qy_slab_purge_pages(pick->record->slab, pick->pages);
+
+	if (bytes != (size_t)__builtin_popcountll(pick->pages) << QY_PAGE_SHIFT)
+		pick->pages = 0;
+	return bytes;
+}
 
 /* Those whose turn it is, and which did not change since they were looked at before. The lock is held. */
 static unsigned pick_some(struct qy_manager *m, uint64_t now, bool at_once, struct pick *picks, uint32_t *left,
@@ -547,11 +566,9 @@ static unsigned pick_some(struct qy_manager *m, uint64_t now, bool at_once, stru
 		r->seen = s->linked;
 		if (!qy_slab_can_go(m, s))
 			continue;
-		picks[n] = (struct pick){ r, thin(s, r) };
+		picks[n] = (struct pick){ r, thin(mixed, r) };
 		if (picks[n].pages == 0)
 			continue;
-		relist(mixed, r, longest_run(r));
-		ring_add(&mixed->parked, r, QY_MIXED_PARKED);
 		r->busy = true;
 		n++;
 	}
@@ -578,10 +595,11 @@ size_t qy_mixed_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at
 		n = pick_some(m, now, at_once, picks, &left, again);
 		qy_unlock(&m->lock);
 		for (unsigned i = 0; i < n; i++)
-			bytes += qy_slab_purge_pages(picks[i].record->slab, picks[i].pages);
+			bytes += purge(&picks[i]);
 		qy_lock(&m->lock);
 		for (unsigned i = 0; i < n; i++) {
 			picks[i].record->busy = false;
+			picks[i].record->clean |= picks[i].pages;
 			if (picks[i].record->slab->countdown == 0)
 				end(m, picks[i].record);
 		}

@@ -37,6 +37,7 @@ struct qy_mixed_slab {
 	struct {
 		struct qy_mixed_slab *next, *prev; /* NULL: it is not in the ring */
 	} ring[QY_MIXED_RINGS];
+	uint64_t clean;  /* pages, as bits, in which nothing stood since they were given back, or ever */
 	uint32_t seen;   /* the slab's slots in use when pages were looked for */
 	uint8_t longest; /* free run, QY_MIXED_RUN at most */
 	bool busy;       /* pages are on their way back: it must not end */

@@ -124,12 +124,30 @@ static void relink(struct qy_slab *s, const uint64_t *free_ones, uint64_t gone)
 	qy_publish(s->linked, s->countdown + n);
 }
 
+uint64_t qy_slab_all_pages(const struct qy_class *c)
+{
+	return span(0, (c->units << (QY_UNIT_SHIFT - QY_PAGE_SHIFT)) - 1);
+}
+
+/* What no object reached yet was never touched, when it was clean. (Of an unsound count the last page is, too.) And behind
+ * the last object there may be pages from when other objects stood here, which go with the first pages that do. */
+uint64_t qy_slab_clean_pages(const struct qy_slab *s)
+{
+	const struct qy_class *c = &qy_classes[s->cls];
+	uint64_t gone = qy_slab_gone(s), reached;
+
+	if (!s->zero && gone == 0)
+		return 0;
+	reached = (uint64_t)(s->zero ? s->carved : c->capacity) * c->size;
+	return gone | (reached == 0 ? UINT64_MAX : ~span(0, (uint32_t)((reached - 1) >> QY_PAGE_SHIFT)));
+}
+
 /* Park what can be: the pages to be purged, as bits. The slab is nobody else's. */
 static uint64_t thin(struct qy_slab *s)
 {
 	const struct qy_class *c = &qy_classes[s->cls];
 	uint32_t last = (c->capacity * c->size - 1) >> QY_PAGE_SHIFT, carved = s->carved;
-	uint64_t free_ones[QY_SLAB_WORDS], live = 0, was = qy_slab_gone(s), gone;
+	uint64_t free_ones[QY_SLAB_WORDS], live = 0, was = qy_slab_gone(s), clean = qy_slab_clean_pages(s), gone;
 
 	if (!qy_slab_find_free(s, free_ones))
 		return 0;
@@ -141,16 +159,7 @@ static uint64_t thin(struct qy_slab *s)
 		return 0;
 	relink(s, free_ones, gone);
 	qy_slab_set_gone(s, gone);
-	/* What no object reached yet was never touched, when it was clean. (Of an unsound count the last page is, too.) */
-	if (s->zero && carved < c->capacity) {
-		uint32_t touched = (carved * c->size + QY_PAGE - 1) >> QY_PAGE_SHIFT;
-
-		gone &= touched == 0 ? 0 : span(0, touched - 1);
-	}
-	/* Behind the last object there may be pages from when other objects stood here. */
-	if (!s->zero && was == 0 && last + 1 < c->units << (QY_UNIT_SHIFT - QY_PAGE_SHIFT))
-		gone |= span(last + 1, (c->units << (QY_UNIT_SHIFT - QY_PAGE_SHIFT)) - 1);
-	return gone & ~was;
+	return qy_slab_all_pages(c) & ~live & ~clean;
 }
 
 /* ---- going over the orphans ---- */

@@ -38,6 +38,11 @@ uint64_t qy_slab_pages_of(const struct qy_class *c, uint32_t object);
 
 void qy_slab_set_gone(struct qy_slab *s, uint64_t gone);
 
+/* All pages of a slab's memory, and those of them in which there is nothing to be given back: they are gone, or were never
+ * touched. */
+uint64_t qy_slab_all_pages(const struct qy_class *c);
+uint64_t qy_slab_clean_pages(const struct qy_slab *s);
+
 /* Whether pages of a slab may go back, be it that this breaks a huge page; *again is set when it may be so soon. What is too
  * little for that stays in memory, until there is more or memory is short: a huge page is worth more. The purge lock is
  * held, and the manager's. */

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #endif
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <sys/mman.h>
 
 #include "lib/manager/mistakes.h"
@@ -203,6 +204,118 @@ Test(mixed, pages_go_back_and_come_again)
 	before = qy_read(&m->used);
 	while (qy_read(&m->used) == before)
 		add(1, 28); /* of exactly two slots */
+	check_all();
+	check_objects();
+	drop_all();
+}
+
+/* What was never touched does not go back, nor does what has not been touched since it went: what is counted as given back
+ * was in memory. */
+Test(mixed, what_is_not_in_memory_does_not_go_back)
+{
+	uint64_t counted;
+	uint32_t few;
+	size_t before;
+
+	begin("mixed");
+	/* Slabs with one page that was ever used; no object of theirs stands in two. */
+	for (unsigned i = 0; i < HEAPS; i++)
+		for (unsigned cls = 7; cls < 48; cls += 8)
+			add(i, cls);
+	few = count;
+	for (unsigned i = 0; i < HEAPS; i++)
+		abandon(i);
+	for (int i = 0; i < 20; i++)
+		add(1, 22); /* 480 bytes in slots of 512 */
+	cr_assert_gt(mixed_slabs(), 0);
+	for (int round = 0; round < 3; round++) {
+		while (count > few)
+			drop(1, count - 1);
+		abandon(1);
+		receive_all();
+		before = resident();
+		counted = qy_read(&m->purged);
+		purge();
+		cr_assert_eq(qy_read(&m->purged) - counted, (before - resident()) << QY_PAGE_SHIFT,
+			     "round %d: %" PRIu64 " bytes, and %zu pages", round, qy_read(&m->purged) - counted,
+			     before - resident());
+		cr_assert_eq(resident(), live_pages());
+		check_all();
+		for (int i = 0; i < 3; i++)
+			add(1, 22);
+	}
+	check_objects();
+	drop_all();
+}
+
+/* Behind the last object of a slab there may be pages from before. */
+Test(mixed, pages_behind_the_last_object_go_too)
+{
+	unsigned cls = QY_MIXED_FIRST;
+	uint32_t kept = 0;
+
+	while (qy_classes[cls].capacity * qy_classes[cls].size > QY_UNIT - QY_PAGE)
+		cls++;
+	begin("mixed");
+	/* Memory that was used to its end, and is there. */
+	fill(7, 24);
+	thin_out(0);
+	abandon(0);
+	cr_assert_geq(qy_read(&m->dirty_pages), 24 * (QY_UNIT >> QY_PAGE_SHIFT));
+	fill(cls, 24);
+	cr_assert_lt(qy_read(&m->dirty_pages), QY_UNIT >> QY_PAGE_SHIFT);
+	for (uint32_t i = 0; i < count; i++)
+		if (i == 0 || qy_slab_of(objects[i].p) != qy_slab_of(objects[kept - 1].p))
+			objects[kept++] = objects[i];
+		else
+			give_back(0, objects[i].p, false);
+	count = kept;
+	abandon(0);
+	for (int i = 0; i < 200; i++)
+		add(1, cls - 3);
+	cr_assert_gt(mixed_slabs(), 8);
+	while (count > kept)
+		drop(1, count - 1);
+	abandon(1);
+	purge();
+	cr_assert_eq(resident(), live_pages(), "%zu and %zu", resident(), live_pages());
+	check_all();
+	check_objects();
+	drop_all();
+}
+
+/* What the kernel would not take is asked for again when there is more. */
+Test(mixed, what_was_refused_goes_later)
+{
+	size_t before;
+
+	begin("mixed");
+	desert(20, 24, 4);
+	for (int i = 0; i < 1500; i++)
+		add(1, 28);
+	thin_out(10);
+	flush(1);
+	abandon(1);
+	before = resident();
+	fake_os_fail_advice(MADV_DONTNEED, EINVAL);
+	purge();
+	fake_os_heal();
+	cr_assert_eq(resident(), before);
+	check_all();
+	/* One of each slab. */
+	for (uint32_t i = count; i-- > 0;) {
+		const struct qy_slab *s = qy_slab_of(objects[i].p);
+		uint32_t before_it = 0;
+
+		while (before_it < i && qy_slab_of(objects[before_it].p) != s)
+			before_it++;
+		if (before_it == i)
+			drop(2, i);
+	}
+	purge();
+	cr_assert_gt(mixed_slabs(), 16);
+	cr_assert_leq(resident(), live_pages() + qy_read(&m->orphans.slabs) * (QY_UNIT >> QY_PAGE_SHIFT), "%zu and %zu",
+		      resident(), live_pages());
 	check_all();
 	check_objects();
 	drop_all();
