@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A machine whose scarceness a test plays, for the tests of limits and of the breaker: two nodes, a clock that the test
- * moves, and a group of cgroup v2 at OWN. To be included once. */
+/* A machine whose scarceness a test plays, for the tests of limits, of events and of the breaker: two nodes, a clock
+ * that the test moves, and a group of cgroup v2 at OWN. To be included once. */
 #ifndef QUARRY_TESTS_LIMITS_H
 #define QUARRY_TESTS_LIMITS_H
 
@@ -28,6 +28,11 @@
 #define GIB ((size_t)1 << 30)
 #define START 1000000u
 #define OWN "/sys/fs/cgroup/app"
+
+#define NONE QUARRY_PRESSURE_NONE
+#define SOME QUARRY_PRESSURE_SOME
+#define HIGH QUARRY_PRESSURE_HIGH
+#define CRITICAL QUARRY_PRESSURE_CRITICAL
 
 /* The library starts before main (lib/api/init.c), so the machine is made before that. */
 static __attribute__((constructor(101))) void make_machine(void)
