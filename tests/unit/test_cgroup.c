@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Memory limits of control groups, on machines that the fake kernel plays. */
+/* Memory limits of control groups, on machines that the fake kernel plays. Where their files are:
+ * test_cgroup_mounts.c. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #include <criterion/criterion.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -15,86 +15,7 @@
 
 #include "numa/cgroup.h"
 #include "tests/fake_os.h"
-
-#define MIB (UINT64_C(1) << 20)
-#define V1_NONE "9223372036854771712\n"
-#define V1_MOUNTS \
-	"22 27 0:21 / /proc rw,relatime - proc proc rw\n" \
-	"31 23 0:28 / /sys/fs/cgroup ro,nosuid shared:9 - tmpfs tmpfs ro,mode=755\n" \
-	"32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:10 - cgroup cgroup rw,cpu,cpuacct\n"
-#define V2_MOUNT "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 master:1 - cgroup2 cgroup2 rw,nsdelegate\n"
-
-static const char v2_base[] = "/sys/fs/cgroup";
-static const char v1_base[] = "/sys/fs/cgroup/memory";
-
-/* A machine that has no file but those named after this. */
-static void start(const char *own, const char *mounts)
-{
-	fake_os_install();
-	fake_os_no_sysfs();
-	fake_os_file("/proc/self/cgroup", own);
-	fake_os_file("/proc/self/mountinfo", mounts);
-	qy_cgroup_forget();
-}
-
-static void file(const char *base, const char *group, const char *name, const char *text)
-{
-	char path[512];
-
-	snprintf(path, sizeof(path), "%s%s/%s", base, group, name);
-	fake_os_file(path, text);
-}
-
-static void number_file(const char *base, const char *group, const char *name, uint64_t n)
-{
-	char text[32];
-
-	snprintf(text, sizeof(text), "%" PRIu64 "\n", n);
-	file(base, group, name, text);
-}
-
-/* A level of v2; max NULL: the controller is not there (the root has none). */
-static void v2(const char *base, const char *group, const char *max, uint64_t current, uint64_t inactive)
-{
-	char stat[256];
-
-	snprintf(stat, sizeof(stat), "anon 4096\ninactive_anon 77777\nactive_file 0\ninactive_file %" PRIu64
-		 "\nunevictable 0\n", inactive);
-	file(base, group, "cgroup.controllers", "cpuset cpu io memory pids\n");
-	file(base, group, "memory.max", max);
-	file(base, group, "memory.high", max ? "max\n" : NULL);
-	if (max)
-		number_file(base, group, "memory.current", current);
-	file(base, group, "memory.stat", stat);
-}
-
-static void v1(const char *base, const char *group, const char *limit, uint64_t used, uint64_t inactive)
-{
-	char stat[256];
-
-	/* inactive_file alone is of the group without its children. */
-	snprintf(stat, sizeof(stat), "cache 9\ninactive_file 11111\ntotal_cache 99\ntotal_inactive_file %" PRIu64
-		 "\ntotal_unevictable 0\n", inactive);
-	file(base, group, "memory.limit_in_bytes", limit);
-	number_file(base, group, "memory.usage_in_bytes", used);
-	file(base, group, "memory.stat", stat);
-	file(base, group, "memory.use_hierarchy", "1\n");
-}
-
-#define expect(limit_wanted, usage_wanted)                                              \
-	do {                                                                            \
-		uint64_t limit_ = 1, usage_ = 1;                                        \
-		cr_assert(qy_cgroup_memory(&limit_, &usage_), "no limit");              \
-		cr_assert_eq(limit_, (limit_wanted), "limit %" PRIu64, limit_);         \
-		cr_assert_eq(usage_, (usage_wanted), "usage %" PRIu64, usage_);         \
-	} while (0)
-
-#define expect_none()                                                                            \
-	do {                                                                                     \
-		uint64_t limit_ = 1, usage_ = 2;                                                 \
-		cr_assert_not(qy_cgroup_memory(&limit_, &usage_), "limit %" PRIu64, limit_);     \
-		cr_assert(limit_ == 1 && usage_ == 2, "something was stored");                   \
-	} while (0)
+#include "tests/unit/cgroup_model.h"
 
 /* ---- v2 ------------------------------------------------------------------------------------------------------- */
 
@@ -260,160 +181,6 @@ Test(cgroup, hybrid_memory_on_v2)
 	v2("/sys/fs/cgroup/unified", "", NULL, 1, 0);
 	v2("/sys/fs/cgroup/unified", "/c", "67108864\n", 6 * MIB, 0);
 	expect(64 * MIB, 6 * MIB);
-}
-
-/* ---- mounts and namespaces ------------------------------------------------------------------------------------ */
-
-Test(cgroup, mounted_elsewhere_with_escapes)
-{
-	start("0::/my group\n", "30 23 0:26 / /mnt/c\\040g\\134\\011x rw - cgroup2 none rw\n");
-	v2("/mnt/c g\\\tx", "", NULL, 0, 0);
-	v2("/mnt/c g\\\tx", "/my group", "1048576\n", 4096, 0);
-	expect(1 * MIB, 4096);
-}
-
-/* A container of v1 without a namespace: the mount shows the container's group alone, and the process's path is the
- * host's. */
-Test(cgroup, mount_of_a_group_below_the_root)
-{
-	start("4:memory:/docker/c0ffee/sub\n",
-	      "35 31 0:32 /docker/c0ffee /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n");
-	v1(v1_base, "", "67108864\n", 20 * MIB, 0);
-	v1(v1_base, "/sub", "33554432\n", 1 * MIB, 0);
-	expect(32 * MIB, 1 * MIB);
-	number_file(v1_base, "", "memory.usage_in_bytes", 63 * MIB);
-	expect(64 * MIB, 63 * MIB);
-}
-
-Test(cgroup, mount_of_somebody_elses_group)
-{
-	start("4:memory:/docker/c0ffee\n",
-	      "35 31 0:32 /docker/c0ff /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n"
-	      "36 31 0:32 /docker/c0ffee/below /mnt ro - cgroup cgroup rw,memory\n");
-	v1(v1_base, "", "67108864\n", 20 * MIB, 0);
-	v1(v1_base, "/docker/c0ffee", "67108864\n", 20 * MIB, 0);
-	v1("/mnt", "", "67108864\n", 20 * MIB, 0);
-	expect_none();
-}
-
-/* A namespace and a mount made in it: both are told from the namespace's root, which has files like any group. */
-Test(cgroup, namespaced_root)
-{
-	start("0::/\n", V2_MOUNT);
-	v2(v2_base, "", "67108864\n", 20 * MIB, 0);
-	expect(64 * MIB, 20 * MIB);
-}
-
-/* A namespace with the mount of its parent: the names between are not told, but the mount's root is above us. */
-Test(cgroup, namespace_below_the_mounts_root)
-{
-	start("0::/sub\n", "30 23 0:26 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
-	v2(v2_base, "", "67108864\n", 20 * MIB, 0);
-	v2(v2_base, "/sub", "1048576\n", 1, 0); /* somebody else's of the same name */
-	expect(64 * MIB, 20 * MIB);
-}
-
-/* A process that was moved out of its namespace's root, to a sibling. */
-Test(cgroup, outside_of_the_namespace)
-{
-	start("0::/../other\n", V2_MOUNT);
-	v2(v2_base, "", "67108864\n", 20 * MIB, 0);
-	v2(v2_base, "/other", "1048576\n", 1, 0);
-	expect_none();
-	qy_cgroup_forget();
-	fake_os_file("/proc/self/mountinfo", "30 23 0:26 /.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
-	expect(1 * MIB, 1);
-	qy_cgroup_forget();
-	fake_os_file("/proc/self/mountinfo", "30 23 0:26 /../third /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
-	expect_none();
-}
-
-Test(cgroup, the_mount_that_shows_most)
-{
-	start("0::/a/b\n", "30 23 0:26 / /hidden rw - cgroup2 cgroup2 rw\n"
-	      "31 23 0:26 /a/b /part rw - cgroup2 cgroup2 rw\n"
-	      "32 23 0:26 / /all rw - cgroup2 cgroup2 rw\n");
-	v2("/part", "", "67108864\n", 20 * MIB, 0);
-	v2("/all", "", NULL, 0, 0);
-	v2("/all", "/a", "62914560\n", 50 * MIB, 0);
-	v2("/all", "/a/b", "67108864\n", 20 * MIB, 0);
-	expect(60 * MIB, 50 * MIB);
-}
-
-Test(cgroup, a_mount_that_shows_our_group_before_one_above)
-{
-	static const char above[] = "30 23 0:26 /.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
-	static const char ours[] = "31 23 0:26 / /mine rw - cgroup2 cgroup2 rw\n";
-	char mounts[256];
-
-	for (int i = 0; i < 2; i++) {
-		snprintf(mounts, sizeof(mounts), "%s%s", i ? ours : above, i ? above : ours);
-		start("0::/\n", mounts);
-		v2(v2_base, "", "67108864\n", 20 * MIB, 0);
-		v2("/mine", "", "33554432\n", 4 * MIB, 0);
-		expect(32 * MIB, 4 * MIB);
-	}
-}
-
-/* The fake kernel, with another read_file in front of its own. */
-static struct qy_os wrapped;
-static const struct qy_os *inner;
-
-static void wrap(ssize_t (*read_file)(const char *path, char *buffer, size_t size))
-{
-	inner = qy_os;
-	wrapped = *inner;
-	wrapped.read_file = read_file;
-	qy_os = &wrapped;
-}
-
-static char long_mounts[65536];
-
-static ssize_t read_long_mounts(const char *path, char *buffer, size_t size)
-{
-	size_t n = strlen(long_mounts);
-
-	if (strcmp(path, "/proc/self/mountinfo") != 0)
-		return inner->read_file(path, buffer, size);
-	n = n < size - 1 ? n : size - 1;
-	memcpy(buffer, long_mounts, n);
-	buffer[n] = 0;
-	return (ssize_t)n;
-}
-
-/* More mounts than are read: 40 KiB of them before (or, after being cut off within its line, behind) ours. */
-static void start_long(const char *own, const char *mounts, bool first)
-{
-	char *at;
-
-	start(own, "");
-	at = long_mounts;
-	if (first)
-		at += sprintf(at, "%s", mounts);
-	while (at - long_mounts < 40000)
-		at += sprintf(at, "99 23 0:99 / /overlay/%d rw - overlay overlay rw,lowerdir=/somewhere\n",
-			      (int)(at - long_mounts));
-	if (!first)
-		sprintf(at, "%s", mounts);
-	wrap(read_long_mounts);
-}
-
-Test(cgroup, more_mounts_than_fit)
-{
-	start_long("0::/a\n", "30 23 0:26 / /odd rw - cgroup2 cgroup2 rw\n", true);
-	v2("/odd", "/a", "67108864\n", 20 * MIB, 0);
-	v2(v2_base, "/a", "1048576\n", 1, 0);
-	expect(64 * MIB, 20 * MIB);
-}
-
-Test(cgroup, mount_beyond_what_fits_is_looked_for_in_its_usual_place)
-{
-	start_long("0::/a\n", V2_MOUNT, false);
-	v2(v2_base, "/a", "67108864\n", 20 * MIB, 0);
-	expect(64 * MIB, 20 * MIB);
-	start_long("5:memory:/a\n", V1_MOUNTS, false);
-	v1(v1_base, "/a", "33554432\n", 20 * MIB, 0);
-	expect(32 * MIB, 20 * MIB);
 }
 
 /* ---- depth and length ----------------------------------------------------------------------------------------- */
