@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The inside of the fake kernel, shared by its files: tests/fake_os.c (the machine, refusing, the table),
- * tests/fake_files.c (sysfs) and tests/fake_memory.c (ranges, policy, huge page pools). Tests include tests/fake_os.h
- * alone, and link all three.
+/* The inside of the fake kernel, shared by its files: tests/fake_os.c (refusing, the clock, the table),
+ * tests/fake_machine.c (nodes, CPUs), tests/fake_files.c (sysfs) and tests/fake_memory.c (ranges, policy, huge page
+ * pools). Tests include tests/fake_os.h alone, and link all of them.
  *
  * Everything here is under fake_lock, which is held by the caller. */
 #ifndef QUARRY_TESTS_FAKE_MACHINE_H
@@ -55,9 +55,12 @@ int fake_caller_node(void);                        /* of the CPU that the callin
 bool fake_usable(int node);                        /* online, has memory, allowed */
 int fake_pool_of(unsigned huge_shift);             /* the index of a pool; -1 when the kernel has no such size */
 
+void fake_machine_reset(void);
 void fake_memory_reset(void);
 void fake_files_reset(void);
 /* The calls of the table, after failures were looked at. */
+int fake_getcpu(unsigned *cpu, unsigned *node);
+long fake_mems_allowed(unsigned long *mask, unsigned long bits);
 void *fake_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off);
 int fake_munmap(void *addr, size_t len);
 int fake_madvise(void *addr, size_t len, int advice);
