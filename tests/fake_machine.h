@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The inside of the fake kernel, shared by its files: tests/fake_os.c (refusing, the clock, the table),
- * tests/fake_machine.c (nodes, CPUs), tests/fake_files.c (sysfs) and tests/fake_memory.c (ranges, policy, huge page
- * pools). Tests include tests/fake_os.h alone, and link all of them.
+ * tests/fake_machine.c (nodes, CPUs), tests/fake_files.c (sysfs), tests/fake_memory.c (mappings, huge page pools) and
+ * tests/fake_policy.c. Tests include tests/fake_os.h alone, and link all of them.
  *
  * Everything here is under fake_lock, which is held by the caller. */
 #ifndef QUARRY_TESTS_FAKE_MACHINE_H
