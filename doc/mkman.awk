@@ -356,19 +356,25 @@ function write_description(name,  i)
 		write_values(page_code[name])
 }
 
-# The constants of an enum with their comments.
+# The constants of an enum with their comments, which may go on over several lines.
 function write_values(declared,  n, i, lines, constant, text)
 {
 	n = split(declared, lines, "\n")
 	for (i = 2; i <= n; i++) {
-		if (!match(lines[i], /QUARRY_[A-Z0-9_]+/))
+		if (lines[i] !~ /^[ \t]*QUARRY_/)
 			continue
+		match(lines[i], /QUARRY_[A-Z0-9_]+/)
 		constant = substr(lines[i], RSTART, RLENGTH)
 		text = ""
-		if (match(lines[i], /\/\*.*\*\//)) {
-			text = substr(lines[i], RSTART + 2, RLENGTH - 4)
+		if (match(lines[i], /\/\*.*/)) {
+			text = substr(lines[i], RSTART + 2)
+			while (text !~ /\*\// && i < n) {
+				i++
+				sub(/^[ \t]*\* ?/, "", lines[i])
+				text = text "\n" lines[i]
+			}
+			sub(/ *\*\/.*/, "", text)
 			sub(/^ +/, "", text)
-			sub(/ +$/, "", text)
 		}
 		out(".TP\n.B " constant)
 		if (text == "" && match(lines[i], /= *[0-9]+/))
