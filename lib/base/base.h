@@ -99,7 +99,8 @@ QY_INLINE void qy_list_remove(struct qy_link *item)
 	item->next = item->prev = item;
 }
 
-/* A field that its owner writes and others may look at: the owner's writes must not tear, its own reads may be plain. */
+/* A field that its owner writes and others may look at: the owner's writes must not tear, its own reads may be
+ * plain. */
 #define qy_publish(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELAXED)
 #define qy_peek(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
 

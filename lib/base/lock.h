@@ -23,8 +23,8 @@ struct qy_lock {
 
 #define QY_LOCK_INIT(r) { 0, (r) }
 
-/* How many locks the thread holds, or is about to take: for a signal handler that interrupts it, which must not wait for
- * what cannot be let go before it returns. It counts up before the lock's word is touched, and down after that. */
+/* How many locks the thread holds, or is about to take: for a signal handler that interrupts it, which must not wait
+ * for what cannot be let go before it returns. It counts up before the lock's word is touched, and down after that. */
 extern __thread QY_HIDDEN uint32_t qy_locks_held __attribute__((tls_model("initial-exec")));
 
 /* futex(2) on a word of this process: sleep while it is value, at most ms milliseconds (UINT64_MAX: for ever); wake one
@@ -60,7 +60,8 @@ static inline bool qy_trylock(struct qy_lock *lock)
 {
 	uint32_t was = 0;
 	qy_locks_count(1);
-	if (!atomic_compare_exchange_strong_explicit(&lock->state, &was, 1, memory_order_acquire, memory_order_relaxed)) {
+	if (!atomic_compare_exchange_strong_explicit(&lock->state, &was, 1, memory_order_acquire,
+						     memory_order_relaxed)) {
 		qy_locks_count(-1);
 		return false;
 	}

@@ -27,7 +27,8 @@ struct qy_settings {
 	_Atomic long give_back;        /* 0: nothing goes back to the kernel */
 	_Atomic long bring_home;       /* 1: pages that strayed are looked for and moved home */
 	_Atomic long idle_threads;     /* 1: caches of blocked threads that did not refill for decay_ms / 4 go back */
-	_Atomic long populate_threads; /* at most so many fill a large range; 0: as many as its node has CPUs, up to 16 */
+	_Atomic long populate_threads; /* at most so many fill a large range; 0: as many as its node has CPUs, up
+	                                * to 16 */
 	_Atomic long fork_copy;        /* bytes of hugetlb memory that a fork copies for the child */
 	_Atomic long soft_limit;       /* bytes, of the process; 0: none */
 	_Atomic long hard_limit;
