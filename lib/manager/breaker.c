@@ -99,7 +99,8 @@ void qy_breaker_probed(bool got)
 		qy_limits_look(now);
 	qy_lock(&lock);
 	if (state_now() == QUARRY_BREAKER_HALF_OPEN) {
-		if (got && atomic_load(&last_fill) < threshold() && atomic_load(&last_level) < QUARRY_PRESSURE_CRITICAL) {
+		if (got && atomic_load(&last_fill) < threshold() &&
+		    atomic_load(&last_level) < QUARRY_PRESSURE_CRITICAL) {
 			turn(QUARRY_BREAKER_CLOSED, now);
 		} else {
 			retry_ms = qy_min(2 * retry_ms, RETRY_MOST_MS);

@@ -34,8 +34,8 @@ QY_INLINE enum qy_verdict qy_breaker_ask(size_t size, const quarry_arena **arena
 /* The probe got its memory, or not. No lock may be held: files are read. */
 void qy_breaker_probed(bool got);
 
-/* The process's hard limit refused, with so much in use: it opens at once where that is beyond the threshold. (A request
- * that is larger than what is left, far from the limit, says nothing.) Not under a leaf lock. */
+/* The process's hard limit refused, with so much in use: it opens at once where that is beyond the threshold. (A
+ * request that is larger than what is left, far from the limit, says nothing.) Not under a leaf lock. */
 void qy_breaker_note_denial(uint64_t used, uint64_t limit);
 
 /* How things stand: tightest fill in 1/1000, and the level. By qy_limits_tick. Returns whether it is not closed. */

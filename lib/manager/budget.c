@@ -76,8 +76,8 @@ static uint64_t status_bytes(const char *text, const char *name)
 	return kib << 10;
 }
 
-/* What was handed out, free memory that is in memory with it: all of it, and of that what may stand in files (QUARRY_ARENA_FD)
- * and in huge pages of pools. */
+/* What was handed out, free memory that is in memory with it: all of it, and of that what may stand in files
+ * (QUARRY_ARENA_FD) and in huge pages of pools. */
 struct handed_out {
 	uint64_t mapped, all, in_files, huge;
 };
@@ -100,11 +100,11 @@ static struct handed_out handed_out(void)
 	return out;
 }
 
-/* Of what was handed out, what is in memory and not among the process's own pages of statm: memory in files, which that counts
- * among what is shared, and huge pages of pools, private or in files, which it does not count at all. So much was handed out of
- * each that it bounds what is said of the process, which may have shared memory and huge pages of its own. (RssShmem: Linux
- * 4.5; HugetlbPages: 4.4. Before, and where a list of groups fills the text, none is found, and what was touched counts
- * twice.) */
+/* Of what was handed out, what is in memory and not among the process's own pages of statm: memory in files, which that
+ * counts among what is shared, and huge pages of pools, private or in files, which it does not count at all. So much
+ * was handed out of each that it bounds what is said of the process, which may have shared memory and huge pages of its
+ * own. (RssShmem: Linux 4.5; HugetlbPages: 4.4. Before, and where a list of groups fills the text, none is found, and
+ * what was touched counts twice.) */
 static uint64_t resident_elsewhere(const struct handed_out *out)
 {
 	char text[STATUS_SIZE];

@@ -183,7 +183,8 @@ static struct qy_region *region_at(struct qy_manager *m, uint32_t frame)
 	struct qy_region *best = NULL;
 
 	for (struct qy_region *r = m->regions; r != NULL; r = r->next)
-		if (qy_region_frame(r) + r->frames > frame && (best == NULL || qy_region_frame(r) < qy_region_frame(best)))
+		if (qy_region_frame(r) + r->frames > frame &&
+		    (best == NULL || qy_region_frame(r) < qy_region_frame(best)))
 			best = r;
 	return best;
 }
@@ -234,8 +235,8 @@ static bool find(struct qy_manager *m, uint64_t now, struct found *found)
 	return got;
 }
 
-/* Free memory that nobody has touched is to be born huge as its region is, unless there is no room for it by now. What is
- * taken of it meanwhile comes by qy_huge_born, with the same question. */
+/* Free memory that nobody has touched is to be born huge as its region is, unless there is no room for it by now. What
+ * is taken of it meanwhile comes by qy_huge_born, with the same question. */
 static void settle_free(const struct found *found)
 {
 	void *addr = qy_window_at((uintptr_t)found->frame << QY_FRAME_SHIFT);
@@ -250,8 +251,8 @@ static void settle_free(const struct found *found)
 
 /* ---- the pass ---- */
 
-/* The next frames of a manager that is not done with, until something was collapsed or there is no more. The purge lock is
- * held: no manager ends meanwhile. *more: not all are done with. */
+/* The next frames of a manager that is not done with, until something was collapsed or there is no more. The purge lock
+ * is held: no manager ends meanwhile. *more: not all are done with. */
 static bool step(uint64_t now, bool *more)
 {
 	struct found found = { .frames = 0 };

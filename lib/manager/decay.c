@@ -3,9 +3,11 @@
 
 #include <string.h>
 
-/* What may stay of memory that became dirty i + 1 steps ago, in 1/1024: 1 - smoothstep((i + 1) / 14), so that all is done
- * when decay_ms are over, with time to do it. */
-static const uint64_t keep[QY_DECAY_STEPS] = { 1009, 967, 902, 820, 725, 622, 512, 402, 299, 204, 122, 57, 15, 0, 0, 0 };
+/* What may stay of memory that became dirty i + 1 steps ago, in 1/1024: 1 - smoothstep((i + 1) / 14), so that all is
+ * done when decay_ms are over, with time to do it. */
+static const uint64_t keep[QY_DECAY_STEPS] = {
+	1009, 967, 902, 820, 725, 622, 512, 402, 299, 204, 122, 57, 15, 0, 0, 0
+};
 
 static uint32_t length_of_step(long decay_ms)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Events for the program (quarry_on_event): put into a ring of fixed size where they arise, by any thread, whatever locks
- * it holds, and handed to the program later by a thread that holds none and is in no slow path. When the ring is full
- * what comes is counted and dropped. */
+/* Events for the program (quarry_on_event): put into a ring of fixed size where they arise, by any thread, whatever
+ * locks it holds, and handed to the program later by a thread that holds none and is in no slow path. When the ring is
+ * full what comes is counted and dropped. */
 #ifndef QUARRY_MANAGER_EVENTS_H
 #define QUARRY_MANAGER_EVENTS_H
 

@@ -83,8 +83,9 @@ struct request {
 
 #define PART QY_PAGE /* small stacks fork, too */
 
-/* By parts that are looked at before: what another thread has unmapped by now (an arena that ended, a region that went back)
- * was given up in the parent, and is zeros for the child; a request that stays half answered would be the end of all others. */
+/* By parts that are looked at before: what another thread has unmapped by now (an arena that ended, a region that went
+ * back) was given up in the parent, and is zeros for the child; a request that stays half answered would be the end of
+ * all others. */
 static bool answer(int end, const struct request *request, unsigned ms)
 {
 	const char *from = request->from;

@@ -35,9 +35,9 @@ void qy_forkcopy_before(struct qy_forkcopy *copy, bool alone);
 void qy_forkcopy_leave_files(struct qy_forkcopy *copy);
 void qy_forkcopy_in_parent(struct qy_forkcopy *copy);
 
-/* What had to be had of a later moment, or not at all, is noted (qy_late_any), and is to be mended before anybody allocates.
- * True when there are managers, heads of families, that are `lost`: their memory is nowhere, and they are to be
- * emptied. */
+/* What had to be had of a later moment, or not at all, is noted (qy_late_any), and is to be mended before anybody
+ * allocates. True when there are managers, heads of families, that are `lost`: their memory is nowhere, and they are to
+ * be emptied. */
 bool qy_forkcopy_in_child(struct qy_forkcopy *copy);
 
 #endif

@@ -136,12 +136,15 @@ static void pass(uint64_t now, size_t at_most)
 		atomic_store_explicit(&due, now + AGAIN_MS, memory_order_relaxed);
 		return;
 	}
-	/* What strays is looked at soon again; when it cannot come home (the node is somebody else's, the pages are shared with
-	 * a child), ever more rarely. */
+	/* What strays is looked at soon again; when it cannot come home (the node is somebody else's, the pages are
+	 * shared with a child), ever more rarely. */
 	fruitless = !some_are_known() || moved > 0 ? 0 : fruitless + 1;
 	moved = 0;
-	atomic_store_explicit(&due, now + (some_are_known() ? qy_min((uint64_t)SOON_MS << qy_min(fruitless / 2, 8), RARELY_MS)
-							    : wait_ms), memory_order_relaxed);
+	atomic_store_explicit(&due,
+			      now + (some_are_known()
+					     ? qy_min((uint64_t)SOON_MS << qy_min(fruitless / 2, 8), RARELY_MS)
+					     : wait_ms),
+			      memory_order_relaxed);
 }
 
 bool qy_homing_pass(uint64_t now, size_t at_most, uint64_t *next)

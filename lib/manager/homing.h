@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Bringing pages home. A node that is full makes the kernel place pages elsewhere, which nobody is told; the kernel only
- * counts, for the whole machine, how many pages that were meant for a node went to others. When that count has moved,
- * the reclaimer looks at where quarry's pages are, some megabytes in a pass, and moves those that strayed as soon as
- * their node has room. While it stands still, the looks become rare (a second to about a minute). */
+/* Bringing pages home. A node that is full makes the kernel place pages elsewhere, which nobody is told; the kernel
+ * only counts, for the whole machine, how many pages that were meant for a node went to others. When that count has
+ * moved, the reclaimer looks at where quarry's pages are, some megabytes in a pass, and moves those that strayed as
+ * soon as their node has room. While it stands still, the looks become rare (a second to about a minute). */
 #ifndef QUARRY_MANAGER_HOMING_H
 #define QUARRY_MANAGER_HOMING_H
 

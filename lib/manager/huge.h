@@ -6,8 +6,8 @@
  * more than a few percent. Only so much, though, as the node has free huge blocks for: a fault is never to wait for
  * compaction because of us. The rest is born on base pages and collapsed later (collapse.h).
  *
- * The advice that a region got when it was mapped stands for all of its frames but those told otherwise (numa/region.h).
- * Each of those may cost the process two mappings, so their number is bounded. */
+ * The advice that a region got when it was mapped stands for all of its frames but those told otherwise
+ * (numa/region.h). Each of those may cost the process two mappings, so their number is bounded. */
 #ifndef QUARRY_MANAGER_HUGE_H
 #define QUARRY_MANAGER_HUGE_H
 
@@ -44,14 +44,14 @@ bool qy_huge_profits(struct qy_manager *m);
  * huge, where it was told otherwise. No lock may be held. */
 void qy_huge_born(struct qy_manager *m, void *block, size_t bytes);
 
-/* Note what is in use now: at each pass of the reclaimer, before it purges, and at least every decay_ms / 16 while it does.
- * The purge lock is held (qy_huge_may_break does this too). */
+/* Note what is in use now: at each pass of the reclaimer, before it purges, and at least every decay_ms / 16 while it
+ * does. The purge lock is held (qy_huge_may_break does this too). */
 void qy_huge_note_demand(struct qy_manager *m, uint64_t now);
 
-/* Whether giving back a part of this frame is worth losing the huge page that it may be: it is none; or what the manager
- * had in use at most during the last quarter of decay_ms, so that it may soon want as much again, fits into what else is
- * free and in memory. A heap that swings faster than that keeps its huge pages so; one that stays small loses them, as
- * its memory decays. For memory that is to go at once (pressure, quarry_purge), do not ask.
+/* Whether giving back a part of this frame is worth losing the huge page that it may be: it is none; or what the
+ * manager had in use at most during the last quarter of decay_ms, so that it may soon want as much again, fits into
+ * what else is free and in memory. A heap that swings faster than that keeps its huge pages so; one that stays small
+ * loses them, as its memory decays. For memory that is to go at once (pressure, quarry_purge), do not ask.
  * The purge lock and the manager's are held. */
 bool qy_huge_may_break(struct qy_manager *m, uint32_t frame, uint64_t now);
 

@@ -36,8 +36,8 @@ static bool can_be_read(const void *p)
 	return qy_region_of_frame(frame) != NULL && !frame->late;
 }
 
-/* (What was freed twice may have made a circle of it: one that goes round comes by the mark, which is set anew after ever more
- * steps.) */
+/* (What was freed twice may have made a circle of it: one that goes round comes by the mark, which is set anew after
+ * ever more steps.) */
 void **qy_late_cut(void **list)
 {
 	void **at = list, *mark = NULL;

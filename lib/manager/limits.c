@@ -326,8 +326,8 @@ static void look(uint64_t now, bool ask_kernel)
 	bool denied = denials != cgroup_denials, watching;
 	int comes, stays;
 
-	watching = ask_kernel || sums.mapped >= LARGE_PROCESS || qy_pressure_level() != QUARRY_PRESSURE_NONE || denied ||
-		   qy_setting(breaker) != QY_BREAKER_OFF;
+	watching = ask_kernel || sums.mapped >= LARGE_PROCESS || qy_pressure_level() != QUARRY_PRESSURE_NONE ||
+		   denied || qy_setting(breaker) != QY_BREAKER_OFF;
 	if (watching) {
 		p = qy_pressure_look(now);
 		/* A limit may have come while the heap does not grow, and go by what it has mapped. */

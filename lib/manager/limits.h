@@ -3,8 +3,8 @@
  *
  * The level goes by what numa/pressure.h reads and by the process's own budget (options soft_limit and hard_limit),
  * with hysteresis: up at once, down by one step at a time, after it was lower for a while, and only when what counts is
- * well below where it went up. Everything here may be called by any thread, with no lock held unless said otherwise, and
- * allocates nothing. */
+ * well below where it went up. Everything here may be called by any thread, with no lock held unless said otherwise,
+ * and allocates nothing. */
 #ifndef QUARRY_MANAGER_LIMITS_H
 #define QUARRY_MANAGER_LIMITS_H
 
@@ -23,15 +23,16 @@ QY_INLINE int qy_pressure_level(void)
 }
 
 /* The decay (ms) to be used now where decay_ms is asked for: a quarter of it under some pressure, none (0) under high
- * pressure and while the process is over its soft limit. All that goes by the decay goes by this: dirty memory, pages in
- * slabs, idle threads' caches, and for how long a huge page in demand is not broken. -1, never, means never by time: it
- * stays so under some pressure, which only makes time pass faster, and not under high pressure, where the kernel would
- * next hold the process up or kill it for memory that nobody uses. (What is never to go back is for `return=0`.) */
+ * pressure and while the process is over its soft limit. All that goes by the decay goes by this: dirty memory, pages
+ * in slabs, idle threads' caches, and for how long a huge page in demand is not broken. -1, never, means never by time:
+ * it stays so under some pressure, which only makes time pass faster, and not under high pressure, where the kernel
+ * would next hold the process up or kill it for memory that nobody uses. (What is never to go back is for
+ * `return=0`.) */
 long qy_limits_decay(long decay_ms);
 
 /* Look how things stand, and do what follows: the level, the breaker, the events of limits that were passed. By the
- * reclaimer, in each pass, at its start; it looks no more often than every 100 ms whatever the caller does, and reads no
- * file in a process with less than 32 MiB and no pressure. now: qy_os->now_ms(), or UINT64_MAX for "ask". Returns
+ * reclaimer, in each pass, at its start; it looks no more often than every 100 ms whatever the caller does, and reads
+ * no file in a process with less than 32 MiB and no pressure. now: qy_os->now_ms(), or UINT64_MAX for "ask". Returns
  * whether it wants to be called again within 500 ms. */
 bool qy_limits_tick(uint64_t now);
 

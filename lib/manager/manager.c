@@ -224,8 +224,8 @@ bool qy_manager_claim_slab(struct qy_manager *m, struct qy_heap *h, struct qy_sl
 	return claimed;
 }
 
-/* Not while a slab would have free memory that is in memory, which is quicker to use. (How much of that there is does not
- * tell: where slabs do not go it stays, as a buffer of a server's that comes and goes.) The lock is held. */
+/* Not while a slab would have free memory that is in memory, which is quicker to use. (How much of that there is does
+ * not tell: where slabs do not go it stays, as a buffer of a server's that comes and goes.) The lock is held. */
 static void *take_from_gaps(struct qy_manager *m, unsigned cls, uint32_t pages)
 {
 	if (m->mixed == NULL || (qy_read(&m->dirty_pages) >= pages && qy_filler_has_dirty(m, QY_FILL_SLABS, pages, 1)))
@@ -378,7 +378,8 @@ static struct qy_placement *placement_for(struct qy_manager *m)
 	return unbound;
 }
 
-/* A new region that nobody has anything in yet, by another placement: what is filled already, once more from the start. */
+/* A new region that nobody has anything in yet, by another placement: what is filled already, once more from the
+ * start. */
 static struct qy_region *place_again(struct qy_manager *m, struct qy_region *r, const struct qy_placement *now,
 				     uint32_t frames, uint32_t align, int kind)
 {

@@ -89,8 +89,9 @@ struct qy_manager {
 	struct qy_placement *placement;
 	/* A node's default arena's, for regions that a thread with a memory policy of its own asked for: not bound. */
 	struct qy_placement *unbound;
-	/* An arena of the local policy, on several nodes, is a family: the head, which the handle leads to and which has
-	 * no memory, and a manager for each node that a thread of it ran on. All have one index, and the head's limits. */
+	/* An arena of the local policy, on several nodes, is a family: the head, which the handle leads to and which
+	 * has no memory, and a manager for each node that a thread of it ran on. All have one index, and the head's
+	 * limits. */
 	struct qy_manager *head;    /* itself for all others */
 	struct qy_manager **locals; /* the head's, by dense node (atomic); NULL: no family (family.c) */
 	uint32_t local;             /* of one of those: its place there */
@@ -115,7 +116,8 @@ struct qy_manager {
 	struct {
 		qy_counter region_count, mapped, peak_mapped, used, large, dirty_pages, purges, purged, limit_hits;
 		qy_counter kind_wanted[5], kind_got[5], unplaced, placed_less, in_files;
-		qy_counter strayed, brought_home, moved; /* bytes: on other nodes at the last look, and what was moved */
+		qy_counter strayed, brought_home, moved; /* bytes: on other nodes at the last look, and what
+		                                          * was moved */
 		qy_counter past_refills, past_received, past_adopted; /* of heaps given up; any thread adds */
 	};
 
@@ -128,19 +130,22 @@ struct qy_manager {
 	} homing;
 
 	struct qy_heap orphans; /* slabs that no thread holds; owner 0 */
-	struct qy_mixed *mixed; /* those of them in which objects of other classes stand; NULL: there were none (mixed.h) */
+	struct qy_mixed *mixed; /* those of them in which objects of other classes stand; NULL: there were none
+	                         * (mixed.h) */
 	/* Of the passes over them, the purge lock's holder's (sparse.c). */
 	struct qy_sparse {
 		uint32_t pass;    /* the number of the last one */
 		uint8_t goes_on;  /* enum qy_sparse_cut: it was ended in the midst of it, by time or by bytes */
-		bool again;       /* what it found until then is to be looked at once more, or it may be past others that came */
+		bool again;       /* what it found until then is to be looked at once more, or it may be past others
+		                   * that came */
 		bool mixed_cut;   /* the last one over those that are mixed was ended by time */
-		/* By class, under the lock: slabs that threads took since the last pass, and how many are therefore left to be
-		 * taken as they are; and how many of the class that is looked at were. */
+		/* By class, under the lock: slabs that threads took since the last pass, and how many are therefore
+		 * left to be taken as they are; and how many of the class that is looked at were. */
 		uint16_t adopted[QY_CLASSES], reserve[QY_CLASSES], left;
 	} sparse;
 	bool dropping; /* the last pass had no time for all regions that are free; the purge lock's holder's */
-	struct qy_heap thinning; /* those of them that pages are given back of right now; the purge lock's holder's (sparse.c) */
+	struct qy_heap thinning; /* those of them that pages are given back of right now; the purge lock's holder's
+	                          * (sparse.c) */
 
 	struct qy_huge huge;
 };
@@ -266,12 +271,12 @@ void *qy_large_remap(void *p, size_t size);
 /* ---- slabs (manager.c), for heaps ---- */
 
 /* A slab for a heap: an orphan of the class with room (then a spare goes back), the spare, or a new one. NULL with
- * *list set to objects that stand in the gaps of other classes' slabs, where a new one would make the process grow; NULL
- * with ENOMEM. */
+ * *list set to objects that stand in the gaps of other classes' slabs, where a new one would make the process grow;
+ * NULL with ENOMEM. */
 struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, unsigned cls, struct qy_slab *spare,
 				    void **list);
-/* Take a slab that nobody holds and that is mostly in use for a heap, since the heap's thread is about to free an object
- * of it, and then others. False when it is not so, or no longer. */
+/* Take a slab that nobody holds and that is mostly in use for a heap, since the heap's thread is about to free an
+ * object of it, and then others. False when it is not so, or no longer. */
 bool qy_manager_claim_slab(struct qy_manager *m, struct qy_heap *h, struct qy_slab *s);
 void qy_manager_put_slabs(struct qy_manager *m, struct qy_slab **slabs, unsigned count);
 /* The same for one slab, with the lock held. */
@@ -301,8 +306,8 @@ bool qy_in_time(uint64_t until_ns);
 size_t qy_manager_purge_until(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns,
 			      uint64_t *next);
 
-/* Take in all that was sent home, so that what became free of it is no longer in use; nothing goes back to the kernel. Waits
- * for those who have some of it out to purge it. No lock may be held. */
+/* Take in all that was sent home, so that what became free of it is no longer in use; nothing goes back to the kernel.
+ * Waits for those who have some of it out to purge it. No lock may be held. */
 void qy_manager_collect(struct qy_manager *m);
 
 /* For decay_ms of a pass over all managers: all at once, whatever arenas have of their own. */
@@ -314,9 +319,9 @@ long qy_manager_decay(const struct qy_manager *m, long decay_ms);
 /* The arena's own decay_ms, or the option: what was set, whatever presses. */
 long qy_manager_decay_set(const struct qy_manager *m);
 
-/* QY_DIRT_NEW when dirt appears, or mail for slabs that nobody holds. Each of those whom it concerns takes its own bit away
- * before it looks: a reclaimer that sleeps while there is none; and who looks for what is free before a request is refused, by
- * the kernel or by the process's limit, and need not do so again in vain. */
+/* QY_DIRT_NEW when dirt appears, or mail for slabs that nobody holds. Each of those whom it concerns takes its own bit
+ * away before it looks: a reclaimer that sleeps while there is none; and who looks for what is free before a request is
+ * refused, by the kernel or by the process's limit, and need not do so again in vain. */
 enum { QY_DIRT_FOR_SLEEPER = 1, QY_DIRT_FOR_REFUSED = 2, QY_DIRT_FOR_LIMITED = 4, QY_DIRT_NEW = 7 };
 extern QY_HIDDEN _Atomic(uint32_t) qy_dirt_seen;
 
@@ -388,9 +393,9 @@ void qy_manager_replace_region(struct qy_manager *m, struct qy_region *r, const 
 const struct qy_placement *qy_manager_place(struct qy_manager *m, const struct qy_placement *placement);
 /* The next region of m at or above a frame, by its number; 0 none. The lock is taken. */
 uint32_t qy_manager_next_region(struct qy_manager *m, uint32_t frame);
-/* Whether so many more bytes may be used under the hard limits, the arena's and the process's. The lock is held. They are
- * taken from what all of a family, and all of the process, may use then, so that it holds whatever the others do; those
- * that are not used after all, or no longer, must be given back, with the lock held too. */
+/* Whether so many more bytes may be used under the hard limits, the arena's and the process's. The lock is held. They
+ * are taken from what all of a family, and all of the process, may use then, so that it holds whatever the others do;
+ * those that are not used after all, or no longer, must be given back, with the lock held too. */
 bool qy_manager_allows(struct qy_manager *m, size_t bytes);
 void qy_manager_unclaim(struct qy_manager *m, size_t bytes);
 

@@ -149,8 +149,8 @@ int qy_move_step(struct qy_manager *m, struct qy_move *move)
 		return skip(move, r);
 	if (qy_peek(r->placement) != placement && place_anew(m, r, placement) != 0)
 		return -1;
-	if (!move->only_place && bring(r, placement, qy_window_at((uintptr_t)frame << QY_FRAME_SHIFT), (size_t)frames << QY_FRAME_SHIFT,
-		  move) != 0)
+	if (!move->only_place && bring(r, placement, qy_window_at((uintptr_t)frame << QY_FRAME_SHIFT),
+				       (size_t)frames << QY_FRAME_SHIFT, move) != 0)
 		return -1;
 	move->frame = frame + frames;
 	move->looked += (uint64_t)frames << QY_FRAME_SHIFT;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Moving a live manager's memory to other nodes: the policy of its regions is replaced, and what is in memory is
- * migrated a few megabytes at a time. Between two steps nothing is held; during one the purge lock is, so that no region
- * goes away, while threads go on allocating, using and freeing what is there. */
+ * migrated a few megabytes at a time. Between two steps nothing is held; during one the purge lock is, so that no
+ * region goes away, while threads go on allocating, using and freeing what is there. */
 #ifndef QUARRY_MANAGER_MOVE_H
 #define QUARRY_MANAGER_MOVE_H
 
@@ -30,8 +30,8 @@ bool qy_move_back(struct qy_manager *m);
  * were placed by an older placement of the manager are placed anew on the way. The caller holds the purge lock. */
 int qy_move_step(struct qy_manager *m, struct qy_move *move);
 
-/* Ask whether the cpuset has changed; arenas on "all nodes that are allowed" then follow. By who has entered, or holds the
- * purge lock: an arena's end waits for either. */
+/* Ask whether the cpuset has changed; arenas on "all nodes that are allowed" then follow. By who has entered, or holds
+ * the purge lock: an arena's end waits for either. */
 void qy_managers_follow_cpuset(void);
 
 #endif

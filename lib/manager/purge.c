@@ -9,7 +9,8 @@
 #include "numa/os.h"
 
 #define BATCH 32
-#define PIECE_FRAMES 16      /* purged by one call: the kernel holds up faults in them, and mappings anywhere, meanwhile */
+#define PIECE_FRAMES 16      /* purged by one call: the kernel holds up faults in them, and mappings anywhere,
+                              * meanwhile */
 #define LEAST 4              /* parts of frames that were in use less than decay_ms / 4 ago are left alone */
 /* In a pass that is somebody's malloc, which asks for so little at most: breaking up a huge page takes 0.3 ms. */
 #define IN_PASSING ((size_t)1 << 30)
@@ -35,7 +36,8 @@ void qy_purge_release(void)
 	qy_unlock(&purge_lock);
 }
 
-/* (In a signal handler as well, at any point of qy_manager_purge: its own thread's flag tells before the lock would.) */
+/* (In a signal handler as well, at any point of qy_manager_purge: its own thread's flag tells before the lock
+ * would.) */
 bool qy_purge_try(void)
 {
 	if (purging || !qy_trylock(&purge_lock))
@@ -143,8 +145,8 @@ static size_t destroy_regions(struct qy_region *list)
 	return bytes;
 }
 
-/* The dirty run that goes next: the one left alone longest. A pinned region is worth more than what it holds, for the pool
- * may not give it again: it stays until all of decay_ms is over. 0 when there is none. The lock is held. */
+/* The dirty run that goes next: the one left alone longest. A pinned region is worth more than what it holds, for the
+ * pool may not give it again: it stays until all of decay_ms is over. 0 when there is none. The lock is held. */
 static uint32_t next_run(struct qy_manager *m, uint32_t now, uint32_t decay_ms)
 {
 	struct qy_chain chain = qy_dirt_chain();
@@ -233,7 +235,8 @@ static size_t purge_batch(const struct piece *pieces, unsigned n, bool *clean)
 
 	for (unsigned i = 0; i < n; i++) {
 		void *addr = address_of(&pieces[i]);
-		struct qy_region *r = qy_region_of_frame(qy_frame_at((uint32_t)(qy_window_offset(addr) >> QY_FRAME_SHIFT)));
+		uint32_t frame = (uint32_t)(qy_window_offset(addr) >> QY_FRAME_SHIFT);
+		struct qy_region *r = qy_region_of_frame(qy_frame_at(frame));
 
 		clean[i] = qy_region_purge(r, addr, pieces[i].bytes);
 		if (clean[i])
@@ -242,9 +245,9 @@ static size_t purge_batch(const struct piece *pieces, unsigned n, bool *clean)
 	return bytes;
 }
 
-/* Regions that are one free clean run go back whole, but for a small last one (not of pages that are there whether used or
- * not), and for one that somebody has just asked for: that is spared once. Returns how many; what was memory is added to
- * *bytes. */
+/* Regions that are one free clean run go back whole, but for a small last one (not of pages that are there whether used
+ * or not), and for one that somebody has just asked for: that is spared once. Returns how many; what was memory is
+ * added to *bytes. */
 static unsigned drop_some_regions(struct qy_manager *m, unsigned at_most, size_t *bytes)
 {
 	struct qy_region *free_ones[BATCH];
@@ -291,8 +294,8 @@ static bool over_soft_limit(struct qy_manager *m)
 	return qy_manager_used(m) + (dirty << QY_PAGE_SHIFT) > soft;
 }
 
-/* Purge a batch of what is due. Returns the bytes; *refused is set when the kernel would not, *done when no more is, and
- * *due to when more may be (ms). */
+/* Purge a batch of what is due. Returns the bytes; *refused is set when the kernel would not, *done when no more is,
+ * and *due to when more may be (ms). */
 static size_t purge_some(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, bool *refused, bool *done,
 			 uint64_t *due)
 {
@@ -350,7 +353,8 @@ static size_t purge_sparse(struct qy_manager *m, uint64_t now, long decay_ms, si
 	if (decay_ms != 0 && now < atomic_load_explicit(due, memory_order_relaxed))
 		return 0;
 	/* (Called meanwhile: a pass that goes on may be past who called.) */
-	if (atomic_exchange_explicit(due, UINT64_MAX, memory_order_relaxed) == 0 && m->sparse.goes_on != QY_SPARSE_WHOLE)
+	if (atomic_exchange_explicit(due, UINT64_MAX, memory_order_relaxed) == 0 &&
+	    m->sparse.goes_on != QY_SPARSE_WHOLE)
 		m->sparse.again = true;
 	bytes = qy_sparse_pass(m, now, decay_ms == 0, most, until_ns, &again);
 	bytes += qy_mixed_pass(m, now, decay_ms == 0, most, until_ns, &again);
@@ -364,7 +368,8 @@ static size_t purge_sparse(struct qy_manager *m, uint64_t now, long decay_ms, si
 }
 
 /* Runs and parts that are free. */
-static size_t purge_free(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns, uint64_t *next)
+static size_t purge_free(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns,
+			 uint64_t *next)
 {
 	size_t total = 0, batch = until_ns == UINT64_MAX ? SIZE_MAX : BATCH_IN_TIME;
 	bool refused = false, done = false;
@@ -381,9 +386,10 @@ static size_t purge_free(struct qy_manager *m, uint64_t now, long decay_ms, size
 	return total;
 }
 
-/* Pages in slabs come first, since slabs may become free thereby; but where the time is short they come last: they may take
- * all of it for nothing. It is a batch of each even so. */
-static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns, uint64_t *next)
+/* Pages in slabs come first, since slabs may become free thereby; but where the time is short they come last: they may
+ * take all of it for nothing. It is a batch of each even so. */
+static size_t purge(struct qy_manager *m, uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns,
+		    uint64_t *next)
 {
 	bool in_time = until_ns != UINT64_MAX;
 	unsigned regions = in_time ? REGIONS_IN_TIME : BATCH;

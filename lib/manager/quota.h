@@ -3,8 +3,8 @@
  *
  * Managers charge what they hand out to a quota that they have in hand of the process's budget, and go for more in
  * quanta of megabytes: a word of their own, under their own lock. The quanta shrink as the limit comes near, and what
- * other managers have in hand is taken back before anybody is refused. So the limit is exact in both directions (no byte
- * more is in use, and none that is left is refused), and far from it nobody shares a word with others. It is kept
+ * other managers have in hand is taken back before anybody is refused. So the limit is exact in both directions (no
+ * byte more is in use, and none that is left is refused), and far from it nobody shares a word with others. It is kept
  * whether there is a limit or not, so that one can be set at any time.
  *
  * Lock: a leaf, taken under a manager's; taken once for a quantum, and for each charge close to the limit. */
@@ -19,8 +19,8 @@ struct qy_manager;
 /* A manager's part. */
 struct qy_quota {
 	_Atomic(uint64_t) in_hand; /* bytes, taken from the process's budget and not in use */
-	/* What was in force when it was taken. A limit that was lowered may be under what is in use: then nothing may be
-	 * had of what was in hand before. Under the manager's lock. */
+	/* What was in force when it was taken. A limit that was lowered may be under what is in use: then nothing may
+	 * be had of what was in hand before. Under the manager's lock. */
 	long limit;
 	uint32_t epoch;
 };
@@ -58,7 +58,8 @@ QY_INLINE void qy_quota_uncharge(struct qy_quota *quota, size_t bytes)
 /* The manager is no more: all that it has in hand goes back. */
 void qy_quota_end(struct qy_quota *quota);
 
-/* Bytes in use by the process; and what is known of them without a look at every manager, which may be some quanta more. */
+/* Bytes in use by the process; and what is known of them without a look at every manager, which may be some
+ * quanta more. */
 uint64_t qy_quota_used(void);
 uint64_t qy_quota_taken(void);
 

@@ -99,8 +99,8 @@ static bool is_regions(struct qy_manager *m, const struct qy_placement *p)
 	return found;
 }
 
-/* An arena may be moved for as long as the process lives: of the placements that it had, some are kept, for those who are
- * about to map a region by one. The lock is held. */
+/* An arena may be moved for as long as the process lives: of the placements that it had, some are kept, for those who
+ * are about to map a region by one. The lock is held. */
 static void forget_oldest(struct qy_manager *m)
 {
 	struct qy_placement *p = m->placement;
