@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the ways of the reclaimer share (pass.c): its thread and passes in series (reclaim.c), the program's calls (tend.c), and
- * the timer (timer.c). Not for other layers. */
+/* What the ways of the reclaimer share (pass.c): its thread and passes in series (reclaim.c), the program's calls
+ * (tend.c), and the timer (timer.c). Not for other layers. */
 #ifndef QUARRY_RECLAIM_PASS_H
 #define QUARRY_RECLAIM_PASS_H
 
@@ -36,8 +36,8 @@ struct qy_pass {
 	uint64_t next;        /* when (ms) more falls due */
 };
 
-/* Go over all managers, those first for which the last pass that was short of time had none, or the first might always have it
- * all. False where some had none. By one pass at a time, or with no bounds. */
+/* Go over all managers, those first for which the last pass that was short of time had none, or the first might always
+ * have it all. False where some had none. By one pass at a time, or with no bounds. */
 bool qy_pass_over_managers(struct qy_pass *pass);
 
 /* How soon after dirt was seen a look is worth the while, and how long after another one at the least: ms. */
@@ -59,8 +59,8 @@ bool qy_pass_comes_late(uint64_t now, uint64_t next);
 enum qy_tending {
 	QY_TEND_CALLED,  /* by the program, from no slow path */
 	QY_TEND_WAITING, /* by the timer's signal, in a thread that waited in a system call of its own */
-	QY_TEND_RUNNING  /* in one that may be anywhere but in a slow path: nothing that is the thread's may be touched, and
-	                  * there may be as little stack as a handler can have (3 KiB are taken) */
+	QY_TEND_RUNNING  /* in one that may be anywhere but in a slow path: nothing that is the thread's may be touched,
+	                  * and there may be as little stack as a handler can have (3 KiB are taken) */
 };
 
 /* Whether the calling thread is where a pass may begin: in no slow path, holding no lock, and in no other pass. */

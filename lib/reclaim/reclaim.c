@@ -18,7 +18,8 @@
 #include "numa/os.h"
 #include "lib/base/refused.h"
 
-#define STACK_SIZE ((size_t)256 << 10) /* the C library may take the static TLS of all libraries out of it: more is tried */
+#define STACK_SIZE ((size_t)256 << 10) /* the C library may take the static TLS of all libraries out of it: more
+                                        * is tried */
 #define STACK_TRIES 3
 #define SERIES_BYTES ((size_t)4 << 20) /* at most so much goes back in one pass in series, */
 #define SERIES_NS 2000000              /* and for so long nothing more is begun: it is somebody's malloc */
@@ -52,7 +53,8 @@ bool qy_reclaim_running(void)
 /* One look at everything. Returns the bytes given back; *next is when (ms) something falls due. */
 static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns, uint64_t *next)
 {
-	struct qy_pass p = { .now = now, .decay_ms = decay_ms, .each = SIZE_MAX, .at_most = at_most, .until_ns = until_ns };
+	struct qy_pass p = { .now = now, .decay_ms = decay_ms, .each = SIZE_MAX, .at_most = at_most,
+			     .until_ns = until_ns };
 	bool more;
 
 	qy_pass_note(now, decay_ms);
@@ -73,8 +75,8 @@ size_t qy_reclaim_now(void)
 	return pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, UINT64_MAX, &next);
 }
 
-/* Whether there is anything that was not there when this was last asked. Who is at it meanwhile has taken the news, and not
- * all that comes of it is free yet: the same is done once more, and so waited for. */
+/* Whether there is anything that was not there when this was last asked. Who is at it meanwhile has taken the news, and
+ * not all that comes of it is free yet: the same is done once more, and so waited for. */
 static bool begin_for_refused(uint32_t whose)
 {
 	uint32_t others = atomic_fetch_add(&at_refused, 1);
@@ -133,8 +135,8 @@ static void sleep_until(uint64_t now, uint64_t until, bool hear)
 }
 
 /* Until next or later (ms), or until there is work when next is UINT64_MAX: what comes later is no reason to leave new
- * dirt lying. What comes of it sooner than all that is waited for is heard meanwhile, but not more often than is worth the
- * while. */
+ * dirt lying. What comes of it sooner than all that is waited for is heard meanwhile, but not more often than is worth
+ * the while. */
 static void sleep_until_work(uint64_t now, uint64_t next, uint64_t later)
 {
 	uint64_t until = qy_min(next, later), step = qy_pass_soonest();

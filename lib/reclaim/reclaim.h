@@ -25,11 +25,11 @@ size_t qy_reclaim_now(void);
 
 /* What the layer above has to do with it. */
 struct qy_reclaim_layer {
-	/* Called in each pass with the time (ms), by a thread in no slow path; after until_ns (CLOCK_MONOTONIC; UINT64_MAX: there
-	 * is time) it goes on with nothing new. Returns whether it wants to be called again soon. */
+	/* Called in each pass with the time (ms), by a thread in no slow path; after until_ns (CLOCK_MONOTONIC;
+	 * UINT64_MAX: there is time) it goes on with nothing new. Returns whether it wants to be called again soon. */
 	bool (*chore)(uint64_t now, uint64_t until_ns);
-	/* What the calling thread holds itself, when it has nothing under way; returns when (ms) to ask again, UINT64_MAX: it
-	 * tells (qy_reclaim_wake). */
+	/* What the calling thread holds itself, when it has nothing under way; returns when (ms) to ask again,
+	 * UINT64_MAX: it tells (qy_reclaim_wake). */
 	uint64_t (*own)(uint64_t now);
 	bool (*inside)(void); /* the calling thread is in a slow path */
 	bool (*known)(void);  /* and can enter one without being made known first */
@@ -45,21 +45,21 @@ enum quarry_reclaimer qy_reclaim_way(void);
 
 /* A request was refused: by the process's hard limit, when limited; else by the kernel. Have what is free and in other
  * hands, those of ended threads and of sleeping ones, be free for all; what threads hold is looked for again only where
- * there may be something that was not there when the calling thread came here last. When it was the kernel, what is free
- * goes back to it as well. All of it only where something is free, or was sent home, that was not when anybody came here
- * last: a program that is refused again and again is not held up by it. */
+ * there may be something that was not there when the calling thread came here last. When it was the kernel, what is
+ * free goes back to it as well. All of it only where something is free, or was sent home, that was not when anybody
+ * came here last: a program that is refused again and again is not held up by it. */
 void qy_reclaim_for_refused(bool limited);
 
-/* Times that are none, for the chore: everything is to be done now; the same where it may do something that it could not
- * when this thread called it so before. */
+/* Times that are none, for the chore: everything is to be done now; the same where it may do something that it could
+ * not when this thread called it so before. */
 #define QY_CHORE_ALL UINT64_MAX
 #define QY_CHORE_ALL_AGAIN (UINT64_MAX - 1)
 
 /* There is work that no dirt tells of: a thread has ended and left its memory. */
 void qy_reclaim_wake(void);
 
-/* Something that a pass goes by was changed: whatever the thread, the program's loop or the timer waits for, the next look is
- * soon. In no slow path, and no lock held. */
+/* Something that a pass goes by was changed: whatever the thread, the program's loop or the timer waits for, the next
+ * look is soon. In no slow path, and no lock held. */
 void qy_reclaim_look(void);
 
 /* There is an arena with a decay of its own (ms; negative: none). */

@@ -62,7 +62,8 @@ static uint64_t give_back(uint64_t now, enum qy_tending how)
 	} else if (qy_layer != NULL) {
 		unsigned so_often = atomic_load_explicit(&running, memory_order_relaxed);
 
-		/* What was not looked at is looked at later; but who computes for an hour is not to be asked all the while. */
+		/* What was not looked at is looked at later; but who computes for an hour is not to be asked all the
+		 * while. */
 		next = now + (qy_pass_step(decay_ms) << so_often);
 		atomic_store_explicit(&running, (unsigned)qy_min(so_often + 1, RUNNING_MOST), memory_order_relaxed);
 	}

@@ -5,30 +5,30 @@
  * the process's, and not that of the thread that armed the timer: that may end, or block the signal, and what is to be
  * done is nobody's in particular. In a process of one thread it is the same.
  *
- * The handler may strike anywhere, and what it does is a pass that waits for nobody (tend.c). Why it cannot deadlock, nor
- * see anything half done:
+ * The handler may strike anywhere, and what it does is a pass that waits for nobody (tend.c). Why it cannot deadlock,
+ * nor see anything half done:
  *
  * - A pass in the handler is a pass by another thread, as far as it goes by locks and atomics alone: whatever the
- *   interrupted thread was at, others may come in between. What is not so: the locks that this thread holds; what is its
- *   own, and touched by no other; and whoever waits for this very thread.
+ *   interrupted thread was at, others may come in between. What is not so: the locks that this thread holds; what is
+ *   its own, and touched by no other; and whoever waits for this very thread.
  * - Locks. Each thread counts those that it holds, from before it touches the word until after it has let go
  *   (lib/base/lock.h). With any, nothing is done. Flags that are only tried (a pass is running, limits are being looked
  *   at) need no more than that: it is not tried again until the handler returns.
  * - Its own. In a slow path, entered or half so, the depth says it, and nothing is done. Hits, quick refills and
- *   gathering of objects are in no slow path; but they touch the thread's caches and nothing of a manager's, and the pass
- *   touches no thread's caches: not this one's, nor (which would begin with entering) any other's. It does so only where
- *   the interrupted instruction is a system call that the program waited in, under no other signal handler
+ *   gathering of objects are in no slow path; but they touch the thread's caches and nothing of a manager's, and the
+ *   pass touches no thread's caches: not this one's, nor (which would begin with entering) any other's. It does so only
+ *   where the interrupted instruction is a system call that the program waited in, under no other signal handler
  *   (numa/blocked.c): hits and their like make none, so that none of them is under way.
- * - Who waits for this thread. Whoever pauses threads has the purge lock first, and so has the pass: neither begins while
- *   the other goes on. It is tried; the thread that has it may be in a fork, waiting for a lock of the C library's that
- *   is held right here. All other locks are let go by who has them without waiting for anything.
+ * - Who waits for this thread. Whoever pauses threads has the purge lock first, and so has the pass: neither begins
+ *   while the other goes on. It is tried; the thread that has it may be in a fork, waiting for a lock of the C
+ *   library's that is held right here. All other locks are let go by who has them without waiting for anything.
  * - No other handler interrupts this one: all signals are blocked. It is done in some milliseconds.
  *
- * What it calls is system calls, and the libc's names for mmap, munmap and madvise: where those are patched (MPI, RDMA),
- * what comes behind them is no matter for a signal handler, and the program should call quarry_tend instead. The
- * program's function for events is not called, nor is a thread started: that is left to the next slow path. What may take
- * long, and what is not worth waking a process for, is left out: pages that strayed, huge pages, pressure while nothing
- * is due. */
+ * What it calls is system calls, and the libc's names for mmap, munmap and madvise: where those are patched (MPI,
+ * RDMA), what comes behind them is no matter for a signal handler, and the program should call quarry_tend instead. The
+ * program's function for events is not called, nor is a thread started: that is left to the next slow path. What may
+ * take long, and what is not worth waking a process for, is left out: pages that strayed, huge pages, pressure while
+ * nothing is due. */
 #include "lib/reclaim/pass.h"
 
 #include <errno.h>
@@ -88,7 +88,8 @@ void qy_timer_settle(uint64_t now, uint64_t next)
 		return;
 	atomic_store(&qy_asleep, 1);
 	/* Dirt that appeared since the pass began: who made it may not have seen us asleep. */
-	if (qy_dirt_for_sleeper() && (next == UINT64_MAX || qy_tend_is_worth_it()) && atomic_exchange(&qy_asleep, 0) != 0)
+	if (qy_dirt_for_sleeper() && (next == UINT64_MAX || qy_tend_is_worth_it()) &&
+	    atomic_exchange(&qy_asleep, 0) != 0)
 		arm(now, now + step);
 }
 
