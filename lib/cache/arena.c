@@ -19,7 +19,8 @@ int qy_arena_unknown_node(const quarry_nodeset *nodes)
 	return qy_manager_unknown_node(nodes);
 }
 
-/* What is strict, has to be there at once or has no alternative is asked for now, so that its failure is the arena's. */
+/* What is strict, has to be there at once or has no alternative is asked for now, so that its failure is the
+ * arena's. */
 static bool ask_for_some(struct qy_manager *m)
 {
 	struct qy_thread *t = qy_thread_enter();
@@ -40,7 +41,8 @@ quarry_arena *qy_arena_create(const quarry_arena_attr *attr)
 
 	if (m != NULL && (attr->flags & QUARRY_ARENA_DECAY))
 		qy_reclaim_note_decay((long)attr->decay_ms);
-	if (m == NULL || !(attr->flags & (QUARRY_ARENA_STRICT | QUARRY_ARENA_POPULATE | QUARRY_ARENA_FD)) || ask_for_some(m))
+	if (m == NULL || !(attr->flags & (QUARRY_ARENA_STRICT | QUARRY_ARENA_POPULATE | QUARRY_ARENA_FD)) ||
+	    ask_for_some(m))
 		return handle_of(m);
 	error = errno;
 	qy_purge_hold();

@@ -16,7 +16,8 @@
 #include "lib/reclaim/reclaim.h"
 
 #define DUTY_EVERY 128 /* quick refills between two that look after everything */
-#define SHED_EVERY 16  /* the same while there are slabs to look at: so few calls take long that their 99.9th percentile stays */
+#define SHED_EVERY 16  /* the same while there are slabs to look at: so few calls take long that their 99.9th
+                        * percentile stays */
 #define SEND_EVERY 16 /* slow calls between two looks at what was gathered for others */
 
 /* After a slow path that was not inside another, of a thread that has not ended. */
@@ -254,7 +255,8 @@ static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t
 
 void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool zero)
 {
-	return QY_LIKELY(qy_breaker_is_closed()) ? alloc(arena, size, align, zero) : alloc_judged(arena, size, align, zero);
+	return QY_LIKELY(qy_breaker_is_closed()) ? alloc(arena, size, align, zero)
+						 : alloc_judged(arena, size, align, zero);
 }
 
 /* Most refills: what was freed into the active slab, or, when nobody sent anything home, its next unused objects.

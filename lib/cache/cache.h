@@ -4,9 +4,9 @@
  *
  * A thread (struct qy_thread) has one cache per manager that it allocates from: its node's, those of arenas. What it
  * holds of a node goes back when it is found on another (follow.c). The one that plain allocations come from is in TLS,
- * beside the token that says "mine" in a slab. Slabs of a node's default arena carry the token itself; slabs of an arena
- * that the program made carry token | 1, so that a free there goes the slower way, which can be held up while the arena
- * is destroyed.
+ * beside the token that says "mine" in a slab. Slabs of a node's default arena carry the token itself; slabs of an
+ * arena that the program made carry token | 1, so that a free there goes the slower way, which can be held up while the
+ * arena is destroyed.
  *
  * Everything that is not a hit happens between qy_thread_enter and qy_thread_leave. Whoever must have all threads out
  * of quarry's slow paths (fork, an arena's end) pauses them: each is waited for, and is held at its next entry. */
@@ -47,9 +47,9 @@ struct qy_tls {
 extern __thread QY_HIDDEN struct qy_tls qy_tls __attribute__((tls_model("initial-exec")));
 extern QY_HIDDEN const struct qy_cache qy_no_cache; /* nothing is in it, and nothing comes into it */
 
-/* Both words may be turned to none by another thread at any time (idle.c): what is read is the one or the other, as plain
- * loads have it. And ThreadSanitizer does not see that the kernel has a thread's accesses done when it is blocked: it is
- * told at the end of each way that does not enter. */
+/* Both words may be turned to none by another thread at any time (idle.c): what is read is the one or the other, as
+ * plain loads have it. And ThreadSanitizer does not see that the kernel has a thread's accesses done when it is
+ * blocked: it is told at the end of each way that does not enter. */
 #if defined(__SANITIZE_THREAD__)
 void __tsan_release(void *address);
 void __tsan_acquire(void *address);

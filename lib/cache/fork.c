@@ -87,7 +87,8 @@ static void find_again(void)
 	}
 }
 
-/* What leads through free objects (late.h): lists in front of heaps, what was sent to those, and what was gathered for others. */
+/* What leads through free objects (late.h): lists in front of heaps, what was sent to those, and what was gathered for
+ * others. */
 static void cut_lists(void *unused, struct qy_thread *t)
 {
 	(void)unused;

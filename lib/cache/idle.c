@@ -34,9 +34,9 @@
  *
  * A thread is idle when it has not refilled for idle_ms and is blocked when it is looked at; one that wakes up now and
  * then and lives on what its caches have (a server's timer) is. One that was turned is not looked at any more: it tells
- * when it is back (and wakes the reclaimer). One that had to be let be is tried again, ever more rarely, and soon when it
- * has refilled since. So a process that sleeps costs nothing after a while, with however many threads: nobody is waited
- * for that was turned, or was let be often; they are tried when there is a pass anyway.
+ * when it is back (and wakes the reclaimer). One that had to be let be is tried again, ever more rarely, and soon when
+ * it has refilled since. So a process that sleeps costs nothing after a while, with however many threads: nobody is
+ * waited for that was turned, or was let be often; they are tried when there is a pass anyway.
  *
  * A thread that makes the pass itself (quarry_tend, or a timer's signal while it waits) gives up its own the same way:
  * nothing is under way in it, which it knows without asking. */
@@ -137,7 +137,8 @@ static bool turn(struct qy_thread *t)
 	if (!__atomic_compare_exchange_n(&tls->cache, &cache, (struct qy_cache *)&qy_no_cache, false, __ATOMIC_RELAXED,
 					 __ATOMIC_RELAXED))
 		return false;
-	(void)__atomic_compare_exchange_n(&tls->owner, &owner, QY_OWNER_NONE, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+	(void)__atomic_compare_exchange_n(&tls->owner, &owner, QY_OWNER_NONE, false, __ATOMIC_RELAXED,
+					  __ATOMIC_RELAXED);
 	atomic_fetch_or_explicit(&t->idle, QY_TURNED, memory_order_seq_cst);
 	return true;
 }
@@ -197,8 +198,8 @@ static void try_to_give_up(const struct candidate *c, struct search *search)
 
 /* ---- looking ---- */
 
-/* Refused before, and not to be asked for again yet; but for no longer than a refusal now would put it off, since the wait
- * gets shorter when pressure comes. */
+/* Refused before, and not to be asked for again yet; but for no longer than a refusal now would put it off, since the
+ * wait gets shorter when pressure comes. */
 static bool is_put_off(const struct qy_thread *t, const struct search *search)
 {
 	return search->now < t->look.again && t->look.again - search->now <= search->idle_ms << LATER_MAX;
@@ -351,7 +352,8 @@ static void search_bucket(unsigned bucket, struct search *search)
 
 bool qy_threads_idle(uint64_t now, uint64_t idle_ms, uint64_t until_ns)
 {
-	struct search search = { .now = now == UINT64_MAX ? qy_os->now_ms() : now, .idle_ms = idle_ms, .until_ns = until_ns };
+	struct search search = { .now = now == UINT64_MAX ? qy_os->now_ms() : now, .idle_ms = idle_ms,
+				 .until_ns = until_ns };
 
 	if (idle_ms > 0 && search.now - atomic_load_explicit(&last_look, memory_order_relaxed) < idle_ms / LOOKS)
 		return atomic_load_explicit(&some_left, memory_order_relaxed);

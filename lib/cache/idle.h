@@ -5,19 +5,21 @@
 
 #include "lib/cache/thread.h"
 
-/* Look for threads that have not refilled for idle_ms (0: all) and are blocked now, and give up what they hold. now is in
- * ms. One look at some of the threads when the reclaimer's thread or idle_ms of 0 asks, at few of them otherwise.
+/* Look for threads that have not refilled for idle_ms (0: all) and are blocked now, and give up what they hold. now is
+ * in ms. One look at some of the threads when the reclaimer's thread or idle_ms of 0 asks, at few of them otherwise.
  * Returns whether there are threads that may become idle later, so that it should be called again within about
- * idle_ms; for idle_ms of 0, whether any other thread still has something, or may have. After until_ns it goes on with no
- * other. Called by anybody, not entered; what another call is about is left to that. */
+ * idle_ms; for idle_ms of 0, whether any other thread still has something, or may have. After until_ns it goes on with
+ * no other. Called by anybody, not entered; what another call is about is left to that. */
 bool qy_threads_idle(uint64_t now, uint64_t idle_ms, uint64_t until_ns);
 
-/* All that dead and sleeping threads hold, at once. again: nothing is done where the calling thread saw the last time that
- * nobody else holds anything, and nobody has stirred since. Returns whether anybody still has something, or may have. */
+/* All that dead and sleeping threads hold, at once. again: nothing is done where the calling thread saw the last time
+ * that nobody else holds anything, and nobody has stirred since. Returns whether anybody still has something, or
+ * may have. */
 bool qy_threads_give_up_all(bool again);
 
 /* The same for the calling thread, at a moment at which it is in none of its caches, nor in a slow path: what it holds
- * goes back when it has not refilled for idle_ms. Returns when (ms) to ask again; UINT64_MAX: it tells when it is back. */
+ * goes back when it has not refilled for idle_ms. Returns when (ms) to ask again; UINT64_MAX: it tells when it
+ * is back. */
 uint64_t qy_idle_own(uint64_t now, uint64_t idle_ms);
 
 /* The calling thread, entered, was found idle: it takes its caches back, empty as they are. */

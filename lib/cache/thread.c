@@ -145,8 +145,8 @@ struct qy_cache *qy_thread_cache(struct qy_thread *t)
 
 /* ---- entering ---- */
 
-/* All are paused, or this one is held: it waits as one that is out. (It has a depth, which tells the holder that it waits
- * here and not in a call of the program's.) */
+/* All are paused, or this one is held: it waits as one that is out. (It has a depth, which tells the holder that it
+ * waits here and not in a call of the program's.) */
 static QY_COLD void wait_to_enter(struct qy_thread *t)
 {
 	uint32_t idle;
@@ -272,7 +272,8 @@ static struct qy_thread *take_thread(int node, int tid)
 	struct qy_link *from = NULL;
 
 	qy_lock(&registry_lock);
-	/* Each newcomer looks at a few others, so that those who die without telling are found as fast as others come. */
+	/* Each newcomer looks at a few others, so that those who die without telling are found as fast as
+	 * others come. */
 	bury_some(&buckets[(unsigned)tid % BUCKETS], 4, tid);
 	for (int n = 0; n < 8; n++)
 		bury_some(&buckets[next_bucket++ % BUCKETS], 1, -1);
@@ -526,7 +527,8 @@ void qy_threads_visit(void (*visit)(void *ctx, struct qy_thread *t), void *ctx)
 	qy_unlock(&registry_lock);
 }
 
-/* Yields first, then sleeps, since a thread of higher priority would yield to nobody; and does not wait for the dead. */
+/* Yields first, then sleeps, since a thread of higher priority would yield to nobody; and does not wait for
+ * the dead. */
 static void wait_until_out(void *self, struct qy_thread *t)
 {
 	for (unsigned n = 0; t != self && atomic_load_explicit(&t->busy, memory_order_seq_cst) != 0; n++) {
@@ -620,7 +622,8 @@ static void forget(void *ctx, struct qy_thread *t)
 			continue;
 		}
 		/* (That of an idle thread was closed, and no longer counts.) */
-		if (atomic_exchange_explicit(&c->heap.remote, QY_REMOTE_CLOSED, memory_order_relaxed) != QY_REMOTE_CLOSED)
+		if (atomic_exchange_explicit(&c->heap.remote, QY_REMOTE_CLOSED, memory_order_relaxed) !=
+		    QY_REMOTE_CLOSED)
 			atomic_fetch_sub_explicit(&c->heap.manager->heaps, 1, memory_order_relaxed);
 		qy_cache_drop(t, at);
 	}

@@ -22,8 +22,9 @@ struct qy_outgoing {
 
 enum qy_thread_state { QY_THREAD_UNUSED, QY_THREAD_LIVE, QY_THREAD_PARKED };
 
-/* How things stand with a thread that seems idle (idle.c): bits of one word that is looked at when a slow path is entered.
- * The first is set by whoever holds the thread, the others by that one or by the thread when it has entered. */
+/* How things stand with a thread that seems idle (idle.c): bits of one word that is looked at when a slow path is
+ * entered. The first is set by whoever holds the thread, the others by that one or by the thread when it has
+ * entered. */
 enum {
 	QY_HELD = 1,   /* it is not to go into a slow path: somebody is at what it holds */
 	QY_TURNED = 2, /* its thread-local storage leads to slow paths, until it comes to one */
@@ -112,12 +113,13 @@ bool qy_threads_use(const struct qy_manager *m);
 void qy_threads_forget(struct qy_manager *m);
 
 /* Find threads that died without telling; give up what parked ones hold, when nobody took it over for keep_ms.
- * After until_ns it goes on with no other. Returns whether any parked one is left, or might be. Called by the reclaimer, not entered. */
+ * After until_ns it goes on with no other. Returns whether any parked one is left, or might be. Called by the
+ * reclaimer, not entered. */
 bool qy_threads_tidy(uint64_t now, uint64_t keep_ms, uint64_t until_ns);
 
-/* Hold a live thread with the given number out of slow paths, by itself, and let it go. The caller has entered, and must
- * neither wait for a lock of this module nor leave in between. False when the thread is in a slow path, or gone, or the
- * registry cannot be looked at right now. */
+/* Hold a live thread with the given number out of slow paths, by itself, and let it go. The caller has entered, and
+ * must neither wait for a lock of this module nor leave in between. False when the thread is in a slow path, or gone,
+ * or the registry cannot be looked at right now. */
 bool qy_thread_hold(struct qy_thread *t, int tid);
 void qy_thread_let_go(struct qy_thread *t);
 
@@ -139,7 +141,8 @@ int64_t qy_thread_tend(void);
 /* An option that passes go by was changed. */
 void qy_thread_look(void);
 
-/* Grows when a thread comes, goes, or is back from where its caches were given up: who had nothing may have something. */
+/* Grows when a thread comes, goes, or is back from where its caches were given up: who had nothing may have
+ * something. */
 extern QY_HIDDEN _Atomic(uint64_t) qy_threads_stirred;
 
 /* Whether the calling thread has ended, as far as quarry was told. */
