@@ -162,8 +162,8 @@ QUARRY_API int quarry_populate(void *p, size_t len)
 	if (left == 0)
 		return qy_fail(EINVAL, "p: it is in no block of quarry's");
 	if (len > left)
-		return qy_fail(EINVAL, "len: %lu bytes are more than the %lu that the block has from p on", (unsigned long)len,
-			       (unsigned long)left);
+		return qy_fail(EINVAL, "len: %lu bytes are more than the %lu that the block has from p on",
+			       (unsigned long)len, (unsigned long)left);
 	if (len == 0 || qy_arena_populate(p, len) == 0)
 		return 0;
 	return qy_fail(errno, "len: the kernel has not brought all of %lu bytes in", (unsigned long)len);
@@ -217,7 +217,8 @@ QUARRY_API int quarry_arena_set_decay(quarry_arena *arena, long decay_ms)
 {
 	if (!is_decay(decay_ms))
 		return qy_fail(EINVAL, OUTSIDE_DECAY, decay_ms, QUARRY_DECAY_DEFAULT, DECAY_MAX);
-	return qy_arena_set_decay(arena, decay_ms) == 0 ? 0 : qy_fail(EINVAL, "arena: there is none at %p", (void *)arena);
+	return qy_arena_set_decay(arena, decay_ms) == 0 ? 0
+							: qy_fail(EINVAL, "arena: there is none at %p", (void *)arena);
 }
 
 QUARRY_API int quarry_arena_move(quarry_arena *arena, const quarry_nodeset *nodes, quarry_move_report *report)

@@ -24,7 +24,8 @@
  *   mallopt              quarry_mallopt does it for the parameters below zero: M_TRIM_THRESHOLD -1 ("disables
  *                        trimming") is decay_ms -1, M_CHECK_ACTION is on_error, M_PERTURB is junk, and M_TOP_PAD,
  *                        M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_TEST and M_ARENA_MAX are checked and accepted. Those
- *                        above zero are checked and accepted here. 1 done, 0 for a bad value or an unknown parameter; errno stays. */
+ *                        above zero are checked and accepted here. 1 done, 0 for a bad value or an unknown parameter;
+ *                        errno stays. */
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -201,7 +202,8 @@ static struct info2 fill_info(void)
 	size_t used = all.in_use > all.large ? all.in_use - all.large : 0;
 	size_t arena = all.mapped > all.large ? all.mapped - all.large : 0;
 
-	/* The figures are read one after the other while other threads go on: keep the differences from going below 0. */
+	/* The figures are read one after the other while other threads go on: keep the differences from going
+	 * below 0. */
 	arena = qy_max(arena, used);
 	return (struct info2){
 		.arena = arena,
