@@ -119,7 +119,8 @@ void qy_health_print(struct qy_text *out)
 
 	if (quarry_health(&r) != 0)
 		return;
-	qy_text_format(out, "\npressure\n  health     %s\n  level      %s\n", NAME(states, r.state), NAME(levels, r.level));
+	qy_text_format(out, "\npressure\n  health     %s\n  level      %s\n", NAME(states, r.state),
+		       NAME(levels, r.level));
 	if (r.limit != 0) {
 		qy_text_format(out, "  limit      ");
 		limit_line(out, &r);
@@ -132,7 +133,8 @@ void qy_health_print(struct qy_text *out)
 	}
 	if (r.soft_limit != 0 || r.arenas_above_soft != 0)
 		qy_text_format(out, "  soft       %s, and %u arena%s above\n",
-			       r.soft_limit == 0 ? "the process has none" : r.above_soft ? "the process is above" : "below",
+			       r.soft_limit == 0 ? "the process has none"
+						 : r.above_soft ? "the process is above" : "below",
 			       r.arenas_above_soft, r.arenas_above_soft == 1 ? "" : "s");
 	if (r.denied_process + r.denied_arenas + r.denied_cgroup != 0)
 		qy_text_format(out, "  refused    %llu by the process's limit, %llu arenas', %llu the cgroup's\n",
@@ -166,8 +168,9 @@ void qy_health_json(struct qy_text *out)
 	qy_text_format(out, ",\"denied_process\":%llu,\"denied_arenas\":%llu,\"denied_cgroup\":%llu",
 		       (unsigned long long)r.denied_process, (unsigned long long)r.denied_arenas,
 		       (unsigned long long)r.denied_cgroup);
-	qy_text_format(out, ",\"breaker\":\"%s\",\"breaker_opened\":%llu,\"breaker_refused\":%llu", NAME(breakers, r.breaker),
-		       (unsigned long long)r.breaker_opened, (unsigned long long)r.breaker_refused);
+	qy_text_format(out, ",\"breaker\":\"%s\",\"breaker_opened\":%llu,\"breaker_refused\":%llu",
+		       NAME(breakers, r.breaker), (unsigned long long)r.breaker_opened,
+		       (unsigned long long)r.breaker_refused);
 	qy_text_format(out, ",\"breaker_redirected\":%llu,\"breaker_probes\":%llu,\"events_lost\":%llu}",
 		       (unsigned long long)r.breaker_redirected, (unsigned long long)r.breaker_probes,
 		       (unsigned long long)r.events_lost);

@@ -89,12 +89,13 @@ static void json_node(struct qy_text *out, int node)
 
 	if (qy_node_info(node, &info) != 0)
 		return;
-	qy_text_format(out, "%s\n{\"id\":%d,\"index\":%d,\"has_cpus\":%d,\"has_memory\":%d,\"allowed\":%d", node ? "," : "",
-		       info.id, info.index, info.has_cpus, info.has_memory, info.allowed);
+	qy_text_format(out, "%s\n{\"id\":%d,\"index\":%d,\"has_cpus\":%d,\"has_memory\":%d,\"allowed\":%d",
+		       node ? "," : "", info.id, info.index, info.has_cpus, info.has_memory, info.allowed);
 	json_cpus(out, info.id);
 	qy_text_format(out, ",\"memory_total\":%llu,\"memory_free\":%llu", long_of(info.memory_total),
 		       long_of(info.memory_free));
-	qy_text_format(out, ",\"huge_free_2m\":%llu,\"huge_total_2m\":%llu,\"huge_free_1g\":%llu,\"huge_total_1g\":%llu",
+	qy_text_format(out,
+		       ",\"huge_free_2m\":%llu,\"huge_total_2m\":%llu,\"huge_free_1g\":%llu,\"huge_total_1g\":%llu",
 		       long_of(info.huge_free_2m), long_of(info.huge_total_2m), long_of(info.huge_free_1g),
 		       long_of(info.huge_total_1g));
 	qy_text_format(out, ",\"distance\":[");
@@ -122,8 +123,9 @@ static void json_asked(struct qy_text *out, const struct qy_asked *asked)
 {
 	bool first = true;
 
-	qy_text_format(out, ",\"policy\":\"%s\",\"kind\":\"%s\",\"strict\":%d,\"nodes\":[", qy_policy_name(asked->policy),
-		       qy_page_kind_name(asked->kind), (asked->flags & QUARRY_ARENA_STRICT) != 0);
+	qy_text_format(out, ",\"policy\":\"%s\",\"kind\":\"%s\",\"strict\":%d,\"nodes\":[",
+		       qy_policy_name(asked->policy), qy_page_kind_name(asked->kind),
+		       (asked->flags & QUARRY_ARENA_STRICT) != 0);
 	for (unsigned n = 0; n < QUARRY_NODES_MAX; n++) {
 		if (!quarry_nodeset_has(&asked->nodes, n))
 			continue;

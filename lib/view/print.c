@@ -216,7 +216,8 @@ static void text_events(struct qy_text *out, const quarry_stats *t)
 	text_event(out, "adopted", t->adopted, "slabs taken over from dead threads");
 	text_event(out, "idle", t->idle_given_up, "times that what a sleeping thread held went back");
 	if (t->idle_refused)
-		text_event(out, "left idle", t->idle_refused, "times that could not be: it woke up, or handled a signal");
+		text_event(out, "left idle", t->idle_refused,
+			   "times that could not be: it woke up, or handled a signal");
 	text_event(out, "collapsed", t->collapsed, "huge pages made of dense memory");
 	if (t->collapse_failed)
 		text_event(out, "not collapsed", t->collapse_failed, "times that the kernel would not");

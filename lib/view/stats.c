@@ -33,8 +33,8 @@ static uint64_t resident_in(void *addr)
 	return n * page;
 }
 
-/* What is free in a slab: to be used at once, or parked, which is not in memory. The record belongs to whoever holds the
- * slab, and goes on writing it. */
+/* What is free in a slab: to be used at once, or parked, which is not in memory. The record belongs to whoever holds
+ * the slab, and goes on writing it. */
 static void look_at_slab(const struct qy_slab *s, quarry_stats *stats)
 {
 	const struct qy_class *c = &qy_classes[qy_peek(s->cls)];
@@ -152,7 +152,8 @@ static uint64_t clean_in(const struct qy_region *r)
 		if (qy_frame_at(f)->filler != 0)
 			bytes += clean_pages_in(f);
 		else if (qy_block_used(&qy_run_map, f))
-			bytes += ((uint64_t)frames << QY_FRAME_SHIFT) - atomic_load_explicit(&qy_frame_at(f)->bytes, memory_order_relaxed);
+			bytes += ((uint64_t)frames << QY_FRAME_SHIFT) -
+				 atomic_load_explicit(&qy_frame_at(f)->bytes, memory_order_relaxed);
 		else if (qy_block_clean(&qy_run_map, f))
 			bytes += (uint64_t)frames << QY_FRAME_SHIFT;
 	}
@@ -197,7 +198,8 @@ static void add_manager(struct qy_manager *m, quarry_stats *stats)
 	stats->mixed += mixed == NULL ? 0 : qy_read(&mixed->slabs) * QY_UNIT;
 	stats->purges += qy_read(&m->purges);
 	stats->purged += qy_read(&m->purged);
-	stats->hard_limit += atomic_load_explicit(&m->hard_limit, memory_order_relaxed); /* of a family the head has them */
+	stats->hard_limit += atomic_load_explicit(&m->hard_limit, memory_order_relaxed); /* of a family the head
+	                                                                                  * has them */
 	stats->soft_limit += atomic_load_explicit(&m->soft_limit, memory_order_relaxed);
 	for (int kind = 0; kind < 5; kind++) {
 		stats->kind_wanted[kind] += qy_read(&m->kind_wanted[kind]);
