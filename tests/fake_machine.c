@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The fake kernel's machine: nodes and their distances, CPUs and who is on them, pools, and what the process may use. */
+/* The fake kernel's machine: nodes and their distances, CPUs and who is on them, pools, and what the process
+ * may use. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

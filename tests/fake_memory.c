@@ -279,7 +279,8 @@ void *fake_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
 
 int fake_munmap(void *addr, size_t len)
 {
-	const struct fake_range *first = fake_range_find(&fake_hugetlb, (uintptr_t)addr), *last = fake_range_find(&fake_hugetlb, (uintptr_t)addr + len);
+	const struct fake_range *first = fake_range_find(&fake_hugetlb, (uintptr_t)addr);
+	const struct fake_range *last = fake_range_find(&fake_hugetlb, (uintptr_t)addr + len);
 
 	if (first && (uintptr_t)addr % ((uintptr_t)1 << first->value))
 		return fail(EINVAL);

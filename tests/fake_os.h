@@ -121,8 +121,8 @@ void fake_os_thp_disabled(int how);
 void fake_os_threads(int (*blocked)(int tid), uint64_t (*switches)(int tid));
 void fake_os_signals(int (*action)(int sig, struct qy_signal_action *action));
 
-/* The timer: in how many ms it is to ring, 0 when it is at rest; and let it ring, by the caller's hand, in the midst of a
- * system call or not. No signal is sent, or handled. */
+/* The timer: in how many ms it is to ring, 0 when it is at rest; and let it ring, by the caller's hand, in the midst of
+ * a system call or not. No signal is sent, or handled. */
 uint64_t fake_os_timer(void);
 void fake_os_ring(bool waiting);
 int fake_os_timer_signal(void); /* that timer_make was last asked for */
@@ -165,8 +165,8 @@ int fake_os_node_at(const void *addr);
  * move_pages: asked for places, the node by the rule above, -ENOENT for a page not in memory, -EFAULT for one not
  *	mapped; asked to move, ENODEV for a node that is not there or has no memory, EACCES for one not allowed, the
  *	new node from then on (a huge page of a pool as a whole, ENOMEM when the pool there is dry). What is in memory
- *	stays where it is when mbind comes. munmap and MADV_DONTNEED forget where a page was moved; mremap takes that and the policy
- *	along.
+ *	stays where it is when mbind comes. munmap and MADV_DONTNEED forget where a page was moved; mremap takes that
+ *	and the policy along.
  * memfd: a file of Linux's; one of huge pages is of base pages in truth, and mapping it is as a hugetlb mapping that is
  *	reserved. Its pages go back to the pool with the mapping, which a test that maps a file twice has to know.
  *	allocate has Linux do it, and takes huge pages for the mapping that there is.
