@@ -189,7 +189,7 @@ int qy_arena_fd(const void *p, uint64_t *offset)
 	return qy_large_fd(p, offset);
 }
 
-void qy_arena_flush_thread(void)
+static void flush_thread(void (*rest)(struct qy_heap *))
 {
 	struct qy_thread *t = qy_tls.thread;
 
@@ -199,9 +199,14 @@ void qy_arena_flush_thread(void)
 	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
 		qy_heap_receive(&c->heap);
 		qy_cache_flush(c);
-		qy_heap_tidy(&c->heap);
+		rest(&c->heap);
 	}
 	qy_thread_leave(t);
+}
+
+void qy_arena_flush_thread(void)
+{
+	flush_thread(qy_heap_tidy);
 }
 
 size_t qy_arena_purge(quarry_arena *arena)
@@ -210,7 +215,8 @@ size_t qy_arena_purge(quarry_arena *arena)
 	size_t bytes = 0;
 	uint64_t next;
 
-	qy_arena_flush_thread();
+	/* Pages inside slabs go back where nobody holds the slab. */
+	flush_thread(qy_heap_let_go);
 	if (arena == NULL)
 		return qy_reclaim_now();
 	m = qy_manager_of_arena(arena);

@@ -578,6 +578,24 @@ bool qy_heap_shed(struct qy_heap *h, unsigned at_most)
 	return true;
 }
 
+/* All in which something may be free. The manager's lock is held when it is done. */
+static void orphan_sparse(struct qy_heap *h)
+{
+	qy_heap_receive(h);
+	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
+		drop_active(h, cls);
+	qy_heap_trim(h);
+	qy_lock(&h->manager->lock);
+	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
+		orphan_list(h, &h->queue[cls]);
+}
+
+void qy_heap_let_go(struct qy_heap *h)
+{
+	orphan_sparse(h);
+	qy_unlock(&h->manager->lock);
+}
+
 /* A count of the heap's becomes one of the manager's. */
 static void hand_over(qy_counter *to, qy_counter *from)
 {
@@ -589,13 +607,7 @@ static void hand_over(qy_counter *to, qy_counter *from)
 
 void qy_heap_abandon(struct qy_heap *h)
 {
-	qy_heap_receive(h);
-	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
-		drop_active(h, cls);
-	qy_heap_trim(h);
-	qy_lock(&h->manager->lock);
-	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
-		orphan_list(h, &h->queue[cls]);
+	orphan_sparse(h);
 	orphan_list(h, &h->full);
 	qy_unlock(&h->manager->lock);
 	atomic_fetch_sub_explicit(&h->manager->heaps, 1, memory_order_relaxed);

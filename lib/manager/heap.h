@@ -141,6 +141,10 @@ void qy_heap_tidy(struct qy_heap *h);
  * through. By the owner. */
 bool qy_heap_shed(struct qy_heap *h, unsigned at_most);
 
+/* Give empty slabs to the manager and all others with room to its orphans, without waiting for whether they change. By the
+ * owner, whose lists were put back. */
+void qy_heap_let_go(struct qy_heap *h);
+
 /* Give up all slabs: empty ones to the manager, the others to its orphans, where any thread of the node finds them.
  * The remote list is closed. By the owner, or for a dead one. */
 void qy_heap_abandon(struct qy_heap *h);

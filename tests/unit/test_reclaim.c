@@ -536,6 +536,35 @@ Test(reclaim, a_program_that_goes_on_shrinks_in_series)
 	cr_assert_not(qy_reclaim_running());
 }
 
+/* On demand too pages between survivors go back, at once, be the slabs those of the thread that asks. */
+Test(reclaim, on_demand_pages_between_survivors_as_well)
+{
+	static void *p[100000];
+	quarry_arena *arenas[2] = { NULL, NULL };
+	quarry_stats stats;
+
+	begin(0);
+	arenas[1] = quarry_arena_create(NULL);
+	for (int k = 0; k < 2; k++) {
+		uint64_t full;
+
+		for (int i = 0; i < 100000; i++) {
+			p[i] = quarry_arena_malloc(arenas[k], 300);
+			memset(p[i], 1, 300);
+		}
+		stats.version = QUARRY_STATS_VERSION;
+		cr_assert_eq(quarry_stats_get(arenas[k], &stats), 0);
+		full = stats.in_use;
+		for (int i = 0; i < 100000; i++)
+			if (i % 50 != 0)
+				quarry_free(p[i]);
+		cr_assert_geq(quarry_purge(arenas[k]), full / 2);
+		cr_assert_eq(quarry_purge(arenas[k]), 0, "once is all of it");
+		for (int i = 0; i < 100000; i += 50)
+			quarry_free(p[i]);
+	}
+}
+
 /* The thread does by itself what falls due. The clock is the test's; the waiting has no bound but the test's own. */
 Test(reclaim, in_parallel_by_a_thread_of_its_own, .timeout = 60)
 {
