@@ -328,9 +328,7 @@ Test(sparse, a_pass_ends_when_no_slab_is_left, .timeout = 60)
 	cr_assert_eq(m->sparse.goes_on, QY_SPARSE_CUT);
 	while (count > 0)
 		give_back(2, objects[--count].p, false);
-	qy_lock(&m->lock);
-	qy_manager_receive(m);
-	qy_unlock(&m->lock);
+	receive_all();
 	cr_assert_eq(qy_read(&m->orphans.slabs), 0);
 	atomic_store(&m->decay.sparse_due, 0);
 	fake_os_advance(1000);
