@@ -575,9 +575,7 @@ static uint64_t remote_frees(void)
 {
 	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
 
-	qy_lock(&m->lock);
-	qy_manager_receive(m);
-	qy_unlock(&m->lock);
+	receive_all();
 	cr_assert_eq(quarry_stats_get(&qy_arenas[m->index], &stats), 0);
 	return stats.remote_frees;
 }
