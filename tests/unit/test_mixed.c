@@ -511,6 +511,7 @@ Test(mixed, a_pass_without_time_is_cut_and_goes_on, .timeout = 60)
 		if (objects[i].cls == qy_class_of(2048))
 			drop(2, i);
 	abandon(2);
+	receive_all();
 	inner = qy_os;
 	slow.now_ns = tick;
 	qy_os = &slow;
