@@ -148,6 +148,54 @@ static bool has_room(const struct qy_slab *s)
 	return s->local != NULL || s->linked < qy_classes[s->cls].capacity;
 }
 
+/* ---- where the heap would grow ---- */
+
+#define SPILL_FROM 64 /* slabs of a heap, */
+#define SURPLUS 16    /* and more than so many with room of one class, before some of these are given to all classes: */
+#define SPILL 4       /* so many at a time, of so many that are looked at */
+#define SPILL_LOOKS 16
+
+static void orphan_all(struct qy_heap *h, struct qy_slab **slabs, unsigned n);
+
+/* Before memory is touched that is not there: a class that has much more than it can use, as when most of its objects were
+ * freed, gives half-empty slabs up, so that objects of any class find room in them (mixed.h). */
+static QY_COLD void spill(struct qy_heap *h, unsigned cls)
+{
+	struct qy_slab *sparse[SPILL];
+	unsigned n = 0, looks = SPILL_LOOKS;
+
+	for (unsigned i = 0; i < QY_CLASSES && looks > 0 && n < SPILL; i++) {
+		unsigned of = h->spill_class++ % QY_CLASSES;
+		struct qy_slab_list *queue = &h->queue[of];
+
+		if (of == cls || qy_classes[of].units != 1)
+			continue;
+		for (; queue->count > SURPLUS && looks > 0 && n < SPILL; looks--) {
+			struct qy_slab *s = queue->first;
+
+			qy_slab_list_remove(queue, s);
+			if (s->countdown * 2 <= qy_classes[of].capacity)
+				sparse[n++] = s;
+			else
+				qy_slab_list_push_back(queue, s);
+		}
+	}
+	if (n > 0)
+		orphan_all(h, sparse, n);
+}
+
+/* From the manager; NULL with *list where that has objects, and no slab. */
+static struct qy_slab *another_slab(struct qy_heap *h, unsigned cls, struct qy_slab *spare, void **list)
+{
+	bool fresh = qy_read(&h->slabs) < SPILL_FROM, at_once = fresh;
+	struct qy_slab *s = qy_manager_get_slab(h->manager, h, cls, spare, list, &fresh);
+
+	if (s != NULL || *list != NULL || fresh == at_once)
+		return s;
+	spill(h, cls);
+	return qy_manager_get_slab(h->manager, h, cls, NULL, list, &fresh);
+}
+
 /* Make another slab active: one with room, or from the manager. NULL with *list where that has objects, and no slab. */
 static struct qy_slab *next_slab(struct qy_heap *h, unsigned cls, void **list)
 {
@@ -158,7 +206,7 @@ static struct qy_slab *next_slab(struct qy_heap *h, unsigned cls, void **list)
 	} else {
 		if (h->spares > 0 && qy_classes[cls].units == 1)
 			s = h->spare[--h->spares];
-		s = qy_manager_get_slab(h->manager, h, cls, s, list);
+		s = another_slab(h, cls, s, list);
 		if (s == NULL)
 			return NULL;
 		qy_count(&h->slabs, 1);

@@ -22,6 +22,7 @@ struct qy_manager;
 
 struct qy_slab_list {
 	struct qy_slab *first, *last; /* (whether there is a first one is looked at without the lock, too) */
+	uint32_t count;
 };
 
 struct qy_heap {
@@ -35,6 +36,7 @@ struct qy_heap {
 	/* The look for slabs that were left alone, by the owner (qy_heap_shed), or at orphans (sparse.c): where it goes on, and
 	 * its number. */
 	uint8_t shed_class, shed_epoch;
+	uint8_t spill_class; /* where the look for slabs that others may use goes on */
 	uint32_t shed_round; /* the last qy_reclaim_round for which it was done (lib/cache) */
 	/* Of what others sent: the list that was taken and is not filed yet, what was wrong with it so far, and how many lists
 	 * were taken. */
@@ -48,6 +50,7 @@ struct qy_heap {
 
 static inline void qy_slab_list_push_back(struct qy_slab_list *list, struct qy_slab *s)
 {
+	list->count++;
 	s->next = NULL;
 	s->prev = list->last;
 	if (list->last != NULL)
@@ -59,6 +62,7 @@ static inline void qy_slab_list_push_back(struct qy_slab_list *list, struct qy_s
 
 static inline void qy_slab_list_push_front(struct qy_slab_list *list, struct qy_slab *s)
 {
+	list->count++;
 	s->prev = NULL;
 	s->next = list->first;
 	if (list->first != NULL)
@@ -70,6 +74,7 @@ static inline void qy_slab_list_push_front(struct qy_slab_list *list, struct qy_
 
 static inline void qy_slab_list_remove(struct qy_slab_list *list, struct qy_slab *s)
 {
+	list->count--;
 	if (s->prev != NULL)
 		s->prev->next = s->next;
 	else

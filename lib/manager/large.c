@@ -318,10 +318,8 @@ static size_t left_in_object(const struct qy_slab *s, const char *p)
 	in = (size_t)(p - qy_slab_memory(s));
 	if (in >= (size_t)qy_classes[s->cls].capacity * size)
 		return 0;
-	if (!qy_slab_is_mixed(s))
-		return size - in % size;
-	/* From its slot on, which may be in the midst of the object. */
-	size = (uint32_t)qy_mixed_size(s, p - in % size);
+	/* (Of a mixed slab, from the grain on that p is in.) */
+	size = (uint32_t)qy_object_size(s, p);
 	return size == 0 ? 0 : size - in % qy_classes[s->cls].size;
 }
 

@@ -224,22 +224,20 @@ bool qy_manager_claim_slab(struct qy_manager *m, struct qy_heap *h, struct qy_sl
 	return claimed;
 }
 
-/* Not while a slab would have free memory that is in memory, which is quicker to use. (How much of that there is does
- * not tell: where slabs do not go it stays, as a buffer of a server's that comes and goes.) The lock is held. */
-static void *take_from_gaps(struct qy_manager *m, unsigned cls, uint32_t pages)
+/* Whether a slab would have free memory that is in memory. (How much of that there is does not tell: where slabs do not go
+ * it stays, as a buffer of a server's that comes and goes.) */
+static bool has_dirty(struct qy_manager *m, uint32_t pages)
 {
-	if (m->mixed == NULL || (qy_read(&m->dirty_pages) >= pages && qy_filler_has_dirty(m, QY_FILL_SLABS, pages, 1)))
-		return NULL;
-	return qy_mixed_take(m, cls);
+	return qy_read(&m->dirty_pages) >= pages && qy_filler_has_dirty(m, QY_FILL_SLABS, pages, 1);
 }
 
 struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, unsigned cls, struct qy_slab *spare,
-				    void **list)
+				    void **list, bool *fresh)
 {
 	uint32_t pages = qy_classes[cls].units << (QY_UNIT_SHIFT - QY_PAGE_SHIFT);
 	size_t bytes = (size_t)pages << QY_PAGE_SHIFT;
 	struct qy_slab *s = spare;
-	bool allowed = true, zero = false, short_of = false;
+	bool allowed = true, zero = false, short_of = false, quick = true;
 
 	if (s != NULL && qy_peek(m->orphans.queue[cls].first) == NULL && !qy_heap_has_mail(&m->orphans)) {
 		begin_slab(s, h, cls, false);
@@ -256,7 +254,14 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 				qy_manager_put_slab(m, spare);
 		} else if (spare != NULL) {
 			begin_slab(s = spare, h, cls, false);
-		} else if ((*list = take_from_gaps(m, cls, pages)) == NULL) {
+		} else if ((!*fresh || m->mixed != NULL) && !(quick = has_dirty(m, pages)) && m->mixed != NULL &&
+			   (*list = qy_mixed_take(m, cls)) != NULL) {
+			/* (From gaps only where nothing better is: it is slower.) */
+		} else if (!*fresh && !quick) {
+			*fresh = true;
+			qy_unlock(&m->lock);
+			return NULL;
+		} else {
 			allowed = qy_manager_allows(m, bytes);
 			if (allowed)
 				b = qy_filler_get(m, QY_FILL_SLABS, pages, 1, QY_USE_SLAB, &zero);

@@ -272,9 +272,9 @@ void *qy_large_remap(void *p, size_t size);
 
 /* A slab for a heap: an orphan of the class with room (then a spare goes back), the spare, or a new one. NULL with
  * *list set to objects that stand in the gaps of other classes' slabs, where a new one would make the process grow;
- * NULL with ENOMEM. */
+ * NULL with ENOMEM. With *fresh false no memory is touched that is not there: then *fresh is set, and NULL returned. */
 struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, unsigned cls, struct qy_slab *spare,
-				    void **list);
+				    void **list, bool *fresh);
 /* Take a slab that nobody holds and that is mostly in use for a heap, since the heap's thread is about to free an
  * object of it, and then others. False when it is not so, or no longer. */
 bool qy_manager_claim_slab(struct qy_manager *m, struct qy_heap *h, struct qy_slab *s);

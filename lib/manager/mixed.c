@@ -8,93 +8,142 @@
 #include "lib/manager/mistakes.h"
 #include "lib/manager/sparse.h"
 
-#define LEAST 16       /* slabs that nobody holds, mixed ones too, before one of them becomes mixed */
-#define RECORDS 12     /* made at a time: a page of them */
-/* What may be lost of an object in its last slot: one part in so many; and where there is nothing better, since what stands
- * in no gap takes clean memory. */
-#define WASTE 8
-#define WASTE_MOST 3
-#define LARGER 4       /* classes above its own, in whose slots an object may stand */
-#define TRIES 4        /* slabs made mixed for one list of objects, at most */
-#define BATCH 32       /* slabs that pages are given back of at a time, */
-#define LOOKS 256      /* of so many looked at with the lock held once */
+#define LEAST 16    /* slabs that nobody holds, mixed ones too, before one of them becomes mixed */
+#define RECORDS 7   /* made at a time: two pages of them */
+#define TRIES 4     /* slabs made mixed for one list of objects, at most; also of each ring that are looked at */
+#define SLABS 8     /* from which the objects of one list come, at most */
+#define BATCH 32    /* slabs that pages are given back of at a time, */
+#define LOOKS 256   /* of so many looked at with the lock held once */
 
-/* ---- slots ---- */
+#define PAGE_GRAINS (QY_PAGE / QY_MIXED_GRAIN)
+#define PAGE_WORDS (PAGE_GRAINS / 64)
+#define PAGES (QY_UNIT / QY_PAGE)
+
+_Static_assert(QY_PAGE % (64 * QY_MIXED_GRAIN) == 0, "a page is whole words");
+
+/* ---- grains ---- */
 
 static bool bit(const uint64_t *bits, uint32_t i)
 {
 	return bits[i / 64] >> (i % 64) & 1;
 }
 
-static void set(uint64_t *bits, uint32_t i)
+/* The bits from `from` to before `to`. */
+static void fill(uint64_t *bits, uint32_t from, uint32_t to, bool value)
 {
-	qy_publish(bits[i / 64], bits[i / 64] | (uint64_t)1 << (i % 64));
+	while (from < to) {
+		uint32_t w = from / 64, n = (uint32_t)qy_min(to, (w + 1) * 64) - from;
+		uint64_t mask = (n == 64 ? UINT64_MAX : ((uint64_t)1 << n) - 1) << (from % 64);
+
+		qy_publish(bits[w], value ? bits[w] | mask : bits[w] & ~mask);
+		from += n;
+	}
 }
 
-static void unset(uint64_t *bits, uint32_t i)
+/* The first bit at i or behind it that differs from those of `same`; QY_MIXED_GRAINS: none. */
+static uint32_t next_other(const uint64_t *bits, uint32_t i, uint64_t same)
 {
-	qy_publish(bits[i / 64], bits[i / 64] & ~((uint64_t)1 << (i % 64)));
+	uint32_t w = i / 64;
+	uint64_t word;
+
+	if (i >= QY_MIXED_GRAINS)
+		return QY_MIXED_GRAINS;
+	word = (qy_peek(bits[w]) ^ same) & UINT64_MAX << (i % 64);
+	while (word == 0) {
+		if (++w == QY_MIXED_WORDS)
+			return QY_MIXED_GRAINS;
+		word = qy_peek(bits[w]) ^ same;
+	}
+	return w * 64 + (uint32_t)__builtin_ctzll(word);
 }
 
-/* The free bits of a word, and of the next, from the bit j of the word on. */
-static uint64_t from_bit(const struct qy_mixed_slab *r, uint32_t w, uint32_t j)
+static uint32_t next_free(const struct qy_mixed_slab *r, uint32_t i)
 {
-	uint64_t behind = w + 1 < QY_MIXED_WORDS ? r->free[w + 1] : 0;
-
-	return j == 0 ? r->free[w] : r->free[w] >> j | behind << (64 - j);
+	return next_other(r->free, i, 0);
 }
 
-/* The slots of a word at which a run of k free ones begins. */
-static uint64_t runs(const struct qy_mixed_slab *r, uint32_t w, uint32_t k)
+static uint32_t next_used(const struct qy_mixed_slab *r, uint32_t i)
 {
-	uint64_t starts = r->free[w];
-
-	for (uint32_t j = 1; j < k && starts != 0; j++)
-		starts &= from_bit(r, w, j);
-	return starts;
+	return next_other(r->free, i, UINT64_MAX);
 }
 
-static uint8_t longest_run(const struct qy_mixed_slab *r)
+/* Where the free run begins that ends before i. */
+static uint32_t run_before(const struct qy_mixed_slab *r, uint32_t i)
 {
-	uint8_t longest = 0;
+	uint32_t w = i / 64;
+	uint64_t used = i % 64 == 0 ? 0 : ~r->free[w] & (((uint64_t)1 << (i % 64)) - 1);
 
-	for (uint32_t w = 0; w < QY_MIXED_WORDS && longest < QY_MIXED_RUN; w++)
-		while (longest < QY_MIXED_RUN && runs(r, w, longest + 1u) != 0)
-			longest++;
+	while (used == 0) {
+		if (w-- == 0)
+			return 0;
+		used = ~r->free[w];
+	}
+	return w * 64 + 64 - (uint32_t)__builtin_clzll(used);
+}
+
+static uint32_t longest_run(const struct qy_mixed_slab *r)
+{
+	uint32_t longest = 0, end;
+
+	for (uint32_t i = next_free(r, 0); i < QY_MIXED_GRAINS; i = next_free(r, end)) {
+		end = next_used(r, i);
+		longest = (uint32_t)qy_max(longest, end - i);
+	}
 	return longest;
 }
 
-static uint32_t slot_of(const struct qy_slab *s, const void *p)
+static uint32_t grain_of(const struct qy_slab *s, const void *p)
 {
-	uint64_t in = (uint64_t)((const char *)p - qy_slab_memory(s));
-
-	return (uint32_t)(in * qy_classes[qy_peek(s->cls)].magic >> 40);
+	return (uint32_t)((const char *)p - qy_slab_memory(s)) / QY_MIXED_GRAIN;
 }
 
-/* The slots of the object that begins at slot i. */
+/* The grains of the object that begins at grain i. */
 static uint32_t length_at(const struct qy_mixed_slab *r, uint32_t i)
 {
-	uint32_t k = 1;
+	uint32_t last = next_other(r->end, i, 0);
 
-	for (; k < QY_MIXED_RUN && i + 1 < QY_MIXED_SLOTS && (qy_peek(r->end[i / 64]) >> (i % 64) & 1) == 0; i++)
-		k++;
-	return k;
+	return (uint32_t)qy_min(last, QY_MIXED_GRAINS - 1) + 1 - i;
 }
 
-static bool is_parked(const struct qy_slab *s, uint64_t gone, uint32_t i)
+static bool is_parked(uint64_t gone, uint32_t i)
 {
-	return gone != 0 && (qy_slab_pages_of(&qy_classes[s->cls], i) & gone) != 0;
+	return gone >> (i / PAGE_GRAINS) & 1;
+}
+
+/* The pages that grains from i to before `end` stand in. */
+static uint64_t pages_of(uint32_t i, uint32_t end)
+{
+	return ((uint64_t)2 << ((end - 1) / PAGE_GRAINS)) - ((uint64_t)1 << (i / PAGE_GRAINS));
+}
+
+static bool is_all_free(const struct qy_mixed_slab *r, uint32_t page)
+{
+	for (uint32_t w = page * PAGE_WORDS; w < (page + 1) * PAGE_WORDS; w++)
+		if (r->free[w] != UINT64_MAX)
+			return false;
+	return true;
 }
 
 size_t qy_mixed_size(const struct qy_slab *s, const void *p)
 {
 	const struct qy_mixed_slab *r = s->local;
-	uint32_t i = slot_of(s, p);
+	uint32_t i = grain_of(s, p);
 
 	/* (Of what was freed before, the ends behind it are others'.) */
 	if (qy_peek(r->free[i / 64]) >> (i % 64) & 1)
 		return 0;
-	return (size_t)length_at(r, i) * qy_classes[s->cls].size;
+	return (size_t)length_at(r, i) * QY_MIXED_GRAIN;
+}
+
+uint32_t qy_mixed_empty_pages(const struct qy_slab *s)
+{
+	const struct qy_mixed_slab *r = s->local;
+	uint64_t gone = qy_slab_gone(s);
+	uint32_t n = 0;
+
+	for (uint32_t page = 0; page < PAGES; page++)
+		n += (gone >> page & 1) || is_all_free(r, page);
+	return n;
 }
 
 /* ---- rings ---- */
@@ -126,9 +175,35 @@ static void ring_remove(struct qy_mixed_slab **ring, struct qy_mixed_slab *r, en
 	r->ring[which].next = r->ring[which].prev = NULL;
 }
 
-static struct qy_mixed_slab **ring_of(struct qy_mixed *mixed, const struct qy_mixed_slab *r)
+/* Rings of slabs whose longest run is about the same: four for each power of two. Later ones have longer runs. */
+static unsigned bin_of(uint32_t run)
 {
-	return &mixed->by_run[r->longest][r->slab->cls - QY_MIXED_FIRST];
+	unsigned log = run == 0 ? 0 : qy_log2_floor(run);
+
+	return run == 0 ? 0 : 1 + log * 4 + ((run << 2 >> log) & 3);
+}
+
+_Static_assert(QY_MIXED_BINS == 2 + 12 * 4 && QY_MIXED_GRAINS == 1 << 12 && QY_MIXED_BINS <= 64, "bins for all runs");
+
+/* The first one in which all runs are that long. */
+static unsigned bin_above(uint32_t run)
+{
+	return run <= 1 ? run : bin_of(run - 1) + 1;
+}
+
+static void list(struct qy_mixed *mixed, struct qy_mixed_slab *r, uint32_t longest)
+{
+	r->longest = (uint16_t)longest;
+	r->bin = (uint8_t)bin_of(longest);
+	ring_add(&mixed->by_run[r->bin], r, QY_MIXED_BY_RUN);
+	mixed->bins |= (uint64_t)1 << r->bin;
+}
+
+static void unlist(struct qy_mixed *mixed, struct qy_mixed_slab *r)
+{
+	ring_remove(&mixed->by_run[r->bin], r, QY_MIXED_BY_RUN);
+	if (mixed->by_run[r->bin] == NULL)
+		mixed->bins &= ~((uint64_t)1 << r->bin);
 }
 
 static void note_freed(struct qy_mixed *mixed, struct qy_mixed_slab *r)
@@ -143,14 +218,15 @@ static void unnote_freed(struct qy_mixed *mixed, struct qy_mixed_slab *r)
 	ring_remove(&mixed->freed, r, QY_MIXED_FREED);
 }
 
-/* Its longest run has changed. */
-static void relist(struct qy_mixed *mixed, struct qy_mixed_slab *r, uint8_t longest)
+/* Its longest run has changed, or what is known of it. */
+static void relist(struct qy_mixed *mixed, struct qy_mixed_slab *r, uint32_t longest)
 {
-	if (longest == r->longest)
+	if (bin_of(longest) == r->bin) {
+		r->longest = (uint16_t)longest;
 		return;
-	ring_remove(ring_of(mixed, r), r, QY_MIXED_BY_RUN);
-	r->longest = longest;
-	ring_add(ring_of(mixed, r), r, QY_MIXED_BY_RUN);
+	}
+	unlist(mixed, r);
+	list(mixed, r, longest);
 }
 
 static void put_unused(struct qy_mixed *mixed, struct qy_mixed_slab *r)
@@ -186,56 +262,79 @@ void qy_mixed_provide(struct qy_manager *m)
 /* The pages that were given back may be touched again, so far as the control group allows it. */
 static void unpark(struct qy_mixed *mixed, struct qy_mixed_slab *r)
 {
-	struct qy_slab *s = r->slab;
-	const struct qy_class *c = &qy_classes[s->cls];
-	uint64_t gone = qy_slab_gone(s);
+	uint64_t gone = qy_slab_gone(r->slab);
 
 	if (gone == 0 || !qy_budget_take((size_t)__builtin_popcountll(gone) << QY_PAGE_SHIFT))
 		return;
-	for (uint32_t i = 0; i < c->capacity; i++)
-		if (is_parked(s, gone, i)) {
-			unset(r->end, i);
-			set(r->free, i);
+	for (uint32_t page = 0; page < PAGES; page++)
+		if (gone >> page & 1) {
+			fill(r->end, page * PAGE_GRAINS, (page + 1) * PAGE_GRAINS, false);
+			fill(r->free, page * PAGE_GRAINS, (page + 1) * PAGE_GRAINS, true);
 		}
-	qy_slab_set_gone(s, 0);
-	qy_publish(s->carved, (uint16_t)c->capacity);
+	qy_slab_set_gone(r->slab, 0);
+	qy_publish(r->slab->carved, QY_MIXED_GRAINS);
 	ring_remove(&mixed->parked, r, QY_MIXED_PARKED);
 	relist(mixed, r, longest_run(r));
 	qy_collapse_wake();
 }
 
-/* An orphan with room, taken out of its queue; there is a record for it. NULL when its list is not sound. */
-static struct qy_mixed_slab *make_mixed(struct qy_manager *m, struct qy_slab *s)
+/* Free grains of pages that are no longer in memory. */
+static void park(struct qy_mixed *mixed, struct qy_mixed_slab *r, uint64_t pages)
+{
+	for (uint32_t page = 0; page < PAGES; page++)
+		if (pages >> page & 1) {
+			fill(r->free, page * PAGE_GRAINS, (page + 1) * PAGE_GRAINS, false);
+			fill(r->end, page * PAGE_GRAINS, (page + 1) * PAGE_GRAINS, true);
+		}
+	qy_publish(r->slab->carved, (uint16_t)(r->slab->carved - PAGE_GRAINS * (uint32_t)__builtin_popcountll(pages)));
+	if (pages != 0)
+		ring_add(&mixed->parked, r, QY_MIXED_PARKED);
+}
+
+/* What lives in it, by its list and class. False when the list is not sound. */
+static bool begin_record(struct qy_mixed_slab *r, struct qy_slab *s)
 {
 	const struct qy_class *c = &qy_classes[s->cls];
-	struct qy_mixed *mixed = m->mixed;
-	struct qy_mixed_slab *r = mixed->unused;
-	uint64_t free_ones[QY_SLAB_WORDS], gone = qy_slab_gone(s);
-	uint32_t used = 0, parked = 0;
+	uint64_t free_ones[QY_SLAB_WORDS];
+	uint32_t n = c->size / QY_MIXED_GRAIN, used = 0;
 
 	if (!qy_slab_find_free(s, free_ones))
-		return NULL;
-	qy_publish(mixed->unused, r->ring[QY_MIXED_BY_RUN].next);
+		return false;
 	memset(r, 0, sizeof(*r));
 	r->slab = s;
 	r->clean = qy_slab_clean_pages(s);
-	for (uint32_t i = 0; i < c->capacity; i++) {
-		bool away = is_parked(s, gone, i);
-
-		set(bit(free_ones, i) && !away ? r->free : r->end, i);
-		parked += away;
-		used += !bit(free_ones, i);
-	}
-	qy_publish(s->linked, used);
-	qy_publish(s->carved, (uint16_t)(c->capacity - parked));
+	for (uint32_t i = 0; i < c->capacity; i++)
+		if (bit(free_ones, i)) {
+			fill(r->free, i * n, (i + 1) * n, true);
+		} else {
+			fill(r->end, (i + 1) * n - 1, (i + 1) * n, true);
+			used += n;
+		}
+	fill(r->free, c->capacity * n, QY_MIXED_GRAINS, true);
 	r->seen = used;
+	return true;
+}
+
+/* An orphan with room, taken out of its queue; there is a record for it. NULL when its list is not sound. */
+static struct qy_mixed_slab *make_mixed(struct qy_manager *m, struct qy_slab *s)
+{
+	struct qy_mixed *mixed = m->mixed;
+	struct qy_mixed_slab *r = mixed->unused, *unused = r->ring[QY_MIXED_BY_RUN].next;
+
+	if (!begin_record(r, s)) {
+		r->ring[QY_MIXED_BY_RUN].next = unused;
+		return NULL;
+	}
+	qy_publish(mixed->unused, unused);
+	qy_publish(s->linked, r->seen);
+	qy_publish(s->carved, QY_MIXED_GRAINS);
 	s->local = r;
 	atomic_store_explicit(&s->heap, &mixed->heap, memory_order_release);
+	/* In this order: who reads the class first, and then finds that the slab is not mixed, has the one of before. */
 	__atomic_store_n(&s->state, QY_SLAB_MIXED, __ATOMIC_RELEASE);
-	r->longest = longest_run(r);
-	ring_add(ring_of(mixed, r), r, QY_MIXED_BY_RUN);
-	if (gone != 0)
-		ring_add(&mixed->parked, r, QY_MIXED_PARKED);
+	__atomic_store_n(&s->cls, QY_MIXED_CLASS, __ATOMIC_RELEASE);
+	park(mixed, r, qy_slab_gone(s));
+	list(mixed, r, longest_run(r));
 	unpark(mixed, r);
 	qy_count(&mixed->slabs, 1);
 	return r;
@@ -246,7 +345,7 @@ static void forget(struct qy_mixed *mixed, struct qy_mixed_slab *r)
 {
 	unnote_freed(mixed, r);
 	ring_remove(&mixed->parked, r, QY_MIXED_PARKED);
-	ring_remove(ring_of(mixed, r), r, QY_MIXED_BY_RUN);
+	unlist(mixed, r);
 	put_unused(mixed, r);
 }
 
@@ -265,10 +364,9 @@ void qy_mixed_clear(struct qy_manager *m)
 
 	if (mixed == NULL)
 		return;
-	for (unsigned longest = 0; longest <= QY_MIXED_RUN; longest++)
-		for (unsigned i = 0; i < QY_MIXED_CLASSES; i++)
-			while (mixed->by_run[longest][i] != NULL)
-				forget(mixed, mixed->by_run[longest][i]);
+	for (unsigned bin = 0; bin < QY_MIXED_BINS; bin++)
+		while (mixed->by_run[bin] != NULL)
+			forget(mixed, mixed->by_run[bin]);
 	atomic_store_explicit(&mixed->slabs, 0, memory_order_relaxed);
 	qy_heap_open(&mixed->heap, m, 0);
 }
@@ -278,8 +376,9 @@ void qy_mixed_clear(struct qy_manager *m)
 /* The objects that are wanted, and those that were found. */
 struct want {
 	uint32_t count;    /* still wanted */
-	uint32_t slots;    /* of each */
-	uint32_t multiple; /* each begins at a slot whose number is a multiple of this, a power of two */
+	uint32_t grains;   /* of each */
+	uint32_t multiple; /* each begins at a grain whose number is a multiple of this, a power of two */
+	uint32_t slabs;    /* more that may be looked at */
 	void *first, **end;
 };
 
@@ -288,151 +387,187 @@ static uint32_t lowest_bit(uint32_t n)
 	return n & -n;
 }
 
-/* How objects of class cls would stand in the slots of class c; false when they should not. */
-static bool fit(unsigned cls, unsigned c, unsigned waste, struct want *want)
+/* In a run of so many one at a right place begins. */
+static uint32_t sure_run(const struct want *want)
 {
-	uint32_t size = qy_classes[cls].size, slot = qy_classes[c].size;
-
-	want->slots = (size + slot - 1) / slot;
-	want->multiple = (uint32_t)qy_max(lowest_bit(size) / lowest_bit(slot), 1);
-	return want->slots * slot - size <= size / waste && want->slots + want->multiple - 1 <= QY_MIXED_RUN;
+	return want->grains + want->multiple - 1;
 }
 
+static void take_at(struct qy_mixed_slab *r, uint32_t i, struct want *want)
+{
+	void *p = qy_slab_memory(r->slab) + (size_t)i * QY_MIXED_GRAIN;
+
+	fill(r->free, i, i + want->grains, false);
+	fill(r->end, i + want->grains - 1, i + want->grains, true);
+	r->clean &= ~pages_of(i, i + want->grains);
+	*want->end = p;
+	want->end = p;
+	want->count--;
+}
+
+/* By address. What is known of its longest run is never too short. */
 static void take_from(struct qy_mixed *mixed, struct qy_mixed_slab *r, struct want *want)
 {
-	/* Slots at multiples of 1, 2, 4 and 8. */
-	static const uint64_t every[] = { UINT64_MAX, UINT64_MAX / 3, UINT64_MAX / 15, UINT64_MAX / 255 };
-	uint64_t at = every[qy_log2_floor(want->multiple)], starts;
-	struct qy_slab *s = r->slab;
-	const struct qy_class *c = &qy_classes[s->cls];
-	uint32_t taken = 0;
+	uint32_t longest = 0, before = want->count, end, i, at;
 
-	for (uint32_t w = 0; w < QY_MIXED_WORDS && want->count > 0; w++)
-		while (want->count > 0 && (starts = runs(r, w, want->slots) & at) != 0) {
-			uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(starts);
-			void *p = qy_slab_memory(s) + (size_t)i * c->size;
-
-			for (uint32_t k = 0; k < want->slots; k++) {
-				unset(r->free, i + k);
-				r->clean &= ~qy_slab_pages_of(c, i + k);
-			}
-			set(r->end, i + want->slots - 1);
-			*want->end = p;
-			want->end = p;
-			want->count--;
-			taken++;
+	for (i = next_free(r, 0); i < QY_MIXED_GRAINS && want->count > 0; i = next_free(r, end)) {
+		end = next_used(r, i);
+		while (want->count > 0 && (at = (uint32_t)qy_align_up(i, want->multiple)) + want->grains <= end) {
+			take_at(r, at, want);
+			longest = (uint32_t)qy_max(longest, at - i);
+			i = at + want->grains;
 		}
-	qy_publish(s->countdown, s->countdown + taken);
-	qy_publish(s->linked, s->linked + taken * want->slots);
-	relist(mixed, r, longest_run(r));
+		longest = (uint32_t)qy_max(longest, end - i);
+	}
+	qy_publish(r->slab->countdown, r->slab->countdown + before - want->count);
+	qy_publish(r->slab->linked, r->slab->linked + (before - want->count) * want->grains);
+	want->slabs--;
+	relist(mixed, r, i < QY_MIXED_GRAINS ? (uint32_t)qy_max(longest, r->longest) : longest);
 }
 
-/* From slabs of class c that are mixed. In a run of so many slots one at a right place begins. */
-static void take_of_class(struct qy_mixed *mixed, unsigned c, struct want *want)
+/* From those with the shortest runs that are long enough, first. */
+static void take_from_bins(struct qy_mixed *mixed, unsigned from, unsigned to, struct want *want)
 {
-	struct qy_mixed_slab *r;
+	for (unsigned bin = from; bin < to && want->count > 0 && want->slabs > 0; bin++) {
+		uint64_t bins = mixed->bins >> bin;
 
-	for (uint32_t n = want->slots + want->multiple - 1; n <= QY_MIXED_RUN && want->count > 0; n++)
-		while (want->count > 0 && (r = mixed->by_run[n][c - QY_MIXED_FIRST]) != NULL)
+		if (bins == 0)
+			return;
+		bin += (unsigned)__builtin_ctzll(bins);
+		for (unsigned tries = 0; bin < to && tries < TRIES && want->count > 0 && want->slabs > 0; tries++) {
+			struct qy_mixed_slab *r = mixed->by_run[bin];
+
+			if (r == NULL)
+				break;
+			mixed->by_run[bin] = r->ring[QY_MIXED_BY_RUN].next;
 			take_from(mixed, r, want);
+		}
+	}
 }
 
-/* Whether so little lives in it, and that for so long, that its class will hardly fill it again soon. */
+static void take_from_mixed(struct qy_mixed *mixed, struct want *want)
+{
+	unsigned sure = bin_above(sure_run(want));
+
+	take_from_bins(mixed, sure, QY_MIXED_BINS, want);
+	if (want->first == NULL)
+		take_from_bins(mixed, bin_of(want->grains), sure, want);
+}
+
+/* Whether so little lives in it, and that for so long, that its class will hardly fill it again soon. (While nobody holds
+ * it, it can only get emptier.) */
 static bool is_deserted(const struct qy_slab *s)
 {
-	return s->countdown * 2 <= qy_classes[s->cls].capacity && s->seen == s->countdown + 1;
+	return s->countdown * 2 <= qy_classes[s->cls].capacity && s->seen > s->countdown;
 }
 
-/* Another slab of class c with free slots, out of those that nobody holds. */
-static bool make_one(struct qy_manager *m, unsigned c)
+/* Of a class: the one that was left alone for longest, or the last that was given up. */
+static struct qy_slab *deserted_of(struct qy_manager *m, unsigned cls)
 {
-	struct qy_slab_list *queue = &m->orphans.queue[c];
-	struct qy_slab *s = queue->last; /* left alone for longest */
+	struct qy_slab_list *queue = &m->orphans.queue[cls];
 
-	if (s == NULL || m->mixed->unused == NULL || !is_deserted(s))
-		return false;
-	qy_slab_list_remove(queue, s);
-	if (make_mixed(m, s) == NULL) {
+	if (queue->last == NULL || is_deserted(queue->last))
+		return queue->last;
+	return is_deserted(queue->first) ? queue->first : NULL;
+}
+
+/* The one with the narrowest gaps in which objects of that many bytes find room. */
+static struct qy_slab *find_deserted(struct qy_manager *m, uint32_t size)
+{
+	struct qy_slab *best = NULL;
+	uint32_t best_gap = UINT32_MAX;
+
+	for (unsigned cls = 0; cls < QY_CLASSES && qy_classes[cls].units == 1; cls++) {
+		struct qy_slab *s = deserted_of(m, cls);
+		uint32_t gap;
+
+		if (s == NULL)
+			continue;
+		gap = (qy_classes[cls].capacity - s->countdown) * qy_classes[cls].size / (s->countdown + 1);
+		if (gap * 2 >= size && gap < best_gap) {
+			best_gap = gap;
+			best = s;
+		}
+	}
+	return best;
+}
+
+/* Another one, out of those that nobody holds. */
+static struct qy_mixed_slab *make_one(struct qy_manager *m, uint32_t size)
+{
+	struct qy_slab *s = m->mixed->unused == NULL ? NULL : find_deserted(m, size);
+	struct qy_mixed_slab *r;
+
+	if (s == NULL)
+		return NULL;
+	qy_slab_list_remove(&m->orphans.queue[s->cls], s);
+	r = make_mixed(m, s);
+	if (r == NULL) {
 		/* (Nor is it looked at again until it changes.) */
 		s->seen = 0;
-		qy_slab_list_push_front(queue, s);
-		return false;
+		qy_slab_list_push_front(&m->orphans.queue[s->cls], s);
+		return NULL;
 	}
 	qy_uncount(&m->orphans.slabs, 1);
-	return true;
+	return r;
 }
 
-/* Slots that were parked, before others become mixed, and before clean memory is used: it would be touched just so. */
-static void take_parked(struct qy_mixed *mixed, unsigned cls, struct want *want)
+/* Pages next to each other that are gone: the most of them. */
+static uint32_t gone_in_a_row(uint64_t gone)
+{
+	uint32_t n = 0;
+
+	for (; gone != 0; gone &= gone << 1)
+		n++;
+	return n;
+}
+
+/* Grains that were parked, before others become mixed, and before clean memory is used: it would be touched just so. */
+static void take_parked(struct qy_mixed *mixed, struct want *want)
 {
 	struct qy_mixed_slab *r;
 
 	for (unsigned tries = 0; tries < TRIES && want->first == NULL && (r = mixed->parked) != NULL; tries++) {
 		mixed->parked = r->ring[QY_MIXED_PARKED].next;
-		if (!fit(cls, r->slab->cls, WASTE_MOST, want) || r->busy)
+		if (r->busy || gone_in_a_row(qy_slab_gone(r->slab)) * PAGE_GRAINS < sure_run(want))
 			continue;
 		unpark(mixed, r);
-		if (r->longest >= want->slots + want->multiple - 1)
+		if (r->longest >= want->grains)
 			take_from(mixed, r, want);
-	}
-}
-
-/* From all classes in which it fits, be it that more slabs become mixed for it (at most *tries). */
-static void take_from_all(struct qy_manager *m, unsigned cls, unsigned waste, unsigned *tries, struct want *want)
-{
-	unsigned c = (unsigned)qy_min(cls + LARGER, QY_MIXED_FIRST + QY_MIXED_CLASSES - 1);
-
-	for (; c >= QY_MIXED_FIRST && want->first == NULL; c--) {
-		if (qy_classes[c].size * QY_MIXED_RUN < qy_classes[cls].size)
-			break;
-		if (!fit(cls, c, waste, want))
-			continue;
-		take_of_class(m->mixed, c, want);
-		for (; *tries > 0 && want->first == NULL && make_one(m, c); --*tries)
-			take_of_class(m->mixed, c, want);
 	}
 }
 
 void *qy_mixed_take(struct qy_manager *m, unsigned cls)
 {
-	struct want want = { .count = qy_classes[cls].carve, .first = NULL };
-	unsigned none = 0, tries = TRIES;
+	uint32_t size = qy_classes[cls].size;
+	struct want want = {
+		.count = qy_classes[cls].carve,
+		.grains = size / QY_MIXED_GRAIN,
+		.multiple = lowest_bit(size) / QY_MIXED_GRAIN,
+		.slabs = SLABS,
+	};
+	struct qy_mixed_slab *r;
 
-	if (m->mixed == NULL || cls < QY_MIXED_FIRST)
+	if (m->mixed == NULL)
 		return NULL;
 	want.end = &want.first;
 	/* Those that are there come first. */
-	take_from_all(m, cls, WASTE, &none, &want);
+	take_from_mixed(m->mixed, &want);
 	if (want.first == NULL)
-		take_from_all(m, cls, WASTE_MOST, &none, &want);
-	if (want.first == NULL)
-		take_parked(m->mixed, cls, &want);
-	if (want.first == NULL)
-		take_from_all(m, cls, WASTE, &tries, &want);
-	if (want.first == NULL)
-		take_from_all(m, cls, WASTE_MOST, &tries, &want);
+		take_parked(m->mixed, &want);
+	for (unsigned tries = TRIES; want.first == NULL && tries > 0 && (r = make_one(m, size)) != NULL; tries--)
+		if (r->longest >= want.grains)
+			take_from(m->mixed, r, &want);
 	*want.end = NULL;
 	return want.first;
 }
 
 /* ---- freeing ---- */
 
-/* The free run around a slot, as far as it matters. */
-static uint8_t run_around(const struct qy_mixed_slab *r, uint32_t i)
-{
-	uint32_t n = 1;
-
-	for (uint32_t at = i; at > 0 && n < QY_MIXED_RUN && bit(r->free, at - 1); at--)
-		n++;
-	for (uint32_t at = i; at + 1 < QY_MIXED_SLOTS && n < QY_MIXED_RUN && bit(r->free, at + 1); at++)
-		n++;
-	return (uint8_t)n;
-}
-
-/* Whether an object begins at the slot. */
+/* Whether an object begins at the grain. */
 static bool begins(const struct qy_slab *s, const struct qy_mixed_slab *r, uint32_t i)
 {
-	return !bit(r->free, i) && !is_parked(s, qy_slab_gone(s), i) &&
+	return !bit(r->free, i) && !is_parked(qy_slab_gone(s), i) &&
 	       (i == 0 || bit(r->free, i - 1) || bit(r->end, i - 1));
 }
 
@@ -440,23 +575,23 @@ static bool begins(const struct qy_slab *s, const struct qy_mixed_slab *r, uint3
 static bool free_one(struct qy_manager *m, struct qy_slab *s, void *p)
 {
 	struct qy_mixed_slab *r = s->local;
-	uint32_t i = slot_of(s, p), slots;
+	uint32_t i = grain_of(s, p), grains, run;
 
 	if (!begins(s, r, i)) {
 		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
 		return false;
 	}
-	slots = length_at(r, i);
-	unset(r->end, i + slots - 1);
-	for (uint32_t k = 0; k < slots; k++)
-		set(r->free, i + k);
+	grains = length_at(r, i);
+	fill(r->end, i + grains - 1, i + grains, false);
+	fill(r->free, i, i + grains, true);
 	qy_publish(s->countdown, s->countdown - 1);
-	qy_publish(s->linked, s->linked - slots);
+	qy_publish(s->linked, s->linked - grains);
 	if (s->countdown == 0 && !r->busy) {
 		end(m, r);
 		return true;
 	}
-	relist(m->mixed, r, (uint8_t)qy_max(r->longest, run_around(r, i)));
+	run = next_used(r, i + grains) - run_before(r, i);
+	relist(m->mixed, r, (uint32_t)qy_max(r->longest, run));
 	note_freed(m->mixed, r);
 	return true;
 }
@@ -498,34 +633,20 @@ void qy_mixed_receive(struct qy_manager *m, uint32_t at_most)
 
 /* ---- giving back ---- */
 
-/* Park the slots of pages in which nothing lives, and which are not away yet: the pages to be purged, as bits. */
+/* Park the grains of pages in which nothing lives, and which are not away yet: the pages to be purged, as bits. */
 static uint64_t thin(struct qy_mixed *mixed, struct qy_mixed_slab *r)
 {
 	struct qy_slab *s = r->slab;
-	const struct qy_class *c = &qy_classes[s->cls];
-	uint32_t parked = 0;
-	uint64_t was = qy_slab_gone(s), live = 0, standing = 0, pages;
+	uint64_t was = qy_slab_gone(s), empty = 0;
 
-	for (uint32_t i = 0; i < c->capacity; i++) {
-		standing |= qy_slab_pages_of(c, i);
-		if (!bit(r->free, i) && !is_parked(s, was, i))
-			live |= qy_slab_pages_of(c, i);
-	}
-	pages = standing & ~live & ~was;
-	for (uint32_t i = 0; i < c->capacity; i++) {
-		if (!bit(r->free, i) || (qy_slab_pages_of(c, i) & pages) == 0)
-			continue;
-		unset(r->free, i);
-		set(r->end, i);
-		parked++;
-	}
-	if (pages != 0) {
-		qy_slab_set_gone(s, was | pages);
-		qy_publish(s->carved, (uint16_t)(s->carved - parked));
+	for (uint32_t page = 0; page < PAGES; page++)
+		empty |= (uint64_t)is_all_free(r, page) << page;
+	if (empty != 0) {
+		qy_slab_set_gone(s, was | empty);
+		park(mixed, r, empty);
 		relist(mixed, r, longest_run(r));
-		ring_add(&mixed->parked, r, QY_MIXED_PARKED);
 	}
-	return qy_slab_all_pages(c) & ~live & ~r->clean;
+	return (empty | was) & ~r->clean;
 }
 
 struct pick {

@@ -5,50 +5,54 @@
  * small objects is without one: with one in ten alive, 112-byte objects keep 98 % of their pages. An allocator with size
  * classes then grows by what the next phase of the program allocates in other sizes, where one that coalesces neighbours
  * of any size does not. So here: a slab that nobody holds, of which at most half lives and which did not change for a while,
- * becomes mixed when memory of another class is wanted and none is free. It stays divided into slots of its class; an
- * object of another class takes a run of them that keeps its class's alignment, where an eighth of it is wasted at most, or a
- * third where there is nothing better. It stays mixed until nothing lives in it.
+ * becomes mixed when memory of another class is wanted and none is free. From then on it is divided into grains of 16
+ * bytes: what survives keeps the grains that it stands in, and an object of any other class takes as many as it is long, at
+ * a place where its class's alignment holds. It stays mixed until nothing lives in it.
  *
  * Nobody owns a mixed slab: objects come out of it in batches, with the manager's lock held, and go back into it by the
- * remote list of `heap`, as to any slab that nobody holds. A record of which slots are free, and where each object ends, stands
- * outside (slab->local leads to it). Who asks how large an object is reads the ends of its own slots, which do not
+ * remote list of `heap`, as to any slab that nobody holds. A record of which grains are free, and where each object ends,
+ * stands outside (slab->local leads to it). Who asks how large an object is reads the ends of its own grains, which do not
  * change while it lives; that is why a slab that became mixed is not made a plain one again before it is empty.
  *
- * Of the slab's record: countdown is the number of live objects (or such as are in a thread's cache), linked of the slots
- * that they take, carved of the slots that are not parked (in pages that were given back, sparse.h). */
+ * Of the slab's record: the class is the one whose objects are grains, so that what is true of any slab (what stands where an
+ * object can stand; how much of it is free) is true of it. countdown is the number of live objects (or such as are in a
+ * thread's cache), linked of the grains that they take, carved of the grains that are not parked (in pages that were given
+ * back, sparse.h). */
 #ifndef QUARRY_MANAGER_MIXED_H
 #define QUARRY_MANAGER_MIXED_H
 
 #include "lib/manager/manager.h"
 
-#define QY_MIXED_RUN 8                        /* slots that an object takes at most */
-#define QY_MIXED_SLOTS 1024                   /* of a slab, at most */
-#define QY_MIXED_FIRST 3                      /* the smallest class of which there are so many (64 bytes), */
-#define QY_MIXED_CLASSES (56 - QY_MIXED_FIRST) /* and those up to the largest of slabs of one unit (8 KiB) */
-#define QY_MIXED_WORDS (QY_MIXED_SLOTS / 64)
+#define QY_MIXED_GRAIN 16 /* bytes */
+#define QY_MIXED_CLASS 0  /* whose objects are of that size */
+#define QY_MIXED_GRAINS (QY_UNIT / QY_MIXED_GRAIN)
+#define QY_MIXED_WORDS (QY_MIXED_GRAINS / 64)
+#define QY_MIXED_BINS 50 /* for longest runs of 0 to QY_MIXED_GRAINS */
 
 enum qy_mixed_ring { QY_MIXED_BY_RUN, QY_MIXED_FREED, QY_MIXED_PARKED, QY_MIXED_RINGS };
 
 /* What is known of one. Type-stable; under the manager's lock, but for what is said. */
 struct qy_mixed_slab {
-	uint64_t free[QY_MIXED_WORDS]; /* slots that can be taken */
-	uint64_t end[QY_MIXED_WORDS];  /* slots that are an object's last; read by anybody who has that object */
+	uint64_t free[QY_MIXED_WORDS]; /* grains that can be taken */
+	uint64_t end[QY_MIXED_WORDS];  /* grains that are an object's last; read by anybody who has that object */
 	struct qy_slab *slab;
 	struct {
 		struct qy_mixed_slab *next, *prev; /* NULL: it is not in the ring */
 	} ring[QY_MIXED_RINGS];
 	uint64_t clean;  /* pages, as bits, in which nothing stood since they were given back, or ever */
-	uint32_t seen;   /* the slab's slots in use when pages were looked for */
-	uint8_t longest; /* free run, QY_MIXED_RUN at most */
-	bool busy;       /* pages are on their way back: it must not end */
+	uint32_t seen;    /* the slab's grains in use when pages were looked for */
+	uint16_t longest; /* free run, or more: it is found out when one is looked for */
+	uint8_t bin;      /* its ring by that */
+	bool busy;        /* pages are on their way back: it must not end */
 };
 
 /* A manager's, made when the first slab becomes mixed. */
 struct qy_mixed {
-	struct qy_mixed_slab *by_run[QY_MIXED_RUN + 1][QY_MIXED_CLASSES]; /* rings, by longest free run and class */
+	struct qy_mixed_slab *by_run[QY_MIXED_BINS]; /* rings, by longest free run */
+	uint64_t bins;                               /* a bit for each in which there is one */
 	uint32_t freed_count;
 	struct qy_mixed_slab *freed;  /* a ring of so many: to be looked at for pages to give back, since objects were freed */
-	struct qy_mixed_slab *parked; /* a ring: those with parked slots */
+	struct qy_mixed_slab *parked; /* a ring: those with parked grains */
 	struct qy_mixed_slab *unused; /* a list, by next in the first ring */
 	qy_counter slabs;
 	struct qy_heap heap; /* has no slabs, only mail */
@@ -71,8 +75,11 @@ size_t qy_mixed_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at
 /* Forget all: their memory is being taken away. The lock is held. */
 void qy_mixed_clear(struct qy_manager *m);
 
-/* The bytes of a live object of a mixed slab. Anybody. */
+/* The bytes of a live object of a mixed slab, from the grain on that p stands in. Anybody. */
 size_t qy_mixed_size(const struct qy_slab *s, const void *p);
+
+/* Its pages in which nothing lives. The lock is held. */
+uint32_t qy_mixed_empty_pages(const struct qy_slab *s);
 
 QY_INLINE bool qy_slab_is_mixed(const struct qy_slab *s)
 {
@@ -82,7 +89,9 @@ QY_INLINE bool qy_slab_is_mixed(const struct qy_slab *s)
 /* The same of any slab. */
 QY_INLINE size_t qy_object_size(const struct qy_slab *s, const void *p)
 {
-	return QY_UNLIKELY(qy_slab_is_mixed(s)) ? qy_mixed_size(s, p) : qy_classes[s->cls].size;
+	unsigned cls = __atomic_load_n(&s->cls, __ATOMIC_ACQUIRE);
+
+	return QY_UNLIKELY(qy_slab_is_mixed(s)) ? qy_mixed_size(s, p) : qy_classes[cls].size;
 }
 
 #endif

@@ -121,6 +121,7 @@ QY_INLINE uint64_t qy_slab_gone(const struct qy_slab *s)
 static inline struct qy_slab *qy_slab_of(const void *p)
 {
 	uintptr_t offset = qy_window_offset(p);
+	const struct qy_class *c;
 	struct qy_slab *s;
 	uint64_t in;
 
@@ -131,9 +132,10 @@ static inline struct qy_slab *qy_slab_of(const void *p)
 		s -= s->inner;
 	if (s->kind != QY_SLAB_HEAD)
 		return NULL;
+	/* (It may become mixed, whose class has objects where those of all others stand: mixed.h.) */
+	c = &qy_classes[qy_peek(s->cls)];
 	in = (uint64_t)((const char *)p - qy_slab_memory(s));
-	if ((in * qy_classes[s->cls].magic >> 40) * qy_classes[s->cls].size != in ||
-	    in >= (uint64_t)qy_classes[s->cls].capacity * qy_classes[s->cls].size)
+	if ((in * c->magic >> 40) * c->size != in || in >= (uint64_t)c->capacity * c->size)
 		return NULL;
 	return s;
 }

@@ -5,6 +5,7 @@
 
 #include "lib/manager/collapse.h"
 #include "lib/manager/huge.h"
+#include "lib/manager/mixed.h"
 #include "numa/os.h"
 
 #define BATCH 32       /* slabs taken out at a time */
@@ -175,9 +176,12 @@ static uint32_t frame_of(const struct qy_slab *s)
 static uint32_t empty_pages(const struct qy_slab *s)
 {
 	const struct qy_class *c = &qy_classes[s->cls];
-	uint32_t used = s->state == QY_SLAB_MIXED ? s->linked : s->countdown, objects = QY_PAGE / c->size + 1;
-	uint64_t share = ((uint64_t)(c->capacity - qy_min(used, c->capacity)) << 16) / c->capacity, all = (uint64_t)1 << 16;
+	uint32_t objects = QY_PAGE / c->size + 1;
+	uint64_t share, all = (uint64_t)1 << 16;
 
+	if (s->state == QY_SLAB_MIXED)
+		return qy_mixed_empty_pages(s);
+	share = ((uint64_t)(c->capacity - qy_min(s->countdown, c->capacity)) << 16) / c->capacity;
 	/* share to the power of the objects that reach into a page */
 	for (; objects > 0; objects >>= 1, share = share * share >> 16)
 		if (objects & 1)

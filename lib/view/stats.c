@@ -42,7 +42,8 @@ static void look_at_slab(const struct qy_slab *s, quarry_stats *stats)
 	uint64_t bytes;
 
 	if (qy_slab_is_mixed(s)) {
-		/* (Of a mixed one they are the slots in use, and those that are not parked.) */
+		/* (Of a mixed one they are the grains in use, and those that are not parked.) */
+		c = &qy_classes[QY_MIXED_CLASS];
 		live = linked;
 		linked = carved;
 		carved = c->capacity;

@@ -72,7 +72,7 @@ static void check_list_of(struct qy_heap *h, unsigned cls, void *list, bool zero
 
 		model_must(s != NULL, "%p is an object", p);
 		if (is_in_gap(p))
-			model_must(heap_of(p) == &m->mixed->heap && !zero && qy_mixed_size(s, p) >= size_of_class(cls) &&
+			model_must(heap_of(p) == &m->mixed->heap && !zero && qy_mixed_size(s, p) == size_of_class(cls) &&
 				   (uintptr_t)p % (size_of_class(cls) & -size_of_class(cls)) == 0,
 				   "%p stands in a gap, %zu bytes for %u", p, qy_mixed_size(s, p), size_of_class(cls));
 		else
@@ -221,58 +221,56 @@ static void check_heap(struct qy_heap *h)
 }
 
 /* A mixed slab: each slot is free, parked, or of one object; and it is in the ring of its longest run. */
-static void check_mixed_slab(const struct qy_mixed_slab *r, unsigned longest, unsigned cls)
+static void check_mixed_slab(const struct qy_mixed_slab *r, unsigned bin)
 {
 	const struct qy_slab *s = r->slab;
-	const struct qy_class *c = &qy_classes[s->cls];
 	uint32_t live = 0, used = 0, parked = 0, run = 0, most = 0;
 	uint64_t gone = qy_slab_gone(s);
 
 	slabs_seen++;
-	model_must(s->state == QY_SLAB_MIXED && s->local == r && atomic_load(&s->owner) == 0 && s->cls == cls,
+	model_must(s->state == QY_SLAB_MIXED && s->local == r && atomic_load(&s->owner) == 0 && s->cls == QY_MIXED_CLASS,
 		   "slab %p is mixed", (void *)s);
-	for (uint32_t i = 0, n; i < c->capacity; i += n) {
-		void *p = qy_slab_memory(s) + (size_t)i * c->size;
+	for (uint32_t i = 0, n; i < QY_MIXED_GRAINS; i += n) {
+		char *p = qy_slab_memory(s) + (size_t)i * QY_MIXED_GRAIN;
 
 		n = 1;
 		if (r->free[i / 64] >> (i % 64) & 1) {
-			model_must(atomic_load(place_of(p)) == PLACE_FREE, "%p is free", p);
+			model_must(atomic_load(place_of(p)) == PLACE_FREE, "%p is free", (void *)p);
 			most = (uint32_t)qy_max(most, ++run);
 			continue;
 		}
 		run = 0;
-		if ((qy_slab_pages_of(c, i) & gone) != 0) {
-			model_must(atomic_load(place_of(p)) == PLACE_FREE, "%p is parked", p);
+		if (gone >> (i * QY_MIXED_GRAIN / QY_PAGE) & 1) {
+			model_must(atomic_load(place_of(p)) == PLACE_FREE, "%p is parked", (void *)p);
 			parked++;
 			continue;
 		}
-		model_must(atomic_load(place_of(p)) != PLACE_FREE, "an object begins at %p", p);
-		n = (uint32_t)(qy_mixed_size(s, p) / c->size);
+		model_must(atomic_load(place_of(p)) != PLACE_FREE, "an object begins at %p", (void *)p);
+		n = (uint32_t)(qy_mixed_size(s, p) / QY_MIXED_GRAIN);
 		for (uint32_t k = 1; k < n; k++)
-			model_must(atomic_load(place_of((char *)p + (size_t)k * c->size)) == PLACE_FREE &&
-				   (r->free[(i + k) / 64] >> ((i + k) % 64) & 1) == 0, "%p has %u slots", p, n);
+			model_must(atomic_load(place_of(p + (size_t)k * QY_MIXED_GRAIN)) == PLACE_FREE &&
+				   (r->free[(i + k) / 64] >> ((i + k) % 64) & 1) == 0, "%p has %u grains", (void *)p, n);
 		live++;
 		used += n;
 	}
-	model_must(live == s->countdown && used == s->linked && parked == c->capacity - s->carved, "slab %p", (void *)s);
-	model_must(r->longest == longest && longest == qy_min(most, QY_MIXED_RUN), "slab %p: %u and %u", (void *)s, longest,
-		   most);
-	model_must((gone != 0) == (r->ring[QY_MIXED_PARKED].next != NULL), "slab %p has parked slots", (void *)s);
+	model_must(live == s->countdown && used == s->linked && parked == QY_MIXED_GRAINS - s->carved, "slab %p", (void *)s);
+	model_must(r->bin == bin && r->longest >= most, "slab %p: %u, and a run of %u", (void *)s, r->longest, most);
+	model_must((gone != 0) == (r->ring[QY_MIXED_PARKED].next != NULL), "slab %p has parked grains", (void *)s);
 }
 
 static void check_mixed(void)
 {
 	uint32_t n = 0;
 
-	for (unsigned longest = 0; m->mixed != NULL && longest <= QY_MIXED_RUN; longest++)
-		for (unsigned i = 0; i < QY_MIXED_CLASSES; i++) {
-			const struct qy_mixed_slab *first = m->mixed->by_run[longest][i], *r = first;
+	for (unsigned bin = 0; m->mixed != NULL && bin < QY_MIXED_BINS; bin++) {
+		const struct qy_mixed_slab *first = m->mixed->by_run[bin], *r = first;
 
-			for (; r != NULL; r = r->ring[QY_MIXED_BY_RUN].next == first ? NULL : r->ring[QY_MIXED_BY_RUN].next) {
-				check_mixed_slab(r, longest, i + QY_MIXED_FIRST);
-				n++;
-			}
+		model_must((first != NULL) == (m->mixed->bins >> bin & 1), "bin %u", bin);
+		for (; r != NULL; r = r->ring[QY_MIXED_BY_RUN].next == first ? NULL : r->ring[QY_MIXED_BY_RUN].next) {
+			check_mixed_slab(r, bin);
+			n++;
 		}
+	}
 	model_must(m->mixed == NULL || n == qy_read(&m->mixed->slabs), "%u mixed slabs", n);
 }
 

@@ -177,7 +177,7 @@ Test(mend, by_chance, .timeout = 300)
 	mistakes = qy_mistake_count();
 	for (int round = 0; round < 60; round++) {
 		uint32_t to = OBJECTS / 2 + model_below(OBJECTS / 2), keep = 1 + model_below(40);
-		unsigned from = QY_MIXED_FIRST + model_below(25), classes = 1 + model_below(4);
+		unsigned from = 3 + model_below(25), classes = 1 + model_below(4);
 
 		fill(from, 4);
 		while (count < to)
