@@ -222,13 +222,24 @@ size_t qy_region_alike(const struct qy_region *r, const void *addr, size_t len)
 
 void qy_region_moved(struct qy_region *from_region, void *from, size_t frames, struct qy_region *to_region, void *to)
 {
+	uint8_t advice = told(from_region, pages_at(from)), wanted = qy_peek(to_region->advice);
+	bool untold_there = advice == QY_ADVICE_NONE && wanted != QY_ADVICE_NONE;
+	bool small = untold_there && !come_unasked(from_region);
+
+	/* None is what cannot be noted of a part of a region that was told something: it is told as well. */
+	if (untold_there &&
+	    qy_os->madvise(to, frames << QY_FRAME_SHIFT,
+			   wanted == QY_ADVICE_HUGE ? QY_MADV_HUGEPAGE : QY_MADV_NOHUGEPAGE) != 0)
+		qy_refuse(QUARRY_REFUSED_THP);
 	for (size_t i = 0; i < frames; i++) {
 		struct qy_frame_pages *was = pages_at((char *)from + (i << QY_FRAME_SHIFT));
 		struct qy_frame_pages *is = pages_at((char *)to + (i << QY_FRAME_SHIFT));
+		uint8_t state = atomic_exchange_explicit(&was->state, QY_PAGES_AS_TOLD, memory_order_relaxed);
 
-		atomic_store_explicit(&is->state, atomic_exchange_explicit(&was->state, QY_PAGES_AS_TOLD, memory_order_relaxed),
-				      memory_order_relaxed);
-		note(to_region, is, told(from_region, was));
+		if (small && state == QY_PAGES_AS_TOLD)
+			state = QY_PAGES_SMALL;
+		atomic_store_explicit(&is->state, state, memory_order_relaxed);
+		note(to_region, is, untold_there ? wanted : advice);
 	}
 }
 

@@ -12,6 +12,8 @@
 #include "numa/thp.h"
 #include "numa/topology.h"
 
+#define SPARE_SHIFT 3 /* a region with what it has to spare is an eighth of the window at most */
+
 /* Kernels before 5.14: ordinary memory can be touched as well, which neither fails nor kills where the other would not
  * have; huge pages of a pool cannot, as that would be SIGBUS. What is there stays, whoever writes to it at this moment. */
 static bool touch(void *addr, size_t len)
@@ -161,23 +163,47 @@ static uint64_t huge_room_of(int dense, int of_promised)
 	return qy_thp_room(dense, of_promised);
 }
 
-bool qy_region_has_room(const struct qy_placement *placement, size_t len, bool of_promised)
+/* What the placement's nodes can give in huge pages without a fault that waits. */
+static uint64_t huge_room(const struct qy_placement *placement, bool of_promised)
 {
 	struct qy_thp thp = qy_thp_get();
-	unsigned nodes = 0;
 
 	if (!thp.possible)
-		return false;
+		return 0;
 	if (!(thp.unasked ? thp.stalls_all : thp.stalls))
+		return UINT64_MAX;
+	return placement->node >= 0 ? qy_thp_room(placement->node, of_promised)
+				    : left_in(placement, huge_room_of, of_promised, qy_placement_is_spread(placement));
+}
+
+size_t qy_region_spare(const struct qy_placement *placement, size_t frames)
+{
+	size_t most = qy_window_size >> QY_FRAME_SHIFT >> SPARE_SHIFT;
+	uint64_t huge;
+
+	/* (Where the kernel commits no more memory than there is, address space is counted as memory.) */
+	if (qy_window_sparse() || qy_memfd_may_run_dry())
+		return 0;
+	/* (What cannot be born huge as it is can be as large as it likes.) */
+	huge = huge_room(placement, false) >> QY_FRAME_SHIFT;
+	if (huge >= frames)
+		most = qy_min(most, huge);
+	return most > frames ? most - frames : 0;
+}
+
+bool qy_region_has_room(const struct qy_placement *placement, size_t len, bool of_promised)
+{
+	uint64_t room = huge_room(placement, of_promised);
+	unsigned nodes = 0;
+
+	if (room < len)
+		return false;
+	if (room == UINT64_MAX)
 		return true;
 	if (placement->node >= 0) {
-		if (qy_thp_room(placement->node, of_promised) < len)
-			return false;
 		qy_thp_promise(placement->node, of_promised ? 0 : len);
 		return true;
 	}
-	if (left_in(placement, huge_room_of, of_promised, qy_placement_is_spread(placement)) < len)
-		return false;
 	for (int pass = 0; pass < 2 && !of_promised; pass++)
 		for (int i = 0; i < qy_node_count(); i++)
 			if (!placement->bind || quarry_nodeset_has(&placement->nodes, (unsigned)qy_node_kernel_id(i))) {

@@ -343,62 +343,6 @@ bool qy_region_purge(struct qy_region *r, void *addr, size_t len)
 	return true;
 }
 
-/* Where so much could be moved to with huge pages staying whole: the kernel moves what is as far from a multiple of their
- * size on both sides by its tables alone, and takes huge pages apart otherwise. Only a hint: NULL will do. */
-static void *aligned_hint(size_t len)
-{
-	char *p = qy_os->mmap(NULL, len + QY_FRAME, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (p == MAP_FAILED)
-		return NULL;
-	qy_os->munmap(p, len + QY_FRAME);
-	return (void *)qy_align_up((uintptr_t)p, QY_FRAME);
-}
-
-/* What was told the same. By way of a place of the kernel's choice: the source may be of two mappings, being the target of an
- * earlier move and what is behind it, and a move that fails for that must not have taken the target away. */
-static bool move_piece(char *from, size_t len, const struct qy_region *to_region, char *to)
-{
-	void *between = qy_os->mremap_away(from, len, len >= QY_FRAME ? aligned_hint(len) : NULL);
-
-	if (between == MAP_FAILED)
-		return false;
-	if (qy_os->mremap_to(between, len, to) != MAP_FAILED) {
-		/* Its policy came along, which may be one from before its arena moved. */
-		qy_policy_apply(qy_peek(to_region->placement), to, len);
-		return true;
-	}
-	/* No more mappings to be had. The way back is to copy, and that needs none. */
-	memcpy(from, between, len);
-	qy_os->munmap(between, len);
-	return false;
-}
-
-bool qy_region_move(struct qy_region *from_region, void *from, size_t len, struct qy_region *to_region, void *to)
-{
-	if (qy_region_pinned(from_region) || qy_region_pinned(to_region) || from_region->kind != to_region->kind)
-		return false;
-	/* Where a file's memory stands says where it is in the file. */
-	if (qy_region_is_file(from_region) || qy_region_is_file(to_region))
-		return false;
-	for (size_t at = 0, piece; at < len; at += piece) {
-		char *source = (char *)from + at, *target = (char *)to + at;
-
-		piece = qy_region_alike(from_region, source, len - at);
-		if (move_piece(source, piece, to_region, target)) {
-			qy_region_moved(from_region, source, (piece + QY_FRAME - 1) >> QY_FRAME_SHIFT, to_region, target);
-		} else if (at == 0) {
-			return false;
-		} else {
-			/* There is no way back for what is there by now. */
-			memcpy(target, source, piece);
-			if (qy_os->madvise(source, piece, MADV_DONTNEED) != 0)
-				memset(source, 0, piece);
-		}
-	}
-	return true;
-}
-
 /* A page that was taken away answers with an error; to look at it would be a signal. */
 static bool copy_page(char *to, const char *from, size_t len)
 {

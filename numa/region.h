@@ -128,6 +128,11 @@ bool qy_region_populate(struct qy_region *r, void *addr, size_t len);
  * frame that goes back whole is as good as new. */
 bool qy_region_purge(struct qy_region *r, void *addr, size_t len);
 
+/* How many frames a region of so many may have beyond, for what is in it to grow into: nobody may ever touch them, so
+ * they must cost nothing but address space of which there is plenty, nor the others the huge pages that they would be
+ * born as. 0 for none. (fill.c) */
+size_t qy_region_spare(const struct qy_placement *placement, size_t frames);
+
 /* Whether so much memory of the placement can be born huge (QY_PAGES_BORN_HUGE) with no fault that waits for compaction;
  * it is promised then. of_promised: it was. (fill.c) */
 bool qy_region_has_room(const struct qy_placement *placement, size_t len, bool of_promised);
@@ -170,7 +175,8 @@ void qy_region_emptied(struct qy_region *r, void *addr, size_t frames);
  * between. */
 size_t qy_region_alike(const struct qy_region *r, const void *addr, size_t len);
 
-/* The pages of frames, and what is known of them, were moved by mremap(2). */
+/* The pages of frames that were told the same, and what is known of them, were moved by mremap(2). Where they were told
+ * nothing, they are told what the region is that they came to. */
 void qy_region_moved(struct qy_region *from_region, void *from, size_t frames, struct qy_region *to_region, void *to);
 
 /* Of frames that are being mapped or unmapped: forget what is known. */
@@ -180,8 +186,13 @@ void qy_region_forget(struct qy_region *r);
  * frame. True when all are; else errno of the first that would not. */
 bool qy_region_collapse(struct qy_region *r, void *addr, size_t len);
 
+/* Whether page tables of it are moved at all. (remap.c) */
+bool qy_region_movable(const struct qy_region *r);
+
 /* Move len bytes of pages from one place to another, both whole pages of regions of the same owner, by page tables;
- * what was at from is empty then, mapped and placed as before. False when the kernel refused, then nothing has moved. */
+ * what was at from is empty then, mapped and placed as before. The source may be of several mappings: that takes four
+ * calls for each and some failed ones to find out where they meet, 512 attempts in all. What does not move when others
+ * have, or is of two mappings within a frame, is copied. False when the kernel refused, then nothing has moved. (remap.c) */
 bool qy_region_move(struct qy_region *from_region, void *from, size_t len, struct qy_region *to_region, void *to);
 
 /* Whether the calling thread was given a memory policy of its own (set_mempolicy(2), numactl(8)): what the program or

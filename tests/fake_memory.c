@@ -15,6 +15,7 @@
 #define ADVICE_DONTNEED 4
 
 struct fake_ranges fake_policies, fake_hugetlb, fake_taken, fake_moved;
+static struct fake_ranges remapped; /* by mremap; origin: where it was first */
 
 void *fake_own_memory(size_t len)
 {
@@ -136,12 +137,25 @@ static int populate_huge(uintptr_t start, uintptr_t end)
 
 /* ---- mapping ---- */
 
+/* (What is cut off on the left is not where it was first either.) */
+static void cut_remapped(uintptr_t start, uintptr_t end)
+{
+	struct fake_range *r = fake_range_find(&remapped, end);
+	uintptr_t origin = r == NULL ? 0 : r->origin + (end - r->start);
+
+	fake_range_cut(&remapped, start, end);
+	r = fake_range_find(&remapped, end);
+	if (r != NULL)
+		r->origin = r->start == end ? origin : r->origin;
+}
+
 static void forget(uintptr_t start, uintptr_t end)
 {
 	give_back_huge(start, end, false);
 	fake_range_cut(&fake_hugetlb, start, end);
 	fake_range_cut(&fake_policies, start, end);
 	fake_range_cut(&fake_moved, start, end);
+	cut_remapped(start, end);
 }
 
 static void *map_aligned(size_t len, size_t align, int prot, int flags)
@@ -353,20 +367,53 @@ static void carry(struct fake_ranges *list, uintptr_t start, uintptr_t end, uint
 	}
 }
 
+static uintptr_t first_place(uintptr_t at)
+{
+	const struct fake_range *r = fake_range_find(&remapped, at);
+
+	return r == NULL ? at : r->origin + (at - r->start);
+}
+
+static void note_remapped(uintptr_t start, size_t len, uintptr_t origin)
+{
+	fake_range_add(&remapped, (struct fake_range){ .start = start, .end = start + len, .origin = origin });
+}
+
+/* As if all of it had been touched before it was moved. */
+static bool is_one_mapping(uintptr_t start, uintptr_t end)
+{
+	uintptr_t shift = first_place(start) - start;
+
+	for (size_t i = 0; i < remapped.count; i++) {
+		const struct fake_range *r = &remapped.at[i];
+
+		if (r->start < end && r->end > start && r->start > start && first_place(r->start) - r->start != shift)
+			return false;
+		if (r->end < end && r->end > start && first_place(r->end) - r->end != shift)
+			return false;
+	}
+	return true;
+}
+
 /* The pages go with their places and their policy; the place stays, with its policy. */
 void *fake_mremap_away(void *old, size_t len, void *hint)
 {
-	uintptr_t start = (uintptr_t)old, end = start + len;
+	uintptr_t start = (uintptr_t)old, end = start + len, origin = first_place(start);
 	void *p;
 
 	if (fake_range_find(&fake_hugetlb, start)) {
 		errno = EINVAL;
 		return MAP_FAILED;
 	}
+	if (!is_one_mapping(start, end)) {
+		errno = EFAULT;
+		return MAP_FAILED;
+	}
 	p = mremap(old, len, len, MREMAP_MAYMOVE | 4 /* MREMAP_DONTUNMAP */, hint);
 	if (p == MAP_FAILED)
 		return p;
 	forget((uintptr_t)p, (uintptr_t)p + len);
+	note_remapped((uintptr_t)p, len, origin);
 	carry(&fake_policies, start, end, (uintptr_t)p);
 	carry(&fake_moved, start, end, (uintptr_t)p);
 	fake_range_cut(&fake_moved, start, end);
@@ -375,17 +422,23 @@ void *fake_mremap_away(void *old, size_t len, void *hint)
 
 void *fake_mremap_to(void *old, size_t len, void *to)
 {
-	uintptr_t start = (uintptr_t)old, end = start + len, target = (uintptr_t)to;
+	uintptr_t start = (uintptr_t)old, end = start + len, target = (uintptr_t)to, origin = first_place(start);
 	void *p;
 
 	if (fake_range_find(&fake_hugetlb, start)) {
 		errno = EINVAL;
 		return MAP_FAILED;
 	}
+	if (!is_one_mapping(start, end)) {
+		errno = EFAULT;
+		return MAP_FAILED;
+	}
 	p = mremap(old, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to);
 	if (p == MAP_FAILED)
 		return p;
 	forget(target, target + len);
+	if (origin != target)
+		note_remapped(target, len, origin);
 	carry(&fake_policies, start, end, target);
 	carry(&fake_moved, start, end, target);
 	forget(start, end);
@@ -465,6 +518,6 @@ int fake_page_is_huge(const void *addr, bool *huge)
 void fake_memory_reset(void)
 {
 	memset(huge_files, 0, sizeof(huge_files));
-	fake_policies.count = fake_hugetlb.count = fake_taken.count = fake_moved.count = 0;
+	fake_policies.count = fake_hugetlb.count = fake_taken.count = fake_moved.count = remapped.count = 0;
 	fake_policy_reset();
 }

@@ -167,6 +167,8 @@ int fake_os_node_at(const void *addr);
  *	new node from then on (a huge page of a pool as a whole, ENOMEM when the pool there is dry). What is in memory
  *	stays where it is when mbind comes. munmap and MADV_DONTNEED forget where a page was moved; mremap takes that
  *	and the policy along.
+ * mremap: EFAULT for a range of two mappings, as kernels before 6.17 and all with MREMAP_DONTUNMAP say it: memory that
+ *	was moved, and what was not or came from elsewhere, are two, whether touched or not.
  * memfd: a file of Linux's; one of huge pages is of base pages in truth, and mapping it is as a hugetlb mapping that is
  *	reserved. Its pages go back to the pool with the mapping, which a test that maps a file twice has to know.
  *	allocate has Linux do it, and takes huge pages for the mapping that there is.

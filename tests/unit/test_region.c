@@ -448,15 +448,16 @@ Test(region, moving_takes_the_content_and_leaves_zero_with_its_policy)
 	char *a, *b;
 
 	begin();
+	fake_os_pool(65, 21, 3);
 	placement = placement_of(QUARRY_POLICY_BIND, 0, on(65));
 	from = create(&placement, 3, QUARRY_PAGES_BASE);
 	to = create(&placement, 3, QUARRY_PAGES_BASE);
-	other = create(&placement, 3, QUARRY_PAGES_THP);
+	other = create(&placement, 3, QUARRY_PAGES_2M);
 	a = qy_region_addr(from);
 	b = qy_region_addr(to);
 	for (size_t at = 0; at < 3 * QY_FRAME; at += QY_PAGE)
 		a[at] = (char)(at >> QY_PAGE_SHIFT);
-	cr_assert_not(qy_region_move(from, a, QY_FRAME, other, qy_region_addr(other)), "not to another page kind");
+	cr_assert_not(qy_region_move(from, a, QY_FRAME, other, qy_region_addr(other)), "not to what is of a pool");
 	fake_os_fail(FAKE_MREMAP, ENOMEM);
 	cr_assert_not(qy_region_move(from, a, QY_FRAME, to, b));
 	fake_os_heal();
