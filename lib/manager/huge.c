@@ -19,6 +19,11 @@ static int kind_of(const struct qy_manager *m)
 	return qy_peek(m->of_node) ? (int)qy_setting(pages) : qy_peek(m->kind);
 }
 
+bool qy_huge_from_pools(const struct qy_manager *m)
+{
+	return kind_of(m) >= QUARRY_PAGES_2M;
+}
+
 static bool is_large(struct qy_manager *m, size_t more)
 {
 	size_t least = (size_t)qy_setting(thp_min);

@@ -37,6 +37,9 @@ struct qy_huge {
  * only so much can be huge. (A kind of qy_region_create.) */
 int qy_huge_kind(struct qy_manager *m, const struct qy_placement *placement, uint32_t frames, uint32_t *want);
 
+/* Whether its memory is asked for from pools of huge pages. */
+bool qy_huge_from_pools(const struct qy_manager *m);
+
 /* Whether the heap is large enough to profit from huge pages. */
 bool qy_huge_profits(struct qy_manager *m);
 

@@ -57,14 +57,16 @@ static void *get_pages(struct qy_manager *m, size_t size, size_t align, bool *ze
 	return qy_window_at((uintptr_t)b << QY_PAGE_SHIFT);
 }
 
-/* A block made of frames. The lock is held. */
-static void *get_frames(struct qy_manager *m, size_t size, size_t align, bool *zero, bool *short_of)
+/* A block made of frames, with so many free ones behind it where room is not 0. The lock is held. */
+static void *get_frames(struct qy_manager *m, size_t size, size_t align, uint32_t room, bool *zero, bool *short_of)
 {
-	uint32_t run = qy_runs_get(m, to_frames(size), (uint32_t)qy_max(align >> QY_FRAME_SHIFT, 1), zero);
+	uint32_t run = room == 0 ? qy_runs_get(m, to_frames(size), (uint32_t)qy_max(align >> QY_FRAME_SHIFT, 1), zero)
+				 : qy_runs_get_roomy(m, to_frames(size), room);
 	size_t bytes = qy_align_up(size, QY_PAGE);
 
 	if (run == 0)
 		return NULL;
+	*zero = room != 0 || *zero;
 	/* Of what is said to be dirty, the slack behind earlier blocks may not be in memory. */
 	if (!qy_budget_take(*zero ? bytes : qy_min(bytes, QY_FRAME))) {
 		qy_runs_put(m, run, *zero);
@@ -77,19 +79,15 @@ static void *get_frames(struct qy_manager *m, size_t size, size_t align, bool *z
 	return qy_window_at((uintptr_t)run << QY_FRAME_SHIFT);
 }
 
-void *qy_large_alloc(struct qy_manager *m, size_t size, size_t align, bool *zero)
+/* room: frames that are to be free behind it, of a block made of frames and aligned to no more than a page, if that can
+ * be had. */
+static void *alloc_block(struct qy_manager *m, size_t size, size_t align, uint32_t room, bool *zero)
 {
-	size_t bytes;
-	bool small;
+	bool small = size + align - QY_PAGE <= QY_FRAME;
+	uint32_t frames = small ? 1 : to_frames(size);
+	uint32_t align_frames = small ? 1 : (uint32_t)qy_max(align >> QY_FRAME_SHIFT, 1);
+	size_t bytes = qy_align_up(size, QY_PAGE);
 
-	if (size == 0)
-		size = 1;
-	if (size > SIZE_LIMIT || align > (size_t)1 << 40) {
-		errno = ENOMEM;
-		return NULL;
-	}
-	bytes = qy_align_up(size, QY_PAGE);
-	small = size + align - QY_PAGE <= QY_FRAME;
 	for (int tries = 0; tries < 4; tries++) {
 		bool allowed, short_of = false;
 		void *p = NULL;
@@ -98,7 +96,7 @@ void *qy_large_alloc(struct qy_manager *m, size_t size, size_t align, bool *zero
 		allowed = qy_manager_allows(m, bytes);
 		if (allowed)
 			p = small ? get_pages(m, size, align, zero, &short_of)
-				  : get_frames(m, size, align, zero, &short_of);
+				  : get_frames(m, size, align, room, zero, &short_of);
 		if (allowed && p == NULL)
 			qy_manager_unclaim(m, bytes);
 		qy_unlock(&m->lock);
@@ -110,12 +108,25 @@ void *qy_large_alloc(struct qy_manager *m, size_t size, size_t align, bool *zero
 			continue;
 		if (short_of)
 			qy_refuse(QUARRY_REFUSED_CGROUP);
-		if (!allowed || short_of || !qy_manager_more(m, small ? 1 : to_frames(size),
-						 small ? 1 : (uint32_t)qy_max(align >> QY_FRAME_SHIFT, 1)))
+		if (!allowed || short_of)
+			break;
+		/* What has room is asked for once. */
+		if (room > 0 && (tries > 0 || !qy_manager_more(m, frames + room, 1)))
+			room = 0;
+		else if (room == 0 && !qy_manager_more(m, frames, align_frames))
 			break;
 	}
 	errno = ENOMEM;
 	return NULL;
+}
+
+void *qy_large_alloc(struct qy_manager *m, size_t size, size_t align, bool *zero)
+{
+	if (size > SIZE_LIMIT || align > (size_t)1 << 40) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	return alloc_block(m, size == 0 ? 1 : size, align, 0, zero);
 }
 
 /* What p is, by what is constant while it lives: QY_PAGE or QY_FRAME for a block made of those, 0 for none. */
@@ -257,6 +268,16 @@ bool qy_large_resize(void *p, size_t size)
 	return done;
 }
 
+/* What grew once is likely to grow again: as much again, if that costs nothing. */
+static uint32_t room_behind(struct qy_manager *m, size_t size)
+{
+	const struct qy_placement *placement = qy_peek(m->placement);
+
+	if ((qy_peek(placement->flags) & (QUARRY_ARENA_STRICT | QUARRY_ARENA_POPULATE)) || qy_huge_from_pools(m))
+		return 0;
+	return (uint32_t)qy_min(to_frames(size), qy_region_spare(placement, to_frames(size)));
+}
+
 void *qy_large_remap(void *p, size_t size)
 {
 	struct qy_manager *m = qy_manager_of(p);
@@ -265,15 +286,18 @@ void *qy_large_remap(void *p, size_t size)
 	bool zero, clean;
 	void *to;
 
-	if (m == NULL || grain_of(p) != QY_FRAME || size <= QY_FRAME)
-		return NULL;
-	old = qy_large_size(p);
-	to = qy_large_alloc(m, size, QY_PAGE, &zero);
-	if (to == NULL)
+	if (m == NULL || grain_of(p) != QY_FRAME || size <= QY_FRAME || size > SIZE_LIMIT)
 		return NULL;
 	r = qy_region_of_frame(qy_frame_at(run_of(p)));
+	if (!qy_region_movable(r))
+		return NULL;
+	old = qy_large_size(p);
+	to = alloc_block(m, size, QY_PAGE, size > old ? room_behind(m, size) : 0, &zero);
+	if (to == NULL)
+		return NULL;
 	length = (size_t)qy_block_length(&qy_run_map, run_of(p)) << QY_FRAME_SHIFT;
-	moved = qy_min(old, qy_align_up(size, QY_PAGE));
+	/* Whole frames: a mapping that ended within one would keep the next move from it, and break a huge page. */
+	moved = qy_min(length, qy_align_up(size, QY_FRAME));
 	if (!qy_region_move(r, p, moved, qy_region_of_frame(qy_frame_at(run_of(to))), to)) {
 		qy_large_free(to);
 		return NULL;

@@ -264,9 +264,10 @@ int qy_large_populate(void *p, size_t len);
 /* The descriptor of the file that p is in, and where; -1 with EINVAL, ENOTSUP, EBADF. */
 int qy_large_fd(const void *p, uint64_t *offset);
 
-/* Resize by moving page tables, for blocks of frames. NULL when it cannot be done; p is as it was. */
+/* Resize by moving page tables, for blocks of frames, to where there is as much address space behind it for it to grow
+ * into, so that a block that grows by steps moves as rarely as if it doubled. NULL when it cannot be done; p is as it
+ * was. */
 void *qy_large_remap(void *p, size_t size);
-
 
 /* ---- slabs (manager.c), for heaps ---- */
 
@@ -371,6 +372,8 @@ bool qy_filler_close_empty(struct qy_manager *m);
 bool qy_filler_grow(struct qy_manager *m, qy_page b, uint32_t pages);
 void qy_filler_shrink(struct qy_manager *m, qy_page b, uint32_t pages);
 uint32_t qy_runs_get(struct qy_manager *m, uint32_t frames, uint32_t align, bool *zero);
+/* The same, of clean memory with so many free frames behind it for it to grow into: nobody keeps them for it. */
+uint32_t qy_runs_get_roomy(struct qy_manager *m, uint32_t frames, uint32_t room);
 /* Whether there is a free run of frames whose memory is there. */
 bool qy_runs_has_dirty(struct qy_manager *m);
 /* Forget all that is noted of a frame. */

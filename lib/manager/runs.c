@@ -141,16 +141,12 @@ bool qy_runs_has_dirty(struct qy_manager *m)
 	return find_run(&m->runs[false], 1, 1) != 0;
 }
 
-uint32_t qy_runs_get(struct qy_manager *m, uint32_t frames, uint32_t align, bool *zero)
+/* Take frames out of a free run that has them; what is before and behind them stays free. */
+static uint32_t carve(struct qy_manager *m, uint32_t run, uint32_t frames, uint32_t align, bool *zero)
 {
-	uint32_t run = find_run(&m->runs[false], frames, align), skip;
-	bool clean;
+	bool clean = qy_block_clean(&qy_run_map, run);
+	uint32_t skip;
 
-	if (run == 0)
-		run = find_run(&m->runs[true], frames, align);
-	if (run == 0)
-		return 0;
-	clean = qy_block_clean(&qy_run_map, run);
 	*zero = clean;
 	qy_region_of_frame(qy_frame_at(run))->fresh = false;
 	unlist_run(m, run);
@@ -174,6 +170,23 @@ uint32_t qy_runs_get(struct qy_manager *m, uint32_t frames, uint32_t align, bool
 		book_dirt(m, frames, false);
 	qy_block_set_used(&qy_run_map, run, true);
 	return run;
+}
+
+uint32_t qy_runs_get(struct qy_manager *m, uint32_t frames, uint32_t align, bool *zero)
+{
+	uint32_t run = find_run(&m->runs[false], frames, align);
+
+	if (run == 0)
+		run = find_run(&m->runs[true], frames, align);
+	return run == 0 ? 0 : carve(m, run, frames, align, zero);
+}
+
+uint32_t qy_runs_get_roomy(struct qy_manager *m, uint32_t frames, uint32_t room)
+{
+	uint32_t run = find_run(&m->runs[true], frames + room, 1);
+	bool zero;
+
+	return run == 0 ? 0 : carve(m, run, frames, 1, &zero);
 }
 
 bool qy_runs_take(struct qy_manager *m, uint32_t run, bool *zero)

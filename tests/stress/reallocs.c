@@ -1,7 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* Stress: realloc. Blocks grow and shrink over every border there is (of size classes, found by asking; of pages;
  * of 2 MiB) up to 64 MiB, in place where the neighbour is free and moving where it is not; the content is verified
- * after each step. The pattern depends on the id alone here, so that what was kept need not be written again. */
+ * after each step. The pattern depends on the id alone here, so that what was kept need not be written again.
+ *
+ * At the end, alone and on base pages: blocks that double, and that grow by turns. Of those it is counted how many
+ * pages a realloc faults in (as many as the block has, where it copies) and how often they move. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <sys/mman.h>
+#include <sys/resource.h>
+
 #include "tests/stress/stress.h"
 
 #define BORDERS_MAX 1024
@@ -183,11 +192,97 @@ static void work(struct st_worker *w)
 		climb(w, ST_ASAN || ST_TSAN ? up_to_8 : borders, w->number == 1);
 }
 
+/* ---- what a step costs ---- */
+
+#define GROWN_TO ((size_t)(ST_ASAN || ST_TSAN ? 64 : 256) * ST_MIB)
+
+static long faults(void)
+{
+	struct rusage usage;
+
+	ST_CHECK(getrusage(RUSAGE_THREAD, &usage) == 0);
+	return usage.ru_minflt;
+}
+
+/* Whether page tables can be moved and leave their place mapped (Linux 5.7). */
+static bool kernel_moves(void)
+{
+	void *p = mmap(NULL, ST_MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *to = mremap(p, ST_MIB, ST_MIB, MREMAP_MAYMOVE | 4 /* MREMAP_DONTUNMAP */, NULL);
+	bool moves = to != MAP_FAILED;
+
+	munmap(p, ST_MIB);
+	if (moves)
+		munmap(to, ST_MIB);
+	return moves;
+}
+
+/* A region that may be larger than what is in it: not where address space is counted. */
+static bool space_is_free(void)
+{
+	FILE *f = fopen("/proc/sys/vm/overcommit_memory", "r");
+	int how = f == NULL ? '0' : fgetc(f);
+	struct rlimit limit;
+
+	if (f != NULL)
+		fclose(f);
+	return how != '2' && getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY;
+}
+
+static unsigned grow_quickly(struct grown *g, size_t size)
+{
+	uint64_t key = st_key(g->id, 0);
+	unsigned char *was = g->p;
+	long before = faults(), more;
+
+	g->p = quarry_realloc(g->p, size);
+	more = faults() - before;
+	if (g->p == NULL)
+		st_fail("realloc from %zu to %zu bytes (errno %d)", g->size, size, errno);
+	/* Records of the blocks are touched as well, and what is smaller than 4 MiB may be copied. */
+	if (g->size >= 4 * ST_MIB && (size_t)more * 4096 > g->size / 4)
+		st_fail("realloc from %zu to %zu MiB faulted %ld times: it was copied", g->size / ST_MIB, size / ST_MIB,
+			more);
+	st_fill(g->p, g->size, size, key);
+	g->size = size;
+	return g->p != was;
+}
+
+static void grow_alone(void)
+{
+	struct grown g[2] = { { .id = 1 }, { .id = 2 } };
+	unsigned moves = 0;
+
+	if (!kernel_moves()) {
+		printf("reallocs: SKIPPED what a step costs: the kernel moves no page tables\n");
+		return;
+	}
+	ST_CHECK(quarry_mallopt(QUARRY_OPT_PAGES, QUARRY_PAGES_BASE) == 1);
+	for (size_t size = ST_MIB; size <= GROWN_TO; size *= 2)
+		for (unsigned i = 0; i < 2; i++)
+			grow_quickly(&g[i], size);
+	finish(&g[0]);
+	finish(&g[1]);
+	g[0].id = 3;
+	g[1].id = 4;
+	for (size_t size = 4 * ST_MIB; size <= GROWN_TO / 2; size += ST_MIB)
+		for (unsigned i = 0; i < 2; i++)
+			moves += grow_quickly(&g[i], size);
+	finish(&g[0]);
+	finish(&g[1]);
+	printf("reallocs: two that grow by 1 MiB moved %u times\n", moves);
+	if (!space_is_free())
+		printf("reallocs: SKIPPED how often: address space is not free here\n");
+	else
+		ST_CHECK(moves <= 16);
+}
+
 int main(int argc, char **argv)
 {
 	st_begin(argc, argv, "reallocs", 400, 2);
 	find_borders();
 	printf("reallocs: %u borders, %u of them up to 64 KiB\n", borders, small_borders);
 	st_threads(work);
+	grow_alone();
 	return st_end(ST_SLACK, 0);
 }

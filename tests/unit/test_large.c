@@ -271,6 +271,113 @@ Test(large, what_a_moved_block_leaves_is_not_called_zero)
 	books_compare(m, &books);
 }
 
+/* As realloc does; counts those that moved it. The pages behind what it had are written. */
+static char *grow(char *p, size_t size, uint64_t mark, unsigned *moves)
+{
+	size_t had = qy_large_size(p);
+	char *to = p;
+
+	if (!qy_large_resize(p, size)) {
+		to = qy_large_remap(p, size);
+		++*moves;
+	}
+	cr_assert_not_null(to, "page tables are moved whatever was moved before: %zu MiB", size / MIB);
+	content_write(to + had, (size - had) / QY_PAGE, mark + had / QY_PAGE);
+	return to;
+}
+
+static void need_remap(void)
+{
+	char *p = get(3 * MIB), *to = qy_large_remap(p, 8 * MIB);
+
+	if (to == NULL)
+		cr_skip_test("the kernel does not move page tables");
+	cr_assert(qy_large_free(to));
+}
+
+/* Something else is always behind it, so that it moves each time. */
+Test(large, a_block_that_doubles_is_never_copied)
+{
+	unsigned moves = 0, doublings = 0;
+	char *p;
+
+	begin("large");
+	need_remap();
+	p = get(3 * MIB);
+	content_write(p, 3 * MIB / QY_PAGE, 1000);
+	for (size_t size = 6 * MIB; size <= 192 * MIB; size *= 2) {
+		uint32_t next = (uint32_t)((qy_window_offset(p) + qy_large_size(p) + QY_FRAME - 1) >> QY_FRAME_SHIFT);
+		bool zero;
+
+		/* (Where the next frame is another region's, or in use, the block cannot grow anyway.) */
+		qy_lock(&m->lock);
+		if (qy_region_of_frame(qy_frame_at(next)) == qy_region_of_frame(qy_frame_at(next - 1)) &&
+		    !qy_block_used(&qy_run_map, next))
+			qy_runs_take(m, next, &zero);
+		qy_unlock(&m->lock);
+		p = grow(p, size, 1000, &moves);
+		content_check(p, size / QY_PAGE, 1000);
+		doublings++;
+	}
+	cr_assert_eq(moves, doublings);
+	cr_assert_eq(qy_read(&m->used), 192 * MIB);
+}
+
+/* Two in each other's way: each has room when it has moved. */
+Test(large, blocks_that_grow_by_turns_move_rarely)
+{
+	unsigned moves = 0;
+	char *p[2];
+
+	begin("large");
+	need_remap();
+	for (int i = 0; i < 2; i++) {
+		p[i] = get(4 * MIB);
+		content_write(p[i], 4 * MIB / QY_PAGE, 1000 + (uint64_t)i * 1000000);
+	}
+	for (size_t size = 5 * MIB; size <= 96 * MIB; size += MIB)
+		for (int i = 0; i < 2; i++)
+			p[i] = grow(p[i], size, 1000 + (uint64_t)i * 1000000, &moves);
+	for (int i = 0; i < 2; i++)
+		content_check(p[i], 96 * MIB / QY_PAGE, 1000 + (uint64_t)i * 1000000);
+	cr_assert_leq(moves, 12, "%u times, of 184", moves);
+	cr_assert_eq(qy_read(&m->used), 192 * MIB);
+	books_compare(m, &books);
+	/* What room there is belongs to all. */
+	cr_assert_eq(qy_read(&m->dirty_pages), 0);
+	purge(qy_os->now_ms() + 10000, 0);
+	books_compare(m, &books);
+}
+
+/* What is filled when it is mapped has none, nor what is counted when it is. */
+Test(large, no_room_where_it_costs_memory)
+{
+	char *p, *to;
+	bool zero;
+
+	begin("large");
+	need_remap();
+	fake_os_file("/proc/sys/vm/overcommit_memory", "2\n");
+	p = get(40 * MIB);
+	to = qy_large_remap(p, 80 * MIB);
+	cr_assert_not_null(to);
+	cr_assert_eq(qy_region_of_frame(qy_frame_at((uint32_t)(qy_window_offset(to) >> QY_FRAME_SHIFT)))->frames, 40);
+	fake_os_file("/proc/sys/vm/overcommit_memory", "0\n");
+	to = qy_large_remap(to, 120 * MIB);
+	cr_assert_not_null(to);
+	cr_assert_eq(qy_region_of_frame(qy_frame_at((uint32_t)(qy_window_offset(to) >> QY_FRAME_SHIFT)))->frames, 120);
+	cr_assert(qy_large_free(to));
+	/* Where there is no such region to be had, the block is to be had all the same. */
+	p = qy_large_alloc(m, 130 * MIB, QY_PAGE, &zero);
+	cr_assert_not_null(p);
+	fake_os_fail_kth(FAKE_MMAP, 1, ENOMEM);
+	to = qy_large_remap(p, 260 * MIB);
+	fake_os_heal();
+	cr_assert_not_null(to);
+	cr_assert_eq(qy_large_size(to), 260 * MIB);
+	books_compare(m, &books);
+}
+
 Test(large, a_remap_that_is_refused_changes_nothing)
 {
 	char *p;
