@@ -134,17 +134,23 @@ static void look_at_events(struct qy_pressure *p)
 }
 
 /* The first number of /proc/self/statm, which is what RLIMIT_AS is compared with. */
-static void look_at_address_space(struct qy_pressure *p)
+bool qy_pressure_address(uint64_t *limit, uint64_t *used)
 {
 	char text[128];
-	uint64_t pages;
-	uint64_t limit = qy_os->address_limit();
+	uint64_t pages, most = qy_os->address_limit();
+	int saved = errno;
+	ssize_t n;
 
-	if (limit == UINT64_MAX || qy_os->read_file("/proc/self/statm", text, sizeof(text)) <= 0)
-		return;
+	if (most == UINT64_MAX)
+		return false;
+	n = qy_os->read_file("/proc/self/statm", text, sizeof(text));
+	errno = saved;
+	if (n <= 0)
+		return false;
 	digits(text, &pages);
-	p->address_limit = limit;
-	p->address_used = pages * qy_os_page_size();
+	*limit = most;
+	*used = pages * qy_os_page_size();
+	return true;
 }
 
 /* The nodes that the process may use, when those are not all that have memory. */
@@ -205,7 +211,7 @@ static void look(struct qy_pressure *p, uint64_t now)
 	p->high_limit = high.limit;
 	p->high_used = high.used;
 	look_at_events(p);
-	look_at_address_space(p);
+	(void)qy_pressure_address(&p->address_limit, &p->address_used);
 	look_at_machine(p);
 }
 

@@ -40,6 +40,10 @@ struct qy_pressure {
  * time_ms tells. now: qy_os->now_ms(). */
 struct qy_pressure qy_pressure_look(uint64_t now);
 
+/* RLIMIT_AS, and how much of it is used, this very moment: bytes. False where there is no limit (a system call, and no
+ * file), or where it cannot be told. */
+bool qy_pressure_address(uint64_t *limit, uint64_t *used);
+
 /* Forget what was read. In a forked child: the copy of a process that may have had a thread in here. */
 void qy_pressure_forget(void);
 

@@ -505,8 +505,11 @@ enum quarry_option {
 	QUARRY_OPT_BREAKER = 32,         /* breaker: 0 off, 1 refuse, 2 redirect large requests when a limit is near */
 	QUARRY_OPT_BREAKER_MIN = 33,     /* breaker_min: bytes from which a request is large; at least 64 KiB (less, which
 	                                  * was taken once, is an error: caches hand out what is small, and ask nobody) */
-	QUARRY_OPT_BREAKER_AT = 34,      /* breaker_at: per cent of the tightest limit at which the breaker opens; of a control
-	                                  * group's limit, of what malloc uses of it (8 MiB and a 32nd part are left) */
+	QUARRY_OPT_BREAKER_AT = 34,      /* breaker_at: per cent of the tightest limit beyond which no large request
+	                                  * leads, and at which the breaker opens. Of hard_limit and RLIMIT_AS this
+	                                  * holds for each request; how full the control group and the machine are is
+	                                  * seen when the reclaimer looks, about twice a second. Of a control group's
+	                                  * limit it is per cent of what malloc uses (8 MiB and a 32nd part are left) */
 	QUARRY_OPT_CGROUP_LIMIT = 35     /* cgroup_limit: 1 what was handed out counts against the control group's memory limit,
 	                                  * touched or not, so that ENOMEM comes before the kernel's killer; 0 for programs
 	                                  * that ask for much more than they touch: as other allocators have it */
@@ -568,7 +571,8 @@ enum quarry_limit_kind {
 };
 
 enum quarry_breaker_state {
-	QUARRY_BREAKER_CLOSED = 0,   /* nothing is refused (or there is none: option breaker) */
+	QUARRY_BREAKER_CLOSED = 0,   /* nothing is refused but what would by itself pass the threshold (or there is
+	                              * none: option breaker) */
 	QUARRY_BREAKER_OPEN = 1,     /* large requests are refused or redirected */
 	QUARRY_BREAKER_HALF_OPEN = 2 /* one was let through; how it goes decides */
 };
@@ -704,7 +708,8 @@ enum quarry_refusal {
 	                                  * the child has it as it was a moment later, and never uses again what was free
 	                                  * of small blocks' memory there */
 	QUARRY_REFUSED_HUGE_CGROUP = 21, /* the control group's limit of hugetlb pages: the next rung was taken */
-	QUARRY_REFUSED_BREAKER = 22,     /* a large request while the breaker was open: refused, or redirected */
+	QUARRY_REFUSED_BREAKER = 22,     /* a large request while the breaker was open, or that would have passed its
+	                                  * threshold: refused, or redirected */
 	QUARRY_REFUSED_TIMER = 23,       /* reclaim=timer: no timer (seccomp, RLIMIT_SIGPENDING), or the program handles the signal */
 	QUARRY_REFUSED_FD = 24,          /* no memory file for an arena that wants descriptors: memfd_create(2), its size or seals */
 	QUARRY_REFUSED_COUNT = 40

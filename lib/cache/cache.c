@@ -235,10 +235,16 @@ static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t al
 	return QY_LIKELY(p != NULL) ? p : refused();
 }
 
-/* While the breaker is not closed. */
+/* What is to be moved inside its arena (by a thread that has entered) stays there. */
+static bool may_redirect(const quarry_arena *arena)
+{
+	return arena == NULL || qy_tls.thread == NULL || qy_tls.thread->depth == 0;
+}
+
+/* A large request, where there is a breaker. */
 static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t align, bool zero)
 {
-	enum qy_verdict verdict = qy_breaker_ask(size, &arena, true);
+	enum qy_verdict verdict = qy_breaker_judge(size, &arena, may_redirect(arena));
 	void *p;
 
 	if (verdict == QY_BREAKER_REFUSE) {
@@ -255,8 +261,8 @@ static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t
 
 void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool zero)
 {
-	return QY_LIKELY(qy_breaker_is_closed()) ? alloc(arena, size, align, zero)
-						 : alloc_judged(arena, size, align, zero);
+	return QY_LIKELY(!qy_breaker_minds(size)) ? alloc(arena, size, align, zero)
+						  : alloc_judged(arena, size, align, zero);
 }
 
 /* Most refills: what was freed into the active slab, or, when nobody sent anything home, its next unused objects.

@@ -62,15 +62,39 @@ static bool may_probe(uint64_t now)
 	return true;
 }
 
-enum qy_verdict qy_breaker_judge(size_t size, const quarry_arena **arena, bool may_redirect)
+static void open_now(void)
 {
-	const quarry_arena *target = (const quarry_arena *)atomic_load_explicit(&redirect, memory_order_acquire);
-	long mode = qy_setting(breaker);
+	qy_lock(&lock);
+	if (state_now() == QUARRY_BREAKER_CLOSED)
+		turn(QUARRY_BREAKER_OPEN, qy_os->now_ms());
+	qy_unlock(&lock);
+}
+
+bool qy_breaker_opens(void)
+{
+	if (!qy_limits_hard_beyond((uint64_t)qy_setting(breaker_min), threshold()))
+		return false;
+	open_now();
+	return true;
+}
+
+/* It is closed. Whether this request alone would lead beyond the threshold; and where the least of those that are large
+ * would, it opens: one that is too large, far from it, says nothing of others. */
+static bool leads_beyond(size_t size)
+{
+	size_t least = (size_t)qy_setting(breaker_min);
+
+	if (!qy_limits_hard_beyond(size, threshold()) && !qy_limits_address_beyond(size, threshold()))
+		return false;
+	if (qy_limits_hard_beyond(least, threshold()) || qy_limits_address_beyond(least, threshold()))
+		open_now();
+	return true;
+}
+
+static enum qy_verdict judge_by_state(void)
+{
 	enum qy_verdict verdict = QY_BREAKER_REFUSE;
 
-	if (mode == QY_BREAKER_OFF || size < (size_t)qy_setting(breaker_min) || probing ||
-	    (target != NULL && *arena == target))
-		return QY_BREAKER_PASS;
 	qy_lock(&lock);
 	if (state_now() == QUARRY_BREAKER_CLOSED)
 		verdict = QY_BREAKER_PASS;
@@ -78,10 +102,24 @@ enum qy_verdict qy_breaker_judge(size_t size, const quarry_arena **arena, bool m
 		verdict = QY_BREAKER_PROBE;
 	qy_unlock(&lock);
 	probing = verdict == QY_BREAKER_PROBE;
+	return verdict;
+}
+
+enum qy_verdict qy_breaker_judge(size_t size, const quarry_arena **arena, bool may_redirect)
+{
+	const quarry_arena *target = (const quarry_arena *)atomic_load_explicit(&redirect, memory_order_acquire);
+	enum qy_verdict verdict;
+
+	if (!qy_breaker_minds(size) || probing || (target != NULL && *arena == target))
+		return QY_BREAKER_PASS;
+	if (state_now() == QUARRY_BREAKER_CLOSED)
+		verdict = leads_beyond(size) ? QY_BREAKER_REFUSE : QY_BREAKER_PASS;
+	else
+		verdict = judge_by_state();
 	if (verdict != QY_BREAKER_REFUSE)
 		return verdict;
 	qy_refuse(QUARRY_REFUSED_BREAKER);
-	if (mode == QY_BREAKER_REDIRECTS && target != NULL && may_redirect) {
+	if (qy_setting(breaker) == QY_BREAKER_REDIRECTS && target != NULL && may_redirect) {
 		qy_count_shared(&redirected, 1);
 		*arena = target;
 		return QY_BREAKER_REDIRECT;
@@ -114,10 +152,7 @@ void qy_breaker_note_denial(uint64_t used, uint64_t limit)
 {
 	if (qy_setting(breaker) == QY_BREAKER_OFF || (used >> 10) * 1000 < (limit >> 10) * threshold())
 		return;
-	qy_lock(&lock);
-	if (state_now() == QUARRY_BREAKER_CLOSED)
-		turn(QUARRY_BREAKER_OPEN, qy_os->now_ms());
-	qy_unlock(&lock);
+	open_now();
 }
 
 bool qy_breaker_tick(uint64_t now, unsigned fill, int level)

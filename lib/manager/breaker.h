@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /* The circuit breaker: when the tightest limit is nearly reached, large requests are refused (or sent to an arena that
- * the program named) before they take what small ones need. Closed, it costs a load. It opens when the limit is filled
- * to breaker_at per cent, or at the critical level; after a while (100 ms, doubled each time up to 10 s)
- * one request is let through, and how that goes decides whether it closes. Options breaker, breaker_min, breaker_at. */
+ * the program named) before they take what small ones need. It opens when the limit is filled to breaker_at per cent,
+ * or at the critical level; after a while (100 ms, doubled each time up to 10 s) one request is let through, and how that
+ * goes decides whether it closes. Options breaker, breaker_min, breaker_at.
+ *
+ * How full control groups and the machine are is seen when the reclaimer looks. Of the process's hard limit and
+ * RLIMIT_AS it is known exactly, and so each large request is judged before it is served: none leads beyond the
+ * threshold, however fast they come (but for those that threads make in the same moment). Small ones cost a load. */
 #ifndef QUARRY_MANAGER_BREAKER_H
 #define QUARRY_MANAGER_BREAKER_H
 
 #include "include/quarry/quarry.h"
 #include "lib/base/base.h"
+#include "lib/base/settings.h"
 
 extern QY_HIDDEN _Atomic(int) qy_breaker_now; /* enum quarry_breaker_state */
 
@@ -18,14 +23,26 @@ enum qy_verdict {
 	QY_BREAKER_REDIRECT, /* to *arena; it was counted */
 };
 
+/* Whether a request of so many bytes is one that is judged. */
+QY_INLINE bool qy_breaker_minds(size_t size)
+{
+	return QY_UNLIKELY(size >= (size_t)qy_setting(breaker_min)) && qy_setting(breaker) != QY_BREAKER_OFF;
+}
+
+/* What is to become of a request of so many bytes for *arena (NULL: the default one), all of which come on top of what is
+ * in use. Not under a leaf lock; a file may be read. */
 enum qy_verdict qy_breaker_judge(size_t size, const quarry_arena **arena, bool may_redirect) QY_COLD;
+
+/* Whether the hard limit leaves room under the threshold for no large request; then it opens. */
+bool qy_breaker_opens(void) QY_COLD;
 
 QY_INLINE bool qy_breaker_is_closed(void)
 {
-	return atomic_load_explicit(&qy_breaker_now, memory_order_relaxed) == QUARRY_BREAKER_CLOSED;
+	return atomic_load_explicit(&qy_breaker_now, memory_order_relaxed) == QUARRY_BREAKER_CLOSED &&
+	       (QY_LIKELY(qy_setting(breaker) == QY_BREAKER_OFF) || !qy_breaker_opens());
 }
 
-/* What is to become of a request of so many bytes for *arena (NULL: the default one). Not under a leaf lock. */
+/* For who grows what is there: while it is closed, what more that takes may lead beyond the threshold, once. */
 QY_INLINE enum qy_verdict qy_breaker_ask(size_t size, const quarry_arena **arena, bool may_redirect)
 {
 	return QY_LIKELY(qy_breaker_is_closed()) ? QY_BREAKER_PASS : qy_breaker_judge(size, arena, may_redirect);
@@ -34,8 +51,8 @@ QY_INLINE enum qy_verdict qy_breaker_ask(size_t size, const quarry_arena **arena
 /* The probe got its memory, or not. No lock may be held: files are read. */
 void qy_breaker_probed(bool got);
 
-/* The process's hard limit refused, with so much in use: it opens at once where that is beyond the threshold. (A
- * request that is larger than what is left, far from the limit, says nothing.) Not under a leaf lock. */
+/* The process's hard limit refused a small request, with so much in use: it opens at once where that is beyond the
+ * threshold. Not under a leaf lock. */
 void qy_breaker_note_denial(uint64_t used, uint64_t limit);
 
 /* How things stand: tightest fill in 1/1000, and the level. By qy_limits_tick. Returns whether it is not closed. */

@@ -167,6 +167,34 @@ static struct bounds bounds_of(const struct qy_pressure *p)
 	return bounds;
 }
 
+/* ---- what is known exactly ---- */
+
+static bool beyond(uint64_t limit, uint64_t used, uint64_t more, unsigned per_mille)
+{
+	uint64_t most = limit / 1000 * per_mille + limit % 1000 * per_mille / 1000;
+
+	return used > most || more > most - used;
+}
+
+bool qy_limits_hard_beyond(uint64_t more, unsigned per_mille)
+{
+	uint64_t limit = (uint64_t)qy_setting(hard_limit);
+
+	return limit != 0 && beyond(limit, qy_quota_taken(), more, per_mille) &&
+	       beyond(limit, qy_quota_settle(), more, per_mille);
+}
+
+bool qy_limits_address_beyond(uint64_t more, unsigned per_mille)
+{
+	uint64_t limit, used, unused = 0;
+
+	if (!qy_pressure_address(&limit, &used) || !beyond(limit, used, more, per_mille))
+		return false;
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+		unused += qy_read(&m->mapped) - qy_min(qy_read(&m->used), qy_read(&m->mapped));
+	return more > unused || beyond(limit, used, 1, per_mille);
+}
+
 /* ---- denials ---- */
 
 static void tell_denials(struct qy_manager *head, struct qy_limit_marks *marks)

@@ -39,6 +39,12 @@ bool qy_limits_tick(uint64_t now);
 /* The same at once, for those who ask how the process is doing: the files are read, whatever the size of the heap. */
 void qy_limits_look(uint64_t now);
 
+/* Whether so many more bytes would take the process beyond that part (1/1000) of a limit, by what is known exactly this
+ * very moment. Of its hard limit: a load, while that is far. Of RLIMIT_AS: a file is read where there is one; what fits
+ * into what is mapped and not in use takes no more of it. A leaf's lock may not be held. */
+bool qy_limits_hard_beyond(uint64_t more, unsigned per_mille);
+bool qy_limits_address_beyond(uint64_t more, unsigned per_mille);
+
 /* Kept in each manager, of an arena's denials and its soft limit; that of a family in its head. */
 struct qy_limit_marks {
 	_Atomic(uint64_t) denied, untold;  /* requests refused: ever, and since the last event */

@@ -122,6 +122,17 @@ uint64_t qy_quota_used(void)
 	return now > sum ? now - sum : 0;
 }
 
+uint64_t qy_quota_settle(void)
+{
+	uint64_t now;
+
+	qy_lock(&lock);
+	empty_all_hands();
+	now = taken_now();
+	qy_unlock(&lock);
+	return now;
+}
+
 uint64_t qy_quota_taken(void)
 {
 	return taken_now();

@@ -63,6 +63,10 @@ void qy_quota_end(struct qy_quota *quota);
 uint64_t qy_quota_used(void);
 uint64_t qy_quota_taken(void);
 
+/* Bytes in use, after what managers have in hand was taken back: for who decides by them again and again, near a limit,
+ * where qy_quota_taken is right then until they take quanta again, which are small there. */
+uint64_t qy_quota_settle(void);
+
 void qy_quota_after_fork(void); /* in the child */
 
 #endif

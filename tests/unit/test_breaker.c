@@ -64,10 +64,11 @@ Test(breaker, opens_refuses_and_closes)
 
 	begin_at("refuse");
 	quarry_on_event(hear_of_the_breaker, NULL);
+	use(187);
+	cr_assert_not(refused(MIB), "to 94.5 %%");
 	use(189);
 	tick_after(100);
 	cr_assert_eq(qy_breaker_now, CLOSED, "94.5 %%");
-	cr_assert_not(refused(MIB));
 	use(190);
 	cr_assert(tick_after(100), "it is looked at again");
 	expect_event(QUARRY_EVENT_BREAKER, OPEN, CLOSED);
@@ -203,20 +204,138 @@ Test(breaker, one_probe_at_a_time)
 	cr_assert_eq(judge_elsewhere(), QY_BREAKER_REFUSE);
 }
 
-/* A refusal close to the limit opens it at once; one that is only too large does not. */
+/* No large request leads beyond the threshold, though nobody looks meanwhile; and when none can be had any more, it is
+ * open. One that is only too large says nothing of others. */
 Test(breaker, the_hard_limit_opens_it_without_waiting_for_a_look)
 {
+	unsigned got = 0;
+
 	begin_at("refuse");
-	use(50);
+	quarry_on_event(hear_of_the_breaker, NULL);
+	cr_assert(refused(96 * MIB), "it fits under the limit, and not under the threshold");
 	cr_assert(refused(200 * MIB));
 	cr_assert_eq(qy_breaker_now, CLOSED);
-	use(199);
+	cr_assert_eq(qy_breaker_figures().refused, 2);
+	expect_no_event();
+	while (quarry_malloc(2 * MIB) != NULL)
+		got++;
+	cr_assert_eq(got, 47, "94 of 95 MiB: %u", got);
+	cr_assert_eq(qy_quota_used(), sum_used());
+	expect_event(QUARRY_EVENT_BREAKER, OPEN, CLOSED);
+	cr_assert(refused(MIB));
+	cr_assert_eq(qy_breaker_figures().refused, 4);
+	use(11);
+	cr_assert_not(refused(SMALL_BLOCK), "small ones have what it kept for them");
+}
+
+/* While one that is smaller still fits, one that does not is refused, and it stays closed. */
+Test(breaker, what_still_fits_under_the_threshold_is_had)
+{
+	begin_at("refuse");
+	use(186);
+	cr_assert(refused(3 * MIB));
 	cr_assert_eq(qy_breaker_now, CLOSED);
+	cr_assert_not(refused(MIB));
+	cr_assert_eq(qy_breaker_now, CLOSED);
+	use(188);
+	cr_assert(refused(3 * MIB));
+	cr_assert_eq(qy_breaker_now, OPEN);
+}
+
+/* What other arenas have in hand of the budget, and do not use, is not counted. */
+Test(breaker, what_arenas_have_in_hand_is_not_in_use)
+{
+	quarry_arena *arenas[8];
+
+	begin_at("refuse");
+	for (int i = 0; i < 8; i++) {
+		cr_assert_not_null(arenas[i] = quarry_arena_create(NULL));
+		quarry_free(quarry_arena_malloc(arenas[i], 8 * MIB));
+	}
+	cr_assert_gt(qy_quota_taken(), sum_used() + 32 * MIB);
+	use(80);
+	cr_assert_not(refused(54 * MIB), "%" PRIu64 " of %" PRIu64, qy_quota_taken() / MIB, sum_used() / MIB);
+	cr_assert(refused(55 * MIB));
+}
+
+Test(breaker, the_hard_limit_redirects_at_the_request)
+{
+	quarry_arena *overflow, *own;
+	unsigned there = 0;
+	char *p, *q;
+
+	begin_at("redirect");
+	set("breaker_at", "50");
+	overflow = quarry_arena_create(NULL);
+	own = quarry_arena_create(NULL);
+	cr_assert_eq(quarry_breaker_redirect(overflow), 0);
+	cr_assert_not_null(q = quarry_arena_malloc(own, 900 * KIB));
+	for (int i = 0; i < 40; i++) {
+		cr_assert_not_null(p = quarry_malloc(2 * MIB), "%d", i);
+		there += quarry_arena_of(p) == overflow;
+	}
+	cr_assert_eq(there, 16, "40 less 24: %u", there);
+	/* What is in an arena of its own gets no more there, and moves to no other. */
+	cr_assert_null(quarry_arena_realloc(own, q, 3 * MIB));
+	cr_assert_eq(quarry_arena_of(q), own);
+}
+
+/* Before it opens, growing what is in another arena is not sent elsewhere either. */
+Test(breaker, what_grows_in_an_arena_stays_there)
+{
+	quarry_arena *overflow, *own;
+	char *q;
+
+	begin_at("redirect");
+	overflow = quarry_arena_create(NULL);
+	own = quarry_arena_create(NULL);
+	cr_assert_eq(quarry_breaker_redirect(overflow), 0);
+	cr_assert_not_null(q = quarry_arena_malloc(own, 900 * KIB));
+	cr_assert_null(quarry_arena_realloc(own, q, 97 * MIB));
+	cr_assert_eq(qy_breaker_now, CLOSED);
+	cr_assert_eq(quarry_arena_of(q), own);
+	cr_assert_not_null(quarry_arena_realloc(own, q, 4 * MIB));
+}
+
+/* A program that only grows what it has hears of it when no large request has room. */
+Test(breaker, growing_opens_it)
+{
+	char *p, *q;
+
+	begin_at("refuse");
+	cr_assert_not_null(p = quarry_malloc(50 * MIB));
+	use(90);
+	cr_assert_eq(qy_breaker_now, CLOSED);
+	cr_assert_not_null(q = quarry_malloc(100 * KIB));
+	cr_assert_null(quarry_realloc(p, 51 * MIB));
+	cr_assert_eq(qy_breaker_now, OPEN);
+	cr_assert_not_null(quarry_realloc(q, 200 * KIB), "not a large one");
+}
+
+static void mapped(uint64_t mib)
+{
+	file("/proc/self/statm", "%" PRIu64 " 1 1 1 0 1 0\n", mib * MIB / qy_os_page_size());
+}
+
+/* The process's own mappings count in RLIMIT_AS, and what quarry has mapped already takes no more of it. */
+Test(breaker, the_address_space_opens_it_without_waiting_for_a_look)
+{
+	begin();
+	set("breaker", "refuse");
+	set("breaker_at", "80");
+	quarry_free(quarry_malloc(MIB));
+	mapped(100);
+	fake_os_address_limit(1000 * MIB);
+	cr_assert_not(refused(600 * MIB));
+	cr_assert(refused(701 * MIB));
+	cr_assert_eq(qy_breaker_now, CLOSED);
+	mapped(799);
+	cr_assert_not(refused(MIB));
+	cr_assert_not(refused(2 * MIB), "of what is mapped and free");
+	mapped(800);
 	cr_assert(refused(MIB));
 	cr_assert_eq(qy_breaker_now, OPEN);
-	cr_assert_eq(qy_breaker_figures().refused, 0);
-	cr_assert(refused(MIB));
-	cr_assert_eq(qy_breaker_figures().refused, 1);
+	cr_assert_not(refused(SMALL_BLOCK));
 }
 
 Test(breaker, critical_pressure_opens_it)
@@ -297,8 +416,8 @@ Test(breaker, off_is_off)
 Test(breaker, what_is_large_can_be_said)
 {
 	begin_at("refuse");
-	set("breaker_min", "64k");
 	use(190);
+	set("breaker_min", "64k");
 	tick_after(100);
 	cr_assert(refused(64 * KIB));
 	cr_assert_not(refused(64 * KIB - 1));
