@@ -315,17 +315,22 @@ QUARRY_API int quarry_populate(void *p, size_t len);
  * descriptor is to be had, there is no memory (ENOMEM, counted as refused[fd]). Free memory goes back as it does elsewhere
  * (as holes; hugetlb by whole regions, when nobody else has the descriptor any more). realloc copies when it must move.
  *
- * A forked child has a copy of its own, in ordinary memory without a descriptor, at the same addresses, when the parent has
- * one thread and all such memory together is within the option fork_copy; it is made before fork returns in the parent.
+ * A forked child has a copy of its own, in ordinary memory without a descriptor, at the same addresses, when no thread but
+ * the one that forks has called malloc, free or any function here and still lives, and all such memory together is within
+ * the option fork_copy; it is made before fork returns in the parent. (Threads that never called one do not count, and
+ * are not held up: what they write there meanwhile may be in the copy or not.)
  * Otherwise, and where there is no room for a copy, the arena is empty in the child as if quarry_arena_reset had been called:
  * its pointers lead nowhere there (SIGSEGV), and it can be used anew. Children that no pthread_atfork handler knows of
- * (vfork apart, which shares everything) have nothing there either. The descriptors are inherited until exec, so a child
- * that is to share maps them.
+ * (vfork apart, which shares everything) have nothing there either.
+ *
+ * A forked child has none of quarry's descriptors: they are closed in it before fork returns there, as at exec. One that is
+ * to share memory with its parent takes a descriptor of the program's own: dup(2) before the fork, or SCM_RIGHTS at any
+ * time after, and mmap(2) with MAP_SHARED. The address that this gives is another than the parent's, at the same offset.
  * @param p anywhere in a live block.
  * @param offset receives where p is in the file, in bytes.
- * @return the descriptor: quarry's, good until p is freed; do not close it, but dup(2) it or send it. -1 with EINVAL (not
- *         quarry's memory), ENOTSUP (not in a file: another arena, or a forked child's copy), EBADF (the program has closed
- *         quarry's descriptor). Any thread may call. Linux 3.17; hugetlb 4.16. Example:
+ * @return the descriptor: quarry's, good in this process until p is freed; do not close it, but dup(2) it or send it. -1
+ *         with EINVAL (not quarry's memory), ENOTSUP (not in a file: another arena, or a forked child's copy), EBADF (the
+ *         program has closed quarry's descriptor). Any thread may call. Linux 3.17; hugetlb 4.16. Example:
  * @code
  *   quarry_arena_attr attr = { .flags = QUARRY_ARENA_FD, .page_kind = QUARRY_PAGES_2M, .name = "rings" };
  *   quarry_arena *rings = quarry_arena_create(&attr);

@@ -118,6 +118,63 @@ Test(fork, a_child_has_a_copy, .init = begin)
 	fork_and_write(true);
 }
 
+/* quarry's descriptor is closed in the child, whose memory is its own; what the program made of it before is not. */
+Test(fork, a_duplicate_is_what_is_shared, .init = begin)
+{
+	uint64_t offset;
+	char *p, *shared;
+	pid_t child;
+	int fd, own;
+
+	make_for_fork(QUARRY_PAGES_BASE, 0);
+	p = memset(get(arena, MIB), 1, MIB);
+	fd = fd_of(p, &offset);
+	own = dup(fd);
+	cr_assert_geq(own, 0);
+	child = fork();
+	cr_assert_geq(child, 0);
+	if (child == 0) {
+		int bad = fcntl(fd, F_GETFD) != -1 || errno != EBADF;
+
+		bad += 2 * (quarry_fd_of(p, NULL) != -1 || errno != ENOTSUP);
+		shared = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED, own, (off_t)offset);
+		if (shared == MAP_FAILED)
+			_exit(99);
+		bad += 4 * (shared[MIB - 1] != 1);
+		shared[0] = 2;
+		p[1] = 3;
+		_exit(bad);
+	}
+	cr_assert_eq(wait_for(child), 0);
+	cr_assert_eq(p[0], 2, "what the child wrote by the duplicate");
+	cr_assert_eq(p[1], 1, "what it wrote into its copy");
+	close(own);
+	quarry_free(p);
+}
+
+static void *sit(void *over)
+{
+	pthread_barrier_wait(over); /* it is there */
+	pthread_barrier_wait(over);
+	return NULL;
+}
+
+/* A thread that never asked quarry for anything does not count. */
+Test(fork, a_thread_that_never_called_does_not_count, .init = begin)
+{
+	pthread_barrier_t over;
+	pthread_t thread;
+
+	make_for_fork(QUARRY_PAGES_BASE, 0);
+	pthread_barrier_init(&over, NULL, 2);
+	cr_assert_eq(pthread_create(&thread, NULL, sit, &over), 0);
+	pthread_barrier_wait(&over);
+	fork_and_write(true);
+	cr_assert_eq(stats_of(NULL).refused[QUARRY_REFUSED_FORK], 0);
+	pthread_barrier_wait(&over);
+	pthread_join(thread, NULL);
+}
+
 /* A child's child, and what was never written stays unwritten in both. */
 Test(fork, a_childs_child, .init = begin)
 {
