@@ -236,7 +236,9 @@ typedef struct quarry_arena_attr {
 	uint64_t hard_limit;  /* bytes; beyond it allocation fails with ENOMEM. 0: none. What counts are blocks: large ones
 	                       * in whole pages, small objects by their slabs (64 KiB, or 256 KiB above 8 KiB; one or
 	                       * more per size class and thread), so that less than 64 KiB admits no small object */
-	uint64_t soft_limit;  /* bytes; beyond it the arena keeps no free memory. 0: none */
+	uint64_t soft_limit;  /* bytes; beyond it the arena keeps no free memory, but for a 32nd part of it or 1 MiB:
+	                       * the reclaimer's thread gives it back, or the calls that free it do; with reclaim=off
+	                       * nobody does. 0: none */
 	char name[QUARRY_ARENA_NAME_MAX]; /* shown by the viewer; may be empty */
 	int64_t decay_ms;     /* with QUARRY_ARENA_DECAY: as for quarry_arena_set_decay. Without, it must be 0, and the option
 	                       * decay_ms holds */
@@ -504,7 +506,7 @@ enum quarry_option {
 	                                  * (SIGURG), 28 (SIGWINCH), or one of SIGRTMIN to SIGRTMAX. Another may be sent to
 	                                  * the program, which would not end or go on by it, and is refused */
 	QUARRY_OPT_SOFT_LIMIT = 30,      /* soft_limit: bytes, in use and free but in memory, from which the process keeps no
-	                                  * free memory; 0 none */
+	                                  * free memory; 0 none. As quarry_arena_attr.soft_limit */
 	QUARRY_OPT_HARD_LIMIT = 31,      /* hard_limit: bytes in use beyond which the process gets ENOMEM; 0 none. What counts
 	                                  * is as for quarry_arena_attr.hard_limit, of all arenas together */
 	QUARRY_OPT_BREAKER = 32,         /* breaker: 0 off, 1 refuse, 2 redirect large requests when a limit is near */
@@ -740,8 +742,10 @@ typedef struct quarry_stats {
 	uint64_t resident;     /* of it in memory, by mincore(2) */
 	uint64_t in_use;       /* in blocks and slab objects that the program has; thread caches' lists count as used */
 	uint64_t cached;       /* free, held by threads in their slabs */
-	uint64_t free_dirty;   /* free in the manager, and in memory: used before, or of regions that are filled when they are
-	                        * mapped and go back whole (hugetlb, QUARRY_ARENA_STRICT), used or not */
+	uint64_t free_dirty;   /* free in the manager, and in memory: used before, or of regions that are filled when
+	                        * they are mapped and go back whole (hugetlb, QUARRY_ARENA_STRICT), used or not. What is
+	                        * free as a whole huge page (2 MiB) counts whole, though a part of it may never have
+	                        * been used: so this may be more than ever was in blocks */
 	uint64_t free_clean;   /* free, and not in memory: address space, which costs nothing */
 	uint64_t large;        /* of in_use: in blocks above the largest class */
 	uint64_t metadata;     /* quarry's own */

@@ -143,6 +143,8 @@ int qy_arena_limit(quarry_arena *arena, uint64_t hard, uint64_t soft)
 		return -1;
 	atomic_store_explicit(&m->hard_limit, hard, memory_order_relaxed);
 	atomic_store_explicit(&m->soft_limit, soft, memory_order_relaxed);
+	if (soft != 0)
+		qy_limits_note_soft();
 	qy_reclaim_look();
 	return 0;
 }

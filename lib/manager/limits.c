@@ -17,10 +17,12 @@
 #define CALM_MS 1000                       /* lower for so long before the level falls, each time by one */
 #define SERIES_MS 1000                     /* denials are told so often */
 #define RECENT_MS 10000                    /* a denial is a reason of bad health for so long */
+#define SOFT_LEAST ((uint64_t)1 << 20) /* free above a soft limit: less is left to the next pass, and so is */
+#define SOFT_SHARE 32                  /* one part in so many of the limit */
 #define SLACK 50                           /* 1/1000 of a limit that it must be below where it rose */
 
 _Atomic(int) qy_pressure_now;
-_Atomic(uint32_t) qy_limits_above_soft;
+_Atomic(uint32_t) qy_limits_above_soft, qy_limits_soft_arenas;
 
 static struct qy_limit_marks process_marks;
 static __thread int denied_here __attribute__((tls_model("initial-exec"))); /* enum qy_denied_by */
@@ -284,6 +286,37 @@ static uint64_t dirty_of(struct qy_manager *head)
 	for (struct qy_manager *m = qy_family_next(head, NULL); m != NULL; m = qy_family_next(head, m))
 		pages += qy_read(&m->dirty_pages);
 	return pages << QY_PAGE_SHIFT;
+}
+
+void qy_limits_note_soft(void)
+{
+	atomic_store_explicit(&qy_limits_soft_arenas, 1, memory_order_relaxed);
+}
+
+/* That it is below again is seen by the next look: a program that goes up and down would be told of each time. */
+static bool soft_due(struct qy_manager *head, _Atomic(uint32_t) *above, uint64_t used, uint64_t dirty, uint64_t limit)
+{
+	if (limit == 0 || used + dirty <= limit || dirty < qy_max(limit / SOFT_SHARE, SOFT_LEAST))
+		return false;
+	mark_soft(head, above, used + dirty, limit);
+	return true;
+}
+
+bool qy_limits_soft_due(unsigned *arenas)
+{
+	uint64_t used = 0, dirty = 0;
+	bool due = false;
+
+	*arenas = 0;
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m), ++*arenas) {
+		uint64_t soft = atomic_load_explicit(&m->soft_limit, memory_order_relaxed);
+
+		used += qy_read(&m->used);
+		dirty += qy_read(&m->dirty_pages) << QY_PAGE_SHIFT;
+		if (soft != 0 && qy_peek(m->head) == m)
+			due = soft_due(m, &m->marks.above_soft, qy_manager_used(m), dirty_of(m), soft) || due;
+	}
+	return soft_due(NULL, &qy_limits_above_soft, used, dirty, (uint64_t)qy_setting(soft_limit)) || due;
 }
 
 struct sums {

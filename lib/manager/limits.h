@@ -22,6 +22,15 @@ QY_INLINE int qy_pressure_level(void)
 	return atomic_load_explicit(&qy_pressure_now, memory_order_relaxed);
 }
 
+/* An arena has got a soft limit. */
+void qy_limits_note_soft(void);
+extern QY_HIDDEN _Atomic(uint32_t) qy_limits_soft_arenas; /* some have had one */
+
+/* Whether the process, or an arena with a limit of its own, is above its soft limit and has so much free memory, in
+ * memory, that it is worth a slow path's time: a 32nd part of the limit, and a MiB, may stay for those who look later.
+ * Goes over all arenas; what is found to be above is told. Any thread, no lock held. *arenas: how many it went over. */
+bool qy_limits_soft_due(unsigned *arenas);
+
 /* The decay (ms) to be used now where decay_ms is asked for: a quarter of it under some pressure, none (0) under high
  * pressure and while the process is over its soft limit. All that goes by the decay goes by this: dirty memory, pages
  * in slabs, idle threads' caches, and for how long a huge page in demand is not broken. -1, never, means never by time:

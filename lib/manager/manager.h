@@ -321,9 +321,16 @@ long qy_manager_decay(const struct qy_manager *m, long decay_ms);
 long qy_manager_decay_set(const struct qy_manager *m);
 
 /* QY_DIRT_NEW when dirt appears, or mail for slabs that nobody holds. Each of those whom it concerns takes its own bit
- * away before it looks: a reclaimer that sleeps while there is none; and who looks for what is free before a request is
- * refused, by the kernel or by the process's limit, and need not do so again in vain. */
-enum { QY_DIRT_FOR_SLEEPER = 1, QY_DIRT_FOR_REFUSED = 2, QY_DIRT_FOR_LIMITED = 4, QY_DIRT_NEW = 7 };
+ * away before it looks: a reclaimer that sleeps while there is none; who looks for what is free before a request is
+ * refused, by the kernel or by the process's limit, and need not do so again in vain; and slow paths that keep to a
+ * soft limit. */
+enum {
+	QY_DIRT_FOR_SLEEPER = 1,
+	QY_DIRT_FOR_REFUSED = 2,
+	QY_DIRT_FOR_LIMITED = 4,
+	QY_DIRT_FOR_SOFT = 8,
+	QY_DIRT_NEW = 15
+};
 extern QY_HIDDEN _Atomic(uint32_t) qy_dirt_seen;
 
 /* What is no dirt, and yet something for the sleeper, or for one of the others. */

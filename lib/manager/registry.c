@@ -257,6 +257,8 @@ static struct qy_manager *create(const struct qy_placement *placement, int kind,
 	if (m != NULL) {
 		atomic_store_explicit(&m->hard_limit, hard, memory_order_relaxed);
 		atomic_store_explicit(&m->soft_limit, soft, memory_order_relaxed);
+		if (soft != 0)
+			qy_limits_note_soft();
 		atomic_store_explicit(&m->decay_ms, decay_ms, memory_order_relaxed);
 		enlist(m, slot);
 	}

@@ -23,6 +23,8 @@
 #define STACK_TRIES 3
 #define SERIES_BYTES ((size_t)4 << 20) /* at most so much goes back in one pass in series, */
 #define SERIES_NS 2000000              /* and for so long nothing more is begun: it is somebody's malloc */
+#define SOFT_ARENAS 32  /* arenas that are gone over for a soft limit, for each slow call; */
+#define SOFT_IN_VAIN 8192 /* a pass that gave nothing back counts as so many */
 #define HOMING_BYTES ((size_t)64 << 20) /* looked at for pages that strayed, in one pass */
 #define COLLAPSE_NS 5000000            /* made into huge pages, in one pass */
 #define SERIES_STEP_MAX 16             /* the interval doubles up to so often while passes find nothing */
@@ -290,6 +292,42 @@ static QY_COLD void run_series(void)
 	atomic_store_explicit(&series_step, step, memory_order_relaxed);
 }
 
+/* Passes in series are far apart, and a soft limit is to hold in a program that frees and then waits. (Where there is a
+ * thread, it does this.) */
+static QY_COLD void keep_to_soft_limits(void)
+{
+	static _Atomic(uint32_t) skip; /* calls for which nobody looks: many arenas take long */
+	struct qy_pass p = { .now = qy_os->now_ms(), .each = SIZE_MAX, .at_most = SIZE_MAX };
+	uint32_t left = atomic_load_explicit(&skip, memory_order_relaxed);
+	long mode = qy_setting(reclaim);
+	bool alone = mode == QY_RECLAIM_SERIES || mode == QY_RECLAIM_TIMER;
+	unsigned arenas;
+
+	if (mode == QY_RECLAIM_OFF || (qy_reclaim_running() && !alone) || !qy_setting(give_back))
+		return;
+	if (left > 0) {
+		atomic_store_explicit(&skip, left - 1, memory_order_relaxed);
+		return;
+	}
+	if (!qy_dirt_take(QY_DIRT_FOR_SOFT))
+		return;
+	if (qy_limits_soft_due(&arenas) && qy_pass_begin()) {
+		p.decay_ms = qy_limits_decay(qy_setting(decay_ms));
+		p.until_ns = qy_os->now_ns() + SERIES_NS;
+		if (!qy_pass_over_managers(&p))
+			qy_dirt_call(QY_DIRT_FOR_SOFT);
+		qy_pass_end();
+		arenas += p.total == 0 ? SOFT_IN_VAIN : 0;
+	}
+	atomic_store_explicit(&skip, arenas / SOFT_ARENAS, memory_order_relaxed);
+}
+
+static bool has_soft_limits(void)
+{
+	return qy_setting(soft_limit) != 0 ||
+	       atomic_load_explicit(&qy_limits_soft_arenas, memory_order_relaxed) != 0;
+}
+
 static bool forked; /* a child that has one thread, though its parent had more: it may be about to exec */
 
 /* glibc (2.32) tells whether the process has ever had a second thread, ours among them: then its shortcuts for one are
@@ -351,6 +389,9 @@ void qy_reclaim_tick(uint32_t calls)
 {
 	uint32_t interval = (uint32_t)qy_setting(reclaim_interval);
 
+	/* (Before anybody is woken for it.) */
+	if (QY_UNLIKELY(has_soft_limits()))
+		keep_to_soft_limits();
 	if (QY_UNLIKELY(atomic_load_explicit(&qy_asleep, memory_order_relaxed) != 0 &&
 			qy_dirt_for_sleeper())) {
 		if (atomic_exchange(&qy_asleep, 0) != 0)

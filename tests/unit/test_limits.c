@@ -336,6 +336,102 @@ Test(limits, an_arenas_soft_limit)
 	cr_assert_eq(quarry_arena_destroy(a), 0);
 }
 
+static uint64_t sum_held(void)
+{
+	uint64_t sum = sum_used();
+
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+		sum += qy_read(&m->dirty_pages) << QY_PAGE_SHIFT;
+	return sum;
+}
+
+/* 60 blocks of a megabyte, and all of them free; the clock stands still, and nobody calls again. */
+static void use_and_free(quarry_arena *a)
+{
+	void *blocks[60];
+
+	for (int i = 0; i < 60; i++)
+		cr_assert_not_null(blocks[i] = quarry_arena_malloc(a, 1000000));
+	for (int i = 0; i < 60; i++)
+		quarry_free(blocks[i]);
+}
+
+/* Without a thread, what is free above a soft limit goes back by the very calls that free it. */
+Test(limits, free_memory_above_the_processs_soft_limit_goes_at_once)
+{
+	static const char *const modes[] = { "series", "timer" };
+	uint64_t limit;
+
+	begin();
+	quarry_free(quarry_malloc(100));
+	limit = sum_held() + 20 * MIB;
+	set_bytes("soft_limit", limit);
+	use_and_free(NULL);
+	cr_assert_gt(sum_held(), limit + 30 * MIB, "nobody reclaims");
+	qy_reclaim_now();
+	tick_after(100);
+	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+		quarry_stats stats = { .version = QUARRY_STATS_VERSION };
+
+		set("reclaim", modes[i]);
+		heard_count = 0;
+		use_and_free(NULL);
+		cr_assert_leq(sum_held(), limit + MIB, "%s: %" PRIu64, modes[i], sum_held() - limit);
+		cr_assert_eq(quarry_stats_get(NULL, &stats), 0);
+		cr_assert_eq(stats.reclaimer, 0);
+		expect_event(QUARRY_EVENT_SOFT_LIMIT, 1, 0);
+		set("reclaim", "off");
+		qy_reclaim_now();
+		tick_after(100);
+		expect_event(QUARRY_EVENT_SOFT_LIMIT, 0, 1);
+	}
+	/* Below it, all of it stays for its time. */
+	set("reclaim", "series");
+	set_bytes("soft_limit", limit + 100 * MIB);
+	use_and_free(NULL);
+	cr_assert_gt(sum_held(), limit + 30 * MIB);
+}
+
+Test(limits, free_memory_above_an_arenas_soft_limit_goes_at_once)
+{
+	quarry_arena_attr attr = { .soft_limit = 20 * MIB, .name = "soft" };
+	quarry_arena *a, *later;
+	uint64_t before;
+
+	begin();
+	set("reclaim", "series");
+	quarry_free(quarry_malloc(100));
+	before = sum_held();
+	use_and_free(NULL);
+	cr_assert_gt(sum_held(), before + 30 * MIB, "there is no limit");
+	qy_reclaim_now();
+	a = quarry_arena_create(&attr);
+	later = quarry_arena_create(NULL);
+	cr_assert_eq(quarry_arena_set_limits(later, 0, 20 * MIB), 0);
+	before = sum_held();
+	use_and_free(a);
+	cr_assert_leq(sum_held(), before + 21 * MIB, "%" PRIu64, sum_held() - before);
+	use_and_free(later);
+	cr_assert_leq(sum_held(), before + 42 * MIB, "%" PRIu64, sum_held() - before);
+}
+
+/* A buffer that is used again and again is little beside the limit, and costs no call of the kernel each time. */
+Test(limits, a_little_free_memory_above_the_soft_limit_waits_for_a_pass)
+{
+	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
+	void *p;
+
+	begin();
+	set("reclaim", "series");
+	cr_assert_not_null(p = quarry_malloc(70 * MIB));
+	set_bytes("soft_limit", 64 * MIB);
+	for (int i = 0; i < 100; i++)
+		quarry_free(quarry_malloc(MIB));
+	cr_assert_eq(quarry_stats_get(NULL, &stats), 0);
+	cr_assert_eq(stats.purges, 0);
+	quarry_free(p);
+}
+
 /* ---- hard limits ---- */
 
 Test(limits, the_processs_hard_limit_is_exact)
