@@ -60,6 +60,7 @@ void qy_late_cut_mail(struct qy_heap *h)
 {
 	void *list = atomic_load_explicit(&h->remote, memory_order_relaxed);
 
+	qy_late_cut(&h->mail);
 	if (list == NULL || list == QY_REMOTE_CLOSED)
 		return;
 	qy_late_cut(&list);

@@ -34,7 +34,7 @@ bool qy_late_any(void);
  * by then. */
 void **qy_late_cut(void **list);
 
-/* The same for what was sent to a heap. */
+/* The same for what was sent to a heap, taken in part or not. */
 void qy_late_cut_mail(struct qy_heap *h);
 
 /* All that is a manager's own: its slabs, whoever holds them, what was sent to those that nobody holds, clean
