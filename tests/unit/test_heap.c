@@ -585,7 +585,9 @@ static void *play(void *arg)
 			break;
 		}
 		list[cls] = qy_next_object(p);
-		if (qy_slab_of(p)->cls != cls || atomic_exchange(place_of(p), PLACE_OUT) != PLACE_FREE)
+		/* (It may stand in a gap of another class's slab.) */
+		if (qy_object_size(qy_slab_of(p), p) != size_of_class(cls) ||
+		    atomic_exchange(place_of(p), PLACE_OUT) != PLACE_FREE)
 			atomic_fetch_add(&wrong, 1);
 		((uint64_t *)p)[1] = (uintptr_t)p; /* smallest: 16 bytes */
 		p = atomic_exchange(&slots[r % SLOTS], p);
