@@ -33,7 +33,7 @@ static void mark_object(struct object *o, unsigned cls)
 static void check_object(const struct object *o)
 {
 	const uint64_t *words = o->p;
-	uint32_t size = size_of_class(qy_slab_of(o->p)->cls);
+	size_t size = qy_object_size(qy_slab_of(o->p), o->p);
 
 	for (uint32_t w = 0; w < size / 8; w++)
 		model_must(words[w] == o->mark, "word %u of %p", w, o->p);
