@@ -111,7 +111,7 @@ static struct qy_manager *make_local(struct qy_manager *head, int node)
 	if (m == NULL)
 		return NULL;
 	qy_publish(m->head, head);
-	m->local = (uint32_t)node;
+	qy_publish(m->local, (uint32_t)node);
 	qy_publish(m->index, head->index);
 	set_entry(head->locals, (uint32_t)node, m);
 	return m;
