@@ -11,7 +11,7 @@
  *   - What was known to read as zero does so again: free memory that is clean, and what was never carved of a slab
  *     whose memory was.
  *   - All else that is free is known by records alone, and is used as before: blocks, what was never carved, parked
- *     objects, spare slabs, the free slots of mixed slabs.
+ *     objects, spare slabs, the free grains of mixed slabs.
  *
  * What the program has in such pages is the program's, as after a race of its own: what its other threads wrote to in
  * that time may be torn, and zeros where they gave it up; what none of them touched is as it was at the fork.

@@ -231,13 +231,49 @@ static bool has_dirty(struct qy_manager *m, uint32_t pages)
 	return qy_read(&m->dirty_pages) >= pages && qy_filler_has_dirty(m, QY_FILL_SLABS, pages, 1);
 }
 
+/* Whether a new slab would stand in memory that is not there. Where such may be used, and there are no gaps instead, it is
+ * no matter. */
+static bool would_touch(struct qy_manager *m, uint32_t pages, bool fresh)
+{
+	return (!fresh || m->mixed != NULL) && !has_dirty(m, pages);
+}
+
+/* What became of a request for a new slab. */
+struct attempt {
+	bool allowed, short_of; /* by the limits; of the control group's budget */
+};
+
+/* The lock is held. */
+static struct qy_slab *new_slab(struct qy_manager *m, struct qy_heap *h, unsigned cls, uint32_t pages,
+				struct attempt *attempt)
+{
+	size_t bytes = (size_t)pages << QY_PAGE_SHIFT;
+	struct qy_slab *s = NULL;
+	bool zero = false;
+	qy_page b = 0;
+
+	attempt->allowed = qy_manager_allows(m, bytes);
+	if (attempt->allowed)
+		b = qy_filler_get(m, QY_FILL_SLABS, pages, 1, QY_USE_SLAB, &zero);
+	attempt->short_of = b != 0 && zero && !qy_budget_take(bytes);
+	if (attempt->short_of) {
+		qy_filler_put(m, b, true);
+	} else if (b != 0) {
+		qy_count(&m->used, bytes);
+		begin_slab(s = slab_of_page(b), h, cls, zero);
+	}
+	if (attempt->allowed && s == NULL)
+		qy_manager_unclaim(m, bytes);
+	return s;
+}
+
 struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, unsigned cls, struct qy_slab *spare,
 				    void **list, bool *fresh)
 {
 	uint32_t pages = qy_classes[cls].units << (QY_UNIT_SHIFT - QY_PAGE_SHIFT);
 	size_t bytes = (size_t)pages << QY_PAGE_SHIFT;
+	struct attempt attempt = { .allowed = true };
 	struct qy_slab *s = spare;
-	bool allowed = true, zero = false, short_of = false, quick = true;
 
 	if (s != NULL && qy_peek(m->orphans.queue[cls].first) == NULL && !qy_heap_has_mail(&m->orphans)) {
 		begin_slab(s, h, cls, false);
@@ -245,7 +281,7 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 	}
 	qy_mixed_provide(m);
 	for (int tries = 0; tries < 4; tries++) {
-		qy_page b = 0;
+		bool refuse = false;
 
 		qy_lock(&m->lock);
 		s = receive_and_adopt(m, h, cls, spare == NULL ? bytes : 0);
@@ -254,37 +290,29 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 				qy_manager_put_slab(m, spare);
 		} else if (spare != NULL) {
 			begin_slab(s = spare, h, cls, false);
-		} else if ((!*fresh || m->mixed != NULL) && !(quick = has_dirty(m, pages)) && m->mixed != NULL &&
-			   (*list = qy_mixed_take(m, cls)) != NULL) {
-			/* (From gaps only where nothing better is: it is slower.) */
-		} else if (!*fresh && !quick) {
-			*fresh = true;
-			qy_unlock(&m->lock);
-			return NULL;
 		} else {
-			allowed = qy_manager_allows(m, bytes);
-			if (allowed)
-				b = qy_filler_get(m, QY_FILL_SLABS, pages, 1, QY_USE_SLAB, &zero);
-			short_of = b != 0 && zero && !qy_budget_take(bytes);
-			if (short_of) {
-				qy_filler_put(m, b, true);
-			} else if (b != 0) {
-				qy_count(&m->used, bytes);
-				begin_slab(s = slab_of_page(b), h, cls, zero);
-			}
-			if (allowed && s == NULL)
-				qy_manager_unclaim(m, bytes);
+			/* (From gaps only where nothing better is: it is slower.) */
+			bool touch = would_touch(m, pages, *fresh);
+
+			*list = touch ? qy_mixed_take(m, cls) : NULL;
+			refuse = *list == NULL && touch && !*fresh;
+			if (*list == NULL && !refuse)
+				s = new_slab(m, h, cls, pages, &attempt);
 		}
 		qy_unlock(&m->lock);
 		if (s != NULL || *list != NULL)
 			return s;
-		if (short_of && tries < 3 && qy_budget_refresh(bytes))
+		if (refuse) {
+			*fresh = true;
+			return NULL;
+		}
+		if (attempt.short_of && tries < 3 && qy_budget_refresh(bytes))
 			continue;
-		if (allowed && !short_of && qy_manager_more(m, 1, 1))
+		if (attempt.allowed && !attempt.short_of && qy_manager_more(m, 1, 1))
 			continue;
 		if (tries < 3 && receive_for_refused(m))
 			continue;
-		if (short_of)
+		if (attempt.short_of)
 			qy_refuse(QUARRY_REFUSED_CGROUP);
 		break;
 	}

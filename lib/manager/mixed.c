@@ -5,6 +5,7 @@
 
 #include "lib/manager/budget.h"
 #include "lib/manager/collapse.h"
+#include "lib/manager/grains.h"
 #include "lib/manager/mistakes.h"
 #include "lib/manager/sparse.h"
 
@@ -15,124 +16,15 @@
 #define BATCH 32    /* slabs that pages are given back of at a time, */
 #define LOOKS 256   /* of so many looked at with the lock held once */
 
-#define PAGE_GRAINS (QY_PAGE / QY_MIXED_GRAIN)
-#define PAGE_WORDS (PAGE_GRAINS / 64)
-#define PAGES (QY_UNIT / QY_PAGE)
-
-_Static_assert(QY_PAGE % (64 * QY_MIXED_GRAIN) == 0, "a page is whole words");
-
-/* ---- grains ---- */
-
-static bool bit(const uint64_t *bits, uint32_t i)
-{
-	return bits[i / 64] >> (i % 64) & 1;
-}
-
-/* The bits from `from` to before `to`. */
-static void fill(uint64_t *bits, uint32_t from, uint32_t to, bool value)
-{
-	while (from < to) {
-		uint32_t w = from / 64, n = (uint32_t)qy_min(to, (w + 1) * 64) - from;
-		uint64_t mask = (n == 64 ? UINT64_MAX : ((uint64_t)1 << n) - 1) << (from % 64);
-
-		qy_publish(bits[w], value ? bits[w] | mask : bits[w] & ~mask);
-		from += n;
-	}
-}
-
-/* The first bit at i or behind it that differs from those of `same`; QY_MIXED_GRAINS: none. */
-static uint32_t next_other(const uint64_t *bits, uint32_t i, uint64_t same)
-{
-	uint32_t w = i / 64;
-	uint64_t word;
-
-	if (i >= QY_MIXED_GRAINS)
-		return QY_MIXED_GRAINS;
-	word = (qy_peek(bits[w]) ^ same) & UINT64_MAX << (i % 64);
-	while (word == 0) {
-		if (++w == QY_MIXED_WORDS)
-			return QY_MIXED_GRAINS;
-		word = qy_peek(bits[w]) ^ same;
-	}
-	return w * 64 + (uint32_t)__builtin_ctzll(word);
-}
-
-static uint32_t next_free(const struct qy_mixed_slab *r, uint32_t i)
-{
-	return next_other(r->free, i, 0);
-}
-
-static uint32_t next_used(const struct qy_mixed_slab *r, uint32_t i)
-{
-	return next_other(r->free, i, UINT64_MAX);
-}
-
-/* Where the free run begins that ends before i. */
-static uint32_t run_before(const struct qy_mixed_slab *r, uint32_t i)
-{
-	uint32_t w = i / 64;
-	uint64_t used = i % 64 == 0 ? 0 : ~r->free[w] & (((uint64_t)1 << (i % 64)) - 1);
-
-	while (used == 0) {
-		if (w-- == 0)
-			return 0;
-		used = ~r->free[w];
-	}
-	return w * 64 + 64 - (uint32_t)__builtin_clzll(used);
-}
-
-static uint32_t longest_run(const struct qy_mixed_slab *r)
-{
-	uint32_t longest = 0, end;
-
-	for (uint32_t i = next_free(r, 0); i < QY_MIXED_GRAINS; i = next_free(r, end)) {
-		end = next_used(r, i);
-		longest = (uint32_t)qy_max(longest, end - i);
-	}
-	return longest;
-}
-
-static uint32_t grain_of(const struct qy_slab *s, const void *p)
-{
-	return (uint32_t)((const char *)p - qy_slab_memory(s)) / QY_MIXED_GRAIN;
-}
-
-/* The grains of the object that begins at grain i. */
-static uint32_t length_at(const struct qy_mixed_slab *r, uint32_t i)
-{
-	uint32_t last = next_other(r->end, i, 0);
-
-	return (uint32_t)qy_min(last, QY_MIXED_GRAINS - 1) + 1 - i;
-}
-
-static bool is_parked(uint64_t gone, uint32_t i)
-{
-	return gone >> (i / PAGE_GRAINS) & 1;
-}
-
-/* The pages that grains from i to before `end` stand in. */
-static uint64_t pages_of(uint32_t i, uint32_t end)
-{
-	return ((uint64_t)2 << ((end - 1) / PAGE_GRAINS)) - ((uint64_t)1 << (i / PAGE_GRAINS));
-}
-
-static bool is_all_free(const struct qy_mixed_slab *r, uint32_t page)
-{
-	for (uint32_t w = page * PAGE_WORDS; w < (page + 1) * PAGE_WORDS; w++)
-		if (r->free[w] != UINT64_MAX)
-			return false;
-	return true;
-}
-
 size_t qy_mixed_size(const struct qy_slab *s, const void *p)
 {
 	const struct qy_mixed_slab *r = s->local;
-	uint32_t i = grain_of(s, p);
+	uint32_t i = qy_grain_of(s, p);
 
 	/* (Of what was freed before, the ends behind it are others'.) */
 	if (qy_peek(r->free[i / 64]) >> (i % 64) & 1)
 		return 0;
-	return (size_t)length_at(r, i) * QY_MIXED_GRAIN;
+	return (size_t)qy_grains_length(r, i) * QY_MIXED_GRAIN;
 }
 
 uint32_t qy_mixed_empty_pages(const struct qy_slab *s)
@@ -141,8 +33,8 @@ uint32_t qy_mixed_empty_pages(const struct qy_slab *s)
 	uint64_t gone = qy_slab_gone(s);
 	uint32_t n = 0;
 
-	for (uint32_t page = 0; page < PAGES; page++)
-		n += (gone >> page & 1) || is_all_free(r, page);
+	for (uint32_t page = 0; page < QY_UNIT_PAGES; page++)
+		n += (gone >> page & 1) || qy_grains_all_free(r, page);
 	return n;
 }
 
@@ -266,27 +158,27 @@ static void unpark(struct qy_mixed *mixed, struct qy_mixed_slab *r)
 
 	if (gone == 0 || !qy_budget_take((size_t)__builtin_popcountll(gone) << QY_PAGE_SHIFT))
 		return;
-	for (uint32_t page = 0; page < PAGES; page++)
+	for (uint32_t page = 0; page < QY_UNIT_PAGES; page++)
 		if (gone >> page & 1) {
-			fill(r->end, page * PAGE_GRAINS, (page + 1) * PAGE_GRAINS, false);
-			fill(r->free, page * PAGE_GRAINS, (page + 1) * PAGE_GRAINS, true);
+			qy_grains_set(r->end, page * QY_PAGE_GRAINS, (page + 1) * QY_PAGE_GRAINS, false);
+			qy_grains_set(r->free, page * QY_PAGE_GRAINS, (page + 1) * QY_PAGE_GRAINS, true);
 		}
 	qy_slab_set_gone(r->slab, 0);
 	qy_publish(r->slab->carved, QY_MIXED_GRAINS);
 	ring_remove(&mixed->parked, r, QY_MIXED_PARKED);
-	relist(mixed, r, longest_run(r));
+	relist(mixed, r, qy_grains_longest_run(r));
 	qy_collapse_wake();
 }
 
 /* Free grains of pages that are no longer in memory. */
 static void park(struct qy_mixed *mixed, struct qy_mixed_slab *r, uint64_t pages)
 {
-	for (uint32_t page = 0; page < PAGES; page++)
+	for (uint32_t page = 0; page < QY_UNIT_PAGES; page++)
 		if (pages >> page & 1) {
-			fill(r->free, page * PAGE_GRAINS, (page + 1) * PAGE_GRAINS, false);
-			fill(r->end, page * PAGE_GRAINS, (page + 1) * PAGE_GRAINS, true);
+			qy_grains_set(r->free, page * QY_PAGE_GRAINS, (page + 1) * QY_PAGE_GRAINS, false);
+			qy_grains_set(r->end, page * QY_PAGE_GRAINS, (page + 1) * QY_PAGE_GRAINS, true);
 		}
-	qy_publish(r->slab->carved, (uint16_t)(r->slab->carved - PAGE_GRAINS * (uint32_t)__builtin_popcountll(pages)));
+	qy_publish(r->slab->carved, (uint16_t)(r->slab->carved - QY_PAGE_GRAINS * (uint32_t)__builtin_popcountll(pages)));
 	if (pages != 0)
 		ring_add(&mixed->parked, r, QY_MIXED_PARKED);
 }
@@ -304,13 +196,13 @@ static bool begin_record(struct qy_mixed_slab *r, struct qy_slab *s)
 	r->slab = s;
 	r->clean = qy_slab_clean_pages(s);
 	for (uint32_t i = 0; i < c->capacity; i++)
-		if (bit(free_ones, i)) {
-			fill(r->free, i * n, (i + 1) * n, true);
+		if (qy_grain_is(free_ones, i)) {
+			qy_grains_set(r->free, i * n, (i + 1) * n, true);
 		} else {
-			fill(r->end, (i + 1) * n - 1, (i + 1) * n, true);
+			qy_grains_set(r->end, (i + 1) * n - 1, (i + 1) * n, true);
 			used += n;
 		}
-	fill(r->free, c->capacity * n, QY_MIXED_GRAINS, true);
+	qy_grains_set(r->free, c->capacity * n, QY_MIXED_GRAINS, true);
 	r->seen = used;
 	return true;
 }
@@ -334,7 +226,7 @@ static struct qy_mixed_slab *make_mixed(struct qy_manager *m, struct qy_slab *s)
 	__atomic_store_n(&s->state, QY_SLAB_MIXED, __ATOMIC_RELEASE);
 	__atomic_store_n(&s->cls, QY_MIXED_CLASS, __ATOMIC_RELEASE);
 	park(mixed, r, qy_slab_gone(s));
-	list(mixed, r, longest_run(r));
+	list(mixed, r, qy_grains_longest_run(r));
 	unpark(mixed, r);
 	qy_count(&mixed->slabs, 1);
 	return r;
@@ -397,9 +289,9 @@ static void take_at(struct qy_mixed_slab *r, uint32_t i, struct want *want)
 {
 	void *p = qy_slab_memory(r->slab) + (size_t)i * QY_MIXED_GRAIN;
 
-	fill(r->free, i, i + want->grains, false);
-	fill(r->end, i + want->grains - 1, i + want->grains, true);
-	r->clean &= ~pages_of(i, i + want->grains);
+	qy_grains_set(r->free, i, i + want->grains, false);
+	qy_grains_set(r->end, i + want->grains - 1, i + want->grains, true);
+	r->clean &= ~qy_grains_pages(i, i + want->grains);
 	*want->end = p;
 	want->end = p;
 	want->count--;
@@ -410,8 +302,8 @@ static void take_from(struct qy_mixed *mixed, struct qy_mixed_slab *r, struct wa
 {
 	uint32_t longest = 0, before = want->count, end, i, at;
 
-	for (i = next_free(r, 0); i < QY_MIXED_GRAINS && want->count > 0; i = next_free(r, end)) {
-		end = next_used(r, i);
+	for (i = qy_grains_next_free(r, 0); i < QY_MIXED_GRAINS && want->count > 0; i = qy_grains_next_free(r, end)) {
+		end = qy_grains_next_used(r, i);
 		while (want->count > 0 && (at = (uint32_t)qy_align_up(i, want->multiple)) + want->grains <= end) {
 			take_at(r, at, want);
 			longest = (uint32_t)qy_max(longest, at - i);
@@ -529,7 +421,7 @@ static void take_parked(struct qy_mixed *mixed, struct want *want)
 
 	for (unsigned tries = 0; tries < TRIES && want->first == NULL && (r = mixed->parked) != NULL; tries++) {
 		mixed->parked = r->ring[QY_MIXED_PARKED].next;
-		if (r->busy || gone_in_a_row(qy_slab_gone(r->slab)) * PAGE_GRAINS < sure_run(want))
+		if (r->busy || gone_in_a_row(qy_slab_gone(r->slab)) * QY_PAGE_GRAINS < sure_run(want))
 			continue;
 		unpark(mixed, r);
 		if (r->longest >= want->grains)
@@ -567,30 +459,30 @@ void *qy_mixed_take(struct qy_manager *m, unsigned cls)
 /* Whether an object begins at the grain. */
 static bool begins(const struct qy_slab *s, const struct qy_mixed_slab *r, uint32_t i)
 {
-	return !bit(r->free, i) && !is_parked(qy_slab_gone(s), i) &&
-	       (i == 0 || bit(r->free, i - 1) || bit(r->end, i - 1));
+	return !qy_grain_is(r->free, i) && !qy_grain_is_parked(qy_slab_gone(s), i) &&
+	       (i == 0 || qy_grain_is(r->free, i - 1) || qy_grain_is(r->end, i - 1));
 }
 
 /* False when p was no live object. The slab is one of m's mixed ones. */
 static bool free_one(struct qy_manager *m, struct qy_slab *s, void *p)
 {
 	struct qy_mixed_slab *r = s->local;
-	uint32_t i = grain_of(s, p), grains, run;
+	uint32_t i = qy_grain_of(s, p), grains, run;
 
 	if (!begins(s, r, i)) {
 		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
 		return false;
 	}
-	grains = length_at(r, i);
-	fill(r->end, i + grains - 1, i + grains, false);
-	fill(r->free, i, i + grains, true);
+	grains = qy_grains_length(r, i);
+	qy_grains_set(r->end, i + grains - 1, i + grains, false);
+	qy_grains_set(r->free, i, i + grains, true);
 	qy_publish(s->countdown, s->countdown - 1);
 	qy_publish(s->linked, s->linked - grains);
 	if (s->countdown == 0 && !r->busy) {
 		end(m, r);
 		return true;
 	}
-	run = next_used(r, i + grains) - run_before(r, i);
+	run = qy_grains_next_used(r, i + grains) - qy_grains_run_before(r, i);
 	relist(m->mixed, r, (uint32_t)qy_max(r->longest, run));
 	note_freed(m->mixed, r);
 	return true;
@@ -639,12 +531,12 @@ static uint64_t thin(struct qy_mixed *mixed, struct qy_mixed_slab *r)
 	struct qy_slab *s = r->slab;
 	uint64_t was = qy_slab_gone(s), empty = 0;
 
-	for (uint32_t page = 0; page < PAGES; page++)
-		empty |= (uint64_t)is_all_free(r, page) << page;
+	for (uint32_t page = 0; page < QY_UNIT_PAGES; page++)
+		empty |= (uint64_t)qy_grains_all_free(r, page) << page;
 	if (empty != 0) {
 		qy_slab_set_gone(s, was | empty);
 		park(mixed, r, empty);
-		relist(mixed, r, longest_run(r));
+		relist(mixed, r, qy_grains_longest_run(r));
 	}
 	return (empty | was) & ~r->clean;
 }
