@@ -236,7 +236,7 @@ typedef struct quarry_arena_attr {
 	uint64_t hard_limit;  /* bytes; beyond it allocation fails with ENOMEM. 0: none. What counts are blocks: large ones
 	                       * in whole pages, small objects by their slabs (64 KiB, or 256 KiB above 8 KiB; one or
 	                       * more per size class and thread), so that less than 64 KiB admits no small object */
-	uint64_t soft_limit;  /* bytes; beyond it the arena keeps no free memory, but for a 32nd part of it or 1 MiB:
+	uint64_t soft_limit;  /* bytes, not more than a hard_limit; beyond it the arena keeps no free memory, but for a 32nd part of it or 1 MiB:
 	                       * the reclaimer's thread gives it back, or the calls that free it do; with reclaim=off
 	                       * nobody does. 0: none */
 	char name[QUARRY_ARENA_NAME_MAX]; /* shown by the viewer; may be empty */
@@ -387,7 +387,7 @@ QUARRY_API int quarry_arena_move(quarry_arena *arena, const quarry_nodeset *node
 QUARRY_API const char *quarry_arena_name(const quarry_arena *arena);
 
 /** Change the limits of an arena (bytes; 0: none). A hard limit under what is in use only stops new allocations.
- * @return 0; -1 with EINVAL. */
+ * @return 0; -1 with EINVAL (no arena, or a soft limit above the hard one), and the limits are as they were. */
 QUARRY_API int quarry_arena_set_limits(quarry_arena *arena, uint64_t hard_limit, uint64_t soft_limit);
 
 /** Give an arena's free memory back sooner or later than the option decay_ms says: an arena of buffers that are wanted again
@@ -549,8 +549,10 @@ typedef struct quarry_option_info {
 /** The index-th option. @return 0; -1 with EINVAL past the last one. */
 QUARRY_API int quarry_option_describe(int index, quarry_option_info *info);
 
-/** What was wrong with the calling thread's last failed quarry_ctl_*, quarry_mallopt, quarry_arena_create, _move
- * or _set_decay, or quarry_populate, in one line that names the option, field or parameter; "" when nothing was. Valid until the thread's next failure. */
+/** What was wrong with the calling thread's last failed call of a function here, in one line that names the option, field
+ * or parameter; "" when nothing was. Those that allocate, resize or free say all by errno and leave it as it was
+ * (quarry_arena_create, quarry_arena_free and quarry_populate set it), and so does quarry_option_describe, whose end of
+ * a list is no mistake. Valid until the thread's next failure. */
 QUARRY_API const char *quarry_error_text(void);
 
 /* ------------------------------------------------------------------------------------------------------ */
@@ -589,9 +591,10 @@ enum quarry_event_kind {
 	QUARRY_EVENT_PRESSURE = 1,   /* state and was: enum quarry_pressure */
 	QUARRY_EVENT_SOFT_LIMIT = 2, /* state 1: above it, 0: below again. arena: whose; NULL: the process's. bytes: in use,
 	                              * and free in memory */
-	QUARRY_EVENT_HARD_LIMIT = 3, /* a request was refused. arena: as above; bytes: the request's; count: how many were
-	                              * refused since the last such event. The first of a series is told at once, those that
-	                              * follow once a second, with state 1 */
+	QUARRY_EVENT_HARD_LIMIT = 3, /* a request was refused. arena: as above; bytes: the request's; limit: the one that
+	                              * refused it, be it another when this is told (of several, the last one's); count:
+	                              * how many were refused since the last such event. The first of a series is told at
+	                              * once, those that follow once a second, with state 1 */
 	QUARRY_EVENT_BREAKER = 4     /* state and was: enum quarry_breaker_state */
 };
 

@@ -20,6 +20,18 @@ static bool is_decay(int64_t decay_ms)
 	return decay_ms >= QUARRY_DECAY_DEFAULT && decay_ms <= DECAY_MAX;
 }
 
+/* A soft limit above the hard one would never be passed. */
+static bool are_limits(uint64_t hard, uint64_t soft)
+{
+	return hard == 0 || soft <= hard;
+}
+
+static int fail_limits(uint64_t hard, uint64_t soft)
+{
+	return qy_fail(EINVAL, "soft_limit: %lu bytes are more than the %lu of hard_limit", (unsigned long)soft,
+		       (unsigned long)hard);
+}
+
 /* The attributes of a program that may have been built when the struct was shorter. What its flags do not tell of, and
  * its size does not say to be there, is not looked at. */
 static bool take(const quarry_arena_attr *given, quarry_arena_attr *attr)
@@ -47,7 +59,7 @@ static bool check(const quarry_arena_attr *attr)
 			       QUARRY_ARENA_FD | QUARRY_ARENA_DECAY;
 
 	if (attr->flags & ~flags)
-		qy_fail(EINVAL, "flags: unknown bits in %d", (int)attr->flags);
+		qy_fail(EINVAL, "flags: unknown bits in 0x%x", (unsigned)attr->flags);
 	else if (attr->policy < QUARRY_POLICY_LOCAL || attr->policy > QUARRY_POLICY_WEIGHTED_INTERLEAVE)
 		qy_fail(EINVAL, "policy: %d is none", (int)attr->policy);
 	else if (attr->page_kind < QUARRY_PAGES_AUTO || attr->page_kind > QUARRY_PAGES_1G)
@@ -58,11 +70,31 @@ static bool check(const quarry_arena_attr *attr)
 		qy_fail(EINVAL, "decay_ms: %ld is given without QUARRY_ARENA_DECAY", (long)attr->decay_ms);
 	else if (!is_decay(attr->decay_ms))
 		qy_fail(EINVAL, OUTSIDE_DECAY, (long)attr->decay_ms, QUARRY_DECAY_DEFAULT, DECAY_MAX);
+	else if (!are_limits(attr->hard_limit, attr->soft_limit))
+		fail_limits(attr->hard_limit, attr->soft_limit);
 	else if (qy_arena_unknown_node(&attr->nodes) >= 0)
 		qy_fail(EINVAL, "nodes: there is no node %d", qy_arena_unknown_node(&attr->nodes));
 	else
 		return true;
 	return false;
+}
+
+/* What a strict arena of huge pages was refused: where the pool is, as far as one node is meant. */
+static void fail_strictly(const quarry_arena_attr *attr, int error)
+{
+	const char *kind = attr->page_kind == QUARRY_PAGES_1G ? "1g" : "2m";
+	const char *others = attr->policy == QUARRY_POLICY_LOCAL ? "the thread's node" : "the nodes";
+	int node = -1, count = 0;
+
+	for (unsigned i = 0; i < QUARRY_NODES_MAX; i++)
+		if (quarry_nodeset_has(&attr->nodes, i) && count++ == 0)
+			node = (int)i;
+	if (count == 1 || (count > 1 && attr->policy == QUARRY_POLICY_PREFERRED))
+		qy_fail(error, "page_kind: %s, strictly, and the pool of node %d has none free that may be used", kind,
+			node);
+	else
+		qy_fail(error, "page_kind: %s, strictly, and the pool of %s has none free that may be used", kind,
+			count > 0 ? "its nodes" : others);
 }
 
 QUARRY_API quarry_arena *quarry_arena_create(const quarry_arena_attr *given)
@@ -75,7 +107,10 @@ QUARRY_API quarry_arena *quarry_arena_create(const quarry_arena_attr *given)
 	if (!take(given == NULL ? &plain : given, &attr) || !check(&attr))
 		return NULL;
 	arena = qy_arena_create(&attr);
-	if (arena == NULL)
+	if (arena == NULL && errno == ENOMEM && (attr.flags & QUARRY_ARENA_STRICT) &&
+	    attr.page_kind >= QUARRY_PAGES_2M)
+		fail_strictly(&attr, errno);
+	else if (arena == NULL)
 		qy_fail(errno, errno == EAGAIN   ? "there are as many arenas as can be"
 			       : errno == ENOMEM ? "no memory for an arena as it was asked for"
 			       : attr.flags & QUARRY_ARENA_FD ? "the kernel gives no memory file, or no descriptor"
@@ -83,16 +118,26 @@ QUARRY_API quarry_arena *quarry_arena_create(const quarry_arena_attr *given)
 	return arena;
 }
 
-QUARRY_API int quarry_arena_destroy(quarry_arena *arena)
+static int end(quarry_arena *arena, bool destroy)
 {
 	qy_init_once();
-	return qy_arena_end(arena, true);
+	if (qy_arena_end(arena, destroy) == 0)
+		return 0;
+	if (errno == EINVAL)
+		return qy_fail_arena(arena);
+	return qy_fail(errno, errno == EBUSY ? "arena: it is the default arena of a thread"
+				: errno == EPERM ? "arena: it is the default arena of a node"
+						 : "no memory");
+}
+
+QUARRY_API int quarry_arena_destroy(quarry_arena *arena)
+{
+	return end(arena, true);
 }
 
 QUARRY_API int quarry_arena_reset(quarry_arena *arena)
 {
-	qy_init_once();
-	return qy_arena_end(arena, false);
+	return end(arena, false);
 }
 
 /* ---- used ---- */
@@ -141,7 +186,7 @@ QUARRY_API int quarry_arena_free(quarry_arena *arena, void *p)
 	if (p == NULL)
 		return 0;
 	if (!qy_arena_has(arena, p))
-		return -1;
+		return qy_fail(errno, "p: %p is not of this arena", p);
 	qy_fast_free(p);
 	return 0;
 }
@@ -150,7 +195,11 @@ QUARRY_API int quarry_arena_free(quarry_arena *arena, void *p)
 
 QUARRY_API quarry_arena *quarry_arena_of(const void *p)
 {
-	return qy_arena_of(p);
+	quarry_arena *arena = qy_arena_of(p);
+
+	if (arena == NULL)
+		qy_fail(errno, "p: %p is not quarry's", (void *)(uintptr_t)p);
+	return arena;
 }
 
 QUARRY_API int quarry_populate(void *p, size_t len)
@@ -174,15 +223,25 @@ QUARRY_API int quarry_fd_of(const void *p, uint64_t *offset)
 	uint64_t at;
 	int fd = qy_arena_fd(p, &at);
 
-	if (fd >= 0 && offset != NULL)
+	if (fd < 0)
+		return qy_fail(errno, errno == EINVAL   ? "p: %p is not quarry's"
+				      : errno == EBADF ? "p: the descriptor of what is at %p was closed by the program"
+						       : "p: what is at %p is in no file", (void *)(uintptr_t)p);
+	if (offset != NULL)
 		*offset = at;
 	return fd;
 }
 
 QUARRY_API quarry_arena *quarry_arena_of_node(int node)
 {
+	quarry_arena *arena;
+
 	qy_init_once();
-	return qy_arena_of_node(node);
+	arena = qy_arena_of_node(node);
+	if (arena == NULL)
+		qy_fail(errno, errno == EINVAL ? "node: there is no node %d" : "no memory for the arena of node %d",
+			node);
+	return arena;
 }
 
 QUARRY_API quarry_arena *quarry_thread_arena(void)
@@ -195,7 +254,7 @@ QUARRY_API int quarry_thread_set_arena(quarry_arena *arena, quarry_arena **previ
 	quarry_arena *was = qy_arena_chosen();
 
 	if (qy_arena_choose(arena) != 0)
-		return -1;
+		return errno == EINVAL ? qy_fail_arena(arena) : qy_fail(errno, "no memory");
 	if (previous != NULL)
 		*previous = was;
 	return 0;
@@ -210,15 +269,16 @@ QUARRY_API const char *quarry_arena_name(const quarry_arena *arena)
 
 QUARRY_API int quarry_arena_set_limits(quarry_arena *arena, uint64_t hard_limit, uint64_t soft_limit)
 {
-	return qy_arena_limit(arena, hard_limit, soft_limit);
+	if (!are_limits(hard_limit, soft_limit))
+		return fail_limits(hard_limit, soft_limit);
+	return qy_arena_limit(arena, hard_limit, soft_limit) == 0 ? 0 : qy_fail_arena(arena);
 }
 
 QUARRY_API int quarry_arena_set_decay(quarry_arena *arena, long decay_ms)
 {
 	if (!is_decay(decay_ms))
 		return qy_fail(EINVAL, OUTSIDE_DECAY, decay_ms, QUARRY_DECAY_DEFAULT, DECAY_MAX);
-	return qy_arena_set_decay(arena, decay_ms) == 0 ? 0
-							: qy_fail(EINVAL, "arena: there is none at %p", (void *)arena);
+	return qy_arena_set_decay(arena, decay_ms) == 0 ? 0 : qy_fail_arena(arena);
 }
 
 QUARRY_API int quarry_arena_move(quarry_arena *arena, const quarry_nodeset *nodes, quarry_move_report *report)
@@ -250,7 +310,9 @@ QUARRY_API int quarry_arena_move(quarry_arena *arena, const quarry_nodeset *node
 
 QUARRY_API int quarry_thread_rebind(int node)
 {
-	return qy_thread_rebind(node);
+	if (qy_thread_rebind(node) == 0)
+		return 0;
+	return qy_fail(errno, errno == EINVAL ? "node: %d is none that may be used" : "no memory for node %d", node);
 }
 
 QUARRY_API void quarry_thread_flush(void)

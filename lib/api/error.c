@@ -37,6 +37,11 @@ int qy_fail(int error, const char *format, ...)
 	return -1;
 }
 
+int qy_fail_arena(const void *arena)
+{
+	return qy_fail(EINVAL, "arena: there is none at %p", arena);
+}
+
 const char *quarry_error_text(void)
 {
 	struct error_slot *slot = &error_slots[error_ticket % SLOTS];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The text of a thread's last error. For lib/api: the layers below tell errors by errno alone.
+/* The text of a thread's last error. For lib/api and lib/view: the layers below tell errors by errno alone. Every
+ * public function that fails sets it, but for those that allocate, which say all there is to say by errno.
  *
  * The texts stand in a ring that all threads share, because a buffer in each thread's static TLS would cost a good
  * part of all that quarry may have there. A thread keeps the number of its text (4 bytes); when the slot has been used
@@ -14,5 +15,8 @@
 /* Set the calling thread's error text and errno. Returns -1, so that a caller can return it. The format is that of
  * qy_text_format. */
 int qy_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
+
+/* The same for a handle that is no arena: EINVAL. */
+int qy_fail_arena(const void *arena) __attribute__((cold));
 
 #endif

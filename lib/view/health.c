@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lib/api/error.h"
 #include "lib/api/init.h"
 #include "lib/base/refused.h"
 #include "lib/base/settings.h"
@@ -63,10 +64,8 @@ QUARRY_API int quarry_health(quarry_health_report *report)
 	uint32_t size = report == NULL ? 0 : report->struct_size;
 
 	/* (A larger one is of a program built with a newer header: what this library does not know is 0.) */
-	if (size < sizeof(ours) || size > 4096) {
-		errno = EINVAL;
-		return -1;
-	}
+	if (size < sizeof(ours) || size > 4096)
+		return qy_fail(EINVAL, "report: NULL, or its struct_size is that of no quarry_health_report");
 	qy_init_once();
 	fill(&ours);
 	memset(report, 0, size);

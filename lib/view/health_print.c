@@ -2,6 +2,7 @@
 /* What a report says, in words and as JSON. Nothing is looked at but by quarry_health. */
 #include <errno.h>
 
+#include "lib/api/error.h"
 #include "lib/view/health.h"
 
 static const char *const states[] = { "green", "yellow", "red" };
@@ -102,10 +103,10 @@ QUARRY_API int quarry_health_text(const quarry_health_report *report, char *text
 	char none[1];
 	struct qy_text out;
 
-	if (report == NULL || report->struct_size < sizeof(*report) || (text == NULL && size != 0)) {
-		errno = EINVAL;
-		return -1;
-	}
+	if (report == NULL || report->struct_size < sizeof(*report))
+		return qy_fail(EINVAL, "report: NULL, or its struct_size is that of no quarry_health_report");
+	if (text == NULL && size != 0)
+		return qy_fail(EINVAL, "text: NULL, for %lu bytes", (unsigned long)size);
 	qy_text_init(&out, size != 0 ? text : none, size != 0 ? size : sizeof(none), -1);
 	one_line(&out, report);
 	return (int)out.total;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "include/quarry/quarry.h"
+#include "lib/api/error.h"
 #include "lib/api/init.h"
 #include "numa/attrs.h"
 #include "numa/os.h"
@@ -16,10 +17,23 @@
 #define INFO_SIZE_FIRST offsetof(quarry_node_info, huge_total_2m) /* of the struct's first version */
 #define INFO_SIZE_MAX 4096 /* a struct_size beyond it was never set */
 
-static int invalid(void)
+/* What is known of nodes was not told: errno says why. */
+static int not_told(void)
 {
-	errno = EINVAL;
-	return -1;
+	return qy_fail(errno, errno == ENOSYS    ? "there is no hwloc here, which alone tells of this"
+			      : errno == ENODATA ? "this machine does not tell"
+			      : errno == EINVAL  ? "attr or cpu: there is none such"
+						 : "the kernel, or hwloc, does not say");
+}
+
+static int no_node(int node)
+{
+	return qy_fail(EINVAL, "node: there is no node %d", node);
+}
+
+static int no_cpu(int cpu)
+{
+	return qy_fail(EINVAL, "cpu: there is no CPU %d", cpu);
 }
 
 /* ---- the nodes that may be used --------------------------------------------------------------------------- */
@@ -49,7 +63,7 @@ QUARRY_API int quarry_node_id(int index)
 
 	qy_init_once();
 	if (index < 0 || index >= qy_nodes_usable(&usable))
-		return invalid();
+		return qy_fail(EINVAL, "index: there is no node with the logical number %d", index);
 	dense = next_of(&usable, -1);
 	while (index-- > 0)
 		dense = next_of(&usable, dense);
@@ -78,10 +92,12 @@ QUARRY_API int quarry_node_info_get(int node, quarry_node_info *info)
 
 	qy_init_once();
 	dense = qy_node_dense(node);
-	if (!info || dense < 0 || !is_info_size(info->struct_size))
-		return invalid();
+	if (!info || !is_info_size(info->struct_size))
+		return qy_fail(EINVAL, "info: NULL, or its struct_size is that of no quarry_node_info");
+	if (dense < 0)
+		return no_node(node);
 	if (qy_node_info(dense, &ours) != 0)
-		return -1;
+		return not_told();
 	give_info(info, &ours, info->struct_size);
 	return 0;
 }
@@ -100,7 +116,7 @@ QUARRY_API long quarry_nodes(quarry_node_info *list, size_t max)
 
 	qy_init_once();
 	if (max > 0 && (!list || !is_info_size(list->struct_size)))
-		return invalid();
+		return qy_fail(EINVAL, "list: NULL, or its struct_size is that of no quarry_node_info");
 	count = qy_nodes_usable(&usable);
 	if (max == 0)
 		return count;
@@ -109,7 +125,7 @@ QUARRY_API long quarry_nodes(quarry_node_info *list, size_t max)
 		quarry_node_info ours = { 0 };
 		dense = next_of(&usable, dense);
 		if (qy_node_info(dense, &ours) != 0)
-			return -1;
+			return not_told();
 		/* One snapshot, also when the cpuset changes in the middle. */
 		ours.index = i;
 		if (ours.has_memory != 0)
@@ -135,7 +151,7 @@ QUARRY_API int quarry_node_of_cpu(int cpu)
 
 	qy_init_once();
 	dense = qy_node_of_cpu(cpu);
-	return dense < 0 ? invalid() : qy_node_kernel_id(dense);
+	return dense < 0 ? no_cpu(cpu) : qy_node_kernel_id(dense);
 }
 
 /* Of nodes that are there. */
@@ -150,12 +166,15 @@ static int distance_or_nodata(int from, int to)
 
 QUARRY_API int quarry_node_distance(int from, int to)
 {
+	int here, there, distance;
+
 	qy_init_once();
-	from = qy_node_dense(from);
-	to = qy_node_dense(to);
-	if (from < 0 || to < 0)
-		return invalid();
-	return distance_or_nodata(from, to);
+	here = qy_node_dense(from);
+	there = qy_node_dense(to);
+	if (here < 0 || there < 0)
+		return no_node(here < 0 ? from : to);
+	distance = distance_or_nodata(here, there);
+	return distance < 0 ? not_told() : distance;
 }
 
 /* ---- attributes ------------------------------------------------------------------------------------------- */
@@ -203,8 +222,10 @@ static int attr_of(int dense, int attr, int cpu, uint64_t *value)
 		return memory_of(dense, attr, value);
 	case QUARRY_ATTR_DISTANCE:
 		from = qy_node_of_cpu(cpu);
-		if (cpu >= 0 && from < 0)
-			return invalid();
+		if (cpu >= 0 && from < 0) {
+			errno = EINVAL;
+			return -1;
+		}
 		distance = cpu < 0 ? distance_from_best(dense) : distance_or_nodata(from, dense);
 		if (distance < 0)
 			return -1;
@@ -225,9 +246,13 @@ QUARRY_API int quarry_node_attr_get(int node, int attr, int cpu, uint64_t *value
 
 	qy_init_once();
 	dense = qy_node_dense(node);
-	if (dense < 0 || cpu < -1 || !value)
-		return invalid();
-	return attr_of(dense, attr, cpu, value);
+	if (dense < 0)
+		return no_node(node);
+	if (cpu < -1)
+		return no_cpu(cpu);
+	if (!value)
+		return qy_fail(EINVAL, "value: it is NULL");
+	return attr_of(dense, attr, cpu, value) == 0 ? 0 : not_told();
 }
 
 static bool better(int attr, uint64_t value, uint64_t than)
@@ -256,12 +281,14 @@ QUARRY_API int quarry_node_best(int attr, int cpu)
 	quarry_nodeset allowed;
 
 	qy_init_once();
-	if (attr < QUARRY_ATTR_CAPACITY || attr > QUARRY_ATTR_DISTANCE || cpu < -1)
-		return invalid();
+	if (attr < QUARRY_ATTR_CAPACITY || attr > QUARRY_ATTR_DISTANCE)
+		return qy_fail(EINVAL, "attr: there is none of number %d", attr);
+	if (cpu < -1)
+		return no_cpu(cpu);
 	if (cpu >= 0) {
 		from = qy_node_of_cpu(cpu);
 		if (from < 0)
-			return invalid();
+			return no_cpu(cpu);
 	} else {
 		cpu = current_cpu();
 		from = cpu < 0 ? qy_node_current() : qy_node_of_cpu(cpu);
@@ -283,7 +310,7 @@ QUARRY_API int quarry_node_best(int attr, int cpu)
 	}
 	if (best < 0) {
 		errno = why;
-		return -1;
+		return not_told();
 	}
 	return qy_node_kernel_id(best);
 }

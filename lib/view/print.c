@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "lib/api/error.h"
 #include "lib/view/health.h"
 #include "numa/os.h"
 #include "numa/topology.h"
@@ -397,10 +398,8 @@ int quarry_stats_print(int fd, int json)
 	quarry_stats total;
 	struct qy_text out;
 
-	if (fd < 0) {
-		errno = EBADF;
-		return -1;
-	}
+	if (fd < 0)
+		return qy_fail(EBADF, "fd: %d is no descriptor", fd);
 	if (!qy_print_arena_stats(NULL, &total))
 		return -1;
 	list_get(&list);
@@ -410,5 +409,5 @@ int quarry_stats_print(int fd, int json)
 	else
 		qy_print_text(&out, &total, &list);
 	list_put(&list);
-	return qy_text_flush(&out);
+	return qy_text_flush(&out) == 0 ? 0 : qy_fail(errno, "fd: not all could be written to %d", fd);
 }

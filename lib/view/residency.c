@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "lib/api/error.h"
 #include "lib/api/init.h"
 #include "lib/manager/manager.h"
 #include "lib/view/pages.h"
@@ -211,13 +212,11 @@ QUARRY_API long quarry_arena_where(quarry_arena *arena, quarry_residency *out, s
 	struct qy_residencies list;
 	long count;
 
-	if (out == NULL && max > 0) {
-		errno = EINVAL;
-		return -1;
-	}
+	if (out == NULL && max > 0)
+		return qy_fail(EINVAL, "list: NULL, for %lu entries", (unsigned long)max);
 	qy_init_once();
 	if (!qy_residencies_get(&list, arena))
-		return -1;
+		return errno == EINVAL ? qy_fail_arena(arena) : qy_fail(errno, "no memory for what is found");
 	count = (long)list.count;
 	if (max > 0)
 		memcpy(out, list.at, qy_min(list.count, max) * sizeof(out[0]));

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "include/quarry/quarry.h"
+#include "lib/api/error.h"
 #include "lib/api/init.h"
 #include "lib/base/settings.h"
 #include "lib/cache/idle.h"
@@ -281,17 +282,15 @@ QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)
 {
 	struct qy_manager *m = NULL;
 
-	if (stats == NULL || stats->version == 0 || stats->version > QUARRY_STATS_VERSION) {
-		errno = EINVAL;
-		return -1;
-	}
+	if (stats == NULL || stats->version == 0 || stats->version > QUARRY_STATS_VERSION)
+		return qy_fail(EINVAL, "stats: NULL, or its version is not from 1 to %d", QUARRY_STATS_VERSION);
 	if (stats->version < QUARRY_STATS_VERSION)
 		return get_older(arena, stats);
 	qy_init_once();
 	if (arena != NULL) {
 		m = qy_manager_of_arena(arena);
 		if (m == NULL)
-			return -1;
+			return qy_fail_arena(arena);
 	}
 	memset(stats, 0, sizeof(*stats));
 	stats->version = QUARRY_STATS_VERSION;

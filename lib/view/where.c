@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "include/quarry/quarry.h"
+#include "lib/api/error.h"
 #include "lib/manager/manager.h"
 #include "lib/view/pages.h"
 #include "numa/os.h"
@@ -65,10 +66,11 @@ QUARRY_API long quarry_where(const void *p, size_t n, quarry_page_info *info, si
 	uintptr_t first, end;
 	size_t grain, count = 0;
 
-	if (r == NULL || (info == NULL && max > 0)) {
-		errno = EINVAL;
-		return -1;
-	}
+	if (r == NULL)
+		return qy_fail(EINVAL, "p: %lu bytes from %p on are not quarry's", (unsigned long)n,
+			       (void *)(uintptr_t)p);
+	if (info == NULL && max > 0)
+		return qy_fail(EINVAL, "info: NULL, for %lu entries", (unsigned long)max);
 	asked = asked_of(r);
 	grain = qy_kind_grain(r->kind);
 	first = qy_align_down((uintptr_t)p, grain);

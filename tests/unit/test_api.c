@@ -567,3 +567,90 @@ Test(api, version)
 	snprintf(text, sizeof text, "%u.%u.%u", v >> 16, v >> 8 & 0xff, v & 0xff);
 	cr_assert_str_eq(quarry_version_string(), text);
 }
+
+/* ---- what is said of a failed call ---- */
+
+static const char *text_of(long r, int error)
+{
+	cr_assert_eq(r, -1);
+	cr_assert_eq(errno, error, "%d", errno);
+	return quarry_error_text();
+}
+#define expect_text(call, error, text)                                                                         \
+	do {                                                                                                   \
+		const char *got_;                                                                              \
+		quarry_mallopt(-12345, 0); /* another text */                                                  \
+		errno = 0;                                                                                     \
+		got_ = text_of((long)(call), error);                                                           \
+		cr_assert_eq(strncmp(got_, text, strlen(text)), 0, "%s", got_);                                \
+	} while (0)
+
+/* Every public call that fails sets it: none leaves the text of another. */
+Test(api, each_failure_has_its_text)
+{
+	quarry_arena *none = (quarry_arena *)&none, *a = quarry_arena_create(NULL), *chosen;
+	quarry_stats stats = { .version = 0 };
+	quarry_health_report report = { .struct_size = 1 };
+	quarry_node_info info = { .struct_size = 1 };
+	char *p = quarry_malloc(100);
+	uint64_t offset;
+
+	cr_assert_not_null(a);
+	expect_text(quarry_arena_destroy(none), EINVAL, "arena: there is none at 0x");
+	expect_text(quarry_arena_reset(none), EINVAL, "arena: there is none at 0x");
+	expect_text(quarry_arena_destroy(quarry_arena_of(p)), EPERM, "arena: it is the default arena of a node");
+	cr_assert_eq(quarry_thread_set_arena(a, &chosen), 0);
+	expect_text(quarry_arena_destroy(a), EBUSY, "arena: it is the default arena of a thread");
+	cr_assert_eq(quarry_thread_set_arena(chosen, NULL), 0);
+	expect_text(quarry_arena_set_limits(none, 0, 0), EINVAL, "arena: there is none at 0x");
+	expect_text(quarry_arena_set_limits(a, 1, 1000), EINVAL, "soft_limit: 1000 bytes are more than the 1 of ");
+	expect_text(quarry_arena_set_decay(none, 0), EINVAL, "arena: there is none at 0x");
+	expect_text(quarry_thread_set_arena(none, NULL), EINVAL, "arena: there is none at 0x");
+	expect_text(quarry_breaker_redirect(none), EINVAL, "arena: there is ");
+	expect_text(quarry_arena_free(a, p), EINVAL, "p: 0x");
+	expect_text(quarry_fd_of(&offset, &offset), EINVAL, "p: 0x");
+	expect_text(quarry_fd_of(p, &offset), ENOTSUP, "p: what is at 0x");
+	expect_text(quarry_thread_rebind(12345), EINVAL, "node: 12345 is ");
+	expect_text(quarry_stats_get(NULL, &stats), EINVAL, "stats: ");
+	stats.version = QUARRY_STATS_VERSION;
+	expect_text(quarry_stats_get(none, &stats), EINVAL, "arena: there is none at 0x");
+	expect_text(quarry_stats_print(-1, 0), EBADF, "fd: -1 is ");
+	expect_text(quarry_where(&offset, 1, NULL, 0), EINVAL, "p: 1 bytes from 0x");
+	expect_text(quarry_where(p, 1, NULL, 3), EINVAL, "info: NULL, for 3 ");
+	expect_text(quarry_arena_where(none, NULL, 0), EINVAL, "arena: there is none at 0x");
+	expect_text(quarry_arena_where(a, NULL, 3), EINVAL, "list: NULL, for 3 ");
+	expect_text(quarry_health(&report), EINVAL, "report: ");
+	expect_text(quarry_health_text(&report, NULL, 0), EINVAL, "report: ");
+	expect_text(quarry_node_id(12345), EINVAL, "index: there is no node with the logical number 12345");
+	expect_text(quarry_node_info_get(0, &info), EINVAL, "info: ");
+	info.struct_size = sizeof(info);
+	expect_text(quarry_node_info_get(12345, &info), EINVAL, "node: there is no node 12345");
+	expect_text(quarry_nodes(NULL, 1), EINVAL, "list: ");
+	expect_text(quarry_node_of_cpu(1 << 20), EINVAL, "cpu: there is no CPU 1048576");
+	expect_text(quarry_node_distance(quarry_node_id(0), 12345), EINVAL, "node: there is no node 12345");
+	expect_text(quarry_node_attr_get(12345, 0, -1, &offset), EINVAL, "node: there is no node 12345");
+	expect_text(quarry_node_best(99, -1), EINVAL, "attr: there is none of number 99");
+	errno = 0;
+	cr_assert_null(quarry_arena_of_node(12345));
+	cr_assert_str_eq(text_of(-1, EINVAL), "node: there is no node 12345");
+	errno = 0;
+	cr_assert_null(quarry_arena_of(&offset));
+	cr_assert_eq(strncmp(text_of(-1, EINVAL), "p: 0x", 5), 0);
+	quarry_free(p);
+	quarry_arena_destroy(a);
+}
+
+Test(api, limits_the_wrong_way_round)
+{
+	quarry_arena_attr attr = { .hard_limit = 1000, .soft_limit = 1001 };
+
+	errno = 0;
+	cr_assert_null(quarry_arena_create(&attr));
+	cr_assert_eq(errno, EINVAL);
+	cr_assert_str_eq(quarry_error_text(), "soft_limit: 1001 bytes are more than the 1000 of hard_limit");
+	attr.soft_limit = 1000;
+	cr_assert_not_null(quarry_arena_create(&attr));
+	attr = (quarry_arena_attr){ .flags = 0x80000000 };
+	cr_assert_null(quarry_arena_create(&attr));
+	cr_assert_str_eq(quarry_error_text(), "flags: unknown bits in 0x80000000");
+}

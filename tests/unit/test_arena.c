@@ -551,8 +551,20 @@ static void without_a_pool(int kind, int refusal)
 	quarry_arena_attr attr = { .struct_size = sizeof attr, .flags = QUARRY_ARENA_STRICT, .page_kind = kind };
 	quarry_arena *a;
 	quarry_stats stats;
-	char *p;
+	char *p, node[32];
 
+	attr.policy = QUARRY_POLICY_BIND;
+	quarry_nodeset_add(&attr.nodes, (unsigned)quarry_node_id(0));
+	if (quarry_arena_create(&attr) == NULL && errno == ENOMEM) {
+		/* What is missing, and where. */
+		snprintf(node, sizeof(node), " the pool of node %d has none ", quarry_node_id(0));
+		cr_assert_eq(strncmp(quarry_error_text(), kind == QUARRY_PAGES_2M ? "page_kind: 2m, strictly, "
+										  : "page_kind: 1g, strictly, ",
+				     strlen("page_kind: 2m, strictly, ")), 0, "%s", quarry_error_text());
+		cr_assert_not_null(strstr(quarry_error_text(), node), "%s", quarry_error_text());
+	}
+	attr.policy = QUARRY_POLICY_LOCAL;
+	attr.nodes = (quarry_nodeset){ 0 };
 	errno = 0;
 	a = quarry_arena_create(&attr);
 	if (a != NULL) {

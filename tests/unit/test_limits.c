@@ -654,10 +654,14 @@ Test(limits, denials_are_told_as_a_series)
 		cr_assert_null(quarry_arena_malloc(a, 12 * MIB));
 	cr_assert(tick_after(500), "something is to be told later");
 	expect_no_event();
+	/* The limit that they hit is told, be it another by then, or none. */
+	cr_assert_eq(quarry_arena_set_limits(a, 0, 0), 0);
 	tick_after(500);
 	expect_event(QUARRY_EVENT_HARD_LIMIT, 1, 0);
 	cr_assert_eq(heard[0].count, 50, "%" PRIu64, heard[0].count);
 	cr_assert_eq(heard[0].bytes, 12 * MIB);
+	cr_assert_eq(heard[0].limit, 10 * MIB);
+	cr_assert_eq(quarry_arena_set_limits(a, 10 * MIB, 0), 0);
 	tick_after(5000);
 	expect_no_event();
 	cr_assert_null(quarry_arena_malloc(a, 11 * MIB));
