@@ -149,9 +149,23 @@ check "options" says out "options=junk=1,decay_ms=5,stats_at_exit=json"
 run_with QUARRY_OPTIONS=strict=1 LD_PRELOAD="$library" -- "${run[@]}" --options strict=0 sh -c "$show"
 check "options after those of the environment" says out "options=strict=1,strict=0"
 check "what was preloaded stays" says out "preload=$library:$library"
+# Nothing but pages of a pool, which is empty on most machines.
+empty="the pool of 2m pages of node "
+if [ "$(cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages 2>/dev/null)" = 0 ]; then
+	run_with QUARRY_OPTIONS=pages=2m,strict=1 -- "${run[@]}" true
+	check "strict, and an empty pool" grep -qF "$empty" "$work/err"
+	check "strict, and an empty pool: one line" is "$(grep -c '^quarry: ' "$work/err")" 1
+	quarry run --library "$library" --options pages=2m,strict=on true
+	check "strict by --options, and an empty pool" grep -qF "$empty" "$work/err"
+	run_with QUARRY_OPTIONS=pages=2m,strict=1 -- "${run[@]}" --options strict=0 true
+	check "not strict after all: nothing is told" is "$(wc -c <"$work/err")" 0
+else
+	not_checked "strict, and an empty pool: there is none, or it has pages"
+fi
 run_with QUARRY_OPTIONS=srtict=1 -- "${run[@]}" touch "$work/marker"
 check "a wrong option in the environment" grep -qF "did you mean 'strict'?" "$work/err"
 check "a wrong option in the environment: status" is $status 2
+check "a wrong option in the environment is told once" is "$(wc -l <"$work/err")" 1
 check "the program was not run" test ! -e "$work/marker"
 quarry "${run[@]}" sh -c 'exit 42'
 check "the program's status" is $status 42

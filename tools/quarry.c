@@ -288,8 +288,9 @@ static int set_options(const struct run *run)
 		environment = "";
 	if (run->options && quarry_ctl_set("options_check", run->options) != 0)
 		return fail(STATUS_USAGE, "run: --options: %s", quarry_error_text());
+	/* (What is wrong with it the library has told when this command started.) */
 	if (quarry_ctl_set("options_check", environment) != 0)
-		return fail(STATUS_USAGE, "run: " VARIABLE ": %s", quarry_error_text());
+		return STATUS_USAGE;
 	if (asprintf(&list, "%s%s%s%s%s", environment, run->options ? "," : "", run->options ? run->options : "",
 		     run->stats ? ",stats_at_exit=" : "", run->stats ? run->stats : "") < 0)
 		return fail(STATUS_FAILED, "run: %s", strerror(errno));
@@ -297,6 +298,52 @@ static int set_options(const struct run *run)
 		return fail(STATUS_FAILED, "run: %s", strerror(errno));
 	free(list);
 	return STATUS_OK;
+}
+
+/* An option's value as the program will have it: the environment's, which is this process's too, or one that was given. */
+static void option_value(const struct run *run, const char *name, char *value, size_t size)
+{
+	size_t n = strlen(name);
+
+	if (quarry_ctl_get(name, value, size) < 0)
+		*value = '\0';
+	for (const char *at = run->options; at && *at; at += strcspn(at, ","), at += *at == ',') {
+		char given[32];
+
+		at += strspn(at, " ");
+		if (strncmp(at, name, n) != 0 || at[n] != '=')
+			continue;
+		snprintf(given, sizeof(given), "%.*s", (int)strcspn(at + n + 1, ","), at + n + 1);
+		/* (As the library has it: "on" is 1.) */
+		if (quarry_ctl_set(name, given) == 0)
+			quarry_ctl_get(name, value, size);
+	}
+}
+
+/* A program that may have nothing but pages of a pool, and finds it empty, ends before it can say why. */
+static void warn_of_empty_pools(const struct run *run)
+{
+	char pages[32], strict[32];
+	int empty = 0, node = -1;
+	bool gigantic;
+
+	option_value(run, "pages", pages, sizeof(pages));
+	option_value(run, "strict", strict, sizeof(strict));
+	gigantic = strcmp(pages, "1g") == 0;
+	if (strcmp(strict, "1") != 0 || (!gigantic && strcmp(pages, "2m") != 0))
+		return;
+	for (int i = 0; i < quarry_node_count(); i++) {
+		quarry_node_info info = { .struct_size = sizeof(info) };
+
+		if (quarry_node_info_get(quarry_node_id(i), &info) != 0 || info.has_cpus == 0 ||
+		    (gigantic ? info.huge_free_1g : info.huge_free_2m) != 0)
+			continue;
+		if (empty++ == 0)
+			node = info.id;
+	}
+	if (empty > 0)
+		fail(STATUS_OK, "run: strict=1, and the pool of %s pages of node %d%s is empty: no memory is to be had "
+				"there; see quarry doctor", pages, node, empty > 1 ? ", and of others," : "");
 }
 
 /* What execvp will find; false when nothing. */
@@ -413,6 +460,7 @@ static int command_run(int argc, char **argv)
 	if (status != STATUS_OK)
 		return status;
 	warn_when_not_preloaded(path);
+	warn_of_empty_pools(&run);
 	execvp(run.program[0], run.program);
 	status = errno;
 	return fail(status == ENOENT ? STATUS_NOT_FOUND : STATUS_CANNOT_RUN, "run: %s: %s", run.program[0],
