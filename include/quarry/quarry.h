@@ -417,10 +417,12 @@ QUARRY_API size_t quarry_purge(quarry_arena *arena);
  * It takes about three milliseconds at most, while there is much to do (a huge page that is made, or taken apart, may add
  * one), and a microsecond where nothing is due. It waits for nobody who gives back, forks, or moves or ends an arena: what
  * is left for that is done by the next call. A program that calls it is asked for no thread by reclaim=auto, until two
- * seconds after it should have called again. Any thread may call, also while the reclaimer's thread runs (then there is
- * nothing to do); not in a signal handler. errno is left as it was.
+ * seconds after it should have called again. Any thread may call; not in a signal handler. Where reclaim=auto or parallel
+ * has started the reclaimer's thread already (call it once in main, to be before that), and with reclaim=off, it tells of
+ * events, does nothing else, and returns -1 at once: the loop above then waits for its own events alone, and the thread
+ * gives back. errno is left as it was.
  * @return in how many ms it should be called again (calling sooner is cheap); -1: when the program has freed memory, or a
- *         thread of it was busy again, which the next call sees. */
+ *         thread of it was busy again, which the next call sees; or the thread does it, or nobody. */
 QUARRY_API int64_t quarry_tend(void);
 
 /** Give back what the calling thread's caches hold, so that other threads can have it. */
