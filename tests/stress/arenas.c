@@ -90,6 +90,8 @@ static void make_arena(struct spot *s, struct st_rng *rng)
 	attr.flags = st_below(rng, 4) == 0 ? QUARRY_ARENA_NODUMP : 0;
 	attr.hard_limit = st_below(rng, 3) == 0 ? 256 * ST_KIB << st_below(rng, 3) : 0;
 	attr.soft_limit = st_below(rng, 4) == 0 ? ST_MIB : 0;
+	if (attr.hard_limit != 0 && attr.soft_limit > attr.hard_limit)
+		attr.soft_limit = attr.hard_limit;
 	memcpy(s->name, attr.name, sizeof s->name);
 	s->arena = quarry_arena_create(&attr);
 	if (s->arena == NULL)
