@@ -545,13 +545,19 @@ void qy_heap_take_over(struct qy_heap *h, struct qy_heap *from, struct qy_slab *
 	qy_count(&h->adopted, 1);
 }
 
+#define ORPHANS_AT_A_TIME 64 /* under one hold of the lock: a cold slab is a cache miss or two */
+
 static void orphan_list(struct qy_heap *h, struct qy_slab_list *list)
 {
-	struct qy_slab *s;
+	while (list->first != NULL) {
+		qy_lock(&h->manager->lock);
+		for (unsigned n = 0; n < ORPHANS_AT_A_TIME && list->first != NULL; n++) {
+			struct qy_slab *s = list->first;
 
-	while ((s = list->first) != NULL) {
-		qy_slab_list_remove(list, s);
-		orphan(h, s);
+			qy_slab_list_remove(list, s);
+			orphan(h, s);
+		}
+		qy_unlock(&h->manager->lock);
 	}
 }
 
@@ -626,22 +632,14 @@ bool qy_heap_shed(struct qy_heap *h, unsigned at_most)
 	return true;
 }
 
-/* All in which something may be free. The manager's lock is held when it is done. */
-static void orphan_sparse(struct qy_heap *h)
+void qy_heap_let_go(struct qy_heap *h)
 {
 	qy_heap_receive(h);
 	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
 		drop_active(h, cls);
 	qy_heap_trim(h);
-	qy_lock(&h->manager->lock);
 	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
 		orphan_list(h, &h->queue[cls]);
-}
-
-void qy_heap_let_go(struct qy_heap *h)
-{
-	orphan_sparse(h);
-	qy_unlock(&h->manager->lock);
 }
 
 /* A count of the heap's becomes one of the manager's. */
@@ -655,9 +653,8 @@ static void hand_over(qy_counter *to, qy_counter *from)
 
 void qy_heap_abandon(struct qy_heap *h)
 {
-	orphan_sparse(h);
+	qy_heap_let_go(h);
 	orphan_list(h, &h->full);
-	qy_unlock(&h->manager->lock);
 	atomic_fetch_sub_explicit(&h->manager->heaps, 1, memory_order_relaxed);
 	hand_over(&h->manager->past_refills, &h->refills);
 	hand_over(&h->manager->past_received, &h->remote_received);
