@@ -244,7 +244,7 @@ static bool may_redirect(const quarry_arena *arena)
 /* A large request, where there is a breaker. */
 static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t align, bool zero)
 {
-	enum qy_verdict verdict = qy_breaker_judge(size, &arena, may_redirect(arena));
+	enum qy_verdict verdict = qy_breaker_judge(size, size, &arena, may_redirect(arena));
 	void *p;
 
 	if (verdict == QY_BREAKER_REFUSE) {

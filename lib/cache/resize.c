@@ -105,11 +105,11 @@ static void *resize(void *p, size_t usable, size_t size)
 	return to;
 }
 
-/* While the breaker is not closed. What is in an arena of its own stays there, and cannot be sent to another. */
+/* To a large size, where there is a breaker. What is in an arena of its own stays there, and cannot be sent to another. */
 static QY_COLD void *resize_judged(void *p, size_t usable, size_t size)
 {
 	const quarry_arena *arena = home_of(p);
-	enum qy_verdict verdict = qy_breaker_ask(size, &arena, arena == NULL);
+	enum qy_verdict verdict = qy_breaker_judge(size, size - usable, &arena, arena == NULL);
 	void *to;
 
 	switch (verdict) {
@@ -148,6 +148,5 @@ void *qy_resize(void *p, size_t size)
 		errno = EINVAL;
 		return NULL;
 	}
-	return QY_UNLIKELY(!qy_breaker_is_closed() && size > usable) ? resize_judged(p, usable, size)
-								     : resize(p, usable, size);
+	return size > usable && qy_breaker_minds(size) ? resize_judged(p, usable, size) : resize(p, usable, size);
 }

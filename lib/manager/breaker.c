@@ -70,21 +70,13 @@ static void open_now(void)
 	qy_unlock(&lock);
 }
 
-bool qy_breaker_opens(void)
-{
-	if (!qy_limits_hard_beyond((uint64_t)qy_setting(breaker_min), threshold()))
-		return false;
-	open_now();
-	return true;
-}
-
-/* It is closed. Whether this request alone would lead beyond the threshold; and where the least of those that are large
+/* It is closed. Whether so much more alone would lead beyond the threshold; and where the least of those that are large
  * would, it opens: one that is too large, far from it, says nothing of others. */
-static bool leads_beyond(size_t size)
+static bool leads_beyond(size_t more)
 {
 	size_t least = (size_t)qy_setting(breaker_min);
 
-	if (!qy_limits_hard_beyond(size, threshold()) && !qy_limits_address_beyond(size, threshold()))
+	if (!qy_limits_hard_beyond(more, threshold()) && !qy_limits_address_beyond(more, threshold()))
 		return false;
 	if (qy_limits_hard_beyond(least, threshold()) || qy_limits_address_beyond(least, threshold()))
 		open_now();
@@ -105,7 +97,7 @@ static enum qy_verdict judge_by_state(void)
 	return verdict;
 }
 
-enum qy_verdict qy_breaker_judge(size_t size, const quarry_arena **arena, bool may_redirect)
+enum qy_verdict qy_breaker_judge(size_t size, size_t more, const quarry_arena **arena, bool may_redirect)
 {
 	const quarry_arena *target = (const quarry_arena *)atomic_load_explicit(&redirect, memory_order_acquire);
 	enum qy_verdict verdict;
@@ -113,7 +105,7 @@ enum qy_verdict qy_breaker_judge(size_t size, const quarry_arena **arena, bool m
 	if (!qy_breaker_minds(size) || probing || (target != NULL && *arena == target))
 		return QY_BREAKER_PASS;
 	if (state_now() == QUARRY_BREAKER_CLOSED)
-		verdict = leads_beyond(size) ? QY_BREAKER_REFUSE : QY_BREAKER_PASS;
+		verdict = leads_beyond(more) ? QY_BREAKER_REFUSE : QY_BREAKER_PASS;
 	else
 		verdict = judge_by_state();
 	if (verdict != QY_BREAKER_REFUSE)

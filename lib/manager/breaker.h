@@ -5,8 +5,9 @@
  * goes decides whether it closes. Options breaker, breaker_min, breaker_at.
  *
  * How full control groups and the machine are is seen when the reclaimer looks. Of the process's hard limit and
- * RLIMIT_AS it is known exactly, and so each large request is judged before it is served: none leads beyond the
- * threshold, however fast they come (but for those that threads make in the same moment). Small ones cost a load. */
+ * RLIMIT_AS it is known exactly, and so each large request is judged before it is served, be it one for a block to grow:
+ * none leads beyond the threshold, however fast they come (but for those that threads make in the same moment). Small ones
+ * cost a load. */
 #ifndef QUARRY_MANAGER_BREAKER_H
 #define QUARRY_MANAGER_BREAKER_H
 
@@ -29,24 +30,9 @@ QY_INLINE bool qy_breaker_minds(size_t size)
 	return QY_UNLIKELY(size >= (size_t)qy_setting(breaker_min)) && qy_setting(breaker) != QY_BREAKER_OFF;
 }
 
-/* What is to become of a request of so many bytes for *arena (NULL: the default one), all of which come on top of what is
- * in use. Not under a leaf lock; a file may be read. */
-enum qy_verdict qy_breaker_judge(size_t size, const quarry_arena **arena, bool may_redirect) QY_COLD;
-
-/* Whether the hard limit leaves room under the threshold for no large request; then it opens. */
-bool qy_breaker_opens(void) QY_COLD;
-
-QY_INLINE bool qy_breaker_is_closed(void)
-{
-	return atomic_load_explicit(&qy_breaker_now, memory_order_relaxed) == QUARRY_BREAKER_CLOSED &&
-	       (QY_LIKELY(qy_setting(breaker) == QY_BREAKER_OFF) || !qy_breaker_opens());
-}
-
-/* For who grows what is there: while it is closed, what more that takes may lead beyond the threshold, once. */
-QY_INLINE enum qy_verdict qy_breaker_ask(size_t size, const quarry_arena **arena, bool may_redirect)
-{
-	return QY_LIKELY(qy_breaker_is_closed()) ? QY_BREAKER_PASS : qy_breaker_judge(size, arena, may_redirect);
-}
+/* What is to become of a request of so many bytes for *arena (NULL: the default one), `more` of which come on top of what
+ * is in use: all, or less where a block grows. Not under a leaf lock; a file may be read. */
+enum qy_verdict qy_breaker_judge(size_t size, size_t more, const quarry_arena **arena, bool may_redirect) QY_COLD;
 
 /* The probe got its memory, or not. No lock may be held: files are read. */
 void qy_breaker_probed(bool got);

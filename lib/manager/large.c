@@ -57,54 +57,56 @@ static void *get_pages(struct qy_manager *m, size_t size, size_t align, bool *ze
 	return qy_window_at((uintptr_t)b << QY_PAGE_SHIFT);
 }
 
-/* A block made of frames, with so many free ones behind it where room is not 0. The lock is held. */
-static void *get_frames(struct qy_manager *m, size_t size, size_t align, uint32_t room, bool *zero, bool *short_of)
+/* A block made of frames, with so many free ones behind it where room is not 0, of whose bytes so many are in use and
+ * charged already. The lock is held. */
+static void *get_frames(struct qy_manager *m, size_t size, size_t align, uint32_t room, size_t charged, bool *zero,
+			bool *short_of)
 {
 	uint32_t run = room == 0 ? qy_runs_get(m, to_frames(size), (uint32_t)qy_max(align >> QY_FRAME_SHIFT, 1), zero)
 				 : qy_runs_get_roomy(m, to_frames(size), room);
-	size_t bytes = qy_align_up(size, QY_PAGE);
+	size_t bytes = qy_align_up(size, QY_PAGE), more = bytes - charged;
 
 	if (run == 0)
 		return NULL;
 	*zero = room != 0 || *zero;
 	/* Of what is said to be dirty, the slack behind earlier blocks may not be in memory. */
-	if (!qy_budget_take(*zero ? bytes : qy_min(bytes, QY_FRAME))) {
+	if (!qy_budget_take(*zero ? more : qy_min(more, QY_FRAME))) {
 		qy_runs_put(m, run, *zero);
 		*short_of = true;
 		return NULL;
 	}
 	qy_block_set_tag(&qy_run_map, run, QY_USE_LARGE);
 	atomic_store_explicit(&qy_frame_at(run)->bytes, bytes, memory_order_relaxed);
-	book(m, bytes, true);
+	book(m, more, true);
 	return qy_window_at((uintptr_t)run << QY_FRAME_SHIFT);
 }
 
 /* room: frames that are to be free behind it, of a block made of frames and aligned to no more than a page, if that can
- * be had. */
-static void *alloc_block(struct qy_manager *m, size_t size, size_t align, uint32_t room, bool *zero)
+ * be had. charged: bytes of such a block that need not be charged: another's, whose pages move here. */
+static void *alloc_block(struct qy_manager *m, size_t size, size_t align, uint32_t room, size_t charged, bool *zero)
 {
 	bool small = size + align - QY_PAGE <= QY_FRAME;
 	uint32_t frames = small ? 1 : to_frames(size);
 	uint32_t align_frames = small ? 1 : (uint32_t)qy_max(align >> QY_FRAME_SHIFT, 1);
-	size_t bytes = qy_align_up(size, QY_PAGE);
+	size_t more = qy_align_up(size, QY_PAGE) - charged;
 
 	for (int tries = 0; tries < 4; tries++) {
 		bool allowed, short_of = false;
 		void *p = NULL;
 
 		qy_lock(&m->lock);
-		allowed = qy_manager_allows(m, bytes);
+		allowed = qy_manager_allows(m, more);
 		if (allowed)
 			p = small ? get_pages(m, size, align, zero, &short_of)
-				  : get_frames(m, size, align, room, zero, &short_of);
+				  : get_frames(m, size, align, room, charged, zero, &short_of);
 		if (allowed && p == NULL)
-			qy_manager_unclaim(m, bytes);
+			qy_manager_unclaim(m, more);
 		qy_unlock(&m->lock);
 		if (p != NULL && !small && *zero)
-			qy_huge_born(m, p, bytes);
+			qy_huge_born(m, p, qy_align_up(size, QY_PAGE));
 		if (p != NULL)
 			return p;
-		if (short_of && tries < 3 && qy_budget_refresh(bytes))
+		if (short_of && tries < 3 && qy_budget_refresh(more))
 			continue;
 		if (short_of)
 			qy_refuse(QUARRY_REFUSED_CGROUP);
@@ -126,7 +128,7 @@ void *qy_large_alloc(struct qy_manager *m, size_t size, size_t align, bool *zero
 		errno = ENOMEM;
 		return NULL;
 	}
-	return alloc_block(m, size == 0 ? 1 : size, align, 0, zero);
+	return alloc_block(m, size == 0 ? 1 : size, align, 0, 0, zero);
 }
 
 /* What p is, by what is constant while it lives: QY_PAGE or QY_FRAME for a block made of those, 0 for none. */
@@ -278,36 +280,42 @@ static uint32_t room_behind(struct qy_manager *m, size_t size)
 	return (uint32_t)qy_min(to_frames(size), qy_region_spare(placement, to_frames(size)));
 }
 
+/* They were charged no more than that for it. */
+static void put_frames(struct qy_manager *m, void *p, size_t charged, bool clean)
+{
+	qy_lock(&m->lock);
+	book(m, charged, false);
+	qy_runs_put(m, run_of(p), clean);
+	qy_unlock(&m->lock);
+}
+
+/* Only what is added is charged: that a block must move to grow is no reason to refuse it near a limit. */
 void *qy_large_remap(void *p, size_t size)
 {
 	struct qy_manager *m = qy_manager_of(p);
-	size_t old, moved, length;
+	size_t old, moved;
 	struct qy_region *r;
-	bool zero, clean;
+	bool zero;
 	void *to;
 
 	if (m == NULL || grain_of(p) != QY_FRAME || size <= QY_FRAME || size > SIZE_LIMIT)
 		return NULL;
-	r = qy_region_of_frame(qy_frame_at(run_of(p)));
-	if (!qy_region_movable(r))
-		return NULL;
 	old = qy_large_size(p);
-	to = alloc_block(m, size, QY_PAGE, size > old ? room_behind(m, size) : 0, &zero);
+	r = qy_region_of_frame(qy_frame_at(run_of(p)));
+	if (size <= old || !qy_region_movable(r))
+		return NULL;
+	to = alloc_block(m, size, QY_PAGE, room_behind(m, size), old, &zero);
 	if (to == NULL)
 		return NULL;
-	length = (size_t)qy_block_length(&qy_run_map, run_of(p)) << QY_FRAME_SHIFT;
 	/* Whole frames: a mapping that ended within one would keep the next move from it, and break a huge page. */
-	moved = qy_min(length, qy_align_up(size, QY_FRAME));
+	moved = (size_t)qy_block_length(&qy_run_map, run_of(p)) << QY_FRAME_SHIFT;
+	qy_assert(moved <= qy_align_up(size, QY_FRAME));
 	if (!qy_region_move(r, p, moved, qy_region_of_frame(qy_frame_at(run_of(to))), to)) {
-		qy_large_free(to);
+		put_frames(m, to, qy_align_up(size, QY_PAGE) - old, false);
 		return NULL;
 	}
-	/* What was left behind was mapped anew; what is behind that goes the same way, so that all of it is clean. */
-	clean = moved == length || qy_region_purge(r, (char *)p + moved, length - moved);
-	qy_lock(&m->lock);
-	book(m, old, false);
-	qy_runs_put(m, run_of(p), clean);
-	qy_unlock(&m->lock);
+	/* (What was left behind was mapped anew.) */
+	put_frames(m, p, 0, true);
 	return to;
 }
 

@@ -264,7 +264,7 @@ int qy_large_populate(void *p, size_t len);
 /* The descriptor of the file that p is in, and where; -1 with EINVAL, ENOTSUP, EBADF. */
 int qy_large_fd(const void *p, uint64_t *offset);
 
-/* Resize by moving page tables, for blocks of frames, to where there is as much address space behind it for it to grow
+/* Grow by moving page tables, for blocks of frames, to where there is as much address space behind it for it to grow
  * into, so that a block that grows by steps moves as rarely as if it doubled. NULL when it cannot be done; p is as it
  * was. */
 void *qy_large_remap(void *p, size_t size);

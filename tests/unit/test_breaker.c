@@ -171,7 +171,7 @@ static void *judge_one(void *arena)
 {
 	const quarry_arena *a = arena;
 
-	return (void *)(uintptr_t)qy_breaker_judge(MIB, &a, true);
+	return (void *)(uintptr_t)qy_breaker_judge(MIB, MIB, &a, true);
 }
 
 static enum qy_verdict judge_elsewhere(void)
@@ -310,6 +310,22 @@ Test(breaker, growing_opens_it)
 	cr_assert_null(quarry_realloc(p, 51 * MIB));
 	cr_assert_eq(qy_breaker_now, OPEN);
 	cr_assert_not_null(quarry_realloc(q, 200 * KIB), "not a large one");
+}
+
+/* What a block grows by is judged like a request of that size. */
+Test(breaker, growing_leads_no_further_than_a_request)
+{
+	char *p;
+
+	begin_at("refuse");
+	cr_assert_not_null(p = quarry_malloc(24 * MIB));
+	cr_assert_eq(quarry_realloc(p, 20 * MIB), p);
+	use(140);
+	cr_assert_null(quarry_realloc(p, 26 * MIB));
+	cr_assert_eq(errno, ENOMEM);
+	cr_assert_eq(qy_breaker_now, CLOSED, "there is room for others");
+	use(136);
+	cr_assert_not_null(p = quarry_realloc(p, 26 * MIB), "it is not judged as a whole");
 }
 
 static void mapped(uint64_t mib)
