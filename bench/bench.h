@@ -65,8 +65,8 @@ void bench_die(const char *format, ...) __attribute__((noreturn, cold, format(pr
 /* Zeroed memory from the kernel, for tables. */
 void *bench_table(size_t bytes);
 
-/* Gives what is behind the first used bytes of a table back to the kernel, so that what stays resident is the allocator's
- * doing. */
+/* Gives what is behind the first used bytes of a table back to the kernel, so that what stays resident is the
+ * allocator's doing. */
 void bench_table_trim(void *table, size_t used, size_t bytes);
 /* This process's resident set in MiB, as the kernel counts it page by page. */
 double bench_resident(void);

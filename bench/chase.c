@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Pattern: small objects that point to each other. A list of 4 M nodes of 64 bytes, each allocated by itself, one after the
- * other, and linked in a random order; then it is gone through from end to end: each hop waits for the one before and
- * misses the caches, and where the nodes lie in base pages the TLB too. The figures are ns per hop and what the process
- * has in memory, its own table given back.
+/* Pattern: small objects that point to each other. A list of 4 M nodes of 64 bytes, each allocated by itself, one after
+ * the other, and linked in a random order; then it is gone through from end to end: each hop waits for the one before
+ * and misses the caches, and where the nodes lie in base pages the TLB too. The figures are ns per hop and what the
+ * process has in memory, its own table given back.
  * Source: the list chase of lmbench (McVoy, Staelin, USENIX 1996), on an allocator's nodes. */
 #include "bench.h"
 

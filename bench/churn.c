@@ -2,11 +2,11 @@
 /* Pattern: a store of keys and values in memory, as Redis has it. N keys are set, each an entry, a key, a header and a
  * value by itself, in a table of pointers that doubles as it grows; every key is overwritten, in a random order, with a
  * value of another size; 90 % of them, at random, are deleted; then the missing ones come back with a third size. Each
- * value is between half and one and a half times the mean of its stage (--even 1: all of that size). The figures are the resident
- * set after each stage, 2 s after the deleting and after the refilling, and the peak, what the process had before taken
- * off; and the share in huge pages when the peak is reached, and 2 s later.
- * Source: the pattern is the one that J. Evans (jemalloc) and B. Powers and others (Mesh, PLDI 2019) measure with Redis;
- * sizes and stages are of this project. redis.c has the real server. */
+ * value is between half and one and a half times the mean of its stage (--even 1: all of that size). The figures are
+ * the resident set after each stage, 2 s after the deleting and after the refilling, and the peak, what the process had
+ * before taken off; and the share in huge pages when the peak is reached, and 2 s later.
+ * Source: the pattern is the one that J. Evans (jemalloc) and B. Powers and others (Mesh, PLDI 2019) measure with
+ * Redis; sizes and stages are of this project. redis.c has the real server. */
 #include "bench.h"
 
 #include <stdio.h>

@@ -73,7 +73,8 @@ static void *live(void *argument)
 	return NULL;
 }
 
-/* The first objects are the main thread's, mixed over all workers, so that neighbours in memory have different owners. */
+/* The first objects are the main thread's, mixed over all workers, so that neighbours in memory have different
+ * owners. */
 static void fill(struct worker *workers)
 {
 	uint64_t count = slots * bench.threads;

@@ -173,7 +173,8 @@ static void connect_to_server(void)
 
 static void start_server(void)
 {
-	/* THP left as the allocator asks for it: the server would forbid it to itself where the machine has it always. */
+	/* THP left as the allocator asks for it: the server would forbid it to itself where the machine has it
+	 * always. */
 	char *const command[] = {
 		"redis-server", "--port", "0", "--unixsocket", socket_path, "--save", "", "--appendonly", "no", "--dir",
 		folder, "--daemonize", "no", "--disable-thp", "no", "--logfile", "/dev/null", NULL,

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT */
-/* Pattern: a process after a spike of load, told exactly. Objects from 16 bytes to 2 MiB are made and written in full until
- * 1.5 GiB are live; a random 5 % of the objects survive, the others are freed in the order of making; then the process
- * does nothing. Its resident size is read 0.1, 0.3, 1, 3 and 10 s later and set against the floor: the 4 KiB pages that
- * hold a byte of a live object, which the program knows, and below which no allocator can go that does not move objects.
- * What the process had before its first allocation, and the table of the survivors, are taken off.
+/* Pattern: a process after a spike of load, told exactly. Objects from 16 bytes to 2 MiB are made and written in full
+ * until 1.5 GiB are live; a random 5 % of the objects survive, the others are freed in the order of making; then the
+ * process does nothing. Its resident size is read 0.1, 0.3, 1, 3 and 10 s later and set against the floor: the 4 KiB
+ * pages that hold a byte of a live object, which the program knows, and below which no allocator can go that does not
+ * move objects. What the process had before its first allocation, and the table of the survivors, are taken off.
  *
- * Sizes: the density falls as size^-1.5 (--mix 15), so that each power of two has sqrt(2) times the bytes of the one below:
- * most objects are small (half are under 64 bytes) and most bytes are in large ones, as in servers. --mix 10 would be
- * as many objects in each power of two, --mix 20 as many bytes.
+ * Sizes: the density falls as size^-1.5 (--mix 15), so that each power of two has sqrt(2) times the bytes of the one
+ * below: most objects are small (half are under 64 bytes) and most bytes are in large ones, as in servers. --mix 10
+ * would be as many objects in each power of two, --mix 20 as many bytes.
  *
  * --threads N: each thread makes and frees its share, then sleeps. --load 1: after the spike the main thread goes on
  * allocating and freeing, at a steady rate, and every call is timed; --load 2 is the control: the same load on the same
  * survivors, without a spike before it.
- * Source: the spike is that of spike.c and its sources; survivors against pages: R. L. Hudson and others and B. Powers and
- * others (Mesh, PLDI 2019), who count what fragmentation keeps. */
+ * Source: the spike is that of spike.c and its sources; survivors against pages: R. L. Hudson and others and B. Powers
+ * and others (Mesh, PLDI 2019), who count what fragmentation keeps. */
 #include "bench.h"
 #include "latency.h"
 

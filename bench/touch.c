@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Pattern: a program of page faults. Blocks of 4 to 64 MiB are allocated, each page of them is touched in order, and freed;
- * up to 64 are live, so that most of the memory is new. Each first touch of a 4 KiB page is timed by itself: where the
- * page is in memory it costs some nanoseconds, a base page faulted in about a microsecond, a huge page the zeroing of
- * 2 MiB, once in 512 touches. So that this can be told from a stall (the kernel compacting memory because it was asked
- * for a huge page), the program also maps a huge page by itself after each block, and times its first touch (zero.*).
- * malloc and free are timed, too.
+/* Pattern: a program of page faults. Blocks of 4 to 64 MiB are allocated, each page of them is touched in order, and
+ * freed; up to 64 are live, so that most of the memory is new. Each first touch of a 4 KiB page is timed by itself:
+ * where the page is in memory it costs some nanoseconds, a base page faulted in about a microsecond, a huge page the
+ * zeroing of 2 MiB, once in 512 touches. So that this can be told from a stall (the kernel compacting memory because it
+ * was asked for a huge page), the program also maps a huge page by itself after each block, and times its first touch
+ * (zero.*). malloc and free are timed, too.
  * Source: of this project; the question is that of Panwar, Bansal, Gopinath, HawkEye, ASPLOS 2019. */
 #include "bench.h"
 #include "latency.h"

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Pattern: a large table at random. 8-byte words of a table of 1 GiB (--table N MiB) are read, changed and written at
- * random places; nearly every access misses the caches, and with base pages the TLB too. The table is touched once before.
- * In the same process the same is done on a table that the program mapped by hand, in turns, so that whatever disturbs the
- * machine disturbs both: on hugetlb pages where the pool has them (--hand 1), or on memory advised MADV_HUGEPAGE
- * (--hand 2). The figures are ns per update and the ratio of the two, each by the lower quartile of the turns: what
- * disturbs a turn makes it slower, never faster.
- * --arena N takes the table from a quarry arena of that page kind (2 thp, 3 hugetlb of 2 MiB), where malloc is quarry's;
- * the program then says what it got, by quarry_where.
+ * random places; nearly every access misses the caches, and with base pages the TLB too. The table is touched once
+ * before. In the same process the same is done on a table that the program mapped by hand, in turns, so that whatever
+ * disturbs the machine disturbs both: on hugetlb pages where the pool has them (--hand 1), or on memory advised
+ * MADV_HUGEPAGE (--hand 2). The figures are ns per update and the ratio of the two, each by the lower quartile of the
+ * turns: what disturbs a turn makes it slower, never faster.
+ * --arena N takes the table from a quarry arena of that page kind (2 thp, 3 hugetlb of 2 MiB), where malloc is
+ * quarry's; the program then says what it got, by quarry_where.
  * Source: the RandomAccess benchmark (GUPS) of the HPC Challenge, Luszczek and others, 2005. */
 #define _GNU_SOURCE
 #include "bench.h"

@@ -172,8 +172,8 @@ bool qy_region_may_be_huge(const struct qy_region *r, const void *addr)
 	}
 }
 
-/* MADV_COLD (Linux 5.4) of a part splits the huge page; it is meant for memory that goes anyway. Before, the kernel splits
- * when it runs short. Whatever it says, a page that is pinned or shared with a child stays whole. */
+/* MADV_COLD (Linux 5.4) of a part splits the huge page; it is meant for memory that goes anyway. Before, the kernel
+ * splits when it runs short. Whatever it says, a page that is pinned or shared with a child stays whole. */
 void qy_region_broken(struct qy_region *r, void *frame_addr, void *going)
 {
 	struct qy_frame_pages *pages = pages_at(frame_addr);

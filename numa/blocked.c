@@ -331,10 +331,11 @@ bool qy_thread_blocked(int tid)
 
 /* ---- and of oneself, from a signal handler ---- */
 
-/* What was interrupted is a system call when the instruction to be executed next is one (the kernel goes back to it when
- * the call is restarted), or the one before is and the result says that a signal ended it. The first is certain. For the
- * second, where instructions have no fixed length, both must chance together: that what looks like the instruction is the
- * end of a longer one, and that the register has that value, which none of our quick paths ever computes. */
+/* What was interrupted is a system call when the instruction to be executed next is one (the kernel goes back to it
+ * when the call is restarted), or the one before is and the result says that a signal ended it. The first is certain.
+ * For the second, where instructions have no fixed length, both must chance together: that what looks like the
+ * instruction is the end of a longer one, and that the register has that value, which none of our quick paths ever
+ * computes. */
 #if defined(__x86_64__) && defined(__LP64__)
 static bool is_call(uintptr_t at)
 {

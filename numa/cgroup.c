@@ -93,8 +93,8 @@ static void take_tighter(struct qy_cgroup_bound *bound, uint64_t limit, uint64_t
 		*bound = (struct qy_cgroup_bound){ limit, used };
 }
 
-/* Levels are taken from below, so that each finds its own part of the path intact. high may be NULL. *gone: a group that
- * was there is not. */
+/* Levels are taken from below, so that each finds its own part of the path intact. high may be NULL. *gone: a group
+ * that was there is not. */
 static void look(struct qy_cgroup_groups *at, struct qy_cgroup_bound *max, struct qy_cgroup_bound *high, bool *gone)
 {
 	const struct memory_names *names = at->names->v1 ? &memory_v1 : &memory_v2;

@@ -21,8 +21,8 @@
 /* The limit that stops this process first, and how much is used under it, in bytes. Every level that can be seen
  * counts, from the process's own group to the root of the mount (the 16 lowest, where there are more): of those with
  * a limit, the one with the least room left. That may be a parent whose limit is the larger number, when others fill
- * it. Used is without the file pages that the kernel drops before it kills (inactive_file, active_file), and may exceed the limit. False, and
- * nothing is stored, when there is no limit, or when it and its use cannot be read. */
+ * it. Used is without the file pages that the kernel drops before it kills (inactive_file, active_file), and may exceed
+ * the limit. False, and nothing is stored, when there is no limit, or when it and its use cannot be read. */
 bool qy_cgroup_memory(uint64_t *limit, uint64_t *usage);
 
 /* The same, with v2's memory.high taken for the limit of its level where it is lower than memory.max. Beyond high a

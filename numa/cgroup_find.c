@@ -382,8 +382,8 @@ static enum qy_cgroup_outcome learn_mount(const struct qy_cgroup_names *names)
 }
 
 /* A process that is moved meanwhile must not be left with the traces of a group that is gone: what was found counts
- * only if we were in that group to the end, for a group with a process in it cannot be removed. (One that was moved away
- * and back is not told from one that stayed; what is wrong then is mended when it is stale.) */
+ * only if we were in that group to the end, for a group with a process in it cannot be removed. (One that was moved
+ * away and back is not told from one that stayed; what is wrong then is mended when it is stale.) */
 static enum qy_cgroup_outcome learn(void)
 {
 	const struct qy_cgroup_names *names, *still;

@@ -15,7 +15,8 @@
 #define SPARE_SHIFT 3 /* a region with what it has to spare is an eighth of the window at most */
 
 /* Kernels before 5.14: ordinary memory can be touched as well, which neither fails nor kills where the other would not
- * have; huge pages of a pool cannot, as that would be SIGBUS. What is there stays, whoever writes to it at this moment. */
+ * have; huge pages of a pool cannot, as that would be SIGBUS. What is there stays, whoever writes to it at this
+ * moment. */
 static bool touch(void *addr, size_t len)
 {
 	const size_t page = qy_os_page_size();
@@ -91,7 +92,8 @@ bool qy_fill_is_due(const struct qy_placement *placement, int kind)
 	return (qy_peek(placement->flags) & QUARRY_ARENA_STRICT) && (placement->bind || kind == QUARRY_PAGES_THP);
 }
 
-/* Where a page of an interleaved region goes: to its turn of the nodes, or to the next that has one, unless strictly. */
+/* Where a page of an interleaved region goes: to its turn of the nodes, or to the next that has one, unless
+ * strictly. */
 static bool fill_in_turn(const struct qy_placement *placement, char *page, size_t grain, const short *nodes, size_t count)
 {
 	bool strict = qy_peek(placement->flags) & QUARRY_ARENA_STRICT;
@@ -293,8 +295,8 @@ bool qy_fill_strictly(const struct qy_placement *placement, void *addr, size_t l
 		return false;
 	if (!qy_fill_verify(placement, addr, len, qy_os_page_size()))
 		return false;
-	/* All pages are there: what comes now are copies for a forked child, and pages that were swapped out. Those may be
-	 * anywhere, where the kernel would kill for them in a full node; they come home. */
+	/* All pages are there: what comes now are copies for a forked child, and pages that were swapped out. Those may
+	 * be anywhere, where the kernel would kill for them in a full node; they come home. */
 	qy_policy_apply_soft(placement, addr, len);
 	return true;
 }

@@ -11,13 +11,13 @@
 /* Fault all of it in, by several threads where it is much. False with errno, counted. */
 bool qy_fill(const struct qy_placement *placement, void *addr, size_t len);
 
-/* The same from the pools of the nodes that it is bound to. What is interleaved is given out page by page, by address: the
- * kernel begins with the first node at the start of each mapping of hugetlb pages, which are short here. grain is the
- * size of the pages; 0 when no policy is to be had. */
+/* The same from the pools of the nodes that it is bound to. What is interleaved is given out page by page, by address:
+ * the kernel begins with the first node at the start of each mapping of hugetlb pages, which are short here. grain is
+ * the size of the pages; 0 when no policy is to be had. */
 bool qy_fill_pool(const struct qy_placement *placement, void *addr, size_t len, size_t grain);
 
-/* Have all of a file's memory there, on the placement's nodes, by the file: where the kernel has no MADV_POPULATE_WRITE, or
- * where it is to stay. False with errno, EINVAL when there is no file. */
+/* Have all of a file's memory there, on the placement's nodes, by the file: where the kernel has no
+ * MADV_POPULATE_WRITE, or where it is to stay. False with errno, EINVAL when there is no file. */
 bool qy_fill_file(const struct qy_placement *placement, const struct qy_memfd *file, char *addr, size_t len, size_t grain);
 
 /* Whether memory of this kind is to be filled and verified when it is mapped: it is strict, and there is something to

@@ -22,7 +22,8 @@ struct batch {
 struct targets {
 	const quarry_nodeset *set;
 	int n, first;
-	size_t unit; /* bytes that go to one node when they are interleaved: never less than a huge page that may be there */
+	size_t unit; /* bytes that go to one node when they are interleaved: never less than a huge page that may be
+	              * there */
 };
 
 size_t qy_kind_grain(int kind)

@@ -8,8 +8,8 @@
 
 #include "numa/region.h"
 
-/* Look at the pages of [addr, addr + len), one for each grain (the size of hugetlb pages, else the base page's), without
- * moving any. 0, or -1 with errno when the kernel would not say (EPERM, ENOSYS). */
+/* Look at the pages of [addr, addr + len), one for each grain (the size of hugetlb pages, else the base page's),
+ * without moving any. 0, or -1 with errno when the kernel would not say (EPERM, ENOSYS). */
 int qy_pages_look(const struct qy_placement *placement, void *addr, size_t len, size_t grain, struct qy_brought *sum);
 
 #endif

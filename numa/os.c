@@ -455,10 +455,10 @@ static int linux_receive(int end, void *bytes, size_t len, unsigned ms)
 	return 0;
 }
 
-/* By process_vm_writev(2), whose source is read through this process's own page tables. Of its sibling, the source is what is
- * pinned, and since Linux 5.19 a page that is shared with another process is copied for that first: a page of the
- * pool for each hugetlb page, and an error where the pool is dry. Before, a pinned page could be written to by who took it
- * away meanwhile. */
+/* By process_vm_writev(2), whose source is read through this process's own page tables. Of its sibling, the source is
+ * what is pinned, and since Linux 5.19 a page that is shared with another process is copied for that first: a page of
+ * the pool for each hugetlb page, and an error where the pool is dry. Before, a pinned page could be written to by who
+ * took it away meanwhile. */
 static int linux_copy(void *to, const void *from, size_t len)
 {
 	struct iovec local = { (void *)from, len }, remote = { to, len };

@@ -24,13 +24,13 @@ struct qy_os {
 	int (*munmap)(void *addr, size_t len);
 	int (*mprotect)(void *addr, size_t len, int prot);
 	int (*madvise)(void *addr, size_t len, int advice);
-	/* Move the pages of [old, old + len), which must be of one mapping (else EFAULT), to an address of the kernel's choice:
-	 * the hint, where nothing is mapped there;
-	 * what is left at old stays mapped, empty, so that nobody else's mapping can come there (MREMAP_DONTUNMAP, Linux
-	 * 5.7; before, EINVAL). A failure changes nothing. */
+	/* Move the pages of [old, old + len), which must be of one mapping (else EFAULT), to an address of the kernel's
+	 * choice: the hint, where nothing is mapped there;
+	 * what is left at old stays mapped, empty, so that nobody else's mapping can come there (MREMAP_DONTUNMAP,
+	 * Linux 5.7; before, EINVAL). A failure changes nothing. */
 	void *(*mremap_away)(void *old, size_t len, void *hint);
-	/* Move a mapping to the fixed address to, which it replaces. (Kernels before 6.17 take what is there away before they
-	 * look whether old is one mapping: it has to be.) */
+	/* Move a mapping to the fixed address to, which it replaces. (Kernels before 6.17 take what is there away
+	 * before they look whether old is one mapping: it has to be.) */
 	void *(*mremap_to)(void *old, size_t len, void *to);
 	int (*mlock_onfault)(void *addr, size_t len);
 	int (*mincore)(void *addr, size_t len, unsigned char *vec);
@@ -42,7 +42,8 @@ struct qy_os {
 	int (*getcpu)(unsigned *cpu, unsigned *node);
 	/* The allowed nodes of this process, into a mask of so many bits (get_mempolicy MPOL_F_MEMS_ALLOWED). */
 	long (*mems_allowed)(unsigned long *mask, unsigned long bits);
-	/* Read a small file whole, with open, read and close; returns its length, at most size - 1, and ends it with 0. */
+	/* Read a small file whole, with open, read and close; returns its length, at most size - 1, and ends it with
+	 * 0. */
 	ssize_t (*read_file)(const char *path, char *buffer, size_t size);
 	uint64_t (*total_memory)(void);    /* bytes of physical memory */
 	uint64_t (*address_limit)(void);   /* RLIMIT_AS, UINT64_MAX for none */
@@ -52,27 +53,29 @@ struct qy_os {
 	int (*process_id)(void);           /* getpid(2) */
 	int (*thread_id)(void);            /* gettid(2) */
 	bool (*thread_alive)(int pid, int tid); /* whether the process has such a thread */
-	/* Of a thread of this process that is not the caller (numa/blocked.c). How often it went off its CPU, by its own wish
-	 * or not, plus one: while that stays the same and it is blocked, it has not run. 0 when it cannot be told. */
+	/* Of a thread of this process that is not the caller (numa/blocked.c). How often it went off its CPU, by its
+	 * own wish or not, plus one: while that stays the same and it is blocked, it has not run. 0 when it cannot be
+	 * told. */
 	uint64_t (*thread_switches)(int tid);
-	/* Whether it waits in a system call that it made in the ordinary course of things: it does not run, is not stopped
-	 * at any other instruction, and no signal handler is under way in it. When so, it sees what the caller wrote before
-	 * this call whenever it goes on, and the caller sees what it wrote. False when it cannot be told. */
+	/* Whether it waits in a system call that it made in the ordinary course of things: it does not run, is not
+	 * stopped at any other instruction, and no signal handler is under way in it. When so, it sees what the caller
+	 * wrote before this call whenever it goes on, and the caller sees what it wrote. False when it cannot be
+	 * told. */
 	bool (*thread_blocked)(int tid);
 	/* What is set for a signal, by the kernel's number (also those that libc keeps for itself). 0, or -1. */
 	int (*signal_action)(int sig, struct qy_signal_action *action);
-	/* A timer of CLOCK_MONOTONIC, at rest, that sends the process a signal (any thread that does not block it has it), and
-	 * ring as what handles it, told of what was interrupted: on the alternate stack where there is one, with all signals
-	 * blocked, calls that can be restarted restarted, errno kept. One for the process; a forked child makes it anew. The
-	 * timer's number; -1 with EBUSY when the program handles the signal, EINVAL for one that cannot be had or that tells
-	 * of a crash, or the errno of timer_create(2), and the signal is as it was. */
+	/* A timer of CLOCK_MONOTONIC, at rest, that sends the process a signal (any thread that does not block it has
+	 * it), and ring as what handles it, told of what was interrupted: on the alternate stack where there is one,
+	 * with all signals blocked, calls that can be restarted restarted, errno kept. One for the process; a forked
+	 * child makes it anew. The timer's number; -1 with EBUSY when the program handles the signal, EINVAL for one
+	 * that cannot be had or that tells of a crash, or the errno of timer_create(2), and the signal is as it was. */
 	int (*timer_make)(int sig, void (*ring)(const void *context));
-	/* Have it ring once, in so many ms; 0: not at all. May be called in a signal handler. -1 with EBUSY when the program
-	 * has taken the signal for itself since: it rests then. */
+	/* Have it ring once, in so many ms; 0: not at all. May be called in a signal handler. -1 with EBUSY when the
+	 * program has taken the signal for itself since: it rests then. */
 	int (*timer_set)(int timer, uint64_t ms);
-	/* Whether what a signal handler interrupted (its third argument) was a system call that the program waited in, or is
-	 * about to wait in again, and that in no other signal handler (numa/blocked.c). False when it cannot be told, and where
-	 * an alternate stack has little room left. */
+	/* Whether what a signal handler interrupted (its third argument) was a system call that the program waited in,
+	 * or is about to wait in again, and that in no other signal handler (numa/blocked.c). False when it cannot be
+	 * told, and where an alternate stack has little room left. */
 	bool (*was_waiting)(const void *context);
 	/* Whether the aligned eight bytes that p points into can be read. */
 	bool (*readable)(const void *p);
@@ -83,32 +86,36 @@ struct qy_os {
 	int (*send)(int end, const void *bytes, size_t len, unsigned ms);
 	int (*receive)(int end, void *bytes, size_t len, unsigned ms);
 	void (*close)(int fd);
-	/* Memory with a descriptor, which does not outlive exec. flags: QY_MFD_.... The number is above those of standard input,
-	 * output and error, also where these are closed: what a program prints must not go into its heap. */
+	/* Memory with a descriptor, which does not outlive exec. flags: QY_MFD_.... The number is above those of
+	 * standard input, output and error, also where these are closed: what a program prints must not go into its
+	 * heap. */
 	int (*memfd)(const char *name, unsigned flags);
 	/* The size of an empty file: EFBIG where RLIMIT_FSIZE forbids it (and no SIGXFSZ). */
 	int (*set_size)(int fd, uint64_t size);
 	int (*seal)(int fd, int seals); /* F_ADD_SEALS; QY_SEAL_... */
-	/* Have the pages of a file in memory, with an error where touching them would be SIGBUS. Not a point of cancellation,
-	 * as none here is. */
+	/* Have the pages of a file in memory, with an error where touching them would be SIGBUS. Not a point of
+	 * cancellation, as none here is. */
 	int (*allocate)(int fd, uint64_t at, uint64_t len);
 	int (*file_id)(int fd, uint64_t *id); /* the file, by a number that no other has while it is there */
-	/* The same file opened anew, to be read: with an offset of its own, where one that was inherited or handed over is
-	 * shared with whoever has it. -1 with errno; ENOENT where there is no /proc. (What is there may be another file.) */
+	/* The same file opened anew, to be read: with an offset of its own, where one that was inherited or handed over
+	 * is shared with whoever has it. -1 with errno; ENOENT where there is no /proc. (What is there may be another
+	 * file.) */
 	int (*reopen)(int fd);
-	/* The next bytes at or behind `from` that were ever written. -1 with ENXIO when there are none. Moves the offset. */
+	/* The next bytes at or behind `from` that were ever written. -1 with ENXIO when there are none. Moves the
+	 * offset. */
 	int (*next_data)(int fd, uint64_t from, uint64_t *begin, uint64_t *end);
 	int (*read_at)(int fd, void *to, size_t len, uint64_t at); /* all of it, or -1 */
-	/* Copy this process's own memory, with an error (EFAULT) where reading it would be a signal. ENOSYS or EPERM where
-	 * there is no such way (process_vm_writev(2), Linux 3.2). */
+	/* Copy this process's own memory, with an error (EFAULT) where reading it would be a signal. ENOSYS or EPERM
+	 * where there is no such way (process_vm_writev(2), Linux 3.2). */
 	int (*copy)(void *to, const void *from, size_t len);
-	/* For PAGEMAP_SCAN: 0 and *huge set when the page at addr is mapped huge; -1 with errno when it cannot be told. */
+	/* For PAGEMAP_SCAN: 0 and *huge set when the page at addr is mapped huge; -1 with errno when it cannot be
+	 * told. */
 	int (*page_is_huge)(const void *addr, bool *huge);
 	/* How transparent huge pages are disabled for this process (PR_GET_THP_DISABLE): 0 not, 1 all, 3 all but where
 	 * MADV_HUGEPAGE or MADV_COLLAPSE ask for them (Linux 6.18). -1 with errno when it cannot be told. */
 	int (*thp_disabled)(void);
-	/* The CPUs that the calling thread may run on, into a mask of so many bits: how many bits are told of, at least; the
-	 * others are 0. -1 with errno. */
+	/* The CPUs that the calling thread may run on, into a mask of so many bits: how many bits are told of, at
+	 * least; the others are 0. -1 with errno. */
 	long (*cpus_allowed)(unsigned long *mask, unsigned long bits);
 	int (*run_on)(const unsigned long *mask, unsigned long bits); /* have the calling thread run on those */
 };

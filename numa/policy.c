@@ -41,8 +41,8 @@ static bool try_bind(int mode, const quarry_nodeset *set, void *addr, size_t len
 
 /* The kernel's mode for a placement. Nodes are bound to, in the kernel's sense, only where nothing may fall to others:
  * strictly, when room was seen to first, or for as long as huge pages are taken from pools, where the next rung at home
- * is better than a huge page elsewhere. Otherwise a fault into full nodes would have the kernel kill, where it can take a
- * page elsewhere, which is told and comes home. */
+ * is better than a huge page elsewhere. Otherwise a fault into full nodes would have the kernel kill, where it can take
+ * a page elsewhere, which is told and comes home. */
 static int mode_of(const struct qy_placement *placement, bool firm)
 {
 	switch (placement->policy) {
@@ -58,8 +58,8 @@ static int mode_of(const struct qy_placement *placement, bool firm)
 	}
 }
 
-/* What stands in for a policy that the kernel does not know (before 5.15 and 6.9), and on which nodes. For `bind` it is as
- * good: one node is preferred, and several are bound to as they were asked to be. */
+/* What stands in for a policy that the kernel does not know (before 5.15 and 6.9), and on which nodes. For `bind` it is
+ * as good: one node is preferred, and several are bound to as they were asked to be. */
 static int older_mode(const struct qy_placement *placement, int mode, quarry_nodeset *set)
 {
 	int only = qy_nodeset_first(set), nearest;

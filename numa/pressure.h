@@ -11,9 +11,9 @@
  *
  * Pressure is that of the process's own group where cgroup v2 has the memory controller, else the machine's. On hybrid
  * hosts, where v1 has that controller, v2's groups have a memory.pressure too. It is not read: those groups are others
- * than the ones that limit memory, and in containers, whose managers move processes in v1's hierarchies only, mostly the
- * root, or everybody's. What waits in our group counts in the machine's `some` as well, so that nothing is missed there;
- * that others' waiting counts too makes us give back early. How full v1's limit is comes beside it.
+ * than the ones that limit memory, and in containers, whose managers move processes in v1's hierarchies only, mostly
+ * the root, or everybody's. What waits in our group counts in the machine's `some` as well, so that nothing is missed
+ * there; that others' waiting counts too makes us give back early. How full v1's limit is comes beside it.
  * Nothing here allocates. Any thread may call, with no lock held; none waits for another. errno stays as it was. */
 #ifndef QUARRY_NUMA_PRESSURE_H
 #define QUARRY_NUMA_PRESSURE_H

@@ -38,8 +38,8 @@ struct as_mapped {
 	struct qy_memfd file;
 };
 
-/* Filled at once from the pools of the nodes asked for, and of no others. Once it is full, the policy that was asked for
- * stands: what a forked child copies may come from anywhere. */
+/* Filled at once from the pools of the nodes asked for, and of no others. Once it is full, the policy that was asked
+ * for stands: what a forked child copies may come from anywhere. */
 static bool map_hugetlb(const struct qy_placement *placement, void *addr, size_t len, int kind,
 			const struct qy_memfd *file, uint8_t *placed)
 {
@@ -132,8 +132,8 @@ static bool map_plain(const struct qy_placement *placement, void *addr, size_t l
 	return !(qy_peek(placement->flags) & QUARRY_ARENA_POPULATE) || qy_fill(placement, addr, len) || !strict;
 }
 
-/* Memory at claimed address space, of no kind yet. A file's is kept from forked children by the kernel itself, however they
- * are forked. */
+/* Memory at claimed address space, of no kind yet. A file's is kept from forked children by the kernel itself, however
+ * they are forked. */
 static bool map_memory(const struct qy_placement *placement, void *addr, size_t len, int flags, int kind,
 		       struct as_mapped *as)
 {

@@ -116,7 +116,8 @@ struct qy_region *qy_region_create(const struct qy_placement *placement, size_t 
 /* Unmap it and release its address space. Of a file others may have the descriptor, and the memory then. */
 void qy_region_destroy(struct qy_region *r);
 
-/* How many threads may fill a large range together, with the caller; at first 1, at most 16. Process-wide. (populate.c) */
+/* How many threads may fill a large range together, with the caller; at first 1, at most 16. Process-wide.
+ * (populate.c) */
 void qy_region_allow_threads(unsigned most);
 
 /* Bring [addr, addr + len) into memory; its contents stay. False with errno. (fill.c) */
@@ -133,8 +134,8 @@ bool qy_region_purge(struct qy_region *r, void *addr, size_t len);
  * born as. 0 for none. (fill.c) */
 size_t qy_region_spare(const struct qy_placement *placement, size_t frames);
 
-/* Whether so much memory of the placement can be born huge (QY_PAGES_BORN_HUGE) with no fault that waits for compaction;
- * it is promised then. of_promised: it was. (fill.c) */
+/* Whether so much memory of the placement can be born huge (QY_PAGES_BORN_HUGE) with no fault that waits for
+ * compaction; it is promised then. of_promised: it was. (fill.c) */
 bool qy_region_has_room(const struct qy_placement *placement, size_t len, bool of_promised);
 
 /* ---- huge pages by frames (advice.c) ---- */
@@ -147,22 +148,22 @@ enum qy_want {
 	QY_WANT_HOLES        /* that khugepaged fills no holes in it */
 };
 
-/* Tell the kernel so, where that is news to it: a call for each run of frames that were told the same. False when some of
- * it could not be told: refused, or there would be too many mappings. */
+/* Tell the kernel so, where that is news to it: a call for each run of frames that were told the same. False when some
+ * of it could not be told: refused, or there would be too many mappings. */
 bool qy_region_want(struct qy_region *r, void *addr, size_t frames, enum qy_want want);
 
-/* Frames that were told otherwise than their regions, each of which may cost two mappings; and those that were not told,
- * because there are 8192 such or a quarter of vm.max_map_count would be spent. Process-wide. */
+/* Frames that were told otherwise than their regions, each of which may cost two mappings; and those that were not
+ * told, because there are 8192 such or a quarter of vm.max_map_count would be spent. Process-wide. */
 uint64_t qy_region_exceptions(void);
 uint64_t qy_region_untold(void);
 
 /* Whether the frame at addr may be a huge page, as far as is known without asking the kernel. */
 bool qy_region_may_be_huge(const struct qy_region *r, const void *addr);
 
-/* A part of the frame that begins at frame_addr is about to be given back, the page at `going` with it: if the frame may be
- * huge, split the huge page itself, since for a part that is merely unmapped the kernel keeps all of the page, though
- * RSS no longer shows it; and see to it that khugepaged does not fill the hole. One load when the frame is known to be
- * broken. qy_region_purge does this by itself; whoever gives memory back otherwise calls it before. */
+/* A part of the frame that begins at frame_addr is about to be given back, the page at `going` with it: if the frame
+ * may be huge, split the huge page itself, since for a part that is merely unmapped the kernel keeps all of the page,
+ * though RSS no longer shows it; and see to it that khugepaged does not fill the hole. One load when the frame is known
+ * to be broken. qy_region_purge does this by itself; whoever gives memory back otherwise calls it before. */
 void qy_region_broken(struct qy_region *r, void *frame_addr, void *going);
 
 /* How many huge pages were split so. Process-wide. */
@@ -171,8 +172,8 @@ uint64_t qy_region_splits(void);
 /* Nothing is in the frames any more: what they were told for the sake of what was there is undone. */
 void qy_region_emptied(struct qy_region *r, void *addr, size_t frames);
 
-/* How many of len bytes at addr, where a frame begins, were told the same: those are of one mapping, if no move has come in
- * between. */
+/* How many of len bytes at addr, where a frame begins, were told the same: those are of one mapping, if no move has
+ * come in between. */
 size_t qy_region_alike(const struct qy_region *r, const void *addr, size_t len);
 
 /* The pages of frames that were told the same, and what is known of them, were moved by mremap(2). Where they were told
@@ -192,7 +193,8 @@ bool qy_region_movable(const struct qy_region *r);
 /* Move len bytes of pages from one place to another, both whole pages of regions of the same owner, by page tables;
  * what was at from is empty then, mapped and placed as before. The source may be of several mappings: that takes four
  * calls for each and some failed ones to find out where they meet, 512 attempts in all. What does not move when others
- * have, or is of two mappings within a frame, is copied. False when the kernel refused, then nothing has moved. (remap.c) */
+ * have, or is of two mappings within a frame, is copied. False when the kernel refused, then nothing has moved.
+ * (remap.c) */
 bool qy_region_move(struct qy_region *from_region, void *from, size_t len, struct qy_region *to_region, void *to);
 
 /* Whether the calling thread was given a memory policy of its own (set_mempolicy(2), numactl(8)): what the program or
@@ -207,15 +209,15 @@ bool qy_region_copy(struct qy_region *r, bool (*fetch)(void *ctx, void *to, cons
 /* Of a file: whether its descriptor still leads to it. */
 bool qy_region_has_fd(const struct qy_region *r);
 
-/* In a forked child, to which the kernel gives no memory of files (MADV_DONTFORK): ordinary memory with what the file holds
- * now, at the same place, and no file any more. False when it cannot be had; then nothing is there. */
+/* In a forked child, to which the kernel gives no memory of files (MADV_DONTFORK): ordinary memory with what the file
+ * holds now, at the same place, and no file any more. False when it cannot be had; then nothing is there. */
 bool qy_region_unshare(struct qy_region *r);
 
 /* The policy of another placement for the pages to come, without a note of it. QY_PLACED_NO with errno. */
 enum qy_placed qy_region_apply(const struct qy_region *r, const struct qy_placement *placement);
 
-/* Place it by another placement from now on: the policy for pages to come; those that are in memory stay where they are.
- * False with errno when the kernel refuses; then nothing has changed. */
+/* Place it by another placement from now on: the policy for pages to come; those that are in memory stay where they
+ * are. False with errno when the kernel refuses; then nothing has changed. */
 bool qy_region_place(struct qy_region *r, const struct qy_placement *placement);
 
 /* Bytes, added up over calls. What is not in memory is nowhere. */

@@ -36,7 +36,8 @@ static _Atomic(uint64_t) settings_due; /* ms */
 /* Of nodes, by dense number: bytes that were free and what was promised of them. */
 static _Atomic(uint64_t) room_due;
 static _Atomic(uint64_t) room[QY_NODES_MAX], promised[QY_NODES_MAX];
-/* Who reads, with room for it (a program's thread may have little stack). Nobody waits for this lock: others go by what was. */
+/* Who reads, with room for it (a program's thread may have little stack). Nobody waits for this lock: others go by what
+ * was. */
 static struct qy_lock reading = QY_LOCK_INIT(QY_RANK_LEAF);
 static char text[BUDDYINFO_MAX];
 static uint64_t sums[QY_NODES_MAX];

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* What the machine and the process allow of transparent huge pages, and how many a node could give at once.
  *
- * Settings are read from sysfs and by prctl(2) when first asked for, and again when that was ten seconds ago; free blocks
- * from /proc/buddyinfo, at most ten times a second. In between, a question costs a look at the clock. Nothing here has
- * a lock or allocates; any thread may ask, with no lock held, since files are read. errno stays as it was. */
+ * Settings are read from sysfs and by prctl(2) when first asked for, and again when that was ten seconds ago; free
+ * blocks from /proc/buddyinfo, at most ten times a second. In between, a question costs a look at the clock. Nothing
+ * here has a lock or allocates; any thread may ask, with no lock held, since files are read. errno stays as it was. */
 #ifndef QUARRY_NUMA_THP_H
 #define QUARRY_NUMA_THP_H
 
@@ -11,7 +11,8 @@
 
 struct qy_thp {
 	bool possible;   /* 2 MiB pages may come: neither `never` nor disabled for this process, and of that size */
-	bool unasked;    /* they come without advice (`always`): memory that is to be of base pages needs the other one */
+	bool unasked;    /* they come without advice (`always`): memory that is to be of base pages needs the other
+	                  * one */
 	bool stalls;     /* a fault waits for compaction in memory that has the advice MADV_HUGEPAGE, */
 	bool stalls_all; /* and in memory that has none */
 	bool smaller;    /* the administrator has smaller sizes come without advice (mTHP, Linux 6.8) */

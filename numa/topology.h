@@ -39,13 +39,15 @@ bool qy_node_by_rseq(void);
 
 int qy_node_of_cpu(int cpu);                  /* dense; -1 when the CPU is not known */
 int qy_node_distance(int from, int to);       /* dense numbers; the kernel's distance, 10 local; -1 unknown */
-bool qy_node_allowed(int dense);              /* by the cpuset, from the kernel (mems_allowed); true when it won't say */
+bool qy_node_allowed(int dense);              /* by the cpuset, from the kernel (mems_allowed); true when it won't
+                                               * say */
 bool qy_node_has_memory(int dense);
 bool qy_node_has_cpus(int dense);
 /* The allowed nodes as the kernel's ids. */
 void qy_nodes_allowed(quarry_nodeset *set);
-/* The nodes that this process may use, as the kernel's ids: the allowed ones, and nodes of CPUs without memory while all
- * that have memory are allowed (the kernel's own list of the allowed never has them). How many they are, at least 1. */
+/* The nodes that this process may use, as the kernel's ids: the allowed ones, and nodes of CPUs without memory while
+ * all that have memory are allowed (the kernel's own list of the allowed never has them). How many they are, at least
+ * 1. */
 int qy_nodes_usable(quarry_nodeset *set);
 
 /* True when no list of nodes could be read (or numa=0): the one node is made up, and nothing may be bound to it. */

@@ -254,8 +254,8 @@ static size_t find_frames(size_t frames, size_t align, int node)
 	}
 	if (claim_zone(node) == 0)
 		return find_in_zone(zones_claimed - 1, frames, align);
-	/* No zone of its own is to be had (a small window, many nodes): what another node has left will do, whose side arrays
-	 * are where they are. The memory itself is placed all the same. */
+	/* No zone of its own is to be had (a small window, many nodes): what another node has left will do, whose side
+	 * arrays are where they are. The memory itself is placed all the same. */
 	for (size_t z = 0; z < zones_claimed; z++) {
 		size_t at = find_in_zone(z, frames, align);
 

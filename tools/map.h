@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What `quarry map` draws, wherever it is from: nodes, and what has memory on them. Three readers fill it (this machine:
- * tools/map.c; a dump: tools/map_file.c; a process: tools/map_process.c), three printers draw it (tools/map_text.c,
- * tools/map_picture.c, tools/map_json.c). Names in it are UTF-8 and otherwise as somebody chose them: who prints, escapes. */
+/* What `quarry map` draws, wherever it is from: nodes, and what has memory on them. Three readers fill it (this
+ * machine: tools/map.c; a dump: tools/map_file.c; a process: tools/map_process.c), three printers draw it
+ * (tools/map_text.c, tools/map_picture.c, tools/map_json.c). Names in it are UTF-8 and otherwise as somebody chose
+ * them: who prints, escapes. */
 #ifndef QUARRY_TOOLS_MAP_H
 #define QUARRY_TOOLS_MAP_H
 

@@ -300,7 +300,8 @@ static int set_options(const struct run *run)
 	return STATUS_OK;
 }
 
-/* An option's value as the program will have it: the environment's, which is this process's too, or one that was given. */
+/* An option's value as the program will have it: the environment's, which is this process's too, or one that was
+ * given. */
 static void option_value(const struct run *run, const char *name, char *value, size_t size)
 {
 	size_t n = strlen(name);

@@ -144,7 +144,8 @@ typedef struct quarry_node_info {
  * @endcode */
 QUARRY_API long quarry_nodes(quarry_node_info *list, size_t max);
 
-/** How many nodes this process may use now (as quarry_nodes counts them); at least 1. A cpuset that changes changes it. */
+/** How many nodes this process may use now (as quarry_nodes counts them); at least 1. A cpuset that changes changes
+ * it. */
 QUARRY_API int quarry_node_count(void);
 
 /** The kernel's id of the node with a logical number (0 .. quarry_node_count() - 1).
@@ -162,7 +163,8 @@ QUARRY_API int quarry_node_current(void);
 QUARRY_API int quarry_node_of_cpu(int cpu);
 
 /** The kernel's distance between two nodes (10 is local).
- * @return -1 with EINVAL when a node is not known, ENODATA when both are and the machine does not tell how far apart. */
+ * @return -1 with EINVAL when a node is not known, ENODATA when both are and the machine does not tell how far
+ *         apart. */
 QUARRY_API int quarry_node_distance(int from, int to);
 
 enum quarry_node_attr {
@@ -193,10 +195,11 @@ QUARRY_API int quarry_node_best(int attr, int cpu);
 typedef struct quarry_arena quarry_arena;
 
 enum quarry_policy {
-	QUARRY_POLICY_LOCAL = 0,         /* the node that the allocating thread runs on, or the nearest to it of nodes */
-	QUARRY_POLICY_BIND = 1,          /* these nodes. When they are full: with QUARRY_ARENA_STRICT ENOMEM, otherwise others
-	                                  * until there is room again, and never the kernel's out-of-memory killer, as
-	                                  * MPOL_BIND itself would have it */
+	QUARRY_POLICY_LOCAL = 0,         /* the node that the allocating thread runs on, or the nearest to it of
+	                                  * nodes */
+	QUARRY_POLICY_BIND = 1,          /* these nodes. When they are full: with QUARRY_ARENA_STRICT ENOMEM, otherwise
+	                                  * others until there is room again, and never the kernel's out-of-memory
+	                                  * killer, as MPOL_BIND itself would have it */
 	QUARRY_POLICY_PREFERRED = 2,     /* the first node of the set if it has room (MPOL_PREFERRED) */
 	QUARRY_POLICY_PREFERRED_MANY = 3, /* these nodes if they have room (Linux 5.15; before: the nearest of them) */
 	QUARRY_POLICY_INTERLEAVE = 4,    /* page by page over the nodes */
@@ -217,7 +220,8 @@ enum quarry_arena_flags {
 	QUARRY_ARENA_NODUMP = 2,   /* leave the arena out of core dumps (MADV_DONTDUMP) */
 	QUARRY_ARENA_LOCKED = 4,   /* keep it in memory (mlock2(2) on fault); falls under RLIMIT_MEMLOCK, and what that
 	                            * refuses is counted, not an error */
-	QUARRY_ARENA_POPULATE = 8, /* fault regions in when they are mapped, not when touched; in parallel, see quarry_populate */
+	QUARRY_ARENA_POPULATE = 8, /* fault regions in when they are mapped, not when touched; in parallel, see
+	                            * quarry_populate */
 	QUARRY_ARENA_FD = 16,      /* memory with descriptors, to be handed to others: see quarry_fd_of */
 	QUARRY_ARENA_DECAY = 32    /* quarry_arena_attr.decay_ms is given */
 };
@@ -227,29 +231,29 @@ enum quarry_arena_flags {
 #define QUARRY_ARENA_NAME_MAX 32
 
 typedef struct quarry_arena_attr {
-	uint32_t struct_size; /* sizeof(struct quarry_arena_attr). 0: the struct as it first was, up to name, and of what came
-	                       * later the fields that flags tells of */
+	uint32_t struct_size; /* sizeof(struct quarry_arena_attr). 0: the struct as it first was, up to name, and of
+	                       * what came later the fields that flags tells of */
 	uint32_t flags;       /* enum quarry_arena_flags */
 	int32_t policy;       /* enum quarry_policy */
 	int32_t page_kind;    /* enum quarry_page_kind: the highest rung to try; falls 1g, 2m, thp, base */
 	quarry_nodeset nodes; /* empty: all that are allowed */
-	uint64_t hard_limit;  /* bytes; beyond it allocation fails with ENOMEM. 0: none. What counts are blocks: large ones
-	                       * in whole pages, small objects by their slabs (64 KiB, or 256 KiB above 8 KiB; one or
-	                       * more per size class and thread), so that less than 64 KiB admits no small object */
-	uint64_t soft_limit;  /* bytes, not more than a hard_limit; beyond it the arena keeps no free memory, but for a 32nd part of it or 1 MiB:
-	                       * the reclaimer's thread gives it back, or the calls that free it do; with reclaim=off
-	                       * nobody does. 0: none */
+	uint64_t hard_limit;  /* bytes; beyond it allocation fails with ENOMEM. 0: none. What counts are blocks: large
+	                       * ones in whole pages, small objects by their slabs (64 KiB, or 256 KiB above 8 KiB; one
+	                       * or more per size class and thread), so that less than 64 KiB admits no small object */
+	uint64_t soft_limit;  /* bytes, not more than a hard_limit; beyond it the arena keeps no free memory, but for a
+	                       * 32nd part of it or 1 MiB: the reclaimer's thread gives it back, or the calls that free
+	                       * it do; with reclaim=off nobody does. 0: none */
 	char name[QUARRY_ARENA_NAME_MAX]; /* shown by the viewer; may be empty */
-	int64_t decay_ms;     /* with QUARRY_ARENA_DECAY: as for quarry_arena_set_decay. Without, it must be 0, and the option
-	                       * decay_ms holds */
+	int64_t decay_ms;     /* with QUARRY_ARENA_DECAY: as for quarry_arena_set_decay. Without, it must be 0, and the
+	                       * option decay_ms holds */
 } quarry_arena_attr;
 
 /** Make an arena.
  * @param attr NULL: local policy, automatic pages, no limits.
  * @return the arena; NULL with EINVAL (a bad field; quarry_error_text() names it), ENOMEM, EPERM or ENOSYS
  *         (QUARRY_ARENA_STRICT, and the kernel refuses the policy), EAGAIN (the limit of 65,000 arenas); with
- *         QUARRY_ARENA_FD also ENOSYS, EPERM or EACCES (no memfd_create), EMFILE or ENFILE (no descriptor to be had), EFBIG
- *         (RLIMIT_FSIZE is less than a region).
+ *         QUARRY_ARENA_FD also ENOSYS, EPERM or EACCES (no memfd_create), EMFILE or ENFILE (no descriptor to be had),
+ *         EFBIG (RLIMIT_FSIZE is less than a region).
  * At least 4,000 arenas can be there at once. Example:
  * @code
  *   quarry_arena_attr attr = { .policy = QUARRY_POLICY_BIND, .name = "buffers" };
@@ -290,13 +294,13 @@ QUARRY_API int quarry_arena_free(quarry_arena *arena, void *p);
 QUARRY_API quarry_arena *quarry_arena_of(const void *p);
 
 /** Bring memory of a live block in at once, on the nodes of its arena, rather than when it is touched: in parallel from
- * 64 MiB on, by threads that live for the call (option populate_threads; none with reclaim=off, series or timer). Contents stay,
- * and others may use them meanwhile. What there is no memory for is an error here and never a SIGBUS.
- * @param p anywhere in a block. @param len bytes from there, not beyond the block's end (quarry_usable_size); 0: nothing is
- *        done.
- * @return 0, also when all is there already; -1 with EINVAL (p is in no live block, or len goes beyond it), ENOMEM, or what
- *         else madvise(2) says; quarry_error_text() says more. Part of it may be in memory then, where p and len are
- *         right. Linux 5.14; before, pages are touched one by one. Example:
+ * 64 MiB on, by threads that live for the call (option populate_threads; none with reclaim=off, series or timer).
+ * Contents stay, and others may use them meanwhile. What there is no memory for is an error here and never a SIGBUS.
+ * @param p anywhere in a block. @param len bytes from there, not beyond the block's end (quarry_usable_size); 0:
+ *        nothing is done.
+ * @return 0, also when all is there already; -1 with EINVAL (p is in no live block, or len goes beyond it), ENOMEM, or
+ *         what else madvise(2) says; quarry_error_text() says more. Part of it may be in memory then, where p and len
+ *         are right. Linux 5.14; before, pages are touched one by one. Example:
  * @code
  *   double *table = quarry_malloc(n * sizeof(*table));
  *   if (table != NULL && quarry_populate(table, n * sizeof(*table)) != 0)
@@ -304,35 +308,37 @@ QUARRY_API quarry_arena *quarry_arena_of(const void *p);
  * @endcode */
 QUARRY_API int quarry_populate(void *p, size_t len);
 
-/** The descriptor and the offset at which memory of an arena made with QUARRY_ARENA_FD stands: for io_uring, vhost-user, RDMA or
- * udmabuf, or for another process (SCM_RIGHTS, pidfd_getfd), which maps it with MAP_SHARED.
+/** The descriptor and the offset at which memory of an arena made with QUARRY_ARENA_FD stands: for io_uring,
+ * vhost-user, RDMA or udmabuf, or for another process (SCM_RIGHTS, pidfd_getfd), which maps it with MAP_SHARED.
  *
- * Such an arena's regions are memory files (memfd_create; hugetlb with MFD_HUGETLB), one for each region: what a block is in
- * is one file, and who gets its descriptor can see and write all of it, free memory too, in which quarry keeps lists. So
- * make an arena for what is shared, and hand it to those you trust. Nobody can change a file's size (it is sealed); who
- * punches holes in it takes memory away, which on hugetlb with a dry pool is SIGBUS at the next touch.
+ * Such an arena's regions are memory files (memfd_create; hugetlb with MFD_HUGETLB), one for each region: what a block
+ * is in is one file, and who gets its descriptor can see and write all of it, free memory too, in which quarry keeps
+ * lists. So make an arena for what is shared, and hand it to those you trust. Nobody can change a file's size (it is
+ * sealed); who punches holes in it takes memory away, which on hugetlb with a dry pool is SIGBUS at the next touch.
  *
- * The page ladder is as everywhere, with transparent huge pages as /sys/kernel/mm/transparent_hugepage/shmem_enabled allows.
- * Regions count against RLIMIT_NOFILE: a block above 64 MiB is one, other memory grows to as much at a time. Where no
- * descriptor is to be had, there is no memory (ENOMEM, counted as refused[fd]). Free memory goes back as it does elsewhere
- * (as holes; hugetlb by whole regions, when nobody else has the descriptor any more). realloc copies when it must move.
+ * The page ladder is as everywhere, with transparent huge pages as /sys/kernel/mm/transparent_hugepage/shmem_enabled
+ * allows. Regions count against RLIMIT_NOFILE: a block above 64 MiB is one, other memory grows to as much at a time.
+ * Where no descriptor is to be had, there is no memory (ENOMEM, counted as refused[fd]). Free memory goes back as it
+ * does elsewhere (as holes; hugetlb by whole regions, when nobody else has the descriptor any more). realloc copies
+ * when it must move.
  *
- * A forked child has a copy of its own, in ordinary memory without a descriptor, at the same addresses, when no thread but
- * the one that forks has called malloc, free or any function here and still lives, and all such memory together is within
- * the option fork_copy; it is made before fork returns in the parent. (Threads that never called one do not count, and
- * are not held up: what they write there meanwhile may be in the copy or not.)
- * Otherwise, and where there is no room for a copy, the arena is empty in the child as if quarry_arena_reset had been called:
- * its pointers lead nowhere there (SIGSEGV), and it can be used anew. Children that no pthread_atfork handler knows of
- * (vfork apart, which shares everything) have nothing there either.
+ * A forked child has a copy of its own, in ordinary memory without a descriptor, at the same addresses, when no thread
+ * but the one that forks has called malloc, free or any function here and still lives, and all such memory together is
+ * within the option fork_copy; it is made before fork returns in the parent. (Threads that never called one do not
+ * count, and are not held up: what they write there meanwhile may be in the copy or not.)
+ * Otherwise, and where there is no room for a copy, the arena is empty in the child as if quarry_arena_reset had been
+ * called: its pointers lead nowhere there (SIGSEGV), and it can be used anew. Children that no pthread_atfork handler
+ * knows of (vfork apart, which shares everything) have nothing there either.
  *
- * A forked child has none of quarry's descriptors: they are closed in it before fork returns there, as at exec. One that is
- * to share memory with its parent takes a descriptor of the program's own: dup(2) before the fork, or SCM_RIGHTS at any
- * time after, and mmap(2) with MAP_SHARED. The address that this gives is another than the parent's, at the same offset.
+ * A forked child has none of quarry's descriptors: they are closed in it before fork returns there, as at exec. One
+ * that is to share memory with its parent takes a descriptor of the program's own: dup(2) before the fork, or
+ * SCM_RIGHTS at any time after, and mmap(2) with MAP_SHARED. The address that this gives is another than the parent's,
+ * at the same offset.
  * @param p anywhere in a live block.
  * @param offset receives where p is in the file, in bytes.
- * @return the descriptor: quarry's, good in this process until p is freed; do not close it, but dup(2) it or send it. -1
- *         with EINVAL (not quarry's memory), ENOTSUP (not in a file: another arena, or a forked child's copy), EBADF (the
- *         program has closed quarry's descriptor). Any thread may call. Linux 3.17; hugetlb 4.16. Example:
+ * @return the descriptor: quarry's, good in this process until p is freed; do not close it, but dup(2) it or send it.
+ *         -1 with EINVAL (not quarry's memory), ENOTSUP (not in a file: another arena, or a forked child's copy), EBADF
+ *         (the program has closed quarry's descriptor). Any thread may call. Linux 3.17; hugetlb 4.16. Example:
  * @code
  *   quarry_arena_attr attr = { .flags = QUARRY_ARENA_FD, .page_kind = QUARRY_PAGES_2M, .name = "rings" };
  *   quarry_arena *rings = quarry_arena_create(&attr);
@@ -353,8 +359,8 @@ QUARRY_API quarry_arena *quarry_thread_arena(void);
  * @return 0; -1 with EINVAL or ENOMEM. */
 QUARRY_API int quarry_thread_set_arena(quarry_arena *arena, quarry_arena **previous);
 
-/** Give this thread another home: plain allocations come from that node's default arena from now on, wherever the thread
- * runs, and what its cache holds of the node before goes back at once, for others.
+/** Give this thread another home: plain allocations come from that node's default arena from now on, wherever the
+ * thread runs, and what its cache holds of the node before goes back at once, for others.
  * Threads follow the CPU they run on by themselves, at their next refill; this is for those that know better.
  * @param node the kernel's id of a node that this process may use, or -1: look now, and follow the CPU again.
  * @return 0; -1 with EINVAL (no such node, or none that may be used) or ENOMEM. */
@@ -372,15 +378,15 @@ typedef struct quarry_move_report {
 
 /** Move a live arena to other nodes: new memory is placed there from now on, and what is in memory is migrated, some
  * megabytes at a time, while threads go on allocating, using and freeing it. Pointers stay as they are.
- * The policy stays too (PREFERRED, BIND: to the first, or all, of nodes; INTERLEAVE: spread over them; LOCAL: moves what
- * is outside the set to the nearest in it). hugetlb pages need free pages in the pools there.
+ * The policy stays too (PREFERRED, BIND: to the first, or all, of nodes; INTERLEAVE: spread over them; LOCAL: moves
+ * what is outside the set to the nearest in it). hugetlb pages need free pages in the pools there.
  * Needs move_pages(2). Another thread sees the progress in quarry_stats.moved. A node's default arena can be moved away
  * too, and stays the arena of its node's threads.
  * @param nodes the kernel's ids, not empty; NULL: the nodes that the arena has, which brings home what strayed.
  * @param report receives what was done, when not NULL.
  * @return 0 when all of it is there; -1 with EAGAIN (some could not be moved; the reclaimer tries again), EINVAL
- *         (no arena, no such node or not allowed, struct_size), EPERM or ENOSYS (the kernel refuses mbind or move_pages),
- *         ENOMEM. */
+ *         (no arena, no such node or not allowed, struct_size), EPERM or ENOSYS (the kernel refuses mbind or
+ *         move_pages), ENOMEM. */
 QUARRY_API int quarry_arena_move(quarry_arena *arena, const quarry_nodeset *nodes, quarry_move_report *report);
 
 /** The arena's name; "" when it has none. For a node's default arena "node N". */
@@ -390,23 +396,24 @@ QUARRY_API const char *quarry_arena_name(const quarry_arena *arena);
  * @return 0; -1 with EINVAL (no arena, or a soft limit above the hard one), and the limits are as they were. */
 QUARRY_API int quarry_arena_set_limits(quarry_arena *arena, uint64_t hard_limit, uint64_t soft_limit);
 
-/** Give an arena's free memory back sooner or later than the option decay_ms says: an arena of buffers that are wanted again
- * at once may keep them for long, one that is filled once an hour nothing. Holds for a node's default arena too. What
- * threads keep in their caches goes by the option. Under pressure an arena's own time is shortened like the option's.
- * Any thread may call.
+/** Give an arena's free memory back sooner or later than the option decay_ms says: an arena of buffers that are wanted
+ * again at once may keep them for long, one that is filled once an hour nothing. Holds for a node's default arena too.
+ * What threads keep in their caches goes by the option. Under pressure an arena's own time is shortened like the
+ * option's. Any thread may call.
  * @param decay_ms milliseconds, up to 3,600,000: free memory goes back after about so long; 0 at the next pass of the
  *        reclaimer; -1 never by time, but under high pressure and by quarry_purge; QUARRY_DECAY_DEFAULT.
- * @return 0; -1 with EINVAL (no arena, or out of range; quarry_error_text() names it), and the arena's time is as it was. */
+ * @return 0; -1 with EINVAL (no arena, or out of range; quarry_error_text() names it), and the arena's time is as it
+ *         was. */
 QUARRY_API int quarry_arena_set_decay(quarry_arena *arena, long decay_ms);
 
 /** Give an arena's free memory back to the kernel now (NULL: of all arenas). The calling thread's cache goes first.
  * @return how many bytes went back. */
 QUARRY_API size_t quarry_purge(quarry_arena *arena);
 
-/** Do what is due now of what the reclaimer's thread would do: give back free memory that was left alone for long enough,
- * with what idle threads (and the calling one, when it did not refill for a quarter of decay_ms) hold; look at pressure
- * and limits; bring home pages that strayed; make dense memory huge; tell of events (quarry_on_event). For the loop of a
- * program that wants no thread:
+/** Do what is due now of what the reclaimer's thread would do: give back free memory that was left alone for long
+ * enough, with what idle threads (and the calling one, when it did not refill for a quarter of decay_ms) hold; look at
+ * pressure and limits; bring home pages that strayed; make dense memory huge; tell of events (quarry_on_event). For the
+ * loop of a program that wants no thread:
  *
  *	for (;;) {
  *		int n = epoll_wait(ep, events, N, (int)quarry_tend());
@@ -414,15 +421,15 @@ QUARRY_API size_t quarry_purge(quarry_arena *arena);
  *			handle(&events[i]);
  *	}
  *
- * It takes about three milliseconds at most, while there is much to do (a huge page that is made, or taken apart, may add
- * one), and a microsecond where nothing is due. It waits for nobody who gives back, forks, or moves or ends an arena: what
- * is left for that is done by the next call. A program that calls it is asked for no thread by reclaim=auto, until two
- * seconds after it should have called again. Any thread may call; not in a signal handler. Where reclaim=auto or parallel
- * has started the reclaimer's thread already (call it once in main, to be before that), and with reclaim=off, it tells of
- * events, does nothing else, and returns -1 at once: the loop above then waits for its own events alone, and the thread
- * gives back. errno is left as it was.
- * @return in how many ms it should be called again (calling sooner is cheap); -1: when the program has freed memory, or a
- *         thread of it was busy again, which the next call sees; or the thread does it, or nobody. */
+ * It takes about three milliseconds at most, while there is much to do (a huge page that is made, or taken apart, may
+ * add one), and a microsecond where nothing is due. It waits for nobody who gives back, forks, or moves or ends an
+ * arena: what is left for that is done by the next call. A program that calls it is asked for no thread by
+ * reclaim=auto, until two seconds after it should have called again. Any thread may call; not in a signal handler.
+ * Where reclaim=auto or parallel has started the reclaimer's thread already (call it once in main, to be before that),
+ * and with reclaim=off, it tells of events, does nothing else, and returns -1 at once: the loop above then waits for
+ * its own events alone, and the thread gives back. errno is left as it was.
+ * @return in how many ms it should be called again (calling sooner is cheap); -1: when the program has freed memory, or
+ *         a thread of it was busy again, which the next call sees; or the thread does it, or nobody. */
 QUARRY_API int64_t quarry_tend(void);
 
 /** Give back what the calling thread's caches hold, so that other threads can have it. */
@@ -446,8 +453,8 @@ typedef struct quarry_page_info {
 	uint8_t wanted_kind;    /* enum quarry_page_kind asked for */
 	uint8_t policy;         /* enum quarry_policy asked for */
 	uint8_t policy_applied; /* 1 when the kernel took a policy for it */
-	uint8_t policy_got;     /* enum quarry_policy that is in force: an older one stands in on older kernels. (BIND is
-	                         * kept by quarry: numa_maps shows "prefer (many)") */
+	uint8_t policy_got;     /* enum quarry_policy that is in force: an older one stands in on older kernels. (BIND
+	                         * is kept by quarry: numa_maps shows "prefer (many)") */
 	uint8_t reserved[3];
 } quarry_page_info;
 
@@ -479,15 +486,15 @@ QUARRY_API long quarry_arena_where(quarry_arena *arena, quarry_residency *list, 
 
 /** Options by number, for quarry_mallopt. By name: quarry_ctl_set. `quarry help options` lists them. */
 enum quarry_option {
-	QUARRY_OPT_RECLAIM = 1,          /* reclaim: 0 off, 1 series, 2 parallel, 3 auto, 4 timer (see README.md, "Without
-	                                  * a thread") */
+	QUARRY_OPT_RECLAIM = 1,          /* reclaim: 0 off, 1 series, 2 parallel, 3 auto, 4 timer (see README.md,
+	                                  * "Without a thread") */
 	QUARRY_OPT_RECLAIM_INTERVAL = 2, /* reclaim_interval: slow-path calls between two passes in series */
 	QUARRY_OPT_DECAY_MS = 3,         /* decay_ms: free memory goes back after about so long; -1 never by time, only
 	                                  * under QUARRY_PRESSURE_HIGH (return: 0 is never) */
 	QUARRY_OPT_PAGES = 4,            /* pages: enum quarry_page_kind for default arenas */
 	QUARRY_OPT_STRICT = 5,           /* strict: default arenas fail rather than fall */
-	QUARRY_OPT_THP_MIN = 6,          /* thp_min: bytes in use, or of one block, from which new memory is born huge, and what is
-	                                  * dense on base pages is made huge in the background */
+	QUARRY_OPT_THP_MIN = 6,          /* thp_min: bytes in use, or of one block, from which new memory is born huge,
+	                                  * and what is dense on base pages is made huge in the background */
 	QUARRY_OPT_NUMA = 7,             /* numa: 0 treat the machine as one node, 1 follow its nodes */
 	QUARRY_OPT_STATS_AT_EXIT = 8,    /* stats_at_exit: 0 no, 1 text, 2 JSON, to standard error */
 	QUARRY_OPT_ON_ERROR = 9,         /* on_error: 0 ignore and count, 1 report on standard error, 2 abort */
@@ -495,33 +502,37 @@ enum quarry_option {
 	QUARRY_OPT_WINDOW = 11,          /* window: bytes of address space to reserve; 0 by the machine's memory */
 	QUARRY_OPT_LARGE_HEAP = 12,      /* large_heap: bytes mapped from which `auto` starts the reclaimer's thread */
 	QUARRY_OPT_RETURN = 13,          /* return: 0 never give memory back to the kernel (for RDMA), 1 do */
-	QUARRY_OPT_BRING_HOME = 14,      /* bring_home: 1 look for pages that strayed to other nodes and move them home */
-	QUARRY_OPT_FORK_COPY = 15,       /* fork_copy: bytes of hugetlb memory, and of memory with descriptors, that a fork copies
-	                                  * for the child; beyond, the kernel's copy-on-write, which kills the child when the
-	                                  * pool runs dry, and nothing of what has descriptors */
-	QUARRY_OPT_IDLE_THREADS = 16,    /* idle_threads: 1 what a thread holds that is blocked in a system call and did not refill
-	                                  * for a quarter of decay_ms goes back; 0 for a program that stops threads at any
-	                                  * instruction, in handlers that unblock their signal */
+	QUARRY_OPT_BRING_HOME = 14,      /* bring_home: 1 look for pages that strayed to other nodes and move them
+	                                  * home */
+	QUARRY_OPT_FORK_COPY = 15,       /* fork_copy: bytes of hugetlb memory, and of memory with descriptors, that a
+	                                  * fork copies for the child; beyond, the kernel's copy-on-write, which kills
+	                                  * the child when the pool runs dry, and nothing of what has descriptors */
+	QUARRY_OPT_IDLE_THREADS = 16,    /* idle_threads: 1 what a thread holds that is blocked in a system call and did
+	                                  * not refill for a quarter of decay_ms goes back; 0 for a program that stops
+	                                  * threads at any instruction, in handlers that unblock their signal */
 	QUARRY_OPT_POPULATE_THREADS = 17, /* populate_threads: so many threads at most fill a large range that is to be
 	                                  * populated; 0 as many as its node has CPUs, up to 16; 1 the caller alone */
-	QUARRY_OPT_RECLAIM_SIGNAL = 20,  /* reclaim_signal: the number of the signal that reclaim=timer sends the process: 23
-	                                  * (SIGURG), 28 (SIGWINCH), or one of SIGRTMIN to SIGRTMAX. Another may be sent to
-	                                  * the program, which would not end or go on by it, and is refused */
-	QUARRY_OPT_SOFT_LIMIT = 30,      /* soft_limit: bytes, in use and free but in memory, from which the process keeps no
-	                                  * free memory; 0 none. As quarry_arena_attr.soft_limit */
-	QUARRY_OPT_HARD_LIMIT = 31,      /* hard_limit: bytes in use beyond which the process gets ENOMEM; 0 none. What counts
-	                                  * is as for quarry_arena_attr.hard_limit, of all arenas together */
+	QUARRY_OPT_RECLAIM_SIGNAL = 20,  /* reclaim_signal: the number of the signal that reclaim=timer sends the
+	                                  * process: 23 (SIGURG), 28 (SIGWINCH), or one of SIGRTMIN to SIGRTMAX. Another
+	                                  * may be sent to the program, which would not end or go on by it, and is
+	                                  * refused */
+	QUARRY_OPT_SOFT_LIMIT = 30,      /* soft_limit: bytes, in use and free but in memory, from which the process
+	                                  * keeps no free memory; 0 none. As quarry_arena_attr.soft_limit */
+	QUARRY_OPT_HARD_LIMIT = 31,      /* hard_limit: bytes in use beyond which the process gets ENOMEM; 0 none. What
+	                                  * counts is as for quarry_arena_attr.hard_limit, of all arenas together */
 	QUARRY_OPT_BREAKER = 32,         /* breaker: 0 off, 1 refuse, 2 redirect large requests when a limit is near */
-	QUARRY_OPT_BREAKER_MIN = 33,     /* breaker_min: bytes from which a request is large; at least 64 KiB (less, which
-	                                  * was taken once, is an error: caches hand out what is small, and ask nobody) */
+	QUARRY_OPT_BREAKER_MIN = 33,     /* breaker_min: bytes from which a request is large; at least 64 KiB (less,
+	                                  * which was taken once, is an error: caches hand out what is small, and ask
+	                                  * nobody) */
 	QUARRY_OPT_BREAKER_AT = 34,      /* breaker_at: per cent of the tightest limit beyond which no large request
 	                                  * leads, and at which the breaker opens. Of hard_limit and RLIMIT_AS this
 	                                  * holds for each request; how full the control group and the machine are is
 	                                  * seen when the reclaimer looks, about twice a second. Of a control group's
 	                                  * limit it is per cent of what malloc uses (8 MiB and a 32nd part are left) */
-	QUARRY_OPT_CGROUP_LIMIT = 35     /* cgroup_limit: 1 what was handed out counts against the control group's memory limit,
-	                                  * touched or not, so that ENOMEM comes before the kernel's killer; 0 for programs
-	                                  * that ask for much more than they touch: as other allocators have it */
+	QUARRY_OPT_CGROUP_LIMIT = 35     /* cgroup_limit: 1 what was handed out counts against the control group's
+	                                  * memory limit, touched or not, so that ENOMEM comes before the kernel's
+	                                  * killer; 0 for programs that ask for much more than they touch: as other
+	                                  * allocators have it */
 };
 
 /** Set an option by number (enum quarry_option), or a glibc M_* parameter, which is accepted.
@@ -543,7 +554,8 @@ typedef struct quarry_option_info {
 	int number;          /* enum quarry_option */
 	int runtime;         /* 1: may be changed while running */
 	long minimum, maximum; /* beyond them nothing is taken; of reclaim_signal, between them only what help names.
-	                        * (quarry_ctl_set("options_check", "name=value") says what is taken, and sets nothing.) */
+	                        * (quarry_ctl_set("options_check", "name=value") says what is taken, and sets
+	                        * nothing.) */
 	long def, value;
 	const char *choices; /* "off|series|parallel|auto|timer" or NULL for numbers */
 } quarry_option_info;
@@ -551,8 +563,8 @@ typedef struct quarry_option_info {
 /** The index-th option. @return 0; -1 with EINVAL past the last one. */
 QUARRY_API int quarry_option_describe(int index, quarry_option_info *info);
 
-/** What was wrong with the calling thread's last failed call of a function here, in one line that names the option, field
- * or parameter; "" when nothing was. Those that allocate, resize or free say all by errno and leave it as it was
+/** What was wrong with the calling thread's last failed call of a function here, in one line that names the option,
+ * field or parameter; "" when nothing was. Those that allocate, resize or free say all by errno and leave it as it was
  * (quarry_arena_create, quarry_arena_free and quarry_populate set it), and so does quarry_option_describe, whose end of
  * a list is no mistake. Valid until the thread's next failure. */
 QUARRY_API const char *quarry_error_text(void);
@@ -560,16 +572,17 @@ QUARRY_API const char *quarry_error_text(void);
 /* ------------------------------------------------------------------------------------------------------ */
 /* Pressure and limits                                                                                    */
 
-/** How scarce memory is for the process: from cgroup v2's memory.pressure or /proc/pressure/memory (PSI, Linux 4.20), how
- * full the control group's memory.max and memory.high (v1: limit_in_bytes) and RLIMIT_AS are, what the machine has left,
- * and how full the process's own hard_limit is. It rises at once, and falls step by step after it was lower for a
+/** How scarce memory is for the process: from cgroup v2's memory.pressure or /proc/pressure/memory (PSI, Linux 4.20),
+ * how full the control group's memory.max and memory.high (v1: limit_in_bytes) and RLIMIT_AS are, what the machine has
+ * left, and how full the process's own hard_limit is. It rises at once, and falls step by step after it was lower for a
  * second. */
 enum quarry_pressure {
 	QUARRY_PRESSURE_NONE = 0,
-	QUARRY_PRESSURE_SOME = 1,    /* dirty memory and idle caches go back four times as fast; a limit is filled to 85 %, or tasks wait
-	                              * for memory for a twentieth of the time */
-	QUARRY_PRESSURE_HIGH = 2,    /* both go back at once, with decay_ms=-1 too, and partly used huge pages are broken;
-	                              * 92 %, a fifth of the time, or the kernel had to reclaim at memory.high or memory.max */
+	QUARRY_PRESSURE_SOME = 1,    /* dirty memory and idle caches go back four times as fast; a limit is filled to 85
+	                              * %, or tasks wait for memory for a twentieth of the time */
+	QUARRY_PRESSURE_HIGH = 2,    /* both go back at once, with decay_ms=-1 too, and partly used huge pages are
+	                              * broken; 92 %, a fifth of the time, or the kernel had to reclaim at memory.high
+	                              * or memory.max */
 	QUARRY_PRESSURE_CRITICAL = 3 /* the same, and the breaker opens, where there is one; 97 % */
 };
 
@@ -591,12 +604,12 @@ enum quarry_breaker_state {
 /** What a quarry_event tells of. */
 enum quarry_event_kind {
 	QUARRY_EVENT_PRESSURE = 1,   /* state and was: enum quarry_pressure */
-	QUARRY_EVENT_SOFT_LIMIT = 2, /* state 1: above it, 0: below again. arena: whose; NULL: the process's. bytes: in use,
-	                              * and free in memory */
-	QUARRY_EVENT_HARD_LIMIT = 3, /* a request was refused. arena: as above; bytes: the request's; limit: the one that
-	                              * refused it, be it another when this is told (of several, the last one's); count:
-	                              * how many were refused since the last such event. The first of a series is told at
-	                              * once, those that follow once a second, with state 1 */
+	QUARRY_EVENT_SOFT_LIMIT = 2, /* state 1: above it, 0: below again. arena: whose; NULL: the process's. bytes: in
+	                              * use, and free in memory */
+	QUARRY_EVENT_HARD_LIMIT = 3, /* a request was refused. arena: as above; bytes: the request's; limit: the one
+	                              * that refused it, be it another when this is told (of several, the last one's);
+	                              * count: how many were refused since the last such event. The first of a series is
+	                              * told at once, those that follow once a second, with state 1 */
 	QUARRY_EVENT_BREAKER = 4     /* state and was: enum quarry_breaker_state */
 };
 
@@ -615,21 +628,21 @@ typedef struct quarry_event {
 typedef void quarry_event_fn(const quarry_event *event, void *ctx);
 
 /** Be told when something changes: the level of pressure, limits passed, requests refused, the breaker.
- * The function is called by the reclaimer's thread (256 KiB of stack, all signals blocked), or by a thread of the program
- * at the end of one of its calls of malloc, free or any function here, a little after the event; never with a lock of
- * quarry's held, never twice at once, and not again from inside itself. So it may allocate, free, and call any function
- * here; but since it may come out of any malloc it must not wait for a lock that the program holds while it allocates.
- * One function for the process: this one replaces the one before, which has ended when this returns (unless called from
- * inside it). Events wait in a ring of 64; what comes when it is full is counted in `lost`. A forked child keeps the
- * function and forgets the events. Any thread may call.
+ * The function is called by the reclaimer's thread (256 KiB of stack, all signals blocked), or by a thread of the
+ * program at the end of one of its calls of malloc, free or any function here, a little after the event; never with a
+ * lock of quarry's held, never twice at once, and not again from inside itself. So it may allocate, free, and call any
+ * function here; but since it may come out of any malloc it must not wait for a lock that the program holds while it
+ * allocates. One function for the process: this one replaces the one before, which has ended when this returns (unless
+ * called from inside it). Events wait in a ring of 64; what comes when it is full is counted in `lost`. A forked child
+ * keeps the function and forgets the events. Any thread may call.
  * @param fn NULL: nobody is told; what came about while nobody was is not told later.
  * @param ctx is handed to fn.
  * @return 0. */
 QUARRY_API int quarry_on_event(quarry_event_fn *fn, void *ctx);
 
-/** Where large requests go while the breaker is open and the option breaker is `redirect`: for example an arena on a far
- * node (QUARRY_POLICY_BIND). They are then in that arena for life, as if they had been made there; those for which it has
- * no room either get ENOMEM. Requests made of that arena itself are not held up. Any thread may call.
+/** Where large requests go while the breaker is open and the option breaker is `redirect`: for example an arena on a
+ * far node (QUARRY_POLICY_BIND). They are then in that arena for life, as if they had been made there; those for which
+ * it has no room either get ENOMEM. Requests made of that arena itself are not held up. Any thread may call.
  * @param arena NULL: none, large requests are refused. An arena that ends is forgotten.
  * @return 0; -1 with EINVAL when it is no arena. */
 QUARRY_API int quarry_breaker_redirect(quarry_arena *arena);
@@ -663,7 +676,8 @@ typedef struct quarry_health_report {
 	uint32_t psi_some, psi_full; /* 1/1000 of the last window in which some, or all, tasks waited for memory */
 	uint32_t psi_of_group;     /* 1: those of the process's control group; 0: of the machine */
 	int32_t breaker;           /* enum quarry_breaker_state */
-	uint64_t psi_window_ms;    /* how long that window was; 0: the kernel does not tell, or was asked for the first time */
+	uint64_t psi_window_ms;    /* how long that window was; 0: the kernel does not tell, or was asked for the first
+	                            * time */
 	uint64_t available, total; /* bytes that the machine has left and has; 0: not asked, the group has less */
 	uint64_t in_use;           /* bytes that count against hard_limit */
 	uint64_t hard_limit, soft_limit; /* the process's; 0: none */
@@ -712,18 +726,21 @@ enum quarry_refusal {
 	QUARRY_REFUSED_PURGE = 15,       /* madvise(MADV_DONTNEED) refused: the memory was kept */
 	QUARRY_REFUSED_WINDOW = 16,      /* no reserved window: regions are placed one by one */
 	QUARRY_REFUSED_CGROUP = 17,      /* the control group's memory limit: ENOMEM rather than the kernel's killer */
-	QUARRY_REFUSED_NODE_FULL = 18,   /* a strict arena's nodes have no room: ENOMEM rather than the kernel's killer */
+	QUARRY_REFUSED_NODE_FULL = 18,   /* a strict arena's nodes have no room: ENOMEM rather than the kernel's
+	                                  * killer */
 	QUARRY_REFUSED_MOVE = 19,        /* pages that would not be moved to another node */
-	QUARRY_REFUSED_FORK = 20,        /* hugetlb memory left to copy-on-write at fork: the child may be killed; or memory with
-	                                  * descriptors not copied: the child has none of it; or, counted in the child, a
-	                                  * hugetlb page that another thread of the parent wrote to while the pool was dry:
-	                                  * the child has it as it was a moment later, and never uses again what was free
-	                                  * of small blocks' memory there */
+	QUARRY_REFUSED_FORK = 20,        /* hugetlb memory left to copy-on-write at fork: the child may be killed; or
+	                                  * memory with descriptors not copied: the child has none of it; or, counted in
+	                                  * the child, a hugetlb page that another thread of the parent wrote to while
+	                                  * the pool was dry: the child has it as it was a moment later, and never uses
+	                                  * again what was free of small blocks' memory there */
 	QUARRY_REFUSED_HUGE_CGROUP = 21, /* the control group's limit of hugetlb pages: the next rung was taken */
 	QUARRY_REFUSED_BREAKER = 22,     /* a large request while the breaker was open, or that would have passed its
 	                                  * threshold: refused, or redirected */
-	QUARRY_REFUSED_TIMER = 23,       /* reclaim=timer: no timer (seccomp, RLIMIT_SIGPENDING), or the program handles the signal */
-	QUARRY_REFUSED_FD = 24,          /* no memory file for an arena that wants descriptors: memfd_create(2), its size or seals */
+	QUARRY_REFUSED_TIMER = 23,       /* reclaim=timer: no timer (seccomp, RLIMIT_SIGPENDING), or the program handles
+	                                  * the signal */
+	QUARRY_REFUSED_FD = 24,          /* no memory file for an arena that wants descriptors: memfd_create(2), its
+	                                  * size or seals */
 	QUARRY_REFUSED_COUNT = 40
 };
 
@@ -783,11 +800,12 @@ typedef struct quarry_stats {
 	uint64_t collapsed;       /* huge pages that the reclaimer made of dense memory on base pages */
 	uint64_t collapse_failed; /* times that the kernel would not */
 	uint64_t split;           /* huge pages taken apart, since a part of them went back; process-wide */
-	uint64_t advised_apart;   /* frames of 2 MiB that the kernel was told otherwise of than of their regions, now: each may
-	                           * cost two mappings of vm.max_map_count; process-wide */
-	uint64_t mixed;           /* slabs that a few survivors keep, and in whose gaps objects of other sizes stand; bytes, now */
-	uint64_t decay;        /* ms that free memory stays without pressure: the arena's own, or else, and for all together, the
-	                        * option decay_ms. UINT64_MAX: for ever */
+	uint64_t advised_apart;   /* frames of 2 MiB that the kernel was told otherwise of than of their regions, now:
+	                           * each may cost two mappings of vm.max_map_count; process-wide */
+	uint64_t mixed;           /* slabs that a few survivors keep, and in whose gaps objects of other sizes stand;
+	                           * bytes, now */
+	uint64_t decay;        /* ms that free memory stays without pressure: the arena's own, or else, and for all
+	                        * together, the option decay_ms. UINT64_MAX: for ever */
 	uint64_t reclaimed_by;    /* enum quarry_reclaimer; process-wide */
 	uint64_t in_files;     /* of mapped: with descriptors (QUARRY_ARENA_FD) */
 } quarry_stats;
@@ -797,7 +815,8 @@ typedef struct quarry_stats {
  * @param stats version must be set. @return 0; -1 with EINVAL. */
 QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats);
 
-/** The arenas there are, oldest first. @return how many; fills at most max. The arenas must not be destroyed meanwhile. */
+/** The arenas there are, oldest first. @return how many; fills at most max. The arenas must not be destroyed
+ * meanwhile. */
 QUARRY_API size_t quarry_arenas(quarry_arena **list, size_t max);
 
 /** The name of a refusal, for instance "mbind-eperm"; NULL past the last. */

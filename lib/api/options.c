@@ -295,8 +295,8 @@ static bool parse_number(const char *text, size_t length, bool sizes, long *valu
 }
 
 /* Those that are ignored where the program does nothing about them, so that one that somebody sends is lost as it was
- * before; and those that mean what a program makes of them. (SIGCHLD and SIGCONT are ignored as well, but whether they are
- * handled changes what becomes of a child, and SIGCONT wakes up whoever was stopped.) */
+ * before; and those that mean what a program makes of them. (SIGCHLD and SIGCONT are ignored as well, but whether they
+ * are handled changes what becomes of a child, and SIGCONT wakes up whoever was stopped.) */
 static bool is_signal(long value)
 {
 	return value == SIGURG || value == SIGWINCH || (value >= SIGRTMIN && value <= SIGRTMAX);

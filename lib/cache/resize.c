@@ -105,7 +105,8 @@ static void *resize(void *p, size_t usable, size_t size)
 	return to;
 }
 
-/* To a large size, where there is a breaker. What is in an arena of its own stays there, and cannot be sent to another. */
+/* To a large size, where there is a breaker. What is in an arena of its own stays there, and cannot be sent to
+ * another. */
 static QY_COLD void *resize_judged(void *p, size_t usable, size_t size)
 {
 	const quarry_arena *arena = home_of(p);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* The circuit breaker: when the tightest limit is nearly reached, large requests are refused (or sent to an arena that
  * the program named) before they take what small ones need. It opens when the limit is filled to breaker_at per cent,
- * or at the critical level; after a while (100 ms, doubled each time up to 10 s) one request is let through, and how that
- * goes decides whether it closes. Options breaker, breaker_min, breaker_at.
+ * or at the critical level; after a while (100 ms, doubled each time up to 10 s) one request is let through, and how
+ * that goes decides whether it closes. Options breaker, breaker_min, breaker_at.
  *
  * How full control groups and the machine are is seen when the reclaimer looks. Of the process's hard limit and
- * RLIMIT_AS it is known exactly, and so each large request is judged before it is served, be it one for a block to grow:
- * none leads beyond the threshold, however fast they come (but for those that threads make in the same moment). Small ones
- * cost a load. */
+ * RLIMIT_AS it is known exactly, and so each large request is judged before it is served, be it one for a block to
+ * grow: none leads beyond the threshold, however fast they come (but for those that threads make in the same moment).
+ * Small ones cost a load. */
 #ifndef QUARRY_MANAGER_BREAKER_H
 #define QUARRY_MANAGER_BREAKER_H
 
@@ -30,8 +30,8 @@ QY_INLINE bool qy_breaker_minds(size_t size)
 	return QY_UNLIKELY(size >= (size_t)qy_setting(breaker_min)) && qy_setting(breaker) != QY_BREAKER_OFF;
 }
 
-/* What is to become of a request of so many bytes for *arena (NULL: the default one), `more` of which come on top of what
- * is in use: all, or less where a block grows. Not under a leaf lock; a file may be read. */
+/* What is to become of a request of so many bytes for *arena (NULL: the default one), `more` of which come on top of
+ * what is in use: all, or less where a block grows. Not under a leaf lock; a file may be read. */
 enum qy_verdict qy_breaker_judge(size_t size, size_t more, const quarry_arena **arena, bool may_redirect) QY_COLD;
 
 /* The probe got its memory, or not. No lock may be held: files are read. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The grains of a mixed slab (mixed.h), as bits: which are free, which end an object, which stand in what page. For mixed.c
- * alone; the manager's lock is held, but where an object's own grains are read. */
+/* The grains of a mixed slab (mixed.h), as bits: which are free, which end an object, which stand in what page. For
+ * mixed.c alone; the manager's lock is held, but where an object's own grains are read. */
 #ifndef QUARRY_MANAGER_GRAINS_H
 #define QUARRY_MANAGER_GRAINS_H
 

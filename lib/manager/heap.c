@@ -131,8 +131,8 @@ static void make_active(struct qy_heap *h, struct qy_slab *s)
 	h->active[s->cls] = s;
 }
 
-/* A slab that comes to a queue was not looked at in this round. Of those that nobody holds the last to be used comes first:
- * its pages may be there still, where those of others were given back. */
+/* A slab that comes to a queue was not looked at in this round. Of those that nobody holds the last to be used comes
+ * first: its pages may be there still, where those of others were given back. */
 static void queue_slab(struct qy_heap *h, struct qy_slab *s)
 {
 	qy_publish(s->state, QY_SLAB_QUEUED);
@@ -157,8 +157,8 @@ static bool has_room(const struct qy_slab *s)
 
 static void orphan_all(struct qy_heap *h, struct qy_slab **slabs, unsigned n);
 
-/* Before memory is touched that is not there: a class that has much more than it can use, as when most of its objects were
- * freed, gives half-empty slabs up, so that objects of any class find room in them (mixed.h). */
+/* Before memory is touched that is not there: a class that has much more than it can use, as when most of its objects
+ * were freed, gives half-empty slabs up, so that objects of any class find room in them (mixed.h). */
 static QY_COLD void spill(struct qy_heap *h, unsigned cls)
 {
 	struct qy_slab *sparse[SPILL];
@@ -229,8 +229,8 @@ static QY_COLD bool unpark(struct qy_slab *s)
 	return true;
 }
 
-/* How many steps of mail are worth while before a list is had elsewhere: one where the heap has memory for it, and else so
- * many that what comes home is filed at least as fast as slabs are taken. */
+/* How many steps of mail are worth while before a list is had elsewhere: one where the heap has memory for it, and else
+ * so many that what comes home is filed at least as fast as slabs are taken. */
 static unsigned mail_steps(const struct qy_heap *h, const struct qy_slab *s, unsigned cls)
 {
 	if ((s != NULL && s->linked < qy_classes[cls].capacity) || h->queue[cls].first != NULL)
@@ -397,8 +397,8 @@ bool qy_heap_take_mail(struct qy_heap *h)
 }
 
 /* The objects at the front of a list that are in one unit, as those gathered together mostly are: their number and the
- * last of them. More than a unit has means that the list leads in a circle. The first one is an object; what the program
- * made of a link behind it may lead anywhere else, and also to where a link would reach out of the unit. */
+ * last of them. More than a unit has means that the list leads in a circle. The first one is an object; what the
+ * program made of a link behind it may lead anywhere else, and also to where a link would reach out of the unit. */
 static uint32_t run_of(void *first, void **last)
 {
 	const uintptr_t within = QY_UNIT - sizeof(void *);
@@ -434,8 +434,8 @@ static void file_run(struct qy_heap *h, struct qy_slab *s, void *first, void *la
 {
 	void *p = first;
 
-	/* A full slab takes the first by itself, and has room then. (Whose it is comes first: what came late is another's
-	 * by now, who writes it.) */
+	/* A full slab takes the first by itself, and has room then. (Whose it is comes first: what came late is
+	 * another's by now, who writes it.) */
 	if (n > 1 && atomic_load_explicit(&s->heap, memory_order_acquire) == h && s->state == QY_SLAB_FULL) {
 		p = qy_next_object(first);
 		h->mail_mistakes += !free_here(h, first);
@@ -451,8 +451,8 @@ static void file_run(struct qy_heap *h, struct qy_slab *s, void *first, void *la
 	}
 }
 
-/* Returns how many; the list that was taken may be filed by then. What was freed twice by others may have made a circle of
- * it, or the program may have written where a link stood: the rest is lost then. */
+/* Returns how many; the list that was taken may be filed by then. What was freed twice by others may have made a circle
+ * of it, or the program may have written where a link stood: the rest is lost then. */
 static uint32_t file_some(struct qy_heap *h, uint32_t at_most)
 {
 	void *p = h->mail;
@@ -597,8 +597,8 @@ static void orphan_all(struct qy_heap *h, struct qy_slab **slabs, unsigned n)
 
 #define SHED_BATCH 64
 
-/* What is unchanged is known by its live objects: one that was taken and given back in between is not missed. Each goes to
- * the end of its queue in turn, so that their order stays. */
+/* What is unchanged is known by its live objects: one that was taken and given back in between is not missed. Each goes
+ * to the end of its queue in turn, so that their order stays. */
 bool qy_heap_shed(struct qy_heap *h, unsigned at_most)
 {
 	struct qy_slab *cold[SHED_BATCH];

@@ -6,8 +6,8 @@
  * where others leave freed objects, in batches, by one compare-and-swap. A remote list can be closed, when the heap
  * is given up: a sender then looks again whose the slab is.
  *
- * The owner takes the remote list as a whole, and files the objects in it, which are mail until then, in steps: there may
- * be millions, each a cache miss, and the owner is somebody's malloc, or has a lock that others wait for.
+ * The owner takes the remote list as a whole, and files the objects in it, which are mail until then, in steps: there
+ * may be millions, each a cache miss, and the owner is somebody's malloc, or has a lock that others wait for.
  *
  * Heaps are type-stable: their memory never becomes anything else, so a late sender finds a list, open or closed. An
  * object that arrives at a heap that no longer has its slab is sent on. */
@@ -33,13 +33,13 @@ struct qy_heap {
 	struct qy_slab_list full;
 	struct qy_slab *spare[QY_HEAP_SPARES]; /* empty slabs of one unit, kept for any class */
 	unsigned spares;
-	/* The look for slabs that were left alone, by the owner (qy_heap_shed), or at orphans (sparse.c): where it goes on, and
-	 * its number. */
+	/* The look for slabs that were left alone, by the owner (qy_heap_shed), or at orphans (sparse.c): where it goes
+	 * on, and its number. */
 	uint8_t shed_class, shed_epoch;
 	uint8_t spill_class; /* where the look for slabs that others may use goes on */
 	uint32_t shed_round; /* the last qy_reclaim_round for which it was done (lib/cache) */
-	/* Of what others sent: the list that was taken and is not filed yet, what was wrong with it so far, and how many lists
-	 * were taken. */
+	/* Of what others sent: the list that was taken and is not filed yet, what was wrong with it so far, and how
+	 * many lists were taken. */
 	void *mail;
 	uint32_t mail_mistakes, mail_lists;
 	/* Counters: the owner writes, anybody reads. */
@@ -95,8 +95,8 @@ void qy_heap_open(struct qy_heap *h, struct qy_manager *m, uintptr_t owner);
  * counters may be looked at. */
 void qy_heap_clear(struct qy_heap *h);
 
-/* A list of free objects of class cls (or larger ones, from mixed slabs: mixed.h), linked by their first words, NULL-terminated; NULL with ENOMEM. *zero is set
- * when all of them read as zero but for the link. By the owner. */
+/* A list of free objects of class cls (or larger ones, from mixed slabs: mixed.h), linked by their first words,
+ * NULL-terminated; NULL with ENOMEM. *zero is set when all of them read as zero but for the link. By the owner. */
 void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero);
 
 /* What is due when a slab's countdown ran out. By the owner. */
@@ -126,7 +126,8 @@ QY_INLINE bool qy_heap_has_mail(struct qy_heap *h)
 /* Take the list that others left, when the one before is filed. False when there is none. By the owner. */
 bool qy_heap_take_mail(struct qy_heap *h);
 
-/* What is behind p in a list that came from others, where p may be no object at all: NULL when its link cannot be read. */
+/* What is behind p in a list that came from others, where p may be no object at all: NULL when its link cannot be
+ * read. */
 void *qy_heap_next_mail(const void *p);
 
 /* Put a list of free objects of any slabs of this heap back into them. By the owner. */
@@ -146,8 +147,8 @@ void qy_heap_tidy(struct qy_heap *h);
  * through. By the owner. */
 bool qy_heap_shed(struct qy_heap *h, unsigned at_most);
 
-/* Give empty slabs to the manager and all others with room to its orphans, without waiting for whether they change. By the
- * owner, whose lists were put back. */
+/* Give empty slabs to the manager and all others with room to its orphans, without waiting for whether they change. By
+ * the owner, whose lists were put back. */
 void qy_heap_let_go(struct qy_heap *h);
 
 /* Give up all slabs: empty ones to the manager, the others to its orphans, where any thread of the node finds them.

@@ -143,7 +143,8 @@ static int called_for(const struct qy_pressure *p, const struct qy_bound *tighte
 
 struct bounds {
 	struct qy_bound tightest; /* by what is used */
-	unsigned usable_fill;     /* for the breaker, 1/1000: that of the one that is fullest in this way, be it another */
+	unsigned usable_fill;     /* for the breaker, 1/1000: that of the one that is fullest in this way, be it
+	                           * another */
 };
 
 static void consider(struct bounds *bounds, int kind, uint64_t limit, uint64_t used)

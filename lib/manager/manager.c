@@ -189,8 +189,8 @@ static bool is_at_limit(struct qy_manager *m, size_t bytes)
 	return (arena != 0 && qy_manager_used(m) + bytes > arena) || (process != 0 && qy_quota_taken() + bytes > process);
 }
 
-/* The same, after what was sent home is taken in: so far as is worth while, or all of it before so many more bytes would be
- * refused. The lock is held, and let go of in between. */
+/* The same, after what was sent home is taken in: so far as is worth while, or all of it before so many more bytes
+ * would be refused. The lock is held, and let go of in between. */
 static struct qy_slab *receive_and_adopt(struct qy_manager *m, struct qy_heap *h, unsigned cls, size_t bytes)
 {
 	for (unsigned steps = 1;; steps++) {
@@ -224,15 +224,15 @@ bool qy_manager_claim_slab(struct qy_manager *m, struct qy_heap *h, struct qy_sl
 	return claimed;
 }
 
-/* Whether a slab would have free memory that is in memory. (How much of that there is does not tell: where slabs do not go
- * it stays, as a buffer of a server's that comes and goes.) */
+/* Whether a slab would have free memory that is in memory. (How much of that there is does not tell: where slabs do not
+ * go it stays, as a buffer of a server's that comes and goes.) */
 static bool has_dirty(struct qy_manager *m, uint32_t pages)
 {
 	return qy_read(&m->dirty_pages) >= pages && qy_filler_has_dirty(m, QY_FILL_SLABS, pages, 1);
 }
 
-/* Whether a new slab would stand in memory that is not there. Where such may be used, and there are no gaps instead, it is
- * no matter. */
+/* Whether a new slab would stand in memory that is not there. Where such may be used, and there are no gaps instead, it
+ * is no matter. */
 static bool would_touch(struct qy_manager *m, uint32_t pages, bool fresh)
 {
 	return (!fresh || m->mixed != NULL) && !has_dirty(m, pages);

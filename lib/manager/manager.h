@@ -284,8 +284,8 @@ void qy_manager_put_slabs(struct qy_manager *m, struct qy_slab **slabs, unsigned
 void qy_manager_put_slab(struct qy_manager *m, struct qy_slab *s);
 /* Take in what was sent home to slabs that nobody holds, a step of it, with the lock held. Whether there is more. */
 bool qy_manager_receive(struct qy_manager *m);
-/* The same for all that is there, the lock being taken for each step, as far as the time goes (CLOCK_MONOTONIC; UINT64_MAX:
- * there is time). False when there was too little of that. */
+/* The same for all that is there, the lock being taken for each step, as far as the time goes (CLOCK_MONOTONIC;
+ * UINT64_MAX: there is time). False when there was too little of that. */
 bool qy_manager_receive_until(struct qy_manager *m, uint64_t until_ns);
 
 /* ---- giving back (purge.c) ---- */

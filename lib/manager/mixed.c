@@ -222,7 +222,8 @@ static struct qy_mixed_slab *make_mixed(struct qy_manager *m, struct qy_slab *s)
 	qy_publish(s->carved, QY_MIXED_GRAINS);
 	s->local = r;
 	atomic_store_explicit(&s->heap, &mixed->heap, memory_order_release);
-	/* In this order: who reads the class first, and then finds that the slab is not mixed, has the one of before. */
+	/* In this order: who reads the class first, and then finds that the slab is not mixed, has the one of
+	 * before. */
 	__atomic_store_n(&s->state, QY_SLAB_MIXED, __ATOMIC_RELEASE);
 	__atomic_store_n(&s->cls, QY_MIXED_CLASS, __ATOMIC_RELEASE);
 	park(mixed, r, qy_slab_gone(s));
@@ -346,8 +347,8 @@ static void take_from_mixed(struct qy_mixed *mixed, struct want *want)
 		take_from_bins(mixed, bin_of(want->grains), sure, want);
 }
 
-/* Whether so little lives in it, and that for so long, that its class will hardly fill it again soon. (While nobody holds
- * it, it can only get emptier.) */
+/* Whether so little lives in it, and that for so long, that its class will hardly fill it again soon. (While nobody
+ * holds it, it can only get emptier.) */
 static bool is_deserted(const struct qy_slab *s)
 {
 	return s->countdown * 2 <= qy_classes[s->cls].capacity && s->seen > s->countdown;

@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /* Mixed slabs: slabs that a few survivors keep, and in whose gaps objects of other classes stand.
  *
- * After most objects of a class were freed, those that survive hold all of its slabs, and pages too, since hardly a page of
- * small objects is without one: with one in ten alive, 112-byte objects keep 98 % of their pages. An allocator with size
- * classes then grows by what the next phase of the program allocates in other sizes, where one that coalesces neighbours
- * of any size does not. So here: a slab that nobody holds, of which at most half lives and which did not change for a while,
- * becomes mixed when memory of another class is wanted and none is free. From then on it is divided into grains of 16
- * bytes: what survives keeps the grains that it stands in, and an object of any other class takes as many as it is long, at
- * a place where its class's alignment holds. It stays mixed until nothing lives in it.
+ * After most objects of a class were freed, those that survive hold all of its slabs, and pages too, since hardly a
+ * page of small objects is without one: with one in ten alive, 112-byte objects keep 98 % of their pages. An allocator
+ * with size classes then grows by what the next phase of the program allocates in other sizes, where one that coalesces
+ * neighbours of any size does not. So here: a slab that nobody holds, of which at most half lives and which did not
+ * change for a while, becomes mixed when memory of another class is wanted and none is free. From then on it is divided
+ * into grains of 16 bytes: what survives keeps the grains that it stands in, and an object of any other class takes as
+ * many as it is long, at a place where its class's alignment holds. It stays mixed until nothing lives in it.
  *
  * Nobody owns a mixed slab: objects come out of it in batches, with the manager's lock held, and go back into it by the
- * remote list of `heap`, as to any slab that nobody holds. A record of which grains are free, and where each object ends,
- * stands outside (slab->local leads to it). Who asks how large an object is reads the ends of its own grains, which do not
- * change while it lives; that is why a slab that became mixed is not made a plain one again before it is empty.
+ * remote list of `heap`, as to any slab that nobody holds. A record of which grains are free, and where each object
+ * ends, stands outside (slab->local leads to it). Who asks how large an object is reads the ends of its own grains,
+ * which do not change while it lives; that is why a slab that became mixed is not made a plain one again before it is
+ * empty.
  *
- * Of the slab's record: the class is the one whose objects are grains, so that what is true of any slab (what stands where an
- * object can stand; how much of it is free) is true of it. countdown is the number of live objects (or such as are in a
- * thread's cache), linked of the grains that they take, carved of the grains that are not parked (in pages that were given
- * back, sparse.h). */
+ * Of the slab's record: the class is the one whose objects are grains, so that what is true of any slab (what stands
+ * where an object can stand; how much of it is free) is true of it. countdown is the number of live objects (or such as
+ * are in a thread's cache), linked of the grains that they take, carved of the grains that are not parked (in pages
+ * that were given back, sparse.h). */
 #ifndef QUARRY_MANAGER_MIXED_H
 #define QUARRY_MANAGER_MIXED_H
 
@@ -51,7 +52,8 @@ struct qy_mixed {
 	struct qy_mixed_slab *by_run[QY_MIXED_BINS]; /* rings, by longest free run */
 	uint64_t bins;                               /* a bit for each in which there is one */
 	uint32_t freed_count;
-	struct qy_mixed_slab *freed;  /* a ring of so many: to be looked at for pages to give back, since objects were freed */
+	struct qy_mixed_slab *freed;  /* a ring of so many: to be looked at for pages to give back, since objects were
+	                               * freed */
 	struct qy_mixed_slab *parked; /* a ring: those with parked grains */
 	struct qy_mixed_slab *unused; /* a list, by next in the first ring */
 	qy_counter slabs;
@@ -68,8 +70,8 @@ void *qy_mixed_take(struct qy_manager *m, unsigned cls);
 /* Take in what was freed, so many objects at most. The lock is held. */
 void qy_mixed_receive(struct qy_manager *m, uint32_t at_most);
 
-/* Give back pages in which nothing lives any more. As qy_sparse_pass, for slabs that are mixed; m->sparse.mixed_cut tells
- * that until_ns ended it. */
+/* Give back pages in which nothing lives any more. As qy_sparse_pass, for slabs that are mixed; m->sparse.mixed_cut
+ * tells that until_ns ended it. */
 size_t qy_mixed_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at_most, uint64_t until_ns, bool *again);
 
 /* Forget all: their memory is being taken away. The lock is held. */

@@ -73,7 +73,8 @@ void qy_slab_unpark(struct qy_slab *s)
 	qy_collapse_wake();
 }
 
-/* Which objects are free, by the slab's list and what was never carved or is parked; false when the list is not sound. */
+/* Which objects are free, by the slab's list and what was never carved or is parked; false when the list is not
+ * sound. */
 bool qy_slab_find_free(const struct qy_slab *s, uint64_t free_ones[QY_SLAB_WORDS])
 {
 	const struct qy_class *c = &qy_classes[s->cls];
@@ -130,8 +131,9 @@ uint64_t qy_slab_all_pages(const struct qy_class *c)
 	return span(0, (c->units << (QY_UNIT_SHIFT - QY_PAGE_SHIFT)) - 1);
 }
 
-/* What no object reached yet was never touched, when it was clean. (Of an unsound count the last page is, too.) And behind
- * the last object there may be pages from when other objects stood here, which go with the first pages that do. */
+/* What no object reached yet was never touched, when it was clean. (Of an unsound count the last page is, too.) And
+ * behind the last object there may be pages from when other objects stood here, which go with the first pages that
+ * do. */
 uint64_t qy_slab_clean_pages(const struct qy_slab *s)
 {
 	const struct qy_class *c = &qy_classes[s->cls];
@@ -232,9 +234,9 @@ static bool is_worth_it(const struct qy_slab *s)
 #define ADOPTED 16 /* stands for one slab in a reserve, */
 #define ADOPTED_MOST (UINT16_MAX / ADOPTED)
 
-/* As many slabs of a class as threads took between two passes of late will be taken again: whose pages were given back in
- * between would be touched anew in malloc. Of that a third is forgotten in each pass: one slab stays for five. The lock
- * is held. */
+/* As many slabs of a class as threads took between two passes of late will be taken again: whose pages were given back
+ * in between would be touched anew in malloc. Of that a third is forgotten in each pass: one slab stays for five. The
+ * lock is held. */
 static void set_reserves(struct qy_sparse *sparse)
 {
 	for (unsigned cls = 0; cls < QY_CLASSES; cls++) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* reclaim=timer in a program that knows nothing of it: one thread, which frees and sleeps, and shrinks; whose handler for
- * the signal, when it has one, stays its own; and whose children, which exec or not, are as any others.
+/* reclaim=timer in a program that knows nothing of it: one thread, which frees and sleeps, and shrinks; whose handler
+ * for the signal, when it has one, stays its own; and whose children, which exec or not, are as any others.
  * variants: preload both linked twice archive static */
 #include <fcntl.h>
 #include <poll.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* For limits.sh, with the library preloaded: a process in a memory control group whose limit is lowered under it, one that
- * fills its group with memory that has descriptors, and one that asks for more hugetlb pages than its group allows.
+/* For limits.sh, with the library preloaded: a process in a memory control group whose limit is lowered under it, one
+ * that fills its group with memory that has descriptors, and one that asks for more hugetlb pages than its group
+ * allows.
  *
  *   limits memory DIRECTORY v1|v2     in the group there, which has the limit that this sets
  *   limits files DIRECTORY v1|v2      the same
@@ -259,8 +260,8 @@ static void memory(void)
 	if (cached < LOWERED + 8 * MIB)
 		fail("of 90 MiB that were freed, %llu MiB are in memory, without pressure", (unsigned long long)(cached / MIB));
 	printf("limits: %llu MiB in memory, %zu of them live\n", (unsigned long long)(cached / MIB), LIVE / MIB);
-	/* The limit comes down. v1 refuses to go below what is used, so it goes as far as it can first; v2's memory.max would
-	 * kill, so it is memory.high that comes down first. */
+	/* The limit comes down. v1 refuses to go below what is used, so it goes as far as it can first; v2's memory.max
+	 * would kill, so it is memory.high that comes down first. */
 	if (is_v1 ? set_limit(cached + MIB) : put_bytes("memory.high", LOWERED))
 		fail("the limit cannot be lowered to what is used: %s", strerror(errno));
 	wait_for(LOWERED - 8 * MIB);

@@ -223,8 +223,8 @@ static bool has_own(void *arg)
 	struct tally t = { 0 };
 
 	get_on(id, &t);
-	/* A thread that is in a fault while the kernel changes its cpuset may still get a page of the old one; and what was
-	 * free and in memory was moved by the kernel in the order of its nodes. Both come home. */
+	/* A thread that is in a fault while the kernel changes its cpuset may still get a page of the old one; and what
+	 * was free and in memory was moved by the kernel in the order of its nodes. Both come home. */
 	if (tally_foreign(&t, &set) != 0)
 		return false;
 	verify_tally(&t, &now_allowed, "malloc after the cpuset changed");

@@ -154,8 +154,8 @@ static pid_t start_inside(int what, int error, int *messages)
 		snprintf(fd, sizeof(fd), "%d", memory);
 		dup2(ends[1], 2);
 		close(ends[0]);
-		/* Without a list of nodes all threads share what memory there is, huge pages too: each of those is where the
-		 * first thread touched it. Base pages are each thread's own. */
+		/* Without a list of nodes all threads share what memory there is, huge pages too: each of those is
+		 * where the first thread touched it. Base pages are each thread's own. */
 		if (what == HIDE_SYS)
 			setenv("QUARRY_OPTIONS", "pages=base", 1);
 		if (!refuse_calls(what, error))
@@ -233,8 +233,8 @@ static void no_messages(int fd)
 	}
 }
 
-/* Memory without a policy is sampled by the kernel for balancing, page by page made inaccessible until it is touched. To
- * move_pages(2) of Linux 6.1 to 6.3 such pages are not there; so nothing is sampled while it is asked. */
+/* Memory without a policy is sampled by the kernel for balancing, page by page made inaccessible until it is touched.
+ * To move_pages(2) of Linux 6.1 to 6.3 such pages are not there; so nothing is sampled while it is asked. */
 static void balance(const char *on)
 {
 	int fd = open("/proc/sys/kernel/numa_balancing", O_WRONLY | O_CLOEXEC);

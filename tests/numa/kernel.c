@@ -263,8 +263,8 @@ void need_nodes(int with_memory, int with_both)
 
 /* ---- pages ---- */
 
-/* A page on its way to another node, or into a huge one, is nowhere for a moment, and with an emulated kernel and a busy
- * machine below it, for many: so one that is missing is asked about again, for a second in all. One that was never
+/* A page on its way to another node, or into a huge one, is nowhere for a moment, and with an emulated kernel and a
+ * busy machine below it, for many: so one that is missing is asked about again, for a second in all. One that was never
  * there, or was lost, stays missing. */
 static void ask(pid_t pid, void **pages, int *status, unsigned long count)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Memory that is scarce in truth: control groups of version 2 with limits, a machine that another process fills. The kernel
- * is the judge: memory.current, memory.events, memory.pressure of the group; and it may kill nobody (the harness looks at
- * its count of that, the tests at the group's). */
+/* Memory that is scarce in truth: control groups of version 2 with limits, a machine that another process fills. The
+ * kernel is the judge: memory.current, memory.events, memory.pressure of the group; and it may kill nobody (the harness
+ * looks at its count of that, the tests at the group's). */
 #include "tests/numa/suite.h"
 
 #include <signal.h>
@@ -185,7 +185,8 @@ static bool prepare_with_max(void)
 	return group_set("memory.max", text) && group_join();
 }
 
-/* What is got in a limit: most of it, not all, with an error at its end, which is told as what it is; again and again. */
+/* What is got in a limit: most of it, not all, with an error at its end, which is told as what it is; again and
+ * again. */
 static void must_hold(uint64_t limit, size_t others)
 {
 	quarry_health_report report;
@@ -279,8 +280,8 @@ static void run_nested(void)
 	must_hold(LIMIT - 16 * MIB, 0);
 }
 
-/* The limit comes down under a running process, twice: to where the heap is nearly all of it, and, when what was free has
- * gone, to little more than what lives. (At once, the kernel would kill: it looks for nobody to tell.) */
+/* The limit comes down under a running process, twice: to where the heap is nearly all of it, and, when what was free
+ * has gone, to little more than what lives. (At once, the kernel would kill: it looks for nobody to tell.) */
 static void run_lowered(void)
 {
 	uint64_t in_memory = live_and_cached();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* For oom.sh: memory runs out, and the heap stays whole. The program uses malloc as any does. Its blocks are a list that
- * runs through the blocks, so that it needs no memory of its own when there is none; every byte of each is known and
- * verified.
+/* For oom.sh: memory runs out, and the heap stays whole. The program uses malloc as any does. Its blocks are a list
+ * that runs through the blocks, so that it needs no memory of its own when there is none; every byte of each is known
+ * and verified.
  *
  *   oom until THREADS MIN MAX   allocate MIN to MAX bytes at a time until NULL with ENOMEM, several times: between,
  *                               all is verified, half is freed and must be there again, then all is freed

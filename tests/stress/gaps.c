@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Stress: phases in which threads fill their tables with blocks of a few sizes, and others free nine in ten of them, so that
- * the next phase's blocks come to stand in the gaps (mixed slabs). Who frees is never who allocated; memory is given back
- * in the middle of it, and blocks are resized in their gaps. */
+/* Stress: phases in which threads fill their tables with blocks of a few sizes, and others free nine in ten of them, so
+ * that the next phase's blocks come to stand in the gaps (mixed slabs). Who frees is never who allocated; memory is
+ * given back in the middle of it, and blocks are resized in their gaps. */
 #include "tests/stress/stress.h"
 
 #define SLOTS 20000

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Stress: limits. Threads allocate, resize and free, in the default arenas and in some of their own, while the process's
- * hard and soft limits, the breaker and who is told of it all change under them, and while arenas with quotas in hand,
- * one of them the breaker's, come and go. What is refused is ENOMEM, what is had is whole, the program's function is
- * never called twice at once, and in the end nothing is in use or refused. */
+/* Stress: limits. Threads allocate, resize and free, in the default arenas and in some of their own, while the
+ * process's hard and soft limits, the breaker and who is told of it all change under them, and while arenas with quotas
+ * in hand, one of them the breaker's, come and go. What is refused is ENOMEM, what is had is whole, the program's
+ * function is never called twice at once, and in the end nothing is in use or refused. */
 #include "tests/stress/stress.h"
 
 #define HELD 48

@@ -8,8 +8,8 @@
  * microseconds for milliseconds) strikes threads in the midst of everything: allocation, arenas that are made and
  * destroyed, forks, other threads' tending. Every block is verified; with --enable-debug, the ranks of locks tell of
  * one that a handler takes and its own thread holds. The thread that starts the others blocks the signal, so
- * that it strikes them. (Under ThreadSanitizer, which delivers signals elsewhere than they came, there are none, and the
- * threads tend instead; nor is RSS looked at.) */
+ * that it strikes them. (Under ThreadSanitizer, which delivers signals elsewhere than they came, there are none, and
+ * the threads tend instead; nor is RSS looked at.) */
 #include "tests/stress/stress.h"
 
 #include <poll.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the tests of memory with descriptors share that run on the machine's own kernel. To be included once, by a test. */
+/* What the tests of memory with descriptors share that run on the machine's own kernel. To be included once, by a
+ * test. */
 #ifndef QUARRY_TESTS_MEMFD_H
 #define QUARRY_TESTS_MEMFD_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Objects of the heap model with known contents, and what of the manager's memory has something live in it. To be included
- * once, by a test. */
+/* Objects of the heap model with known contents, and what of the manager's memory has something live in it. To be
+ * included once, by a test. */
 #ifndef QUARRY_TESTS_OBJECTS_MODEL_H
 #define QUARRY_TESTS_OBJECTS_MODEL_H
 

@@ -52,7 +52,8 @@ static quarry_stats stats_of(quarry_arena *arena)
 
 Test(arena, made_with_and_without_attributes)
 {
-	quarry_arena_attr attr = { .name = "buffers", .hard_limit = 8 * MIB, .soft_limit = MIB }; /* struct_size 0: this one */
+	quarry_arena_attr attr = { .name = "buffers", .hard_limit = 8 * MIB, .soft_limit = MIB }; /* struct_size 0: this
+	                                                                                           * one */
 	quarry_arena *plain = quarry_arena_create(NULL), *named = quarry_arena_create(&attr);
 	quarry_stats stats;
 
@@ -245,7 +246,8 @@ Test(arena, a_hard_limit_is_hard)
 			errno = 0;
 			cr_assert(quarry_realloc(p[0], 4 * MIB) == NULL && errno == ENOMEM);
 			cr_assert_eq(quarry_arena_of(p[0]), a);
-			/* Freed, it can be had again; not even the caches need be flushed for what this thread freed. */
+			/* Freed, it can be had again; not even the caches need be flushed for what this thread
+			 * freed. */
 			while (n > 0)
 				quarry_free(p[--n]);
 		}
@@ -389,7 +391,8 @@ Test(arena, reset_frees_all_and_keeps_the_arena)
 		cr_assert_eq(stats_of(a).in_use, 0);
 		cr_assert_str_eq(quarry_arena_name(a), "again");
 	}
-	/* (While a piece is on its way back to the kernel, what wants its place gets another region, of an eighth more.) */
+	/* (While a piece is on its way back to the kernel, what wants its place gets another region, of an eighth
+	 * more.) */
 	cr_assert_leq(stats_of(a).mapped, mapped + mapped / 2, "memory of before a reset is not used again");
 	cr_assert_eq(quarry_arena_destroy(a), 0);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Whether a thread is blocked in a system call and in no signal handler: by what the kernel's files may say, played; and
- * by what the real kernel says of real threads. */
+/* Whether a thread is blocked in a system call and in no signal handler: by what the kernel's files may say, played;
+ * and by what the real kernel says of real threads. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

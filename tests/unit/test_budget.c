@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What counts against the control group's limit: memory that was handed out and is in nobody's memory yet, once. Memory in
- * files is in test_memfd.c. */
+/* What counts against the control group's limit: memory that was handed out and is in nobody's memory yet, once. Memory
+ * in files is in test_memfd.c. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Which memory is born huge, which is collapsed and when, and which huge page may be broken; on a kernel that refuses in
- * every way, and on the real one. */
+/* Which memory is born huge, which is collapsed and when, and which huge page may be broken; on a kernel that refuses
+ * in every way, and on the real one. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -438,7 +438,8 @@ Test(collapse, an_idle_process_is_left_in_peace)
 	cr_assert_eq(passes(3, 1000), 4);
 }
 
-/* Pages that are shared with a child would be copied; and what the child or the parent writes takes huge pages apart. */
+/* Pages that are shared with a child would be copied; and what the child or the parent writes takes huge pages
+ * apart. */
 Test(collapse, after_a_fork)
 {
 	int status;
@@ -481,8 +482,8 @@ Test(collapse, arenas_that_end_and_regions_that_go)
 	cr_assert_eq(qy_region_exceptions(), 0);
 }
 
-/* Memory that nobody has touched yet, in a region that was to be huge, when the node runs out of huge pages; and when it
- * has some again. */
+/* Memory that nobody has touched yet, in a region that was to be huge, when the node runs out of huge pages; and when
+ * it has some again. */
 Test(collapse, free_memory_of_a_node_that_ran_out_is_to_be_of_base_pages)
 {
 	begin(QUARRY_PAGES_AUTO);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What a refusal at the process's limit costs, what serves before anybody is refused, and what high pressure does with what
- * sleeping threads hold. The threads are real; whether they are blocked is played. */
+/* What a refusal at the process's limit costs, what serves before anybody is refused, and what high pressure does with
+ * what sleeping threads hold. The threads are real; whether they are blocked is played. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

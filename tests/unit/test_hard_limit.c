@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The hard limits of the process and of arenas, on a machine that the test plays: nothing beyond them is had, and nothing
- * that fits is refused. What is told of them: test_events.c. */
+/* The hard limits of the process and of arenas, on a machine that the test plays: nothing beyond them is had, and
+ * nothing that fits is refused. What is told of them: test_events.c. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

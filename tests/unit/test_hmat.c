@@ -199,7 +199,8 @@ Test(hmat, values_as_the_firmware_tells_them)
 		expect_value(machine[i].id, QUARRY_ATTR_FREE, -1, machine[i].available);
 	}
 	expect_value(65, QUARRY_ATTR_BANDWIDTH, 3, 90000);
-	EXPECT_ERROR(quarry_node_attr_get(65, QUARRY_ATTR_BANDWIDTH, 0, &value), ENODATA); /* told of local pairs alone */
+	EXPECT_ERROR(quarry_node_attr_get(65, QUARRY_ATTR_BANDWIDTH, 0, &value), ENODATA); /* told of local pairs
+	                                                                                    * alone */
 	EXPECT_ERROR(quarry_node_attr_get(1, QUARRY_ATTR_BANDWIDTH, 0, &value), EINVAL);
 	EXPECT_ERROR(quarry_node_attr_get(65, QUARRY_ATTR_DISTANCE + 1, 0, &value), EINVAL);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* A forked child that gets pages of a later moment from its parent, whose other threads have used every free object in
- * them by then, and left there what looks like links to blocks that live. On the machine that the fake kernel plays: every page, or
- * some of them, cannot be copied, and no page is sent before the threads are done. What the child is given must be nobody's,
- * and zero where it is to be; what it had is its own, to be freed. */
+ * them by then, and left there what looks like links to blocks that live. On the machine that the fake kernel plays:
+ * every page, or some of them, cannot be copied, and no page is sent before the threads are done. What the child is
+ * given must be nobody's, and zero where it is to be; what it had is its own, to be freed. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -216,7 +216,8 @@ static void run_and_end(unsigned owner)
 	cr_assert_eq(pthread_join(thread, NULL), 0);
 }
 
-/* What all of quarry's threads may hold: lists, mail, what is gathered; of those that ended, too, parked or given up. */
+/* What all of quarry's threads may hold: lists, mail, what is gathered; of those that ended, too, parked or given
+ * up. */
 static void make_heap(void)
 {
 	const quarry_arena_attr attr = { .page_kind = QUARRY_PAGES_2M };

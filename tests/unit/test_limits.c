@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The level of pressure, and the soft limits of the process and of arenas, on a machine that the test plays. Hard limits:
- * test_hard_limit.c. What is told of them: test_events.c. */
+/* The level of pressure, and the soft limits of the process and of arenas, on a machine that the test plays. Hard
+ * limits: test_hard_limit.c. What is told of them: test_events.c. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What others send home: that it is filed in steps, each of it once, as fast as memory is taken, and all of it for whoever
- * would be refused; and what the program may have made of its links. */
+/* What others send home: that it is filed in steps, each of it once, as fast as memory is taken, and all of it for
+ * whoever would be refused; and what the program may have made of its links. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

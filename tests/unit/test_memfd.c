@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Memory with descriptors on the machine that the fake kernel plays: what is refused, pools that are dry, older kernels. */
+/* Memory with descriptors on the machine that the fake kernel plays: what is refused, pools that are dry, older
+ * kernels. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -281,8 +282,8 @@ Test(memfd, a_pool_of_a_kernel_that_cannot_populate)
 
 /* ---- plain files ---- */
 
-/* Where the kernel commits no more than there is, a file's page that is touched may be SIGBUS: all are there at once, and
- * stay. */
+/* Where the kernel commits no more than there is, a file's page that is touched may be SIGBUS: all are there at once,
+ * and stay. */
 Test(memfd, where_memory_is_not_overcommitted)
 {
 	char *p, *q;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Pages of a later moment against the model of heaps: after any history, some frames hold what looks like links to live
- * objects wherever nothing lives, as if others had used that memory. What is mended gives out nothing twice, says zero of
- * nothing that is not, and its books are right. */
+ * objects wherever nothing lives, as if others had used that memory. What is mended gives out nothing twice, says zero
+ * of nothing that is not, and its books are right. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

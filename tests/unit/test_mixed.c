@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Slabs in whose gaps objects of other classes stand: when that comes, that nothing overlaps, how large an object is, what is
- * freed meanwhile, which pages go back, and that all of it ends. */
+/* Slabs in whose gaps objects of other classes stand: when that comes, that nothing overlaps, how large an object is,
+ * what is freed meanwhile, which pages go back, and that all of it ends. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -246,8 +246,8 @@ Test(mixed, pages_go_back_and_come_again)
 	drop_all();
 }
 
-/* What was never touched does not go back, nor does what has not been touched since it went: what is counted as given back
- * was in memory. */
+/* What was never touched does not go back, nor does what has not been touched since it went: what is counted as given
+ * back was in memory. */
 Test(mixed, what_is_not_in_memory_does_not_go_back)
 {
 	uint64_t counted;
@@ -568,8 +568,8 @@ Test(mixed, a_pass_without_time_is_cut_and_goes_on, .timeout = 60)
 	check_all();
 }
 
-/* What is gathered on its way home counts as what it is, and not as what its slab's class says: no more than was meant to be
- * is held back. */
+/* What is gathered on its way home counts as what it is, and not as what its slab's class says: no more than was meant
+ * to be is held back. */
 Test(mixed, no_more_is_held_back_than_elsewhere)
 {
 	struct qy_outgoing *out = NULL;

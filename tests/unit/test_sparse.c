@@ -128,7 +128,8 @@ static const struct qy_os *inner;
 static struct qy_os wrapped;
 static uint32_t sent;
 
-/* While pages go back, others free what lives in the same slabs, all of one at times, and somebody takes the mail in. */
+/* While pages go back, others free what lives in the same slabs, all of one at times, and somebody takes the mail
+ * in. */
 static int madvise_and_free(void *addr, size_t len, int advice)
 {
 	for (int n = 0; advice == MADV_DONTNEED && n < 3 && count > 10; n++, sent++) {
@@ -422,8 +423,8 @@ static void pass_in_time(void)
 	qy_manager_purge(m, qy_os->now_ms(), 1000, SIZE_MAX, &next);
 }
 
-/* Threads take a slab of those that nobody holds, and let go of it, again and again: the last one that was, and with its
- * pages. When they do so no more, those go back like all others. */
+/* Threads take a slab of those that nobody holds, and let go of it, again and again: the last one that was, and with
+ * its pages. When they do so no more, those go back like all others. */
 Test(sparse, what_is_taken_and_let_go_keeps_its_pages)
 {
 	struct qy_slab *s, *again;

@@ -399,7 +399,8 @@ Test(thp, collapsed_broken_and_collapsed_again)
 		cr_assert_eq(*(size_t *)(void *)(p + i), i >= QY_FRAME && i < QY_FRAME + 8 * QY_PAGE ? 0 : i);
 }
 
-/* A group of our own that counts memory, or "": what is charged to it is what the kernel holds for us, whatever RSS says. */
+/* A group of our own that counts memory, or "": what is charged to it is what the kernel holds for us, whatever RSS
+ * says. */
 static char group[300];
 
 static bool enter_group(void)
