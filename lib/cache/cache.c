@@ -31,16 +31,20 @@ static void tick(const struct qy_thread *t)
 
 void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero)
 {
-	void *p = c->head[cls];
+	void *p = c->head[cls], *came = NULL;
 
 	if (p == NULL) {
 		p = qy_heap_refill(&c->heap, cls, zero);
 		if (p == NULL)
 			return NULL;
+		/* (A patched mmap may have allocated meanwhile, and be the first to refill.) */
+		came = c->head[cls];
 		c->zero[cls] = *zero;
 	}
 	*zero = c->zero[cls];
 	c->head[cls] = qy_next_object(p);
+	if (QY_UNLIKELY(came != NULL))
+		qy_heap_put_back(&c->heap, came);
 	return p;
 }
 
@@ -130,28 +134,37 @@ static QY_COLD void *try_again(const quarry_arena *arena, size_t size, size_t al
 	return p;
 }
 
-/* The process's limit, or the kernel, allows no more: have all be free that nobody uses, then try once more. */
+void *qy_cache_refused(void)
+{
+	int error = errno;
+
+	if (qy_tls.thread == NULL || qy_tls.thread->depth == 0) {
+		qy_limits_tell_denial();
+		qy_events_deliver();
+	}
+	errno = error;
+	return NULL;
+}
+
+/* The process's limit, or the kernel, allows no more: have all be free that nobody uses, then try once more. At its own
+ * limit, an arena is not helped by what others give back. */
 static QY_COLD void *allocate_again(const quarry_arena *arena, size_t size, size_t align, bool zero)
 {
-	bool limited = qy_limits_take_denied() == QY_DENIED_BY_PROCESS;
+	enum qy_denied_by by = qy_limits_denied_by();
 	void *p;
 
+	if (by == QY_DENIED_BY_ARENA)
+		return qy_cache_refused();
+	qy_limits_forget_denial();
 	qy_arena_flush_thread();
-	qy_reclaim_for_refused(limited);
+	qy_reclaim_for_refused(by == QY_DENIED_BY_PROCESS);
 	p = try_again(arena, size, align, zero);
-	if (p == NULL && limited && qy_limits_take_denied() == QY_DENIED_BY_NONE) {
+	if (p == NULL && by == QY_DENIED_BY_PROCESS && qy_limits_denied_by() == QY_DENIED_BY_NONE) {
 		/* The limit allows it now, and the kernel does not. */
 		qy_reclaim_for_refused(false);
 		p = try_again(arena, size, align, zero);
 	}
-	return p;
-}
-
-static bool at_limit(struct qy_manager *m, size_t size)
-{
-	uint64_t limit = atomic_load_explicit(&m->head->hard_limit, memory_order_relaxed);
-
-	return limit != 0 && qy_manager_used(m) + qy_max(size, QY_UNIT) > limit;
+	return QY_LIKELY(p != NULL) ? p : qy_cache_refused();
 }
 
 /* Whether the reclaimer has asked for a look at what the thread left alone, and it is not through with it. */
@@ -193,17 +206,6 @@ QY_INLINE void shed_if_due(struct qy_thread *t)
 		shed(t);
 }
 
-/* What was refused may be told of. A thread inside another slow path tells later. */
-static QY_COLD void *refused(void)
-{
-	int error = errno;
-
-	if (qy_tls.thread == NULL || qy_tls.thread->depth == 0)
-		qy_events_deliver();
-	errno = error;
-	return NULL;
-}
-
 static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t align, bool zero)
 {
 	struct qy_thread *t = qy_thread_enter();
@@ -220,19 +222,25 @@ static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t al
 	c = cache_of(t, arena);
 	if (c != NULL) {
 		look_after(c);
+		qy_limits_forget_denial();
 		p = allocate(c, size, align, zero);
-		/* At its own limit, an arena is not helped by what others give back. */
-		again = p != NULL || !at_limit(c->heap.manager, size);
 	} else if (errno == EINVAL) {
 		again = false;
 	}
 	qy_thread_leave(t);
 	if (QY_UNLIKELY(t->depth != 0))
 		return p;
+	if (QY_UNLIKELY(p == NULL)) {
+		int error;
+
+		p = again && size < qy_window_size ? allocate_again(arena, size, align, zero) : qy_cache_refused();
+		error = errno;
+		tick(t);
+		errno = error;
+		return p;
+	}
 	tick(t);
-	if (QY_UNLIKELY(p == NULL && again && size < qy_window_size))
-		p = allocate_again(arena, size, align, zero);
-	return QY_LIKELY(p != NULL) ? p : refused();
+	return p;
 }
 
 /* What is to be moved inside its arena (by a thread that has entered) stays there. */
@@ -247,9 +255,10 @@ static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t
 	enum qy_verdict verdict = qy_breaker_judge(size, size, &arena, may_redirect(arena));
 	void *p;
 
+	qy_limits_forget_denial();
 	if (verdict == QY_BREAKER_REFUSE) {
 		errno = ENOMEM;
-		return refused();
+		return qy_cache_refused();
 	}
 	p = alloc(arena, size, align, zero);
 	if (verdict == QY_BREAKER_PROBE)

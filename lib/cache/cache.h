@@ -109,6 +109,10 @@ void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool 
 /* Take the thread out of its slow path for the given thread's cache in m; used by lib/api inside enter and leave. */
 struct qy_cache *qy_cache_for(struct qy_thread *t, struct qy_manager *m);
 
+/* A request failed for good: what refused it is told of, but inside another slow path, which may be served in the end.
+ * Returns NULL, and errno is as it was. */
+void *qy_cache_refused(void) QY_COLD;
+
 /* A cache's object of a class, refilling it. By the cache's thread, entered. NULL with ENOMEM. */
 void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero);
 

@@ -83,15 +83,19 @@ struct search {
 
 /* ---- giving up ---- */
 
-void qy_thread_give_up(struct qy_thread *t)
+bool qy_thread_give_up(struct qy_thread *t, uint64_t until_ns)
 {
 	qy_thread_send(t);
 	if (atomic_load_explicit(&t->idle, memory_order_relaxed) & QY_EMPTY)
-		return;
+		return true;
 	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
 		qy_cache_flush(c);
-		qy_heap_abandon(&c->heap);
+		if (!qy_heap_lighten(&c->heap, until_ns))
+			return false;
 	}
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next)
+		qy_heap_abandon(&c->heap);
+	return true;
 }
 
 static void reopen(struct qy_thread *t)
@@ -165,9 +169,10 @@ static bool holds_something(struct qy_thread *t)
 }
 
 /* Held, by the caller. */
-static bool give_up_held(struct qy_thread *t, const struct candidate *c, const struct search *search)
+static bool give_up_held(struct qy_thread *t, const struct candidate *c, struct search *search)
 {
 	struct qy_idle_look *look = &t->look;
+	bool held;
 
 	if (!turn(t) || !is_out(t, c->tid)) {
 		unsigned later = (unsigned)qy_min(look->refusals++, LATER_MAX);
@@ -177,8 +182,13 @@ static bool give_up_held(struct qy_thread *t, const struct candidate *c, const s
 		return false;
 	}
 	look->refusals = 0;
-	qy_count_shared(&qy_idle_given_up, holds_something(t));
-	qy_thread_give_up(t);
+	held = holds_something(t);
+	/* (What there was no time for is for the next look.) */
+	if (!qy_thread_give_up(t, search->until_ns)) {
+		search->more = true;
+		return false;
+	}
+	qy_count_shared(&qy_idle_given_up, held);
 	atomic_fetch_or_explicit(&t->idle, QY_EMPTY, memory_order_relaxed);
 	return true;
 }
@@ -273,20 +283,26 @@ static uint64_t refills_of_own(const struct qy_thread *t)
 	return refills;
 }
 
-static void give_up_own(struct qy_thread *t)
+/* False when there was not enough time. */
+static bool give_up_own(struct qy_thread *t, uint64_t until_ns)
 {
+	bool held, done = true;
+
 	if (qy_thread_enter() == NULL)
-		return;
+		return true;
 	if (t->depth == 1 && turn(t)) {
-		qy_count_shared(&qy_idle_given_up, holds_something(t));
-		qy_thread_give_up(t);
-		atomic_fetch_or_explicit(&t->idle, QY_EMPTY, memory_order_relaxed);
+		held = holds_something(t);
+		done = qy_thread_give_up(t, until_ns);
+		qy_count_shared(&qy_idle_given_up, done && held);
+		if (done)
+			atomic_fetch_or_explicit(&t->idle, QY_EMPTY, memory_order_relaxed);
 	}
 	qy_thread_leave(t);
+	return done;
 }
 
 /* Who was given up, and came back soon, is left alone for longer: each time is a signal. */
-static uint64_t look_at_own(struct qy_thread *t, uint64_t now, uint64_t idle_ms)
+static uint64_t look_at_own(struct qy_thread *t, uint64_t now, uint64_t idle_ms, uint64_t until_ns)
 {
 	struct qy_idle_look *look = &t->look;
 	uint64_t refills = refills_of_own(t), wait;
@@ -307,12 +323,13 @@ static uint64_t look_at_own(struct qy_thread *t, uint64_t now, uint64_t idle_ms)
 	wait = idle_ms << qy_min(look->refusals, OWN_LATER_MAX);
 	if (now - look->at < wait)
 		return look->at + wait;
-	give_up_own(t);
+	if (!give_up_own(t, until_ns))
+		return now + QY_PASS_CUT_MS;
 	look->again = now;
 	return UINT64_MAX;
 }
 
-uint64_t qy_idle_own(uint64_t now, uint64_t idle_ms)
+uint64_t qy_idle_own(uint64_t now, uint64_t idle_ms, uint64_t until_ns)
 {
 	struct qy_thread *t = qy_tls.thread;
 	uint64_t next;
@@ -321,7 +338,7 @@ uint64_t qy_idle_own(uint64_t now, uint64_t idle_ms)
 		return UINT64_MAX;
 	if (atomic_exchange_explicit(&looking, 1, memory_order_acquire) != 0)
 		return now + idle_ms;
-	next = look_at_own(t, now, idle_ms);
+	next = look_at_own(t, now, idle_ms, until_ns);
 	atomic_store_explicit(&looking, 0, memory_order_release);
 	return next;
 }
@@ -362,9 +379,9 @@ bool qy_threads_idle(uint64_t now, uint64_t idle_ms, uint64_t until_ns)
 	search.reads = idle_ms == 0 ? INT32_MAX : qy_reclaim_is_caller() ? READS : READS_IN_SERIES;
 	for (unsigned n = 0; n < QY_THREAD_BUCKETS && search.reads > 0; n++)
 		search_bucket(next_bucket++ % QY_THREAD_BUCKETS, &search);
-	/* (Of those that were not come to, nothing is known.) */
+	/* (Of those that were not come to, nothing is known. What the time was too short for goes on at once.) */
 	search.more = search.more || search.reads <= 0;
-	atomic_store_explicit(&last_look, search.now, memory_order_relaxed);
+	atomic_store_explicit(&last_look, qy_in_time(until_ns) ? search.now : 0, memory_order_relaxed);
 	atomic_store_explicit(&some_left, search.more, memory_order_relaxed);
 	atomic_store_explicit(&looking, 0, memory_order_release);
 	return idle_ms == 0 ? search.left > 0 : search.more;

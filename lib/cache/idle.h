@@ -18,9 +18,9 @@ bool qy_threads_idle(uint64_t now, uint64_t idle_ms, uint64_t until_ns);
 bool qy_threads_give_up_all(bool again);
 
 /* The same for the calling thread, at a moment at which it is in none of its caches, nor in a slow path: what it holds
- * goes back when it has not refilled for idle_ms. Returns when (ms) to ask again; UINT64_MAX: it tells when it
- * is back. */
-uint64_t qy_idle_own(uint64_t now, uint64_t idle_ms);
+ * goes back when it has not refilled for idle_ms, as far as there is time until until_ns. Returns when (ms) to ask
+ * again; UINT64_MAX: it tells when it is back. */
+uint64_t qy_idle_own(uint64_t now, uint64_t idle_ms, uint64_t until_ns);
 
 /* The calling thread, entered, was found idle: it takes its caches back, empty as they are. */
 void qy_thread_return(struct qy_thread *t);
@@ -29,8 +29,8 @@ void qy_thread_return(struct qy_thread *t);
 void qy_idle_note(void);
 
 /* Give up what a thread's caches hold that is held, or was taken from the parked ones; the caches stay, their heaps are
- * closed. Entered. */
-void qy_thread_give_up(struct qy_thread *t);
+ * closed. False when the time was over first: then some of it has gone, and the caches are as sound as before. Entered. */
+bool qy_thread_give_up(struct qy_thread *t, uint64_t until_ns);
 
 /* In the child of fork. */
 void qy_idle_after_fork(void);

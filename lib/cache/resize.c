@@ -19,7 +19,8 @@ static bool fits_object(size_t usable, size_t size)
 	return size <= usable && (size > usable / 2 || usable <= 64);
 }
 
-/* In place, or by page tables, for blocks. NULL when it must be copied. */
+/* In place, or by page tables, for blocks. NULL when it must be copied. (What moves takes address space for all of it,
+ * while both are there.) */
 static void *resize_block(void *p, size_t size)
 {
 	struct qy_thread *t = qy_thread_enter();
@@ -28,7 +29,7 @@ static void *resize_block(void *p, size_t size)
 	if (t == NULL)
 		return NULL;
 	if (!qy_large_resize(p, size))
-		to = qy_large_remap(p, size);
+		to = qy_breaker_may_map(size) ? qy_large_remap(p, size) : NULL;
 	qy_thread_leave(t);
 	return to;
 }
@@ -74,7 +75,7 @@ static void *copy_in_arena(void *p, size_t size)
 /* Whether it is worth trying again. */
 static QY_COLD bool make_room(void)
 {
-	enum qy_denied_by by = qy_limits_take_denied();
+	enum qy_denied_by by = qy_limits_denied_by();
 
 	if (by == QY_DENIED_BY_ARENA)
 		return false;
@@ -97,7 +98,7 @@ static void *resize(void *p, size_t usable, size_t size)
 	}
 	if (home_of(p) == NULL)
 		return copy(p, usable, size, NULL);
-	(void)qy_limits_take_denied(); /* what came before says nothing of this one */
+	qy_limits_forget_denial(); /* what came before says nothing of a copy */
 	to = copy_in_arena(p, size);
 	/* (Inside, nothing could be given back to make room.) */
 	if (to == NULL && errno == ENOMEM && make_room())
@@ -132,6 +133,7 @@ static QY_COLD void *resize_judged(void *p, size_t usable, size_t size)
 void *qy_resize(void *p, size_t size)
 {
 	size_t usable;
+	void *to;
 
 	if (p == NULL)
 		return qy_cache_malloc(size);
@@ -149,5 +151,7 @@ void *qy_resize(void *p, size_t size)
 		errno = EINVAL;
 		return NULL;
 	}
-	return size > usable && qy_breaker_minds(size) ? resize_judged(p, usable, size) : resize(p, usable, size);
+	qy_limits_forget_denial();
+	to = size > usable && qy_breaker_minds(size) ? resize_judged(p, usable, size) : resize(p, usable, size);
+	return QY_LIKELY(to != NULL) ? to : qy_cache_refused();
 }

@@ -83,11 +83,13 @@ static bool chore(uint64_t now, uint64_t until_ns)
 }
 
 /* What the caller's own thread holds, at a moment at which it is in none of its caches. */
-static uint64_t own(uint64_t now)
+static uint64_t own(uint64_t now, uint64_t until_ns)
 {
 	long decay = qy_limits_decay(qy_setting(decay_ms));
 
-	return decay < 0 || !qy_setting(idle_threads) ? UINT64_MAX : qy_idle_own(now, qy_max((uint64_t)decay / 4, 1));
+	return decay < 0 || !qy_setting(idle_threads)
+		       ? UINT64_MAX
+		       : qy_idle_own(now, qy_max((uint64_t)decay / 4, 1), until_ns);
 }
 
 static bool inside(void)
@@ -382,16 +384,18 @@ static void leave_thread(void *thread)
 		qy_reclaim_wake();
 }
 
-/* Entered, by whoever took t from the parked ones. */
-static void give_up(struct qy_thread *t)
+/* Entered, by whoever took t from the parked ones. False when there was not enough time. */
+static bool give_up(struct qy_thread *t, uint64_t until_ns)
 {
-	qy_thread_give_up(t);
+	if (!qy_thread_give_up(t, until_ns))
+		return false;
 	atomic_fetch_and_explicit(&t->idle, ~(uint32_t)QY_EMPTY, memory_order_relaxed);
 	qy_caches_drop(t);
+	return true;
 }
 
 /* One that was parked for keep_ms, moved to the list of those that are giving up. The registry's lock is held. */
-static struct qy_thread *take_stale(uint64_t now, uint64_t keep_ms, bool *more)
+static struct qy_thread *take_stale(uint64_t now, uint64_t keep_ms, unsigned *park, bool *more)
 {
 	for (unsigned i = 0; i < PARKS; i++) {
 		struct qy_link *l = parks[i].prev; /* parked longest ago */
@@ -404,6 +408,7 @@ static struct qy_thread *take_stale(uint64_t now, uint64_t keep_ms, bool *more)
 			continue;
 		qy_list_remove(&t->link);
 		qy_list_push_front(&giving_up, &t->link);
+		*park = i;
 		return t;
 	}
 	return NULL;
@@ -411,29 +416,36 @@ static struct qy_thread *take_stale(uint64_t now, uint64_t keep_ms, bool *more)
 
 /* Whoever gives up what a dead thread held is in a slow path like any other: fork and an arena's end wait for it. It
  * must not wait for them then, so the registry's lock is only tried. */
-static bool give_up_one(uint64_t now, uint64_t keep_ms, bool *more)
+static bool give_up_one(uint64_t now, uint64_t keep_ms, uint64_t until_ns, bool *more)
 {
 	struct qy_thread *self = qy_thread_enter(), *t = NULL;
+	unsigned park = 0;
+	bool done;
 
 	*more = true;
 	if (self == NULL)
 		return false;
 	if (qy_trylock(&registry_lock)) {
 		*more = false;
-		t = take_stale(now, keep_ms, more);
+		t = take_stale(now, keep_ms, &park, more);
 		qy_unlock(&registry_lock);
 	}
-	if (t != NULL)
-		give_up(t);
+	done = t != NULL && give_up(t, until_ns);
 	qy_thread_leave(self);
 	if (t == NULL)
 		return false;
 	qy_lock(&registry_lock);
 	qy_list_remove(&t->link);
-	t->state = QY_THREAD_UNUSED;
-	qy_list_push_front(&unused, &t->link);
+	if (done) {
+		t->state = QY_THREAD_UNUSED;
+		qy_list_push_front(&unused, &t->link);
+	} else {
+		/* It comes first again. */
+		qy_list_push_back(&parks[park], &t->link);
+		*more = true;
+	}
 	qy_unlock(&registry_lock);
-	return true;
+	return done;
 }
 
 /* (Who gives up what they hold enters, and is no longer idle himself.) */
@@ -461,7 +473,7 @@ bool qy_threads_tidy(uint64_t now, uint64_t keep_ms, uint64_t until_ns)
 		atomic_store_explicit(&looked, now, memory_order_relaxed);
 		find_dead();
 	}
-	while (any_parked() && give_up_one(now, keep_ms, &more))
+	while (any_parked() && give_up_one(now, keep_ms, until_ns, &more))
 		if (!qy_in_time(until_ns))
 			return true;
 	return more;

@@ -120,6 +120,11 @@ enum qy_verdict qy_breaker_judge(size_t size, size_t more, const quarry_arena **
 	return QY_BREAKER_REFUSE;
 }
 
+bool qy_breaker_may_map(size_t size)
+{
+	return !qy_breaker_minds(size) || probing || !qy_limits_address_beyond(size, threshold());
+}
+
 void qy_breaker_probed(bool got)
 {
 	uint64_t now = qy_os->now_ms();

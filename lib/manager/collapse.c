@@ -90,7 +90,7 @@ static bool is_stable(struct qy_frame_pages *pages, const struct found *found, u
 		pages->used = found->used;
 		pages->since = now;
 	}
-	return (int32_t)(now - pages->since) >= STABLE_MS;
+	return qy_ms_since(now, pages->since) >= STABLE_MS;
 }
 
 static void note_failure(struct qy_manager *m, const struct found *found, struct qy_frame_pages *pages, int error,
@@ -174,7 +174,7 @@ static bool is_candidate(uint32_t run, uint32_t f, uint32_t now, uint16_t *used)
 		pages->dense = false;
 		return false;
 	}
-	return (state != QY_PAGES_HUGE || relook) && (pages->again == 0 || (int32_t)(now - pages->again) >= 0);
+	return (state != QY_PAGES_HUGE || relook) && (pages->again == 0 || qy_ms_is_past(now, pages->again));
 }
 
 /* The region that has the frame, or the next one. The lock is held. */

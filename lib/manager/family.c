@@ -231,9 +231,7 @@ bool qy_manager_allows(struct qy_manager *m, size_t bytes)
 		head = NULL;
 		limit = (uint64_t)qy_setting(hard_limit);
 	}
-	qy_count(&m->limit_hits, 1);
-	qy_refuse(QUARRY_REFUSED_LIMIT);
-	qy_limits_denied(head, bytes, limit);
+	qy_limits_deny(head, bytes, limit);
 	return false;
 }
 

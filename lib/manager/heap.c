@@ -196,8 +196,11 @@ static struct qy_slab *another_slab(struct qy_heap *h, unsigned cls, struct qy_s
 	return qy_manager_get_slab(h->manager, h, cls, NULL, list, &fresh);
 }
 
-/* Make another slab active: one with room, or from the manager. NULL with *list where that has objects, and no slab. */
-static struct qy_slab *next_slab(struct qy_heap *h, unsigned cls, void **list)
+static void drop_active(struct qy_heap *h, unsigned cls);
+
+/* Make another slab active: one with room, or from the manager. False with *list where that has objects, and no slab. (A
+ * patched mmap may allocate while the manager maps: then there is an active one by now.) */
+static bool next_slab(struct qy_heap *h, unsigned cls, void **list)
 {
 	struct qy_slab *s = h->queue[cls].first;
 
@@ -208,11 +211,12 @@ static struct qy_slab *next_slab(struct qy_heap *h, unsigned cls, void **list)
 			s = h->spare[--h->spares];
 		s = another_slab(h, cls, s, list);
 		if (s == NULL)
-			return NULL;
+			return false;
 		qy_count(&h->slabs, 1);
 	}
+	drop_active(h, cls);
 	make_active(h, s);
-	return s;
+	return true;
 }
 
 /* Its pages will be touched again, which the control group may not allow. */
@@ -225,7 +229,9 @@ static QY_COLD bool unpark(struct qy_slab *s)
 		errno = ENOMEM;
 		return false;
 	}
-	qy_slab_unpark(s);
+	/* (A patched open may have allocated, and done it.) */
+	if (s->linked < s->carved)
+		qy_slab_unpark(s);
 	return true;
 }
 
@@ -240,14 +246,16 @@ static unsigned mail_steps(const struct qy_heap *h, const struct qy_slab *s, uns
 
 void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
 {
-	struct qy_slab *s = h->active[cls];
 	unsigned steps = 0;
+	void *list = NULL;
 
 	qy_count(&h->refills, 1);
 	*zero = false;
 	for (;;) {
-		void *list = s != NULL && s->local != NULL ? take_local(s) : NULL;
+		struct qy_slab *s = h->active[cls];
 
+		if (s != NULL && s->local != NULL)
+			list = take_local(s);
 		/* (A list that was repaired may be empty.) */
 		if (list != NULL)
 			return list;
@@ -269,8 +277,7 @@ void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
 			h->active[cls] = NULL;
 			make_full(h, s);
 		}
-		s = next_slab(h, cls, &list);
-		if (s == NULL)
+		if (!next_slab(h, cls, &list))
 			return list;
 	}
 }
@@ -349,6 +356,21 @@ static void call_reclaimer(struct qy_manager *m)
 	atomic_store_explicit(&qy_dirt_seen, QY_DIRT_NEW, memory_order_relaxed);
 }
 
+#define CLOSED_LOOKS 1000
+
+/* Where a slab of a heap that was seen closed is now. It went elsewhere before; it may have come back, to a heap that is
+ * open again. NULL where it has not: the program has written over it. */
+static struct qy_heap *home_now(const struct qy_heap *closed, const struct qy_slab *s)
+{
+	for (unsigned looks = 0; looks < CLOSED_LOOKS; looks++) {
+		struct qy_heap *h = atomic_load_explicit(&s->heap, memory_order_acquire);
+
+		if (h != closed || atomic_load_explicit(&h->remote, memory_order_acquire) != QY_REMOTE_CLOSED)
+			return h;
+	}
+	return NULL;
+}
+
 void qy_heap_send(struct qy_heap *h, void *first, void *last)
 {
 	/* Who sees it closed sees also where its slabs went before. */
@@ -371,9 +393,11 @@ void qy_heap_send(struct qy_heap *h, void *first, void *last)
 		void *p = first;
 		struct qy_slab *s = qy_slab_of(p);
 
+		struct qy_heap *of = s == NULL ? NULL : home_now(h, s);
+
 		first = s != NULL ? qy_next_object(p) : qy_heap_next_mail(p);
-		if (s != NULL)
-			qy_heap_send(atomic_load_explicit(&s->heap, memory_order_acquire), p, p);
+		if (of != NULL)
+			qy_heap_send(of, p, p);
 		else
 			qy_mistake(QY_MISTAKE_FOREIGN, p);
 	}
@@ -547,7 +571,8 @@ void qy_heap_take_over(struct qy_heap *h, struct qy_heap *from, struct qy_slab *
 
 #define ORPHANS_AT_A_TIME 64 /* under one hold of the lock: a cold slab is a cache miss or two */
 
-static void orphan_list(struct qy_heap *h, struct qy_slab_list *list)
+/* False when the time is over, after a step at least: it gets on, however short the time. */
+static bool orphan_list(struct qy_heap *h, struct qy_slab_list *list, uint64_t until_ns)
 {
 	while (list->first != NULL) {
 		qy_lock(&h->manager->lock);
@@ -558,7 +583,10 @@ static void orphan_list(struct qy_heap *h, struct qy_slab_list *list)
 			orphan(h, s);
 		}
 		qy_unlock(&h->manager->lock);
+		if (!qy_in_time(until_ns))
+			return false;
 	}
+	return true;
 }
 
 static void drop_active(struct qy_heap *h, unsigned cls)
@@ -639,7 +667,23 @@ void qy_heap_let_go(struct qy_heap *h)
 		drop_active(h, cls);
 	qy_heap_trim(h);
 	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
-		orphan_list(h, &h->queue[cls]);
+		(void)orphan_list(h, &h->queue[cls], UINT64_MAX);
+}
+
+/* (Of the mail, two lists at most: others may send for ever.) */
+bool qy_heap_lighten(struct qy_heap *h, uint64_t until_ns)
+{
+	uint32_t lists = h->mail_lists;
+
+	while (qy_heap_has_mail(h) && (h->mail != NULL || h->mail_lists - lists < 2)) {
+		qy_heap_receive_some(h, QY_MAIL_STEP);
+		if (!qy_in_time(until_ns))
+			return false;
+	}
+	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
+		if (!orphan_list(h, &h->queue[cls], until_ns))
+			return false;
+	return orphan_list(h, &h->full, until_ns);
 }
 
 /* A count of the heap's becomes one of the manager's. */
@@ -654,7 +698,7 @@ static void hand_over(qy_counter *to, qy_counter *from)
 void qy_heap_abandon(struct qy_heap *h)
 {
 	qy_heap_let_go(h);
-	orphan_list(h, &h->full);
+	(void)orphan_list(h, &h->full, UINT64_MAX);
 	atomic_fetch_sub_explicit(&h->manager->heaps, 1, memory_order_relaxed);
 	hand_over(&h->manager->past_refills, &h->refills);
 	hand_over(&h->manager->past_received, &h->remote_received);

@@ -327,10 +327,12 @@ void qy_manager_allow_threads(void)
 	qy_region_allow_threads(none ? 1 : most > 0 ? (unsigned)most : UINT_MAX);
 }
 
-/* The block that page b of a map is in, of a run that begins with first; UINT32_MAX: the run has just been unmade. The
- * lock is held. */
+/* The block that page b of a map is in, of a run that begins with first; UINT32_MAX: the run has just been unmade. One
+ * that has all of a region, as large ones do, is found at once. The lock is held. */
 static qy_page block_with(const struct qy_block_map *map, qy_page b, qy_page first)
 {
+	if (qy_block_is(map, first) && b - first < qy_block_length(map, first))
+		return first;
 	while (!qy_block_is(map, b))
 		if (b-- == first)
 			return UINT32_MAX;

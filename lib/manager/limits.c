@@ -25,7 +25,15 @@ _Atomic(int) qy_pressure_now;
 _Atomic(uint32_t) qy_limits_above_soft, qy_limits_soft_arenas;
 
 static struct qy_limit_marks process_marks;
-static __thread int denied_here __attribute__((tls_model("initial-exec"))); /* enum qy_denied_by */
+
+/* What a hard limit refused the thread last. */
+static __thread struct denial {
+	enum qy_denied_by by;
+	struct qy_manager *head; /* the arena's; NULL: the process's limit */
+	size_t bytes;
+	uint64_t limit;
+} denial __attribute__((tls_model("initial-exec")));
+
 static _Atomic(uint64_t) denied_arenas;
 static _Atomic(uint64_t) denied_ms; /* when something was refused last, + 1; 0: never */
 
@@ -224,31 +232,43 @@ static bool may_tell(struct qy_limit_marks *marks, uint64_t now)
 						       memory_order_relaxed);
 }
 
-void qy_limits_denied(struct qy_manager *head, size_t bytes, uint64_t limit)
+void qy_limits_deny(struct qy_manager *head, size_t bytes, uint64_t limit)
 {
-	struct qy_limit_marks *marks = head != NULL ? &head->marks : &process_marks;
-	uint64_t now = qy_os->now_ms();
-
-	denied_here = head != NULL ? QY_DENIED_BY_ARENA : QY_DENIED_BY_PROCESS;
-	qy_count_shared(&marks->denied, 1);
-	if (head != NULL)
-		qy_count_shared(&denied_arenas, 1);
-	atomic_store_explicit(&denied_ms, now + 1, memory_order_relaxed);
-	atomic_store_explicit(&marks->last_bytes, bytes, memory_order_relaxed);
-	atomic_store_explicit(&marks->last_limit, limit, memory_order_relaxed);
-	qy_count_shared(&marks->untold, 1);
-	if (may_tell(marks, now))
-		tell_denials(head, marks);
-	if (head == NULL)
-		qy_breaker_note_denial(qy_quota_taken(), limit);
+	denial = (struct denial){ head != NULL ? QY_DENIED_BY_ARENA : QY_DENIED_BY_PROCESS, head, bytes, limit };
 }
 
-enum qy_denied_by qy_limits_take_denied(void)
+enum qy_denied_by qy_limits_denied_by(void)
 {
-	int by = denied_here;
+	return denial.by;
+}
 
-	denied_here = QY_DENIED_BY_NONE;
-	return (enum qy_denied_by)by;
+void qy_limits_forget_denial(void)
+{
+	denial.by = QY_DENIED_BY_NONE;
+}
+
+void qy_limits_tell_denial(void)
+{
+	struct denial d = denial;
+	struct qy_limit_marks *marks = d.head != NULL ? &d.head->marks : &process_marks;
+	uint64_t now;
+
+	if (d.by == QY_DENIED_BY_NONE)
+		return;
+	denial.by = QY_DENIED_BY_NONE;
+	now = qy_os->now_ms();
+	qy_refuse(QUARRY_REFUSED_LIMIT);
+	qy_count_shared(&marks->denied, 1);
+	if (d.head != NULL)
+		qy_count_shared(&denied_arenas, 1);
+	atomic_store_explicit(&denied_ms, now + 1, memory_order_relaxed);
+	atomic_store_explicit(&marks->last_bytes, d.bytes, memory_order_relaxed);
+	atomic_store_explicit(&marks->last_limit, d.limit, memory_order_relaxed);
+	qy_count_shared(&marks->untold, 1);
+	if (may_tell(marks, now))
+		tell_denials(d.head, marks);
+	if (d.head == NULL)
+		qy_breaker_note_denial(qy_quota_taken(), d.limit);
 }
 
 /* Those of a series that were not told when they came. Whether there are any still. */

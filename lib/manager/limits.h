@@ -64,14 +64,20 @@ struct qy_limit_marks {
 
 struct qy_manager;
 
-/* A hard limit refused so many bytes: an arena's, by its head, or (NULL) the process's. Managers' locks may be held. */
-void qy_limits_denied(struct qy_manager *head, size_t bytes, uint64_t limit) QY_COLD;
+/* A hard limit refused so many bytes: an arena's, by its head, or (NULL) the process's. It is kept in mind, the last one
+ * of each thread: one request may be refused several times, and be served in the end. Managers' locks may be held. */
+void qy_limits_deny(struct qy_manager *head, size_t bytes, uint64_t limit) QY_COLD;
 
-/* Which hard limit refused the calling thread something since it last asked this; the last one that did. By it a slow
+/* Which hard limit refused the calling thread something since its request began (qy_limits_forget_denial). By it a slow
  * path knows what may help: at the process's limit it is what others hold and do not use, and not what is in memory;
  * at an arena's, nothing. */
 enum qy_denied_by { QY_DENIED_BY_NONE, QY_DENIED_BY_PROCESS, QY_DENIED_BY_ARENA };
-enum qy_denied_by qy_limits_take_denied(void) QY_COLD;
+enum qy_denied_by qy_limits_denied_by(void) QY_COLD;
+void qy_limits_forget_denial(void);
+
+/* The request fails for good: where a hard limit was last to refuse it, that is counted once, and told. No lock may be
+ * held. */
+void qy_limits_tell_denial(void) QY_COLD;
 
 /* A limit that bounds the process. */
 struct qy_bound {

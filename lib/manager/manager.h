@@ -114,7 +114,7 @@ struct qy_manager {
 
 	/* Written under the lock, read by anybody. */
 	struct {
-		qy_counter region_count, mapped, peak_mapped, used, large, dirty_pages, purges, purged, limit_hits;
+		qy_counter region_count, mapped, peak_mapped, used, large, dirty_pages, purges, purged;
 		qy_counter kind_wanted[5], kind_got[5], unplaced, placed_less, in_files;
 		qy_counter strayed, brought_home, moved; /* bytes: on other nodes at the last look, and what
 		                                          * was moved */

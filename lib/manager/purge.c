@@ -20,8 +20,9 @@
 #define REGIONS_IN_TIME 4    /* the same, of free regions that are unmapped */
 #define LAST_REGION_FRAMES 4 /* an arena keeps so much address space when all of it is free */
 
-/* Rank QY_RANK_PURGE. Held while memory is taken, purged and put back; nothing that allocates ever waits for it, but
- * a patched madvise may allocate while its caller holds it: then `purging` says not to come here again. */
+/* Rank QY_RANK_PURGE. Held while memory is taken, purged and put back; nothing that allocates ever waits for it (but who
+ * was refused, and looks for what others can do without). A patched madvise may allocate while its caller holds it:
+ * then `purging` says not to come here again. */
 static struct qy_lock purge_lock = QY_LOCK_INIT(QY_RANK_PURGE);
 _Atomic(uint32_t) qy_dirt_seen, qy_heap_grew;
 static __thread bool purging __attribute__((tls_model("initial-exec")));
@@ -156,7 +157,7 @@ static uint32_t next_run(struct qy_manager *m, uint32_t now, uint32_t decay_ms)
 		return 0;
 	do {
 		if (!qy_region_pinned(qy_region_of_frame(qy_frame_at(f))) ||
-		    (int32_t)(now - qy_frame_at(f)->stamp) >= (int32_t)decay_ms)
+		    qy_ms_since(now, qy_frame_at(f)->stamp) >= decay_ms)
 			return f;
 		f = qy_chain_next(&chain, f);
 	} while (f != first);
@@ -175,7 +176,7 @@ static uint32_t next_part(struct qy_manager *m, uint64_t now, uint32_t decay_ms)
 	if (f == 0)
 		return 0;
 	for (unsigned tries = 0; tries < PARTS_TRIED; tries++) {
-		if ((int32_t)((uint32_t)now - qy_frame_at(f)->stamp) < (int32_t)(decay_ms / LEAST))
+		if (qy_ms_since((uint32_t)now, qy_frame_at(f)->stamp) < decay_ms / LEAST)
 			return 0;
 		if (decay_ms == 0 || qy_huge_may_break(m, f, now))
 			return f;

@@ -52,19 +52,20 @@ bool qy_reclaim_running(void)
 	return atomic_load_explicit(&thread_state, memory_order_relaxed) == THREAD_RUNS;
 }
 
-/* One look at everything. Returns the bytes given back; *next is when (ms) something falls due. */
-static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns, uint64_t *next)
+/* One look at everything, with the purge lock by qy_purge_try, or waiting for it. Returns the bytes given back; *next is
+ * when (ms) something falls due. */
+static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns, bool locked, uint64_t *next)
 {
 	struct qy_pass p = { .now = now, .decay_ms = decay_ms, .each = SIZE_MAX, .at_most = at_most,
-			     .until_ns = until_ns };
-	bool more;
+			     .until_ns = until_ns, .locked = locked };
+	uint64_t half, soon = UINT64_MAX;
 
 	qy_pass_note(now, decay_ms);
-	/* First what threads hold, so that what comes of it can go back at once. */
-	more = qy_layer != NULL && qy_layer->chore(now, until_ns);
-	*next = qy_pass_over_managers(&p) ? p.next : now;
-	if (more)
-		*next = qy_min(*next, now + qy_pass_step(decay_ms));
+	/* First what threads hold, so that what comes of it can go back at once; but that is not to take all the time. */
+	half = until_ns == UINT64_MAX ? UINT64_MAX : until_ns - SERIES_NS / 2;
+	if (qy_layer != NULL && qy_layer->chore(now, half))
+		soon = qy_in_time(half) ? now + qy_pass_step(decay_ms) : now;
+	*next = qy_min(qy_pass_over_managers(&p) ? p.next : now, soon);
 	return p.total;
 }
 
@@ -74,7 +75,7 @@ size_t qy_reclaim_now(void)
 
 	if (qy_layer != NULL)
 		qy_layer->chore(QY_CHORE_ALL, UINT64_MAX);
-	return pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, UINT64_MAX, &next);
+	return pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, UINT64_MAX, false, &next);
 }
 
 /* Whether there is anything that was not there when this was last asked. Who is at it meanwhile has taken the news, and
@@ -93,7 +94,7 @@ static void give_all_back(void)
 {
 	uint64_t next, refused = qy_read(&qy_refused[QUARRY_REFUSED_PURGE]);
 
-	pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, UINT64_MAX, &next);
+	pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, UINT64_MAX, false, &next);
 	/* (What the kernel did not take, it may take the next time.) */
 	if (qy_read(&qy_refused[QUARRY_REFUSED_PURGE]) != refused)
 		qy_dirt_call(QY_DIRT_FOR_REFUSED);
@@ -171,7 +172,7 @@ static void *run(void *unused)
 		if (mode != QY_RECLAIM_OFF && mode != QY_RECLAIM_SERIES && qy_pass_begin()) {
 			bool watch = qy_limits_tick(now);
 
-			pass(now, qy_limits_decay(qy_setting(decay_ms)), SIZE_MAX, UINT64_MAX, &next);
+			pass(now, qy_limits_decay(qy_setting(decay_ms)), SIZE_MAX, UINT64_MAX, false, &next);
 			qy_homing_pass(now, HOMING_BYTES, &later);
 			if (watch)
 				later = qy_min(later, now + QY_LIMITS_MS);
@@ -220,7 +221,7 @@ void qy_reclaim_wake(void)
 void qy_reclaim_look(void)
 {
 	atomic_fetch_add(&qy_looks, 1);
-	qy_dirt_call(QY_DIRT_FOR_REFUSED);
+	qy_dirt_call(QY_DIRT_FOR_REFUSED | QY_DIRT_FOR_SOFT);
 	qy_pass_look();
 	atomic_store_explicit(&series_step, 0, memory_order_relaxed);
 	qy_tend_look();
@@ -271,6 +272,7 @@ static QY_COLD void start_thread(void)
 
 /* ---- in series ---- */
 
+/* It is somebody's malloc: while another gives back, or moves or ends an arena, nothing is waited for. */
 static QY_COLD void run_series(void)
 {
 	uint32_t step = atomic_load_explicit(&series_step, memory_order_relaxed);
@@ -280,8 +282,13 @@ static QY_COLD void run_series(void)
 
 	if (!qy_pass_begin())
 		return;
+	if (!qy_purge_try()) {
+		qy_pass_end();
+		return;
+	}
 	qy_limits_tick(now);
-	got = pass(now, qy_limits_decay(qy_setting(decay_ms)), SERIES_BYTES, qy_os->now_ns() + SERIES_NS, &next);
+	got = pass(now, qy_limits_decay(qy_setting(decay_ms)), SERIES_BYTES, qy_os->now_ns() + SERIES_NS, true, &next);
+	qy_purge_done();
 	busy = qy_homing_pass(now, SERIES_BYTES, &unused);
 	qy_pass_end();
 	/* Rarely while there is nothing to do, often while there is: one that was cut has come to nothing yet. */
@@ -292,15 +299,36 @@ static QY_COLD void run_series(void)
 	atomic_store_explicit(&series_step, step, memory_order_relaxed);
 }
 
+/* Returns whether there was time for all, and nobody else at it: what is left is for the next call. */
+static bool purge_for_soft_limits(size_t *bytes)
+{
+	struct qy_pass p = { .now = qy_os->now_ms(), .each = SIZE_MAX, .at_most = SIZE_MAX, .locked = true };
+	bool all;
+
+	if (!qy_pass_begin())
+		return false;
+	if (!qy_purge_try()) {
+		qy_pass_end();
+		return false;
+	}
+	p.decay_ms = qy_limits_decay(qy_setting(decay_ms));
+	p.until_ns = qy_os->now_ns() + SERIES_NS;
+	all = qy_pass_over_managers(&p) && p.next > p.now;
+	qy_purge_done();
+	qy_pass_end();
+	*bytes = p.total;
+	return all;
+}
+
 /* Passes in series are far apart, and a soft limit is to hold in a program that frees and then waits. (Where there is a
  * thread, it does this.) */
 static QY_COLD void keep_to_soft_limits(void)
 {
 	static _Atomic(uint32_t) skip; /* calls for which nobody looks: many arenas take long */
-	struct qy_pass p = { .now = qy_os->now_ms(), .each = SIZE_MAX, .at_most = SIZE_MAX };
 	uint32_t left = atomic_load_explicit(&skip, memory_order_relaxed);
 	long mode = qy_setting(reclaim);
 	bool alone = mode == QY_RECLAIM_SERIES || mode == QY_RECLAIM_TIMER;
+	size_t bytes = 0;
 	unsigned arenas;
 
 	if (mode == QY_RECLAIM_OFF || (qy_reclaim_running() && !alone) || !qy_setting(give_back))
@@ -311,13 +339,10 @@ static QY_COLD void keep_to_soft_limits(void)
 	}
 	if (!qy_dirt_take(QY_DIRT_FOR_SOFT))
 		return;
-	if (qy_limits_soft_due(&arenas) && qy_pass_begin()) {
-		p.decay_ms = qy_limits_decay(qy_setting(decay_ms));
-		p.until_ns = qy_os->now_ns() + SERIES_NS;
-		if (!qy_pass_over_managers(&p))
+	if (qy_limits_soft_due(&arenas)) {
+		if (!purge_for_soft_limits(&bytes))
 			qy_dirt_call(QY_DIRT_FOR_SOFT);
-		qy_pass_end();
-		arenas += p.total == 0 ? SOFT_IN_VAIN : 0;
+		arenas += bytes == 0 ? SOFT_IN_VAIN : 0;
 	}
 	atomic_store_explicit(&skip, arenas / SOFT_ARENAS, memory_order_relaxed);
 }

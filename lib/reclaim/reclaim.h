@@ -28,9 +28,9 @@ struct qy_reclaim_layer {
 	/* Called in each pass with the time (ms), by a thread in no slow path; after until_ns (CLOCK_MONOTONIC;
 	 * UINT64_MAX: there is time) it goes on with nothing new. Returns whether it wants to be called again soon. */
 	bool (*chore)(uint64_t now, uint64_t until_ns);
-	/* What the calling thread holds itself, when it has nothing under way; returns when (ms) to ask again,
-	 * UINT64_MAX: it tells (qy_reclaim_wake). */
-	uint64_t (*own)(uint64_t now);
+	/* What the calling thread holds itself, when it has nothing under way, as far as there is time; returns when
+	 * (ms) to ask again, UINT64_MAX: it tells (qy_reclaim_wake). */
+	uint64_t (*own)(uint64_t now, uint64_t until_ns);
 	bool (*inside)(void); /* the calling thread is in a slow path */
 	bool (*known)(void);  /* and can enter one without being made known first */
 };

@@ -50,14 +50,14 @@ static uint64_t give_back(uint64_t now, enum qy_tending how)
 {
 	long decay_ms = qy_limits_decay(qy_setting(decay_ms));
 	struct qy_pass pass = { .now = now, .decay_ms = decay_ms, .each = BYTES, .at_most = SIZE_MAX, .locked = true };
-	uint64_t next = UINT64_MAX, purged;
+	uint64_t next = UINT64_MAX, half = qy_os->now_ns() + TIME_NS / 2, purged;
 
-	pass.until_ns = qy_os->now_ns() + TIME_NS;
+	pass.until_ns = half + TIME_NS / 2;
 	qy_pass_note(now, decay_ms);
 	if (qy_layer != NULL && how != QY_TEND_RUNNING && (how == QY_TEND_CALLED || qy_layer->known())) {
-		if (qy_layer->chore(now, pass.until_ns - TIME_NS / 2))
-			next = now + qy_pass_step(decay_ms);
-		next = qy_min(next, qy_layer->own(now));
+		if (qy_layer->chore(now, half))
+			next = qy_in_time(half) ? now + qy_pass_step(decay_ms) : now;
+		next = qy_min(next, qy_layer->own(now, half));
 		atomic_store_explicit(&running, 0, memory_order_relaxed);
 	} else if (qy_layer != NULL) {
 		unsigned so_often = atomic_load_explicit(&running, memory_order_relaxed);

@@ -354,6 +354,23 @@ Test(breaker, the_address_space_opens_it_without_waiting_for_a_look)
 	cr_assert_not(refused(SMALL_BLOCK));
 }
 
+/* What must move to grow is mapped beside what it was. */
+Test(breaker, growing_elsewhere_takes_address_space_for_all)
+{
+	char *p;
+
+	begin();
+	set("breaker", "refuse");
+	set("breaker_at", "80");
+	cr_assert_not_null(p = quarry_malloc(200 * MIB));
+	cr_assert_not_null(quarry_malloc(24 * MIB)); /* (so that it has no room behind it) */
+	mapped(500);
+	fake_os_address_limit(1000 * MIB);
+	cr_assert_null(quarry_realloc(p, 340 * MIB));
+	cr_assert_eq(qy_breaker_now, CLOSED);
+	cr_assert_not_null(quarry_realloc(p, 260 * MIB));
+}
+
 Test(breaker, critical_pressure_opens_it)
 {
 	begin();

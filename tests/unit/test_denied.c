@@ -293,6 +293,28 @@ Test(denied, an_arena_at_its_limit_costs_no_pass)
 	cr_assert_eq(quarry_arena_destroy(a), 0);
 }
 
+/* Nor is it where a slab of four units is what it does not allow. */
+Test(denied, an_arena_with_room_for_a_small_slab_costs_no_pass)
+{
+	quarry_arena_attr attr = { .hard_limit = MIB + 128 * 1024 };
+	quarry_arena *a;
+	uint64_t passes;
+	unsigned n = 0;
+
+	begin_with_threads();
+	a = quarry_arena_create(&attr);
+	while (quarry_arena_malloc(a, 16384) != NULL)
+		n++;
+	cr_assert_geq(n, 32);
+	passes = qy_reclaim_passes();
+	for (int i = 0; i < TRIES; i++) {
+		quarry_free(quarry_malloc(8 * MIB));
+		cr_assert_null(quarry_arena_malloc(a, 16384));
+	}
+	cr_assert_eq(qy_reclaim_passes(), passes);
+	cr_assert_eq(quarry_arena_destroy(a), 0);
+}
+
 /* The limit allows it, and then the kernel does not: both are tried for. */
 Test(denied, the_kernel_refuses_behind_the_limit)
 {

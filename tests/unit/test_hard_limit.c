@@ -257,6 +257,62 @@ Test(hard_limit, held_at_every_moment_under_eight_threads, .timeout = 120)
 	cr_assert_eq(qy_quota_used(), sum_used());
 }
 
+static uint64_t denied_ever(void)
+{
+	quarry_health_report r = { .struct_size = sizeof(r) };
+
+	cr_assert_eq(quarry_health(&r), 0);
+	return r.denied_process + r.denied_arenas;
+}
+
+/* However often it was tried for, a request is refused once, or not at all. */
+Test(hard_limit, a_request_counts_once)
+{
+	quarry_arena_attr attr = { .hard_limit = 8 * MIB };
+	uint64_t ever, refused;
+	quarry_arena *a;
+	void *p, *q;
+
+	begin();
+	cr_assert_not_null(quarry_malloc(100));
+	cr_assert_not_null(p = quarry_malloc(4 * MIB));
+	cr_assert_not_null(a = quarry_arena_create(&attr));
+	cr_assert_not_null(q = quarry_arena_malloc(a, 4 * MIB));
+	set_bytes("hard_limit", sum_used() + 2 * MIB);
+	ever = denied_ever();
+	refused = qy_read(&qy_refused[QUARRY_REFUSED_LIMIT]);
+	cr_assert_null(quarry_malloc(8 * MIB));
+	cr_assert_eq(denied_ever(), ever + 1);
+	expect_event(QUARRY_EVENT_HARD_LIMIT, 1, 0);
+	cr_assert_eq(heard[0].count, 1);
+	cr_assert_null(quarry_realloc(p, 40 * MIB));
+	cr_assert_eq(denied_ever(), ever + 2);
+	cr_assert_null(quarry_arena_realloc(a, q, 7 * MIB), "the process's limit");
+	cr_assert_eq(denied_ever(), ever + 3);
+	set_bytes("hard_limit", 0);
+	cr_assert_null(quarry_arena_realloc(a, q, 9 * MIB), "the arena's");
+	cr_assert_eq(denied_ever(), ever + 4);
+	cr_assert_eq(qy_read(&qy_refused[QUARRY_REFUSED_LIMIT]), refused + 4);
+}
+
+/* What is free and in others' hands is found at the second try: nothing was refused. */
+Test(hard_limit, a_request_that_is_served_does_not_count)
+{
+	static void *mail[64];
+	uint64_t ever;
+
+	begin();
+	for (int i = 0; i < 64; i++)
+		cr_assert_not_null(mail[i] = quarry_malloc(1000));
+	for (int i = 0; i < 64; i++)
+		quarry_free(mail[i]); /* an empty slab, which the thread keeps */
+	ever = denied_ever();
+	set_bytes("hard_limit", sum_used());
+	cr_assert_not_null(quarry_malloc(40 * KIB));
+	cr_assert_eq(denied_ever(), ever);
+	expect_no_event();
+}
+
 /* The first is told at once, those that follow once a second. */
 Test(hard_limit, denials_are_told_as_a_series)
 {

@@ -162,6 +162,35 @@ Test(series, a_pass_is_over_in_time, .timeout = 60)
 		cr_assert_eq(dirty_of(arenas[i]), 0, "number %d", i);
 }
 
+/* Where a pass is cut, the next slow path goes on, until the limit holds. */
+Test(series, soft_limits_are_kept_by_passes_that_are_cut, .timeout = 60)
+{
+	static char *p[4096];
+	unsigned calls = 0;
+	char limit[32];
+
+	set("reclaim", "series");
+	set("reclaim_interval", "1000000");
+	for (unsigned i = 0; i < 4096; i++) {
+		p[i] = quarry_malloc(40 * KIB);
+		cr_assert_not_null(p[i]);
+		memset(p[i], 1, 40 * KIB);
+	}
+	for (unsigned i = 0; i < 4096; i++)
+		if (i % 8 != 0)
+			quarry_free(p[i]);
+	quarry_thread_flush();
+	begin_slow();
+	snprintf(limit, sizeof(limit), "%lu", stats().in_use + 20 * MIB);
+	set("soft_limit", limit);
+	for (; stats().free_dirty > 21 * MIB; calls++) {
+		cr_assert_lt(calls, 4000, "%lu KiB stay", stats().free_dirty >> 10);
+		cr_assert_not_null(quarry_aligned_alloc(4096, 64)); /* (it makes no dirt) */
+	}
+	qy_os = inner;
+	fprintf(stderr, "test_pass_time: %u calls\n", calls);
+}
+
 /* Regions that are free, of which each is a call that takes long. */
 Test(tend, regions_are_unmapped_in_time, .timeout = 60)
 {

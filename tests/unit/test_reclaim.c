@@ -173,6 +173,42 @@ Test(reclaim, the_clock_may_wrap)
 	content_check(wall, 64 * KIB / QY_PAGE, 42);
 }
 
+/* Nor are 25 days, after which a stamp seems to lie ahead to whoever takes the difference for a signed one. */
+Test(reclaim, what_was_left_alone_for_weeks_goes)
+{
+	char *p[40];
+
+	for (unsigned never = 0; never < 2; never++) {
+		if (never == 0)
+			begin(0);
+		for (unsigned i = 0; i < 40; i++)
+			p[i] = get(40 * KIB);
+		for (unsigned i = 0; i < 40; i += 2)
+			cr_assert(qy_large_free(p[i]));
+		fake_os_advance(((uint64_t)1 << 31) + DECAY);
+		cr_assert_eq(purge(never ? 0 : DECAY), 20 * 40 * KIB, "decay %s", never ? "0" : "1000");
+		for (unsigned i = 1; i < 40; i += 2)
+			cr_assert(qy_large_free(p[i]));
+		purge(0);
+	}
+}
+
+/* What became free since the pass was begun is as due as all else when everything is to go. */
+Test(reclaim, what_is_younger_than_the_pass_goes_too)
+{
+	uint64_t now;
+	char *p[4];
+
+	begin(0);
+	for (unsigned i = 0; i < 4; i++)
+		p[i] = get(40 * KIB);
+	now = qy_os->now_ms();
+	fake_os_advance(5);
+	cr_assert(qy_large_free(p[1]));
+	cr_assert_eq(qy_manager_purge(m, now, DECAY, SIZE_MAX, &next_due), 0);
+	cr_assert_eq(qy_manager_purge(m, now, 0, SIZE_MAX, &next_due), 40 * KIB);
+}
+
 /* Between mapping a region and taking from it there is a moment without the lock: the reclaimer must not have taken it
  * away then. One that nobody takes from goes at the second look. */
 Test(reclaim, a_region_just_mapped_is_spared_once)

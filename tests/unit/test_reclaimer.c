@@ -69,6 +69,45 @@ Test(reclaim, in_series_rarely_while_there_is_nothing_to_do)
 }
 
 /* Slabs that nobody holds, of whose objects every other lives: there is much to look at, and nothing to give back. */
+static _Atomic(int) holding;
+
+static void *hold_the_lock(void *unused)
+{
+	(void)unused;
+	qy_purge_hold();
+	holding = 1;
+	while (holding == 1)
+		sched_yield();
+	qy_purge_release();
+	return NULL;
+}
+
+/* Somebody else gives back, or ends an arena: a malloc that would begin a pass goes on without. */
+Test(reclaim, in_series_nobody_waits, .timeout = 20)
+{
+	pthread_t other;
+	uint64_t before;
+
+	begin(0);
+	cr_assert_eq(pthread_create(&other, NULL, hold_the_lock, NULL), 0);
+	while (holding == 0)
+		sched_yield();
+	set("reclaim", "series");
+	set("reclaim_interval", "1");
+	set("soft_limit", "1m");
+	before = passes();
+	for (int i = 0; i < 1000; i++) {
+		fake_os_advance(10);
+		quarry_free(quarry_malloc(4 * MIB));
+	}
+	cr_assert_eq(passes(), before);
+	holding = 2;
+	pthread_join(other, NULL);
+	for (int i = 0; i < 1000; i++)
+		quarry_free(quarry_malloc(4 * MIB));
+	cr_assert_gt(passes(), before);
+}
+
 static void make_half_empty(uint32_t slabs)
 {
 	static struct qy_heap heap;
