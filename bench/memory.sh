@@ -80,6 +80,7 @@ variant() { # name, allocator, environment, rows, options; -q before it: in quic
 resting="shrink shrink4 churn redis redisrand"
 variant -q quarry-base quarry "QUARRY_OPTIONS=pages=base" "update chase touch shrink $([ -n "$quick" ] || echo shrink4 busy control churn)"
 variant quarry-thp quarry "QUARRY_OPTIONS=pages=thp" "chase touch shrink shrink4 busy control churn redis"
+variant quarry-prompt quarry "QUARRY_OPTIONS=decay_ms=0" "shrink busy control churn redis redisrand"
 variant -q quarry-arena-2m quarry "" "update" "--arena 3"
 variant quarry-arena-thp quarry "" "update" "--arena 2"
 variant glibc-huge glibc "GLIBC_TUNABLES=glibc.malloc.hugetlb=1" "update chase touch $resting"
