@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "lib/cache/idle.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/breaker.h"
 #include "lib/manager/manager.h"
@@ -224,6 +225,7 @@ size_t qy_arena_purge(quarry_arena *arena)
 	m = qy_manager_of_arena(arena);
 	if (m == NULL)
 		return 0;
+	(void)qy_threads_give_up_all(false);
 	for (one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))
 		bytes += qy_manager_purge(one, qy_os->now_ms(), 0, SIZE_MAX, &next);
 	return bytes;

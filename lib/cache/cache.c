@@ -14,10 +14,12 @@
 #include "lib/manager/mistakes.h"
 #include "lib/manager/mixed.h"
 #include "lib/reclaim/reclaim.h"
+#include "numa/os.h"
 
 #define DUTY_EVERY 128 /* quick refills between two that look after everything */
 #define SHED_EVERY 16  /* the same while there are slabs to look at: so few calls take long that their 99.9th
                         * percentile stays */
+#define ARENA_LOOKS_MS 10
 #define SEND_EVERY 16 /* slow calls between two looks at what was gathered for others */
 
 /* After a slow path that was not inside another, of a thread that has not ended. */
@@ -146,20 +148,42 @@ void *qy_cache_refused(void)
 	return NULL;
 }
 
-/* The process's limit, or the kernel, allows no more: have all be free that nobody uses, then try once more. At its own
- * limit, an arena is not helped by what others give back. */
-static QY_COLD void *allocate_again(const quarry_arena *arena, size_t size, size_t align, bool zero)
+/* An arena may be at its limit all the time, as a cache is that is full: it is worth a look at what threads hold every so
+ * often, and not for each request. */
+static bool is_arenas_turn(void)
+{
+	static _Atomic(uint64_t) last;
+	uint64_t now = qy_os->now_ms();
+
+	if (now - atomic_load_explicit(&last, memory_order_relaxed) < ARENA_LOOKS_MS)
+		return false;
+	atomic_store_explicit(&last, now, memory_order_relaxed);
+	return true;
+}
+
+bool qy_cache_make_room(void)
 {
 	enum qy_denied_by by = qy_limits_denied_by();
-	void *p;
 
-	if (by == QY_DENIED_BY_ARENA)
-		return qy_cache_refused();
+	if ((qy_tls.thread != NULL && qy_tls.thread->depth != 0) ||
+	    (by == QY_DENIED_BY_ARENA && !is_arenas_turn()))
+		return false;
 	qy_limits_forget_denial();
 	qy_arena_flush_thread();
-	qy_reclaim_for_refused(by == QY_DENIED_BY_PROCESS);
+	qy_reclaim_for_refused(by != QY_DENIED_BY_NONE);
+	return true;
+}
+
+/* A limit, or the kernel, allows no more: have all be free that nobody uses, then try once more. */
+static QY_COLD void *allocate_again(const quarry_arena *arena, size_t size, size_t align, bool zero)
+{
+	bool limited = qy_limits_denied_by() == QY_DENIED_BY_PROCESS;
+	void *p = NULL;
+
+	if (!qy_cache_make_room())
+		return qy_cache_refused();
 	p = try_again(arena, size, align, zero);
-	if (p == NULL && by == QY_DENIED_BY_PROCESS && qy_limits_denied_by() == QY_DENIED_BY_NONE) {
+	if (p == NULL && limited && qy_limits_denied_by() == QY_DENIED_BY_NONE) {
 		/* The limit allows it now, and the kernel does not. */
 		qy_reclaim_for_refused(false);
 		p = try_again(arena, size, align, zero);

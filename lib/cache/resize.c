@@ -19,17 +19,24 @@ static bool fits_object(size_t usable, size_t size)
 	return size <= usable && (size > usable / 2 || usable <= 64);
 }
 
-/* In place, or by page tables, for blocks. NULL when it must be copied. (What moves takes address space for all of it,
- * while both are there.) */
+/* In place, or by page tables, for blocks; near a limit by a copy in the same manager. NULL when it must be copied to
+ * wherever. (What moves takes address space for all of it, while both are there.) */
 static void *resize_block(void *p, size_t size)
 {
 	struct qy_thread *t = qy_thread_enter();
+	struct qy_manager *m;
 	void *to = p;
 
 	if (t == NULL)
 		return NULL;
-	if (!qy_large_resize(p, size))
-		to = qy_breaker_may_map(size) ? qy_large_remap(p, size) : NULL;
+	m = qy_manager_of(p);
+	if (!qy_large_resize(p, size)) {
+		bool may_map = m != NULL && qy_breaker_may_map(size);
+
+		to = may_map ? qy_large_remap(p, size) : NULL;
+		if (to == NULL && may_map && qy_manager_is_limited(m))
+			to = qy_large_copy(p, size);
+	}
 	qy_thread_leave(t);
 	return to;
 }
@@ -72,16 +79,21 @@ static void *copy_in_arena(void *p, size_t size)
 	return to;
 }
 
-/* Whether it is worth trying again. */
-static QY_COLD bool make_room(void)
+/* To what is better elsewhere, an object or a block of pages. Where there is no memory for that it stays, and all but its
+ * beginning goes back: nothing is refused. */
+static void *shrink_block(void *p, size_t size)
 {
-	enum qy_denied_by by = qy_limits_denied_by();
+	void *to = copy_in_arena(p, size);
+	struct qy_thread *t;
 
-	if (by == QY_DENIED_BY_ARENA)
-		return false;
-	qy_arena_flush_thread();
-	qy_reclaim_for_refused(by == QY_DENIED_BY_PROCESS);
-	return true;
+	if (to != NULL && to != p)
+		return to;
+	t = qy_thread_enter();
+	if (t != NULL) {
+		qy_large_cut(p, size);
+		qy_thread_leave(t);
+	}
+	return p;
 }
 
 static void *resize(void *p, size_t usable, size_t size)
@@ -91,6 +103,10 @@ static void *resize(void *p, size_t usable, size_t size)
 	/* (An object may have more than the largest class, in a mixed slab.) */
 	if (usable > QY_CLASS_MAX && qy_slab_of(p) == NULL) {
 		to = resize_block(p, size);
+		if (to == NULL && size < usable)
+			return shrink_block(p, size);
+		if (to == NULL && qy_limits_denied_by() != QY_DENIED_BY_NONE && qy_cache_make_room())
+			to = resize_block(p, size);
 		if (to != NULL)
 			return to;
 	} else if (fits_object(usable, size)) {
@@ -101,7 +117,7 @@ static void *resize(void *p, size_t usable, size_t size)
 	qy_limits_forget_denial(); /* what came before says nothing of a copy */
 	to = copy_in_arena(p, size);
 	/* (Inside, nothing could be given back to make room.) */
-	if (to == NULL && errno == ENOMEM && make_room())
+	if (to == NULL && errno == ENOMEM && qy_cache_make_room())
 		to = copy_in_arena(p, size);
 	return to;
 }

@@ -201,6 +201,23 @@ uint64_t qy_manager_used(struct qy_manager *m)
 					      : atomic_load_explicit(&head->family_used, memory_order_relaxed);
 }
 
+uint64_t qy_manager_held(struct qy_manager *m)
+{
+	uint64_t bytes = qy_read(&m->used) + (qy_read(&m->dirty_pages) << QY_PAGE_SHIFT);
+
+	return bytes - qy_min(bytes, qy_read(&m->absent_pages) << QY_PAGE_SHIFT);
+}
+
+uint64_t qy_family_held(struct qy_manager *m)
+{
+	struct qy_manager *head = qy_peek(m->head);
+	uint64_t bytes = 0;
+
+	for (struct qy_manager *one = qy_family_next(head, NULL); one != NULL; one = qy_family_next(head, one))
+		bytes += qy_manager_held(one);
+	return bytes;
+}
+
 static bool claim(struct qy_manager *head, size_t bytes, uint64_t limit)
 {
 	uint64_t was = atomic_load_explicit(&head->family_used, memory_order_relaxed);
@@ -217,6 +234,12 @@ static void unclaim(struct qy_manager *m, size_t bytes)
 {
 	if (QY_UNLIKELY(m->head != m))
 		atomic_fetch_sub_explicit(&m->head->family_used, bytes, memory_order_relaxed);
+}
+
+bool qy_manager_is_limited(struct qy_manager *m)
+{
+	return qy_setting(hard_limit) != 0 ||
+	       atomic_load_explicit(&qy_peek(m->head)->hard_limit, memory_order_relaxed) != 0;
 }
 
 bool qy_manager_allows(struct qy_manager *m, size_t bytes)

@@ -9,6 +9,7 @@
 #include "lib/manager/budget.h"
 #include "lib/manager/mistakes.h"
 #include "lib/manager/manager.h"
+#include "lib/manager/sparse.h"
 
 void qy_heap_open(struct qy_heap *h, struct qy_manager *m, uintptr_t owner)
 {
@@ -292,6 +293,7 @@ static void drop_slab(struct qy_heap *h, struct qy_slab *s)
 		return;
 	}
 	if (h->spares < QY_HEAP_SPARES && qy_classes[s->cls].units == 1) {
+		qy_slab_set_gone(s, 0);
 		qy_publish(s->state, QY_SLAB_SPARE);
 		qy_publish(s->kind, QY_SLAB_NONE);
 		h->spare[h->spares++] = s;

@@ -2,6 +2,7 @@
 /* Blocks for the program: runs of pages above the largest class and up to a frame, and runs of frames above that. */
 #include <errno.h>
 #include <limits.h>
+#include <string.h>
 
 #include "lib/base/settings.h"
 #include "lib/manager/budget.h"
@@ -39,56 +40,66 @@ static void book(struct qy_manager *m, size_t bytes, bool add)
 	}
 }
 
-/* A block made of pages. *short_of: the control group allows no more. The lock is held. */
-static void *get_pages(struct qy_manager *m, size_t size, size_t align, bool *zero, bool *short_of)
+struct request {
+	size_t size, align;
+	uint32_t room;  /* frames that are to be free behind it, of a block made of frames and aligned to no more than a page,
+	                 * if that can be had */
+	size_t charged; /* bytes that need not be: another block's, which goes when this one is had */
+	bool moves;     /* that block's pages come here, and take no more memory */
+};
+
+static size_t bytes_of(const struct request *want)
 {
-	uint32_t pages = to_pages(size);
-	qy_page b = qy_filler_get(m, QY_FILL_LARGE, pages, (uint32_t)qy_max(align >> QY_PAGE_SHIFT, 1), QY_USE_LARGE,
-				  zero);
+	return qy_align_up(want->size, QY_PAGE);
+}
+
+/* A block made of pages. *short_of: the control group allows no more. The lock is held. */
+static void *get_pages(struct qy_manager *m, const struct request *want, bool *zero, bool *short_of)
+{
+	qy_page b = qy_filler_get(m, QY_FILL_LARGE, to_pages(want->size),
+				  (uint32_t)qy_max(want->align >> QY_PAGE_SHIFT, 1), QY_USE_LARGE, zero);
 
 	if (b == 0)
 		return NULL;
-	if (*zero && !qy_budget_take((size_t)pages << QY_PAGE_SHIFT)) {
+	if (*zero && !qy_budget_take(bytes_of(want))) {
 		qy_filler_put(m, b, true);
 		*short_of = true;
 		return NULL;
 	}
-	book(m, (size_t)pages << QY_PAGE_SHIFT, true);
+	book(m, bytes_of(want) - want->charged, true);
 	return qy_window_at((uintptr_t)b << QY_PAGE_SHIFT);
 }
 
-/* A block made of frames, with so many free ones behind it where room is not 0, of whose bytes so many are in use and
- * charged already. The lock is held. */
-static void *get_frames(struct qy_manager *m, size_t size, size_t align, uint32_t room, size_t charged, bool *zero,
-			bool *short_of)
+/* A block made of frames. The lock is held. */
+static void *get_frames(struct qy_manager *m, const struct request *want, bool *zero, bool *short_of)
 {
-	uint32_t run = room == 0 ? qy_runs_get(m, to_frames(size), (uint32_t)qy_max(align >> QY_FRAME_SHIFT, 1), zero)
-				 : qy_runs_get_roomy(m, to_frames(size), room);
-	size_t bytes = qy_align_up(size, QY_PAGE), more = bytes - charged;
+	uint32_t frames = to_frames(want->size);
+	uint32_t run = want->room == 0
+			       ? qy_runs_get(m, frames, (uint32_t)qy_max(want->align >> QY_FRAME_SHIFT, 1), zero)
+			       : qy_runs_get_roomy(m, frames, want->room);
+	size_t bytes = bytes_of(want), touched = bytes - (want->moves ? want->charged : 0);
 
 	if (run == 0)
 		return NULL;
-	*zero = room != 0 || *zero;
+	*zero = want->room != 0 || *zero;
 	/* Of what is said to be dirty, the slack behind earlier blocks may not be in memory. */
-	if (!qy_budget_take(*zero ? more : qy_min(more, QY_FRAME))) {
+	if (!qy_budget_take(*zero ? touched : qy_min(touched, QY_FRAME))) {
 		qy_runs_put(m, run, *zero);
 		*short_of = true;
 		return NULL;
 	}
 	qy_block_set_tag(&qy_run_map, run, QY_USE_LARGE);
 	atomic_store_explicit(&qy_frame_at(run)->bytes, bytes, memory_order_relaxed);
-	book(m, more, true);
+	book(m, bytes - want->charged, true);
 	return qy_window_at((uintptr_t)run << QY_FRAME_SHIFT);
 }
 
-/* room: frames that are to be free behind it, of a block made of frames and aligned to no more than a page, if that can
- * be had. charged: bytes of such a block that need not be charged: another's, whose pages move here. */
-static void *alloc_block(struct qy_manager *m, size_t size, size_t align, uint32_t room, size_t charged, bool *zero)
+static void *alloc_block(struct qy_manager *m, struct request want, bool *zero)
 {
-	bool small = size + align - QY_PAGE <= QY_FRAME;
-	uint32_t frames = small ? 1 : to_frames(size);
-	uint32_t align_frames = small ? 1 : (uint32_t)qy_max(align >> QY_FRAME_SHIFT, 1);
-	size_t more = qy_align_up(size, QY_PAGE) - charged;
+	bool small = want.size + want.align - QY_PAGE <= QY_FRAME;
+	uint32_t frames = small ? 1 : to_frames(want.size);
+	uint32_t align_frames = small ? 1 : (uint32_t)qy_max(want.align >> QY_FRAME_SHIFT, 1);
+	size_t more = bytes_of(&want) - want.charged;
 
 	for (int tries = 0; tries < 4; tries++) {
 		bool allowed, short_of = false;
@@ -97,25 +108,24 @@ static void *alloc_block(struct qy_manager *m, size_t size, size_t align, uint32
 		qy_lock(&m->lock);
 		allowed = qy_manager_allows(m, more);
 		if (allowed)
-			p = small ? get_pages(m, size, align, zero, &short_of)
-				  : get_frames(m, size, align, room, charged, zero, &short_of);
+			p = small ? get_pages(m, &want, zero, &short_of) : get_frames(m, &want, zero, &short_of);
 		if (allowed && p == NULL)
 			qy_manager_unclaim(m, more);
 		qy_unlock(&m->lock);
 		if (p != NULL && !small && *zero)
-			qy_huge_born(m, p, qy_align_up(size, QY_PAGE));
+			qy_huge_born(m, p, bytes_of(&want));
 		if (p != NULL)
 			return p;
-		if (short_of && tries < 3 && qy_budget_refresh(more))
+		if (short_of && tries < 3 && qy_budget_refresh(bytes_of(&want)))
 			continue;
 		if (short_of)
 			qy_refuse(QUARRY_REFUSED_CGROUP);
 		if (!allowed || short_of)
 			break;
 		/* What has room is asked for once. */
-		if (room > 0 && (tries > 0 || !qy_manager_more(m, frames + room, 1)))
-			room = 0;
-		else if (room == 0 && !qy_manager_more(m, frames, align_frames))
+		if (want.room > 0 && (tries > 0 || !qy_manager_more(m, frames + want.room, 1)))
+			want.room = 0;
+		else if (want.room == 0 && !qy_manager_more(m, frames, align_frames))
 			break;
 	}
 	errno = ENOMEM;
@@ -128,7 +138,7 @@ void *qy_large_alloc(struct qy_manager *m, size_t size, size_t align, bool *zero
 		errno = ENOMEM;
 		return NULL;
 	}
-	return alloc_block(m, size == 0 ? 1 : size, align, 0, 0, zero);
+	return alloc_block(m, (struct request){ .size = size == 0 ? 1 : size, .align = align }, zero);
 }
 
 /* What p is, by what is constant while it lives: QY_PAGE or QY_FRAME for a block made of those, 0 for none. */
@@ -252,11 +262,20 @@ static bool resize_frames(struct qy_manager *m, void *p, size_t size)
 	return true;
 }
 
+static bool resize_in_place(struct qy_manager *m, void *p, size_t size, size_t grain)
+{
+	bool done;
+
+	qy_lock(&m->lock);
+	done = grain == QY_PAGE ? resize_pages(m, p, size) : resize_frames(m, p, size);
+	qy_unlock(&m->lock);
+	return done;
+}
+
 bool qy_large_resize(void *p, size_t size)
 {
 	struct qy_manager *m = qy_manager_of(p);
 	size_t grain = grain_of(p);
-	bool done;
 
 	/* A block of frames that became small is better moved than left holding a frame. */
 	if (m == NULL || grain == 0 || size <= QY_CLASS_MAX || size > SIZE_LIMIT ||
@@ -264,10 +283,17 @@ bool qy_large_resize(void *p, size_t size)
 		return false;
 	if (size > qy_large_size(p))
 		qy_budget_prepare(size - qy_large_size(p) + QY_PAGE);
-	qy_lock(&m->lock);
-	done = grain == QY_PAGE ? resize_pages(m, p, size) : resize_frames(m, p, size);
-	qy_unlock(&m->lock);
-	return done;
+	return resize_in_place(m, p, size, grain);
+}
+
+void qy_large_cut(void *p, size_t size)
+{
+	struct qy_manager *m = qy_manager_of(p);
+	size_t grain = grain_of(p);
+
+	size = qy_max(size, QY_CLASS_MAX + 1);
+	if (m != NULL && grain != 0 && size < qy_large_size(p))
+		resize_in_place(m, p, size, grain);
 }
 
 /* What grew once is likely to grow again: as much again, if that costs nothing. */
@@ -289,6 +315,13 @@ static void put_frames(struct qy_manager *m, void *p, size_t charged, bool clean
 	qy_unlock(&m->lock);
 }
 
+static void put_pages(struct qy_manager *m, void *p)
+{
+	qy_lock(&m->lock);
+	qy_filler_put(m, page_of(p), false);
+	qy_unlock(&m->lock);
+}
+
 /* Only what is added is charged: that a block must move to grow is no reason to refuse it near a limit. */
 void *qy_large_remap(void *p, size_t size)
 {
@@ -304,7 +337,7 @@ void *qy_large_remap(void *p, size_t size)
 	r = qy_region_of_frame(qy_frame_at(run_of(p)));
 	if (size <= old || !qy_region_movable(r))
 		return NULL;
-	to = alloc_block(m, size, QY_PAGE, room_behind(m, size), old, &zero);
+	to = alloc_block(m, (struct request){ size, QY_PAGE, room_behind(m, size), old, true }, &zero);
 	if (to == NULL)
 		return NULL;
 	/* Whole frames: a mapping that ended within one would keep the next move from it, and break a huge page. */
@@ -316,6 +349,29 @@ void *qy_large_remap(void *p, size_t size)
 	}
 	/* (What was left behind was mapped anew.) */
 	put_frames(m, p, 0, true);
+	return to;
+}
+
+void *qy_large_copy(void *p, size_t size)
+{
+	struct qy_manager *m = qy_manager_of(p);
+	size_t grain = grain_of(p), old;
+	bool zero;
+	void *to;
+
+	if (m == NULL || grain == 0 || size > SIZE_LIMIT)
+		return NULL;
+	old = qy_large_size(p);
+	if (size <= old)
+		return NULL;
+	to = alloc_block(m, (struct request){ .size = size, .align = QY_PAGE, .charged = old }, &zero);
+	if (to == NULL)
+		return NULL;
+	memcpy(to, p, old);
+	if (grain == QY_FRAME)
+		put_frames(m, p, 0, false);
+	else
+		put_pages(m, p);
 	return to;
 }
 

@@ -315,29 +315,29 @@ void qy_limits_note_soft(void)
 }
 
 /* That it is below again is seen by the next look: a program that goes up and down would be told of each time. */
-static bool soft_due(struct qy_manager *head, _Atomic(uint32_t) *above, uint64_t used, uint64_t dirty, uint64_t limit)
+static bool soft_due(struct qy_manager *head, _Atomic(uint32_t) *above, uint64_t held, uint64_t dirty, uint64_t limit)
 {
-	if (limit == 0 || used + dirty <= limit || dirty < qy_max(limit / SOFT_SHARE, SOFT_LEAST))
+	if (limit == 0 || held <= limit || dirty < qy_max(limit / SOFT_SHARE, SOFT_LEAST))
 		return false;
-	mark_soft(head, above, used + dirty, limit);
+	mark_soft(head, above, held, limit);
 	return true;
 }
 
 bool qy_limits_soft_due(unsigned *arenas)
 {
-	uint64_t used = 0, dirty = 0;
+	uint64_t held = 0, dirty = 0;
 	bool due = false;
 
 	*arenas = 0;
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m), ++*arenas) {
 		uint64_t soft = atomic_load_explicit(&m->soft_limit, memory_order_relaxed);
 
-		used += qy_read(&m->used);
+		held += qy_manager_held(m);
 		dirty += qy_read(&m->dirty_pages) << QY_PAGE_SHIFT;
 		if (soft != 0 && qy_peek(m->head) == m)
-			due = soft_due(m, &m->marks.above_soft, qy_manager_used(m), dirty_of(m), soft) || due;
+			due = soft_due(m, &m->marks.above_soft, qy_family_held(m), dirty_of(m), soft) || due;
 	}
-	return soft_due(NULL, &qy_limits_above_soft, used, dirty, (uint64_t)qy_setting(soft_limit)) || due;
+	return soft_due(NULL, &qy_limits_above_soft, held, dirty, (uint64_t)qy_setting(soft_limit)) || due;
 }
 
 struct sums {
@@ -355,12 +355,12 @@ static struct sums go_over(uint64_t now)
 		uint64_t soft;
 
 		sums.mapped += qy_read(&m->mapped);
-		sums.held += qy_read(&m->used) + (qy_read(&m->dirty_pages) << QY_PAGE_SHIFT);
+		sums.held += qy_manager_held(m);
 		if (qy_peek(m->head) != m)
 			continue;
 		soft = atomic_load_explicit(&m->soft_limit, memory_order_relaxed);
 		if (soft != 0 || atomic_load_explicit(&m->marks.above_soft, memory_order_relaxed) != 0)
-			mark_soft(m, &m->marks.above_soft, qy_manager_used(m) + dirty_of(m), soft);
+			mark_soft(m, &m->marks.above_soft, qy_family_held(m), soft);
 		sums.arenas_above += atomic_load_explicit(&m->marks.above_soft, memory_order_relaxed);
 		sums.waiting = follow_up(m, &m->marks, now) || sums.waiting;
 	}

@@ -105,6 +105,7 @@ static void end_slab(struct qy_slab *s)
 {
 	uint32_t units = qy_classes[s->cls].units;
 
+	qy_slab_set_gone(s, 0);
 	for (uint32_t i = 0; i < units; i++) {
 		qy_publish(s[i].kind, QY_SLAB_NONE);
 		atomic_store_explicit(&s[i].owner, 0, memory_order_relaxed);
@@ -542,6 +543,7 @@ static void reset_one(struct qy_manager *m)
 	atomic_store_explicit(&m->used, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->large, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->dirty_pages, 0, memory_order_relaxed);
+	atomic_store_explicit(&m->absent_pages, 0, memory_order_relaxed);
 	keep_count(m, &m->orphans);
 	if (m->mixed != NULL)
 		keep_count(m, &m->mixed->heap);

@@ -119,6 +119,8 @@ struct qy_manager {
 		qy_counter strayed, brought_home, moved; /* bytes: on other nodes at the last look, and what
 		                                          * was moved */
 		qy_counter past_refills, past_received, past_adopted; /* of heaps given up; any thread adds */
+		qy_counter absent_pages; /* in use and not in memory: those inside slabs that were given back; any
+		                          * thread adds */
 	};
 
 	/* Of the cycle that looks for pages that strayed (homing.c), under the purge lock. */
@@ -221,6 +223,11 @@ struct qy_manager *qy_family_next(struct qy_manager *head, const struct qy_manag
 /* Bytes in use, of the whole family where m is of one. */
 uint64_t qy_manager_used(struct qy_manager *m);
 
+/* What soft limits count: bytes in use, but for pages inside slabs that were given back, and free ones in memory. Of m
+ * alone; and of all of its family. */
+uint64_t qy_manager_held(struct qy_manager *m);
+uint64_t qy_family_held(struct qy_manager *m);
+
 /* Which nodes are allowed, or which an arena is to be on, has changed: find anew which manager serves which node. */
 void qy_families_reroute(void);
 
@@ -268,6 +275,17 @@ int qy_large_fd(const void *p, uint64_t *offset);
  * into, so that a block that grows by steps moves as rarely as if it doubled. NULL when it cannot be done; p is as it
  * was. */
 void *qy_large_remap(void *p, size_t size);
+
+/* Grow by a copy, where there is a hard limit: only what is added is charged, as if it had grown in place. NULL when it
+ * cannot be had; p is as it was. */
+void *qy_large_copy(void *p, size_t size);
+
+/* Give back what is behind the first so many bytes, in place: for who would rather move it, and has no memory for that. Some
+ * pages stay. */
+void qy_large_cut(void *p, size_t size);
+
+/* Whether a hard limit may refuse m something. */
+bool qy_manager_is_limited(struct qy_manager *m);
 
 /* ---- slabs (manager.c), for heaps ---- */
 

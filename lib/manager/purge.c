@@ -285,14 +285,9 @@ static unsigned drop_some_regions(struct qy_manager *m, unsigned at_most, size_t
 /* The limit is the arena's, and so is what counts: all of its family. */
 static bool over_soft_limit(struct qy_manager *m)
 {
-	struct qy_manager *head = qy_peek(m->head);
-	uint64_t soft = atomic_load_explicit(&head->soft_limit, memory_order_relaxed), dirty = 0;
+	uint64_t soft = atomic_load_explicit(&qy_peek(m->head)->soft_limit, memory_order_relaxed);
 
-	if (soft == 0)
-		return false;
-	for (struct qy_manager *one = qy_family_next(head, NULL); one != NULL; one = qy_family_next(head, one))
-		dirty += qy_read(&one->dirty_pages);
-	return qy_manager_used(m) + (dirty << QY_PAGE_SHIFT) > soft;
+	return soft != 0 && qy_family_held(m) > soft;
 }
 
 /* Purge a batch of what is due. Returns the bytes; *refused is set when the kernel would not, *done when no more is,

@@ -36,6 +36,13 @@ static uint32_t object_at(const struct qy_class *c, uint32_t offset)
 
 void qy_slab_set_gone(struct qy_slab *s, uint64_t gone)
 {
+	struct qy_manager *m = qy_manager_of(qy_slab_memory(s));
+	uint64_t was = qy_slab_gone(s);
+
+	/* (What becomes less is added as what makes it so.) */
+	if (m != NULL && gone != was)
+		qy_count_shared(&m->absent_pages,
+				(uint64_t)(__builtin_popcountll(gone) - __builtin_popcountll(was)));
 	for (uint32_t i = 0; i < qy_classes[s->cls].units; i++)
 		s[i].gone = (uint16_t)(gone >> (i * (QY_UNIT >> QY_PAGE_SHIFT)));
 }

@@ -315,6 +315,59 @@ Test(denied, an_arena_with_room_for_a_small_slab_costs_no_pass)
 	cr_assert_eq(quarry_arena_destroy(a), 0);
 }
 
+static quarry_arena *full;
+
+static void take_from_it(void)
+{
+	for (unsigned i = 0; i < MANY; i++)
+		cr_assert_not_null(objects[i] = quarry_arena_malloc(full, 1008));
+}
+
+/* What was freed for a thread that sleeps is in its hands until somebody asks; but who asks all the time is not looked for
+ * each time. */
+Test(denied, at_an_arenas_limit_what_sleeping_threads_hold_serves)
+{
+	quarry_arena_attr attr = { .hard_limit = 8 * MIB };
+	int before;
+	void *p;
+
+	begin_with_threads();
+	blocked = 1;
+	cr_assert_not_null(full = quarry_arena_create(&attr));
+	make(&worker, take_from_it);
+	give();
+	quarry_thread_flush();
+	fake_os_advance(100);
+	cr_assert_not_null(p = quarry_arena_malloc(full, 7 * MIB));
+	quarry_free(p);
+	make(&worker, take_from_it);
+	give();
+	quarry_thread_flush();
+	fake_os_advance(100);
+	cr_assert_not_null(p = quarry_arena_malloc(full, MIB));
+	cr_assert_not_null(p = quarry_arena_realloc(full, p, 7 * MIB), "growing as well");
+	before = asked + lives_asked;
+	for (int i = 0; i < TRIES; i++) {
+		make(&worker, live);
+		cr_assert_null(quarry_arena_malloc(full, 2 * MIB));
+	}
+	cr_assert_leq(asked + lives_asked, before);
+	end(&worker);
+}
+
+/* quarry_purge of an arena gives that back as well. */
+Test(denied, what_sleeping_threads_hold_of_an_arena_is_purged)
+{
+	begin_with_threads();
+	blocked = 1;
+	cr_assert_not_null(full = quarry_arena_create(NULL));
+	make(&worker, take_from_it);
+	give();
+	quarry_thread_flush();
+	cr_assert_geq(quarry_purge(full), MANY / 64 * 64 * KIB);
+	end(&worker);
+}
+
 /* The limit allows it, and then the kernel does not: both are tried for. */
 Test(denied, the_kernel_refuses_behind_the_limit)
 {

@@ -78,18 +78,21 @@ Test(hard_limit, a_block_that_moves_is_charged_once)
 	cr_assert_not_null(p = quarry_realloc(q, 20 * MIB));
 	cr_assert_eq(qy_quota_used(), before + 24 * MIB);
 	cr_assert_eq(sum_used(), before + 24 * MIB);
-	/* By a copy there must be room for both. */
+	/* By a copy as well. */
 	cr_assert_not_null(q = quarry_malloc(16 * MIB));
+	memset(q, 43, 16 * MIB);
 	for (int i = 0; i < 20; i++)
 		cr_assert_not_null(filled[i] = quarry_malloc(MIB));
 	for (int i = 0; i < 20; i += 2)
 		quarry_free(filled[i]);
 	fake_os_fail_from(FAKE_MREMAP, 1, ENOMEM);
-	cr_assert_null(quarry_realloc(q, 26 * MIB));
+	cr_assert_null(quarry_realloc(q, 26 * MIB + 1));
 	cr_assert_eq(qy_quota_used(), before + 50 * MIB);
-	fake_os_heal();
 	cr_assert_not_null(q = quarry_realloc(q, 26 * MIB));
+	for (size_t i = 0; i < 16 * MIB; i++)
+		cr_assert_eq(q[i], 43);
 	cr_assert_eq(qy_quota_used(), before + 60 * MIB);
+	fake_os_heal();
 	for (int i = 1; i < 20; i += 2)
 		quarry_free(filled[i]);
 	quarry_free(p);
@@ -97,6 +100,65 @@ Test(hard_limit, a_block_that_moves_is_charged_once)
 	quarry_free(behind);
 	cr_assert_eq(qy_quota_used(), before);
 	cr_assert_eq(sum_used(), before);
+}
+
+/* Blocks of pages, of frames, and of arenas that cannot be moved by page tables: each grows to the last byte of the limit. */
+Test(hard_limit, all_that_fits_grows)
+{
+	static const size_t from[] = { 40 * KIB, 300 * KIB, 1900 * KIB, 2100 * KIB, 9 * MIB };
+	quarry_arena_attr plain = { .hard_limit = 64 * MIB }, locked = { .hard_limit = 64 * MIB, .flags = QUARRY_ARENA_LOCKED };
+
+	begin();
+	for (unsigned kind = 0; kind < 2; kind++)
+		for (unsigned i = 0; i < sizeof(from) / sizeof(from[0]); i++) {
+			quarry_arena *a = quarry_arena_create(kind ? &locked : &plain);
+			quarry_stats now = { .version = QUARRY_STATS_VERSION };
+			char *p, *wall, *rest;
+
+			cr_assert_not_null(p = quarry_arena_malloc(a, from[i]));
+			memset(p, 42, from[i]);
+			cr_assert_not_null(wall = quarry_arena_malloc(a, 40 * KIB));
+			cr_assert_not_null(rest = quarry_arena_malloc(a, 50 * MIB));
+			cr_assert_eq(quarry_stats_get(a, &now), 0);
+			p = quarry_arena_realloc(a, p, quarry_usable_size(p) + (64 * MIB - now.in_use));
+			cr_assert_not_null(p, "from %zu, kind %u", from[i], kind);
+			cr_assert_eq(quarry_stats_get(a, &now), 0);
+			cr_assert_eq(now.in_use, 64 * MIB);
+			for (size_t k = 0; k < from[i]; k++)
+				cr_assert_eq(p[k], 42);
+			quarry_free(p);
+			quarry_free(wall);
+			quarry_free(rest);
+			cr_assert_eq(quarry_stats_get(a, &now), 0);
+			cr_assert_eq(now.in_use, 0);
+			cr_assert_eq(quarry_arena_destroy(a), 0);
+		}
+}
+
+/* Who is at the limit and makes a block smaller gets the room, and no refusal is told of. */
+Test(hard_limit, shrinking_makes_room)
+{
+	static const size_t to[] = { 1500000, 858736, 350000, 40000, 3000, 100 };
+	quarry_arena_attr attr = { .hard_limit = 64 * MIB };
+	quarry_health_report r = { .struct_size = sizeof(r) };
+
+	begin();
+	for (unsigned i = 0; i < sizeof(to) / sizeof(to[0]); i++) {
+		quarry_arena *a = quarry_arena_create(&attr);
+		char *p = quarry_arena_malloc(a, 64 * MIB);
+
+		cr_assert_not_null(p);
+		memset(p, 42, 2 * MIB);
+		cr_assert_not_null(p = quarry_arena_realloc(a, p, to[i]));
+		cr_assert_leq(quarry_usable_size(p), qy_max(to[i] + 4 * KIB, 40 * KIB));
+		for (size_t k = 0; k < to[i]; k++)
+			cr_assert_eq(p[k], 42);
+		cr_assert_not_null(quarry_arena_malloc(a, 62 * MIB));
+		cr_assert_eq(quarry_health(&r), 0);
+		cr_assert_eq(r.denied_arenas, 0);
+		expect_no_event();
+		cr_assert_eq(quarry_arena_destroy(a), 0);
+	}
 }
 
 /* What one arena does not use, another gets: nobody's quantum is lost. */
