@@ -69,7 +69,7 @@ static void make_lists(void)
 
 static bool chore(uint64_t now, uint64_t until_ns)
 {
-	long decay = qy_limits_decay(qy_setting(decay_ms));
+	long decay = qy_limits_threads_decay(qy_limits_decay(qy_setting(decay_ms)));
 	bool more;
 
 	if (now >= QY_CHORE_ALL_AGAIN)
@@ -85,7 +85,7 @@ static bool chore(uint64_t now, uint64_t until_ns)
 /* What the caller's own thread holds, at a moment at which it is in none of its caches. */
 static uint64_t own(uint64_t now, uint64_t until_ns)
 {
-	long decay = qy_limits_decay(qy_setting(decay_ms));
+	long decay = qy_limits_threads_decay(qy_limits_decay(qy_setting(decay_ms)));
 
 	return decay < 0 || !qy_setting(idle_threads)
 		       ? UINT64_MAX

@@ -17,6 +17,8 @@
 #define CALM_MS 1000                       /* lower for so long before the level falls, each time by one */
 #define SERIES_MS 1000                     /* denials are told so often */
 #define RECENT_MS 10000                    /* a denial is a reason of bad health for so long */
+#define ABOVE_SOFT_MS 1000                 /* the longest decay of what threads hold while an arena is above its soft
+                                            * limit */
 #define SOFT_LEAST ((uint64_t)1 << 20) /* free above a soft limit: less is left to the next pass, and so is */
 #define SOFT_SHARE 32                  /* one part in so many of the limit */
 #define SLACK 50                           /* 1/1000 of a limit that it must be below where it rose */
@@ -35,6 +37,7 @@ static __thread struct denial {
 } denial __attribute__((tls_model("initial-exec")));
 
 static _Atomic(uint64_t) denied_arenas;
+static _Atomic(uint32_t) arenas_above_soft; /* at the last look */
 static _Atomic(uint64_t) denied_ms; /* when something was refused last, + 1; 0: never */
 
 static _Atomic(uint32_t) ticking; /* who turned it from 0 to 1 has what follows to itself */
@@ -433,6 +436,7 @@ static void look(uint64_t now, bool ask_kernel)
 	state.tightest = bounds.tightest;
 	state.reasons = qy_pressure_level() == QUARRY_PRESSURE_NONE ? 0 : reasons;
 	state.arenas_above_soft = sums.arenas_above;
+	atomic_store_explicit(&arenas_above_soft, sums.arenas_above, memory_order_relaxed);
 	qy_unlock(&lock);
 	looked_ms = now + 1;
 }
@@ -472,6 +476,13 @@ long qy_limits_decay(long decay_ms)
 		return decay_ms;
 	/* (0 would be "at once".) */
 	return decay_ms < 4 ? 1 : decay_ms / 4;
+}
+
+long qy_limits_threads_decay(long decay_ms)
+{
+	bool above = atomic_load_explicit(&arenas_above_soft, memory_order_relaxed) != 0;
+
+	return above && (decay_ms < 0 || decay_ms > ABOVE_SOFT_MS) ? ABOVE_SOFT_MS : decay_ms;
 }
 
 struct qy_limits_state qy_limits_state(uint64_t now)

@@ -39,6 +39,10 @@ bool qy_limits_soft_due(unsigned *arenas);
  * `return=0`.) */
 long qy_limits_decay(long decay_ms);
 
+/* And of what qy_limits_decay gives, what is in force for what threads hold: that is of all arenas, and goes back where
+ * one is above its soft limit. */
+long qy_limits_threads_decay(long decay_ms);
+
 /* Look how things stand, and do what follows: the level, the breaker, the events of limits that were passed. By the
  * reclaimer, in each pass, at its start; it looks no more often than every 100 ms whatever the caller does, and reads
  * no file in a process with less than 32 MiB and no pressure. now: qy_os->now_ms(), or UINT64_MAX for "ask". Returns

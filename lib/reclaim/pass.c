@@ -58,7 +58,7 @@ void qy_pass_note(uint64_t now, long decay_ms)
 	if (now < atomic_load_explicit(&round_due, memory_order_relaxed))
 		return;
 	atomic_fetch_add_explicit(&qy_reclaim_round, 1, memory_order_relaxed);
-	atomic_store_explicit(&round_due, now + qy_pass_step(decay_ms), memory_order_relaxed);
+	atomic_store_explicit(&round_due, now + qy_pass_step(qy_limits_threads_decay(decay_ms)), memory_order_relaxed);
 }
 
 static uint64_t step_of_process(void)

@@ -329,9 +329,14 @@ Test(limits, an_arenas_soft_limit)
 	cr_assert_eq(r.reasons, QUARRY_HEALTH_SOFT_LIMIT);
 	cr_assert_eq(r.state, QUARRY_HEALTH_YELLOW);
 	cr_assert_eq(qy_limits_decay(1000), 1000, "others are not concerned");
+	/* But for what threads hold, which is of all arenas. */
+	cr_assert_eq(qy_limits_threads_decay(-1), 1000);
+	cr_assert_eq(qy_limits_threads_decay(60000), 1000);
+	cr_assert_eq(qy_limits_threads_decay(100), 100);
 	quarry_free(p);
 	quarry_purge(a);
 	tick_after(100);
+	cr_assert_eq(qy_limits_threads_decay(-1), -1);
 	expect_event(QUARRY_EVENT_SOFT_LIMIT, 0, 1);
 	cr_assert_eq(quarry_arena_destroy(a), 0);
 }
@@ -354,6 +359,42 @@ static void use_and_free(quarry_arena *a)
 		cr_assert_not_null(blocks[i] = quarry_arena_malloc(a, 1000000));
 	for (int i = 0; i < 60; i++)
 		quarry_free(blocks[i]);
+}
+
+/* Of slabs that a few survivors keep, what counts is in memory: where all the rest has gone back, nothing is above. */
+Test(limits, pages_that_were_given_back_do_not_count)
+{
+	static char *p[2000];
+
+	begin();
+	for (int i = 0; i < 2000; i++)
+		cr_assert_not_null(p[i] = memset(quarry_malloc(30000), 1, 30000));
+	set_bytes("soft_limit", 20 * MIB);
+	tick_after(1000);
+	expect_event(QUARRY_EVENT_SOFT_LIMIT, 1, 0);
+	for (int i = 0; i < 2000; i++)
+		if (i % 20 != 0)
+			quarry_free(p[i]);
+	quarry_purge(NULL);
+	cr_assert_gt(sum_used(), 20 * MIB, "the slabs stay");
+	tick_after(1000);
+	expect_event(QUARRY_EVENT_SOFT_LIMIT, 0, 1);
+	/* And count again as they are used. */
+	for (int i = 0; i < 2000; i++)
+		if (i % 20 != 0)
+			cr_assert_not_null(p[i] = quarry_malloc(30000));
+	tick_after(1000);
+	expect_event(QUARRY_EVENT_SOFT_LIMIT, 1, 0);
+	/* Nor when their slabs are no more. */
+	for (int i = 0; i < 2000; i++)
+		if (i % 20 != 0)
+			quarry_free(p[i]);
+	quarry_purge(NULL);
+	for (int i = 0; i < 2000; i += 20)
+		quarry_free(p[i]);
+	quarry_purge(NULL);
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+		cr_assert_eq(qy_read(&m->absent_pages), 0);
 }
 
 /* Without a thread, what is free above a soft limit goes back by the very calls that free it. */
