@@ -14,6 +14,7 @@
 #define TRIES 4     /* slabs made mixed for one list of objects, at most; also of each ring that are looked at */
 #define SLABS 8     /* from which the objects of one list come, at most */
 #define BATCH 32    /* slabs that pages are given back of at a time, */
+#define BATCH_IN_TIME 8 /* where the time is short, */
 #define LOOKS 256   /* of so many looked at with the lock held once */
 
 size_t qy_mixed_size(const struct qy_slab *s, const void *p)
@@ -558,13 +559,13 @@ static size_t purge(struct pick *pick)
 }
 
 /* Those whose turn it is, and which did not change since they were looked at before. The lock is held. */
-static unsigned pick_some(struct qy_manager *m, uint64_t now, bool at_once, struct pick *picks, uint32_t *left,
-			  bool *again)
+static unsigned pick_some(struct qy_manager *m, uint64_t now, bool at_once, unsigned batch, struct pick *picks,
+			  uint32_t *left, bool *again)
 {
 	struct qy_mixed *mixed = m->mixed;
 	unsigned n = 0, looks = 0;
 
-	for (; n < BATCH && looks < LOOKS && *left > 0 && mixed->freed != NULL; looks++, --*left) {
+	for (; n < batch && looks < LOOKS && *left > 0 && mixed->freed != NULL; looks++, --*left) {
 		struct qy_mixed_slab *r = mixed->freed;
 		struct qy_slab *s = r->slab;
 
@@ -594,7 +595,7 @@ size_t qy_mixed_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at
 	struct qy_mixed *mixed = __atomic_load_n(&m->mixed, __ATOMIC_ACQUIRE);
 	struct pick picks[BATCH];
 	uint32_t left = UINT32_MAX; /* of the ring, until it was gone round once */
-	unsigned n;
+	unsigned n, batch = until_ns == UINT64_MAX ? BATCH : BATCH_IN_TIME;
 	size_t total = 0;
 
 	m->sparse.mixed_cut = false;
@@ -606,7 +607,7 @@ size_t qy_mixed_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at
 		qy_lock(&m->lock);
 		qy_manager_receive(m);
 		left = (uint32_t)qy_min(left, mixed->freed_count);
-		n = pick_some(m, now, at_once, picks, &left, again);
+		n = pick_some(m, now, at_once, batch, picks, &left, again);
 		qy_unlock(&m->lock);
 		for (unsigned i = 0; i < n; i++)
 			bytes += purge(&picks[i]);

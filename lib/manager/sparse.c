@@ -8,7 +8,8 @@
 #include "lib/manager/mixed.h"
 #include "numa/os.h"
 
-#define BATCH 32       /* slabs taken out at a time */
+#define BATCH 32       /* slabs taken out at a time, */
+#define BATCH_IN_TIME 8 /* and where the time is short: some 100 calls of the kernel, which may split huge pages */
 #define LOOKS 256      /* slabs looked at with the lock held once */
 #define SLAB_PAGES 64  /* at most */
 
@@ -266,8 +267,8 @@ static bool is_reserved(struct qy_manager *m, const struct qy_slab *s)
 
 /* Take slabs whose turn it is out of the orphans, into the heap of those that are being thinned. *more: there are
  * others that were not looked at. The lock is held. */
-static unsigned take_some(struct qy_manager *m, uint64_t now_ms, bool at_once, struct qy_slab **slabs, bool *again,
-			  bool *more)
+static unsigned take_some(struct qy_manager *m, uint64_t now_ms, bool at_once, unsigned batch, struct qy_slab **slabs,
+			  bool *again, bool *more)
 {
 	struct qy_heap *orphans = &m->orphans;
 	unsigned n = 0, looks = 0;
@@ -279,7 +280,7 @@ static unsigned take_some(struct qy_manager *m, uint64_t now_ms, bool at_once, s
 		while ((s = queue->first) != NULL && s->epoch != orphans->shed_epoch) {
 			uint16_t now = (uint16_t)(s->countdown + 1);
 
-			if (n == BATCH || looks++ == LOOKS) {
+			if (n == batch || looks++ == LOOKS) {
 				*more = true;
 				return n;
 			}
@@ -409,6 +410,7 @@ static void end_pass(struct qy_manager *m, bool at_once, bool more, bool *again)
 size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at_most, uint64_t until_ns, bool *again)
 {
 	struct qy_slab *slabs[BATCH];
+	unsigned batch = until_ns == UINT64_MAX ? BATCH : BATCH_IN_TIME;
 	size_t total = 0;
 	bool more = true, in_time, found;
 
@@ -431,7 +433,7 @@ size_t qy_sparse_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t a
 		qy_lock(&m->lock);
 		found = found || qy_heap_has_mail(&m->orphans);
 		qy_manager_receive(m);
-		n = take_some(m, now, at_once, slabs, &found, &more);
+		n = take_some(m, now, at_once, batch, slabs, &found, &more);
 		qy_unlock(&m->lock);
 		for (unsigned i = 0; i < n; i++)
 			if (qy_slab_can_go(m, slabs[i]))
