@@ -215,8 +215,9 @@ enum quarry_page_kind {
 };
 
 enum quarry_arena_flags {
-	QUARRY_ARENA_STRICT = 1,   /* fail with an error rather than fall to another node or page kind. Regions are then
-	                            * faulted in when they are mapped, looked at page by page, and go back whole */
+	QUARRY_ARENA_STRICT = 1,   /* fail with an error rather than fall to another node or page kind. Where the arena
+	                            * names nodes or a page kind above base, its regions are faulted in when they are
+	                            * mapped, looked at page by page, and go back whole */
 	QUARRY_ARENA_NODUMP = 2,   /* leave the arena out of core dumps (MADV_DONTDUMP) */
 	QUARRY_ARENA_LOCKED = 4,   /* keep it in memory (mlock2(2) on fault); falls under RLIMIT_MEMLOCK, and what that
 	                            * refuses is counted, not an error */
@@ -406,8 +407,11 @@ QUARRY_API int quarry_arena_set_limits(quarry_arena *arena, uint64_t hard_limit,
  *         was. */
 QUARRY_API int quarry_arena_set_decay(quarry_arena *arena, long decay_ms);
 
-/** Give an arena's free memory back to the kernel now (NULL: of all arenas). The calling thread's cache goes first.
- * @return how many bytes went back. */
+/** Give an arena's free memory back to the kernel now (NULL: of all arenas): with what the calling thread's caches
+ * hold, those of ended threads, and those of threads that are blocked in a system call, and what was freed for them.
+ * What a thread holds that runs stays until it allocates, blocks or calls quarry_thread_flush: workers that spin while
+ * they wait (OMP_WAIT_POLICY=active) keep theirs. Any thread may call; it waits for another that gives back.
+ * @return how many bytes went back of what may have been in memory: blocks that were freed and never touched count. */
 QUARRY_API size_t quarry_purge(quarry_arena *arena);
 
 /** Do what is due now of what the reclaimer's thread would do: give back free memory that was left alone for long
