@@ -26,7 +26,11 @@ static bool touch(void *addr, size_t len)
 	return true;
 }
 
-static bool fill(void *addr, size_t len, bool pool)
+/* The kernel holds the process's map for as long as one call takes, and every mmap and munmap waits for that: where the
+ * host has to find the memory, 5 ms for a huge page. */
+#define FILL_AT_A_TIME ((size_t)2 << 20)
+
+static bool fill_some(void *addr, size_t len, bool pool)
 {
 	int r;
 
@@ -38,6 +42,14 @@ static bool fill(void *addr, size_t len, bool pool)
 	if (r != 0)
 		qy_refuse(QUARRY_REFUSED_POPULATE);
 	return r == 0;
+}
+
+static bool fill(char *addr, size_t len, bool pool)
+{
+	for (size_t at = 0; at < len; at += FILL_AT_A_TIME)
+		if (!fill_some(addr + at, qy_min(len - at, FILL_AT_A_TIME), pool))
+			return false;
+	return true;
 }
 
 static bool fill_plain_part(const struct qy_placement *placement, char *addr, size_t len, int kind)

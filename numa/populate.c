@@ -12,11 +12,8 @@
 #include "numa/os.h"
 #include "numa/topology.h"
 
-/* The kernel holds the process's map for as long as one call takes, and every mmap and munmap waits for that: where the
- * host has to find the memory, 5 ms for a huge page. */
-#define PART ((size_t)2 << 20)
-#define SHARE ((size_t)32 << 20) /* worth a thread, */
-#define LEAST ((size_t)64 << 20) /* but below that, a thread is not worth its making */
+#define PART ((size_t)32 << 20)
+#define LEAST ((size_t)64 << 20) /* below that, a thread is not worth its making */
 #define THREADS_MAX 16
 #define STACK_SIZE ((size_t)256 << 10)
 #define CPUS_MAX 16384
@@ -66,8 +63,8 @@ static void *run(void *argument)
 	return NULL;
 }
 
-/* The CPUs of the memory's node that this thread may run on, or all that it may, where that node has none of them or
- * the memory is for several. Returns how many; 0 when it cannot be told. */
+/* The CPUs of the memory's node that this thread may run on, or all that it may, where that node has none of them or the
+ * memory is for several. Returns how many; 0 when it cannot be told. */
 static unsigned choose_cpus(const struct qy_placement *placement, unsigned long *cpus, bool *pinned)
 {
 	long told = qy_os->cpus_allowed(cpus, CPUS_MAX);
@@ -92,7 +89,7 @@ static unsigned choose_cpus(const struct qy_placement *placement, unsigned long 
 	return local;
 }
 
-static unsigned count_threads(const struct qy_placement *placement, size_t len, size_t share, unsigned long *cpus,
+static unsigned count_threads(const struct qy_placement *placement, size_t len, size_t part, unsigned long *cpus,
 			      bool *pinned)
 {
 	size_t most = atomic_load_explicit(&allowed, memory_order_relaxed), count;
@@ -100,7 +97,7 @@ static unsigned count_threads(const struct qy_placement *placement, size_t len, 
 	*pinned = false;
 	if (len < LEAST || most <= 1)
 		return 1;
-	count = qy_min((len + share - 1) / share, most);
+	count = qy_min((len + part - 1) / part, most);
 	if (count > 1)
 		count = qy_min(count, choose_cpus(placement, cpus, pinned));
 	return (unsigned)qy_max(count, 1);
@@ -111,7 +108,7 @@ unsigned qy_populate_threads(const struct qy_placement *placement, size_t len, s
 	unsigned long cpus[CPUS_MAX / WORD_BITS];
 	bool pinned;
 
-	return count_threads(placement, len, qy_max(SHARE, grain), cpus, &pinned);
+	return count_threads(placement, len, qy_max(PART, grain), cpus, &pinned);
 }
 
 /* So many beside the caller; those that cannot be started are done without. */
@@ -137,7 +134,7 @@ bool qy_populate(const struct qy_placement *placement, char *addr, size_t len, s
 {
 	struct work work = { .placement = placement, .addr = addr, .len = len, .part = qy_max(PART, grain), .kind = kind,
 			     .fill = fill };
-	unsigned count = count_threads(placement, len, qy_max(SHARE, grain), work.cpus, &work.pinned), started = 0;
+	unsigned count = count_threads(placement, len, work.part, work.cpus, &work.pinned), started = 0;
 	pthread_t threads[THREADS_MAX];
 	int error = errno;
 

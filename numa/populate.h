@@ -11,7 +11,7 @@
 /* Fill a part; false with errno. */
 typedef bool qy_fill_part(const struct qy_placement *placement, char *addr, size_t len, int kind);
 
-/* Call fill for all of [addr, addr + len), in parts of 2 MiB, or of grain bytes if that is more; from 64 MiB on in
+/* Call fill for all of [addr, addr + len), in parts of 32 MiB, or of grain bytes if that is more; from 64 MiB on in
  * parallel. False with the errno of a part that failed; then others may have been left out. */
 bool qy_populate(const struct qy_placement *placement, char *addr, size_t len, size_t grain, int kind, qy_fill_part *fill);
 

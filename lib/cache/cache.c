@@ -19,7 +19,8 @@
 #define DUTY_EVERY 128 /* quick refills between two that look after everything */
 #define SHED_EVERY 16  /* the same while there are slabs to look at: so few calls take long that their 99.9th
                         * percentile stays */
-#define ARENA_LOOKS_MS 10
+#define ARENA_LOOKS_MS 10 /* between two, */
+#define ARENA_LOOKS_SHARE 20 /* and so many times what the last one took */
 #define SEND_EVERY 16 /* slow calls between two looks at what was gathered for others */
 
 /* After a slow path that was not inside another, of a thread that has not ended. */
@@ -148,16 +149,26 @@ void *qy_cache_refused(void)
 	return NULL;
 }
 
-/* An arena may be at its limit all the time, as a cache is that is full: it is worth a look at what threads hold every so
- * often, and not for each request. */
-static bool is_arenas_turn(void)
+static void make_room(bool limited)
 {
-	static _Atomic(uint64_t) last;
-	uint64_t now = qy_os->now_ms();
+	qy_limits_forget_denial();
+	qy_arena_flush_thread();
+	qy_reclaim_for_refused(limited);
+}
 
-	if (now - atomic_load_explicit(&last, memory_order_relaxed) < ARENA_LOOKS_MS)
+/* An arena may be at its limit all the time, as a cache is that is full: looking at what threads hold is to take little
+ * of the time, however many they are. */
+static bool make_room_in_arena(void)
+{
+	static _Atomic(uint64_t) due; /* ms */
+	uint64_t now = qy_os->now_ms(), was = atomic_load_explicit(&due, memory_order_relaxed), end;
+
+	if (now < was || !atomic_compare_exchange_strong_explicit(&due, &was, UINT64_MAX, memory_order_relaxed,
+								  memory_order_relaxed))
 		return false;
-	atomic_store_explicit(&last, now, memory_order_relaxed);
+	make_room(true);
+	end = qy_os->now_ms();
+	atomic_store_explicit(&due, end + ARENA_LOOKS_MS + (end - now) * ARENA_LOOKS_SHARE, memory_order_relaxed);
 	return true;
 }
 
@@ -165,12 +176,11 @@ bool qy_cache_make_room(void)
 {
 	enum qy_denied_by by = qy_limits_denied_by();
 
-	if ((qy_tls.thread != NULL && qy_tls.thread->depth != 0) ||
-	    (by == QY_DENIED_BY_ARENA && !is_arenas_turn()))
+	if (qy_tls.thread != NULL && qy_tls.thread->depth != 0)
 		return false;
-	qy_limits_forget_denial();
-	qy_arena_flush_thread();
-	qy_reclaim_for_refused(by != QY_DENIED_BY_NONE);
+	if (by == QY_DENIED_BY_ARENA)
+		return make_room_in_arena();
+	make_room(by == QY_DENIED_BY_PROCESS);
 	return true;
 }
 
@@ -243,10 +253,10 @@ static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t al
 		qy_thread_send(t);
 	qy_thread_follow(t);
 	shed_if_due(t);
+	qy_limits_forget_denial();
 	c = cache_of(t, arena);
 	if (c != NULL) {
 		look_after(c);
-		qy_limits_forget_denial();
 		p = allocate(c, size, align, zero);
 	} else if (errno == EINVAL) {
 		again = false;

@@ -124,6 +124,7 @@ static void in_child(void)
 	qy_registry_after_fork();
 	if (skipped)
 		return;
+	qy_quota_recount();
 	qy_threads_after_fork();
 	qy_registry_fork_unlock();
 	lost = qy_forkcopy_in_child(&copy);

@@ -75,7 +75,7 @@ struct candidate {
 struct search {
 	uint64_t now, idle_ms, until_ns;
 	int reads; /* left; none when the time is over */
-	bool more;
+	bool more, cut;
 	unsigned left; /* others that have, or may have, something */
 	unsigned count;
 	struct candidate found[AT_A_TIME];
@@ -185,7 +185,7 @@ static bool give_up_held(struct qy_thread *t, const struct candidate *c, struct 
 	held = holds_something(t);
 	/* (What there was no time for is for the next look.) */
 	if (!qy_thread_give_up(t, search->until_ns)) {
-		search->more = true;
+		search->more = search->cut = true;
 		return false;
 	}
 	qy_count_shared(&qy_idle_given_up, held);
@@ -381,7 +381,8 @@ bool qy_threads_idle(uint64_t now, uint64_t idle_ms, uint64_t until_ns)
 		search_bucket(next_bucket++ % QY_THREAD_BUCKETS, &search);
 	/* (Of those that were not come to, nothing is known. What the time was too short for goes on at once.) */
 	search.more = search.more || search.reads <= 0;
-	atomic_store_explicit(&last_look, qy_in_time(until_ns) ? search.now : 0, memory_order_relaxed);
+	qy_threads_cut = qy_threads_cut || search.cut;
+	atomic_store_explicit(&last_look, search.cut ? 0 : search.now, memory_order_relaxed);
 	atomic_store_explicit(&some_left, search.more, memory_order_relaxed);
 	atomic_store_explicit(&looking, 0, memory_order_release);
 	return idle_ms == 0 ? search.left > 0 : search.more;

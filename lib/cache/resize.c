@@ -34,7 +34,7 @@ static void *resize_block(void *p, size_t size)
 		bool may_map = m != NULL && qy_breaker_may_map(size);
 
 		to = may_map ? qy_large_remap(p, size) : NULL;
-		if (to == NULL && may_map && qy_manager_is_limited(m))
+		if (to == NULL && may_map && qy_manager_is_at_limit(m, size))
 			to = qy_large_copy(p, size);
 	}
 	qy_thread_leave(t);

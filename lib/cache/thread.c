@@ -67,19 +67,22 @@ static void make_lists(void)
 	qy_list_init(&unused);
 }
 
-static bool chore(uint64_t now, uint64_t until_ns)
+__thread bool qy_threads_cut __attribute__((tls_model("initial-exec")));
+
+static enum qy_chore_left chore(uint64_t now, uint64_t until_ns)
 {
 	long decay = qy_limits_threads_decay(qy_limits_decay(qy_setting(decay_ms)));
 	bool more;
 
 	if (now >= QY_CHORE_ALL_AGAIN)
-		return qy_threads_give_up_all(now == QY_CHORE_ALL_AGAIN);
+		return qy_threads_give_up_all(now == QY_CHORE_ALL_AGAIN) ? QY_CHORE_MORE : QY_CHORE_NONE;
 	if (atomic_load_explicit(&had_threads, memory_order_relaxed) && qy_threads_live() == 0)
 		qy_reclaim_stop();
+	qy_threads_cut = false;
 	more = qy_threads_tidy(now, decay < 0 ? UINT64_MAX : (uint64_t)decay, until_ns);
 	if (qy_setting(idle_threads) && decay >= 0)
 		more |= qy_threads_idle(now, qy_max((uint64_t)decay / 4, 1), until_ns);
-	return more;
+	return qy_threads_cut ? QY_CHORE_CUT : more ? QY_CHORE_MORE : QY_CHORE_NONE;
 }
 
 /* What the caller's own thread holds, at a moment at which it is in none of its caches. */
@@ -415,7 +418,8 @@ static struct qy_thread *take_stale(uint64_t now, uint64_t keep_ms, unsigned *pa
 }
 
 /* Whoever gives up what a dead thread held is in a slow path like any other: fork and an arena's end wait for it. It
- * must not wait for them then, so the registry's lock is only tried. */
+ * must not wait for them then, so the registry's lock is only tried. (One that is put back half done was never seen by
+ * those two: who has little time has the purge lock, which they take first.) */
 static bool give_up_one(uint64_t now, uint64_t keep_ms, uint64_t until_ns, bool *more)
 {
 	struct qy_thread *self = qy_thread_enter(), *t = NULL;
@@ -431,6 +435,7 @@ static bool give_up_one(uint64_t now, uint64_t keep_ms, uint64_t until_ns, bool 
 		qy_unlock(&registry_lock);
 	}
 	done = t != NULL && give_up(t, until_ns);
+	qy_threads_cut = qy_threads_cut || (t != NULL && !done);
 	qy_thread_leave(self);
 	if (t == NULL)
 		return false;
@@ -474,8 +479,10 @@ bool qy_threads_tidy(uint64_t now, uint64_t keep_ms, uint64_t until_ns)
 		find_dead();
 	}
 	while (any_parked() && give_up_one(now, keep_ms, until_ns, &more))
-		if (!qy_in_time(until_ns))
+		if (!qy_in_time(until_ns)) {
+			qy_threads_cut = any_parked();
 			return true;
+		}
 	return more;
 }
 

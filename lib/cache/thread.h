@@ -117,6 +117,9 @@ void qy_threads_forget(struct qy_manager *m);
  * reclaimer, not entered. */
 bool qy_threads_tidy(uint64_t now, uint64_t keep_ms, uint64_t until_ns);
 
+/* The calling thread had not enough time for what it found to be given up, since it cleared this. */
+extern QY_HIDDEN __thread bool qy_threads_cut __attribute__((tls_model("initial-exec")));
+
 /* Hold a live thread with the given number out of slow paths, by itself, and let it go. The caller has entered, and
  * must neither wait for a lock of this module nor leave in between. False when the thread is in a slow path, or gone,
  * or the registry cannot be looked at right now. */

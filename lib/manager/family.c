@@ -236,12 +236,6 @@ static void unclaim(struct qy_manager *m, size_t bytes)
 		atomic_fetch_sub_explicit(&m->head->family_used, bytes, memory_order_relaxed);
 }
 
-bool qy_manager_is_limited(struct qy_manager *m)
-{
-	return qy_setting(hard_limit) != 0 ||
-	       atomic_load_explicit(&qy_peek(m->head)->hard_limit, memory_order_relaxed) != 0;
-}
-
 bool qy_manager_allows(struct qy_manager *m, size_t bytes)
 {
 	struct qy_manager *head = m->head;

@@ -42,8 +42,8 @@ static void book(struct qy_manager *m, size_t bytes, bool add)
 
 struct request {
 	size_t size, align;
-	uint32_t room;  /* frames that are to be free behind it, of a block made of frames and aligned to no more than a page,
-	                 * if that can be had */
+	uint32_t room;  /* frames that are to be free behind it, of a block made of frames and aligned to no more than a
+	                 * page, if that can be had */
 	size_t charged; /* bytes that need not be: another block's, which goes when this one is had */
 	bool moves;     /* that block's pages come here, and take no more memory */
 };
@@ -51,6 +51,12 @@ struct request {
 static size_t bytes_of(const struct request *want)
 {
 	return qy_align_up(want->size, QY_PAGE);
+}
+
+/* And of them, those that are not in memory yet. */
+static size_t touched_of(const struct request *want)
+{
+	return bytes_of(want) - (want->moves ? want->charged : 0);
 }
 
 /* A block made of pages. *short_of: the control group allows no more. The lock is held. */
@@ -77,7 +83,7 @@ static void *get_frames(struct qy_manager *m, const struct request *want, bool *
 	uint32_t run = want->room == 0
 			       ? qy_runs_get(m, frames, (uint32_t)qy_max(want->align >> QY_FRAME_SHIFT, 1), zero)
 			       : qy_runs_get_roomy(m, frames, want->room);
-	size_t bytes = bytes_of(want), touched = bytes - (want->moves ? want->charged : 0);
+	size_t bytes = bytes_of(want), touched = touched_of(want);
 
 	if (run == 0)
 		return NULL;
@@ -116,7 +122,7 @@ static void *alloc_block(struct qy_manager *m, struct request want, bool *zero)
 			qy_huge_born(m, p, bytes_of(&want));
 		if (p != NULL)
 			return p;
-		if (short_of && tries < 3 && qy_budget_refresh(bytes_of(&want)))
+		if (short_of && tries < 3 && qy_budget_refresh(touched_of(&want)))
 			continue;
 		if (short_of)
 			qy_refuse(QUARRY_REFUSED_CGROUP);

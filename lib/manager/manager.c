@@ -181,10 +181,9 @@ static struct qy_slab *adopt(struct qy_manager *m, struct qy_heap *h, unsigned c
 	return s;
 }
 
-/* Whether so many more bytes may be refused. (What managers have in hand of the process's limit counts as used.) */
-static bool is_at_limit(struct qy_manager *m, size_t bytes)
+bool qy_manager_is_at_limit(struct qy_manager *m, size_t bytes)
 {
-	uint64_t arena = atomic_load_explicit(&m->head->hard_limit, memory_order_relaxed);
+	uint64_t arena = atomic_load_explicit(&qy_peek(m->head)->hard_limit, memory_order_relaxed);
 	uint64_t process = (uint64_t)qy_setting(hard_limit);
 
 	return (arena != 0 && qy_manager_used(m) + bytes > arena) || (process != 0 && qy_quota_taken() + bytes > process);
@@ -198,7 +197,7 @@ static struct qy_slab *receive_and_adopt(struct qy_manager *m, struct qy_heap *h
 		bool more = qy_manager_receive(m);
 		struct qy_slab *s = adopt(m, h, cls);
 
-		if (s != NULL || !more || (steps >= QY_MAIL_STEPS && !is_at_limit(m, bytes)))
+		if (s != NULL || !more || (steps >= QY_MAIL_STEPS && !qy_manager_is_at_limit(m, bytes)))
 			return s;
 		qy_unlock(&m->lock);
 		qy_lock(&m->lock);

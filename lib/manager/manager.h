@@ -284,8 +284,9 @@ void *qy_large_copy(void *p, size_t size);
  * pages stay. */
 void qy_large_cut(void *p, size_t size);
 
-/* Whether a hard limit may refuse m something. */
-bool qy_manager_is_limited(struct qy_manager *m);
+/* Whether so many more bytes may be refused by a hard limit. (What managers have in hand of the process's counts as
+ * used.) */
+bool qy_manager_is_at_limit(struct qy_manager *m, size_t bytes);
 
 /* ---- slabs (manager.c), for heaps ---- */
 

@@ -138,12 +138,15 @@ uint64_t qy_quota_taken(void)
 	return taken_now();
 }
 
-/* Another thread may have been between a hand and the sum. */
 void qy_quota_after_fork(void)
+{
+	qy_lock_init(&lock, QY_RANK_LEAF);
+}
+
+void qy_quota_recount(void)
 {
 	uint64_t sum = 0;
 
-	qy_lock_init(&lock, QY_RANK_LEAF);
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 		sum += qy_read(&m->used) + atomic_load_explicit(&m->quota.in_hand, memory_order_relaxed);
 	set_taken(sum);

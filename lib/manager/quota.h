@@ -69,4 +69,8 @@ uint64_t qy_quota_settle(void);
 
 void qy_quota_after_fork(void); /* in the child */
 
+/* In the child of a fork that no slow path was in the midst of: another thread may have been between a hand and the
+ * sum. */
+void qy_quota_recount(void);
+
 #endif

@@ -58,13 +58,16 @@ static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t until_n
 {
 	struct qy_pass p = { .now = now, .decay_ms = decay_ms, .each = SIZE_MAX, .at_most = at_most,
 			     .until_ns = until_ns, .locked = locked };
+	enum qy_chore_left left = QY_CHORE_NONE;
 	uint64_t half, soon = UINT64_MAX;
 
 	qy_pass_note(now, decay_ms);
 	/* First what threads hold, so that what comes of it can go back at once; but that is not to take all the time. */
 	half = until_ns == UINT64_MAX ? UINT64_MAX : until_ns - SERIES_NS / 2;
-	if (qy_layer != NULL && qy_layer->chore(now, half))
-		soon = qy_in_time(half) ? now + qy_pass_step(decay_ms) : now;
+	if (qy_layer != NULL)
+		left = qy_layer->chore(now, half);
+	if (left != QY_CHORE_NONE)
+		soon = left == QY_CHORE_CUT ? now : now + qy_pass_step(decay_ms);
 	*next = qy_min(qy_pass_over_managers(&p) ? p.next : now, soon);
 	return p.total;
 }

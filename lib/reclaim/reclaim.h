@@ -23,11 +23,14 @@ extern QY_HIDDEN _Atomic(uint32_t) qy_reclaim_round;
 /* Everything that is free goes back at once. Returns the bytes. */
 size_t qy_reclaim_now(void);
 
+enum qy_chore_left { QY_CHORE_NONE, QY_CHORE_MORE, QY_CHORE_CUT };
+
 /* What the layer above has to do with it. */
 struct qy_reclaim_layer {
 	/* Called in each pass with the time (ms), by a thread in no slow path; after until_ns (CLOCK_MONOTONIC;
-	 * UINT64_MAX: there is time) it goes on with nothing new. Returns whether it wants to be called again soon. */
-	bool (*chore)(uint64_t now, uint64_t until_ns);
+	 * UINT64_MAX: there is time) it goes on with nothing new. Returns whether it wants to be called again soon, or
+	 * at once, since there was not enough time. */
+	enum qy_chore_left (*chore)(uint64_t now, uint64_t until_ns);
 	/* What the calling thread holds itself, when it has nothing under way, as far as there is time; returns when
 	 * (ms) to ask again, UINT64_MAX: it tells (qy_reclaim_wake). */
 	uint64_t (*own)(uint64_t now, uint64_t until_ns);

@@ -55,8 +55,10 @@ static uint64_t give_back(uint64_t now, enum qy_tending how)
 	pass.until_ns = half + TIME_NS / 2;
 	qy_pass_note(now, decay_ms);
 	if (qy_layer != NULL && how != QY_TEND_RUNNING && (how == QY_TEND_CALLED || qy_layer->known())) {
-		if (qy_layer->chore(now, half))
-			next = qy_in_time(half) ? now + qy_pass_step(decay_ms) : now;
+		enum qy_chore_left left = qy_layer->chore(now, half);
+
+		if (left != QY_CHORE_NONE)
+			next = left == QY_CHORE_CUT ? now : now + qy_pass_step(decay_ms);
 		next = qy_min(next, qy_layer->own(now, half));
 		atomic_store_explicit(&running, 0, memory_order_relaxed);
 	} else if (qy_layer != NULL) {

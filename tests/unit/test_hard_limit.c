@@ -141,8 +141,11 @@ Test(hard_limit, shrinking_makes_room)
 	static const size_t to[] = { 1500000, 858736, 350000, 40000, 3000, 100 };
 	quarry_arena_attr attr = { .hard_limit = 64 * MIB };
 	quarry_health_report r = { .struct_size = sizeof(r) };
+	quarry_arena *ended;
 
 	begin();
+	cr_assert_not_null(ended = quarry_arena_create(&attr));
+	cr_assert_eq(quarry_arena_destroy(ended), 0);
 	for (unsigned i = 0; i < sizeof(to) / sizeof(to[0]); i++) {
 		quarry_arena *a = quarry_arena_create(&attr);
 		char *p = quarry_arena_malloc(a, 64 * MIB);
@@ -150,6 +153,9 @@ Test(hard_limit, shrinking_makes_room)
 		cr_assert_not_null(p);
 		memset(p, 42, 2 * MIB);
 		cr_assert_not_null(p = quarry_arena_realloc(a, p, to[i]));
+		/* Nor by the next request that fails, for another reason. */
+		cr_assert_null(quarry_arena_malloc(ended, 10));
+		cr_assert_eq(errno, EINVAL);
 		cr_assert_leq(quarry_usable_size(p), qy_max(to[i] + 4 * KIB, 40 * KIB));
 		for (size_t k = 0; k < to[i]; k++)
 			cr_assert_eq(p[k], 42);

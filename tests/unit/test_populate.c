@@ -22,7 +22,7 @@
 #include "tests/fake_os.h"
 
 #define MIB ((size_t)1 << 20)
-#define PARTS 1024
+#define PARTS 64
 
 static struct qy_os kernel;
 static int cpus = 4; /* that the caller may run on */
@@ -101,7 +101,7 @@ static bool populate(int node, size_t len, size_t grain)
 
 	run++;
 	caller = pthread_self();
-	part_size = qy_max(2 * MIB, grain);
+	part_size = qy_max(32 * MIB, grain);
 	memset((void *)seen, 0, sizeof(seen));
 	threads = wrong = 0;
 	ran_on = 0;
@@ -160,7 +160,7 @@ Test(populate, how_many_threads)
 	cr_assert_eq(threads_for(1024 * MIB, 4096), 16);
 	cr_assert_eq(threads_for(100 * MIB, 4096), 4);
 	cr_assert_eq(threads_for(64 * MIB - 1, 4096), 1);
-	cr_assert_eq(threads_for(4096 * MIB, 1024 * MIB), 4, "a page of 1 GiB is a share");
+	cr_assert_eq(threads_for(4096 * MIB, 1024 * MIB), 4, "a page of 1 GiB is a part");
 	set("populate_threads", "3");
 	cr_assert_eq(threads_for(1024 * MIB, 4096), 3);
 	set("populate_threads", "1");
