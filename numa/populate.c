@@ -63,8 +63,8 @@ static void *run(void *argument)
 	return NULL;
 }
 
-/* The CPUs of the memory's node that this thread may run on, or all that it may, where that node has none of them or the
- * memory is for several. Returns how many; 0 when it cannot be told. */
+/* The CPUs of the memory's node that this thread may run on, or all that it may, where that node has none of them or
+ * the memory is for several. Returns how many; 0 when it cannot be told. */
 static unsigned choose_cpus(const struct qy_placement *placement, unsigned long *cpus, bool *pinned)
 {
 	long told = qy_os->cpus_allowed(cpus, CPUS_MAX);

@@ -145,8 +145,8 @@ QY_INLINE void qy_count_shared(qy_counter *c, uint64_t n)
 	atomic_fetch_add_explicit(c, n, memory_order_relaxed);
 }
 
-/* Times of 32 bits, in milliseconds, come again after 49 days. What seems to be ahead by no more than hours is ahead (it was
- * written since `now` was read, or is yet to come); all else is past. */
+/* Times of 32 bits, in milliseconds, come again after 49 days. What seems to be ahead by no more than hours is ahead
+ * (it was written since `now` was read, or is yet to come); all else is past. */
 #define QY_AHEAD_MS ((uint32_t)1 << 24)
 
 QY_INLINE bool qy_ms_is_past(uint32_t now, uint32_t then)

@@ -113,8 +113,8 @@ struct qy_cache *qy_cache_for(struct qy_thread *t, struct qy_manager *m);
  * Returns NULL, and errno is as it was. */
 void *qy_cache_refused(void) QY_COLD;
 
-/* A request was refused, by a limit or the kernel: have what is free be so for all. False where it is not worth trying again,
- * and inside another slow path. */
+/* A request was refused, by a limit or the kernel: have what is free be so for all. False where it is not worth trying
+ * again, and inside another slow path. */
 bool qy_cache_make_room(void) QY_COLD;
 
 /* A cache's object of a class, refilling it. By the cache's thread, entered. NULL with ENOMEM. */

@@ -29,7 +29,8 @@ void qy_thread_return(struct qy_thread *t);
 void qy_idle_note(void);
 
 /* Give up what a thread's caches hold that is held, or was taken from the parked ones; the caches stay, their heaps are
- * closed. False when the time was over first: then some of it has gone, and the caches are as sound as before. Entered. */
+ * closed. False when the time was over first: then some of it has gone, and the caches are as sound as before.
+ * Entered. */
 bool qy_thread_give_up(struct qy_thread *t, uint64_t until_ns);
 
 /* In the child of fork. */

@@ -79,8 +79,8 @@ static void *copy_in_arena(void *p, size_t size)
 	return to;
 }
 
-/* To what is better elsewhere, an object or a block of pages. Where there is no memory for that it stays, and all but its
- * beginning goes back: nothing is refused. */
+/* To what is better elsewhere, an object or a block of pages. Where there is no memory for that it stays, and all but
+ * its beginning goes back: nothing is refused. */
 static void *shrink_block(void *p, size_t size)
 {
 	void *to = copy_in_arena(p, size);

@@ -34,7 +34,8 @@ QY_INLINE bool qy_breaker_minds(size_t size)
  * what is in use: all, or less where a block grows. Not under a leaf lock; a file may be read. */
 enum qy_verdict qy_breaker_judge(size_t size, size_t more, const quarry_arena **arena, bool may_redirect) QY_COLD;
 
-/* Whether so many bytes may be mapped for a block to move to, of which less is added: by RLIMIT_AS it is as if all were. */
+/* Whether so many bytes may be mapped for a block to move to, of which less is added: by RLIMIT_AS it is as if all
+ * were. */
 bool qy_breaker_may_map(size_t size);
 
 /* The probe got its memory, or not. No lock may be held: files are read. */

@@ -199,8 +199,8 @@ static struct qy_slab *another_slab(struct qy_heap *h, unsigned cls, struct qy_s
 
 static void drop_active(struct qy_heap *h, unsigned cls);
 
-/* Make another slab active: one with room, or from the manager. False with *list where that has objects, and no slab. (A
- * patched mmap may allocate while the manager maps: then there is an active one by now.) */
+/* Make another slab active: one with room, or from the manager. False with *list where that has objects, and no slab.
+ * (A patched mmap may allocate while the manager maps: then there is an active one by now.) */
 static bool next_slab(struct qy_heap *h, unsigned cls, void **list)
 {
 	struct qy_slab *s = h->queue[cls].first;
@@ -360,8 +360,8 @@ static void call_reclaimer(struct qy_manager *m)
 
 #define CLOSED_LOOKS 1000
 
-/* Where a slab of a heap that was seen closed is now. It went elsewhere before; it may have come back, to a heap that is
- * open again. NULL where it has not: the program has written over it. */
+/* Where a slab of a heap that was seen closed is now. It went elsewhere before; it may have come back, to a heap that
+ * is open again. NULL where it has not: the program has written over it. */
 static struct qy_heap *home_now(const struct qy_heap *closed, const struct qy_slab *s)
 {
 	for (unsigned looks = 0; looks < CLOSED_LOOKS; looks++) {

@@ -148,8 +148,8 @@ void qy_heap_tidy(struct qy_heap *h);
 bool qy_heap_shed(struct qy_heap *h, unsigned at_most);
 
 /* What takes long of giving up, until that time (CLOCK_MONOTONIC; UINT64_MAX: there is time): mail is filed, and slabs
- * that are not in use go to the manager's orphans. True when all is done; the heap is a sound one either way. By the owner,
- * whose lists were put back. */
+ * that are not in use go to the manager's orphans. True when all is done; the heap is a sound one either way. By the
+ * owner, whose lists were put back. */
 bool qy_heap_lighten(struct qy_heap *h, uint64_t until_ns);
 
 /* Give empty slabs to the manager and all others with room to its orphans, without waiting for whether they change. By

@@ -68,8 +68,9 @@ struct qy_limit_marks {
 
 struct qy_manager;
 
-/* A hard limit refused so many bytes: an arena's, by its head, or (NULL) the process's. It is kept in mind, the last one
- * of each thread: one request may be refused several times, and be served in the end. Managers' locks may be held. */
+/* A hard limit refused so many bytes: an arena's, by its head, or (NULL) the process's. It is kept in mind, the last
+ * one of each thread: one request may be refused several times, and be served in the end. Managers' locks may be
+ * held. */
 void qy_limits_deny(struct qy_manager *head, size_t bytes, uint64_t limit) QY_COLD;
 
 /* Which hard limit refused the calling thread something since its request began (qy_limits_forget_denial). By it a slow

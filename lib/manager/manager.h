@@ -280,8 +280,8 @@ void *qy_large_remap(void *p, size_t size);
  * cannot be had; p is as it was. */
 void *qy_large_copy(void *p, size_t size);
 
-/* Give back what is behind the first so many bytes, in place: for who would rather move it, and has no memory for that. Some
- * pages stay. */
+/* Give back what is behind the first so many bytes, in place: for who would rather move it, and has no memory for that.
+ * Some pages stay. */
 void qy_large_cut(void *p, size_t size);
 
 /* Whether so many more bytes may be refused by a hard limit. (What managers have in hand of the process's counts as

@@ -20,8 +20,8 @@
 #define REGIONS_IN_TIME 4    /* the same, of free regions that are unmapped */
 #define LAST_REGION_FRAMES 4 /* an arena keeps so much address space when all of it is free */
 
-/* Rank QY_RANK_PURGE. Held while memory is taken, purged and put back; nothing that allocates ever waits for it (but who
- * was refused, and looks for what others can do without). A patched madvise may allocate while its caller holds it:
+/* Rank QY_RANK_PURGE. Held while memory is taken, purged and put back; nothing that allocates ever waits for it (but
+ * who was refused, and looks for what others can do without). A patched madvise may allocate while its caller holds it:
  * then `purging` says not to come here again. */
 static struct qy_lock purge_lock = QY_LOCK_INIT(QY_RANK_PURGE);
 _Atomic(uint32_t) qy_dirt_seen, qy_heap_grew;

@@ -52,8 +52,8 @@ bool qy_reclaim_running(void)
 	return atomic_load_explicit(&thread_state, memory_order_relaxed) == THREAD_RUNS;
 }
 
-/* One look at everything, with the purge lock by qy_purge_try, or waiting for it. Returns the bytes given back; *next is
- * when (ms) something falls due. */
+/* One look at everything, with the purge lock by qy_purge_try, or waiting for it. Returns the bytes given back; *next
+ * is when (ms) something falls due. */
 static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t until_ns, bool locked, uint64_t *next)
 {
 	struct qy_pass p = { .now = now, .decay_ms = decay_ms, .each = SIZE_MAX, .at_most = at_most,
@@ -62,7 +62,8 @@ static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t until_n
 	uint64_t half, soon = UINT64_MAX;
 
 	qy_pass_note(now, decay_ms);
-	/* First what threads hold, so that what comes of it can go back at once; but that is not to take all the time. */
+	/* First what threads hold, so that what comes of it can go back at once; but that is not to take all the
+	 * time. */
 	half = until_ns == UINT64_MAX ? UINT64_MAX : until_ns - SERIES_NS / 2;
 	if (qy_layer != NULL)
 		left = qy_layer->chore(now, half);

@@ -323,8 +323,8 @@ static void take_from_it(void)
 		cr_assert_not_null(objects[i] = quarry_arena_malloc(full, 1008));
 }
 
-/* What was freed for a thread that sleeps is in its hands until somebody asks; but who asks all the time is not looked for
- * each time. */
+/* What was freed for a thread that sleeps is in its hands until somebody asks; but who asks all the time is not looked
+ * for each time. */
 Test(denied, at_an_arenas_limit_what_sleeping_threads_hold_serves)
 {
 	quarry_arena_attr attr = { .hard_limit = 8 * MIB };

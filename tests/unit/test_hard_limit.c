@@ -102,7 +102,8 @@ Test(hard_limit, a_block_that_moves_is_charged_once)
 	cr_assert_eq(sum_used(), before);
 }
 
-/* Blocks of pages, of frames, and of arenas that cannot be moved by page tables: each grows to the last byte of the limit. */
+/* Blocks of pages, of frames, and of arenas that cannot be moved by page tables: each grows to the last byte of the
+ * limit. */
 Test(hard_limit, all_that_fits_grows)
 {
 	static const size_t from[] = { 40 * KIB, 300 * KIB, 1900 * KIB, 2100 * KIB, 9 * MIB };
