@@ -19,8 +19,9 @@
 #define DUTY_EVERY 128 /* quick refills between two that look after everything */
 #define SHED_EVERY 16  /* the same while there are slabs to look at: so few calls take long that their 99.9th
                         * percentile stays */
-#define ARENA_LOOKS_MS 10 /* between two, */
-#define ARENA_LOOKS_SHARE 20 /* and so many times what the last one took */
+#define ARENA_LOOKS_MS 10       /* between two looks for an arena at its limit, */
+#define ARENA_LOOKS_SHARE 20    /* and so many times what the last one took; */
+#define ARENA_LOOK_MOST_MS 1000 /* one that has not ended by then is done without */
 #define SEND_EVERY 16 /* slow calls between two looks at what was gathered for others */
 
 /* After a slow path that was not inside another, of a thread that has not ended. */
@@ -163,8 +164,9 @@ static bool make_room_in_arena(void)
 	static _Atomic(uint64_t) due; /* ms */
 	uint64_t now = qy_os->now_ms(), was = atomic_load_explicit(&due, memory_order_relaxed), end;
 
-	if (now < was || !atomic_compare_exchange_strong_explicit(&due, &was, UINT64_MAX, memory_order_relaxed,
-								  memory_order_relaxed))
+	/* (Not for good: a child may be forked meanwhile.) */
+	if (now < was || !atomic_compare_exchange_strong_explicit(&due, &was, now + ARENA_LOOK_MOST_MS,
+								  memory_order_relaxed, memory_order_relaxed))
 		return false;
 	make_room(true);
 	end = qy_os->now_ms();
