@@ -36,18 +36,23 @@ static inline quarry_stats stats(void)
 	return now;
 }
 
-/* Make 64 MiB dirty, in large blocks. */
-static inline void make_dirt(void)
+static inline void make_blocks_dirty(int blocks)
 {
 	char *p[64];
 
-	for (int i = 0; i < 64; i++) {
+	for (int i = 0; i < blocks; i++) {
 		p[i] = quarry_malloc(MIB);
 		cr_assert_not_null(p[i]);
 		memset(p[i], 1, MIB);
 	}
-	for (int i = 0; i < 64; i++)
+	for (int i = 0; i < blocks; i++)
 		quarry_free(p[i]);
+}
+
+/* Make 64 MiB dirty, in large blocks. */
+static inline void make_dirt(void)
+{
+	make_blocks_dirty(64);
 }
 
 /* A thousand slabs, of each of which one object in sixteen stays. */
@@ -142,15 +147,7 @@ static inline void ring_for(uint64_t ms)
 /* So little that nobody looks at pressure for it. */
 static inline void make_some_dirt(void)
 {
-	char *p[16];
-
-	for (int i = 0; i < 16; i++) {
-		p[i] = quarry_malloc(MIB);
-		cr_assert_not_null(p[i]);
-		memset(p[i], 1, MIB);
-	}
-	for (int i = 0; i < 16; i++)
-		quarry_free(p[i]);
+	make_blocks_dirty(16);
 }
 
 /* As an event loop would, without an event; returns how often it had to come. */

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+/* What others free of a heap's objects: how it comes home, and is filed. */
+#include "lib/manager/mail.h"
+
+#include "lib/manager/dirt.h"
+#include "lib/manager/manager.h"
+#include "lib/manager/mistakes.h"
+
+void qy_call_reclaimer(struct qy_manager *m)
+{
+	atomic_store_explicit(&m->decay.sparse_due, 0, memory_order_relaxed);
+	atomic_store_explicit(&qy_dirt_seen, QY_DIRT_NEW, memory_order_relaxed);
+}
+
+#define CLOSED_LOOKS 1000
+
+/* Where a slab of a heap that was seen closed is now. It went elsewhere before; it may have come back, to a heap that
+ * is open again. NULL where it has not: the program has written over it. */
+static struct qy_heap *home_now(const struct qy_heap *closed, const struct qy_slab *s)
+{
+	for (unsigned looks = 0; looks < CLOSED_LOOKS; looks++) {
+		struct qy_heap *h = atomic_load_explicit(&s->heap, memory_order_acquire);
+
+		if (h != closed || atomic_load_explicit(&h->remote, memory_order_acquire) != QY_REMOTE_CLOSED)
+			return h;
+	}
+	return NULL;
+}
+
+void qy_heap_send(struct qy_heap *h, void *first, void *last)
+{
+	/* Who sees it closed sees also where its slabs went before. */
+	void *was = atomic_load_explicit(&h->remote, memory_order_acquire);
+
+	for (;;) {
+		if (was == QY_REMOTE_CLOSED)
+			break;
+		qy_link_object(last, was);
+		if (atomic_compare_exchange_weak_explicit(&h->remote, &was, first, memory_order_release,
+							  memory_order_acquire)) {
+			if (qy_peek(h->owner) == 0 && was == NULL)
+				qy_call_reclaimer(qy_peek(h->manager));
+			return;
+		}
+	}
+	/* The heap was given up after its slabs had gone elsewhere: look where each object's slab is now. */
+	qy_link_object(last, NULL);
+	while (first != NULL) {
+		void *p = first;
+		struct qy_slab *s = qy_slab_of(p);
+
+		struct qy_heap *of = s == NULL ? NULL : home_now(h, s);
+
+		first = s != NULL ? qy_next_object(p) : qy_heap_next_mail(p);
+		if (of != NULL)
+			qy_heap_send(of, p, p);
+		else
+			qy_mistake(QY_MISTAKE_FOREIGN, p);
+	}
+}
+
+void *qy_heap_next_mail(const void *p)
+{
+	return (uintptr_t)p % sizeof(void *) == 0 && qy_manager_of(p) != NULL ? qy_next_object((void *)p) : NULL;
+}
+
+bool qy_heap_take_mail(struct qy_heap *h)
+{
+	void *list = atomic_load_explicit(&h->remote, memory_order_relaxed);
+
+	if (h->mail != NULL || list == NULL || list == QY_REMOTE_CLOSED)
+		return false;
+	qy_publish(h->mail, atomic_exchange_explicit(&h->remote, NULL, memory_order_acquire));
+	h->mail_mistakes = 0;
+	h->mail_lists++;
+	return true;
+}
+
+/* The objects at the front of a list that are in one unit, as those gathered together mostly are: their number and the
+ * last of them. More than a unit has means that the list leads in a circle. The first one is an object; what the
+ * program made of a link behind it may lead anywhere else, and also to where a link would reach out of the unit. */
+static uint32_t run_of(void *first, void **last)
+{
+	const uintptr_t within = QY_UNIT - sizeof(void *);
+	uint32_t n = 1;
+	void *p = first, *next;
+
+	while ((next = qy_next_object(p)) != NULL &&
+	       ((qy_window_offset(next) ^ qy_window_offset(first)) & ~within) == 0 && n <= QY_UNIT / 16) {
+		p = next;
+		n++;
+	}
+	*last = p;
+	return n;
+}
+
+/* Put n objects of one slab back as they are linked: only the last is written to, so that the others' lines are not
+ * taken from whoever freed them before they are used again. False, and nothing done, when they must go one by one. */
+static bool splice(struct qy_heap *h, struct qy_slab *s, void *first, void *last, uint32_t n)
+{
+	if (s == NULL || atomic_load_explicit(&s->heap, memory_order_acquire) != h || s->state == QY_SLAB_FULL ||
+	    s->countdown < n || s->local == first)
+		return false;
+	qy_link_object(last, s->local);
+	s->local = first;
+	qy_publish(s->countdown, s->countdown - n);
+	if (s->countdown == 0)
+		qy_heap_event(s);
+	return true;
+}
+
+/* File a run of a list, of n objects of the slab. */
+static void file_run(struct qy_heap *h, struct qy_slab *s, void *first, void *last, uint32_t n)
+{
+	void *p = first;
+
+	/* A full slab takes the first by itself, and has room then. (Whose it is comes first: what came late is
+	 * another's by now, who writes it.) */
+	if (n > 1 && atomic_load_explicit(&s->heap, memory_order_acquire) == h && s->state == QY_SLAB_FULL) {
+		p = qy_next_object(first);
+		h->mail_mistakes += !qy_heap_free_here(h, first);
+		n--;
+	}
+	if (n > 1 && splice(h, s, p, last, n))
+		return;
+	for (; n > 0; n--) {
+		void *following = qy_next_object(p);
+
+		h->mail_mistakes += !qy_heap_free_here(h, p);
+		p = following;
+	}
+}
+
+/* What was freed twice by others may have made a circle
+ * of it, or the program may have written where a link stood: the rest is lost then. */
+uint32_t qy_heap_file(struct qy_heap *h, uint32_t at_most)
+{
+	void *p = h->mail;
+	uint32_t filed = 0;
+
+	while (p != NULL && filed < at_most && h->mail_mistakes < QY_MAIL_MISTAKES_MAX) {
+		struct qy_slab *s = qy_slab_of(p);
+		void *last, *next;
+		uint32_t n;
+
+		if (s == NULL) {
+			qy_mistake(QY_MISTAKE_FOREIGN, p);
+			h->mail_mistakes++;
+			filed++;
+			p = qy_heap_next_mail(p);
+			continue;
+		}
+		n = run_of(p, &last);
+		next = qy_next_object(last);
+		if (n > QY_UNIT / 16) {
+			qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
+			h->mail_mistakes = QY_MAIL_MISTAKES_MAX;
+			break;
+		}
+		file_run(h, s, p, last, n);
+		filed += n;
+		p = next;
+	}
+	qy_publish(h->mail, h->mail_mistakes < QY_MAIL_MISTAKES_MAX ? p : NULL);
+	qy_count(&h->remote_received, filed);
+	return filed;
+}
+
+void qy_heap_receive_some(struct qy_heap *h, uint32_t at_most)
+{
+	uint32_t filed = qy_heap_file(h, at_most);
+
+	if (filed < at_most && qy_heap_take_mail(h))
+		(void)qy_heap_file(h, at_most - filed);
+}
+
+void qy_heap_receive(struct qy_heap *h)
+{
+	qy_heap_receive_some(h, UINT32_MAX);
+}
