@@ -11,8 +11,8 @@ set -euo pipefail
 export LC_ALL=C
 here=$(cd "$(dirname "$0")" && pwd)/fastpath
 malloc_limit=13
-free_limit=17
-pair_limit=45
+free_limit=18
+pair_limit=46
 hit_share=90 # percent of the calls stepped through that must take exactly the path counted
 
 : "${QUARRY_SO:?the path of libquarry-malloc.so}"

@@ -33,23 +33,46 @@ static void tick(const struct qy_thread *t)
 
 /* ---- lists ---- */
 
-void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero)
+/* Objects for a class's list, which is empty: what was freed, or from the heap. */
+static bool fetch(struct qy_cache *c, unsigned cls)
 {
-	void *p = c->head[cls], *came = NULL;
+	bool zero = false;
+	void *list = qy_freelist_take(&c->freed[cls]), *came;
 
-	if (p == NULL) {
-		p = qy_heap_refill(&c->heap, cls, zero);
-		if (p == NULL)
-			return NULL;
-		/* (A patched mmap may have allocated meanwhile, and be the first to refill.) */
-		came = c->head[cls];
-		c->zero[cls] = *zero;
+	if (list == NULL) {
+		list = qy_heap_refill(&c->heap, cls, &zero);
+		if (list == NULL)
+			return false;
+		qy_freelist_fetched(&c->freed[cls], cls);
 	}
-	*zero = c->zero[cls];
-	c->head[cls] = qy_next_object(p);
+	/* (A patched mmap may have allocated meanwhile, and be the first to refill.) */
+	came = c->head[cls];
+	c->zero[cls] = zero;
+	c->head[cls] = list;
 	if (QY_UNLIKELY(came != NULL))
 		qy_heap_put_back(&c->heap, came);
+	return true;
+}
+
+void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero)
+{
+	void *p;
+
+	if (c->head[cls] == NULL && !fetch(c, cls))
+		return NULL;
+	p = c->head[cls];
+	*zero = c->zero[cls];
+	c->head[cls] = qy_next_object(p);
 	return p;
+}
+
+/* What was freed goes back into slabs, and it begins again with how much is kept. */
+static void put_back_freed(struct qy_cache *c, unsigned cls)
+{
+	void *list = c->freed[cls].head;
+
+	qy_freelist_init(&c->freed[cls], cls);
+	qy_heap_put_back(&c->heap, list);
 }
 
 void qy_cache_flush(struct qy_cache *c)
@@ -59,7 +82,13 @@ void qy_cache_flush(struct qy_cache *c)
 
 		c->head[cls] = NULL;
 		qy_heap_put_back(&c->heap, list);
+		put_back_freed(c, cls);
 	}
+}
+
+uintptr_t qy_thread_token(const struct qy_thread *t)
+{
+	return QY_UNLIKELY(qy_setting(junk) || qy_setting(on_error) != QY_ERROR_IGNORE) ? QY_OWNER_NONE : (uintptr_t)t;
 }
 
 /* ---- allocating ---- */
@@ -229,6 +258,8 @@ static QY_COLD void shed(struct qy_thread *t)
 	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
 		if (c->heap.shed_round == round)
 			continue;
+		for (unsigned cls = 0; cls < QY_CLASSES && c->heap.shed_class == 0; cls++)
+			put_back_freed(c, cls);
 		if (qy_heap_shed(&c->heap, SHED_LOOKS))
 			c->heap.shed_round = round;
 		return;
@@ -310,7 +341,7 @@ void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool 
 						  : alloc_judged(arena, size, align, zero);
 }
 
-/* Most refills: what was freed into the active slab, or, when nobody sent anything home, its next unused objects.
+/* Most refills: what was freed, last of all or into the active slab, or, when nobody sent anything home, its next unused objects.
  * Nothing here is seen by others, so the thread need not enter; every so often it does, to look after the rest. */
 QY_INLINE void *take_quick(struct qy_cache *c, unsigned cls)
 {
@@ -318,14 +349,21 @@ QY_INLINE void *take_quick(struct qy_cache *c, unsigned cls)
 	bool fresh = false;
 	void *p;
 
+	/* (Whose cache has an active slab has all the rest.) */
 	if (s == NULL || QY_UNLIKELY(*c->cpu_now != c->cpu) || qy_count_down(&c->quick))
 		return NULL;
-	p = qy_slab_take(s);
-	if (QY_UNLIKELY(p == NULL)) {
-		if (s->local != NULL || s->carved == qy_classes[cls].capacity || qy_heap_has_mail(&c->heap))
-			return NULL;
-		p = qy_slab_carve(s);
-		fresh = s->zero;
+	p = qy_freelist_take(&c->freed[cls]);
+	if (p == NULL) {
+		p = qy_slab_take(s);
+		if (p == NULL) {
+			if (s->local != NULL || s->carved == qy_classes[cls].capacity || qy_heap_has_mail(&c->heap))
+				return NULL;
+			p = qy_slab_carve(s);
+			fresh = s->zero;
+		} else if (s->to != &c->freed[cls]) {
+			qy_slab_direct(s, &c->freed[cls]);
+		}
+		qy_freelist_fetched(&c->freed[cls], cls);
 	}
 	c->zero[cls] = fresh;
 	c->head[cls] = qy_next_object(p);
@@ -334,40 +372,43 @@ QY_INLINE void *take_quick(struct qy_cache *c, unsigned cls)
 }
 
 /* Before the first allocation of a copy of quarry that is not the one, and ever after. */
-static void *malloc_entered(size_t n)
+static QY_NOINLINE void *malloc_entered(size_t n)
 {
 	if (QY_UNLIKELY(qy_tls.thread == NULL) && !qy_start() && qy_elsewhere != NULL)
 		return qy_elsewhere->malloc(n);
 	return qy_cache_alloc(NULL, n, 16, false);
 }
 
-static QY_NOINLINE void *malloc_medium(struct qy_cache *c, size_t n)
-{
-	unsigned cls = qy_class_of(n);
-	void *p = c->head[cls];
-
-	if (QY_LIKELY(p != NULL)) {
-		c->head[cls] = qy_next_object(p);
-		qy_sanitizer_release();
-		return p;
-	}
-	p = take_quick(c, cls);
-	return p != NULL ? p : malloc_entered(n);
-}
-
 void *qy_malloc_slow(size_t n)
 {
 	struct qy_cache *c = qy_tls_read(cache);
+	void *p = take_quick(c, c->class_of[(n + 15) >> 4]);
 
-	if (QY_LIKELY(n <= QY_TABLE_MAX)) {
-		void *p = take_quick(c, c->class_of[(n + 15) >> 4]);
+	return QY_LIKELY(p != NULL) ? p : malloc_entered(n);
+}
 
-		if (QY_LIKELY(p != NULL))
-			return p;
-	} else if (n <= QY_CLASS_MAX) {
-		return malloc_medium(c, n);
-	}
-	return malloc_entered(n);
+static QY_NOINLINE void *refill_medium(struct qy_cache *c, unsigned cls, size_t n)
+{
+	void *p = take_quick(c, cls);
+
+	return p != NULL ? p : malloc_entered(n);
+}
+
+void *qy_malloc_medium(size_t n)
+{
+	struct qy_cache *c = qy_tls_read(cache);
+	unsigned cls;
+	void *p;
+
+	if (QY_UNLIKELY(n > QY_CLASS_MAX))
+		return malloc_entered(n);
+	cls = qy_class_of(n);
+	p = c->head[cls];
+	if (QY_UNLIKELY(p == NULL))
+		return refill_medium(c, cls, n);
+	c->head[cls] = qy_next_object(p);
+	qy_sanitizer_release();
+	return p;
 }
 
 /* ---- freeing ---- */
@@ -399,19 +440,63 @@ static void free_object(struct qy_thread *t, struct qy_slab *s, void *p)
 		qy_heap_event(s);
 }
 
-void qy_free_event(struct qy_slab *s)
+/* The cache of which that is a list, for which class; NULL when it is a slab's own. */
+static struct qy_cache *cache_with(const struct qy_thread *t, const struct qy_freelist *list, unsigned *cls)
 {
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
+		size_t in = (uintptr_t)list - (uintptr_t)c->freed;
+
+		if (in < sizeof(c->freed)) {
+			*cls = (unsigned)(in / sizeof(c->freed[0]));
+			return c;
+		}
+	}
+	return NULL;
+}
+
+/* The list is full: what was freed last goes into its slab, and so does from now on all that is freed into that one.
+ * (Inside another slow path, the heap may be in the middle of something: the list grows by one, and is looked at again
+ * at the next free.) */
+static void turn_slab(const struct qy_thread *t, struct qy_freelist *l)
+{
+	void *p = l->head;
+	struct qy_slab *s = qy_slab_of(p);
+
+	l->room = 1;
+	if (QY_UNLIKELY(t->depth > 1))
+		return;
+	l->was_full = 1;
+	l->head = qy_next_object(p);
+	if (s == NULL) {
+		qy_mistake(QY_MISTAKE_FOREIGN, p);
+		return;
+	}
+	qy_slab_direct(s, qy_slab_list(s));
+	if (p == l->head || p == s->local || s->countdown == 0)
+		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
+	else if (qy_slab_push(s, p))
+		qy_heap_event(s);
+}
+
+void qy_free_event(struct qy_freelist *list)
+{
+	unsigned cls;
+	struct qy_cache *c = cache_with(qy_tls.thread, list, &cls);
+	struct qy_slab *s = c == NULL ? qy_container(list, struct qy_slab, local) : NULL;
 	struct qy_thread *t;
 	int error;
 
 	/* The active slab is empty but for what is in the cache's list: nothing is due. */
-	if (s->state == QY_SLAB_ACTIVE)
+	if (s != NULL && s->state == QY_SLAB_ACTIVE)
 		return;
 	error = errno;
 	t = qy_thread_enter();
 	if (++t->calls % SEND_EVERY == 0)
 		qy_thread_send(t);
-	qy_heap_event(s);
+	if (s == NULL)
+		turn_slab(t, list);
+	else
+		qy_heap_event(s);
 	shed_if_due(t);
 	qy_thread_leave(t);
 	tick(t);
@@ -439,14 +524,12 @@ QY_INLINE bool gather_quick(struct qy_thread *t, void *p)
 	return true;
 }
 
-void qy_free_slow(void *p)
+static QY_NOINLINE void free_entered(void *p)
 {
 	struct qy_thread *t;
 	struct qy_slab *s;
 	int error;
 
-	if (p == NULL || gather_quick(qy_tls.thread, p))
-		return;
 	if (QY_UNLIKELY(qy_tls.thread == NULL) && !qy_start() && qy_elsewhere != NULL) {
 		qy_elsewhere->free(p);
 		return;
@@ -477,6 +560,12 @@ void qy_free_slow(void *p)
 	qy_thread_leave(t);
 	tick(t);
 	errno = error;
+}
+
+void qy_free_slow(void *p)
+{
+	if (p != NULL && !gather_quick(qy_tls.thread, p))
+		free_entered(p);
 }
 
 size_t qy_cache_usable(const void *p)

@@ -117,10 +117,13 @@ struct qy_cache *qy_cache_for(struct qy_thread *t, struct qy_manager *m)
 	if (c == NULL)
 		return NULL;
 	memcpy(c->class_of, qy_class_table, sizeof(c->class_of));
+	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
+		qy_freelist_init(&c->freed[cls], cls);
 	c->thread = t;
 	c->quick = c->quick_set = 1;
 	c->cpu_now = &c->cpu;
 	qy_heap_open(&c->heap, m, (uintptr_t)t + (m->of_node ? 0 : QY_OWNER_SHARED));
+	c->heap.freed = c->freed;
 	qy_publish(c->next, t->caches);
 	__atomic_store_n(&t->caches, c, __ATOMIC_RELEASE); /* the viewer walks the list */
 	t->table[table_slot(t, m)] = c;

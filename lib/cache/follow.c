@@ -53,7 +53,7 @@ void qy_thread_use(struct qy_thread *t, struct qy_cache *c)
 		no_more_quick(c);
 	qy_tls.thread = t;
 	qy_tls.cache = c;
-	qy_tls.owner = qy_setting(junk) ? QY_OWNER_NONE : (uintptr_t)t;
+	qy_tls.owner = qy_thread_token(t);
 }
 
 /* ---- what is left behind ---- */
@@ -134,7 +134,7 @@ static bool look(struct qy_thread *t)
 
 void qy_thread_follow(struct qy_thread *t)
 {
-	qy_tls.owner = QY_UNLIKELY(qy_setting(junk)) ? QY_OWNER_NONE : (uintptr_t)t;
+	qy_tls.owner = qy_thread_token(t);
 	/* Inside another slow path, the heap that would be left may be in the middle of something. */
 	if (QY_LIKELY(qy_manager_nodes() == 1) || t->depth > 1)
 		return;

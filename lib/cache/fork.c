@@ -101,8 +101,10 @@ static void cut_lists(void *unused, struct qy_thread *t)
 			out->objects = out->bytes = 0;
 	}
 	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
-		for (unsigned cls = 0; cls < QY_CLASSES; cls++)
+		for (unsigned cls = 0; cls < QY_CLASSES; cls++) {
 			qy_late_cut(&c->head[cls]);
+			qy_late_cut(&c->freed[cls].head);
+		}
 		qy_late_cut_mail(&c->heap);
 	}
 }

@@ -4,10 +4,14 @@
 /* Slabs are one unit up to 8 KiB, so that one holds at least eight objects, and four units above. */
 #define UNITS(size) ((size) <= 8192 ? 1u : 4u)
 #define CARVE(size) ((size) >= QY_CARVE ? 1u : QY_CARVE / (size))
+/* So many bytes, and no fewer and no more objects than that. */
+#define WITHIN(count, least, most) (uint16_t)((count) < (least) ? (least) : (count) > (most) ? (most) : (count))
+#define KEEP(size) ((size) <= 1024 ? WITHIN(8192 / (size), 16, 128) : WITHIN(131072 / (size), 4, 32))
+#define KEEP_MAX(size) ((size) <= 1024 ? WITHIN(65536 / (size), 64, 1024) : WITHIN(524288 / (size), 16, 64))
 #define CLASS(size)                                                                                              \
 	{                                                                                                        \
 		(size), (uint32_t)(UNITS(size) * QY_UNIT / (size)), (((uint64_t)1 << 40) + (size)-1) / (size), \
-			CARVE(size), UNITS(size)                                                                 \
+			CARVE(size), UNITS(size), KEEP(size), KEEP_MAX(size)                                     \
 	}
 #define DOUBLING(from)                                                                                         \
 	CLASS((from) / 8 * 9), CLASS((from) / 8 * 10), CLASS((from) / 8 * 11), CLASS((from) / 8 * 12),         \

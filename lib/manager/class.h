@@ -19,6 +19,8 @@ struct qy_class {
 	uint64_t magic;    /* offset / size == offset * magic >> 40, for offsets inside a slab */
 	uint32_t carve;    /* objects carved at a time */
 	uint32_t units;    /* of a slab */
+	uint16_t keep;     /* freed objects that a thread's cache keeps: at first, */
+	uint16_t keep_max; /* and where more are of use */
 };
 
 extern const struct qy_class qy_classes[QY_CLASSES];

@@ -99,6 +99,7 @@ static void *take_local(struct qy_slab *s)
 	list = s->local;
 	s->local = NULL;
 	qy_publish(s->countdown, s->linked);
+	qy_slab_direct(s, qy_heap_list_for(atomic_load_explicit(&s->heap, memory_order_relaxed), s, s->cls));
 	return list;
 }
 
@@ -262,8 +263,11 @@ void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
 		if (list != NULL)
 			return list;
 		if (qy_heap_has_mail(h) && steps < mail_steps(h, s, cls)) {
-			qy_heap_receive_some(h, QY_MAIL_STEP);
+			qy_heap_receive_for_use(h, QY_MAIL_STEP);
 			steps++;
+			list = h->freed == NULL ? NULL : qy_freelist_take(&h->freed[cls]);
+			if (list != NULL)
+				return list;
 			continue;
 		}
 		if (s != NULL && s->carved < qy_classes[cls].capacity) {
@@ -295,6 +299,8 @@ static void drop_slab(struct qy_heap *h, struct qy_slab *s)
 	}
 	if (h->spares < QY_HEAP_SPARES && qy_classes[s->cls].units == 1) {
 		qy_slab_set_gone(s, 0);
+		/* (What is freed into it now is freed twice, and must not come into a list.) */
+		atomic_store_explicit(&s->owner, 0, memory_order_relaxed);
 		qy_publish(s->state, QY_SLAB_SPARE);
 		qy_publish(s->kind, QY_SLAB_NONE);
 		h->spare[h->spares++] = s;
@@ -341,16 +347,6 @@ bool qy_heap_free_here(struct qy_heap *h, void *p)
 	return true;
 }
 
-void qy_heap_put_back(struct qy_heap *h, void *list)
-{
-	while (list != NULL) {
-		void *p = list;
-
-		list = qy_next_object(p);
-		qy_heap_free_here(h, p);
-	}
-}
-
 /* ---- giving up ---- */
 
 void qy_heap_trim(struct qy_heap *h)
@@ -364,7 +360,7 @@ static void orphan(struct qy_heap *h, struct qy_slab *s)
 {
 	struct qy_heap *orphans = &h->manager->orphans;
 
-	atomic_store_explicit(&s->owner, orphans->owner, memory_order_relaxed);
+	qy_heap_own(orphans, s, s->cls);
 	atomic_store_explicit(&s->heap, orphans, memory_order_release);
 	/* It was left alone already: it need not be found unchanged once more. */
 	s->seen = (uint16_t)(s->countdown + 1);
@@ -386,7 +382,7 @@ void qy_heap_take_over(struct qy_heap *h, struct qy_heap *from, struct qy_slab *
 {
 	qy_slab_list_remove(s->state == QY_SLAB_FULL ? &from->full : &from->queue[s->cls], s);
 	atomic_store_explicit(&s->heap, h, memory_order_release);
-	atomic_store_explicit(&s->owner, h->owner, memory_order_relaxed);
+	qy_heap_own(h, s, s->cls);
 	s->seen = 0;
 	if (s->state == QY_SLAB_FULL)
 		qy_slab_list_push_back(&h->full, s);

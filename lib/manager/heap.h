@@ -27,7 +27,8 @@ struct qy_slab_list {
 
 struct qy_heap {
 	struct qy_manager *manager;
-	uintptr_t owner; /* what is written into slabs as their owner */
+	uintptr_t owner;        /* what is written into slabs as their owner */
+	struct qy_freelist *freed; /* one for each class, of the cache in front of it; NULL: there is none */
 	struct qy_slab *active[QY_CLASSES];    /* carved from; not in a queue */
 	struct qy_slab_list queue[QY_CLASSES]; /* slabs with room, those that got it last at the end */
 	struct qy_slab_list full;
@@ -51,10 +52,10 @@ struct qy_heap {
 static inline void qy_slab_list_push_back(struct qy_slab_list *list, struct qy_slab *s)
 {
 	list->count++;
-	s->next = NULL;
-	s->prev = list->last;
+	s->next = 0;
+	s->prev = qy_slab_number(list->last);
 	if (list->last != NULL)
-		list->last->next = s;
+		list->last->next = qy_slab_number(s);
 	else
 		qy_publish(list->first, s);
 	list->last = s;
@@ -63,10 +64,10 @@ static inline void qy_slab_list_push_back(struct qy_slab_list *list, struct qy_s
 static inline void qy_slab_list_push_front(struct qy_slab_list *list, struct qy_slab *s)
 {
 	list->count++;
-	s->prev = NULL;
-	s->next = list->first;
+	s->prev = 0;
+	s->next = qy_slab_number(list->first);
 	if (list->first != NULL)
-		list->first->prev = s;
+		list->first->prev = qy_slab_number(s);
 	else
 		list->last = s;
 	qy_publish(list->first, s);
@@ -74,22 +75,41 @@ static inline void qy_slab_list_push_front(struct qy_slab_list *list, struct qy_
 
 static inline void qy_slab_list_remove(struct qy_slab_list *list, struct qy_slab *s)
 {
+	struct qy_slab *next = qy_slab_numbered(s->next), *prev = qy_slab_numbered(s->prev);
+
 	list->count--;
-	if (s->prev != NULL)
-		s->prev->next = s->next;
+	if (prev != NULL)
+		prev->next = s->next;
 	else
-		qy_publish(list->first, s->next);
-	if (s->next != NULL)
-		s->next->prev = s->prev;
+		qy_publish(list->first, next);
+	if (next != NULL)
+		next->prev = s->prev;
 	else
-		list->last = s->prev;
-	s->next = s->prev = NULL;
+		list->last = prev;
+	s->next = s->prev = 0;
 }
 
 #define QY_REMOTE_CLOSED ((void *)1)
 
 /* Make a heap of zeroed memory usable. */
 void qy_heap_open(struct qy_heap *h, struct qy_manager *m, uintptr_t owner);
+
+/* The cache's free list of a class, or else the slab's own. */
+QY_INLINE struct qy_freelist *qy_heap_list_for(const struct qy_heap *h, struct qy_slab *s, unsigned cls)
+{
+	return h->freed == NULL ? qy_slab_list(s) : &h->freed[cls];
+}
+
+/* A slab of that class is this heap's. By its owner, or whoever has the manager's lock. */
+QY_INLINE void qy_heap_own(const struct qy_heap *h, struct qy_slab *s, unsigned cls)
+{
+	struct qy_freelist *to = qy_heap_list_for(h, s, cls);
+
+	for (uint32_t i = 0; i < qy_classes[cls].units; i++) {
+		s[i].to = to;
+		atomic_store_explicit(&s[i].owner, h->owner, memory_order_release);
+	}
+}
 
 /* Forget all slabs: their memory is being taken away, or was given up. Nobody uses the heap but late senders, and its
  * counters may be looked at. */
@@ -114,6 +134,9 @@ void qy_heap_receive(struct qy_heap *h);
 
 /* The same for so many objects, and those in the same unit as the last of them: a run of one unit is filed whole. */
 void qy_heap_receive_some(struct qy_heap *h, uint32_t at_most);
+
+/* The same where the cache in front is about to use it: what it has room for goes onto its lists. */
+void qy_heap_receive_for_use(struct qy_heap *h, uint32_t at_most);
 
 /* Whether there is something to be received. */
 QY_INLINE bool qy_heap_has_mail(struct qy_heap *h)

@@ -109,6 +109,23 @@ static bool splice(struct qy_heap *h, struct qy_slab *s, void *first, void *last
 	return true;
 }
 
+/* What comes home may go where its owner's frees go, if there is room: to the next mallocs. Only the last object is
+ * written to. False, and nothing done, otherwise. */
+QY_INLINE bool hand_on(struct qy_heap *h, struct qy_slab *s, void *first, void *last, uint32_t n)
+{
+	struct qy_freelist *list;
+
+	if (atomic_load_explicit(&s->heap, memory_order_acquire) != h)
+		return false;
+	list = s->to;
+	if (list == qy_slab_list(s) || list->room <= n || list->head == first)
+		return false;
+	qy_link_object(last, list->head);
+	__atomic_store_n(&list->head, first, __ATOMIC_RELEASE);
+	list->room -= n;
+	return true;
+}
+
 /* File a run of a list, of n objects of the slab. */
 static void file_run(struct qy_heap *h, struct qy_slab *s, void *first, void *last, uint32_t n)
 {
@@ -131,47 +148,86 @@ static void file_run(struct qy_heap *h, struct qy_slab *s, void *first, void *la
 	}
 }
 
-/* What was freed twice by others may have made a circle
- * of it, or the program may have written where a link stood: the rest is lost then. */
-uint32_t qy_heap_file(struct qy_heap *h, uint32_t at_most)
+/* File the run at the front of a list. Returns how many objects it had, *list is what is behind it; 0 where the list
+ * leads in a circle. */
+static uint32_t file_first(struct qy_heap *h, void **list, bool for_use)
+{
+	void *p = *list, *last;
+	struct qy_slab *s = qy_slab_of(p);
+	uint32_t n;
+
+	if (s == NULL) {
+		qy_mistake(QY_MISTAKE_FOREIGN, p);
+		h->mail_mistakes++;
+		*list = qy_heap_next_mail(p);
+		return 1;
+	}
+	n = run_of(p, &last);
+	if (n > QY_UNIT / 16) {
+		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
+		return 0;
+	}
+	*list = qy_next_object(last);
+	if (!for_use || !hand_on(h, s, p, last, n))
+		file_run(h, s, p, last, n);
+	return n;
+}
+
+/* What was freed twice by others may have made a circle of it, or the program may have written where a link stood: the
+ * rest is lost then. */
+static uint32_t file(struct qy_heap *h, uint32_t at_most, bool for_use)
 {
 	void *p = h->mail;
 	uint32_t filed = 0;
 
 	while (p != NULL && filed < at_most && h->mail_mistakes < QY_MAIL_MISTAKES_MAX) {
-		struct qy_slab *s = qy_slab_of(p);
-		void *last, *next;
-		uint32_t n;
+		uint32_t n = file_first(h, &p, for_use);
 
-		if (s == NULL) {
-			qy_mistake(QY_MISTAKE_FOREIGN, p);
-			h->mail_mistakes++;
-			filed++;
-			p = qy_heap_next_mail(p);
-			continue;
-		}
-		n = run_of(p, &last);
-		next = qy_next_object(last);
-		if (n > QY_UNIT / 16) {
-			qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
+		if (n == 0)
 			h->mail_mistakes = QY_MAIL_MISTAKES_MAX;
-			break;
-		}
-		file_run(h, s, p, last, n);
 		filed += n;
-		p = next;
 	}
 	qy_publish(h->mail, h->mail_mistakes < QY_MAIL_MISTAKES_MAX ? p : NULL);
 	qy_count(&h->remote_received, filed);
 	return filed;
 }
 
-void qy_heap_receive_some(struct qy_heap *h, uint32_t at_most)
+#define LIST_MAX (QY_UNIT / 16 * 4) /* a slab's objects, and what a cache keeps */
+
+/* (The same, of the owner's own mistakes.) */
+void qy_heap_put_back(struct qy_heap *h, void *list)
 {
-	uint32_t filed = qy_heap_file(h, at_most);
+	uint32_t mistakes = h->mail_mistakes, filed = 0, n = 1;
+
+	h->mail_mistakes = 0;
+	for (; list != NULL && n != 0 && filed <= LIST_MAX && h->mail_mistakes < QY_MAIL_MISTAKES_MAX; filed += n)
+		n = file_first(h, &list, false);
+	if (filed > LIST_MAX)
+		qy_mistake(QY_MISTAKE_DOUBLE_FREE, list);
+	h->mail_mistakes = mistakes;
+}
+
+static void receive(struct qy_heap *h, uint32_t at_most, bool for_use)
+{
+	uint32_t filed = file(h, at_most, for_use);
 
 	if (filed < at_most && qy_heap_take_mail(h))
-		(void)qy_heap_file(h, at_most - filed);
+		(void)file(h, at_most - filed, for_use);
+}
+
+void qy_heap_receive_for_use(struct qy_heap *h, uint32_t at_most)
+{
+	receive(h, at_most, h->freed != NULL);
+}
+
+void qy_heap_receive_some(struct qy_heap *h, uint32_t at_most)
+{
+	receive(h, at_most, false);
+}
+
+uint32_t qy_heap_file(struct qy_heap *h, uint32_t at_most)
+{
+	return file(h, at_most, false);
 }
 
 void qy_heap_receive(struct qy_heap *h)

@@ -86,7 +86,7 @@ static void begin_slab(struct qy_slab *s, struct qy_heap *h, unsigned cls, bool 
 	qy_publish(s->carved, 0);
 	s->gone = 0;
 	s->seen = 0;
-	s->next = s->prev = NULL;
+	s->next = s->prev = 0;
 	qy_publish(s->cls, (uint8_t)cls);
 	qy_publish(s->state, QY_SLAB_ACTIVE);
 	s->inner = 0;
@@ -98,7 +98,7 @@ static void begin_slab(struct qy_slab *s, struct qy_heap *h, unsigned cls, bool 
 		s[i].gone = 0;
 	}
 	qy_publish(s->kind, QY_SLAB_HEAD);
-	atomic_store_explicit(&s->owner, h->owner, memory_order_release);
+	qy_heap_own(h, s, cls);
 }
 
 static void end_slab(struct qy_slab *s)
@@ -174,7 +174,7 @@ static struct qy_slab *adopt(struct qy_manager *m, struct qy_heap *h, unsigned c
 		return NULL;
 	qy_slab_list_remove(queue, s);
 	atomic_store_explicit(&s->heap, h, memory_order_release);
-	atomic_store_explicit(&s->owner, h->owner, memory_order_relaxed);
+	qy_heap_own(h, s, cls);
 	qy_uncount(&m->orphans.slabs, 1);
 	qy_count(&h->adopted, 1);
 	m->sparse.adopted[cls] += m->sparse.adopted[cls] < UINT16_MAX;

@@ -192,8 +192,8 @@ static uint32_t check_slab_list(struct qy_heap *h, const struct qy_slab_list *li
 	struct qy_slab *before = NULL;
 	uint32_t n = 0;
 
-	for (struct qy_slab *s = list->first; s != NULL; before = s, s = s->next, n++) {
-		model_must(s->prev == before, "slab %p", (void *)s);
+	for (struct qy_slab *s = list->first; s != NULL; before = s, s = qy_slab_numbered(s->next), n++) {
+		model_must(qy_slab_numbered(s->prev) == before, "slab %p", (void *)s);
 		check_slab(h, s, state);
 	}
 	model_must(list->last == before, "the end of a list");

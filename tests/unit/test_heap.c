@@ -164,8 +164,8 @@ Test(heap, a_slab_that_was_full_goes_to_the_end_of_the_queue)
 	give_back(0, slab_objects[3][0], false);
 	give_back(0, slab_objects[2][1], false);
 	cr_assert_eq(heaps[0].queue[CLS].first, slab_number(2));
-	cr_assert_eq(slab_number(2)->next, slab_number(0));
-	cr_assert_eq(slab_number(0)->next, slab_number(3));
+	cr_assert_eq(qy_slab_numbered(slab_number(2)->next), slab_number(0));
+	cr_assert_eq(qy_slab_numbered(slab_number(0)->next), slab_number(3));
 	cr_assert_eq(heaps[0].queue[CLS].last, slab_number(3));
 	cr_assert_eq(slab_number(2)->countdown, per_slab - 2);
 	check_all();

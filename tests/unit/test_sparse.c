@@ -373,7 +373,7 @@ static uint32_t queued(const struct qy_heap *h)
 	uint32_t n = 0;
 
 	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
-		for (struct qy_slab *s = h->queue[cls].first; s != NULL; s = s->next)
+		for (struct qy_slab *s = h->queue[cls].first; s != NULL; s = qy_slab_numbered(s->next))
 			n++;
 	return n;
 }
