@@ -7,18 +7,23 @@ paths=()   # their libraries; empty for glibc
 labels=()  # their versions
 named=()   # NAME=PATH.so of the command line
 cc=${CC:-cc}
+libc=$(readlink -f "$($cc -print-file-name=libc.so.6)")
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "bench: $*"; exit 2; }
 
-# The options that both scripts have, and allocators by name. What else there is takes own_option, called with it and its value.
+# The options that both scripts have, and allocators by name. What else there is takes own_option, called with it and its
+# value; its status is 0, 3 where the option has no value, or another when it does not know it.
 read_options() {
 	while [ $# -gt 0 ]; do
 		case $1 in
 		--quick) quick=1 ;;
 		--rounds) rounds=${2:-}; [[ $rounds =~ ^[1-9][0-9]{0,2}$ ]] || die "--rounds takes a number from 1 to 999"; shift ;;
 		--help) usage; exit 0 ;;
-		-*) own_option "$1" "${2:-}" || die "unknown option $1 (see --help)"; shift ;;
+		-*)
+			own_option "$1" "${2:-}"
+			case $? in 0) shift ;; 3) ;; *) die "unknown option $1 (see --help)" ;; esac
+			;;
 		?*=?*) named+=("$1") ;;
 		*) die "$1: name an allocator as NAME=PATH.so" ;;
 		esac
@@ -83,6 +88,30 @@ compile() { # folder for the programs, their names
 	# Static if it can be, so that what it holds when it forks is least.
 	$cc -std=gnu11 -O2 -Wall -Wextra -static -o "$to/measure" "$here/measure.c" 2>/dev/null ||
 		$cc -std=gnu11 -O2 -Wall -Wextra -o "$to/measure" "$here/measure.c" || die "measure does not compile"
+}
+
+# One run of a program of ours, after compile. `redis` drives a server, which alone has the library; there glibc is preloaded,
+# too, as Debian's server is linked with jemalloc.
+launch() { # folder of the programs, library (empty: the C library's malloc), program, options
+	local dir=$1 path=$2 p=$3
+	shift 3
+	if [ "$p" = redis ]; then
+		BENCH_MALLOC_IN=libc BENCH_PRELOAD="${path:-$libc}" "$dir/measure" --timeout 300 "$dir/$p" "$@"
+	else
+		BENCH_MALLOC_IN="${path:-libc}" "$dir/measure" ${path:+--preload "$path"} --timeout 300 "$dir/$p" "$@"
+	fi
+}
+
+# The figures that a run printed, "name value unit" a line, with what the table's lines begin with; the program's result is
+# named "time", and its other figures lose its name.
+collect() { # program, separator, columns that stand before; output of the run at standard input
+	awk -v p="$1" -v OFS="$2" -v head="$3" 'NF == 3 { sub("^" p "\\.", "", $1); print head, ($1 == p ? "time" : $1), $2, $3 }'
+}
+
+list_allocators() { # the format of a line: name, version
+	local i
+	# shellcheck disable=SC2059 # the format is the caller's
+	for i in "${!names[@]}"; do printf -- "$1\n" "${names[i]}" "${labels[i]}"; done
 }
 
 machine() {

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Runs one program, with a library preloaded into it and into nothing else, and prints what the kernel says of it:
- *   measure [--preload LIB.so] [--timeout SECONDS] PROGRAM [ARGUMENT...]
- * The program's own output goes through untouched; after it come, as "@name value unit", the lines
+ *   measure [--preload LIB.so] [--timeout SECONDS] [--output FILE] PROGRAM [ARGUMENT...]
+ * The program's own output goes through untouched, or into the file; after it come, as "@name value unit", the lines
  *   @wall, @user, @sys (s), @peak (MiB, the largest resident set), @faults, @status (0, or what the shell would say).
+ * Processes that the program starts and waits for count as it does; the peak is the largest one's.
  * Being small matters: Linux counts into a program's peak what its process held before exec, here a forked copy of
  * this one. Exits with the program's status, 124 after the timeout. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,12 +21,20 @@
 static volatile pid_t child;
 static volatile sig_atomic_t timed_out;
 
+/* The program is the leader of a group, so that what it started goes with it. It is not reaped before wait4 returns, so the
+ * number is still its. */
 static void on_alarm(int signal)
 {
 	(void)signal;
 	timed_out = 1;
-	/* The child is not reaped before wait4 returns, so the number is still its. */
-	kill(child, SIGKILL);
+	kill(-child, SIGKILL);
+}
+
+/* A terminal's interrupt does not reach a group in the background. */
+static void on_end(int signal)
+{
+	kill(-child, SIGKILL);
+	_exit(128 + signal);
 }
 
 static double seconds(struct timeval t)
@@ -32,8 +42,17 @@ static double seconds(struct timeval t)
 	return (double)t.tv_sec + (double)t.tv_usec / 1e6;
 }
 
-static void run(const char *preload, char **command)
+static void run(const char *preload, const char *output, char **command)
 {
+	int file = output ? open(output, O_WRONLY | O_CREAT | O_TRUNC, 0666) : -1;
+
+	if (output && (file < 0 || dup2(file, STDOUT_FILENO) < 0)) {
+		fprintf(stderr, "measure: %s: %s\n", output, strerror(errno));
+		_exit(127);
+	}
+	setpgid(0, 0);
+	if (file >= 0)
+		close(file);
 	if (preload)
 		setenv("LD_PRELOAD", preload, 1);
 	else
@@ -45,7 +64,7 @@ static void run(const char *preload, char **command)
 
 int main(int argc, char **argv)
 {
-	const char *preload = NULL;
+	const char *preload = NULL, *output = NULL;
 	struct timespec from, to;
 	struct rusage used;
 	unsigned timeout = 0;
@@ -56,11 +75,13 @@ int main(int argc, char **argv)
 			preload = argv[at + 1];
 		else if (strcmp(argv[at], "--timeout") == 0)
 			timeout = (unsigned)strtoul(argv[at + 1], NULL, 10);
+		else if (strcmp(argv[at], "--output") == 0)
+			output = argv[at + 1];
 		else
 			break;
 	}
 	if (at >= argc || strncmp(argv[at], "--", 2) == 0) {
-		fputs("usage: measure [--preload LIB.so] [--timeout SECONDS] PROGRAM [ARGUMENT...]\n", stderr);
+		fputs("usage: measure [--preload LIB.so] [--timeout SECONDS] [--output FILE] PROGRAM [ARGUMENT...]\n", stderr);
 		return 2;
 	}
 	clock_gettime(CLOCK_MONOTONIC, &from);
@@ -70,8 +91,12 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	if (child == 0)
-		run(preload, argv + at);
+		run(preload, output, argv + at);
+	setpgid(child, child);
 	signal(SIGALRM, on_alarm);
+	signal(SIGINT, on_end);
+	signal(SIGTERM, on_end);
+	signal(SIGHUP, on_end);
 	alarm(timeout);
 	while (wait4(child, &status, 0, &used) < 0)
 		if (errno != EINTR)

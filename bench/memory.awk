@@ -1,38 +1,7 @@
 # SPDX-License-Identifier: MIT
-# From the raw figures of bench/memory.sh (round, row, allocator, metric, value, unit; by tabs) the tables, in markdown, and
-# the promises. -v columns, rows and extras are lists of names; hand is what update is compared with. A run whose @status
-# is not 0 makes its line FAIL. Peers are all that is not quarry's nor named by the user (extras).
-BEGIN { FS = "\t" }
-
-FNR > 1 {
-	if ($4 == "@status" && $5 != 0)
-		fail[$2, $3] = 1
-	cell = $2 SUBSEP $3 SUBSEP $4
-	value[cell, ++count[cell]] = $5 + 0
-}
-
-function median(cell,    i, j, v, n) {
-	n = count[cell]
-	for (i = 2; i <= n; i++) {
-		v = value[cell, i]
-		for (j = i - 1; j >= 1 && value[cell, j] > v; j--)
-			value[cell, j + 1] = value[cell, j]
-		value[cell, j + 1] = v
-	}
-	return n % 2 ? value[cell, (n + 1) / 2] : (value[cell, n / 2] + value[cell, n / 2 + 1]) / 2
-}
-
-function has(row, name, metric) {
-	return !((row, name) in fail) && count[row, name, metric] > 0
-}
-
-function get(row, name, metric) {
-	return has(row, name, metric) ? median(row SUBSEP name SUBSEP metric) : -1
-}
-
-function ran(row, name) {
-	return count[row, name, "@status"] > 0
-}
+# From the raw figures of bench/memory.sh, after figures.awk, the tables, in markdown, and the promises. -v columns, rows and
+# extras are lists of names; hand is what update is compared with. Peers are all that is not quarry's nor named by the user
+# (extras).
 
 # A metric of a table is "metric:heading:format"; a time in ns is printed in us where its format is "us".
 function show(row, name, metric, format) {
@@ -92,13 +61,6 @@ function best_peer(row, metric,    i, v, best) {
 	return best
 }
 
-function promise(what, got, want, format, against) {
-	if (got < 0 || want < 0)
-		return
-	printf "| %s | %s | at most %s%s | %s |\n", what, sprintf(format, got), sprintf(format, want),
-		(against == "" ? "" : " (" against ")"), (got <= want ? "kept" : "**not kept**")
-}
-
 # RSS a second after against the pages that hold a live object.
 function spike(row, names, what, floor,    i, n, list) {
 	n = split(names, list, " ")
@@ -115,8 +77,8 @@ function store(row, what,    i, p) {
 		promise(what ", " stage[i] ", MiB", get(row, "quarry", stage[i]), p, "%.0f", best_name)
 	}
 	if (has(row, "quarry", "huge"))
-		printf "| %s, share in huge pages at the peak | %.0f %% | at least 90 %% | %s |\n", what,
-			get(row, "quarry", "huge"), (get(row, "quarry", "huge") >= 90 ? "kept" : "**not kept**")
+		verdict(what ", share in huge pages at the peak", sprintf("%.0f %%", get(row, "quarry", "huge")), "at least 90 %",
+			get(row, "quarry", "huge") >= 90)
 }
 
 function latency(metric, what) {
@@ -154,7 +116,8 @@ END {
 	table("redis-server, 2 s after each stage: RSS, MiB", "redis", redis)
 	table("redis-server, the keys drawn by redis-benchmark: RSS, MiB", "redisrand", redis)
 
-	print "\n## What was promised\n\n| | quarry | target | |\n|---|---:|---|---|"
+	print "\n## What was promised\n"
+	verdict_head()
 	if (has("update", "quarry", "ratio"))
 		promise("random update on a malloc of 1 GiB, ratio", get("update", "quarry", "ratio"), 1.02, "%.3f", hand)
 	if (has("update", "quarry-arena-2m", "ratio"))

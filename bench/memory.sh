@@ -124,20 +124,6 @@ dir=$(mktemp -d) || exit 2
 trap 'shrink_pool; rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM
 compile "$dir" $(printf '%s\n' "${program[@]}" | sort -u)
-libc=$(readlink -f "$($cc -print-file-name=libc.so.6)")
-
-launch() { # column, program, options: one run
-	local c=$1 p=$2 path
-	shift 2
-	path=${paths[${of[c]}]}
-	if [ "$p" = redis ]; then # the program drives the server, which alone has the library
-		env ${environment[c]} BENCH_MALLOC_IN=libc BENCH_PRELOAD="${path:-$libc}" \
-			"$dir/measure" --timeout 300 "$dir/$p" "$@"
-	else
-		env ${environment[c]} BENCH_MALLOC_IN="${path:-libc}" \
-			"$dir/measure" ${path:+--preload "$path"} --timeout 300 "$dir/$p" "$@"
-	fi
-}
 
 hand=2
 for r in "${row[@]}"; do
@@ -152,7 +138,7 @@ for r in "${row[@]}"; do
 done
 
 say "allocators (that malloc is its own is verified in every run):"
-for i in "${!names[@]}"; do say "$(printf '  %-10s %s' "${names[i]}" "${labels[i]}")"; done
+list_allocators '  %-10s %s' >&2
 for c in "${!column[@]}"; do
 	[ -z "${environment[c]}${extra_options[c]}" ] || say "$(printf '  %-16s %s %s' "${column[c]}" "${environment[c]}" "${extra_options[c]}")"
 done
@@ -166,12 +152,14 @@ run_one() { # round, row, column: one run, and its figures into the table
 	local r=$1 k=$2 c=$3 arguments=${options[$2]}
 	arguments+=" ${extra_options[c]}"
 	[ "${program[k]}" != update ] || arguments+=" --hand $hand"
-	launch "$c" "${program[k]}" $arguments >"$dir/out" 2>"$dir/err" || {
+	(
+		[ -z "${environment[c]}" ] || export "${environment[c]?}"
+		launch "$dir" "${paths[${of[c]}]}" "${program[k]}" $arguments
+	) >"$dir/out" 2>"$dir/err" || {
 		[[ ${column[c]} != quarry* ]] || failed=1
 	}
 	[ ! -s "$dir/err" ] || sed "s/^/  ${column[c]}: /" "$dir/err" >&2
-	awk -v p="${program[k]}" -v OFS='\t' -v round="$r" -v row="${row[k]}" -v column="${column[c]}" '
-		NF == 3 { sub("^" p "\\.", "", $1); print round, row, column, $1 == p ? "time" : $1, $2, $3 }' "$dir/out" >>"$raw"
+	collect "${program[k]}" '\t' "$r\t${row[k]}\t${column[c]}" <"$dir/out" >>"$raw"
 	line+=" ${column[c]} $(awk -v m="${program[k]}.${shown[k]}" '$1 == m { v = $2 } $1 == "@status" { s = $2 }
 		END { if (s != 0 || v == "") printf "FAILED(%s)", s; else printf "%.4g", v }' "$dir/out")"
 }
@@ -199,12 +187,12 @@ echo "# Huge pages, and memory that comes back"
 echo
 machine | sed 's/$/  /'
 echo "medians of up to $rounds rounds, $((SECONDS - start_seconds)) s in all, load average $(cut -d' ' -f1-3 /proc/loadavg)"
-for i in "${!names[@]}"; do echo "- ${names[i]}: ${labels[i]}"; done
+list_allocators '- %s: %s'
 for c in "${!column[@]}"; do
 	[ -z "${environment[c]}${extra_options[c]}" ] || echo "- ${column[c]}: \`${environment[c]:-${extra_options[c]}}\`"
 done
 extras=
 for n in ${BENCH_EXTRA:-} "${named[@]+"${named[@]}"}"; do extras+=" ${n%%=*}"; done
-awk -f "$here/memory.awk" -v columns="${column[*]}" -v rows="${row[*]}" -v extras="$extras" \
+awk -F'\t' -f "$here/figures.awk" -f "$here/memory.awk" -v columns="${column[*]}" -v rows="${row[*]}" -v extras="$extras" \
 	-v hand="$([ "$hand" = 1 ] && echo "hugetlb by hand" || echo "MADV_HUGEPAGE by hand")" "$raw" || failed=1
 exit "$failed"

@@ -5,6 +5,9 @@
  * Two seconds after each stage the kernel is asked what the server has in memory (INFO's used_memory_rss is the same),
  * and at the end what its peak was. The result in seconds is the time of the four stages.
  * --benchmark 1: redis-benchmark does the setting, three times as many commands as there are keys at random ones.
+ * --mix 1: no stages and no sleep, but requests of many kinds (text, counters, hashes, lists, sets, sorted sets; reads and
+ * writes) at random keys, in short pipelines, as fast as they are answered. The result is their time; beside it are the
+ * rate and what the server took of the processor and of memory.
  * That malloc is the allocator's is checked twice: by what the dynamic linker binds the server's malloc to, and by the
  * server's map. The server is ended by SHUTDOWN, or by its process id; it goes when this program does.
  * Source: the Redis case of B. Powers and others, Mesh, PLDI 2019, with sizes and stages of this project. */
@@ -20,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -31,7 +35,7 @@
 #define TIMEOUT 30000  /* ms */
 #define MIB (1u << 20)
 
-static uint64_t first_size = 100, second_size = 180, third_size = 300, survivors = 10, rest = 2, benchmark;
+static uint64_t first_size = 100, second_size = 180, third_size = 300, survivors = 10, rest = 2, benchmark, mix;
 static const struct bench_extra extra[] = {
 	{ "first", &first_size, "bytes of a value when set" },
 	{ "second", &second_size, "when overwritten" },
@@ -39,6 +43,7 @@ static const struct bench_extra extra[] = {
 	{ "keep", &survivors, "percent that are not deleted" },
 	{ "rest", &rest, "seconds after a stage until it is looked at" },
 	{ "benchmark", &benchmark, "1: redis-benchmark sets the values, at random keys" },
+	{ "mix", &mix, "1: requests of many kinds instead of the stages; then --ops are requests" },
 };
 static struct bench bench = {
 	.name = "redis", .op = "one key", .ops = 1000000, .threads = 1, .seed = 1, .work_only = 1,
@@ -47,6 +52,7 @@ static struct bench bench = {
 static char folder[64], socket_path[80];
 static pid_t server;
 static int connection = -1;
+static struct rusage used; /* by the server, once it has ended */
 static uint64_t random_state;
 static char *out; /* a pipeline on its way */
 static uint32_t *order;
@@ -59,7 +65,7 @@ static void end_server(void)
 	if (server > 0) {
 		if (connection < 0 || send(connection, shutdown_command, sizeof(shutdown_command) - 1, MSG_NOSIGNAL) < 0)
 			kill(server, SIGKILL);
-		for (int i = 0; i < 500 && waitpid(server, NULL, WNOHANG) == 0; i++) {
+		for (int i = 0; i < 500 && wait4(server, NULL, WNOHANG, &used) == 0; i++) {
 			if (i == 400)
 				kill(server, SIGKILL);
 			usleep(10000);
@@ -207,23 +213,43 @@ static void send_all(const char *p, size_t n)
 	}
 }
 
-/* Reads so many replies of one line. */
+/* Reads so many replies, of any form: the text that a line announces is passed over, and a list is so many replies more. */
 static void await(uint64_t replies)
 {
 	static char in[1 << 16];
-	int fresh = 1; /* the next byte begins a reply */
+	static char line[64];
+	size_t have = 0, skip = 0;
 
-	while (replies > 0) {
+	while (replies > 0 || skip > 0) {
 		struct pollfd wait = { .fd = connection, .events = POLLIN };
 		ssize_t n = poll(&wait, 1, TIMEOUT) == 1 ? recv(connection, in, sizeof(in), 0) : 0;
 
 		if (n <= 0)
 			fail("no reply from the server");
 		for (ssize_t i = 0; i < n; i++) {
-			if (fresh && in[i] == '-')
-				fail("the server says %.60s", in + i);
-			fresh = in[i] == '\n';
-			replies -= fresh;
+			long announced;
+
+			if (skip > 0) {
+				size_t here = skip < (size_t)(n - i) ? skip : (size_t)(n - i);
+
+				skip -= here;
+				i += (ssize_t)here - 1;
+				continue;
+			}
+			if (have < sizeof(line) - 1)
+				line[have++] = in[i];
+			if (in[i] != '\n')
+				continue;
+			line[have] = 0;
+			have = 0;
+			announced = strtol(line + 1, NULL, 10);
+			if (line[0] == '-')
+				fail("the server says %s", line);
+			if (line[0] == '$' && announced >= 0)
+				skip = (size_t)announced + 2;
+			if (line[0] == '*' && announced > 0)
+				replies += (uint64_t)announced;
+			replies--;
 		}
 	}
 }
@@ -312,35 +338,128 @@ static double peak(void)
 	return strtod(found + 6, NULL) / 1024;
 }
 
+/* ------------------------------------------------------------------------------------------------------ */
+/* The mix                                                                                                */
+
+#define PIPELINE 32
+#define KEYS 100000 /* of texts; of the others fewer, so that each grows */
+
+/* One request: its words, by spaces; behind them a value of so many bytes, unless that is 0. */
+static size_t request(char *at, size_t value, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static size_t request(char *at, size_t value, const char *format, ...)
+{
+	char words[160], *word, *rest_of, *start_of = at;
+	unsigned count = value > 0;
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(words, sizeof(words), format, arguments);
+	va_end(arguments);
+	for (const char *p = words; *p; p++)
+		count += *p == ' ';
+	at += sprintf(at, "*%u\r\n", count + 1);
+	for (word = strtok_r(words, " ", &rest_of); word; word = strtok_r(NULL, " ", &rest_of))
+		at += sprintf(at, "$%zu\r\n%s\r\n", strlen(word), word);
+	if (value) {
+		at += sprintf(at, "$%zu\r\n", value);
+		memset(at, 'a' + (int)(value % 26), value);
+		at += value;
+		at += sprintf(at, "\r\n");
+	}
+	return (size_t)(at - start_of);
+}
+
+/* Most values are short, some are long. */
+static size_t value_size(void)
+{
+	uint32_t kind = bench_below(&random_state, 100);
+
+	return 8 + bench_below(&random_state, kind < 70 ? 120 : kind < 95 ? 1000 : 8000);
+}
+
+static size_t any_request(char *at)
+{
+	unsigned kind = bench_below(&random_state, 100), key = bench_below(&random_state, KEYS);
+	unsigned part = bench_below(&random_state, KEYS);
+
+	if (kind < 24)
+		return request(at, 0, "GET s:%u", key);
+	if (kind < 46)
+		return request(at, value_size(), "SET s:%u", key);
+	if (kind < 50)
+		return request(at, 24, "APPEND s:%u", key);
+	if (kind < 53)
+		return request(at, 0, "DEL s:%u", key);
+	if (kind < 57)
+		return request(at, 0, "INCR c:%u", key);
+	if (kind < 64)
+		return request(at, value_size() / 4 + 1, "HSET h:%u f:%u", key % 2000, part % 200);
+	if (kind < 70)
+		return request(at, 0, "HGET h:%u f:%u", key % 2000, part % 200);
+	if (kind < 77)
+		return request(at, value_size() / 4 + 1, "LPUSH l:%u", key % 500);
+	if (kind < 83)
+		return request(at, 0, "RPOP l:%u", key % 500);
+	if (kind < 85)
+		return request(at, 0, "LRANGE l:%u 0 9", key % 500);
+	if (kind < 90)
+		return request(at, 0, "SADD t:%u member:%u", key % 1000, part);
+	if (kind < 93)
+		return request(at, 0, "SREM t:%u member:%u", key % 1000, part);
+	if (kind < 98)
+		return request(at, 0, "ZADD z:%u %u member:%u", key % 1000, part, part % 5000);
+	return request(at, 0, "ZRANGE z:%u 0 4", key % 1000);
+}
+
+static void run_mix(void)
+{
+	double largest_rss, from = bench_now();
+
+	for (uint64_t done = 0; done < bench.ops;) {
+		uint64_t now = bench.ops - done < PIPELINE ? bench.ops - done : PIPELINE;
+		size_t at = 0;
+
+		for (uint64_t i = 0; i < now; i++)
+			at += any_request(out + at);
+		send_all(out, at);
+		await(now);
+		done += now;
+	}
+	bench_stop(&bench);
+	bench_figure(&bench, "requests", (double)bench.ops / (bench_now() - from) / 1000, "thousand/s");
+	largest_rss = peak();
+	end_server();
+	bench_figure(&bench, "server.peak", largest_rss, "MiB");
+	bench_figure(&bench, "server.cpu", (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+		     (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6, "s");
+	bench_report(&bench, bench.ops);
+}
+
+/* ------------------------------------------------------------------------------------------------------ */
+
 static void prepare(void)
 {
 	random_state = bench_seed(&bench, 0);
 	out = bench_table(BUFFER);
 	if (BATCH * ((first_size > second_size ? first_size : second_size) + third_size + 128) > BUFFER)
 		bench_die("values of at most 1800 bytes");
-	order = bench_table(bench.ops * sizeof(*order));
-	for (uint64_t i = 0; i < bench.ops; i++)
-		order[i] = (uint32_t)i;
-	bench_shuffle(&random_state, order, bench.ops);
+	if (!mix) {
+		order = bench_table(bench.ops * sizeof(*order));
+		for (uint64_t i = 0; i < bench.ops; i++)
+			order[i] = (uint32_t)i;
+		bench_shuffle(&random_state, order, bench.ops);
+	}
 	snprintf(folder, sizeof(folder), P_tmpdir "/bench-redis.XXXXXX");
 	if (!mkdtemp(folder))
 		bench_die("no folder %s: %s", folder, strerror(errno));
 	snprintf(socket_path, sizeof(socket_path), "%s/s", folder);
 }
 
-int main(int argc, char **argv)
+static void run_stages(void)
 {
 	uint64_t kept;
-	double from;
+	double from = bench_now();
 
-	bench_begin(&bench, argc, argv);
-	if (bench.ops > 100000000)
-		bench_die("--ops: at most 100000000 keys");
-	prepare();
-	check_binding();
-	start_server();
-	bench_start(&bench);
-	from = bench_now();
 	set_all(0, 0, first_size);
 	look("set", from);
 	from = bench_now();
@@ -361,5 +480,20 @@ int main(int argc, char **argv)
 	end_server();
 	bench_stop(&bench);
 	bench_report(&bench, bench.ops);
+}
+
+int main(int argc, char **argv)
+{
+	bench_begin(&bench, argc, argv);
+	if (bench.ops > 100000000)
+		bench_die("--ops: at most 100000000 keys");
+	prepare();
+	check_binding();
+	start_server();
+	bench_start(&bench);
+	if (mix)
+		run_mix();
+	else
+		run_stages();
 	return 0;
 }

@@ -1,86 +1,241 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Compiles the benchmark programs and runs each under quarry, under glibc, under the peers that Debian packages if they
-# are installed, and under any other allocator that is named; ends in two tables. See bench/README.md.
+# Runs patterns and whole programs under quarry, under glibc, under the peers that Debian packages if they are installed,
+# and under any other allocator that is named; ends in tables and in what was promised, kept or not. See bench/README.md.
 #
-# Usage: bench/run.sh [--quick] [--rounds N] [--only PROGRAM,...] [--csv FILE] [NAME=PATH.so ...]
+# Usage: bench/run.sh [--quick | --scaling] [--rounds N] [--only WORKLOAD|GROUP,...] [--csv FILE] [--markdown FILE]
+#                     [--svg FILE] [NAME=PATH.so ...]
 # Takes QUARRY_SO (libquarry-malloc.so; else the build tree's), BENCH_EXTRA ("NAME=PATH.so ..."), CC.
-# Exits with 1 when a program failed under quarry; failures of others are only shown.
+# Exits with 1 when a program failed under quarry; failures of others, and promises that are not kept, are only shown.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
-programs="larson mixed prodcons replace pairs large threads spike"
+. "$here/workloads.sh"
+. "$here/programs.sh"
 rounds=
 quick=
+scaling=
+only=
 csv=
-usage() { sed -n '3,9s/^# \{0,1\}//p' "$0"; }
+markdown=
+svg=
+files=
+usage() { sed -n '3,11s/^# \{0,1\}//p' "$0"; }
 
 own_option() {
 	case $1 in
-	--only) programs=$(tr ',' ' ' <<<"$2"); [ -n "$programs" ] || die "--only takes programs" ;;
+	--scaling) scaling=1; return 3 ;;
+	--only) only=$2; [ -n "$only" ] || die "--only takes workloads and groups" ;;
 	--csv) csv=$2; [ -n "$csv" ] || die "--csv takes a file" ;;
+	--markdown) markdown=$2; [ -n "$markdown" ] || die "--markdown takes a file" ;;
+	--svg) svg=$2; [ -n "$svg" ] || die "--svg takes a file" ;;
 	*) return 1 ;;
 	esac
 }
 read_options "$@"
-: "${rounds:=$([ -n "$quick" ] && echo 3 || echo 9)}"
-for p in $programs; do [ -f "$here/$p.c" ] || die "there is no program $p"; done
-[ -z "$csv" ] || : >"$csv" || die "cannot write $csv"
-
+[ -z "$quick" ] || [ -z "$scaling" ] || die "--quick or --scaling"
+: "${rounds:=$(if [ -n "$quick" ]; then echo 2; elif [ -n "$scaling" ]; then echo 3; else echo 9; fi)}"
+add_scaling
+read_workloads
+for f in "$csv" "$markdown" "$svg"; do [ -z "$f" ] || : >"$f" || die "cannot write $f"; done
 add_all
 
 dir=$(mktemp -d) || exit 2
-trap 'rm -rf "$dir"' EXIT
+trap 'rm -rf "$dir" ${files:+"$files"}' EXIT
 trap 'exit 130' INT TERM
 
-compile "$dir" $programs
+# ---- Getting ready ------------------------------------------------------------------------------------------------
 
-# Each program checks at its start, in its own /proc/self/maps, that malloc's code lies in the library that it should.
-launch() { # index of the allocator, program, arguments: one run
-	local i=$1 p=$2
-	shift 2
-	BENCH_MALLOC_IN=${paths[i]:-libc} "$dir/measure" ${paths[i]:+--preload "${paths[i]}"} --timeout 120 "$dir/$p" "$@"
+# A whole program has its input made, is run once without any allocator to see what it prints, and has to show under each
+# allocator that its malloc is that one's.
+declare -A expected broken
+prepare_program() { # program
+	local i
+	"$1_prepare"
+	settings=()
+	"$1_command"
+	env "${settings[@]}" "$dir/measure" --timeout 300 --output "$dir/result" "${command[@]}" >"$dir/out" 2>"$dir/err" </dev/null || {
+		cat "$dir/err" >&2
+		die "$1: ${command[0]} fails without an allocator"
+	}
+	expected[$1]=$(result_of "$1")
+	for i in "${!names[@]}"; do
+		serves "${paths[i]}" || broken[$1,$i]=1
+	done
 }
 
-first=${programs%% *}
+# In a quick measurement the work is a part of the program's own number.
+quick_options() { # program
+	local ops
+	ops=$("$dir/$1" --help | sed -n 's/^  --ops N *\([0-9]*\);.*/\1/p')
+	[ -n "$ops" ] || die "$1 --help does not tell its number of operations"
+	echo "--ops $((ops * quick_percent / 100 > 0 ? ops * quick_percent / 100 : 1))"
+}
+
+is_ours() { ! declare -F "$1_command" >/dev/null; }
+
+kept=()
+for w in "${!workload[@]}"; do
+	p=${program[w]}
+	needs=
+	if [ "$p" = redis ]; then
+		needs=redis-server
+		command -v redis-server >/dev/null && needs=
+	elif ! is_ours "$p"; then
+		"${p}_needs" && needs=
+	elif [ ! -f "$here/$p.c" ]; then
+		say "bench: ${workload[w]} is LEFT OUT: there is no bench/$p.c"
+		continue
+	fi
+	if [ -n "$needs" ]; then
+		say "bench: ${workload[w]} is LEFT OUT: it is not installed (Debian: apt-get install $needs)"
+		continue
+	fi
+	kept+=("$w")
+done
+[ "${#kept[@]}" -gt 0 ] || die "nothing is left to measure"
+
+ours=$(for w in "${kept[@]}"; do if is_ours "${program[w]}"; then echo "${program[w]}"; fi; done | sort -u)
+say "compiling and making input"
+# shellcheck disable=SC2086 # a list
+compile "$dir" $ours
+for w in "${kept[@]}"; do
+	is_ours "${program[w]}" || prepare_program "${program[w]}"
+	[ -z "$quick" ] || ! is_ours "${program[w]}" || [[ ${options[w]} == *--ops* ]] || options[w]+=" $(quick_options "${program[w]}")"
+done
+
+# That an allocator can be measured at all: each program of ours looks in its own /proc/self/maps, in every run, whether
+# malloc's code lies in the library that it should.
+compile "$dir" pairs
 for i in "${!names[@]}"; do
-	launch "$i" "$first" --ops 1 >"$dir/out" 2>&1 || {
+	launch "$dir" "${paths[i]}" pairs --ops 1 >"$dir/out" 2>&1 || {
 		cat "$dir/out" >&2
 		die "${names[i]} cannot be measured: its malloc is not in effect, or it fails at once"
 	}
 done
 
-say "allocators (that malloc is its own is verified in every run):"
-for i in "${!names[@]}"; do say "$(printf '  %-10s %s' "${names[i]}" "${labels[i]}")"; done
-say "$rounds rounds, load average $(cut -d' ' -f1-3 /proc/loadavg)"
+say "allocators (that malloc is its own is verified):"
+list_allocators '  %-12s %s' >&2
+say "$rounds rounds of ${#kept[@]} workloads, load average $(cut -d' ' -f1-3 /proc/loadavg)"
+
+# ---- Running ------------------------------------------------------------------------------------------------------
 
 raw=$dir/raw.csv
 echo "round,program,allocator,metric,value,unit" >"$raw"
 failed=0
 start_seconds=$SECONDS
+
+now() { echo $((${EPOCHREALTIME/[.,]/} / 1000)); } # ms
+
+# How long is left, from what each workload has taken so far, and one that has not run yet as the mean of all.
+declare -A took ran
+spent=0 done_runs=0
+left() { # the round; the workloads of it that are over
+	local w n total=0 mean=$((done_runs ? spent / done_runs : 1000)) over=" $2 "
+	for w in "${kept[@]}"; do
+		n=$((${most[$w]} - $1))
+		[[ $over == *" $w "* ]] || n=$((n + 1))
+		[ "$n" -gt 0 ] || continue
+		total=$((total + n * ${#names[@]} * (${ran[$w]:-0} ? ${took[$w]:-0} / ${ran[$w]:-1} : mean)))
+	done
+	printf '%d:%02d min' $((total / 60000)) $((total / 1000 % 60))
+}
+
+launch_workload() { # index of the workload, of the allocator: one run; its figures into $dir/out
+	local w=$1 i=$2 p=${program[$1]} status
+	if is_ours "$p"; then
+		# shellcheck disable=SC2086 # a list
+		launch "$dir" "${paths[i]}" "$p" ${options[w]} </dev/null
+		return
+	fi
+	[ -z "${broken[$p,$i]:-}" ] || { echo "@status 126 code"; return 126; }
+	settings=()
+	"${p}_command"
+	[ -z "$files" ] || rm -rf "${files:?}"/*
+	env "${settings[@]}" "$dir/measure" ${paths[i]:+--preload "${paths[i]}"} --timeout 300 --output "$dir/result" \
+		"${command[@]}" </dev/null
+	status=$?
+	if [ "$status" = 0 ] && [ "$(result_of "$p")" != "${expected[$p]}" ]; then
+		echo "bench: what it printed is WRONG" >&2
+		echo "@status 125 code"
+		return 125
+	fi
+	return "$status"
+}
+
+run_one() { # round, workload, allocator
+	local r=$1 w=$2 i=$3 from
+	from=$(now)
+	launch_workload "$w" "$i" >"$dir/out" 2>"$dir/err" || {
+		[ "${names[i]}" != quarry ] || failed=1
+		[ ! -s "$dir/err" ] || tail -5 "$dir/err" | sed "s/^/  ${names[i]}: /" >&2
+	}
+	from=$(($(now) - from))
+	took[$w]=$((${took[$w]:-0} + from))
+	ran[$w]=$((${ran[$w]:-0} + 1))
+	spent=$((spent + from))
+	done_runs=$((done_runs + 1))
+	# What every workload has: time, cpu and rss; of a server that a program drives they are the server's.
+	collect "${program[w]}" , "$r,${workload[w]},${names[i]}" <"$dir/out" | awk -F, -v OFS=, '
+		{ v[$4] = $5; print }
+		END {
+			if (!("time" in v) && "@wall" in v) print $1, $2, $3, "time", v["@wall"], "s"
+			if ("@wall" in v) {
+				print $1, $2, $3, "cpu", "server.cpu" in v ? v["server.cpu"] : v["@user"] + v["@sys"], "s"
+				print $1, $2, $3, "rss", "server.peak" in v ? v["server.peak"] : v["@peak"], "MiB"
+			}
+		}' >"$dir/figures"
+	cat "$dir/figures" >>"$raw"
+	line+=" ${names[i]} $(awk -F, '$4 == "time" { t = $5 } $4 == "@status" && $5 != 0 { s = $5 }
+		END { if (s != 0 || t == "") printf "FAILED(%s)", s; else printf "%.3f", t }' "$dir/figures")"
+}
+
+# Whole programs run once in a quick measurement.
+declare -A most
+for w in "${kept[@]}"; do
+	most[$w]=$rounds
+	[ -z "$quick" ] || [ "${group[w]}" = single ] || [ "${group[w]}" = threads ] || most[$w]=1
+done
 for ((r = 1; r <= rounds; r++)); do
 	turn=$r
-	for p in $programs; do
-		# What sleeps seconds and changes little from run to run is run once in a quick measurement.
-		[ -n "$quick" ] && [ "$p" = spike ] && [ "$r" -gt 1 ] && continue
-		line="round $r/$rounds $p:"
+	over=
+	for w in "${kept[@]}"; do
+		[ "$r" -le "${most[$w]}" ] || continue
+		line=
 		turn=$((turn + 1))
 		for k in "${!names[@]}"; do
 			i=$(((k + turn) % ${#names[@]}))
-			launch "$i" "$p" >"$dir/out" 2>"$dir/err" || {
-				[ "${names[i]}" != quarry ] || failed=1
-				[ ! -s "$dir/err" ] || sed "s/^/  ${names[i]}: /" "$dir/err" >&2
-			}
-			awk -v head="$r,$p,${names[i]}" -v OFS=, 'NF == 3 { print head, $1, $2, $3 }' "$dir/out" >>"$raw"
-			line+=" ${names[i]} $(awk -v p="$p" '$1 == p { t = $2 } $1 == "@status" { s = $2 }
-				END { if (s != 0 || t == "") printf "FAILED(%s)", s; else printf "%.3f", t }' "$dir/out")"
+			[ ! -t 2 ] || printf '\rround %d/%d %s under %s, about %s left \e[K' "$r" "$rounds" "${workload[w]}" "${names[i]}" "$(left "$r" "$over")" >&2
+			run_one "$r" "$w" "$i"
 		done
-		say "$line"
+		over+=" $w"
+		[ ! -t 2 ] || printf '\r\e[K' >&2
+		say "round $r/$rounds ${workload[w]}:$line (about $(left "$r" "$over") left)"
 	done
 done
 [ -z "$csv" ] || cp "$raw" "$csv"
 
+# ---- What came out ----------------------------------------------------------------------------------------------
+
+list=
+for w in "${kept[@]}"; do list+=" ${workload[w]}:${group[w]}:${limit[w]}"; done
+title="medians of $rounds rounds${quick:+ (quick: smaller work, whole programs once)}, $((SECONDS - start_seconds)) s in all, load average $(cut -d' ' -f1-3 /proc/loadavg)"
+draw() { # awk program, variables
+	local f=$1
+	shift
+	awk -F, -f "$here/figures.awk" -f "$here/means.awk" -f "$here/$f" -v allocators="${names[*]}" -v workloads="$list" -v means="$means" -v quick="$quick" "$@" "$raw"
+}
 machine
-echo "medians of $rounds rounds, $((SECONDS - start_seconds)) s in all, load average $(cut -d' ' -f1-3 /proc/loadavg)"
-awk -f "$here/tables.awk" -v allocators="${names[*]}" -v programs="$programs" "$raw" || failed=1
+echo "$title"
+draw tables.awk -f "$here/promises.awk" -v form=text || failed=1
+if [ -n "$markdown" ]; then
+	{
+		machine | sed 's/$/  /'
+		echo "$title"
+		echo
+		list_allocators '- %s: %s'
+		draw tables.awk -f "$here/promises.awk" -v form=markdown
+	} >"$markdown" || failed=1
+fi
+[ -z "$svg" ] || draw plot.awk -v machine="$(machine | tr '\n' ' ')" -v title="$title" >"$svg" || failed=1
 exit "$failed"

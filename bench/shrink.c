@@ -12,8 +12,9 @@
  * --threads N: each thread makes and frees its share, then sleeps. --load 1: after the spike the main thread goes on
  * allocating and freeing, at a steady rate, and every call is timed; --load 2 is the control: the same load on the same
  * survivors, without a spike before it.
- * Source: the spike is that of spike.c and its sources; survivors against pages: R. L. Hudson and others and B. Powers
- * and others (Mesh, PLDI 2019), who count what fragmentation keeps. */
+ * Source: the spike: J. Evans, "Tick Tock, Malloc Needs a Clock", Applicative 2015; survivors against pages: R. L. Hudson
+ * and others and B. Powers, D. Tench, E. Berger, A. McGregor, "Mesh: Compacting Memory Management for C/C++
+ * Applications", PLDI 2019, who count what fragmentation keeps. */
 #include "bench.h"
 #include "latency.h"
 

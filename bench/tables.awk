@@ -1,107 +1,132 @@
 # SPDX-License-Identifier: MIT
-# From the raw figures of bench/run.sh (round,program,allocator,metric,value,unit) the two tables. -v allocators="..."
-# and -v programs="..." give the columns and rows. A run whose @status is not 0 makes its cell FAIL: a failure in one
-# round is not hidden by the others. In every row the ratio is to the best of the row.
-BEGIN { FS = "," }
-
-FNR > 1 {
-	run = $2 SUBSEP $3
-	if ($4 == "@status" && $5 != 0)
-		fail[run] = 1
-	cell = run SUBSEP $4
-	value[cell, ++count[cell]] = $5
-	if ($4 ~ /\./ && $6 == "MiB" && !($4 in known)) {
-		known[$4] = 1
-		rest[++rests] = $4
-		owner[$4] = $2
+# The tables of run.sh, after figures.awk and means.awk; then the promises (promises.awk). -v form=text|markdown, -v quick.
+function show_head(title, last,    i, line, rule) {
+	if (form == "text") {
+		print "\n" title
+		line = sprintf("%-18s", "")
+		for (i = 1; i <= columns; i++)
+			line = line sprintf(" %16s", name[i])
+		print line (last == "" ? "" : "  " last)
+		return
 	}
-}
-
-# Sorts the values of a cell in place; few, so by insertion.
-function sort_cell(cell,    i, j, v) {
-	for (i = 2; i <= count[cell]; i++) {
-		v = value[cell, i] + 0
-		for (j = i - 1; j >= 1 && value[cell, j] + 0 > v; j--)
-			value[cell, j + 1] = value[cell, j]
-		value[cell, j + 1] = v
-	}
-}
-
-function median(cell,    n) {
-	n = count[cell]
-	if (n % 2)
-		return value[cell, (n + 1) / 2] + 0
-	return (value[cell, n / 2] + value[cell, n / 2 + 1]) / 2
-}
-
-# One row. Where it counts, adds each allocator's logarithm to its total; one without a value gets no mean at all, and
-# changes nobody else's.
-function row(label, program, metric, counts, digits, spread,    i, cell, best, noise, worst, runs) {
-	best = -1
+	print "\n### " title "\n"
+	line = "| |"
+	rule = "|---|"
 	for (i = 1; i <= columns; i++) {
-		cell = program SUBSEP name[i] SUBSEP metric
-		if ((program, name[i]) in fail || !count[cell]) {
-			v_of[i] = -1
-			continue
-		}
-		if (count[cell] > runs)
-			runs = count[cell]
-		sort_cell(cell)
-		v_of[i] = median(cell)
-		if (best < 0 || v_of[i] < best)
-			best = v_of[i]
-		noise = v_of[i] > 0 ? (value[cell, count[cell]] - value[cell, 1]) / v_of[i] * 100 : 0
-		if (noise > worst)
-			worst = noise
+		line = line " " name[i] " |"
+		rule = rule "---:|"
 	}
-	printf "%-14s", label
-	for (i = 1; i <= columns; i++)
-		if (v_of[i] < 0)
-			printf " %16s", "FAIL"
-		else
-			printf " %9s %5.2fx", sprintf(digits, v_of[i]), (best > 0 ? v_of[i] / best : 1)
-	print (!spread ? "" : runs > 1 ? sprintf(" %6.0f%%", worst) : " 1 run")
-	for (i = 1; counts && i <= columns; i++)
-		if (v_of[i] <= 0)
-			lacks[i] = 1
-		else
-			total[i] += log(v_of[i] / best)
+	print line (last == "" ? "" : " " last " |")
+	print rule (last == "" ? "" : "---:|")
 }
 
-function head(title, spread,    i) {
-	print "\n" title
-	printf "%-14s", ""
+# One line; the cells are in cell[1..columns], and bold[i] is set where one is the best.
+function show_line(label, last,    i, line) {
+	if (form == "text") {
+		line = sprintf("%-18s", label)
+		for (i = 1; i <= columns; i++)
+			line = line sprintf(" %16s", cell[i])
+		print line (last == "" ? "" : "  " sprintf("%6s", last))
+		return
+	}
+	line = "| " label " |"
 	for (i = 1; i <= columns; i++)
-		printf " %16s", name[i]
-	print (spread ? "  spread" : "")
-	split("", total)
-	split("", lacks)
+		line = line (bold[i] ? " **" cell[i] "** |" : " " cell[i] " |")
+	print line (last == "" ? "" : " " last " |")
 }
 
-function mean(    i) {
-	printf "%-14s", "geometric mean"
-	for (i = 1; i <= columns; i++)
-		if (i in lacks)
-			printf " %16s", "-"
+# A row of a metric: the values and their ratios to the best, which is the least, or the most where more is better.
+function show_row(label, r, metric, digits, more, with_spread,    i, v, best_v, noise, s) {
+	best_v = -1
+	for (i = 1; i <= columns; i++) {
+		v = get(r, name[i], metric)
+		if (v >= 0 && (best_v < 0 || (more ? v > best_v : v < best_v)))
+			best_v = v
+	}
+	for (i = 1; i <= columns; i++) {
+		v = get(r, name[i], metric)
+		bold[i] = v >= 0 && v == best_v
+		if (v < 0)
+			cell[i] = (r, name[i]) in fail ? "FAIL" : "-"
+		else if (best_v > 0 && v > 0)
+			cell[i] = sprintf(digits, v) sprintf(" %5.2fx", more ? best_v / v : v / best_v)
 		else
-			printf " %15.2fx", exp(total[i] / lines)
-	print ""
+			cell[i] = sprintf(digits, v) (form == "text" ? "       " : "")
+		if (form != "text")
+			gsub(/ +/, " ", cell[i])
+		s = spread(r, name[i], metric)
+		noise = v >= 0 && s > noise ? s : noise
+	}
+	show_line(label, !with_spread ? "" : count[r, name[1], metric] > 1 ? sprintf("%.0f%%", noise) : "1 run")
+}
+
+function show_mean(label, metric, which, with_spread,    i, v, least) {
+	least = -1
+	for (i = 1; i <= columns; i++) {
+		v = mean(i, metric, which)
+		if (v > 0 && (least < 0 || v < least))
+			least = v
+	}
+	for (i = 1; i <= columns; i++) {
+		v = mean(i, metric, which)
+		bold[i] = v > 0 && v == least
+		cell[i] = v > 0 ? sprintf("%.3fx", v) : "-"
+	}
+	show_line(label, with_spread ? (form == "text" ? " " : "-") : "")
+}
+
+# The groups that means are over, a mean after each, and the mean of all.
+function show_metric(title, metric, digits,    g, i) {
+	if (!groups)
+		return
+	show_head(title, "spread")
+	for (g = 1; g <= groups; g++) {
+		for (i = 1; i <= rows; i++)
+			if (group[i] == group_name[g])
+				show_row(row[i], row[i], metric, digits, 0, 1)
+		show_mean("mean, " group_name[g], metric, group_name[g], 1)
+	}
+	if (groups > 1)
+		show_mean("MEAN OF ALL", metric, "", 1)
+}
+
+function is_own(metric) {
+	return metric !~ /^@/ && metric != "time" && metric != "cpu" && metric != "rss" && metric !~ /^server\./
+}
+
+function show_others(r, which,    m, metric, u, digits) {
+	for (m = 1; m <= metrics[r]; m++) {
+		metric = metric_of[r, m]
+		u = unit[r, metric]
+		if (is_own(metric) || (which == "parts" && (metric == "time" || metric == "cpu" || metric == "rss"))) {
+			digits = u ~ /^(s|us)$/ ? "%.3f" : "%.1f"
+			show_row(r " " metric ", " u, r, metric, digits, u ~ /\/s$/, 1)
+		}
+	}
+}
+
+function others_head(title) {
+	if (!shown++)
+		show_head(title, "spread")
 }
 
 END {
-	columns = split(allocators, name, " ")
-	lines = split(programs, program, " ")
-	head("Seconds (less is better; ratio to the best of the row; spread: the widest (max - min) / median of the row)", 1)
-	for (p = 1; p <= lines; p++)
-		row(program[p], program[p], program[p], 1, "%.3f", 1)
-	mean()
-	head("Peak RSS, MiB (less is better; ratio to the best of the row)", 0)
-	for (p = 1; p <= lines; p++)
-		row(program[p], program[p], "@peak", 1, "%.1f", 0)
-	mean()
-	for (r = 1; r <= rests; r++) {
-		if (r == 1)
-			print "at rest (not in the mean):"
-		row(rest[r], owner[rest[r]], rest[r], 0, "%.1f", 0)
-	}
+	begin()
+	show_metric("Time, s (less is better; ratio to the best of the row; spread: the widest (max - min) / median of the row)", "time", "%.3f")
+	show_metric("Processor time, user and system, s", "cpu", "%.3f")
+	show_metric("Peak RSS, MiB", "rss", "%.1f")
+	shown = 0
+	for (i = 1; i <= rows; i++)
+		for (m = 1; m <= metrics[row[i]] && in_mean(i, ""); m++)
+			if (is_own(metric_of[row[i], m])) {
+				others_head("What else these say")
+				show_others(row[i], "")
+				break
+			}
+	for (i = 1; i <= rows; i++)
+		if (group[i] == "parts") {
+			show_head("Parts (not in the means): " row[i], "spread")
+			show_others(row[i], "parts")
+		}
+	promises()
 }

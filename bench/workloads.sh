@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+# For run.sh, which reads it with ".": what is measured, in which group, and how each is started. Not for itself.
+#
+# A line is: name, group, by how many per cent it may be slower than its fastest peer (2 where one thread does the work),
+# program, its options; behind the bar those of --quick, where they are not "--ops" and quick_percent of the program's own
+# number. A program of the group "programs" is not ours: programs.sh says how it is started ("redis" is driven by redis.c).
+# Means are over single, threads and programs; parts and scaling have tables of their own.
+workloads="
+	bignum           single    2  bignum
+	logic            single    2  logic
+	nbody            single    2  nbody
+	lisp             single    2  lisp
+	json             single    2  json
+	replace          single    2  replace
+	pairs            single    2  pairs
+	larson           threads   5  larson
+	mixed            threads   5  mixed
+	prodcons         threads   5  prodcons
+	sharing          threads   5  sharing
+	sharing-passive  threads   5  sharing --passive 1
+	exchange         threads   5  exchange
+	batch            threads   5  batch
+	large            threads   2  large
+	threads          threads   5  threads
+	many             threads   5  many
+	redis            programs  2  redis --mix 1 --ops 800000 | --mix 1 --ops 200000
+	sqlite           programs  2  sqlite
+	rocksdb          programs  5  rocksdb
+	compile          programs  2  compile
+	python           programs  2  python
+	parts            parts     5  parts
+	tail             parts     5  tail
+	grow             parts     5  grow
+	crowd            parts     5  crowd
+"
+means="single threads programs"
+quick_percent=35
+
+# Each pattern of threads at so many threads, with the same work in all; more threads than processors show what waiting
+# for a processor costs each allocator. grow and crowd go up to what the machine has memory for.
+add_scaling() {
+	local p n most=$((2 * $(nproc) > 16 ? 2 * $(nproc) : 16))
+	for p in larson mixed prodcons sharing exchange batch threads many; do
+		for ((n = 1; n <= most; n *= 2)); do
+			workloads+="	$p@$n scaling 5 $p --threads $n"$'\n'
+		done
+	done
+}
+
+workload=() group=() limit=() program=() options=()
+chosen() { # name, group: is it among those that --only names? Without --only all are but for scaling, a measurement of its own
+	if [ -z "$only" ]; then
+		[ "$2" = scaling ] && [ -z "$scaling" ] && return 1
+		[ "$2" = scaling ] || [ -z "$scaling" ]
+	else
+		[[ ,$only, == *,$1,* || ,$only, == *,$2,* ]]
+	fi
+}
+
+# The chosen lines of the table into the arrays; the options without --quick's when it is not quick.
+read_workloads() {
+	local name in most p rest word known
+	while read -r name in most p rest; do
+		[ -n "$name" ] || continue
+		known+=",$name,$in"
+		chosen "$name" "$in" || continue
+		if [ -n "$quick" ] && [[ $rest == *"|"* ]]; then rest=${rest#*|}; else rest=${rest%%|*}; fi
+		workload+=("$name"); group+=("$in"); limit+=("$most"); program+=("$p"); options+=("$rest")
+	done <<<"$workloads"
+	for word in ${only//,/ }; do
+		[[ $known, == *,$word,* ]] || die "--only: there is no workload or group $word"
+	done
+	[ "${#workload[@]}" -gt 0 ] || die "nothing is left to measure"
+}
