@@ -30,7 +30,7 @@ function best(r, metric, only,    i, v, least) {
 		if (only != "" && !index(only, " " name[i] " "))
 			continue
 		v = get(r, name[i], metric)
-		if (v > 0 && (least < 0 || v < least)) {
+		if (v >= 0 && (least < 0 || v < least)) {
 			least = v
 			best_name = name[i]
 		}

@@ -60,17 +60,17 @@ function each(what, metric, among, most,    i, r, v, least, bound, worst, worst_
 		return
 	verdict(what, "worst: " worst_text, (most ? sprintf("at most %.2f of the least", most) : "at most 1.05, 1.02 where one thread works"), !broken)
 	for (i = 1; i <= broken; i++)
-		print (form == "text" ? "              " line_of[i] : "| | | " line_of[i] " | |")
+		print (form == "text" ? "              " line_of[i] : "| " line_of[i] " | | | |")
 }
 
-# p50 to p99.99 of whatever tail times.
-function latencies(r, among,    m, metric, least) {
+# p50 to p99.99 of each malloc and each free. What is nearer than a step of the clock cannot be told apart.
+function latencies(r, among,    m, metric, step) {
+	step = get(r, "quarry", "step") > 0 ? get(r, "quarry", "step") : 0
 	for (m = 1; m <= metrics[r]; m++) {
 		metric = metric_of[r, m]
-		if (metric !~ /\.p(50|99|999|9999)$/)
-			continue
-		least = best(r, metric, among)
-		promise(r " " metric ", " unit[r, metric], get(r, "quarry", metric), least, "%.1f", best_name)
+		if (metric ~ /^(malloc|free)\.p(50|99|999|9999)$/)
+			promise(r " " metric ", ns", get(r, "quarry", metric), best(r, metric, among) + step, "%.0f",
+				best_name (step ? sprintf(", and %.0f, a step of the clock", step) : ""))
 	}
 }
 

@@ -426,7 +426,7 @@ static void run_mix(void)
 		done += now;
 	}
 	bench_stop(&bench);
-	bench_figure(&bench, "requests", (double)bench.ops / (bench_now() - from) / 1000, "thousand/s");
+	bench_figure(&bench, "requests", (double)bench.ops / (bench_now() - from) / 1000, "k/s");
 	largest_rss = peak();
 	end_server();
 	bench_figure(&bench, "server.peak", largest_rss, "MiB");

@@ -34,7 +34,7 @@ own_option() {
 }
 read_options "$@"
 [ -z "$quick" ] || [ -z "$scaling" ] || die "--quick or --scaling"
-: "${rounds:=$(if [ -n "$quick" ]; then echo 2; elif [ -n "$scaling" ]; then echo 3; else echo 9; fi)}"
+: "${rounds:=$(if [ -n "$quick" ]; then echo 3; elif [ -n "$scaling" ]; then echo 3; else echo 9; fi)}"
 add_scaling
 read_workloads
 for f in "$csv" "$markdown" "$svg"; do [ -z "$f" ] || : >"$f" || die "cannot write $f"; done
@@ -237,5 +237,5 @@ if [ -n "$markdown" ]; then
 		draw tables.awk -f "$here/promises.awk" -v form=markdown
 	} >"$markdown" || failed=1
 fi
-[ -z "$svg" ] || draw plot.awk -v machine="$(machine | tr '\n' ' ')" -v title="$title" >"$svg" || failed=1
+[ -z "$svg" ] || [ -n "$scaling" ] || draw plot.awk -v machine="$(machine | tr '\n' ' ')" -v title="$title" >"$svg" || failed=1
 exit "$failed"

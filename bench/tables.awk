@@ -3,7 +3,7 @@
 function show_head(title, last,    i, line, rule) {
 	if (form == "text") {
 		print "\n" title
-		line = sprintf("%-18s", "")
+		line = sprintf("%-20s", "")
 		for (i = 1; i <= columns; i++)
 			line = line sprintf(" %16s", name[i])
 		print line (last == "" ? "" : "  " last)
@@ -23,7 +23,7 @@ function show_head(title, last,    i, line, rule) {
 # One line; the cells are in cell[1..columns], and bold[i] is set where one is the best.
 function show_line(label, last,    i, line) {
 	if (form == "text") {
-		line = sprintf("%-18s", label)
+		line = sprintf("%-20s", label)
 		for (i = 1; i <= columns; i++)
 			line = line sprintf(" %16s", cell[i])
 		print line (last == "" ? "" : "  " sprintf("%6s", last))
@@ -35,10 +35,16 @@ function show_line(label, last,    i, line) {
 	print line (last == "" ? "" : " " last " |")
 }
 
-# A row of a metric: the values and their ratios to the best, which is the least, or the most where more is better.
+# A ratio, in as many columns as any; 0 is none.
+function times(ratio) {
+	return ratio ? sprintf(ratio < 99.995 ? " %5.2fx" : " %5.0fx", ratio) : form == "text" ? "       " : ""
+}
+
+# A row of a metric: the values and their ratios to the best, which is the least, or the most where more is better; a count
+# has no best.
 function show_row(label, r, metric, digits, more, with_spread,    i, v, best_v, noise, s) {
 	best_v = -1
-	for (i = 1; i <= columns; i++) {
+	for (i = 1; i <= columns && unit[r, metric] != "count"; i++) {
 		v = get(r, name[i], metric)
 		if (v >= 0 && (best_v < 0 || (more ? v > best_v : v < best_v)))
 			best_v = v
@@ -48,10 +54,8 @@ function show_row(label, r, metric, digits, more, with_spread,    i, v, best_v, 
 		bold[i] = v >= 0 && v == best_v
 		if (v < 0)
 			cell[i] = (r, name[i]) in fail ? "FAIL" : "-"
-		else if (best_v > 0 && v > 0)
-			cell[i] = sprintf(digits, v) sprintf(" %5.2fx", more ? best_v / v : v / best_v)
 		else
-			cell[i] = sprintf(digits, v) (form == "text" ? "       " : "")
+			cell[i] = sprintf(v < 10000 ? digits : "%.0f", v) (best_v > 0 && v > 0 ? times(more ? best_v / v : v / best_v) : times(0))
 		if (form != "text")
 			gsub(/ +/, " ", cell[i])
 		s = spread(r, name[i], metric)
@@ -94,13 +98,14 @@ function is_own(metric) {
 	return metric !~ /^@/ && metric != "time" && metric != "cpu" && metric != "rss" && metric !~ /^server\./
 }
 
-function show_others(r, which,    m, metric, u, digits) {
+function show_others(r, which,    m, metric, u, digits, label) {
 	for (m = 1; m <= metrics[r]; m++) {
 		metric = metric_of[r, m]
 		u = unit[r, metric]
 		if (is_own(metric) || (which == "parts" && (metric == "time" || metric == "cpu" || metric == "rss"))) {
 			digits = u ~ /^(s|us)$/ ? "%.3f" : "%.1f"
-			show_row(r " " metric ", " u, r, metric, digits, u ~ /\/s$/, 1)
+			label = (which == "parts" ? "" : r " ") metric ", " u
+			show_row(label, r, metric, digits, u ~ /\/s$/, 1)
 		}
 	}
 }
@@ -108,6 +113,16 @@ function show_others(r, which,    m, metric, u, digits) {
 function others_head(title) {
 	if (!shown++)
 		show_head(title, "spread")
+}
+
+# The patterns at several numbers of threads ("larson@4").
+function show_scaling(title, metric, digits,    i) {
+	shown = 0
+	for (i = 1; i <= rows; i++)
+		if (group[i] == "scaling" && row[i] ~ /@/) {
+			others_head(title)
+			show_row(row[i], row[i], metric, digits, 0, 1)
+		}
 }
 
 END {
@@ -123,9 +138,11 @@ END {
 				show_others(row[i], "")
 				break
 			}
+	show_scaling("By threads, the same work in all: time, s", "time", "%.3f")
+	show_scaling("The same: peak RSS, MiB", "rss", "%.1f")
 	for (i = 1; i <= rows; i++)
-		if (group[i] == "parts") {
-			show_head("Parts (not in the means): " row[i], "spread")
+		if (!in_mean(i, "") && row[i] !~ /@/) {
+			show_head("Not in the means: " row[i], "spread")
 			show_others(row[i], "parts")
 		}
 	promises()

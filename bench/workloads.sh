@@ -30,21 +30,30 @@ workloads="
 	python           programs  2  python
 	parts            parts     5  parts
 	tail             parts     5  tail
-	grow             parts     5  grow
-	crowd            parts     5  crowd
+	grow             parts     5  grow | --most 256 --ops 100000
+	crowd            parts     5  crowd | --most 100 --ops 500000
 "
 means="single threads programs"
 quick_percent=35
 
-# Each pattern of threads at so many threads, with the same work in all; more threads than processors show what waiting
-# for a processor costs each allocator. grow and crowd go up to what the machine has memory for.
+# Each pattern of threads at so many threads, with the same work in all; more threads than processors show what waiting for
+# one costs each allocator. A producer needs a consumer; servers with threads that block have more threads from the start.
+# Then a heap that grows as far as memory allows, and a crowd of idle threads.
 add_scaling() {
-	local p n most=$((2 * $(nproc) > 16 ? 2 * $(nproc) : 16))
-	for p in larson mixed prodcons sharing exchange batch threads many; do
-		for ((n = 1; n <= most; n *= 2)); do
+	local p n first available most=$((2 * $(nproc) > 16 ? 2 * $(nproc) : 16)) heap=8192
+	for p in larson mixed exchange sharing batch threads prodcons; do
+		first=1
+		[ "$p" != prodcons ] || first=2
+		for ((n = first; n <= most; n *= 2)); do
 			workloads+="	$p@$n scaling 5 $p --threads $n"$'\n'
 		done
 	done
+	for n in 16 64 256; do workloads+="	many@$n scaling 5 many --threads $n"$'\n'; done
+	# Twice the heap, for what an allocator may hold beside it.
+	available=$(awk '$1 == "MemAvailable:" { print int($2 / 1024) }' /proc/meminfo)
+	while [ "$heap" -gt 64 ] && [ "${available:-0}" -lt $((heap * 2)) ]; do heap=$((heap / 2)); done
+	workloads+="	grow-${heap}MiB scaling 5 grow --most $heap"$'\n'
+	workloads+="	crowd-1000 scaling 5 crowd --most 1000"$'\n'
 }
 
 workload=() group=() limit=() program=() options=()
