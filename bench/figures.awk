@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The raw figures of run.sh and memory.sh (round, workload or row, allocator, metric, value, unit; the field separator is the
-# script's), and what the tables, the promises and the plot make of them. Read before one of those with another -f.
+# The raw figures of run.sh and memory.sh (round, workload or row, allocator, metric, value, unit; the field separator
+# is the script's), and what the tables, the promises and the plot make of them. Read before one of those, by -f.
 # A run whose @status is not 0 makes its cell fail: a failure in one round is not hidden by the others.
 FNR > 1 {
 	if ($4 == "@status" && $5 != 0)
@@ -48,7 +48,8 @@ function spread(row, name, metric,    m, cell) {
 function promise(what, got, want, format, against) {
 	if (got < 0 || want < 0)
 		return
-	verdict(what, sprintf(format, got), "at most " sprintf(format, want) (against == "" ? "" : " (" against ")"), got <= want)
+	against = against == "" ? "" : " (" against ")"
+	verdict(what, sprintf(format, got), "at most " sprintf(format, want) against, got <= want)
 }
 
 function verdict(what, got, want, kept) {

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
-# For run.sh and memory.sh, which read it with "." after setting `here` to this folder: the allocators that are measured,
-# and how a program is compiled and started. Not for itself.
+# For run.sh and memory.sh, which read it with "." after setting `here` to this folder: the allocators that are
+# measured, and how a program is compiled and started. Not for itself.
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # what is set here is used there, and the other way round
 export LC_ALL=C
 names=()   # the allocators, in the order of the tables
 paths=()   # their libraries; empty for glibc
@@ -12,8 +14,8 @@ libc=$(readlink -f "$($cc -print-file-name=libc.so.6)")
 say() { printf '%s\n' "$*" >&2; }
 die() { say "bench: $*"; exit 2; }
 
-# The options that both scripts have, and allocators by name. What else there is takes own_option, called with it and its
-# value; its status is 0, 3 where the option has no value, or another when it does not know it.
+# The options that both scripts have, and allocators by name. What else there is takes own_option, called with it and
+# its value; its status is 0, 3 where the option has no value, or another when it does not know it.
 read_options() {
 	while [ $# -gt 0 ]; do
 		case $1 in
@@ -90,8 +92,8 @@ compile() { # folder for the programs, their names
 		$cc -std=gnu11 -O2 -Wall -Wextra -o "$to/measure" "$here/measure.c" || die "measure does not compile"
 }
 
-# One run of a program of ours, after compile. `redis` drives a server, which alone has the library; there glibc is preloaded,
-# too, as Debian's server is linked with jemalloc.
+# One run of a program of ours, after compile. `redis` drives a server, which alone has the library; there glibc is
+# preloaded, too, as Debian's server is linked with jemalloc.
 launch() { # folder of the programs, library (empty: the C library's malloc), program, options
 	local dir=$1 path=$2 p=$3
 	shift 3
@@ -102,10 +104,11 @@ launch() { # folder of the programs, library (empty: the C library's malloc), pr
 	fi
 }
 
-# The figures that a run printed, "name value unit" a line, with what the table's lines begin with; the program's result is
-# named "time", and its other figures lose its name.
+# The figures that a run printed, "name value unit" a line, with what the table's lines begin with; the program's
+# result is named "time", and its other figures lose its name.
 collect() { # program, separator, columns that stand before; output of the run at standard input
-	awk -v p="$1" -v OFS="$2" -v head="$3" 'NF == 3 { sub("^" p "\\.", "", $1); print head, ($1 == p ? "time" : $1), $2, $3 }'
+	awk -v p="$1" -v OFS="$2" -v head="$3" '
+		NF == 3 { sub("^" p "\\.", "", $1); print head, ($1 == p ? "time" : $1), $2, $3 }'
 }
 
 list_allocators() { # the format of a line: name, version

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # For the tables, the promises and the plot of run.sh, after figures.awk: what was measured, by -v allocators, workloads
-# ("name:group:limit ...") and means (the groups that means are over); ratios, and geometric means of them. The ratio is to the
-# best of the row. An allocator that failed in a row has no mean over it; the others' means stay what they are.
+# ("name:group:limit ...") and means (the groups that means are over); ratios, and geometric means of them. The ratio is
+# to the best of the row. An allocator that failed in a row has no mean over it; the others' stay what they are.
 function begin(    i, n, list, part) {
 	columns = split(allocators, name, " ")
 	rows = split(workloads, list, " ")
@@ -42,7 +42,8 @@ function in_mean(i, which) {
 	return which == "" ? index(" " means " ", " " group[i] " ") > 0 : group[i] == which
 }
 
-# The geometric mean of an allocator's ratios over a group, or ("") over all that means are over; -1 when one is missing.
+# The geometric mean of an allocator's ratios over a group, or ("") over all that means are over; -1 when one is
+# missing.
 function mean(column, metric, which,    i, n, v, least, sum) {
 	for (i = 1; i <= rows; i++) {
 		if (!in_mean(i, which))

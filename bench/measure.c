@@ -21,8 +21,8 @@
 static volatile pid_t child;
 static volatile sig_atomic_t timed_out;
 
-/* The program is the leader of a group, so that what it started goes with it. It is not reaped before wait4 returns, so the
- * number is still its. */
+/* The program is the leader of a group, so that what it started goes with it. It is not reaped before wait4 returns, so
+ * the number is still its. */
 static void on_alarm(int signal)
 {
 	(void)signal;

@@ -9,6 +9,7 @@
 # Exits with 1 when a program failed under quarry; a promise that is not kept is only said.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=bench/lib.sh
 . "$here/lib.sh"
 # A row is a program with its options; at most so many rounds (what rests for seconds varies little from run to run).
 #       row       program  rounds  metric that is shown while it runs   options, and those of --quick after the bar
@@ -30,8 +31,10 @@ only=
 tsv=
 pool=/proc/sys/vm/nr_hugepages
 needed=1120      # huge pages: two tables of 1 GiB and what an arena maps beside
+# shellcheck disable=SC2317 # read_options calls it
 usage() { sed -n '3,10s/^# \{0,1\}//p' "$0"; }
 
+# shellcheck disable=SC2317 # so it does this
 own_option() {
 	case $1 in
 	--only) only=$2; [ -n "$only" ] || die "--only takes rows" ;;
@@ -123,6 +126,7 @@ shrink_pool() {
 dir=$(mktemp -d) || exit 2
 trap 'shrink_pool; rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM
+# shellcheck disable=SC2046 # a list
 compile "$dir" $(printf '%s\n' "${program[@]}" | sort -u)
 
 hand=2
@@ -154,6 +158,7 @@ run_one() { # round, row, column: one run, and its figures into the table
 	[ "${program[k]}" != update ] || arguments+=" --hand $hand"
 	(
 		[ -z "${environment[c]}" ] || export "${environment[c]?}"
+		# shellcheck disable=SC2086 # a list
 		launch "$dir" "${paths[${of[c]}]}" "${program[k]}" $arguments
 	) >"$dir/out" 2>"$dir/err" || {
 		[[ ${column[c]} != quarry* ]] || failed=1

@@ -32,7 +32,12 @@ def draw(state):
 def make(count, numbers):
     words = ["word%x" % next(numbers) for _ in range(2000)]
     return [
-        Record(i, "%s-%s" % (words[next(numbers) % 2000], i), tuple(words[next(numbers) % 2000] for _ in range(3)), next(numbers) % 10000 / 100)
+        Record(
+            i,
+            "%s-%s" % (words[next(numbers) % 2000], i),
+            tuple(words[next(numbers) % 2000] for _ in range(3)),
+            next(numbers) % 10000 / 100,
+        )
         for i in range(count)
     ]
 

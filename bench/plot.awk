@@ -13,7 +13,8 @@ function text(x, y, style, what) {
 }
 
 function line(x1, y1, x2, y2, colour, width) {
-	printf "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"%s\"/>\n", x1, y1, x2, y2, colour, width
+	printf "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"%s\"/>\n",
+		x1, y1, x2, y2, colour, width
 }
 
 # quarry is a diamond, the others are discs; each of a colour.
@@ -22,7 +23,8 @@ function mark(i, x, y, r) {
 		printf "<path d=\"M%.1f %.1fl%.1f %.1fl%.1f %.1fl%.1f %.1fz\" fill=\"%s\" stroke=\"#fff\" stroke-width=\"0.8\"/>\n",
 			x, y - r * 1.6, r * 1.6, r * 1.6, -r * 1.6, r * 1.6, -r * 1.6, -r * 1.6, colour[i]
 	else
-		printf "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\" fill=\"%s\" stroke=\"#fff\" stroke-width=\"0.6\"/>\n", x, y, r, colour[i]
+		printf "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\" fill=\"%s\" stroke=\"#fff\" stroke-width=\"0.6\"/>\n",
+			x, y, r, colour[i]
 }
 
 # ---- An axis: from 1 to its end, which the largest ratio sets, up to ten ------------------------------------------------
@@ -64,7 +66,8 @@ function means_table(x, y,    i, j, n, metric) {
 	text(x, y, "class=\"h\"", "Geometric means, ratio to the best of each workload")
 	y += 22
 	for (j = 1; j <= n; j++)
-		text(x + 130 + 75 * j, y, "class=\"s\" text-anchor=\"end\"", (metric[j] == "rss" ? "peak RSS" : metric[j] == "cpu" ? "CPU" : "time"))
+		text(x + 130 + 75 * j, y, "class=\"s\" text-anchor=\"end\"",
+			metric[j] == "rss" ? "peak RSS" : metric[j] == "cpu" ? "CPU" : "time")
 	for (i = 1; i <= columns; i++) {
 		y += 21
 		mark(i, x + 8, y - 4, 4.5)
@@ -104,7 +107,8 @@ function scatter(x, y, w, h,    i, j, most_t, most_r, px, py, ly, order, t, n, t
 		}
 	}
 	text(x + w / 2, y + h + 32, "class=\"s\" text-anchor=\"middle\"", "time")
-	text(x - 34, y + h / 2, sprintf("class=\"s\" text-anchor=\"middle\" transform=\"rotate(-90 %.1f %.1f)\"", x - 34, y + h / 2), "peak RSS")
+	text(x - 34, y + h / 2, sprintf("class=\"s\" text-anchor=\"middle\" transform=\"rotate(-90 %.1f %.1f)\"", x - 34,
+		y + h / 2), "peak RSS")
 	for (i = 1; i <= n; i++) {
 		at_x[i] = x + w * log(mean(order[i], "time", "")) / log(most_t)
 		at_y[i] = y + h - h * log(mean(order[i], "rss", "")) / log(most_r)
@@ -124,7 +128,8 @@ function scatter(x, y, w, h,    i, j, most_t, most_r, px, py, ly, order, t, n, t
 		t = at_x[i] > x + w - 80
 		if (ly > at_y[i] + 8)
 			line(at_x[i], at_y[i], at_x[i] + (t ? -7 : 7), ly - 4, "#bbb", 0.8)
-		text(at_x[i] + (t ? -9 : 9), ly, (t ? "text-anchor=\"end\" " : "") (name[order[i]] == "quarry" ? "class=\"b\"" : "class=\"s\""), xml(name[order[i]]))
+		text(at_x[i] + (t ? -9 : 9), ly, (t ? "text-anchor=\"end\" " : "") \
+			(name[order[i]] == "quarry" ? "class=\"b\"" : "class=\"s\""), xml(name[order[i]]))
 	}
 	for (i = 1; i <= n; i++)
 		mark(order[i], at_x[i], at_y[i], 5)
@@ -132,23 +137,23 @@ function scatter(x, y, w, h,    i, j, most_t, most_r, px, py, ly, order, t, n, t
 
 # ---- The rows ------------------------------------------------------------------------------------------------------------
 
-# One row on one axis: the value of each allocator on a track of its own, so that none hides another. What is beyond the end
-# stands there in numbers.
+# One row on one axis: the value of each allocator on a track of its own, so that none hides another. What is beyond the
+# end stands there in numbers.
 function track(x, y, w, metric, r, which,    i, k, v, beyond, n) {
 	line(x, y, x + w, y, "#eee", 1)
 	for (k = 1; k <= columns; k++) {
 		i = columns + 1 - k # the first, quarry, over the others
 		v = r == "" ? mean(i, metric, which) : ratio(i, r, metric)
 		if (v <= 0) {
-			beyond = beyond sprintf("<tspan fill=\"%s\">fail </tspan>", colour[i])
+			beyond = beyond sprintf("<tspan dx=\"6\" fill=\"%s\">fail</tspan>", colour[i])
 			continue
 		}
 		if (v > end_of[metric])
-			beyond = beyond sprintf("<tspan fill=\"%s\">%.0f </tspan>", colour[i], v)
+			beyond = beyond sprintf("<tspan dx=\"6\" fill=\"%s\">%.0f</tspan>", colour[i], v)
 		mark(i, x + w * place(metric, v), y + (i - (columns + 1) / 2) * (columns > 7 ? 14 / columns : 2), 3.3)
 	}
 	if (beyond != "")
-		text(x + w + 8, y + 4, "class=\"s b\"", beyond)
+		text(x + w + 3, y + 4, "class=\"s b\"", beyond)
 }
 
 function two_tracks(label, r, which, class) {
@@ -158,7 +163,7 @@ function two_tracks(label, r, which, class) {
 	at += 23
 }
 
-function axes(from, to,    j, n, list, m, metric, x, part) {
+function axes(from, to,    j, n, list, m, metric, x, part, tick_x) {
 	split("time rss", part, " ")
 	for (m = 1; m <= 2; m++) {
 		metric = part[m]
@@ -166,8 +171,9 @@ function axes(from, to,    j, n, list, m, metric, x, part) {
 		text(x, from - 24, "class=\"h\"", m == 1 ? "Time, ratio to the best" : "Peak RSS, ratio to the best")
 		n = ticks(metric, list)
 		for (j = 1; j <= n; j++) {
-			line(x + track_w * place(metric, list[j]), from, x + track_w * place(metric, list[j]), to, list[j] == 1 ? "#999" : "#e2e2e2", 1)
-			text(x + track_w * place(metric, list[j]), from - 6, "class=\"s\" text-anchor=\"middle\"", list[j])
+			tick_x = x + track_w * place(metric, list[j])
+			line(tick_x, from, tick_x, to, list[j] == 1 ? "#999" : "#e2e2e2", 1)
+			text(tick_x, from - 6, "class=\"s\" text-anchor=\"middle\"", list[j])
 		}
 	}
 }
@@ -196,7 +202,8 @@ END {
 	for (i = 1; i <= rows; i++)
 		lines += in_mean(i, "") > 0
 	height = first + (lines + 1) * 23 + (groups + 1) * 29 + 40
-	printf "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"1100\" height=\"%d\" viewBox=\"0 0 1100 %d\" font-family=\"system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#222\">\n", height, height
+	printf "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"1100\" height=\"%d\" viewBox=\"0 0 1100 %d\" ", height, height
+	print "font-family=\"system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#222\">"
 	print "<style>.h{font-weight:600;font-size:14px}.b{font-weight:700}.s{font-size:11.5px;fill:#555}</style>"
 	printf "<rect width=\"1100\" height=\"%d\" rx=\"8\" fill=\"#fbfbf9\"/>\n", height
 	text(20, 32, "font-size=\"18\" font-weight=\"600\"", "Allocators: time and peak memory")

@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: MIT
 # For run.sh, which reads it with ".": the whole programs that are measured, which are not ours. Not for itself.
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # what is set here is used there, and the other way round
 #
-# Each has NAME_needs (what to install; tells by its status whether it is there), NAME_prepare (its input, in $dir; the
-# same for all), and NAME_command, which sets command=() (the program, as the kernel gets it: an ELF file, no script), probe=()
-# (arguments with which it only starts) and, where they are wanted, settings=() for its environment. What a run prints is compared
-# with what it prints without any allocator preloaded; NAME_result, where there is one, leaves of it what has to be the same.
+# Each has NAME_needs (what to install; its status tells whether it is there), NAME_prepare (its input, in $dir; the
+# same for all), and NAME_command, which sets command=() (the program as the kernel gets it: an ELF file, no script),
+# probe=() (arguments with which it only starts) and, where they are wanted, settings=() for its environment. What a run
+# prints is compared with what it prints without any allocator preloaded; NAME_result, where there is one, leaves of it
+# what has to be the same.
 command=() probe=() settings=()
 
 # A quarter of the work when it is quick.
 work() { if [ -n "$quick" ]; then echo $(($1 / 4)); else echo "$1"; fi; }
+
+# ---- redis-server: driven by redis.c, which checks what it is served by -------------------------------------------
+
+redis_needs() { needs=redis-server; command -v redis-server >/dev/null; }
 
 # ---- sqlite3: a database in memory ------------------------------------------------------------------------------
 
@@ -28,7 +35,7 @@ rocksdb_prepare() {
 rocksdb_command() {
 	local n
 	n=$(work 200000)
-	command=("$(command -v db_bench)" --db="$files" --benchmarks=fillrandom,overwrite,readrandom,seekrandom
+	command=("$(command -v db_bench)" --db="$files" "--benchmarks=fillrandom,overwrite,readrandom,seekrandom"
 		--num="$n" --reads="$((n * 2 / 3))" --seed=1 --value_size=120 --compression_type=none --cache_size=8388608
 		--write_buffer_size=8388608 --threads=1 --progress_reports=false)
 	probe=(--version)
@@ -36,20 +43,20 @@ rocksdb_command() {
 # Rates and times differ; how many keys were found does not, as the keys are drawn by the seed.
 rocksdb_result() { grep -o '([0-9]* of [0-9]* found)'; }
 
-# ---- A compiler: all of this library as one unit, optimized across its files ---------------------------------------------
+# ---- A compiler: this library as one unit, optimized across its files ---------------------------------------------
 
 compile_needs() {
 	needs=gcc
 	lto1=$(gcc -print-prog-name=lto1 2>/dev/null) && [ -x "$lto1" ]
 }
-# The front end's part is done here, once: each file as the compiler's intermediate code, which the run then reads, joins,
-# optimizes and writes as assembly.
+# The front end's part is done here, once: each file as the compiler's intermediate code, which the run then reads,
+# joins, optimizes and writes as assembly.
 compile_prepare() {
 	local sources=("$here"/../lib/manager/*.c)
 	[ -n "$quick" ] || sources=("$here"/../lib/*/*.c)
 	mkdir "$dir/objects" || die "no folder $dir/objects"
-	printf '%s\n' "${sources[@]}" | (cd "$dir/objects" && xargs -P "$(nproc)" -n 4 gcc -std=gnu11 -D_GNU_SOURCE -O2 -fPIC -flto -w \
-		-I"$here/.." -I"$here/../include" -c) || die "the library's sources do not compile with gcc -flto"
+	printf '%s\n' "${sources[@]}" | (cd "$dir/objects" && xargs -P "$(nproc)" -n 4 gcc -std=gnu11 -D_GNU_SOURCE -O2 \
+		-fPIC -flto -w -I"$here/.." -I"$here/../include" -c) || die "the library's sources do not compile with gcc -flto"
 }
 compile_command() {
 	command=("$lto1" -quiet -O2 -fPIC -w -o /dev/stdout "$dir"/objects/*.o)
@@ -68,17 +75,17 @@ python_command() {
 
 # ---- What all of them have ------------------------------------------------------------------------------------------
 
-# Whether the dynamic linker binds what the program and its libraries call malloc, calloc, realloc and free to the library and
-# to nothing else: it says so itself, of the program only starting. Where an address is taken in a library, a program at a
-# fixed address stands in with a stub of its own, which leads to what the program's own calls are bound to.
+# Whether the dynamic linker binds what the program and its libraries call malloc, calloc, realloc and free to the
+# library and to nothing else: it says so itself, of the program only starting. Where an address is taken in a library,
+# a program at a fixed address stands in with a stub of its own, which leads to what its own calls are bound to.
 serves() { # library; empty for the C library's
-	local want=${1:-$libc} of
+	local want=${1:-$libc} of calls='\(malloc\|calloc\|realloc\|free\)'
 	of=$(readlink -f "${command[0]}")
 	rm -f "$dir"/bindings.*
 	env "${settings[@]}" LD_DEBUG=bindings LD_BIND_NOW=1 LD_DEBUG_OUTPUT="$dir/bindings" LD_PRELOAD="$1" \
 		"$of" "${probe[@]}" >/dev/null 2>"$dir/err" </dev/null
-	cat "$dir"/bindings.* 2>/dev/null | sed -n \
-		's/.*binding file \([^ ]*\) \[0\] to \([^ ]*\) \[0\]: normal symbol `\(malloc\|calloc\|realloc\|free\)'\''.*/\1 \2 \3/p' |
+	cat "$dir"/bindings.* 2>/dev/null |
+		sed -n "s/.*binding file \\([^ ]*\\) \\[0\\] to \\([^ ]*\\) \\[0\\]: normal symbol .$calls'.*/\\1 \\2 \\3/p" |
 		while read -r from to symbol; do echo "$(readlink -f "$from") $(readlink -f "$to") $symbol"; done |
 		awk -v want="$want" -v of="$of" '
 			$1 == want { next }
@@ -90,7 +97,8 @@ serves() { # library; empty for the C library's
 				for (s in stub) if (!(s in own)) print of ":" s
 			}' | sort >"$dir/bound"
 	[ "$(cat "$dir/bound")" = "$want" ] && return 0
-	say "bench: under $(basename "$want") ${command[0]} has its malloc from: $(tr '\n' ' ' <"$dir/bound")$(head -1 "$dir/err")"
+	say "bench: under $(basename "$want") ${command[0]} has its malloc from: $(tr '\n' ' ' <"$dir/bound")"
+	head -1 "$dir/err" >&2
 	return 1
 }
 

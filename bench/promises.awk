@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# What quarry promises of speed, after figures.awk and means.awk: against the peers, which are all whose name does not begin
-# with quarry. A peer that failed somewhere has no mean, and is compared where it did not fail.
+# What quarry promises of speed, after figures.awk and means.awk: against the peers, which are all whose name does not
+# begin with quarry. A peer that failed somewhere has no mean, and is compared where it did not fail.
 function peers(    i, list) {
 	list = " "
 	for (i = 1; i <= columns; i++)
@@ -36,8 +36,8 @@ function fast_peers(among,    i, v, fastest, list) {
 	return list
 }
 
-# A promise for each workload that means are over: one line for all, and then those that break it. most is the ratio to the
-# least among some; 0 takes each workload's own limit.
+# A promise for each workload that means are over: one line for all, and then those that break it. most is the ratio to
+# the least among some; 0 takes each workload's own limit.
 function each(what, metric, among, most,    i, r, v, least, bound, worst, worst_text, broken, lines) {
 	for (i = 1; i <= rows; i++) {
 		if (!in_mean(i, ""))
@@ -58,7 +58,8 @@ function each(what, metric, among, most,    i, r, v, least, bound, worst, worst_
 	}
 	if (worst == "")
 		return
-	verdict(what, "worst: " worst_text, (most ? sprintf("at most %.2f of the least", most) : "at most 1.05, 1.02 where one thread works"), !broken)
+	verdict(what, "worst: " worst_text, most ? sprintf("at most %.2f of the least", most) : \
+		"at most 1.05, 1.02 where one thread works", !broken)
 	for (i = 1; i <= broken; i++)
 		print (form == "text" ? "              " line_of[i] : "| " line_of[i] " | | | |")
 }
@@ -74,15 +75,22 @@ function latencies(r, among,    m, metric, step) {
 	}
 }
 
-function promises(    all, fast, q, i, column, fastest, least) {
+function promises(    all, fast, q, i, column, fastest, least, measured, tail, note) {
 	all = peers()
 	for (i = 1; i <= columns; i++)
 		if (name[i] == "quarry")
 			column = i
 	if (!column || all == " ")
 		return
-	print (form == "text" ? "\nWhat was promised" : "\n### What was promised\n") \
-		(quick ? (form == "text" ? " (quick: a sign of it, not a proof)" : "Quick: a sign of it, not a proof.\n") : "")
+	for (i = 1; i <= rows; i++) {
+		measured += in_mean(i, "") > 0
+		tail = tail || row[i] == "tail"
+	}
+	if (!measured && !tail)
+		return
+	note = measured < in_means ? ", of " measured " of the " in_means " workloads" : ""
+	note = note (quick ? ", quick: a sign, not a proof" : "")
+	print (form == "text" ? "\nWhat was promised" note : "\n### What was promised" note "\n")
 	verdict_head()
 	q = mean(column, "time", "")
 	fastest = best_mean("time", all)

@@ -5,9 +5,9 @@
  * Two seconds after each stage the kernel is asked what the server has in memory (INFO's used_memory_rss is the same),
  * and at the end what its peak was. The result in seconds is the time of the four stages.
  * --benchmark 1: redis-benchmark does the setting, three times as many commands as there are keys at random ones.
- * --mix 1: no stages and no sleep, but requests of many kinds (text, counters, hashes, lists, sets, sorted sets; reads and
- * writes) at random keys, in short pipelines, as fast as they are answered. The result is their time; beside it are the
- * rate and what the server took of the processor and of memory.
+ * --mix 1: no stages and no sleep, but requests of many kinds (text, counters, hashes, lists, sets, sorted sets; reads
+ * and writes) at random keys, in short pipelines, as fast as they are answered. The result is their time; beside it are
+ * the rate and what the server took of the processor and of memory.
  * That malloc is the allocator's is checked twice: by what the dynamic linker binds the server's malloc to, and by the
  * server's map. The server is ended by SHUTDOWN, or by its process id; it goes when this program does.
  * Source: the Redis case of B. Powers and others, Mesh, PLDI 2019, with sizes and stages of this project. */
@@ -213,7 +213,8 @@ static void send_all(const char *p, size_t n)
 	}
 }
 
-/* Reads so many replies, of any form: the text that a line announces is passed over, and a list is so many replies more. */
+/* Reads so many replies, of any form: the text that a line announces is passed over, and a list is so many replies
+ * more. */
 static void await(uint64_t replies)
 {
 	static char in[1 << 16];

@@ -1,16 +1,19 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Runs patterns and whole programs under quarry, under glibc, under the peers that Debian packages if they are installed,
-# and under any other allocator that is named; ends in tables and in what was promised, kept or not. See bench/README.md.
-#
+# Runs patterns and whole programs under quarry, under glibc, under the peers that Debian packages if they are
+# installed, and under any other allocator that is named; ends in tables and in what was promised, kept or not. See
+# bench/README.md.
 # Usage: bench/run.sh [--quick | --scaling] [--rounds N] [--only WORKLOAD|GROUP,...] [--csv FILE] [--markdown FILE]
 #                     [--svg FILE] [NAME=PATH.so ...]
 # Takes QUARRY_SO (libquarry-malloc.so; else the build tree's), BENCH_EXTRA ("NAME=PATH.so ..."), CC.
 # Exits with 1 when a program failed under quarry; failures of others, and promises that are not kept, are only shown.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=bench/lib.sh
 . "$here/lib.sh"
+# shellcheck source=bench/workloads.sh
 . "$here/workloads.sh"
+# shellcheck source=bench/programs.sh
 . "$here/programs.sh"
 rounds=
 quick=
@@ -20,8 +23,10 @@ csv=
 markdown=
 svg=
 files=
-usage() { sed -n '3,11s/^# \{0,1\}//p' "$0"; }
+# shellcheck disable=SC2317 # read_options calls it
+usage() { sed -n '3,12s/^# \{0,1\}//p' "$0"; }
 
+# shellcheck disable=SC2317 # so it does this
 own_option() {
 	case $1 in
 	--scaling) scaling=1; return 3 ;;
@@ -46,15 +51,16 @@ trap 'exit 130' INT TERM
 
 # ---- Getting ready ------------------------------------------------------------------------------------------------
 
-# A whole program has its input made, is run once without any allocator to see what it prints, and has to show under each
-# allocator that its malloc is that one's.
+# A whole program has its input made, is run once without any allocator to see what it prints, and has to show under
+# each allocator that its malloc is that one's.
 declare -A expected broken
 prepare_program() { # program
 	local i
 	"$1_prepare"
 	settings=()
 	"$1_command"
-	env "${settings[@]}" "$dir/measure" --timeout 300 --output "$dir/result" "${command[@]}" >"$dir/out" 2>"$dir/err" </dev/null || {
+	env "${settings[@]}" "$dir/measure" --timeout 300 --output "$dir/result" "${command[@]}" >"$dir/out" 2>"$dir/err" \
+		</dev/null || {
 		cat "$dir/err" >&2
 		die "$1: ${command[0]} fails without an allocator"
 	}
@@ -78,14 +84,10 @@ kept=()
 for w in "${!workload[@]}"; do
 	p=${program[w]}
 	needs=
-	if [ "$p" = redis ]; then
-		needs=redis-server
-		command -v redis-server >/dev/null && needs=
-	elif ! is_ours "$p"; then
+	if declare -F "${p}_needs" >/dev/null; then
 		"${p}_needs" && needs=
 	elif [ ! -f "$here/$p.c" ]; then
-		say "bench: ${workload[w]} is LEFT OUT: there is no bench/$p.c"
-		continue
+		die "there is no bench/$p.c for ${workload[w]}"
 	fi
 	if [ -n "$needs" ]; then
 		say "bench: ${workload[w]} is LEFT OUT: it is not installed (Debian: apt-get install $needs)"
@@ -100,8 +102,12 @@ say "compiling and making input"
 # shellcheck disable=SC2086 # a list
 compile "$dir" $ours
 for w in "${kept[@]}"; do
-	is_ours "${program[w]}" || prepare_program "${program[w]}"
-	[ -z "$quick" ] || ! is_ours "${program[w]}" || [[ ${options[w]} == *--ops* ]] || options[w]+=" $(quick_options "${program[w]}")"
+	p=${program[w]}
+	if ! is_ours "$p"; then
+		prepare_program "$p"
+	elif [ -n "$quick" ] && [[ ${options[w]} != *--ops* ]]; then
+		options[w]+=" $(quick_options "$p")"
+	fi
 done
 
 # That an allocator can be measured at all: each program of ours looks in its own /proc/self/maps, in every run, whether
@@ -205,7 +211,8 @@ for ((r = 1; r <= rounds; r++)); do
 		turn=$((turn + 1))
 		for k in "${!names[@]}"; do
 			i=$(((k + turn) % ${#names[@]}))
-			[ ! -t 2 ] || printf '\rround %d/%d %s under %s, about %s left \e[K' "$r" "$rounds" "${workload[w]}" "${names[i]}" "$(left "$r" "$over")" >&2
+			[ ! -t 2 ] || printf '\rround %d/%d %s under %s, about %s left \e[K' "$r" "$rounds" "${workload[w]}" \
+				"${names[i]}" "$(left "$r" "$over")" >&2
 			run_one "$r" "$w" "$i"
 		done
 		over+=" $w"
@@ -219,11 +226,13 @@ done
 
 list=
 for w in "${kept[@]}"; do list+=" ${workload[w]}:${group[w]}:${limit[w]}"; done
-title="medians of $rounds rounds${quick:+ (quick: smaller work, whole programs once)}, $((SECONDS - start_seconds)) s in all, load average $(cut -d' ' -f1-3 /proc/loadavg)"
+title="medians, rounds: $rounds${quick:+ (quick: smaller work, whole programs once)}, $((SECONDS - start_seconds)) s in all"
+title+=", load average $(cut -d' ' -f1-3 /proc/loadavg)"
 draw() { # awk program, variables
 	local f=$1
 	shift
-	awk -F, -f "$here/figures.awk" -f "$here/means.awk" -f "$here/$f" -v allocators="${names[*]}" -v workloads="$list" -v means="$means" -v quick="$quick" "$@" "$raw"
+	awk -F, -f "$here/figures.awk" -f "$here/means.awk" -f "$here/$f" -v allocators="${names[*]}" -v workloads="$list" \
+		-v means="$means" -v in_means="$in_means" -v quick="$quick" "$@" "$raw"
 }
 machine
 echo "$title"

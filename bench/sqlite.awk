@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-# Writes the input of the sqlite workload: a small shop, as a program would ask for it. Half of the statements come one
-# by one, each with its own text to parse; the other half are long ones over tables. -v rows=N: the orders. Everything is
-# from a generator of its own, so that each awk writes the same. The last statements print sums, by which runs are compared.
+# Writes the input of the sqlite workload: a small shop, as a program would ask for it. Half of the work are statements
+# one by one, each with its own text to parse; the other half are long ones over tables. -v rows=N: the orders.
+# Everything is from a generator of its own, so that each awk writes the same. The sums at the end tell of any mistake.
 function draw(below) {
 	# A multiplicative generator (Park and Miller, 1988) whose products fit a double.
 	state = state * 16807 % 2147483647

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The tables of run.sh, after figures.awk and means.awk; then the promises (promises.awk). -v form=text|markdown, -v quick.
+# The tables of run.sh, after figures.awk and means.awk; then the promises (promises.awk). -v form=text|markdown.
 function show_head(title, last,    i, line, rule) {
 	if (form == "text") {
 		print "\n" title
@@ -55,7 +55,8 @@ function show_row(label, r, metric, digits, more, with_spread,    i, v, best_v, 
 		if (v < 0)
 			cell[i] = (r, name[i]) in fail ? "FAIL" : "-"
 		else
-			cell[i] = sprintf(v < 10000 ? digits : "%.0f", v) (best_v > 0 && v > 0 ? times(more ? best_v / v : v / best_v) : times(0))
+			cell[i] = sprintf(v < 10000 ? digits : "%.0f", v) \
+				times(best_v > 0 && v > 0 ? (more ? best_v / v : v / best_v) : 0)
 		if (form != "text")
 			gsub(/ +/, " ", cell[i])
 		s = spread(r, name[i], metric)
@@ -127,7 +128,8 @@ function show_scaling(title, metric, digits,    i) {
 
 END {
 	begin()
-	show_metric("Time, s (less is better; ratio to the best of the row; spread: the widest (max - min) / median of the row)", "time", "%.3f")
+	show_metric("Time, s (less is better; ratio to the best of the row; spread: the row's widest (max - min) / median)",
+		"time", "%.3f")
 	show_metric("Processor time, user and system, s", "cpu", "%.3f")
 	show_metric("Peak RSS, MiB", "rss", "%.1f")
 	shown = 0

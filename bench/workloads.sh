@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 # For run.sh, which reads it with ".": what is measured, in which group, and how each is started. Not for itself.
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # what is set here is used there, and the other way round
 #
-# A line is: name, group, by how many per cent it may be slower than its fastest peer (2 where one thread does the work),
-# program, its options; behind the bar those of --quick, where they are not "--ops" and quick_percent of the program's own
-# number. A program of the group "programs" is not ours: programs.sh says how it is started ("redis" is driven by redis.c).
+# A line is: name; group; by how many per cent it may be slower than its fastest peer (2 where one thread does the
+# work); program and options; behind the bar the options of --quick, where they are not "--ops" and quick_percent of the
+# program's own number. Of the group "programs" programs.sh says how they are started; redis is driven by redis.c.
 # Means are over single, threads and programs; parts and scaling have tables of their own.
 workloads="
 	bignum           single    2  bignum
@@ -36,9 +38,9 @@ workloads="
 means="single threads programs"
 quick_percent=35
 
-# Each pattern of threads at so many threads, with the same work in all; more threads than processors show what waiting for
-# one costs each allocator. A producer needs a consumer; servers with threads that block have more threads from the start.
-# Then a heap that grows as far as memory allows, and a crowd of idle threads.
+# Each pattern of threads at so many threads, with the same work in all; more threads than processors show what waiting
+# for one costs each allocator. A producer needs a consumer; servers with threads that block have more of them from the
+# start. Then a heap that grows as far as memory allows, and a crowd of idle threads.
 add_scaling() {
 	local p n first available most=$((2 * $(nproc) > 16 ? 2 * $(nproc) : 16)) heap=8192
 	for p in larson mixed exchange sharing batch threads prodcons; do
@@ -57,7 +59,9 @@ add_scaling() {
 }
 
 workload=() group=() limit=() program=() options=()
-chosen() { # name, group: is it among those that --only names? Without --only all are but for scaling, a measurement of its own
+in_means=0 # how many workloads of the table means are over
+# Is it among those that --only names? Without --only all are, but scaling is a measurement of its own.
+chosen() { # name, group
 	if [ -z "$only" ]; then
 		[ "$2" = scaling ] && [ -z "$scaling" ] && return 1
 		[ "$2" = scaling ] || [ -z "$scaling" ]
@@ -72,6 +76,7 @@ read_workloads() {
 	while read -r name in most p rest; do
 		[ -n "$name" ] || continue
 		known+=",$name,$in"
+		[[ " $means " != *" $in "* ]] || in_means=$((in_means + 1))
 		chosen "$name" "$in" || continue
 		if [ -n "$quick" ] && [[ $rest == *"|"* ]]; then rest=${rest#*|}; else rest=${rest%%|*}; fi
 		workload+=("$name"); group+=("$in"); limit+=("$most"); program+=("$p"); options+=("$rest")

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: MIT
 # Installs what quarry needs on Debian 12 (and its relatives), and nothing that is there already.
 #
-#   tools/install-deps.sh [build] [demo] [test] [numa] [all]
+#   tools/install-deps.sh [build] [demo] [test] [numa] [bench] [all]
 #
 # build: to compile the library. demo: tools/demo.sh. test: tools/run-tests.sh. numa: make check-numa; part of test and
-# all, where a machine that cannot have it does without (check-numa then says that it is skipped). No word means all.
+# all, where a machine that cannot have it does without (check-numa then says that it is skipped). bench: the programs and
+# the other allocators that make bench measures; not part of all. No word means all.
 # Needs root or sudo when something is missing. Services of the packages (redis-server) are not started.
 set -euo pipefail
 
@@ -13,6 +14,7 @@ build_packages="build-essential automake autoconf libtool pkg-config libhwloc-de
 demo_packages="redis-server redis-tools"
 test_packages="libcriterion-dev redis-server redis-tools sqlite3 stress-ng xz-utils zstd git clang valgrind
 python3 libpython3.11-testsuite strace file procps binutils gawk perl"
+bench_packages="redis-server redis-tools sqlite3 rocksdb-tools python3 libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0"
 # The guest is x86-64: on another machine check-numa is skipped, and says so.
 numa_packages=
 [[ $(uname -m) != x86_64 ]] || numa_packages="qemu-system-x86 busybox-static cpio numactl"
@@ -22,7 +24,7 @@ say() {
 }
 
 usage() {
-	sed -n '3,9s/^# \{0,1\}//p' "$0"
+	sed -n '3,10s/^# \{0,1\}//p' "$0"
 }
 
 wanted=
@@ -36,6 +38,7 @@ for word in "$@"; do
 		wanted+=" $build_packages $demo_packages $test_packages"
 		optional=$numa_packages
 		;;
+	bench) wanted+=" $build_packages $bench_packages" ;;
 	numa)
 		wanted+=" $numa_packages"
 		[[ -n $numa_packages ]] || { say "the guest of check-numa is x86-64, and this machine is not" >&2; exit 1; }
