@@ -101,7 +101,8 @@ function promises(    all, fast, q, i, column, fastest, least, measured, tail, n
 	q = mean(column, "rss", "")
 	least = best_mean("rss", fast)
 	if (q > 0 && least > 0)
-		promise("geometric mean of peak RSS, of the leanest fast peer's", q / least, 1, "%.3f", best_name "; fast:" fast)
+		promise("geometric mean of peak RSS, of the leanest fast peer's", q / least, 1, "%.3f",
+			best_name "; fast: " substr(fast, 2, length(fast) - 2))
 	if (fast != " ")
 		each("no workload's peak RSS much above the leanest fast peer's", "rss", fast, 1.15)
 	for (i = 1; i <= rows; i++)
