@@ -131,19 +131,25 @@ static inline uint64_t bench_seed(const struct bench *b, uint64_t index)
 	return state;
 }
 
-/* Allocates a block of at least 8 bytes and writes its stamp at both ends: what is handed out twice, or overlaps a
- * neighbour, does not bear its own stamp when it is read back. */
-static inline void bench_fill(struct bench_slot *s, uint32_t size, uint32_t tag)
+/* Writes a block's stamp at both ends: what is handed out twice, or overlaps a neighbour, does not bear its own stamp
+ * when it is read back. The block has at least 8 bytes. */
+static inline void bench_stamp(struct bench_slot *s, uint32_t size, uint32_t tag)
 {
 	uint64_t stamp = (uint64_t)size << 32 | tag;
 
-	s->p = malloc(size);
-	if (__builtin_expect(!s->p, 0))
-		bench_no_memory(size);
 	s->size = size;
 	s->tag = tag;
 	memcpy(s->p, &stamp, sizeof(stamp));
 	memcpy(s->p + size - sizeof(stamp), &stamp, sizeof(stamp));
+}
+
+/* Allocates a block of at least 8 bytes and stamps it. */
+static inline void bench_fill(struct bench_slot *s, uint32_t size, uint32_t tag)
+{
+	s->p = malloc(size);
+	if (__builtin_expect(!s->p, 0))
+		bench_no_memory(size);
+	bench_stamp(s, size, tag);
 }
 
 static inline void bench_check(const struct bench_slot *s)

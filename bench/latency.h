@@ -54,14 +54,26 @@ static inline void latency_add(struct latency *l, uint64_t ticks)
 		l->most = ticks;
 }
 
-/* Measures how long a tick is; takes some milliseconds. Call it before the others below. */
+/* What two readings with nothing between them differ by on average, and the steps in which the clock moves: on some
+ * processors 10 ns, and nothing shorter can be told apart. In ticks. */
+extern uint64_t latency_cost, latency_step;
+
+/* A time between two readings without what the readings themselves cost. */
+static inline uint64_t latency_net(uint64_t ticks)
+{
+	return ticks > latency_cost ? ticks - latency_cost : 0;
+}
+
+/* Measures how long a tick is, and the two above; takes some milliseconds. Call it before the others below. */
 void latency_begin(void);
 double latency_ns(uint64_t ticks);
 /* The time that this share (0 to 1) of all took at most, in ns; 0 when there are none. */
 double latency_quantile(const struct latency *l, double share);
 /* A histogram that is empty, all of it in memory already. */
 struct latency *latency_new(void);
-/* Prints p50, p99, p999, p9999 and max as figures "name.what". */
+/* Adds all of one histogram to another; its writer must have ended. */
+void latency_merge(struct latency *into, const struct latency *from);
+/* Prints p50, p90, p99, p999, p9999, p99999 and max as figures "name.what". */
 void latency_report(const struct bench *b, const char *name, const struct latency *l);
 
 #endif
