@@ -39,7 +39,7 @@ struct worker {
 static uint64_t connections = 256;
 static const struct bench_extra extra[] = { { "connections", &connections, "connections, all together" } };
 static struct bench bench = {
-	.name = "many", .op = "one request served", .ops = 300000, .threads = 64, .seed = 1,
+	.name = "many", .op = "one request served", .ops = 600000, .threads = 64, .seed = 1,
 	.extra = extra, .extras = sizeof(extra) / sizeof(extra[0]),
 };
 static struct worker *workers;
