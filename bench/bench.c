@@ -289,3 +289,23 @@ void bench_threads(uint64_t count, void *(*body)(void *), void *arguments, size_
 	for (uint64_t i = 0; i < count; i++)
 		pthread_join(thread[i], NULL);
 }
+
+void bench_run(struct bench *b, void *(*work)(void *))
+{
+	struct bench_worker *workers = bench_table(b->threads * sizeof(*workers));
+	uint64_t done = 0;
+
+	bench_start(b);
+	for (uint64_t i = 0; i < b->threads; i++) {
+		workers[i].index = i;
+		workers[i].random = bench_seed(b, i);
+	}
+	if (b->threads == 1)
+		work(workers);
+	else
+		bench_threads(b->threads, work, workers, sizeof(*workers));
+	for (uint64_t i = 0; i < b->threads; i++)
+		done += workers[i].done;
+	bench_stop(b);
+	bench_report(b, done);
+}

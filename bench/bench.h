@@ -85,11 +85,51 @@ double bench_now(void);
 void bench_sleep_until(double when);
 /* Runs body(argument + i * stride) in so many threads and waits for all. */
 void bench_threads(uint64_t count, void *(*body)(void *), void *arguments, size_t stride);
+/* One of the threads of a program whose threads share nothing. */
+struct bench_worker {
+	uint64_t index;
+	uint64_t random; /* its generator */
+	uint64_t done;   /* operations */
+};
+
+/* What main does after bench_begin in such a program: work in each thread, in this one where it is the only one, so
+ * that the process stays single-threaded; work is given a struct bench_worker. */
+void bench_run(struct bench *b, void *(*work)(void *));
 void bench_wrong(const struct bench_slot *s, const char *where) __attribute__((noreturn, cold));
 void *bench_no_memory(size_t size) __attribute__((noreturn, cold));
 
 void *malloc(size_t);
+void *calloc(size_t, size_t);
+void *realloc(void *, size_t);
 void free(void *);
+
+/* For the programs whose own data are the pattern: what they allocate, never NULL. */
+static inline void *bench_alloc(size_t size)
+{
+	void *p = malloc(size);
+
+	if (__builtin_expect(!p, 0))
+		bench_no_memory(size);
+	return p;
+}
+
+static inline void *bench_zeroed(size_t size)
+{
+	void *p = calloc(1, size);
+
+	if (__builtin_expect(!p, 0))
+		bench_no_memory(size);
+	return p;
+}
+
+static inline void *bench_grow(void *old, size_t size)
+{
+	void *p = realloc(old, size);
+
+	if (__builtin_expect(!p, 0))
+		bench_no_memory(size);
+	return p;
+}
 
 /* Marsaglia's xorshift (2003), 64 bits; the state is never 0. */
 static inline uint64_t bench_random(uint64_t *state)
