@@ -415,6 +415,18 @@ static void combine(struct factoring *f, const uint64_t *row)
 	drop(y);
 }
 
+/* The square of a is q, or q short of n. */
+static void check_square(const struct factoring *f, const struct number *a, const struct number *q, int minus)
+{
+	struct number *square = multiply_modulo(a, a, f->n);
+
+	if (minus)
+		set(&square, add(square, q));
+	if (compare(square, minus ? f->n : q) != 0)
+		bench_die("WRONG RESULT: a square is not what the fraction says");
+	drop(square);
+}
+
 /* Elimination goes along: a row without an odd power left is a factor, perhaps. */
 static void add_relation(struct factoring *f, struct number *root)
 {
@@ -452,8 +464,10 @@ static void expand(struct factoring *f)
 		struct number *sum = add(whole, p), *part, *rest, *next, *change;
 
 		f->power[0] = minus;
-		if (is_smooth(f, q))
+		if (is_smooth(f, q)) {
+			check_square(f, a, q, minus);
 			add_relation(f, a);
+		}
 		rest = divide(sum, q, &part);
 		next = subtract(whole, rest);
 		if (compare(p, next) >= 0) {

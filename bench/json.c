@@ -347,11 +347,11 @@ static void make_words(struct bench_worker *w, struct buffer *b, uint32_t count)
 	}
 }
 
-static void make_text(struct bench_worker *w, struct buffer *b, uint32_t words)
+static void make_text(struct bench_worker *w, struct buffer *b, uint32_t count)
 {
 	struct buffer plain = { 0 };
 
-	make_words(w, &plain, words);
+	make_words(w, &plain, count);
 	put_text(b, plain.text);
 	free(plain.text);
 }
