@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What every benchmark program shares: options, a seeded generator, stamps that are written into blocks and read back,
- * and the lines of the result. Nothing here allocates with malloc: tables come from mmap, so that the allocator under
- * test sees the pattern and only the pattern.
+ * and the lines of the result. Nothing here allocates with malloc of its own accord: tables come from mmap, so that the
+ * allocator under test sees the pattern and only the pattern.
  *
  * A program's work is a number of operations, the same in every run; its time is the result. With --seconds the
  * time is given and the rate is the result. Each line of output is "name value unit": the program's name with unit "s"
