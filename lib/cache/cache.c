@@ -503,9 +503,10 @@ void qy_free_event(struct qy_freelist *list)
 	errno = error;
 }
 
-/* An object of another thread's slab in a node's default arena: it joins those that are gathered for that thread, as
- * long as they need not be sent yet. Nothing here is seen by others. (Arenas that can be destroyed, and slabs that
- * nobody holds, go the slower way: their owner is no bare token.) */
+/* An object of another thread's slab in a node's default arena joins those that are gathered for that thread, as long
+ * as they need not be sent yet. Nothing here is seen by others. (Arenas that can be destroyed, and slabs that nobody
+ * holds, go the slower way: their owner is no bare token. Where in the slab the object is, is not checked, no more than
+ * by a hit.) */
 QY_INLINE bool gather_quick(struct qy_thread *t, void *p)
 {
 	uintptr_t offset = qy_window_offset(p), owner;
@@ -514,11 +515,10 @@ QY_INLINE bool gather_quick(struct qy_thread *t, void *p)
 	if (t == NULL || qy_tls_read(owner) != (uintptr_t)t || offset >= qy_window_size)
 		return false;
 	/* The owner first, and nothing else of a slab that an arena's end may be wiping. */
-	owner = atomic_load_explicit(&qy_slab_at(offset)->owner, memory_order_relaxed);
-	if (owner == 0 || owner == (uintptr_t)t || (owner & QY_OWNER_SHARED) != 0)
-		return false;
-	s = qy_slab_of(p);
-	if (s == NULL || !qy_thread_gather_quick(t, s, p))
+	s = qy_slab_at(offset);
+	owner = atomic_load_explicit(&s->owner, memory_order_relaxed);
+	if (owner == 0 || owner == (uintptr_t)t || (owner & QY_OWNER_SHARED) != 0 ||
+	    !qy_thread_gather_quick(t, s - s->inner, p))
 		return false;
 	qy_sanitizer_release();
 	return true;

@@ -25,8 +25,15 @@ static struct qy_outgoing *ring_of(struct qy_thread *t, const struct qy_heap *h)
 }
 
 /* A child that is forked in between finds the object in the ring, or counted, or neither; then it loses it. */
-static void gather(struct qy_outgoing *out, void *p, size_t size)
+QY_INLINE void gather(struct qy_outgoing *out, void *p, size_t size)
 {
+	if (((uintptr_t)p ^ (uintptr_t)out->first) >> QY_UNIT_SHIFT != 0) {
+		void **latest = &out->latest[out->runs++ % QY_MAIL_AHEAD];
+
+		/* (Of what was sent before, it leads to what is somebody's by now: no more than a hint.) */
+		qy_mail_hint(p, *latest);
+		*latest = p;
+	}
 	qy_link_object(p, out->first);
 	if (out->first == NULL)
 		out->last = p;

@@ -8,6 +8,7 @@
 
 #include "lib/base/lock.h"
 #include "lib/cache/cache.h"
+#include "lib/manager/mail.h"
 
 #define QY_OUT_RINGS 8
 #define QY_OUT_OBJECTS 64
@@ -18,6 +19,8 @@ struct qy_outgoing {
 	struct qy_heap *heap;
 	void *first, *last;
 	uint32_t objects, bytes;
+	uint32_t runs;               /* of objects in one unit each */
+	void *latest[QY_MAIL_AHEAD]; /* the first object that was gathered of each of the latest, in a ring */
 };
 
 enum qy_thread_state { QY_THREAD_UNUSED, QY_THREAD_LIVE, QY_THREAD_PARKED };

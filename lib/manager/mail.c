@@ -163,6 +163,8 @@ static uint32_t file_first(struct qy_heap *h, void **list, bool for_use)
 		return 1;
 	}
 	n = run_of(p, &last);
+	if (for_use)
+		__builtin_prefetch(((void **)last)[1], 1);
 	if (n > QY_UNIT / 16) {
 		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
 		return 0;
