@@ -93,14 +93,15 @@ compile() { # folder for the programs, their names
 }
 
 # One run of a program of ours, after compile. `redis` drives a server, which alone has the library; there glibc is
-# preloaded, too, as Debian's server is linked with jemalloc.
+# preloaded, too, as Debian's server is linked with jemalloc. (warm_mib: see measure.c; run.sh sets it.)
 launch() { # folder of the programs, library (empty: the C library's malloc), program, options
 	local dir=$1 path=$2 p=$3
 	shift 3
 	if [ "$p" = redis ]; then
-		BENCH_MALLOC_IN=libc BENCH_PRELOAD="${path:-$libc}" "$dir/measure" --timeout 300 "$dir/$p" "$@"
+		BENCH_MALLOC_IN=libc BENCH_PRELOAD="${path:-$libc}" "$dir/measure" --warm "${warm_mib:-0}" --timeout 300 "$dir/$p" "$@"
 	else
-		BENCH_MALLOC_IN="${path:-libc}" "$dir/measure" ${path:+--preload "$path"} --timeout 300 "$dir/$p" "$@"
+		BENCH_MALLOC_IN="${path:-libc}" "$dir/measure" ${path:+--preload "$path"} --warm "${warm_mib:-0}" --timeout 300 \
+			"$dir/$p" "$@"
 	fi
 }
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Runs one program, with a library preloaded into it and into nothing else, and prints what the kernel says of it:
- *   measure [--preload LIB.so] [--timeout SECONDS] [--output FILE] PROGRAM [ARGUMENT...]
+ *   measure [--preload LIB.so] [--timeout SECONDS] [--output FILE] [--warm MIB] PROGRAM [ARGUMENT...]
  * The program's own output goes through untouched, or into the file; after it come, as "@name value unit", the lines
  *   @wall, @user, @sys (s), @peak (MiB, the largest resident set), @faults, @status (0, or what the shell would say).
+ * With --warm so much memory is touched and given back before: what a virtual machine has not used for a while its host
+ * may have taken away, and whoever touches it first waits milliseconds for each huge page. That is not the program's.
  * Processes that the program starts and waits for count as it does; the peak is the largest one's.
  * Being small matters: Linux counts into a program's peak what its process held before exec, here a forked copy of
  * this one. Exits with the program's status, 124 after the timeout. */
@@ -13,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -35,6 +38,19 @@ static void on_end(int signal)
 {
 	kill(-child, SIGKILL);
 	_exit(128 + signal);
+}
+
+static void warm(size_t bytes)
+{
+	char *p = bytes == 0 ? MAP_FAILED
+			     : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return;
+	madvise(p, bytes, MADV_HUGEPAGE);
+	for (size_t at = 0; at < bytes; at += 4096)
+		p[at] = 1;
+	munmap(p, bytes);
 }
 
 static double seconds(struct timeval t)
@@ -68,6 +84,7 @@ int main(int argc, char **argv)
 	struct timespec from, to;
 	struct rusage used;
 	unsigned timeout = 0;
+	size_t megabytes = 0;
 	int at = 1, status = 0, code;
 
 	for (; at + 1 < argc && strncmp(argv[at], "--", 2) == 0; at += 2) {
@@ -77,13 +94,18 @@ int main(int argc, char **argv)
 			timeout = (unsigned)strtoul(argv[at + 1], NULL, 10);
 		else if (strcmp(argv[at], "--output") == 0)
 			output = argv[at + 1];
+		else if (strcmp(argv[at], "--warm") == 0)
+			megabytes = strtoul(argv[at + 1], NULL, 10);
 		else
 			break;
 	}
 	if (at >= argc || strncmp(argv[at], "--", 2) == 0) {
-		fputs("usage: measure [--preload LIB.so] [--timeout SECONDS] [--output FILE] PROGRAM [ARGUMENT...]\n", stderr);
+		fputs("usage: measure [--preload LIB.so] [--timeout SECONDS] [--output FILE] [--warm MIB] PROGRAM "
+		      "[ARGUMENT...]\n",
+		      stderr);
 		return 2;
 	}
+	warm(megabytes << 20);
 	clock_gettime(CLOCK_MONOTONIC, &from);
 	child = fork();
 	if (child < 0) {

@@ -39,6 +39,8 @@ own_option() {
 }
 read_options "$@"
 [ -z "$quick" ] || [ -z "$scaling" ] || die "--quick or --scaling"
+# As much as most workloads need; less for a sign.
+warm_mib=$([ -n "$quick" ] && echo 128 || echo 640)
 : "${rounds:=$(if [ -n "$quick" ]; then echo 3; elif [ -n "$scaling" ]; then echo 3; else echo 9; fi)}"
 add_scaling
 read_workloads
@@ -158,8 +160,8 @@ launch_workload() { # index of the workload, of the allocator: one run; its figu
 	settings=()
 	"${p}_command"
 	[ -z "$files" ] || rm -rf "${files:?}"/*
-	env "${settings[@]}" "$dir/measure" ${paths[i]:+--preload "${paths[i]}"} --timeout 300 --output "$dir/result" \
-		"${command[@]}" </dev/null
+	env "${settings[@]}" "$dir/measure" ${paths[i]:+--preload "${paths[i]}"} --warm "$warm_mib" --timeout 300 \
+		--output "$dir/result" "${command[@]}" </dev/null
 	status=$?
 	if [ "$status" = 0 ] && [ "$(result_of "$p")" != "${expected[$p]}" ]; then
 		echo "bench: what it printed is WRONG" >&2
