@@ -106,7 +106,7 @@ static unsigned class_for(size_t size, size_t align)
 	size = qy_align_up(size == 0 ? 1 : size, align);
 	if (size > QY_CLASS_MAX)
 		return QY_CLASSES;
-	for (cls = qy_class_of(size); cls < QY_CLASSES && qy_classes[cls].size % align != 0;)
+	for (cls = qy_class_of(size); cls < QY_CLASSES && (qy_classes[cls].size & (align - 1)) != 0;)
 		cls++;
 	return cls;
 }
@@ -335,7 +335,7 @@ static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t
 	return p;
 }
 
-void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool zero)
+static void *alloc_anywhere(const quarry_arena *arena, size_t size, size_t align, bool zero)
 {
 	return QY_LIKELY(!qy_breaker_minds(size)) ? alloc(arena, size, align, zero)
 						  : alloc_judged(arena, size, align, zero);
@@ -376,7 +376,40 @@ static QY_NOINLINE void *malloc_entered(size_t n)
 {
 	if (QY_UNLIKELY(qy_tls.thread == NULL) && !qy_start() && qy_elsewhere != NULL)
 		return qy_elsewhere->malloc(n);
-	return qy_cache_alloc(NULL, n, 16, false);
+	return alloc_anywhere(NULL, n, 16, false);
+}
+
+/* What the thread's cache has, or gets by a quick refill; NULL when it has to enter. */
+QY_INLINE void *alloc_quick(size_t size, size_t align, bool zero)
+{
+	struct qy_cache *c = qy_tls_read(cache);
+	unsigned cls = class_for(size, align);
+	bool fresh;
+	void *p;
+
+	if (cls >= QY_CLASSES)
+		return NULL;
+	p = c->head[cls];
+	fresh = c->zero[cls];
+	if (p != NULL) {
+		c->head[cls] = qy_next_object(p);
+		qy_sanitizer_release();
+	} else {
+		p = take_quick(c, cls);
+		fresh = c->zero[cls];
+	}
+	if (p != NULL && zero)
+		clear(p, size, fresh);
+	return p;
+}
+
+void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool zero)
+{
+	void *p = arena == NULL ? alloc_quick(size, align, zero) : NULL;
+
+	if (p != NULL)
+		return p;
+	return alloc_anywhere(arena, size, align, zero);
 }
 
 void *qy_malloc_slow(size_t n)

@@ -12,9 +12,6 @@
 #include "numa/os.h"
 #include "lib/base/refused.h"
 
-/* A block shrunk in place must give back at least so much, or it stays as it is. */
-#define WORTH_SPLITTING (4 * QY_PAGE)
-
 #define SIZE_LIMIT ((size_t)(QY_BLOCK_LENGTH_MAX / 2) << QY_FRAME_SHIFT) /* what a run's length can tell */
 
 static uint32_t to_pages(size_t size)
@@ -235,7 +232,7 @@ static bool resize_pages(struct qy_manager *m, void *p, size_t size)
 			return false;
 		}
 		book(m, more, true);
-	} else if ((size_t)(have - want) << QY_PAGE_SHIFT >= WORTH_SPLITTING) {
+	} else if ((size_t)(have - want) << QY_PAGE_SHIFT >= QY_LARGE_SLACK) {
 		qy_filler_shrink(m, page_of(p), want);
 		book(m, (size_t)(have - want) << QY_PAGE_SHIFT, false);
 	}

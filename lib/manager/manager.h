@@ -256,6 +256,9 @@ size_t qy_large_size(const void *p);
 /* Free it. False when it is none (a double free, lost race or not): nothing has changed. */
 bool qy_large_free(void *p);
 
+/* A block that is to be smaller by less than that stays as it is. */
+#define QY_LARGE_SLACK (4 * QY_PAGE)
+
 /* Resize in place: down, or up into free memory behind it. */
 bool qy_large_resize(void *p, size_t size);
 
