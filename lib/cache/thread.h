@@ -16,7 +16,7 @@
 
 /* Objects on their way to another thread's heap, gathered so that one atomic operation sends many. */
 struct qy_outgoing {
-	struct qy_heap *heap;
+	_Alignas(QY_CACHE_LINE) struct qy_heap *heap;
 	void *first, *last;
 	uint32_t objects, bytes;
 	uint32_t runs;               /* of objects in one unit each */

@@ -244,7 +244,7 @@ static unsigned mail_steps(const struct qy_heap *h, const struct qy_slab *s, uns
 {
 	if ((s != NULL && s->linked < qy_classes[cls].capacity) || h->queue[cls].first != NULL)
 		return 1;
-	return QY_MAIL_STEPS;
+	return QY_MAIL_STEPS * QY_MAIL_PART;
 }
 
 void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
@@ -263,7 +263,7 @@ void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
 		if (list != NULL)
 			return list;
 		if (qy_heap_has_mail(h) && steps < mail_steps(h, s, cls)) {
-			qy_heap_receive_for_use(h, QY_MAIL_STEP);
+			qy_heap_receive_for_use(h, QY_MAIL_STEP / QY_MAIL_PART);
 			steps++;
 			list = h->freed == NULL ? NULL : qy_freelist_take(&h->freed[cls]);
 			if (list != NULL)

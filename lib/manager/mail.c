@@ -76,6 +76,11 @@ bool qy_heap_take_mail(struct qy_heap *h)
 	return true;
 }
 
+QY_INLINE bool in_one_unit(const void *p, const void *q)
+{
+	return ((uintptr_t)p ^ (uintptr_t)q) >> QY_UNIT_SHIFT == 0;
+}
+
 /* The objects at the front of a list that are in one unit, as those gathered together mostly are: their number and the
  * last of them. More than a unit has means that the list leads in a circle. The first one is an object; what the
  * program made of a link behind it may lead anywhere else, and also to where a link would reach out of the unit. */
@@ -124,6 +129,28 @@ QY_INLINE bool hand_on(struct qy_heap *h, struct qy_slab *s, void *first, void *
 	__atomic_store_n(&list->head, first, __ATOMIC_RELEASE);
 	list->room -= n;
 	return true;
+}
+
+/* The same for as many objects at the front of a list as are runs by themselves, which is what there is where sizes are
+ * mixed. Returns how many. */
+static uint32_t hand_on_singles(struct qy_heap *h, void **list, uint32_t at_most)
+{
+	void *p = *list;
+	uint32_t n = 0;
+
+	for (; p != NULL && n < at_most; n++) {
+		struct qy_slab *s = qy_slab_of(p);
+		void *next = qy_next_object(p);
+
+		if (s == NULL || in_one_unit(p, next))
+			break;
+		__builtin_prefetch(((void **)p)[1], 1);
+		if (!hand_on(h, s, p, p, 1))
+			break;
+		p = next;
+	}
+	*list = p;
+	return n;
 }
 
 /* File a run of a list, of n objects of the slab. */
@@ -183,9 +210,9 @@ static uint32_t file(struct qy_heap *h, uint32_t at_most, bool for_use)
 	uint32_t filed = 0;
 
 	while (p != NULL && filed < at_most && h->mail_mistakes < QY_MAIL_MISTAKES_MAX) {
-		uint32_t n = file_first(h, &p, for_use);
+		uint32_t n = for_use ? hand_on_singles(h, &p, at_most - filed) : 0;
 
-		if (n == 0)
+		if (n == 0 && (n = file_first(h, &p, for_use)) == 0)
 			h->mail_mistakes = QY_MAIL_MISTAKES_MAX;
 		filed += n;
 	}
