@@ -39,8 +39,13 @@ own_option() {
 }
 read_options "$@"
 [ -z "$quick" ] || [ -z "$scaling" ] || die "--quick or --scaling"
-# As much as most workloads need; less for a sign.
-warm_mib=$([ -n "$quick" ] && echo 128 || echo 640)
+# As much as a workload needs, in MiB; touching it takes a tenth of a second for each GiB.
+warm_for() { # workload
+	case $1 in
+	large | grow*) warm_mib=1280 ;;
+	*) warm_mib=$([ -n "$quick" ] && echo 128 || echo 384) ;;
+	esac
+}
 : "${rounds:=$(if [ -n "$quick" ]; then echo 3; elif [ -n "$scaling" ]; then echo 3; else echo 9; fi)}"
 add_scaling
 read_workloads
@@ -150,7 +155,8 @@ left() { # the round; the workloads of it that are over
 }
 
 launch_workload() { # index of the workload, of the allocator: one run; its figures into $dir/out
-	local w=$1 i=$2 p=${program[$1]} status
+	local w=$1 i=$2 p=${program[$1]} status warm_mib
+	warm_for "${workload[w]}"
 	if is_ours "$p"; then
 		# shellcheck disable=SC2086 # a list
 		launch "$dir" "${paths[i]}" "$p" ${options[w]} </dev/null
