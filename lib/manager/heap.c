@@ -238,12 +238,13 @@ static QY_COLD bool unpark(struct qy_slab *s)
 	return true;
 }
 
-/* How many steps of mail are worth while before a list is had elsewhere: one where the heap has memory for it, and else
- * so many that what comes home is filed at least as fast as slabs are taken. */
+/* How many parts of steps of mail are worth while before a list is had elsewhere: a step where the heap has memory for
+ * it, and else so many that what comes home is filed at least as fast as slabs are taken. (Less, and 64 threads that
+ * hand over what they make had 83 MiB instead of 28.) */
 static unsigned mail_steps(const struct qy_heap *h, const struct qy_slab *s, unsigned cls)
 {
 	if ((s != NULL && s->linked < qy_classes[cls].capacity) || h->queue[cls].first != NULL)
-		return 1;
+		return QY_MAIL_PART;
 	return QY_MAIL_STEPS * QY_MAIL_PART;
 }
 
