@@ -33,12 +33,28 @@ static void tick(const struct qy_thread *t)
 
 /* ---- lists ---- */
 
+QY_INLINE bool leads_to_itself(const struct qy_freelist *l)
+{
+	return l->head != NULL && qy_next_object(l->head) == l->head;
+}
+
+/* What was freed last was freed twice in a row: it is in the list once from here on. What was behind it is lost. */
+static QY_COLD void mend(struct qy_freelist *l)
+{
+	qy_mistake(QY_MISTAKE_DOUBLE_FREE, l->head);
+	qy_link_object(l->head, NULL);
+	l->room = l->most - 1u;
+}
+
 /* Objects for a class's list, which is empty: what was freed, or from the heap. */
 static bool fetch(struct qy_cache *c, unsigned cls)
 {
 	bool zero = false;
-	void *list = qy_freelist_take(&c->freed[cls]), *came;
+	void *list, *came;
 
+	if (QY_UNLIKELY(leads_to_itself(&c->freed[cls])))
+		mend(&c->freed[cls]);
+	list = qy_freelist_take(&c->freed[cls]);
 	if (list == NULL) {
 		list = qy_heap_refill(&c->heap, cls, &zero);
 		if (list == NULL)
@@ -354,6 +370,8 @@ QY_INLINE void *take_quick(struct qy_cache *c, unsigned cls)
 		return NULL;
 	p = qy_freelist_take(&c->freed[cls]);
 	if (p == NULL) {
+		if (QY_UNLIKELY(c->freed[cls].head != NULL))
+			return NULL;
 		p = qy_slab_take(s);
 		if (p == NULL) {
 			if (s->local != NULL || s->carved == qy_classes[cls].capacity || qy_heap_has_mail(&c->heap))
@@ -495,6 +513,10 @@ static void turn_slab(const struct qy_thread *t, struct qy_freelist *l)
 	void *p = l->head;
 	struct qy_slab *s = qy_slab_of(p);
 
+	if (QY_UNLIKELY(leads_to_itself(l))) {
+		mend(l);
+		return;
+	}
 	l->room = 1;
 	if (QY_UNLIKELY(t->depth > 1))
 		return;
@@ -505,7 +527,7 @@ static void turn_slab(const struct qy_thread *t, struct qy_freelist *l)
 		return;
 	}
 	qy_slab_direct(s, qy_slab_list(s));
-	if (p == l->head || p == s->local || s->countdown == 0)
+	if (p == s->local || s->countdown == 0)
 		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
 	else if (qy_slab_push(s, p))
 		qy_heap_event(s);
