@@ -78,7 +78,8 @@ static bool is_sound(const struct qy_slab *s)
 	for (uint32_t i = 0; i < looks; i++) {
 		uint64_t in = (uint64_t)(p - memory);
 
-		if (in >= (uint64_t)s->carved * c->size || (in * c->magic >> 40) * c->size != in)
+		if (in >= (uint64_t)s->carved * c->size || (in * c->magic >> 40) * c->size != in ||
+		    qy_next_object((void *)p) == p)
 			return false;
 		p = qy_next_object((void *)p);
 	}
