@@ -33,12 +33,27 @@ static void tick(const struct qy_thread *t)
 
 /* ---- lists ---- */
 
-QY_INLINE bool leads_to_itself(const struct qy_freelist *l)
+#define CIRCLE_LOOKS 64
+
+/* Whether a list goes round, as where an object was freed twice: so far as its beginning tells, which is about to be
+ * handed out. (R. Brent, 1980: one that goes round comes by the mark, which is set anew after ever more steps.) */
+static bool is_circle(const struct qy_freelist *l)
 {
-	return l->head != NULL && qy_next_object(l->head) == l->head;
+	const void *p = l->head, *mark = NULL;
+
+	for (unsigned step = 1, next = 1; p != NULL && step <= CIRCLE_LOOKS; step++) {
+		if (p == mark)
+			return true;
+		if (step == next) {
+			mark = p;
+			next *= 2;
+		}
+		p = qy_next_object((void *)p);
+	}
+	return false;
 }
 
-/* What was freed last was freed twice in a row: it is in the list once from here on. What was behind it is lost. */
+/* What was freed last was freed before: it is in the list once from here on. What was behind it is lost. */
 static QY_COLD void mend(struct qy_freelist *l)
 {
 	qy_mistake(QY_MISTAKE_DOUBLE_FREE, l->head);
@@ -52,7 +67,7 @@ static bool fetch(struct qy_cache *c, unsigned cls)
 	bool zero = false;
 	void *list, *came;
 
-	if (QY_UNLIKELY(leads_to_itself(&c->freed[cls])))
+	if (QY_UNLIKELY(is_circle(&c->freed[cls])))
 		mend(&c->freed[cls]);
 	list = qy_freelist_take(&c->freed[cls]);
 	if (list == NULL) {
@@ -82,12 +97,15 @@ void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero)
 	return p;
 }
 
-/* What was freed goes back into slabs, and it begins again with how much is kept. */
-static void put_back_freed(struct qy_cache *c, unsigned cls)
+/* What was freed goes back into slabs, and so many are enough from now on. */
+static void put_back_freed(struct qy_cache *c, unsigned cls, unsigned most)
 {
-	void *list = c->freed[cls].head;
+	struct qy_freelist *l = &c->freed[cls];
+	void *list = l->head;
 
-	qy_freelist_init(&c->freed[cls], cls);
+	qy_freelist_init(l, cls);
+	l->most = (uint16_t)qy_max(l->most, most);
+	l->room = l->most;
 	qy_heap_put_back(&c->heap, list);
 }
 
@@ -98,7 +116,7 @@ void qy_cache_flush(struct qy_cache *c)
 
 		c->head[cls] = NULL;
 		qy_heap_put_back(&c->heap, list);
-		put_back_freed(c, cls);
+		put_back_freed(c, cls, 0);
 	}
 }
 
@@ -264,7 +282,8 @@ static void look_after(struct qy_cache *c)
 		c->quick = c->quick_set = 1;
 }
 
-#define SHED_LOOKS 256 /* slabs, in one slow path: about 20 us */
+#define SHED_LISTS 6 /* of what was freed, */
+#define SHED_LOOKS 256 /* or slabs, in one slow path: about 20 us */
 
 /* Look at some of the slabs that the thread may have left alone. Entered. */
 static QY_COLD void shed(struct qy_thread *t)
@@ -274,10 +293,14 @@ static QY_COLD void shed(struct qy_thread *t)
 	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
 		if (c->heap.shed_round == round)
 			continue;
-		for (unsigned cls = 0; cls < QY_CLASSES && c->heap.shed_class == 0; cls++)
-			put_back_freed(c, cls);
+		if (c->shed_list < QY_CLASSES) {
+			for (unsigned n = 0; n < SHED_LISTS && c->shed_list < QY_CLASSES; n++, c->shed_list++)
+				put_back_freed(c, c->shed_list, c->freed[c->shed_list].most / 2);
+			return;
+		}
 		if (qy_heap_shed(&c->heap, SHED_LOOKS))
 			c->heap.shed_round = round;
+		c->shed_list = c->heap.shed_round == round ? 0 : c->shed_list;
 		return;
 	}
 	t->shed_round = round;
@@ -357,32 +380,49 @@ static void *alloc_anywhere(const quarry_arena *arena, size_t size, size_t align
 						  : alloc_judged(arena, size, align, zero);
 }
 
-/* Most refills: what was freed, last of all or into the active slab, or, when nobody sent anything home, its next unused objects.
- * Nothing here is seen by others, so the thread need not enter; every so often it does, to look after the rest. */
-QY_INLINE void *take_quick(struct qy_cache *c, unsigned cls)
+/* Whether a quick refill is one now. (By a thread that has something in its cache, which has all the rest, too.) */
+QY_INLINE bool may_be_quick(struct qy_cache *c)
+{
+	return QY_LIKELY(*c->cpu_now == c->cpu) && !qy_count_down(&c->quick);
+}
+
+/* What was freed last; NULL when there is nothing, or it is no time for a quick refill. */
+QY_INLINE void *take_freed(struct qy_cache *c, unsigned cls)
+{
+	struct qy_freelist *l = &c->freed[cls];
+	void *p = l->head;
+
+	if (p == NULL || !may_be_quick(c) || QY_UNLIKELY(qy_leads_round(p)))
+		return NULL;
+	l->head = NULL;
+	l->room = l->most;
+	c->zero[cls] = 0;
+	/* (After it was taken from where it was, also as a child sees it that is forked in between.) */
+	__atomic_store_n(&c->head[cls], qy_next_object(p), __ATOMIC_RELEASE);
+	qy_sanitizer_release();
+	return p;
+}
+
+/* Of the active slab: what was freed into it, or, when nobody sent anything home, its next unused objects. Where
+ * something was freed, that was asked first. */
+static void *take_active(struct qy_cache *c, unsigned cls)
 {
 	struct qy_slab *s = c->heap.active[cls];
 	bool fresh = false;
 	void *p;
 
-	/* (Whose cache has an active slab has all the rest.) */
-	if (s == NULL || QY_UNLIKELY(*c->cpu_now != c->cpu) || qy_count_down(&c->quick))
+	if (s == NULL || c->freed[cls].head != NULL || !may_be_quick(c))
 		return NULL;
-	p = qy_freelist_take(&c->freed[cls]);
+	p = qy_slab_take(s);
 	if (p == NULL) {
-		if (QY_UNLIKELY(c->freed[cls].head != NULL))
+		if (s->local != NULL || s->carved == qy_classes[cls].capacity || qy_heap_has_mail(&c->heap))
 			return NULL;
-		p = qy_slab_take(s);
-		if (p == NULL) {
-			if (s->local != NULL || s->carved == qy_classes[cls].capacity || qy_heap_has_mail(&c->heap))
-				return NULL;
-			p = qy_slab_carve(s);
-			fresh = s->zero;
-		} else if (s->to != &c->freed[cls]) {
-			qy_slab_direct(s, &c->freed[cls]);
-		}
-		qy_freelist_fetched(&c->freed[cls], cls);
+		p = qy_slab_carve(s);
+		fresh = s->zero;
+	} else if (s->to != &c->freed[cls]) {
+		qy_slab_direct(s, &c->freed[cls]);
 	}
+	qy_freelist_fetched(&c->freed[cls], cls);
 	c->zero[cls] = fresh;
 	c->head[cls] = qy_next_object(p);
 	qy_sanitizer_release();
@@ -413,7 +453,9 @@ QY_INLINE void *alloc_quick(size_t size, size_t align, bool zero)
 		c->head[cls] = qy_next_object(p);
 		qy_sanitizer_release();
 	} else {
-		p = take_quick(c, cls);
+		p = take_freed(c, cls);
+		if (p == NULL)
+			p = take_active(c, cls);
 		fresh = c->zero[cls];
 	}
 	if (p != NULL && zero)
@@ -430,19 +472,22 @@ void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool 
 	return alloc_anywhere(arena, size, align, zero);
 }
 
+static QY_NOINLINE void *refill(struct qy_cache *c, unsigned cls, size_t n)
+{
+	void *p = take_active(c, cls);
+
+	return p != NULL ? p : malloc_entered(n);
+}
+
+/* Most refills are of what was freed last, or of the active slab. Nothing of that is seen by others, so the thread need
+ * not enter; every so often it does, to look after the rest. */
 void *qy_malloc_slow(size_t n)
 {
 	struct qy_cache *c = qy_tls_read(cache);
-	void *p = take_quick(c, c->class_of[(n + 15) >> 4]);
+	unsigned cls = c->class_of[(n + 15) >> 4];
+	void *p = take_freed(c, cls);
 
-	return QY_LIKELY(p != NULL) ? p : malloc_entered(n);
-}
-
-static QY_NOINLINE void *refill_medium(struct qy_cache *c, unsigned cls, size_t n)
-{
-	void *p = take_quick(c, cls);
-
-	return p != NULL ? p : malloc_entered(n);
+	return QY_LIKELY(p != NULL) ? p : refill(c, cls, n);
 }
 
 void *qy_malloc_medium(size_t n)
@@ -455,8 +500,10 @@ void *qy_malloc_medium(size_t n)
 		return malloc_entered(n);
 	cls = qy_class_of(n);
 	p = c->head[cls];
-	if (QY_UNLIKELY(p == NULL))
-		return refill_medium(c, cls, n);
+	if (QY_UNLIKELY(p == NULL)) {
+		p = take_freed(c, cls);
+		return p != NULL ? p : refill(c, cls, n);
+	}
 	c->head[cls] = qy_next_object(p);
 	qy_sanitizer_release();
 	return p;
@@ -491,18 +538,11 @@ static void free_object(struct qy_thread *t, struct qy_slab *s, void *p)
 		qy_heap_event(s);
 }
 
-/* The cache of which that is a list, for which class; NULL when it is a slab's own. */
-static struct qy_cache *cache_with(const struct qy_thread *t, const struct qy_freelist *list, unsigned *cls)
+/* Whether a list that is freed onto is a slab's own: by where it is, since what a thread has of caches may change before
+ * it has entered. */
+static bool is_slabs(const struct qy_freelist *list)
 {
-	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
-		size_t in = (uintptr_t)list - (uintptr_t)c->freed;
-
-		if (in < sizeof(c->freed)) {
-			*cls = (unsigned)(in / sizeof(c->freed[0]));
-			return c;
-		}
-	}
-	return NULL;
+	return (uintptr_t)list - (uintptr_t)qy_slab_side < qy_window_size >> (QY_UNIT_SHIFT - QY_SLAB_SIDE_SHIFT);
 }
 
 /* The list is full: what was freed last goes into its slab, and so does from now on all that is freed into that one.
@@ -513,7 +553,7 @@ static void turn_slab(const struct qy_thread *t, struct qy_freelist *l)
 	void *p = l->head;
 	struct qy_slab *s = qy_slab_of(p);
 
-	if (QY_UNLIKELY(leads_to_itself(l))) {
+	if (QY_UNLIKELY(is_circle(l))) {
 		mend(l);
 		return;
 	}
@@ -535,9 +575,7 @@ static void turn_slab(const struct qy_thread *t, struct qy_freelist *l)
 
 void qy_free_event(struct qy_freelist *list)
 {
-	unsigned cls;
-	struct qy_cache *c = cache_with(qy_tls.thread, list, &cls);
-	struct qy_slab *s = c == NULL ? qy_container(list, struct qy_slab, local) : NULL;
+	struct qy_slab *s = is_slabs(list) ? qy_container(list, struct qy_slab, local) : NULL;
 	struct qy_thread *t;
 	int error;
 
@@ -567,7 +605,8 @@ QY_INLINE bool gather_quick(struct qy_thread *t, void *p)
 	uintptr_t offset = qy_window_offset(p), owner;
 	struct qy_slab *s;
 
-	if (t == NULL || qy_tls_read(owner) != (uintptr_t)t || offset >= qy_window_size)
+	/* (What is no object at all would have the rest of the list lost, where it is filed.) */
+	if (t == NULL || qy_tls_read(owner) != (uintptr_t)t || offset >= qy_window_size || offset % 16 != 0)
 		return false;
 	/* The owner first, and nothing else of a slab that an arena's end may be wiping. */
 	s = qy_slab_at(offset);

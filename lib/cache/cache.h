@@ -30,6 +30,7 @@ struct qy_cache {
 	 * cannot be told so easily, the pointer leads to the number beside it. */
 	const volatile int32_t *cpu_now;
 	int32_t cpu;
+	uint32_t shed_list; /* the next of what was freed to go back in this round (qy_reclaim_round) */
 	struct qy_thread *thread;
 	struct qy_cache *next_unused; /* of the same manager, or of none */
 	/* From here on it is looked at by others, even when it was given up. */

@@ -11,7 +11,7 @@
  * though the list had been full, it may be longer.
  *
  * Objects in a list count as live in their slab. All is the thread's own. A child forked in between finds a list that
- * is whole, and a count that may be one less. */
+ * is whole, and a count that may be off by one (where it is 0, nobody comes to look: thread.c). */
 #ifndef QUARRY_CACHE_FREELIST_H
 #define QUARRY_CACHE_FREELIST_H
 

@@ -102,7 +102,7 @@ static void *resize(void *p, size_t usable, size_t size)
 
 	/* (An object may have more than the largest class, in a mixed slab.) */
 	if (usable > QY_CLASS_MAX && qy_slab_of(p) == NULL) {
-		if (size <= usable && usable - size < QY_LARGE_SLACK)
+		if (size <= usable && size > QY_CLASS_MAX && usable - size < QY_LARGE_SLACK)
 			return p;
 		to = resize_block(p, size);
 		if (to == NULL && size < usable)

@@ -2,6 +2,8 @@
 /* Objects on their way to other threads' heaps: gathered by heap, sent many at a time. */
 #include "lib/cache/thread.h"
 
+#include <string.h>
+
 #include "lib/manager/mixed.h"
 
 static void send_ring(struct qy_outgoing *out)
@@ -55,7 +57,7 @@ bool qy_thread_gather_quick(struct qy_thread *t, struct qy_slab *s, void *p)
 	if (out->heap != h || is_ready(out))
 		return false;
 	/* (A thread holds it, so that it is not mixed.) */
-	gather(out, p, qy_classes[s->cls].size);
+	gather(out, p, qy_classes[qy_peek(s->cls)].size);
 	return true;
 }
 
@@ -67,6 +69,7 @@ void qy_thread_gather(struct qy_thread *t, struct qy_slab *s, void *p)
 	if (out->heap != h) {
 		send_ring(out);
 		out->heap = h;
+		memset(out->latest, 0, sizeof(out->latest));
 	}
 	gather(out, p, qy_object_size(s, p));
 	if (is_ready(out))

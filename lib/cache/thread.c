@@ -575,10 +575,23 @@ void qy_threads_resume(void)
 	qy_unlock(&pause_lock);
 }
 
+/* A thread that waited to enter for what a free had made due: in the child it does not come to that. */
+static void note_due(struct qy_thread *t)
+{
+	if (t->depth == 0)
+		return;
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
+		for (unsigned cls = 0; cls < QY_CLASSES; cls++)
+			c->freed[cls].room += c->freed[cls].room == 0;
+		qy_heap_note_due(&c->heap);
+	}
+}
+
 static void note_dead(void *self, struct qy_thread *t)
 {
 	if (t == self)
 		return;
+	note_due(t);
 	if (t->state == QY_THREAD_LIVE)
 		park(t);
 	/* One whose memory was given up had only to be moved to the unused ones. */

@@ -249,6 +249,15 @@ static unsigned mail_steps(const struct qy_heap *h, const struct qy_slab *s, uns
 	return QY_MAIL_STEPS * QY_MAIL_PART;
 }
 
+/* (Where each free is looked at, each goes into its slab.) */
+static void receive_part(struct qy_heap *h)
+{
+	if (h->freed != NULL && qy_setting(on_error) == QY_ERROR_IGNORE)
+		qy_heap_receive_for_use(h, QY_MAIL_STEP / QY_MAIL_PART);
+	else
+		qy_heap_receive_some(h, QY_MAIL_STEP / QY_MAIL_PART);
+}
+
 void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
 {
 	unsigned steps = 0;
@@ -265,7 +274,7 @@ void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
 		if (list != NULL)
 			return list;
 		if (qy_heap_has_mail(h) && steps < mail_steps(h, s, cls)) {
-			qy_heap_receive_for_use(h, QY_MAIL_STEP / QY_MAIL_PART);
+			receive_part(h);
 			steps++;
 			list = h->freed == NULL ? NULL : qy_freelist_take(&h->freed[cls]);
 			if (list != NULL)
@@ -327,6 +336,15 @@ void qy_heap_event(struct qy_slab *s)
 		}
 		qy_slab_list_remove(&h->queue[s->cls], s);
 		drop_slab(h, s);
+	}
+}
+
+void qy_heap_note_due(struct qy_heap *h)
+{
+	for (struct qy_slab *s = h->full.first, *next; s != NULL; s = next) {
+		next = qy_slab_numbered(s->next);
+		if (s->countdown == 0)
+			qy_heap_event(s);
 	}
 }
 

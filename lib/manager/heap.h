@@ -122,6 +122,9 @@ void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero);
 /* What is due when a slab's countdown ran out. By the owner. */
 void qy_heap_event(struct qy_slab *s);
 
+/* A full slab into which something was freed, and nobody came to qy_heap_event. By the owner. */
+void qy_heap_note_due(struct qy_heap *h);
+
 /* Send a chain of objects of one slab-owning heap home. Reads each object's owner anew when the heap is closed. */
 void qy_heap_send(struct qy_heap *h, void *first, void *last);
 

@@ -86,7 +86,7 @@ QY_INLINE bool in_one_unit(const void *p, const void *q)
  * program made of a link behind it may lead anywhere else, and also to where a link would reach out of the unit. */
 static uint32_t run_of(void *first, void **last)
 {
-	const uintptr_t within = QY_UNIT - sizeof(void *);
+	const uintptr_t within = QY_UNIT - 2 * sizeof(void *);
 	uint32_t n = 1;
 	void *p = first, *next;
 
@@ -246,7 +246,7 @@ static void receive(struct qy_heap *h, uint32_t at_most, bool for_use)
 
 void qy_heap_receive_for_use(struct qy_heap *h, uint32_t at_most)
 {
-	receive(h, at_most, h->freed != NULL);
+	receive(h, at_most, true);
 }
 
 void qy_heap_receive_some(struct qy_heap *h, uint32_t at_most)

@@ -15,7 +15,7 @@
  * Invariants, for the owner:
  *   not full: countdown == live objects, `local` holds linked - countdown objects, and carved - linked are parked: all
  *             those that reach into a page whose bit is set in `gone`. While there is such a bit, carved == capacity;
- *   full:     linked == carved == capacity, nothing is free, countdown == 1: the first free leaves the fast path, and
+ *   full:     linked == carved == capacity, nothing is free, countdown == 1: the first free into it leaves the fast path, and
  *             the slab goes to the end of its heap's queue, not the front (else each malloc would take one object and
  *             go slow);
  *   mixed:    objects of other classes stand in it (mixed.h).
@@ -35,7 +35,7 @@ enum qy_slab_state { QY_SLAB_ACTIVE, QY_SLAB_QUEUED, QY_SLAB_FULL, QY_SLAB_SPARE
 
 /* A list that objects are freed onto: one of a cache's (lib/cache/freelist.h), or a slab's own, which is laid out alike
  * as far as `room`. */
-struct qy_freelist {
+struct __attribute__((may_alias)) qy_freelist {
 	void *head;       /* linked by their first words */
 	uint32_t room;    /* frees until something is to be done */
 	/* Of a cache's: */
@@ -118,13 +118,23 @@ QY_INLINE bool qy_freelist_push(struct qy_freelist *list, void *p)
 	return qy_count_down(&list->room);
 }
 
-/* All that was freed; NULL when there is nothing, or when the first object is its own next one, as one that was freed
- * twice in a row. */
+/* Whether one of the first two objects was freed twice, in a row or with one other in between, and leads to itself. */
+QY_INLINE bool qy_leads_round(const void *list)
+{
+	const void *next = qy_next_object((void *)list), *third;
+
+	if (next == NULL)
+		return false;
+	third = qy_next_object((void *)next);
+	return next == list || third == list || third == next;
+}
+
+/* All that was freed; NULL when there is nothing, or when it leads round. */
 QY_INLINE void *qy_freelist_take(struct qy_freelist *l)
 {
 	void *list = l->head;
 
-	if (list == NULL || QY_UNLIKELY(qy_next_object(list) == list))
+	if (list == NULL || QY_UNLIKELY(qy_leads_round(list)))
 		return NULL;
 	l->head = NULL;
 	l->room = l->most;
