@@ -242,9 +242,13 @@ static void visit_heap(struct qy_heap *h)
 /* Those that sleep, too. So many objects are lost, by mistakes. */
 static void check_places(uint32_t lost)
 {
-	struct qy_thread *threads[] = { qy_tls.thread, a.record, b.record };
-	unsigned n = 1 + (a.record != NULL) + (b.record != NULL);
+	struct qy_thread *threads[3] = { qy_tls.thread };
+	unsigned n = 1;
 
+	if (a.record != NULL)
+		threads[n++] = a.record;
+	if (b.record != NULL)
+		threads[n++] = b.record;
 	objects_tallied = objects_visited = objects_missing = 0;
 	for (uint32_t i = 0; i < count; i++)
 		if (qy_slab_of(blocks[i].p) != NULL)
