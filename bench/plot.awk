@@ -190,7 +190,7 @@ END {
 	for (i = 1; i <= columns; i++)
 		colour[i] = palette[(i - 1) % n + 1]
 	left_x = 165
-	right_x = 640
+	right_x = 700
 	track_w = 370
 	find_end("time")
 	find_end("rss")
@@ -202,10 +202,10 @@ END {
 	for (i = 1; i <= rows; i++)
 		lines += in_mean(i, "") > 0
 	height = first + (lines + 1) * 23 + (groups + 1) * 29 + 40
-	printf "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"1100\" height=\"%d\" viewBox=\"0 0 1100 %d\" ", height, height
+	printf "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"1160\" height=\"%d\" viewBox=\"0 0 1160 %d\" ", height, height
 	print "font-family=\"system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#222\">"
 	print "<style>.h{font-weight:600;font-size:14px}.b{font-weight:700}.s{font-size:11.5px;fill:#555}</style>"
-	printf "<rect width=\"1100\" height=\"%d\" rx=\"8\" fill=\"#fbfbf9\"/>\n", height
+	printf "<rect width=\"1160\" height=\"%d\" rx=\"8\" fill=\"#fbfbf9\"/>\n", height
 	text(20, 32, "font-size=\"18\" font-weight=\"600\"", "Allocators: time and peak memory")
 	text(20, 52, "class=\"s\"", xml(title))
 	text(20, 68, "class=\"s\"", xml(machine))

@@ -6,6 +6,7 @@
 
 #include "lib/base/settings.h"
 #include "lib/cache/arena.h"
+#include "lib/cache/duties.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/breaker.h"
 #include "lib/manager/events.h"
@@ -22,44 +23,8 @@
 #define ARENA_LOOKS_MS 10       /* between two looks for an arena at its limit, */
 #define ARENA_LOOKS_SHARE 20    /* and so many times what the last one took; */
 #define ARENA_LOOK_MOST_MS 1000 /* one that has not ended by then is done without */
-#define SEND_EVERY 16 /* slow calls between two looks at what was gathered for others */
-
-/* After a slow path that was not inside another, of a thread that has not ended. */
-static void tick(const struct qy_thread *t)
-{
-	if (QY_LIKELY(t->depth == 0) && QY_LIKELY(!qy_thread_gone()))
-		qy_reclaim_tick(t->calls);
-}
 
 /* ---- lists ---- */
-
-#define CIRCLE_LOOKS 64
-
-/* Whether a list goes round, as where an object was freed twice: so far as its beginning tells, which is about to be
- * handed out. (R. Brent, 1980: one that goes round comes by the mark, which is set anew after ever more steps.) */
-static bool is_circle(const struct qy_freelist *l)
-{
-	const void *p = l->head, *mark = NULL;
-
-	for (unsigned step = 1, next = 1; p != NULL && step <= CIRCLE_LOOKS; step++) {
-		if (p == mark)
-			return true;
-		if (step == next) {
-			mark = p;
-			next *= 2;
-		}
-		p = qy_next_object((void *)p);
-	}
-	return false;
-}
-
-/* What was freed last was freed before: it is in the list once from here on. What was behind it is lost. */
-static QY_COLD void mend(struct qy_freelist *l)
-{
-	qy_mistake(QY_MISTAKE_DOUBLE_FREE, l->head);
-	qy_link_object(l->head, NULL);
-	l->room = l->most - 1u;
-}
 
 /* Objects for a class's list, which is empty: what was freed, or from the heap. */
 static bool fetch(struct qy_cache *c, unsigned cls)
@@ -67,8 +32,8 @@ static bool fetch(struct qy_cache *c, unsigned cls)
 	bool zero = false;
 	void *list, *came;
 
-	if (QY_UNLIKELY(is_circle(&c->freed[cls])))
-		mend(&c->freed[cls]);
+	if (QY_UNLIKELY(qy_freelist_is_circle(&c->freed[cls])))
+		qy_freelist_mend(&c->freed[cls]);
 	list = qy_freelist_take(&c->freed[cls]);
 	if (list == NULL) {
 		list = qy_heap_refill(&c->heap, cls, &zero);
@@ -95,29 +60,6 @@ void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero)
 	*zero = c->zero[cls];
 	c->head[cls] = qy_next_object(p);
 	return p;
-}
-
-/* What was freed goes back into slabs, and so many are enough from now on. */
-static void put_back_freed(struct qy_cache *c, unsigned cls, unsigned most)
-{
-	struct qy_freelist *l = &c->freed[cls];
-	void *list = l->head;
-
-	qy_freelist_init(l, cls);
-	l->most = (uint16_t)qy_max(l->most, most);
-	l->room = l->most;
-	qy_heap_put_back(&c->heap, list);
-}
-
-void qy_cache_flush(struct qy_cache *c)
-{
-	for (unsigned cls = 0; cls < QY_CLASSES; cls++) {
-		void *list = c->head[cls];
-
-		c->head[cls] = NULL;
-		qy_heap_put_back(&c->heap, list);
-		put_back_freed(c, cls, 0);
-	}
 }
 
 uintptr_t qy_thread_token(const struct qy_thread *t)
@@ -266,50 +208,14 @@ static QY_COLD void *allocate_again(const quarry_arena *arena, size_t size, size
 	return QY_LIKELY(p != NULL) ? p : qy_cache_refused();
 }
 
-/* Whether the reclaimer has asked for a look at what the thread left alone, and it is not through with it. */
-QY_INLINE bool is_shedding(const struct qy_thread *t)
-{
-	return t->shed_round != atomic_load_explicit(&qy_reclaim_round, memory_order_relaxed);
-}
-
 /* Allow quick refills again, unless each must see where the thread is, or lists are to be checked. */
 static void look_after(struct qy_cache *c)
 {
 	qy_count(&c->heap.refills, c->quick_set - c->quick - (c->quick == 0));
 	if (qy_thread_may_be_quick(c->thread) && qy_setting(on_error) == QY_ERROR_IGNORE)
-		c->quick = c->quick_set = is_shedding(c->thread) ? SHED_EVERY : DUTY_EVERY;
+		c->quick = c->quick_set = qy_duties_shedding(c->thread) ? SHED_EVERY : DUTY_EVERY;
 	else
 		c->quick = c->quick_set = 1;
-}
-
-#define SHED_LISTS 6 /* of what was freed, */
-#define SHED_LOOKS 256 /* or slabs, in one slow path: about 20 us */
-
-/* Look at some of the slabs that the thread may have left alone. Entered. */
-static QY_COLD void shed(struct qy_thread *t)
-{
-	uint32_t round = atomic_load_explicit(&qy_reclaim_round, memory_order_relaxed);
-
-	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
-		if (c->heap.shed_round == round)
-			continue;
-		if (c->shed_list < QY_CLASSES) {
-			for (unsigned n = 0; n < SHED_LISTS && c->shed_list < QY_CLASSES; n++, c->shed_list++)
-				put_back_freed(c, c->shed_list, c->freed[c->shed_list].most / 2);
-			return;
-		}
-		if (qy_heap_shed(&c->heap, SHED_LOOKS))
-			c->heap.shed_round = round;
-		c->shed_list = c->heap.shed_round == round ? 0 : c->shed_list;
-		return;
-	}
-	t->shed_round = round;
-}
-
-QY_INLINE void shed_if_due(struct qy_thread *t)
-{
-	if (QY_UNLIKELY(is_shedding(t)) && QY_LIKELY(t->depth == 1))
-		shed(t);
 }
 
 static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t align, bool zero)
@@ -321,10 +227,9 @@ static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t al
 
 	if (t == NULL)
 		return NULL;
-	if (++t->calls % SEND_EVERY == 0)
-		qy_thread_send(t);
+	qy_duties_send(t);
 	qy_thread_follow(t);
-	shed_if_due(t);
+	qy_duties_shed(t);
 	qy_limits_forget_denial();
 	c = cache_of(t, arena);
 	if (c != NULL) {
@@ -341,11 +246,11 @@ static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t al
 
 		p = again && size < qy_window_size ? allocate_again(arena, size, align, zero) : qy_cache_refused();
 		error = errno;
-		tick(t);
+		qy_duties_after(t);
 		errno = error;
 		return p;
 	}
-	tick(t);
+	qy_duties_after(t);
 	return p;
 }
 
@@ -507,170 +412,4 @@ void *qy_malloc_medium(size_t n)
 	c->head[cls] = qy_next_object(p);
 	qy_sanitizer_release();
 	return p;
-}
-
-/* ---- freeing ---- */
-
-static QY_COLD void fill_junk(void *p, const struct qy_slab *s)
-{
-	memset(p, 0xdf, s != NULL ? qy_object_size(s, p) : qy_large_size(p));
-}
-
-/* Whether a slab that nobody held is this thread's now. */
-static bool claim(const struct qy_thread *t, struct qy_slab *s)
-{
-	struct qy_heap *h = &qy_tls_read(cache)->heap;
-
-	/* (Inside another slow path, the heap may be in the middle of something.) */
-	return t->depth == 1 && h->manager != NULL && qy_manager_claim_slab(h->manager, h, s);
-}
-
-/* Entered. */
-static void free_object(struct qy_thread *t, struct qy_slab *s, void *p)
-{
-	uintptr_t owner = atomic_load_explicit(&s->owner, memory_order_relaxed);
-
-	if ((owner & ~QY_OWNER_SHARED) != (uintptr_t)t && !(owner == 0 && claim(t, s)))
-		qy_thread_gather(t, s, p);
-	else if (p == s->local || s->countdown == 0)
-		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
-	else if (qy_slab_push(s, p))
-		qy_heap_event(s);
-}
-
-/* Whether a list that is freed onto is a slab's own: by where it is, since what a thread has of caches may change before
- * it has entered. */
-static bool is_slabs(const struct qy_freelist *list)
-{
-	return (uintptr_t)list - (uintptr_t)qy_slab_side < qy_window_size >> (QY_UNIT_SHIFT - QY_SLAB_SIDE_SHIFT);
-}
-
-/* The list is full: what was freed last goes into its slab, and so does from now on all that is freed into that one.
- * (Inside another slow path, the heap may be in the middle of something: the list grows by one, and is looked at again
- * at the next free.) */
-static void turn_slab(const struct qy_thread *t, struct qy_freelist *l)
-{
-	void *p = l->head;
-	struct qy_slab *s = qy_slab_of(p);
-
-	if (QY_UNLIKELY(is_circle(l))) {
-		mend(l);
-		return;
-	}
-	l->room = 1;
-	if (QY_UNLIKELY(t->depth > 1))
-		return;
-	l->was_full = 1;
-	l->head = qy_next_object(p);
-	if (s == NULL) {
-		qy_mistake(QY_MISTAKE_FOREIGN, p);
-		return;
-	}
-	qy_slab_direct(s, qy_slab_list(s));
-	if (p == s->local || s->countdown == 0)
-		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
-	else if (qy_slab_push(s, p))
-		qy_heap_event(s);
-}
-
-void qy_free_event(struct qy_freelist *list)
-{
-	struct qy_slab *s = is_slabs(list) ? qy_container(list, struct qy_slab, local) : NULL;
-	struct qy_thread *t;
-	int error;
-
-	/* The active slab is empty but for what is in the cache's list: nothing is due. */
-	if (s != NULL && s->state == QY_SLAB_ACTIVE)
-		return;
-	error = errno;
-	t = qy_thread_enter();
-	if (++t->calls % SEND_EVERY == 0)
-		qy_thread_send(t);
-	if (s == NULL)
-		turn_slab(t, list);
-	else
-		qy_heap_event(s);
-	shed_if_due(t);
-	qy_thread_leave(t);
-	tick(t);
-	errno = error;
-}
-
-/* An object of another thread's slab in a node's default arena joins those that are gathered for that thread, as long
- * as they need not be sent yet. Nothing here is seen by others. (Arenas that can be destroyed, and slabs that nobody
- * holds, go the slower way: their owner is no bare token. Where in the slab the object is, is not checked, no more than
- * by a hit.) */
-QY_INLINE bool gather_quick(struct qy_thread *t, void *p)
-{
-	uintptr_t offset = qy_window_offset(p), owner;
-	struct qy_slab *s;
-
-	/* (What is no object at all would have the rest of the list lost, where it is filed.) */
-	if (t == NULL || qy_tls_read(owner) != (uintptr_t)t || offset >= qy_window_size || offset % 16 != 0)
-		return false;
-	/* The owner first, and nothing else of a slab that an arena's end may be wiping. */
-	s = qy_slab_at(offset);
-	owner = atomic_load_explicit(&s->owner, memory_order_relaxed);
-	if (owner == 0 || owner == (uintptr_t)t || (owner & QY_OWNER_SHARED) != 0 ||
-	    !qy_thread_gather_quick(t, s - s->inner, p))
-		return false;
-	qy_sanitizer_release();
-	return true;
-}
-
-static QY_NOINLINE void free_entered(void *p)
-{
-	struct qy_thread *t;
-	struct qy_slab *s;
-	int error;
-
-	if (QY_UNLIKELY(qy_tls.thread == NULL) && !qy_start() && qy_elsewhere != NULL) {
-		qy_elsewhere->free(p);
-		return;
-	}
-	error = errno;
-	if (!qy_window_has(p)) { /* foreign: no reason to make this thread known */
-		qy_mistake(QY_MISTAKE_FOREIGN, p);
-		return;
-	}
-	t = qy_thread_gone() && qy_tls.thread == NULL ? NULL : qy_thread_enter();
-	s = qy_slab_of(p);
-	if (QY_UNLIKELY(t == NULL)) {
-		/* No memory even to know this thread, or it has ended: the object goes home by itself. */
-		if (s != NULL)
-			qy_heap_send(atomic_load_explicit(&s->heap, memory_order_acquire), p, p);
-		else if (!qy_large_free(p))
-			qy_mistake(QY_MISTAKE_FOREIGN, p);
-		errno = error;
-		return;
-	}
-	if (QY_UNLIKELY(qy_setting(junk)) && (s != NULL || qy_large_is(p)))
-		fill_junk(p, s);
-	t->calls++;
-	if (s != NULL)
-		free_object(t, s, p);
-	else if (!qy_large_free(p))
-		qy_mistake(QY_MISTAKE_FOREIGN, p);
-	qy_thread_leave(t);
-	tick(t);
-	errno = error;
-}
-
-void qy_free_slow(void *p)
-{
-	if (p != NULL && !gather_quick(qy_tls.thread, p))
-		free_entered(p);
-}
-
-size_t qy_cache_usable(const void *p)
-{
-	const struct qy_slab *s = qy_slab_of(p);
-
-	return s != NULL ? qy_object_size(s, p) : qy_window_has(p) ? qy_large_size(p) : 0;
-}
-
-void qy_cache_check_size(const void *p, size_t size)
-{
-	if (QY_UNLIKELY(qy_setting(on_error) != QY_ERROR_IGNORE) && p != NULL && size > qy_cache_usable(p))
-		qy_mistake(QY_MISTAKE_SIZE, p);
 }

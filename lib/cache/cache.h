@@ -131,6 +131,10 @@ void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero);
 /* Put all lists back into their slabs. By the cache's thread, entered, or for a thread that is gone. */
 void qy_cache_flush(struct qy_cache *c);
 
+/* Put what was freed of a class back into slabs; so many objects are enough from then on, if not fewer than at first. By
+ * the same. */
+void qy_cache_put_back_freed(struct qy_cache *c, unsigned cls, unsigned most);
+
 /* What TLS has as a thread's token: QY_OWNER_NONE where all frees are to be looked at. */
 uintptr_t qy_thread_token(const struct qy_thread *t);
 

@@ -37,4 +37,12 @@ QY_INLINE void qy_freelist_fetched(struct qy_freelist *l, unsigned cls)
 	}
 }
 
+/* Whether a list goes round, as where an object was freed twice: so far as its beginning tells, which is about to be
+ * handed out. */
+bool qy_freelist_is_circle(const struct qy_freelist *l);
+
+/* In such a list, what was freed last was freed before: it is in the list once from then on. What was behind it is
+ * lost. */
+void qy_freelist_mend(struct qy_freelist *l) QY_COLD;
+
 #endif

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/cache/duties.h"
+
+#define SHED_LISTS 6 /* of what was freed, */
+#define SHED_LOOKS 256 /* or slabs, in one slow path: about 20 us */
+
+void qy_duties_shed_some(struct qy_thread *t)
+{
+	uint32_t round = atomic_load_explicit(&qy_reclaim_round, memory_order_relaxed);
+
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
+		if (c->heap.shed_round == round)
+			continue;
+		if (c->shed_list < QY_CLASSES) {
+			for (unsigned n = 0; n < SHED_LISTS && c->shed_list < QY_CLASSES; n++, c->shed_list++)
+				qy_cache_put_back_freed(c, c->shed_list, c->freed[c->shed_list].most / 2);
+			return;
+		}
+		if (qy_heap_shed(&c->heap, SHED_LOOKS))
+			c->heap.shed_round = round;
+		c->shed_list = c->heap.shed_round == round ? 0 : c->shed_list;
+		return;
+	}
+	t->shed_round = round;
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+/* Freeing: the ways that are not hits. */
+#include <errno.h>
+#include <string.h>
+
+#include "lib/base/settings.h"
+#include "lib/cache/duties.h"
+#include "lib/manager/manager.h"
+#include "lib/manager/mistakes.h"
+#include "lib/manager/mixed.h"
+
+static QY_COLD void fill_junk(void *p, const struct qy_slab *s)
+{
+	memset(p, 0xdf, s != NULL ? qy_object_size(s, p) : qy_large_size(p));
+}
+
+/* Whether a slab that nobody held is this thread's now. */
+static bool claim(const struct qy_thread *t, struct qy_slab *s)
+{
+	struct qy_heap *h = &qy_tls_read(cache)->heap;
+
+	/* (Inside another slow path, the heap may be in the middle of something.) */
+	return t->depth == 1 && h->manager != NULL && qy_manager_claim_slab(h->manager, h, s);
+}
+
+/* Entered. */
+static void free_object(struct qy_thread *t, struct qy_slab *s, void *p)
+{
+	uintptr_t owner = atomic_load_explicit(&s->owner, memory_order_relaxed);
+
+	if ((owner & ~QY_OWNER_SHARED) != (uintptr_t)t && !(owner == 0 && claim(t, s)))
+		qy_thread_gather(t, s, p);
+	else if (p == s->local || s->countdown == 0)
+		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
+	else if (qy_slab_push(s, p))
+		qy_heap_event(s);
+}
+
+/* Whether a list that is freed onto is a slab's own: by where it is, since what a thread has of caches may change before
+ * it has entered. */
+static bool is_slabs(const struct qy_freelist *list)
+{
+	return (uintptr_t)list - (uintptr_t)qy_slab_side < qy_window_size >> (QY_UNIT_SHIFT - QY_SLAB_SIDE_SHIFT);
+}
+
+/* The list is full: what was freed last goes into its slab, and so does from now on all that is freed into that one.
+ * (Inside another slow path, the heap may be in the middle of something: the list grows by one, and is looked at again
+ * at the next free.) */
+static void turn_slab(const struct qy_thread *t, struct qy_freelist *l)
+{
+	void *p = l->head;
+	struct qy_slab *s = qy_slab_of(p);
+
+	if (QY_UNLIKELY(qy_freelist_is_circle(l))) {
+		qy_freelist_mend(l);
+		return;
+	}
+	l->room = 1;
+	if (QY_UNLIKELY(t->depth > 1))
+		return;
+	l->was_full = 1;
+	l->head = qy_next_object(p);
+	if (s == NULL) {
+		qy_mistake(QY_MISTAKE_FOREIGN, p);
+		return;
+	}
+	qy_slab_direct(s, qy_slab_list(s));
+	if (p == s->local || s->countdown == 0)
+		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
+	else if (qy_slab_push(s, p))
+		qy_heap_event(s);
+}
+
+void qy_free_event(struct qy_freelist *list)
+{
+	struct qy_slab *s = is_slabs(list) ? qy_container(list, struct qy_slab, local) : NULL;
+	struct qy_thread *t;
+	int error;
+
+	/* The active slab is empty but for what is in the cache's list: nothing is due. */
+	if (s != NULL && s->state == QY_SLAB_ACTIVE)
+		return;
+	error = errno;
+	t = qy_thread_enter();
+	qy_duties_send(t);
+	if (s == NULL)
+		turn_slab(t, list);
+	else
+		qy_heap_event(s);
+	qy_duties_shed(t);
+	qy_thread_leave(t);
+	qy_duties_after(t);
+	errno = error;
+}
+
+/* An object of another thread's slab in a node's default arena joins those that are gathered for that thread, as long
+ * as they need not be sent yet. Nothing here is seen by others. (Arenas that can be destroyed, and slabs that nobody
+ * holds, go the slower way: their owner is no bare token. Where in the slab the object is, is not checked, no more than
+ * by a hit.) */
+QY_INLINE bool gather_quick(struct qy_thread *t, void *p)
+{
+	uintptr_t offset = qy_window_offset(p), owner;
+	struct qy_slab *s;
+
+	/* (What is no object at all would have the rest of the list lost, where it is filed.) */
+	if (t == NULL || qy_tls_read(owner) != (uintptr_t)t || offset >= qy_window_size || offset % 16 != 0)
+		return false;
+	/* The owner first, and nothing else of a slab that an arena's end may be wiping. */
+	s = qy_slab_at(offset);
+	owner = atomic_load_explicit(&s->owner, memory_order_relaxed);
+	if (owner == 0 || owner == (uintptr_t)t || (owner & QY_OWNER_SHARED) != 0 ||
+	    !qy_thread_gather_quick(t, s - s->inner, p))
+		return false;
+	qy_sanitizer_release();
+	return true;
+}
+
+static QY_NOINLINE void free_entered(void *p)
+{
+	struct qy_thread *t;
+	struct qy_slab *s;
+	int error;
+
+	if (QY_UNLIKELY(qy_tls.thread == NULL) && !qy_start() && qy_elsewhere != NULL) {
+		qy_elsewhere->free(p);
+		return;
+	}
+	error = errno;
+	if (!qy_window_has(p)) { /* foreign: no reason to make this thread known */
+		qy_mistake(QY_MISTAKE_FOREIGN, p);
+		return;
+	}
+	t = qy_thread_gone() && qy_tls.thread == NULL ? NULL : qy_thread_enter();
+	s = qy_slab_of(p);
+	if (QY_UNLIKELY(t == NULL)) {
+		/* No memory even to know this thread, or it has ended: the object goes home by itself. */
+		if (s != NULL)
+			qy_heap_send(atomic_load_explicit(&s->heap, memory_order_acquire), p, p);
+		else if (!qy_large_free(p))
+			qy_mistake(QY_MISTAKE_FOREIGN, p);
+		errno = error;
+		return;
+	}
+	if (QY_UNLIKELY(qy_setting(junk)) && (s != NULL || qy_large_is(p)))
+		fill_junk(p, s);
+	t->calls++;
+	if (s != NULL)
+		free_object(t, s, p);
+	else if (!qy_large_free(p))
+		qy_mistake(QY_MISTAKE_FOREIGN, p);
+	qy_thread_leave(t);
+	qy_duties_after(t);
+	errno = error;
+}
+
+void qy_free_slow(void *p)
+{
+	if (p != NULL && !gather_quick(qy_tls.thread, p))
+		free_entered(p);
+}
+
+size_t qy_cache_usable(const void *p)
+{
+	const struct qy_slab *s = qy_slab_of(p);
+
+	return s != NULL ? qy_object_size(s, p) : qy_window_has(p) ? qy_large_size(p) : 0;
+}
+
+void qy_cache_check_size(const void *p, size_t size)
+{
+	if (QY_UNLIKELY(qy_setting(on_error) != QY_ERROR_IGNORE) && p != NULL && size > qy_cache_usable(p))
+		qy_mistake(QY_MISTAKE_SIZE, p);
+}
