@@ -76,7 +76,7 @@ int main(int argc, char **argv)
 	static struct st_worker other;
 	struct st_rng rng;
 
-	st_begin(argc, argv, "forklists", 200, 1);
+	st_begin(argc, argv, "forklists", 120, 1);
 	if (ST_TSAN || ST_ASAN) {
 		printf("forklists: left out under this sanitizer\n");
 		return st_end(ST_SLACK, 0);
