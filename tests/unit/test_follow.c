@@ -210,9 +210,15 @@ Test(follow, and_follows_at_its_next_refill)
 	before = moves();
 	for (int round = 1; round < 200; round++) {
 		int from = qy_tls.thread->node, to = (from + round) % NODES;
+		static void *freed[50];
 		unsigned left;
 
 		allocate(7 * (round % 40));
+		/* What it has freed of the old node, in its caches, is left behind. */
+		for (int n = 0; n < round % 50; n++)
+			freed[n] = quarry_malloc(SIZE);
+		for (int n = 0; n < round % 50; n++)
+			quarry_free(freed[n]);
 		left = in_list();
 		run_on_node(to);
 		for (unsigned n = 0; n < left; n++)

@@ -356,6 +356,43 @@ static void grow(unsigned cls, bool entering)
 	model_must(l->most == at_most, "class %u: the most", cls);
 }
 
+/* Fetching without entering is fetching too: objects that were freed into the active slab, or the next of it. */
+static void grow_without_entering(unsigned cls, bool carve)
+{
+	struct qy_freelist *l = freed_list(cls);
+	struct qy_slab **active = &cache()->heap.active[cls], *was;
+	uint32_t calls;
+
+	take_many(cls, 2 * keep_of(cls) + 2 * qy_classes[cls].capacity);
+	do
+		take(cls);
+	while (cache()->head[cls] != NULL || (*active)->local != NULL || (*active)->carved == qy_classes[cls].capacity);
+	was = *active;
+	if (!carve) {
+		free_others(keep_of(cls) - 1, was, NULL);
+		free_of(was);
+	} else {
+		free_others(keep_of(cls), was, NULL);
+	}
+	model_must(l->was_full && l->most == keep_of(cls) && (was->local == NULL) == carve, "class %u", cls);
+	refill_entering(false);
+	calls = qy_tls.thread->calls;
+	take_many(cls, keep_of(cls));
+	model_must(qy_tls.thread->calls == calls && *active == was && !l->was_full && l->most > keep_of(cls),
+		   "class %u, carved %d: %u are enough", cls, carve, l->most);
+	must_go_to(was, l);
+	end_round();
+}
+
+Test(freelist, and_where_the_refill_does_not_enter)
+{
+	start("freelist");
+	for (unsigned cls = 0; cls < QY_CLASSES; cls++) {
+		grow_without_entering(cls, false);
+		grow_without_entering(cls, true);
+	}
+}
+
 /* The next slow path looks at what the thread left alone. */
 static void shed(unsigned cls)
 {
