@@ -70,8 +70,8 @@ function latencies(r, among,    m, metric, step) {
 	for (m = 1; m <= metrics[r]; m++) {
 		metric = metric_of[r, m]
 		if (metric ~ /^(malloc|free)\.p(50|99|999|9999)$/)
-			promise(r " " metric ", ns", get(r, "quarry", metric), best(r, metric, among) + step, "%.0f",
-				best_name (step ? sprintf(", and %.0f, a step of the clock", step) : ""))
+			promise(r " " metric ", ns", get(r, "quarry", metric), best(r, metric, among) + step, "%.1f",
+				best_name (step ? sprintf(", and %.1f, a step of the clock", step) : ""))
 	}
 }
 
