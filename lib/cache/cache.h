@@ -30,7 +30,7 @@ struct qy_cache {
 	 * cannot be told so easily, the pointer leads to the number beside it. */
 	const volatile int32_t *cpu_now;
 	int32_t cpu;
-	uint32_t shed_list; /* the next of what was freed to go back in this round (qy_reclaim_round) */
+	uint32_t shed_list; /* the next class whose lists go back in this round (qy_reclaim_round) */
 	struct qy_thread *thread;
 	struct qy_cache *next_unused; /* of the same manager, or of none */
 	/* From here on it is looked at by others, even when it was given up. */
@@ -131,9 +131,8 @@ void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero);
 /* Put all lists back into their slabs. By the cache's thread, entered, or for a thread that is gone. */
 void qy_cache_flush(struct qy_cache *c);
 
-/* Put what was freed of a class back into slabs; so many objects are enough from then on, if not fewer than at first. By
- * the same. */
-void qy_cache_put_back_freed(struct qy_cache *c, unsigned cls, unsigned most);
+/* The same for a class; so many freed objects are enough from then on, if not fewer than at first. */
+void qy_cache_put_back(struct qy_cache *c, unsigned cls, unsigned most);
 
 /* What TLS has as a thread's token: QY_OWNER_NONE where all frees are to be looked at. */
 uintptr_t qy_thread_token(const struct qy_thread *t);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/cache/duties.h"
 
-#define SHED_LISTS 6 /* of what was freed, */
+#define SHED_LISTS 6   /* classes whose lists go back, */
 #define SHED_LOOKS 256 /* or slabs, in one slow path: about 20 us */
 
 void qy_duties_shed_some(struct qy_thread *t)
@@ -13,7 +13,7 @@ void qy_duties_shed_some(struct qy_thread *t)
 			continue;
 		if (c->shed_list < QY_CLASSES) {
 			for (unsigned n = 0; n < SHED_LISTS && c->shed_list < QY_CLASSES; n++, c->shed_list++)
-				qy_cache_put_back_freed(c, c->shed_list, c->freed[c->shed_list].most / 2);
+				qy_cache_put_back(c, c->shed_list, c->freed[c->shed_list].most / 2);
 			return;
 		}
 		if (qy_heap_shed(&c->heap, SHED_LOOKS))

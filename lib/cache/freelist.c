@@ -30,24 +30,21 @@ void qy_freelist_mend(struct qy_freelist *l)
 	l->room = l->most - 1u;
 }
 
-void qy_cache_put_back_freed(struct qy_cache *c, unsigned cls, unsigned most)
+void qy_cache_put_back(struct qy_cache *c, unsigned cls, unsigned most)
 {
 	struct qy_freelist *l = &c->freed[cls];
-	void *list = l->head;
+	void *list = c->head[cls], *freed = l->head;
 
+	c->head[cls] = NULL;
 	qy_freelist_init(l, cls);
 	l->most = (uint16_t)qy_max(l->most, most);
 	l->room = l->most;
 	qy_heap_put_back(&c->heap, list);
+	qy_heap_put_back(&c->heap, freed);
 }
 
 void qy_cache_flush(struct qy_cache *c)
 {
-	for (unsigned cls = 0; cls < QY_CLASSES; cls++) {
-		void *list = c->head[cls];
-
-		c->head[cls] = NULL;
-		qy_heap_put_back(&c->heap, list);
-		qy_cache_put_back_freed(c, cls, 0);
-	}
+	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
+		qy_cache_put_back(c, cls, 0);
 }

@@ -256,7 +256,8 @@ static void run_producer(void)
 	note("%llu objects passed on in %u s; resident %llu to %llu KiB on average",
 	     (unsigned long long)atomic_load(&passed_on), options.seconds, (unsigned long long)(sum_warm / n_warm * 4),
 	     (unsigned long long)(sum_late / n_late * 4));
-	if (late > warm + warm / 10 + 512)
+	/* (On a slow machine the lists of both have not come to their lengths after a fifth of the time.) */
+	if (late > warm + warm / 10 + 1024)
 		fail("memory grew from %llu to %llu pages", (unsigned long long)warm, (unsigned long long)late);
 	pin_to_node(from);
 	MUST(quarry_thread_rebind(-1) == 0);
