@@ -130,7 +130,6 @@ void qy_heap_send(struct qy_heap *h, void *first, void *last);
 
 #define QY_MAIL_STEP 256         /* objects filed at a time, and the run that the last of them is in: some 40 us */
 #define QY_MAIL_STEPS 16         /* before memory is taken instead: the smallest objects that fill a slab are as many */
-#define QY_MAIL_PART 8           /* a step of a refill, for which no lock is held, is such a part: some 5 us */
 #define QY_MAIL_MISTAKES_MAX 64  /* in one list, before the rest is given up */
 
 /* Take in what others sent, all that is there. By the owner. */
