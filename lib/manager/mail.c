@@ -140,9 +140,10 @@ static uint32_t hand_on_singles(struct qy_heap *h, void **list, uint32_t at_most
 
 	for (; p != NULL && n < at_most; n++) {
 		struct qy_slab *s = qy_slab_of(p);
-		void *next = qy_next_object(p);
+		void *next;
 
-		if (s == NULL || in_one_unit(p, next))
+		/* (What is no object may not even be there to be read.) */
+		if (s == NULL || in_one_unit(p, next = qy_next_object(p)))
 			break;
 		__builtin_prefetch(((void **)p)[1], 1);
 		if (!hand_on(h, s, p, p, 1))
