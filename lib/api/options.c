@@ -48,7 +48,7 @@ enum kind {
 	  "the highest page kind that the nodes' default arenas try for new memory")                                  \
 	X(QUARRY_OPT_STRICT, "strict", strict, KIND_FLAG, 0, 1, 0, 1, NULL,                                           \
 	  "default arenas fail rather than fall to another node or page kind")                                        \
-	X(QUARRY_OPT_THP_MIN, "thp_min", thp_min, KIND_SIZE, 0, ADDRESS_MAX, 32L << 20, 1, NULL,                      \
+	X(QUARRY_OPT_THP_MIN, "thp_min", thp_min, KIND_SIZE, 0, ADDRESS_MAX, 8L << 20, 1, NULL,                       \
 	  "bytes in use, or of one block, from which new memory is born huge")                                        \
 	X(QUARRY_OPT_NUMA, "numa", numa, KIND_FLAG, 0, 1, 1, 0, NULL,                                                 \
 	  "follow the machine's memory nodes; 0 treats it as one node")                                               \

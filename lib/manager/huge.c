@@ -11,8 +11,8 @@
 
 /* Used bytes beyond thp_min for each thread but the first: every thread has a slab or more of each class that it uses,
  * mostly empty, and would have them padded to huge pages. */
-#define DENSE_PER_HEAP ((size_t)16 << 20)
-#define TAIL_SHARE 32 /* of a block that may be empty memory in a huge page at its end: one part in so many */
+#define DENSE_PER_HEAP ((size_t)24 << 20)
+#define TAIL_SHARE 8 /* of a block that may be empty memory in a huge page at its end: one part in so many, as of a size class */
 
 static int kind_of(const struct qy_manager *m)
 {

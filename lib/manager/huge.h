@@ -3,7 +3,7 @@
  *
  * Born huge, at its first touch, is the memory of a heap that is large (option thp_min, and as much more as its threads
  * need for their slabs), and a block that is large by itself; of a block whole frames only, where its tail would make
- * more than a few percent. Only so much, though, as the node has free huge blocks for: a fault is never to wait for
+ * more than an eighth. Only so much, though, as the node has free huge blocks for: a fault is never to wait for
  * compaction because of us. The rest is born on base pages and collapsed later (collapse.h).
  *
  * The advice that a region got when it was mapped stands for all of its frames but those told otherwise

@@ -233,6 +233,26 @@ Test(freelist_home, a_link_to_the_end_of_all_memory_does_no_harm)
 	end(&a);
 }
 
+/* Nor one that leads to where nothing of quarry's is, nor anything else. */
+Test(freelist_home, a_link_to_no_memory_at_all_does_no_harm)
+{
+	const unsigned cls = 20;
+
+	start("freelist_home");
+	make(&a, come);
+	take(cls);
+	drain(cls);
+	sent[0] = forget_block(0);
+	sent_count = 1;
+	make(&a, free_sent);
+	*(void **)sent[0] = (void *)(uintptr_t)64;
+	take_by_refill(cls);
+	cr_assert_eq(mistakes(), 1);
+	check_places(0);
+	check_blocks();
+	end(&a);
+}
+
 static void report(bool to_nowhere)
 {
 	static int saved;

@@ -30,7 +30,7 @@ static const struct {
 	{ "decay_ms", 3, RUN, -1, 3600000, 1000, "1000", NULL, &qy_settings.decay_ms },
 	{ "pages", 4, RUN, 0, 4, 0, "auto", "auto|base|thp|2m|1g", &qy_settings.pages },
 	{ "strict", 5, RUN, 0, 1, 0, "0", NULL, &qy_settings.strict },
-	{ "thp_min", 6, RUN, 0, 1L << 46, 33554432, "33554432", NULL, &qy_settings.thp_min },
+	{ "thp_min", 6, RUN, 0, 1L << 46, 8388608, "8388608", NULL, &qy_settings.thp_min },
 	{ "numa", 7, START, 0, 1, 1, "1", NULL, &qy_settings.numa },
 	{ "stats_at_exit", 8, RUN, 0, 2, 0, "off", "off|text|json", &qy_settings.stats_at_exit },
 	{ "on_error", 9, RUN, 0, 2, 0, "ignore", "ignore|report|abort", &qy_settings.on_error },
@@ -444,9 +444,9 @@ Test(ctl, get_is_as_snprintf)
 	char small[4] = "zzz";
 
 	cr_assert_str_eq(get("version"), "9.8.7");
-	cr_assert_eq(quarry_ctl_get("thp_min", NULL, 0), 8);
-	cr_assert_eq(quarry_ctl_get("thp_min", small, sizeof(small)), 8);
-	cr_assert_str_eq(small, "335");
+	cr_assert_eq(quarry_ctl_get("thp_min", NULL, 0), 7);
+	cr_assert_eq(quarry_ctl_get("thp_min", small, sizeof(small)), 7);
+	cr_assert_str_eq(small, "838");
 	cr_assert_eq(quarry_ctl_get("reclaim", small, 1), 4);
 	cr_assert_str_eq(small, "");
 	errno = 0;
