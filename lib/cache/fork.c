@@ -98,7 +98,7 @@ static void cut_lists(void *unused, struct qy_thread *t)
 
 		out->last = out->first == NULL ? NULL : (void *)end;
 		if (out->first == NULL)
-			out->objects = out->bytes = 0;
+			out->room = 0;
 	}
 	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
 		for (unsigned cls = 0; cls < QY_CLASSES; cls++) {

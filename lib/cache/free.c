@@ -95,22 +95,29 @@ void qy_free_event(struct qy_freelist *list)
 
 /* An object of another thread's slab in a node's default arena joins those that are gathered for that thread, as long
  * as they need not be sent yet. Nothing here is seen by others. (Arenas that can be destroyed, and slabs that nobody
- * holds, go the slower way: their owner is no bare token. Where in the slab the object is, is not checked, no more than
- * by a hit.) */
-QY_INLINE bool gather_quick(struct qy_thread *t, void *p)
+ * holds, go the slower way: no ring is found by their owner. Where in the slab the object is, is not checked, no more
+ * than by a hit; nor that it is no first byte of one of several units.) */
+QY_INLINE bool gather_quick(void *p)
 {
-	uintptr_t offset = qy_window_offset(p), owner;
-	struct qy_slab *s;
+	uintptr_t offset = qy_window_offset(p), me = qy_tls_read(owner), owner;
+	struct qy_outgoing *out;
+	const struct qy_slab *s;
+	int32_t room;
 
 	/* (What is no object at all would have the rest of the list lost, where it is filed.) */
-	if (t == NULL || qy_tls_read(owner) != (uintptr_t)t || offset >= qy_window_size || offset % 16 != 0)
+	if (me == QY_OWNER_NONE || offset >= qy_window_size || offset % 16 != 0)
 		return false;
 	/* The owner first, and nothing else of a slab that an arena's end may be wiping. */
 	s = qy_slab_at(offset);
 	owner = atomic_load_explicit(&s->owner, memory_order_relaxed);
-	if (owner == 0 || owner == (uintptr_t)t || (owner & QY_OWNER_SHARED) != 0 ||
-	    !qy_thread_gather_quick(t, s - s->inner, p))
+	out = &((struct qy_thread *)me)->out[qy_out_index(owner)];
+	if (out->owner != owner || s->inner != 0)
 		return false;
+	room = out->room - (int32_t)qy_classes[qy_peek(s->cls)].weight;
+	if (room < 0)
+		return false;
+	out->room = room;
+	qy_out_push(out, p);
 	qy_sanitizer_release();
 	return true;
 }
@@ -155,7 +162,7 @@ static QY_NOINLINE void free_entered(void *p)
 
 void qy_free_slow(void *p)
 {
-	if (p != NULL && !gather_quick(qy_tls.thread, p))
+	if (!gather_quick(p) && p != NULL)
 		free_entered(p);
 }
 

@@ -159,9 +159,8 @@ static bool is_out(struct qy_thread *t, int tid)
 
 static bool holds_something(struct qy_thread *t)
 {
-	for (unsigned i = 0; i < QY_OUT_RINGS; i++)
-		if (t->out[i].objects > 0)
-			return true;
+	if (t->sending != 0)
+		return true;
 	for (struct qy_cache *c = t->caches; c != NULL; c = c->next)
 		if (qy_read(&c->heap.slabs) > 0 || qy_heap_has_mail(&c->heap))
 			return true;

@@ -1,77 +1,68 @@
 /* SPDX-License-Identifier: MIT */
-/* Objects on their way to other threads' heaps: gathered by heap, sent many at a time. */
-#include "lib/cache/thread.h"
+#include "lib/cache/send.h"
 
 #include <string.h>
 
+#include "lib/cache/thread.h"
 #include "lib/manager/mixed.h"
 
-static void send_ring(struct qy_outgoing *out)
+static void send_ring(struct qy_thread *t, struct qy_outgoing *out)
 {
-	if (out->objects > 0)
-		qy_heap_send(out->heap, out->first, out->last);
-	out->first = out->last = NULL;
-	out->objects = out->bytes = 0;
+	uint64_t bit = (uint64_t)1 << (out - t->out);
+	void *first = out->first;
+
+	if ((t->sending & bit) == 0)
+		return;
+	t->sending &= ~bit;
+	t->rings--;
+	out->room = 0;
+	out->first = NULL;
+	if (first != NULL)
+		qy_heap_send(out->heap, first, out->last);
 }
 
 void qy_thread_send(struct qy_thread *t)
 {
-	for (unsigned i = 0; i < QY_OUT_RINGS; i++)
-		send_ring(&t->out[i]);
+	while (t->sending != 0)
+		send_ring(t, &t->out[__builtin_ctzll(t->sending)]);
 }
 
-static struct qy_outgoing *ring_of(struct qy_thread *t, const struct qy_heap *h)
+/* Whether slabs with that owner are one thread's, and of no arena that can be destroyed. */
+static bool is_found_by(uintptr_t owner)
 {
-	_Static_assert(QY_OUT_RINGS == 8, "three bits of the hash");
-	return &t->out[((uintptr_t)h >> 6) * 0x9e3779b97f4a7c15u >> 61];
+	return owner != 0 && (owner & QY_OWNER_SHARED) == 0;
 }
 
-/* A child that is forked in between finds the object in the ring, or counted, or neither; then it loses it. */
-QY_INLINE void gather(struct qy_outgoing *out, void *p, size_t size)
+static unsigned index_for(const struct qy_heap *h, uintptr_t owner)
 {
-	if (((uintptr_t)p ^ (uintptr_t)out->first) >> QY_UNIT_SHIFT != 0) {
-		void **latest = &out->latest[out->runs++ % QY_MAIL_AHEAD];
-
-		/* (Of what was sent before, it leads to what is somebody's by now: no more than a hint.) */
-		qy_mail_hint(p, *latest);
-		*latest = p;
-	}
-	qy_link_object(p, out->first);
-	if (out->first == NULL)
-		out->last = p;
-	__atomic_store_n(&out->first, p, __ATOMIC_RELEASE);
-	out->objects++;
-	out->bytes += (uint32_t)size;
+	return is_found_by(owner) ? qy_out_index(owner) : ((uintptr_t)h >> 6) * 0x9e3779b97f4a7c15u >> 58;
 }
 
-static bool is_ready(const struct qy_outgoing *out)
+static void begin_ring(struct qy_thread *t, struct qy_outgoing *out, struct qy_heap *h, uintptr_t owner)
 {
-	return out->objects >= QY_OUT_OBJECTS || out->bytes >= QY_OUT_BYTES;
-}
-
-bool qy_thread_gather_quick(struct qy_thread *t, struct qy_slab *s, void *p)
-{
-	struct qy_heap *h = atomic_load_explicit(&s->heap, memory_order_acquire);
-	struct qy_outgoing *out = ring_of(t, h);
-
-	if (out->heap != h || is_ready(out))
-		return false;
-	/* (A thread holds it, so that it is not mixed.) */
-	gather(out, p, qy_classes[qy_peek(s->cls)].size);
-	return true;
+	out->owner = is_found_by(owner) ? owner : QY_OUT_NOBODY;
+	if (out->heap != h)
+		memset(out->latest, 0, sizeof(out->latest));
+	out->heap = h;
+	t->sending |= (uint64_t)1 << (out - t->out);
+	out->room = (int32_t)qy_min(QY_OUT_ROOM, QY_OUT_ROOM_ALL / ++t->rings);
 }
 
 void qy_thread_gather(struct qy_thread *t, struct qy_slab *s, void *p)
 {
 	struct qy_heap *h = atomic_load_explicit(&s->heap, memory_order_acquire);
-	struct qy_outgoing *out = ring_of(t, h);
+	uintptr_t owner = atomic_load_explicit(&s->owner, memory_order_relaxed);
+	struct qy_outgoing *out = &t->out[index_for(h, owner)];
+	int32_t weight = (int32_t)QY_WEIGHT(qy_object_size(s, p));
 
-	if (out->heap != h) {
-		send_ring(out);
-		out->heap = h;
-		memset(out->latest, 0, sizeof(out->latest));
+	if (out->heap != h || out->room < weight)
+		send_ring(t, out);
+	if (out->first == NULL) {
+		begin_ring(t, out, h, owner);
+		out->last = p;
 	}
-	gather(out, p, qy_object_size(s, p));
-	if (is_ready(out))
-		send_ring(out);
+	out->room -= weight;
+	qy_out_push(out, p);
+	if (out->room <= 0)
+		send_ring(t, out);
 }

@@ -646,8 +646,11 @@ static void forget(void *ctx, struct qy_thread *t)
 	struct qy_manager *m = ctx;
 
 	for (unsigned i = 0; i < QY_OUT_RINGS; i++)
-		if (t->out[i].heap != NULL && t->out[i].heap->manager->head == m)
+		if (t->out[i].heap != NULL && t->out[i].heap->manager->head == m) {
 			memset(&t->out[i], 0, sizeof(t->out[i]));
+			t->rings -= t->sending >> i & 1;
+			t->sending &= ~((uint64_t)1 << i);
+		}
 	for (struct qy_cache **at = &t->caches, *c; (c = *at) != NULL;) {
 		if (c->heap.manager->head != m) {
 			at = &c->next;

@@ -8,20 +8,7 @@
 
 #include "lib/base/lock.h"
 #include "lib/cache/cache.h"
-#include "lib/manager/mail.h"
-
-#define QY_OUT_RINGS 8
-#define QY_OUT_OBJECTS 64
-#define QY_OUT_BYTES 16384
-
-/* Objects on their way to another thread's heap, gathered so that one atomic operation sends many. */
-struct qy_outgoing {
-	_Alignas(QY_CACHE_LINE) struct qy_heap *heap;
-	void *first, *last;
-	uint32_t objects, bytes;
-	uint32_t runs;               /* of objects in one unit each */
-	void *latest[QY_MAIL_AHEAD]; /* the first object that was gathered of each of the latest, in a ring */
-};
+#include "lib/cache/send.h"
 
 enum qy_thread_state { QY_THREAD_UNUSED, QY_THREAD_LIVE, QY_THREAD_PARKED };
 
@@ -59,6 +46,8 @@ struct qy_thread {
 	struct qy_cache *caches;   /* all of them */
 	struct qy_cache **table;   /* by manager, open addressing */
 	uint32_t table_size, table_used;
+	uint32_t rings;            /* how many of these have something, */
+	uint64_t sending;          /* and which, as bits */
 	struct qy_outgoing out[QY_OUT_RINGS];
 	/* The registry's. */
 	struct qy_link link;   /* in the bucket of the tid, or in a list of parked or unused ones */
@@ -97,12 +86,8 @@ int qy_thread_rebind(int kernel_id);
 /* Send what was gathered for other heaps. Entered. */
 void qy_thread_send(struct qy_thread *t);
 
-/* Gather an object of another thread's slab. Entered. */
+/* Gather an object of another thread's slab, and send what is ready. Entered. */
 void qy_thread_gather(struct qy_thread *t, struct qy_slab *s, void *p);
-
-/* The same without having entered, for a slab of a node's default arena that another thread holds; false, and nothing
- * done, when something is to be sent. */
-bool qy_thread_gather_quick(struct qy_thread *t, struct qy_slab *s, void *p);
 
 /* Set the thread's default arena (NULL: follow the node). 0, or -1 with ENOMEM. Entered. */
 int qy_thread_choose(struct qy_thread *t, struct qy_manager *m);

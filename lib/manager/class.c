@@ -11,7 +11,7 @@
 #define CLASS(size)                                                                                              \
 	{                                                                                                        \
 		(size), (uint32_t)(UNITS(size) * QY_UNIT / (size)), (((uint64_t)1 << 40) + (size)-1) / (size), \
-			CARVE(size), UNITS(size), KEEP(size), KEEP_MAX(size)                                     \
+			CARVE(size), UNITS(size), KEEP(size), KEEP_MAX(size), QY_WEIGHT(size)                    \
 	}
 #define DOUBLING(from)                                                                                         \
 	CLASS((from) / 8 * 9), CLASS((from) / 8 * 10), CLASS((from) / 8 * 11), CLASS((from) / 8 * 12),         \

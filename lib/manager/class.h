@@ -13,6 +13,9 @@
 #define QY_TABLE_MAX 1024  /* up to here a class is found by table, on the fast path */
 #define QY_CARVE 4096      /* at most so many bytes of a slab are linked at a time: what is not needed is not touched */
 
+/* What is held back for another thread counts by its size, and as so much at least, so that there is one count. */
+#define QY_WEIGHT(size) ((size) < 256 ? 256u : (uint32_t)(size))
+
 struct qy_class {
 	uint32_t size;
 	uint32_t capacity; /* objects in a slab */
@@ -21,6 +24,7 @@ struct qy_class {
 	uint32_t units;    /* of a slab */
 	uint16_t keep;     /* freed objects that a thread's cache keeps: at first, */
 	uint16_t keep_max; /* and where more are of use */
+	uint32_t weight;   /* of an object that is gathered for another thread (lib/cache/send.h) */
 };
 
 extern const struct qy_class qy_classes[QY_CLASSES];

@@ -114,16 +114,34 @@ static bool splice(struct qy_heap *h, struct qy_slab *s, void *first, void *last
 	return true;
 }
 
-/* What comes home may go where its owner's frees go, if there is room: to the next mallocs. Only the last object is
- * written to. False, and nothing done, otherwise. */
-QY_INLINE bool hand_on(struct qy_heap *h, struct qy_slab *s, void *first, void *last, uint32_t n)
+/* The slab that p is in, when it is one that the heap's thread may free into, and p stands where an object does; else
+ * NULL. (It may be another heap's of that thread, as where it moved to another node: no matter.) */
+QY_INLINE struct qy_slab *own_slab_of(const struct qy_heap *h, const void *p)
 {
-	struct qy_freelist *list;
+	uintptr_t offset = qy_window_offset(p);
+	const struct qy_class *c;
+	struct qy_slab *s;
+	uint64_t in, index;
 
-	if (atomic_load_explicit(&s->heap, memory_order_acquire) != h)
-		return false;
-	list = s->to;
-	if (list == qy_slab_list(s) || list->room <= n || list->head == first)
+	if (offset >= qy_window_size)
+		return NULL;
+	s = qy_slab_at(offset);
+	if (atomic_load_explicit(&s->owner, memory_order_relaxed) != h->owner)
+		return NULL;
+	s -= s->inner;
+	c = &qy_classes[s->cls];
+	in = (uint64_t)((const char *)p - qy_slab_memory(s));
+	index = in * c->magic >> 40;
+	return index * c->size == in && index < c->capacity ? s : NULL;
+}
+
+/* What comes home goes where its owner's frees go, if there is room: to the next mallocs, or into its slab. Only the
+ * last object is written to. False, and nothing done, otherwise. */
+QY_INLINE bool hand_on(const struct qy_slab *s, void *first, void *last, uint32_t n)
+{
+	struct qy_freelist *list = s->to;
+
+	if (list->room <= n || list->head == first)
 		return false;
 	qy_link_object(last, list->head);
 	__atomic_store_n(&list->head, first, __ATOMIC_RELEASE);
@@ -139,14 +157,14 @@ static uint32_t hand_on_singles(struct qy_heap *h, void **list, uint32_t at_most
 	uint32_t n = 0;
 
 	for (; p != NULL && n < at_most; n++) {
-		struct qy_slab *s = qy_slab_of(p);
+		const struct qy_slab *s = own_slab_of(h, p);
 		void *next;
 
 		/* (What is no object may not even be there to be read.) */
 		if (s == NULL || in_one_unit(p, next = qy_next_object(p)))
 			break;
 		__builtin_prefetch(((void **)p)[1], 1);
-		if (!hand_on(h, s, p, p, 1))
+		if (!hand_on(s, p, p, 1))
 			break;
 		p = next;
 	}
@@ -198,7 +216,7 @@ static uint32_t file_first(struct qy_heap *h, void **list, bool for_use)
 		return 0;
 	}
 	*list = qy_next_object(last);
-	if (!for_use || !hand_on(h, s, p, last, n))
+	if (!for_use || own_slab_of(h, p) != s || !hand_on(s, p, last, n))
 		file_run(h, s, p, last, n);
 	return n;
 }

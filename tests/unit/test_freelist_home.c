@@ -253,6 +253,35 @@ Test(freelist_home, a_link_to_no_memory_at_all_does_no_harm)
 	end(&a);
 }
 
+static void take_one(struct sleeper *s)
+{
+	(void)s;
+	take(20);
+}
+
+/* As what was gathered for a thread while its slab became another's. */
+Test(freelist_home, what_came_to_the_wrong_thread_goes_on)
+{
+	struct qy_heap *of;
+	void *p;
+
+	start("freelist_home");
+	make(&a, come);
+	take(20);
+	drain(20);
+	make(&a, take_one);
+	p = forget_block(count - 1);
+	of = atomic_load(&qy_slab_of(p)->heap);
+	cr_assert_neq(of, &cache()->heap);
+	qy_heap_send(&cache()->heap, p, p);
+	take_by_refill(20);
+	cr_assert(qy_heap_has_mail(of));
+	cr_assert_eq(mistakes(), 0);
+	check_places(0);
+	check_blocks();
+	end(&a);
+}
+
 static void report(bool to_nowhere)
 {
 	static int saved;
