@@ -35,7 +35,7 @@ static bool is_found_by(uintptr_t owner)
 
 static unsigned index_for(const struct qy_heap *h, uintptr_t owner)
 {
-	return is_found_by(owner) ? qy_out_index(owner) : ((uintptr_t)h >> 6) * 0x9e3779b97f4a7c15u >> 58;
+	return qy_out_index(is_found_by(owner) ? owner : (uintptr_t)h);
 }
 
 static void begin_ring(struct qy_thread *t, struct qy_outgoing *out, struct qy_heap *h, uintptr_t owner)

@@ -269,6 +269,20 @@ static void find_dead(void)
 	}
 }
 
+/* Threads that come one after the other have rings in others' records that do not get into each other's way
+ * (send.h). */
+static struct qy_thread *new_record(void)
+{
+	static _Atomic(unsigned) made;
+	char *p = qy_manager_records(sizeof(struct qy_thread) + QY_OUT_RINGS * QY_CACHE_LINE, QY_CACHE_LINE);
+	unsigned want;
+
+	if (p == NULL)
+		return NULL;
+	want = atomic_fetch_add_explicit(&made, 1, memory_order_relaxed);
+	return (void *)(p + (want - qy_out_index((uintptr_t)p)) % QY_OUT_RINGS * QY_CACHE_LINE);
+}
+
 /* A parked thread of this node with all its memory, or a new one. */
 static struct qy_thread *take_thread(int node, int tid)
 {
@@ -295,7 +309,7 @@ static struct qy_thread *take_thread(int node, int tid)
 	} else {
 		/* A patched mmap may allocate: not with the lock held. */
 		qy_unlock(&registry_lock);
-		t = qy_manager_records(sizeof(*t), QY_CACHE_LINE);
+		t = new_record();
 		qy_lock(&registry_lock);
 	}
 	/* (One that was parked is where it was, until it arrives with all that it has.) */
