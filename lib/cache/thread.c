@@ -283,6 +283,16 @@ static struct qy_thread *new_record(void)
 	return (void *)(p + (want - qy_out_index((uintptr_t)p)) % QY_OUT_RINGS * QY_CACHE_LINE);
 }
 
+/* The rest of what was due when a fork left the record behind (note_due). By whoever has it now. */
+static void look_at_left_behind(struct qy_thread *t)
+{
+	if (QY_LIKELY(!t->left_behind))
+		return;
+	t->left_behind = false;
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next)
+		qy_heap_note_due(&c->heap);
+}
+
 /* A parked thread of this node with all its memory, or a new one. */
 static struct qy_thread *take_thread(int node, int tid)
 {
@@ -346,6 +356,7 @@ static QY_COLD struct qy_thread *attach(void)
 	if (t == NULL)
 		return NULL;
 	enter(t);
+	look_at_left_behind(t);
 	if (!qy_thread_arrive(t, node)) {
 		qy_thread_leave(t);
 		qy_lock(&registry_lock);
@@ -404,6 +415,7 @@ static void leave_thread(void *thread)
 /* Entered, by whoever took t from the parked ones. False when there was not enough time. */
 static bool give_up(struct qy_thread *t, uint64_t until_ns)
 {
+	look_at_left_behind(t);
 	if (!qy_thread_give_up(t, until_ns))
 		return false;
 	atomic_fetch_and_explicit(&t->idle, ~(uint32_t)QY_EMPTY, memory_order_relaxed);
@@ -589,16 +601,17 @@ void qy_threads_resume(void)
 	qy_unlock(&pause_lock);
 }
 
-/* A thread that waited to enter for what a free had made due: in the child it does not come to that. */
+/* A thread may have counted down to what is due, and was about to enter for it, or was waiting to: in the child it does
+ * not come to that, and whoever has the record next would count on from nothing. (Full slabs are many: they are looked
+ * at by whom they concern.) */
 static void note_due(struct qy_thread *t)
 {
-	if (t->depth == 0)
-		return;
 	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
+		c->quick += c->quick == 0;
 		for (unsigned cls = 0; cls < QY_CLASSES; cls++)
 			c->freed[cls].room += c->freed[cls].room == 0;
-		qy_heap_note_due(&c->heap);
 	}
+	t->left_behind = true;
 }
 
 static void note_dead(void *self, struct qy_thread *t)

@@ -55,6 +55,7 @@ struct qy_thread {
 	uint64_t quiet;        /* qy_threads_stirred when it last saw that all others hold nothing; 0: it did not */
 	uint8_t state;         /* enum qy_thread_state */
 	bool service;          /* the reclaimer's: not a thread of the program */
+	bool left_behind;      /* by a fork, and nobody has had it since */
 	uint64_t parked_at;    /* ms */
 	struct qy_tls *tls;    /* while it lives, and will tell when it ends (atomic); else NULL */
 	struct qy_cache *turned; /* what its plain allocations came from when it was turned */

@@ -575,6 +575,70 @@ Test(freelist_home, nor_does_a_forked_child)
 	end(&b);
 }
 
+#define DUE 3 /* 64 bytes */
+
+static void take_slabs(struct sleeper *s)
+{
+	(void)s;
+	take_many(DUE, 20 * qy_classes[DUE].capacity);
+}
+
+/* What a flush puts back of a list has a bound, and this is more. */
+static void take_over(struct sleeper *s)
+{
+	(void)s;
+	quarry_free(forget_block(0));
+	for (int i = 0; i < 3; i++) {
+		drain(DUE);
+		take(DUE);
+	}
+	model_must(cache()->quick <= 1000, "%u refills without a look at the rest", cache()->quick);
+	free_all();
+	quarry_thread_flush();
+}
+
+static bool take_over_and_purge(void)
+{
+	struct qy_thread *was = a.record;
+
+	make(&b, take_over);
+	if (b.record != was)
+		return false;
+	end(&b);
+	purge();
+	return used() == 0 && mistakes() == 0;
+}
+
+/* A thread had counted down, and was about to enter, when another one forked. */
+Test(freelist_home, what_was_due_at_a_fork_is_so_in_the_child)
+{
+	struct qy_cache *c;
+	struct qy_slab *s;
+	uint32_t i = 0;
+
+	start("freelist_home");
+	make(&a, take_slabs);
+	c = a.record->caches;
+	s = c->heap.full.first;
+	cr_assert_not_null(s);
+	while (qy_slab_of(blocks[i].p) != s)
+		i++;
+	s->local = forget_block(i);
+	qy_link_object(s->local, NULL);
+	s->countdown = 0;
+	c->freed[DUE].room = 0;
+	c->quick = 0;
+	cr_assert_eq(in_child(take_over_and_purge), 0);
+	/* (Here it goes on.) */
+	c->freed[DUE].room = c->freed[DUE].most;
+	c->quick = 1;
+	qy_heap_note_due(&c->heap);
+	free_all();
+	end(&a);
+	purge();
+	cr_assert_eq(used(), 0);
+}
+
 /* ---- arenas ---- */
 
 #define ARENAS 3
