@@ -421,3 +421,16 @@ bool qy_region_unshare(struct qy_region *r)
 	qy_memfd_close(&r->file);
 	return true;
 }
+
+unsigned qy_frame_resident(void *addr)
+{
+	unsigned char in[QY_FRAME_PAGES];
+	size_t page = qy_os_page_size(), count = QY_FRAME / page;
+	unsigned n = 0;
+
+	if (qy_os->mincore(addr, QY_FRAME, in) != 0)
+		return 0;
+	for (size_t i = 0; i < count; i++)
+		n += in[i] & 1;
+	return n * (unsigned)(page >> QY_PAGE_SHIFT);
+}

@@ -123,6 +123,9 @@ void qy_region_allow_threads(unsigned most);
 /* Bring [addr, addr + len) into memory; its contents stay. False with errno. (fill.c) */
 bool qy_region_populate(struct qy_region *r, void *addr, size_t len);
 
+/* How many pages of the frame at addr are in memory; 0 where that cannot be told, or it is no longer mapped. */
+unsigned qy_frame_resident(void *addr);
+
 /* Give the memory of [addr, addr + len) back; afterwards it reads as zero. False when the kernel refused (mlockall)
  * or the page kind is pinned: then nothing is known of the contents.
  * A part of a frame that may be a huge page breaks it, in truth and for good: see qy_region_broken, which this calls. A

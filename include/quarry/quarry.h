@@ -497,8 +497,8 @@ enum quarry_option {
 	                                  * under QUARRY_PRESSURE_HIGH (return: 0 is never) */
 	QUARRY_OPT_PAGES = 4,            /* pages: enum quarry_page_kind for default arenas */
 	QUARRY_OPT_STRICT = 5,           /* strict: default arenas fail rather than fall */
-	QUARRY_OPT_THP_MIN = 6,          /* thp_min: bytes in use, or of one block, from which new memory is born huge,
-	                                  * and what is dense on base pages is made huge in the background */
+	QUARRY_OPT_THP_MIN = 6,          /* thp_min: bytes in use from which new memory is born huge, and what is dense on
+	                                  * base pages is made huge in the background; twice that of one block */
 	QUARRY_OPT_NUMA = 7,             /* numa: 0 treat the machine as one node, 1 follow its nodes */
 	QUARRY_OPT_STATS_AT_EXIT = 8,    /* stats_at_exit: 0 no, 1 text, 2 JSON, to standard error */
 	QUARRY_OPT_ON_ERROR = 9,         /* on_error: 0 ignore and count, 1 report on standard error, 2 abort */

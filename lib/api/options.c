@@ -49,7 +49,7 @@ enum kind {
 	X(QUARRY_OPT_STRICT, "strict", strict, KIND_FLAG, 0, 1, 0, 1, NULL,                                           \
 	  "default arenas fail rather than fall to another node or page kind")                                        \
 	X(QUARRY_OPT_THP_MIN, "thp_min", thp_min, KIND_SIZE, 0, ADDRESS_MAX, 8L << 20, 1, NULL,                       \
-	  "bytes in use, or of one block, from which new memory is born huge")                                        \
+	  "bytes in use, or half of one block, from which new memory is born huge")                                        \
 	X(QUARRY_OPT_NUMA, "numa", numa, KIND_FLAG, 0, 1, 1, 0, NULL,                                                 \
 	  "follow the machine's memory nodes; 0 treats it as one node")                                               \
 	X(QUARRY_OPT_STATS_AT_EXIT, "stats_at_exit", stats_at_exit, KIND_CHOICE, 0, 2, 0, 1, "off|text|json",         \

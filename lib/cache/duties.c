@@ -23,3 +23,13 @@ void qy_duties_shed_some(struct qy_thread *t)
 	}
 	t->shed_round = round;
 }
+
+void qy_duties_of_freeing(struct qy_thread *t)
+{
+	if (t->depth != 1)
+		return;
+	qy_duties_shed(t);
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next)
+		if (qy_heap_has_mail(&c->heap))
+			qy_heap_receive_some(&c->heap, QY_MAIL_STEP);
+}

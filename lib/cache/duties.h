@@ -31,6 +31,9 @@ QY_INLINE void qy_duties_shed(struct qy_thread *t)
 		qy_duties_shed_some(t);
 }
 
+/* The same for a thread that frees and does not allocate: it also files some of what others sent. Entered. */
+void qy_duties_of_freeing(struct qy_thread *t) QY_COLD;
+
 /* After a slow path that was not inside another, of a thread that has not ended. */
 QY_INLINE void qy_duties_after(const struct qy_thread *t)
 {

@@ -150,11 +150,12 @@ static QY_NOINLINE void free_entered(void *p)
 	}
 	if (QY_UNLIKELY(qy_setting(junk)) && (s != NULL || qy_large_is(p)))
 		fill_junk(p, s);
-	t->calls++;
 	if (s != NULL)
 		free_object(t, s, p);
 	else if (!qy_large_free(p))
 		qy_mistake(QY_MISTAKE_FOREIGN, p);
+	if (++t->calls % QY_SEND_EVERY == 0)
+		qy_duties_of_freeing(t);
 	qy_thread_leave(t);
 	qy_duties_after(t);
 	errno = error;

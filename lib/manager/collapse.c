@@ -69,19 +69,6 @@ static unsigned node_index(const struct qy_region *r)
 	return node >= 0 && node < QY_NODES_MAX ? (unsigned)node : QY_NODES_MAX;
 }
 
-static unsigned resident_pages(void *addr)
-{
-	unsigned char in[QY_FRAME_PAGES];
-	size_t page = qy_os_page_size(), count = QY_FRAME / page;
-	unsigned n = 0;
-
-	if (qy_os->mincore(addr, QY_FRAME, in) != 0)
-		return 0;
-	for (size_t i = 0; i < count; i++)
-		n += in[i] & 1;
-	return n * (unsigned)(page >> QY_PAGE_SHIFT);
-}
-
 /* Whether the frame, which is dense, has been so for long enough. */
 static bool is_stable(struct qy_frame_pages *pages, const struct found *found, uint32_t now)
 {
@@ -129,7 +116,7 @@ static bool collapse(struct qy_manager *m, const struct found *found, uint64_t n
 		waits = qy_min(waits, until);
 		return false;
 	}
-	in_memory = resident_pages(addr);
+	in_memory = qy_frame_resident(addr);
 	if (in_memory == QY_FRAME_PAGES && qy_os->page_is_huge(addr, &huge) == 0 && huge) {
 		atomic_store_explicit(&pages->state, QY_PAGES_HUGE, memory_order_relaxed);
 		return false;

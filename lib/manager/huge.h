@@ -2,8 +2,10 @@
 /* Which memory is to be huge, and which huge page may be broken up.
  *
  * Born huge, at its first touch, is the memory of a heap that is large (option thp_min, and as much more as its threads
- * need for their slabs), and a block that is large by itself; of a block whole frames only, where its tail would make
- * more than an eighth. Only so much, though, as the node has free huge blocks for: a fault is never to wait for
+ * need for their slabs) and uses what it has: of some frames that were handed out, half is in memory. (What is asked for
+ * and hardly touched, as stacks of coroutines are, would be 256 times as much.) And a block is that is twice as large
+ * by itself; of a block whole frames only, where its tail would make
+ * more than a sixteenth. Only so much, though, as the node has free huge blocks for: a fault is never to wait for
  * compaction because of us. The rest is born on base pages and collapsed later (collapse.h).
  *
  * The advice that a region got when it was mapped stands for all of its frames but those told otherwise
@@ -28,6 +30,9 @@ struct qy_demand {
 /* What a manager keeps of huge pages. */
 struct qy_huge {
 	struct qy_demand demand;
+	/* Whether what is in use was in memory, and how much was in use when that was looked at; anybody's. */
+	_Atomic(uint64_t) looked_at;
+	_Atomic(bool) dense;
 	uint32_t frame; /* where the look for memory to collapse goes on; the purge lock's holder's (collapse.c) */
 	bool looking;   /* it has not come to the end */
 	qy_counter collapsed, collapse_failed; /* huge pages made of memory that was dense; attempts that failed */

@@ -21,19 +21,6 @@
 
 #define REGIONS_AT_A_TIME 64
 
-static uint64_t resident_in(void *addr)
-{
-	unsigned char in[QY_FRAME_PAGES];
-	size_t page = qy_os_page_size();
-	uint64_t n = 0;
-
-	if (qy_os->mincore(addr, QY_FRAME, in) != 0)
-		return 0;
-	for (size_t i = 0; i < QY_FRAME / page; i++)
-		n += in[i] & 1;
-	return n * page;
-}
-
 /* What is free in a slab: to be used at once, or parked, which is not in memory. The record belongs to whoever holds
  * the slab, and goes on writing it. */
 static void look_at_slab(const struct qy_slab *s, quarry_stats *stats)
@@ -69,7 +56,7 @@ static void look_at_slabs(uint32_t f, quarry_stats *stats)
 
 static void look_at_frame(uint32_t f, quarry_stats *stats)
 {
-	stats->resident += resident_in(qy_window_at((uintptr_t)f << QY_FRAME_SHIFT));
+	stats->resident += (uint64_t)qy_frame_resident(qy_window_at((uintptr_t)f << QY_FRAME_SHIFT)) << QY_PAGE_SHIFT;
 	if (qy_peek(qy_frame_at(f)->filler) == QY_FILL_SLABS + 1)
 		look_at_slabs(f, stats);
 }

@@ -168,7 +168,7 @@ Test(huge, a_small_heap_has_base_pages_and_a_large_one_huge_ones)
 Test(huge, a_large_block_is_huge_at_once)
 {
 	begin(QUARRY_PAGES_AUTO);
-	set("thp_min", "32m");
+	set("thp_min", "16m");
 	filled(30 * MIB);
 	cr_assert_eq(kind_got(QUARRY_PAGES_THP), 0);
 	quarry_arena_destroy(arena);
@@ -176,6 +176,54 @@ Test(huge, a_large_block_is_huge_at_once)
 	filled(32 * MIB);
 	cr_assert_eq(kind_got(QUARRY_PAGES_BASE), 0);
 	cr_assert_eq(kind_got(QUARRY_PAGES_THP), 32 * MIB);
+}
+
+/* Stacks of coroutines, of which the last pages are used. */
+static void ask_for_stacks(unsigned n, size_t size, char **stacks)
+{
+	for (unsigned i = 0; i < n; i++) {
+		stacks[i] = quarry_arena_malloc(arena, size);
+		cr_assert_not_null(stacks[i]);
+		memset(stacks[i] + size - 8 * KIB, 1, 8 * KIB);
+	}
+}
+
+Test(huge, not_where_what_was_asked_for_is_not_used)
+{
+	static const size_t sizes[] = { 256 * KIB, 1 * MIB, 8 * MIB, 13 * MIB };
+	static const unsigned counts[] = { 100, 100, 20, 10 };
+	char *stacks[100];
+
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		begin(QUARRY_PAGES_AUTO);
+		set("thp_min", "8m");
+		ask_for_stacks(counts[i], sizes[i], stacks);
+		cr_assert_eq(kind_got(QUARRY_PAGES_THP), 0, "of %zu KiB", sizes[i] / KIB);
+		cr_assert_eq(huge_advice, 0);
+		/* Once they are used, and what comes behind them. */
+		for (unsigned k = 0; k < counts[i]; k++)
+			memset(stacks[k], 1, sizes[i]);
+		for (unsigned k = 0; k < counts[i]; k++)
+			filled(sizes[i]);
+		cr_assert_gt(kind_got(QUARRY_PAGES_THP), 0, "of %zu KiB", sizes[i] / KIB);
+		quarry_arena_destroy(arena);
+		huge_advice = 0;
+	}
+}
+
+/* However many threads there are, a heap is large at some size. */
+Test(huge, so_is_the_heap_of_many_threads)
+{
+	begin(QUARRY_PAGES_AUTO);
+	set("thp_min", "8m");
+	atomic_fetch_add(&m->heaps, 100);
+	for (int i = 0; i < 100; i++)
+		filled(MIB);
+	cr_assert_eq(kind_got(QUARRY_PAGES_THP), 0);
+	for (int i = 0; i < 100; i++)
+		filled(MIB);
+	cr_assert_gt(kind_got(QUARRY_PAGES_THP), 0);
+	atomic_fetch_sub(&m->heaps, 100);
 }
 
 Test(huge, not_where_the_node_has_no_room)
@@ -229,11 +277,11 @@ Test(huge, the_tail_of_a_block)
 	cr_assert_eq(qy_region_exceptions(), 1);
 	cr_assert_not_null(quarry_arena_malloc(arena, 4 * MIB));
 	cr_assert_not_null(quarry_arena_malloc(arena, 6 * MIB - 64 * KIB));
-	cr_assert_not_null(quarry_arena_malloc(arena, 16 * MIB + 64 * KIB));
+	cr_assert_not_null(quarry_arena_malloc(arena, 32 * MIB + 64 * KIB));
 	cr_assert_eq(base_advice, 1);
-	p = quarry_arena_malloc(arena, 14 * MIB + 64 * KIB);
+	p = quarry_arena_malloc(arena, 30 * MIB + 64 * KIB);
 	cr_assert_eq(base_advice, 2);
-	memset(p, 1, 14 * MIB + 64 * KIB);
+	memset(p, 1, 30 * MIB + 64 * KIB);
 	/* What was given back whole is as its region again. */
 	quarry_free(p);
 	huge_advice = 0;

@@ -583,6 +583,31 @@ static void take_slabs(struct sleeper *s)
 	take_many(DUE, 20 * qy_classes[DUE].capacity);
 }
 
+static void free_each(struct sleeper *s)
+{
+	(void)s;
+	free_all();
+}
+
+/* A thread that frees what others made, and makes nothing, takes in what they send it nevertheless. */
+Test(freelist_home, who_only_frees_takes_in_what_comes)
+{
+	struct qy_heap *of;
+
+	start("freelist_home");
+	make(&a, take_slabs);
+	of = &a.record->caches->heap;
+	free_all();
+	quarry_thread_flush();
+	cr_assert(qy_heap_has_mail(of));
+	for (int i = 0; i < 4; i++) {
+		take_many(DUE, BLOCKS - 1);
+		make(&a, free_each);
+	}
+	cr_assert_not(qy_heap_has_mail(of));
+	end(&a);
+}
+
 /* What a flush puts back of a list has a bound, and this is more. */
 static void take_over(struct sleeper *s)
 {
