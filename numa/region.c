@@ -422,7 +422,7 @@ bool qy_region_unshare(struct qy_region *r)
 	return true;
 }
 
-unsigned qy_frame_resident(void *addr)
+unsigned qy_region_resident(void *addr)
 {
 	unsigned char in[QY_FRAME_PAGES];
 	size_t page = qy_os_page_size(), count = QY_FRAME / page;

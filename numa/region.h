@@ -124,7 +124,7 @@ void qy_region_allow_threads(unsigned most);
 bool qy_region_populate(struct qy_region *r, void *addr, size_t len);
 
 /* How many pages of the frame at addr are in memory; 0 where that cannot be told, or it is no longer mapped. */
-unsigned qy_frame_resident(void *addr);
+unsigned qy_region_resident(void *addr);
 
 /* Give the memory of [addr, addr + len) back; afterwards it reads as zero. False when the kernel refused (mlockall)
  * or the page kind is pinned: then nothing is known of the contents.

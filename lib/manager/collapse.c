@@ -116,7 +116,7 @@ static bool collapse(struct qy_manager *m, const struct found *found, uint64_t n
 		waits = qy_min(waits, until);
 		return false;
 	}
-	in_memory = qy_frame_resident(addr);
+	in_memory = qy_region_resident(addr);
 	if (in_memory == QY_FRAME_PAGES && qy_os->page_is_huge(addr, &huge) == 0 && huge) {
 		atomic_store_explicit(&pages->state, QY_PAGES_HUGE, memory_order_relaxed);
 		return false;

@@ -87,7 +87,7 @@ static bool is_dense(struct qy_manager *m, uint32_t fresh)
 	n = choose(m, fresh, looks);
 	for (unsigned i = 0; i < n; i++) {
 		in_use += looks[i].used;
-		in_memory += qy_min(looks[i].used, qy_frame_resident(looks[i].addr));
+		in_memory += qy_min(looks[i].used, qy_region_resident(looks[i].addr));
 	}
 	atomic_store_explicit(&m->huge.dense, in_use > 0 && in_memory * 2 >= in_use, memory_order_relaxed);
 	atomic_store_explicit(&m->huge.looked_at, used, memory_order_relaxed);

@@ -56,7 +56,7 @@ static void look_at_slabs(uint32_t f, quarry_stats *stats)
 
 static void look_at_frame(uint32_t f, quarry_stats *stats)
 {
-	stats->resident += (uint64_t)qy_frame_resident(qy_window_at((uintptr_t)f << QY_FRAME_SHIFT)) << QY_PAGE_SHIFT;
+	stats->resident += (uint64_t)qy_region_resident(qy_window_at((uintptr_t)f << QY_FRAME_SHIFT)) << QY_PAGE_SHIFT;
 	if (qy_peek(qy_frame_at(f)->filler) == QY_FILL_SLABS + 1)
 		look_at_slabs(f, stats);
 }
