@@ -433,6 +433,9 @@ static void run_mix(void)
 	bench_figure(&bench, "server.peak", largest_rss, "MiB");
 	bench_figure(&bench, "server.cpu", (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
 		     (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6, "s");
+	bench_figure(&bench, "server.user", (double)used.ru_utime.tv_sec + (double)used.ru_utime.tv_usec / 1e6, "s");
+	bench_figure(&bench, "server.sys", (double)used.ru_stime.tv_sec + (double)used.ru_stime.tv_usec / 1e6, "s");
+	bench_figure(&bench, "server.faults", (double)(used.ru_minflt + used.ru_majflt), "count");
 	bench_report(&bench, bench.ops);
 }
 
