@@ -44,19 +44,31 @@ function spread(row, name, metric,    m, cell) {
 	return m > 0 ? (value[cell, count[cell]] - value[cell, 1]) / m * 100 : 0
 }
 
-# One line of the promises, in markdown or as text. Nothing where a figure is missing.
+# The same for a table: of one run there is none.
+function spread_text(runs, percent) {
+	return runs > 1 ? sprintf("%.0f%%", percent) : "1 run"
+}
+
+# One line of the promises, in markdown or as text. Nothing where a figure is missing. What rounds to the same figure is
+# the same: the line shows no more of it.
 function promise(what, got, want, format, against) {
 	if (got < 0 || want < 0)
 		return
 	against = against == "" ? "" : " (" against ")"
-	verdict(what, sprintf(format, got), "at most " sprintf(format, want) against, got <= want)
+	verdict(what, sprintf(format, got), "at most " sprintf(format, want) against,
+		sprintf(format, got) + 0 <= sprintf(format, want) + 0)
 }
 
+# kept: 1, 0, or words that are neither.
 function verdict(what, got, want, kept) {
+	if (kept == 1)
+		kept = "kept"
+	else if (kept == 0)
+		kept = form == "text" ? "NOT KEPT" : "**not kept**"
 	if (form == "text")
-		printf "  %-8s  %s: %s, %s\n", (kept ? "kept" : "NOT KEPT"), what, got, want
+		printf "  %-8s  %s: %s, %s\n", kept, what, got, want
 	else
-		printf "| %s | %s | %s | %s |\n", what, got, want, (kept ? "kept" : "**not kept**")
+		printf "| %s | %s | %s | %s |\n", what, got, want, kept
 }
 
 function verdict_head() {

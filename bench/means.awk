@@ -38,6 +38,33 @@ function best(r, metric, only,    i, v, least) {
 	return least
 }
 
+# The logarithm and its inverse: busybox's awk, as Debian has it, comes without them.
+function ln(x,    k, y, sum, power, n) {
+	for (k = 0; x > 1.5; k++)
+		x /= 2
+	for (; x < 0.75; k--)
+		x *= 2
+	y = power = (x - 1) / (x + 1)
+	for (n = 1; n < 30; n += 2) {
+		sum += power / n
+		power *= y * y
+	}
+	return 2 * sum + k * 0.693147180559945309
+}
+
+function exponential(x,    k, sum, term, n) {
+	for (k = 0; x > 0.1 || x < -0.1; k++)
+		x /= 2
+	term = 1
+	for (n = 1; n < 12; n++) {
+		sum += term
+		term *= x / n
+	}
+	for (; k > 0; k--)
+		sum *= sum
+	return sum
+}
+
 function in_mean(i, which) {
 	return which == "" ? index(" " means " ", " " group[i] " ") > 0 : group[i] == which
 }
@@ -54,8 +81,8 @@ function mean(column, metric, which,    i, n, v, least, sum) {
 		v = get(row[i], name[column], metric)
 		if (v <= 0)
 			return -1
-		sum += log(v / least)
+		sum += ln(v / least)
 		n++
 	}
-	return n ? exp(sum / n) : -1
+	return n ? exponential(sum / n) : -1
 }

@@ -42,7 +42,7 @@ function times(ratio) {
 
 # A row of a metric: the values and their ratios to the best, which is the least, or the most where more is better; a count
 # has no best.
-function show_row(label, r, metric, digits, more, with_spread,    i, v, best_v, noise, s) {
+function show_row(label, r, metric, digits, more, with_spread,    i, v, best_v, noise, s, most) {
 	best_v = -1
 	for (i = 1; i <= columns && unit[r, metric] != "count"; i++) {
 		v = get(r, name[i], metric)
@@ -61,8 +61,9 @@ function show_row(label, r, metric, digits, more, with_spread,    i, v, best_v, 
 			gsub(/ +/, " ", cell[i])
 		s = spread(r, name[i], metric)
 		noise = v >= 0 && s > noise ? s : noise
+		most = count[r, name[i], metric] > most ? count[r, name[i], metric] : most
 	}
-	show_line(label, !with_spread ? "" : count[r, name[1], metric] > 1 ? sprintf("%.0f%%", noise) : "1 run")
+	show_line(label, with_spread ? spread_text(most, noise) : "")
 }
 
 function show_mean(label, metric, which, with_spread,    i, v, least) {
