@@ -27,10 +27,33 @@ function mark(i, x, y, r) {
 			x, y, r, colour[i]
 }
 
+# quarry has a colour that no other has; behind those of the list they are made, by the golden angle around the wheel, away
+# from quarry's.
+function choose_colours(    i, k, n, palette, hue) {
+	n = split("#5f6368 #1f77b4 #e07b00 #2e8b3d #7b4fb0 #00868b #8a5a2b #b8860b #3949ab #4e6b1f #c0392b", palette, " ")
+	for (i = 1; i <= columns; i++) {
+		if (name[i] == "quarry") {
+			colour[i] = "#c2185b"
+			continue
+		}
+		hue = int(k * 137.508) % 300
+		colour[i] = ++k <= n ? palette[k] : sprintf("hsl(%d,%d%%,%d%%)", hue, 50 + k % 2 * 35, 35 + k % 3 * 13)
+	}
+}
+
+# What a text takes, about.
+function width_of(what) {
+	return length(what) * 7.4
+}
+
+function shortened(what) {
+	return length(what) > 24 ? substr(what, 1, 23) "…" : what
+}
+
 # ---- An axis: from 1 to its end, which the largest ratio sets, up to ten ------------------------------------------------
 
 function place(metric, v) {
-	return log(v < end_of[metric] ? v : end_of[metric]) / log(end_of[metric])
+	return ln(v < end_of[metric] ? v : end_of[metric]) / ln(end_of[metric])
 }
 
 function ratio(i, r, metric,    least, v) {
@@ -61,25 +84,34 @@ function ticks(metric, list,    n, i, all, few) {
 
 # ---- The top: means in numbers, and the scatter ------------------------------------------------------------------------
 
-function means_table(x, y,    i, j, n, metric) {
+function means_table(x, y,    i, j, n, metric, first_x, number_x) {
 	n = split("time cpu rss", metric, " ")
 	text(x, y, "class=\"h\"", "Geometric means, ratio to the best of each workload")
 	y += 22
+	first_x = 150
+	for (i = 1; i <= columns; i++)
+		first_x = width_of(shortened(name[i])) + 30 > first_x ? width_of(shortened(name[i])) + 30 : first_x
 	for (j = 1; j <= n; j++)
-		text(x + 130 + 75 * j, y, "class=\"s\" text-anchor=\"end\"",
+		number_x[j] = x + first_x - 5 + 68 * j
+	if (number_x[n] > 418) # before the scatter's own axis
+		for (j = 1; j <= n; j++)
+			number_x[j] = 418 - 62 * (n - j)
+	for (j = 1; j <= n; j++)
+		text(number_x[j], y, "class=\"s\" text-anchor=\"end\"",
 			metric[j] == "rss" ? "peak RSS" : metric[j] == "cpu" ? "CPU" : "time")
 	for (i = 1; i <= columns; i++) {
 		y += 21
 		mark(i, x + 8, y - 4, 4.5)
-		text(x + 22, y, (name[i] == "quarry" ? "class=\"b\"" : ""), xml(name[i]))
+		text(x + 22, y, (name[i] == "quarry" ? "class=\"b\"" : ""), xml(shortened(name[i])))
 		for (j = 1; j <= n; j++)
-			text(x + 130 + 75 * j, y, "text-anchor=\"end\"" (name[i] == "quarry" ? " class=\"b\"" : ""),
+			text(number_x[j], y, "text-anchor=\"end\"" (name[i] == "quarry" ? " class=\"b\"" : ""),
 				mean(i, metric[j], "") > 0 ? sprintf("%.3f", mean(i, metric[j], "")) : "failed")
 	}
 }
 
-# Labels stand to the right of their points, and move up or down until none covers another.
-function scatter(x, y, w, h,    i, j, most_t, most_r, px, py, ly, order, t, n, tick, k) {
+# Labels stand to the right of their points (to the left at the right edge), and move down, and up again where the frame
+# ends, until none covers another.
+function scatter(x, y, w, h,    i, j, most_t, most_r, px, py, label_y, from_x, to_x, turned, order, t, n, tick, k) {
 	n = 0
 	most_t = most_r = 1.1
 	for (i = 1; i <= columns; i++) {
@@ -96,22 +128,22 @@ function scatter(x, y, w, h,    i, j, most_t, most_r, px, py, ly, order, t, n, t
 	k = split("1 1.1 1.2 1.3 1.4 1.5 1.75 2 2.5 3 4 5 7 10", tick, " ")
 	for (j = 1; j <= k; j++) {
 		if (tick[j] <= most_t && (most_t < 2 || tick[j] !~ /^1\.[134]/)) {
-			px = x + w * log(tick[j]) / log(most_t)
+			px = x + w * ln(tick[j]) / ln(most_t)
 			line(px, y, px, y + h, "#e6e6e6", 1)
 			text(px, y + h + 15, "class=\"s\" text-anchor=\"middle\"", tick[j])
 		}
 		if (tick[j] <= most_r && (most_r < 2 || tick[j] !~ /^1\.[134]/)) {
-			py = y + h - h * log(tick[j]) / log(most_r)
+			py = y + h - h * ln(tick[j]) / ln(most_r)
 			line(x, py, x + w, py, "#e6e6e6", 1)
 			text(x - 6, py + 4, "class=\"s\" text-anchor=\"end\"", tick[j])
 		}
 	}
 	text(x + w / 2, y + h + 32, "class=\"s\" text-anchor=\"middle\"", "time")
-	text(x - 34, y + h / 2, sprintf("class=\"s\" text-anchor=\"middle\" transform=\"rotate(-90 %.1f %.1f)\"", x - 34,
+	text(x - 40, y + h / 2, sprintf("class=\"s\" text-anchor=\"middle\" transform=\"rotate(-90 %.1f %.1f)\"", x - 40,
 		y + h / 2), "peak RSS")
 	for (i = 1; i <= n; i++) {
-		at_x[i] = x + w * log(mean(order[i], "time", "")) / log(most_t)
-		at_y[i] = y + h - h * log(mean(order[i], "rss", "")) / log(most_r)
+		at_x[i] = x + w * ln(mean(order[i], "time", "")) / ln(most_t)
+		at_y[i] = y + h - h * ln(mean(order[i], "rss", "")) / ln(most_r)
 	}
 	for (i = 2; i <= n; i++) # by height
 		for (j = i; j > 1 && at_y[j] < at_y[j - 1]; j--) {
@@ -120,16 +152,25 @@ function scatter(x, y, w, h,    i, j, most_t, most_r, px, py, ly, order, t, n, t
 			t = order[j]; order[j] = order[j - 1]; order[j - 1] = t
 		}
 	for (i = 1; i <= n; i++) {
-		ly = at_y[i] + 4
+		t = width_of(shortened(name[order[i]])) * 0.9 + 10
+		turned[i] = at_x[i] + t > x + w
+		from_x[i] = turned[i] ? at_x[i] - t : at_x[i]
+		to_x[i] = from_x[i] + t
+		label_y[i] = at_y[i] + 4
 		for (j = 1; j < i; j++)
-			if (at_x[i] - at_x[j] < 90 && at_x[j] - at_x[i] < 90 && ly < label_y[j] + 13)
-				ly = label_y[j] + 13
-		label_y[i] = ly
-		t = at_x[i] > x + w - 80
-		if (ly > at_y[i] + 8)
-			line(at_x[i], at_y[i], at_x[i] + (t ? -7 : 7), ly - 4, "#bbb", 0.8)
-		text(at_x[i] + (t ? -9 : 9), ly, (t ? "text-anchor=\"end\" " : "") \
-			(name[order[i]] == "quarry" ? "class=\"b\"" : "class=\"s\""), xml(name[order[i]]))
+			if (from_x[i] < to_x[j] && from_x[j] < to_x[i] && label_y[i] < label_y[j] + 13)
+				label_y[i] = label_y[j] + 13
+	}
+	for (i = n; i >= 1; i--) {
+		label_y[i] = label_y[i] > y + h - 5 ? y + h - 5 : label_y[i]
+		for (j = i + 1; j <= n; j++)
+			if (from_x[i] < to_x[j] && from_x[j] < to_x[i] && label_y[j] - label_y[i] < 13 && label_y[i] - label_y[j] < 13)
+				label_y[i] = label_y[j] - 13
+		t = turned[i]
+		if (label_y[i] > at_y[i] + 8 || label_y[i] < at_y[i])
+			line(at_x[i], at_y[i], at_x[i] + (t ? -7 : 7), label_y[i] - 4, "#bbb", 0.8)
+		text(at_x[i] + (t ? -9 : 9), label_y[i], (t ? "text-anchor=\"end\" " : "") \
+			(name[order[i]] == "quarry" ? "class=\"b\"" : "class=\"s\""), xml(shortened(name[order[i]])))
 	}
 	for (i = 1; i <= n; i++)
 		mark(order[i], at_x[i], at_y[i], 5)
@@ -138,28 +179,42 @@ function scatter(x, y, w, h,    i, j, most_t, most_r, px, py, ly, order, t, n, t
 # ---- The rows ------------------------------------------------------------------------------------------------------------
 
 # One row on one axis: the value of each allocator on a track of its own, so that none hides another. What is beyond the
-# end stands there in numbers.
-function track(x, y, w, metric, r, which,    i, k, v, beyond, n) {
+# end stands there in numbers, as many as there is room for.
+function beyond_end(i, what) {
+	if (beyond_w + width_of(what) * 0.9 + 6 > beyond_room - 45) {
+		beyond_more++
+		return
+	}
+	beyond_w += width_of(what) * 0.9 + 6
+	beyond = beyond sprintf("<tspan dx=\"6\" fill=\"%s\">%s</tspan>", colour[i], what)
+}
+
+function track(x, y, w, room, metric, r, which,    i, k, v) {
+	beyond = ""
+	beyond_w = beyond_more = 0
+	beyond_room = room
 	line(x, y, x + w, y, "#eee", 1)
 	for (k = 1; k <= columns; k++) {
 		i = columns + 1 - k # the first, quarry, over the others
 		v = r == "" ? mean(i, metric, which) : ratio(i, r, metric)
 		if (v <= 0) {
-			beyond = beyond sprintf("<tspan dx=\"6\" fill=\"%s\">fail</tspan>", colour[i])
+			beyond_end(i, "fail")
 			continue
 		}
 		if (v > end_of[metric])
-			beyond = beyond sprintf("<tspan dx=\"6\" fill=\"%s\">%.0f</tspan>", colour[i], v)
+			beyond_end(i, sprintf("%.0f", v))
 		mark(i, x + w * place(metric, v), y + (i - (columns + 1) / 2) * (columns > 7 ? 14 / columns : 2), 3.3)
 	}
+	if (beyond_more)
+		beyond = beyond "<tspan dx=\"6\">+" beyond_more "</tspan>"
 	if (beyond != "")
 		text(x + w + 3, y + 4, "class=\"s b\"", beyond)
 }
 
 function two_tracks(label, r, which, class) {
 	text(150, at + 4, "text-anchor=\"end\" class=\"" class "\"", xml(label))
-	track(left_x, at, track_w, "time", r, which)
-	track(right_x, at, track_w, "rss", r, which)
+	track(left_x, at, track_w, right_x - left_x - track_w, "time", r, which)
+	track(right_x, at, track_w, 1160 - right_x - track_w, "rss", r, which)
 	at += 23
 }
 
@@ -186,9 +241,7 @@ function heading(what) {
 
 END {
 	begin()
-	n = split("#c2185b #5f6368 #1f77b4 #e07b00 #2e8b3d #7b4fb0 #00868b #8a5a2b #b8860b #3949ab #c0392b #4e6b1f", palette, " ")
-	for (i = 1; i <= columns; i++)
-		colour[i] = palette[(i - 1) % n + 1]
+	choose_colours()
 	left_x = 165
 	right_x = 700
 	track_w = 370
@@ -223,6 +276,6 @@ END {
 			if (group[j] == group_name[g])
 				two_tracks(row[j], row[j], "", "")
 	}
-	text(20, height - 10, "class=\"s\"", "Ratios beyond the end of an axis stand to its right, in the allocator's colour.")
+	text(20, height - 10, "class=\"s\"", "Ratios beyond the end of an axis stand to its right, in the allocator's colour; +N are so many more.")
 	print "</svg>"
 }
