@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -33,10 +34,12 @@ static void on_alarm(int signal)
 	kill(-child, SIGKILL);
 }
 
-/* A terminal's interrupt does not reach a group in the background. */
+/* A terminal's interrupt does not reach a group in the background. The program's end is waited for, as whoever sent the
+ * signal may be about to remove the program's files. */
 static void on_end(int signal)
 {
 	kill(-child, SIGKILL);
+	waitpid(child, NULL, 0);
 	_exit(128 + signal);
 }
 
@@ -67,6 +70,8 @@ static void run(const char *preload, const char *output, char **command)
 		_exit(127);
 	}
 	setpgid(0, 0);
+	/* Should this program's end come before it can end the other. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (file >= 0)
 		close(file);
 	if (preload)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Pattern: the real redis-server. A server is started on a socket in a folder of its own, with the allocator that
+/* Pattern: the real redis-server. A server is started on a socket in a folder of its own in TMPDIR, with the allocator that
  * BENCH_PRELOAD names preloaded (nothing else is), and driven in pipelines: N keys are set with values of 100 bytes,
  * overwritten in a random order with 180 bytes, 90 % are deleted at random, and the missing ones set again with 300.
  * Two seconds after each stage the kernel is asked what the server has in memory (INFO's used_memory_rss is the same),
@@ -8,8 +8,8 @@
  * --mix 1: no stages and no sleep, but requests of many kinds (text, counters, hashes, lists, sets, sorted sets; reads
  * and writes) at random keys, in short pipelines, as fast as they are answered. The result is their time; beside it are
  * the rate and what the server took of the processor and of memory.
- * That malloc is the allocator's is checked twice: by what the dynamic linker binds the server's malloc to, and by the
- * server's map. The server is ended by SHUTDOWN, or by its process id; it goes when this program does.
+ * That malloc is the allocator's is checked twice: by what the dynamic linker binds malloc, calloc, realloc and free of the
+ * server and of its libraries to, and by the server's map. The server is ended by SHUTDOWN, or by its process id; it goes when this program does.
  * Source: the Redis case of B. Powers and others, Mesh, PLDI 2019, with sizes and stages of this project. */
 #define _GNU_SOURCE
 #include "bench.h"
@@ -49,7 +49,9 @@ static struct bench bench = {
 	.name = "redis", .op = "one key", .ops = 1000000, .threads = 1, .seed = 1, .work_only = 1,
 	.extra = extra, .extras = sizeof(extra) / sizeof(extra[0]),
 };
-static char folder[64], socket_path[80];
+/* The socket is named from within its folder: of a long path the kernel would take only 107 bytes. */
+#define SOCKET "s"
+static char folder[PATH_MAX];
 static pid_t server;
 static int connection = -1;
 static struct rusage used; /* by the server, once it has ended */
@@ -72,9 +74,10 @@ static void end_server(void)
 		}
 		server = 0;
 	}
-	unlink(socket_path);
-	if (folder[0])
+	if (folder[0]) {
+		unlink(SOCKET);
 		rmdir(folder);
+	}
 }
 
 static void fail(const char *format, ...) __attribute__((noreturn, cold, format(printf, 1, 2)));
@@ -102,6 +105,16 @@ static const char *preload(void)
 	return path;
 }
 
+/* The file itself: what is preloaded may be a link to it. */
+static const char *library(void)
+{
+	static char path[PATH_MAX];
+
+	if (!*path && !realpath(preload(), path))
+		bench_die("%s: %s", preload(), strerror(errno));
+	return path;
+}
+
 static pid_t start(char *const *command, int output, int with_library)
 {
 	pid_t pid = fork();
@@ -120,11 +133,42 @@ static pid_t start(char *const *command, int output, int with_library)
 	_exit(127);
 }
 
-/* Whether the linker binds the server's malloc to the library: a server that only tells its version says so. */
+/* One line of what the linker says it bound: whether it is one of the four functions, of anything but the library
+ * itself; then it ends this program unless the library has it. */
+static int check_line(char *line)
+{
+	static const char *const names[] = { "malloc", "calloc", "realloc", "free" };
+	char *from = strstr(line, "binding file "), *to = from ? strstr(from, " [0] to ") : NULL;
+	char *symbol = to ? strstr(to, ": normal symbol `") : NULL, *name, real[PATH_MAX];
+
+	if (!symbol)
+		return 0;
+	from += strlen("binding file ");
+	*to = 0;
+	to += strlen(" [0] to ");
+	name = symbol + strlen(": normal symbol `");
+	*strchrnul(name, '\'') = 0;
+	*symbol = 0;
+	if (strlen(to) > 4)
+		to[strlen(to) - 4] = 0; /* " [0]" */
+	if (realpath(from, real) && strcmp(real, library()) == 0)
+		return 0;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(name, names[i]))
+			continue;
+		if (!realpath(to, real) || strcmp(real, library()))
+			fail("%s of %s is bound to %s, not to %s", name, from, to, library());
+		return i == 0 && strstr(from, "redis-server");
+	}
+	return 0;
+}
+
+/* Whether the linker binds what the server and its libraries call to the library: a server that only tells its version
+ * says so. */
 static void check_binding(void)
 {
 	char *const command[] = { "redis-server", "--version", NULL };
-	char *text = bench_table(64 * MIB), *line, *at, real[PATH_MAX];
+	char *text = bench_table(64 * MIB), *line, *end;
 	int pipes[2], bound = 0;
 	size_t have = 0;
 	ssize_t n;
@@ -133,24 +177,18 @@ static void check_binding(void)
 	if (pipe2(pipes, O_CLOEXEC))
 		fail("pipe: %s", strerror(errno));
 	setenv("LD_DEBUG", "bindings", 1);
+	setenv("LD_BIND_NOW", "1", 1);
 	pid = start(command, pipes[1], 1);
 	unsetenv("LD_DEBUG");
+	unsetenv("LD_BIND_NOW");
 	close(pipes[1]);
 	while (have < 64 * MIB - 1 && (n = read(pipes[0], text + have, 64 * MIB - 1 - have)) > 0)
 		have += (size_t)n;
 	close(pipes[0]);
 	waitpid(pid, NULL, 0);
-	for (line = text; (line = strstr(line, "redis-server [0] to ")); line++) {
-		char *end = strchr(line, '\n');
-
-		at = line + strlen("redis-server [0] to ");
-		if (!end || !memmem(line, (size_t)(end - line), "normal symbol `malloc'", 22))
-			continue;
-		*strchrnul(at, ' ') = 0;
-		bound = realpath(at, real) && strcmp(real, preload()) == 0;
-		if (!bound)
-			fail("the server's malloc is bound to %s, not to %s", at, preload());
-		break;
+	for (line = text; (end = strchr(line, '\n')); line = end + 1) {
+		*end = 0;
+		bound |= check_line(line);
 	}
 	if (!bound)
 		fail("what the server's malloc is bound to cannot be told");
@@ -161,7 +199,7 @@ static void connect_to_server(void)
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int status;
 
-	snprintf(address.sun_path, sizeof(address.sun_path), "%s", socket_path);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", SOCKET);
 	for (int i = 0; i < 1000; i++) {
 		connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		if (connection >= 0 && connect(connection, (struct sockaddr *)&address, sizeof(address)) == 0)
@@ -182,7 +220,7 @@ static void start_server(void)
 	/* THP left as the allocator asks for it: the server would forbid it to itself where the machine has it
 	 * always. */
 	char *const command[] = {
-		"redis-server", "--port", "0", "--unixsocket", socket_path, "--save", "", "--appendonly", "no", "--dir",
+		"redis-server", "--port", "0", "--unixsocket", SOCKET, "--save", "", "--appendonly", "no", "--dir",
 		folder, "--daemonize", "no", "--disable-thp", "no", "--logfile", "/dev/null", NULL,
 	};
 	char path[64];
@@ -194,8 +232,8 @@ static void start_server(void)
 	connect_to_server();
 	snprintf(path, sizeof(path), "/proc/%d/maps", (int)server);
 	base = bench_read_text(path);
-	if (!base || !strstr(base, preload()))
-		fail("%s is not in the server's map", preload());
+	if (!base || !strstr(base, library()))
+		fail("%s is not in the server's map", library());
 }
 
 /* ------------------------------------------------------------------------------------------------------ */
@@ -285,7 +323,7 @@ static void command_all(uint64_t from, uint64_t to, int shuffled, uint64_t bytes
 static void benchmark_all(uint64_t bytes)
 {
 	char count[24], keys[24], size[24];
-	char *const command[] = { "redis-benchmark", "-s", socket_path, "-q", "-n", count, "-r", keys, "-d", size, "-P", "32",
+	char *const command[] = { "redis-benchmark", "-s", SOCKET, "-q", "-n", count, "-r", keys, "-d", size, "-P", "32",
 				  "-c", "8", "-t", "set", NULL };
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC), status;
 	pid_t pid;
@@ -443,6 +481,8 @@ static void run_mix(void)
 
 static void prepare(void)
 {
+	const char *where = getenv("TMPDIR");
+
 	random_state = bench_seed(&bench, 0);
 	out = bench_table(BUFFER);
 	if (BATCH * ((first_size > second_size ? first_size : second_size) + third_size + 128) > BUFFER)
@@ -453,10 +493,10 @@ static void prepare(void)
 			order[i] = (uint32_t)i;
 		bench_shuffle(&random_state, order, bench.ops);
 	}
-	snprintf(folder, sizeof(folder), P_tmpdir "/bench-redis.XXXXXX");
-	if (!mkdtemp(folder))
+	library();
+	snprintf(folder, sizeof(folder), "%s/bench-redis.XXXXXX", where && *where == '/' ? where : P_tmpdir);
+	if (!mkdtemp(folder) || chdir(folder))
 		bench_die("no folder %s: %s", folder, strerror(errno));
-	snprintf(socket_path, sizeof(socket_path), "%s/s", folder);
 }
 
 static void run_stages(void)
