@@ -241,7 +241,7 @@ int main(int argc, char **argv)
 
 	bench_begin(&bench, argc, argv);
 	if (most > steps[COUNT(steps) - 1])
-		most = steps[COUNT(steps) - 1];
+		bench_die("--most: at most %lu idle threads", (unsigned long)steps[COUNT(steps) - 1]);
 	/* One more for the child; all of it in memory before anything is counted. */
 	idlers = bench_table((most + 1) * sizeof(*idlers));
 	memset(idlers, 0, (most + 1) * sizeof(*idlers));

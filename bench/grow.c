@@ -39,7 +39,7 @@ struct worker {
 };
 
 static uint64_t most = 1024;
-static const struct bench_extra extra[] = { { "most", &most, "the largest heap, MiB; 8192 are the most" } };
+static const struct bench_extra extra[] = { { "most", &most, "the largest heap, MiB, at most 8192" } };
 static struct bench bench = {
 	.name = "grow", .op = "one object replaced, at each size", .ops = 300000, .threads = 1, .seed = 1,
 	.work_only = 1, .extra = extra, .extras = COUNT(extra),
@@ -158,11 +158,13 @@ int main(int argc, char **argv)
 	struct worker *workers;
 
 	bench_begin(&bench, argc, argv);
+	if (most > steps[COUNT(steps) - 1].mib)
+		bench_die("--most: at most %lu MiB", (unsigned long)steps[COUNT(steps) - 1].mib);
 	workers = bench_table(bench.threads * sizeof(*workers));
 	pthread_barrier_init(&step, NULL, (unsigned)bench.threads);
 	for (uint64_t i = 0; i < bench.threads; i++) {
 		/* Room for objects of half the mean size; what is not touched costs nothing. */
-		workers[i].slots = bench_table((share(most < 8192 ? most : 8192) / (MAX_SIZE / 4) + MIB) *
+		workers[i].slots = bench_table((share(most) / (MAX_SIZE / 4) + MIB) *
 					       sizeof(struct bench_slot));
 		workers[i].index = i;
 		workers[i].random = bench_seed(&bench, i);
