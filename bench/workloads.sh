@@ -34,6 +34,7 @@ workloads="
 	tail             parts     5  tail
 	grow             parts     5  grow | --most 256 --ops 100000
 	crowd            parts     5  crowd | --most 100 --ops 500000
+	sparse           parts     5  sparse | --ops 1
 "
 means="single threads programs"
 quick_percent=35
@@ -60,29 +61,46 @@ add_scaling() {
 
 workload=() group=() limit=() program=() options=()
 in_means=0 # how many workloads of the table means are over
+only_names=" " only_groups=" "
+# The words of --only: a workload; a group, where no workload has its name; or, with a colon before it, a group.
+read_only() {
+	local name in rest word words known_names=" " known_groups=" "
+	while read -r name in rest; do
+		[ -z "$name" ] || { known_names+="$name "; known_groups+="$in "; }
+	done <<<"$workloads"
+	IFS=, read -ra words <<<"$only"
+	for word in "${words[@]}"; do
+		[[ $word =~ ^:?[A-Za-z0-9@_-]+$ ]] || die "--only: there is no workload or group \"$word\""
+		if [[ $known_names == *" $word "* ]]; then
+			only_names+="$word "
+		elif [[ $known_groups == *" ${word#:} "* ]]; then
+			only_groups+="${word#:} "
+		else
+			die "--only: there is no workload or group \"$word\""
+		fi
+	done
+}
+
 # Is it among those that --only names? Without --only all are, but scaling is a measurement of its own.
 chosen() { # name, group
 	if [ -z "$only" ]; then
 		[ "$2" = scaling ] && [ -z "$scaling" ] && return 1
 		[ "$2" = scaling ] || [ -z "$scaling" ]
 	else
-		[[ ,$only, == *,$1,* || ,$only, == *,$2,* ]]
+		[[ $only_names == *" $1 "* || $only_groups == *" $2 "* ]]
 	fi
 }
 
 # The chosen lines of the table into the arrays; the options without --quick's when it is not quick.
 read_workloads() {
-	local name in most p rest word known
+	local name in most p rest
+	read_only
 	while read -r name in most p rest; do
 		[ -n "$name" ] || continue
-		known+=",$name,$in"
 		[[ " $means " != *" $in "* ]] || in_means=$((in_means + 1))
 		chosen "$name" "$in" || continue
 		if [ -n "$quick" ] && [[ $rest == *"|"* ]]; then rest=${rest#*|}; else rest=${rest%%|*}; fi
 		workload+=("$name"); group+=("$in"); limit+=("$most"); program+=("$p"); options+=("$rest")
 	done <<<"$workloads"
-	for word in ${only//,/ }; do
-		[[ $known, == *,$word,* ]] || die "--only: there is no workload or group $word"
-	done
 	[ "${#workload[@]}" -gt 0 ] || die "nothing is left to measure"
 }
