@@ -4,8 +4,9 @@
 # Debian packages, with their settings for it, and any other allocator that is named. Ends in tables (markdown) and in
 # the promises, kept or not. See bench/README.md.
 #
-# Usage: bench/memory.sh [--quick] [--rounds N] [--only ROW,...] [--tsv FILE] [NAME=PATH.so ...]
-# Takes QUARRY_SO (libquarry-malloc.so; else the build tree's), BENCH_EXTRA ("NAME=PATH.so ..."), CC.
+# Usage: bench/memory.sh [--quick] [--rounds N] [--only ROW,...] [--timeout SECONDS] [--seed N] [--tsv FILE]
+#                        [NAME=PATH.so[,VAR=value...] ...]
+# Takes QUARRY_SO (libquarry-malloc.so; else the build tree's), BENCH_EXTRA (allocators as in arguments), CC.
 # Exits with 1 when a program failed under quarry; a promise that is not kept is only said.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -31,20 +32,20 @@ only=
 tsv=
 pool=/proc/sys/vm/nr_hugepages
 needed=1120      # huge pages: two tables of 1 GiB and what an arena maps beside
-# shellcheck disable=SC2317 # read_options calls it
-usage() { sed -n '3,10s/^# \{0,1\}//p' "$0"; }
 
-# shellcheck disable=SC2317 # so it does this
+# shellcheck disable=SC2317 # read_options calls it
 own_option() {
 	case $1 in
-	--only) only=$2; [ -n "$only" ] || die "--only takes rows" ;;
-	--tsv) tsv=$2; [ -n "$tsv" ] || die "--tsv takes a file" ;;
+	--only) value_of "$1" "$2" rows; only=$2 ;;
+	--tsv) value_of "$1" "$2" "a file"; tsv=$2 ;;
 	*) return 1 ;;
 	esac
 }
 read_options "$@"
 : "${rounds:=$([ -n "$quick" ] && echo 1 || echo 5)}"
-[ -z "$tsv" ] || : >"$tsv" || die "cannot write $tsv"
+known=" $(awk 'NF { print $1 }' <<<"$rows" | tr '\n' ' ')"
+IFS=, read -ra words <<<"$only"
+for word in "${words[@]}"; do [[ $known == *" $word "* ]] || die "--only: there is no row \"$word\""; done
 
 row=() program=() limit=() shown=() options=()
 while read -r r p most metric rest; do
@@ -58,8 +59,11 @@ while read -r r p most metric rest; do
 	fi
 	row+=("$r"); program+=("$p"); limit+=("$most"); shown+=("$metric"); options+=("$rest")
 done <<<"$rows"
-[ "${#row[@]}" -gt 0 ] || die "there is no such row, or none is left"
+[ "${#row[@]}" -gt 0 ] || die "no row is left to measure"
+find_compiler
+begin_folder
 add_all
+check_output --tsv "$tsv"
 
 # ---- Columns: the allocators, and settings of theirs ------------------------------------------------------------
 
@@ -123,9 +127,7 @@ shrink_pool() {
 
 # ---- Running ------------------------------------------------------------------------------------------------------
 
-dir=$(mktemp -d) || exit 2
-trap 'shrink_pool; rm -rf "$dir"' EXIT
-trap 'exit 130' INT TERM
+trap 'shrink_pool; end_folder' EXIT
 # shellcheck disable=SC2046 # a list
 compile "$dir" $(printf '%s\n' "${program[@]}" | sort -u)
 
@@ -146,7 +148,7 @@ list_allocators '  %-10s %s' >&2
 for c in "${!column[@]}"; do
 	[ -z "${environment[c]}${extra_options[c]}" ] || say "$(printf '  %-16s %s %s' "${column[c]}" "${environment[c]}" "${extra_options[c]}")"
 done
-say "$rounds rounds, load average $(cut -d' ' -f1-3 /proc/loadavg)"
+say "$rounds rounds, order by --seed $seed, load average $(cut -d' ' -f1-3 /proc/loadavg)"
 
 raw=$dir/raw.tsv
 printf 'round\trow\tallocator\tmetric\tvalue\tunit\n' >"$raw"
@@ -154,19 +156,24 @@ failed=0
 start_seconds=$SECONDS
 run_one() { # round, row, column: one run, and its figures into the table
 	local r=$1 k=$2 c=$3 arguments=${options[$2]}
+	if is_given_up "${row[k]}" "${column[c]}"; then
+		printf '%s\t%s\t%s\t@status\t124\tcode\n' "$r" "${row[k]}" "${column[c]}" >>"$raw"
+		line+=" ${column[c]} GIVEN UP"
+		return
+	fi
 	arguments+=" ${extra_options[c]}"
 	[ "${program[k]}" != update ] || arguments+=" --hand $hand"
-	(
-		[ -z "${environment[c]}" ] || export "${environment[c]?}"
-		# shellcheck disable=SC2086 # a list
-		launch "$dir" "${paths[${of[c]}]}" "${program[k]}" $arguments
-	) >"$dir/out" 2>"$dir/err" || {
-		[[ ${column[c]} != quarry* ]] || failed=1
-	}
+	read_environment "${of[c]}"
+	[ -z "${environment[c]}" ] || with+=("${environment[c]}")
+	# shellcheck disable=SC2086 # a list
+	launch "$dir" "${paths[${of[c]}]}" "${program[k]}" $arguments >"$dir/out" 2>"$dir/err"
+	collect "${program[k]}" '\t' "$r\t${row[k]}\t${column[c]}" <"$dir/out" >"$dir/figures" 2>>"$dir/err"
+	cat "$dir/figures" >>"$raw"
 	[ ! -s "$dir/err" ] || sed "s/^/  ${column[c]}: /" "$dir/err" >&2
-	collect "${program[k]}" '\t' "$r\t${row[k]}\t${column[c]}" <"$dir/out" >>"$raw"
-	line+=" ${column[c]} $(awk -v m="${program[k]}.${shown[k]}" '$1 == m { v = $2 } $1 == "@status" { s = $2 }
-		END { if (s != 0 || v == "") printf "FAILED(%s)", s; else printf "%.4g", v }' "$dir/out")"
+	grep -q "$(printf '\t@status\t0\t')" "$dir/figures" || [[ ${column[c]} != quarry* ]] || failed=1
+	! grep -q "$(printf '\t@status\t124\t')" "$dir/figures" || note_hang "${row[k]}" "${column[c]}"
+	line+=" ${column[c]} $(awk -F'\t' -v m="${shown[k]}" '$4 == m { v = $5 } $4 == "@status" { s = $5 }
+		END { if (s != 0 || v == "") printf "FAILED(%s)", s; else printf "%.4g", v }' "$dir/figures")"
 }
 for ((r = 1; r <= rounds; r++)); do
 	for k in "${!row[@]}"; do
@@ -176,8 +183,8 @@ for ((r = 1; r <= rounds; r++)); do
 			say "bench: round $r: the pool cannot be grown now; update is LEFT OUT of this round"
 			continue
 		fi
-		for i in "${!column[@]}"; do
-			c=$(((i + r + k) % ${#column[@]}))
+		shuffle "${#column[@]}"
+		for c in "${order[@]}"; do
 			runs_in "$c" "$k" || continue
 			[ "${column[c]}" != quarry-arena-2m ] || [ "$hand" = 1 ] || continue
 			run_one "$r" "$k" "$c"
@@ -186,7 +193,7 @@ for ((r = 1; r <= rounds; r++)); do
 		say "$line"
 	done
 done
-[ -z "$tsv" ] || cp "$raw" "$tsv"
+store "$raw" "$tsv" || failed=1
 
 echo "# Huge pages, and memory that comes back"
 echo
@@ -197,7 +204,7 @@ for c in "${!column[@]}"; do
 	[ -z "${environment[c]}${extra_options[c]}" ] || echo "- ${column[c]}: \`${environment[c]:-${extra_options[c]}}\`"
 done
 extras=
-for n in ${BENCH_EXTRA:-} "${named[@]+"${named[@]}"}"; do extras+=" ${n%%=*}"; done
+for n in "${named[@]}"; do extras+=" ${n%%=*}"; done
 awk -F'\t' -f "$here/figures.awk" -f "$here/memory.awk" -v columns="${column[*]}" -v rows="${row[*]}" -v extras="$extras" \
 	-v hand="$([ "$hand" = 1 ] && echo "hugetlb by hand" || echo "MADV_HUGEPAGE by hand")" "$raw" || failed=1
 exit "$failed"
