@@ -62,7 +62,7 @@ compile_prepare() {
 	mkdir "$dir/objects"
 	printf '%s\0' "${sources[@]}" | (cd "$dir/objects" && xargs -0 -P "$(nproc)" -n 4 gcc -std=gnu11 \
 		-D_GNU_SOURCE -O2 -fPIC -flto -w -I"$here/.." -I"$here/../include" -c 2>"$dir/err") || {
-		why="the library's sources do not compile with gcc -flto: $(head -1 "$dir/err")"
+		why="the library's sources do not compile with gcc -flto: $(grep -m 1 error: "$dir/err")"
 		return 1
 	}
 }

@@ -87,8 +87,8 @@ function each(what, metric, among, most,    i, r, v, least, bound, worst, worst_
 		}
 		if (r > bound)
 			line_of[++broken] = sprintf("%s: %s of %s, at most %.2f", row[i], v > 0 ? sprintf("%.3f", r) : "FAIL",
-				best_name, bound) (v > 0 ? " (spread " spread_text(count[row[i], "quarry", metric],
-				spread(row[i], "quarry", metric)) ")" : "")
+				best_name, bound) (v > 0 ? " (" (count[row[i], "quarry", metric] > 1 ? "spread " : "") \
+				spread_text(count[row[i], "quarry", metric], spread(row[i], "quarry", metric)) ")" : "")
 	}
 	if (worst == "")
 		return

@@ -74,7 +74,8 @@ prepare_program() { # program
 		2>"$dir/err" </dev/null
 	status=$?
 	if [ "$status" != 0 ]; then
-		why="without an allocator ${command[0]} ends with status $status: $(tail -1 "$dir/err")"
+		why=$(tail -1 "$dir/err")
+		why="without an allocator ${command[0]} ends with status $status${why:+: $why}"
 		return 1
 	fi
 	expected[$1]=$(result_of "$1")
@@ -89,6 +90,7 @@ prepare_redis() {
 	with=()
 	launch "$dir" '' redis --mix 1 --ops 100 >"$dir/out" 2>"$dir/err" </dev/null && return
 	why=$(tail -1 "$dir/err")
+	why=${why#redis: }
 	return 1
 }
 
@@ -119,6 +121,15 @@ for w in "${!workload[@]}"; do
 done
 [ "${#kept[@]}" -gt 0 ] || die "nothing is left to measure"
 
+# What is to be drawn has to be measured: asked before the work, and again when it is known what can be measured.
+check_svg() {
+	local w
+	[ -n "$svg" ] || return 0
+	for w in "${kept[@]}"; do [[ " $means " != *" ${group[w]} "* ]] || return 0; done
+	die "--svg draws the rows of the groups ${means// /, }, and none of them is measured here"
+}
+check_svg
+
 ours=$(for w in "${kept[@]}"; do if is_ours "${program[w]}"; then echo "${program[w]}"; fi; done | sort -u)
 say "compiling and making input"
 # shellcheck disable=SC2086 # a list
@@ -138,11 +149,7 @@ for w in "${kept[@]}"; do
 done
 kept=("${ready[@]}")
 [ "${#kept[@]}" -gt 0 ] || die "nothing is left to measure"
-if [ -n "$svg" ]; then
-	drawn=
-	for w in "${kept[@]}"; do [[ " $means " != *" ${group[w]} "* ]] || drawn=1; done
-	[ -n "$drawn" ] || die "--svg draws the rows of the groups ${means// /, }, and none of them is measured here"
-fi
+check_svg
 
 # That an allocator can be measured at all: each program of ours looks in its own /proc/self/maps, in every run, whether
 # malloc's code lies in the library that it should.
