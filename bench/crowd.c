@@ -152,7 +152,8 @@ static void end_idle(void)
 /* The bare cost, by a child that has nothing yet. */
 static void find_bare(void)
 {
-	double *told = mmap(NULL, sizeof(bare), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	/* The last says that the child came to its end. */
+	double *told = mmap(NULL, sizeof(bare) + sizeof(*told), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	int status;
 	pid_t child;
 
@@ -168,12 +169,13 @@ static void find_bare(void)
 		for (uint32_t i = 0; i < COUNT(steps) && steps[i] <= most; i++)
 			told[i] = add_idle(new_at(i), 0);
 		end_idle();
+		told[COUNT(steps)] = 1;
 		_exit(0);
 	}
-	if (waitpid(child, &status, 0) != child || status)
+	if (waitpid(child, &status, 0) != child || status || told[COUNT(steps)] != 1)
 		bench_die("the child with the bare threads failed");
 	memcpy(bare, told, sizeof(bare));
-	munmap(told, sizeof(bare));
+	munmap(told, sizeof(bare) + sizeof(*told));
 }
 
 static void *work(void *argument)

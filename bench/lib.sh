@@ -136,7 +136,8 @@ name_for_preload() { # path; sets preload
 # ---- Allocators ---------------------------------------------------------------------------------------------------
 
 find_compiler() {
-	command -v "${cc%% *}" >/dev/null || die "no C compiler: ${cc%% *} is not there (Debian: apt-get install gcc libc6-dev; CC names another)"
+	command -v "${cc%% *}" >/dev/null ||
+		die "no C compiler: ${cc%% *} is not there (Debian: apt-get install gcc libc6-dev; CC names another)"
 	libc=$(readlink -f "$($cc -print-file-name=libc.so.6)")
 }
 
@@ -157,8 +158,8 @@ read_environment() { # index
 }
 
 # A part behind a comma that does not begin with a name in capitals is the value's before it, as in
-# MALLOC_CONF=thp:always,metadata_thp:auto.
-add_named() { # NAME=PATH.so, NAME=PATH.so,VAR=value,... or, for the C library's with an environment, NAME=libc,VAR=value
+# MALLOC_CONF=thp:always,metadata_thp:auto. NAME=libc,VAR=value is the C library's with an environment.
+add_named() { # NAME=PATH.so or NAME=PATH.so,VAR=value,...
 	local name=${1%%=*} path=${1#*=} part parts variables=()
 	if [[ $path == *,* ]] && [ ! -f "$path" ]; then
 		IFS=, read -ra parts <<<"$path"
@@ -192,7 +193,8 @@ find_quarry() {
 		fi
 		[ -f "$p" ] || continue
 		# By the name in its table of symbols: what is shown as quarry should be it.
-		grep -aq quarry_version "$p" || die "$p is not quarry: it has no quarry_version (name another allocator as NAME=PATH.so)"
+		grep -aq quarry_version "$p" ||
+			die "$p is not quarry: it has no quarry_version (name another allocator as NAME=PATH.so)"
 		add quarry "$(readlink -f -- "$p")" "built $(date -r "$(readlink -f -- "$p")" '+%F %T')"
 		return
 	done

@@ -27,8 +27,8 @@ function mark(i, x, y, r) {
 			x, y, r, colour[i]
 }
 
-# quarry has a colour that no other has; behind those of the list they are made, by the golden angle around the wheel, away
-# from quarry's.
+# quarry has a colour that no other has; behind those of the list they are made, by the golden angle around the wheel,
+# away from quarry's.
 function choose_colours(    i, k, n, palette, hue) {
 	n = split("#5f6368 #1f77b4 #e07b00 #2e8b3d #7b4fb0 #00868b #8a5a2b #b8860b #3949ab #4e6b1f #c0392b", palette, " ")
 	for (i = 1; i <= columns; i++) {

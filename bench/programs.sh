@@ -93,8 +93,9 @@ serves() { # library; empty for the C library's; its environment is in with
 	preload=
 	[ -z "$1" ] || name_for_preload "$1"
 	# In the foreground: an interrupt reaches it.
-	timeout --foreground -s KILL "$((timeout_s < 60 ? timeout_s : 60))" env "${with[@]}" "${settings[@]}" LD_DEBUG=bindings \
-		LD_BIND_NOW=1 LD_DEBUG_OUTPUT="$dir/bindings" LD_PRELOAD="$preload" "$of" "${probe[@]}" >/dev/null 2>"$dir/err" </dev/null
+	timeout --foreground -s KILL "$((timeout_s < 60 ? timeout_s : 60))" env "${with[@]}" "${settings[@]}" \
+		LD_DEBUG=bindings LD_BIND_NOW=1 LD_DEBUG_OUTPUT="$dir/bindings" LD_PRELOAD="$preload" \
+		"$of" "${probe[@]}" >/dev/null 2>"$dir/err" </dev/null
 	cat "$dir"/bindings.* 2>/dev/null |
 		sed -n "s/.*binding file \\([^ ]*\\) \\[0\\] to \\([^ ]*\\) \\[0\\]: normal symbol .$calls'.*/\\1 \\2 \\3/p" |
 		while read -r from to symbol; do

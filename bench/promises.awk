@@ -10,7 +10,7 @@ function peers(    i, list) {
 	return list
 }
 
-# The geometric mean of one's ratios to another over the rows that both have; how many in paired_rows. -1: there is none.
+# The geometric mean of one's ratios to another over the rows that both have, as many as paired_rows; -1: there are none.
 function paired(one, other, metric,    i, v, w, sum, n) {
 	for (i = 1; i <= rows; i++) {
 		if (!in_mean(i, ""))

@@ -8,8 +8,9 @@
  * --mix 1: no stages and no sleep, but requests of many kinds (text, counters, hashes, lists, sets, sorted sets; reads
  * and writes) at random keys, in short pipelines, as fast as they are answered. The result is their time; beside it are
  * the rate and what the server took of the processor and of memory.
- * That malloc is the allocator's is checked twice: by what the dynamic linker binds malloc, calloc, realloc and free of the
- * server and of its libraries to, and by the server's map. The server is ended by SHUTDOWN, or by its process id; it goes when this program does.
+ * That malloc is the allocator's is checked twice: by what the dynamic linker binds malloc, calloc, realloc and free of
+ * the server and of its libraries to, and by the server's map. The server is ended by SHUTDOWN, or by its process id; it
+ * goes when this program does.
  * Source: the Redis case of B. Powers and others, Mesh, PLDI 2019, with sizes and stages of this project. */
 #define _GNU_SOURCE
 #include "bench.h"

@@ -234,7 +234,8 @@ run_one() { # round, workload, allocator
 	spent=$((spent + from))
 	done_runs=$((done_runs + 1))
 	# What every workload has: time, cpu and rss; of a server that a program drives they are the server's.
-	collect "${program[w]}" , "$r,${workload[w]},${names[i]}" $whole <"$dir/told" 2>>"$dir/err" | awk -F, -v OFS=, -v whole="$whole" '
+	collect "${program[w]}" , "$r,${workload[w]},${names[i]}" $whole <"$dir/told" 2>>"$dir/err" |
+		awk -F, -v OFS=, -v whole="$whole" '
 		{ v[$4] = $5; print }
 		END {
 			if (whole && "@wall" in v) print $1, $2, $3, "time", v["@wall"], "s"
@@ -302,6 +303,7 @@ if [ -n "$markdown" ]; then
 	} >"$dir/tables.md" && store "$dir/tables.md" "$markdown" || failed=1
 fi
 if [ -n "$svg" ]; then
-	draw plot.awk -v machine="$(machine | tr '\n' ' ')" -v title="$title" >"$dir/plot.svg" && store "$dir/plot.svg" "$svg" || failed=1
+	draw plot.awk -v machine="$(machine | tr '\n' ' ')" -v title="$title" >"$dir/plot.svg" &&
+		store "$dir/plot.svg" "$svg" || failed=1
 fi
 exit "$failed"
