@@ -71,12 +71,12 @@ have valgrind valgrind valgrind --tool=callgrind --callgrind-out-file=/dev/null 
 no_instructions=$why
 have strace strace strace -f -c -o /dev/null true
 no_calls=$why
-parts="program quarry kernel libc"
+shown="program quarry kernel libc"
 have perf linux-perf perf record -q -o "$dir/perf" -- ls /
 no_shares=$why
 # Without the right to see the kernel perf takes the user's part alone, and says so in the event's name.
 if [ -n "$perf" ] && "$perf" evlist -i "$dir/perf" 2>/dev/null | grep -q ':[pP]*u'; then
-	parts="program quarry libc"
+	shown="program quarry libc"
 	no_shares="the kernel's is not in them (perf may not see it: /proc/sys/kernel/perf_event_paranoid)"
 	say "bench: of perf's shares $no_shares"
 fi
@@ -285,7 +285,7 @@ sample() {
 		$2 == w && ($4 == "user" || $4 == "sys") { cpu[$4] = $5 }
 		END { print rate * (cpu["user"] + cpu["sys"]) }' "$raw")
 	"$perf" report -i "$dir/perf" -q --stdio -g none -n --sort dso 2>/dev/null |
-		awk -v library="${library##*/}" -v parts="$parts" -v expected="$expected" '
+		awk -v library="${library##*/}" -v parts="$shown" -v expected="$expected" '
 		function part_of(file) {
 			if (file == library)
 				return "quarry"
@@ -330,7 +330,7 @@ step() { # what is done now
 workload+=(limits)
 w=$((${#workload[@]} - 1))
 say "what the machine allows"
-"$dir/limits" >"$dir/out" || die "limits failed"
+"$dir/measure" "$dir/limits" >"$dir/out" || die "limits failed"
 collect limits " " "" <"$dir/out" | figures quarry
 
 nth=0
