@@ -145,7 +145,8 @@ QY_INLINE bool hand_on(const struct qy_slab *s, void *first, void *last, uint32_
 		return false;
 	qy_link_object(last, list->head);
 	__atomic_store_n(&list->head, first, __ATOMIC_RELEASE);
-	list->room -= n;
+	/* (The viewer may be looking at it, where the list is a slab's own.) */
+	qy_publish(list->room, list->room - n);
 	return true;
 }
 

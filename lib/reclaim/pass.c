@@ -14,7 +14,7 @@
 static _Atomic(uint32_t) running;   /* one pass at a time */
 static qy_counter passes;
 _Atomic(uint32_t) qy_reclaim_round;
-static _Atomic(uint64_t) round_due; /* ms */
+static _Atomic(uint64_t) round_at;  /* ms, when it began; 0: none has */
 static unsigned place;              /* in the list of managers, where the last pass was ended; of one pass at a time */
 static _Atomic(long) shortest = -1; /* ms, of what arenas have as a decay of their own; -1: none */
 
@@ -53,12 +53,16 @@ void qy_pass_look(void)
 
 void qy_pass_note(uint64_t now, long decay_ms)
 {
+	uint64_t begun;
+
 	qy_count_shared(&passes, 1);
 	qy_pass_look();
-	if (now < atomic_load_explicit(&round_due, memory_order_relaxed))
+	/* (By the decay that is in force now: with pressure, that is less than when the round began.) */
+	begun = atomic_load_explicit(&round_at, memory_order_relaxed);
+	if (begun != 0 && now >= begun && now - begun < qy_pass_step(qy_limits_threads_decay(decay_ms)))
 		return;
 	atomic_fetch_add_explicit(&qy_reclaim_round, 1, memory_order_relaxed);
-	atomic_store_explicit(&round_due, now + qy_pass_step(qy_limits_threads_decay(decay_ms)), memory_order_relaxed);
+	atomic_store_explicit(&round_at, now, memory_order_relaxed);
 }
 
 static uint64_t step_of_process(void)
