@@ -95,8 +95,8 @@ void qy_free_event(struct qy_freelist *list)
 
 /* An object of another thread's slab in a node's default arena joins those that are gathered for that thread, as long
  * as they need not be sent yet. Nothing here is seen by others. (Arenas that can be destroyed, and slabs that nobody
- * holds, go the slower way: no ring is found by their owner. Where in the slab the object is, is not checked, no more
- * than by a hit; nor that it is no first byte of one of several units.) */
+ * holds, go the slower way: no ring is found by their owner; and so does what is in a slab's second unit or behind, whose
+ * record has no class. Where in the slab the object is, is not checked, no more than by a hit.) */
 QY_INLINE bool gather_quick(void *p)
 {
 	uintptr_t offset = qy_window_offset(p), me = qy_tls_read(owner), owner;

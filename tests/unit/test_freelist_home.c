@@ -207,6 +207,20 @@ static bool is_readable(const void *p)
 	return readable;
 }
 
+/* A block is freed by another thread, and the program writes over its link: one mistake, and no harm. */
+static void come_home_leading_to(uint32_t i, unsigned cls, void *link)
+{
+	sent[0] = forget_block(i);
+	sent_count = 1;
+	make(&a, free_sent);
+	*(void **)sent[0] = link;
+	take_by_refill(cls);
+	cr_assert_eq(mistakes(), 1);
+	check_places(0);
+	check_blocks();
+	end(&a);
+}
+
 /* Nor a link that leads to the last word of a unit, with nothing behind it. */
 Test(freelist_home, a_link_to_the_end_of_all_memory_does_no_harm)
 {
@@ -222,15 +236,7 @@ Test(freelist_home, a_link_to_the_end_of_all_memory_does_no_harm)
 	} while (is_readable(end_of));
 	for (drain(cls); qy_window_offset(blocks[i].p) >> QY_UNIT_SHIFT != (qy_window_offset(end_of) - 1) >> QY_UNIT_SHIFT;)
 		i++;
-	sent[0] = forget_block(i);
-	sent_count = 1;
-	make(&a, free_sent);
-	*(void **)sent[0] = end_of - 8;
-	take_by_refill(cls);
-	cr_assert_eq(mistakes(), 1);
-	check_places(0);
-	check_blocks();
-	end(&a);
+	come_home_leading_to(i, cls, end_of - 8);
 }
 
 /* Nor one that leads to where nothing of quarry's is, nor anything else. */
@@ -242,15 +248,7 @@ Test(freelist_home, a_link_to_no_memory_at_all_does_no_harm)
 	make(&a, come);
 	take(cls);
 	drain(cls);
-	sent[0] = forget_block(0);
-	sent_count = 1;
-	make(&a, free_sent);
-	*(void **)sent[0] = (void *)(uintptr_t)64;
-	take_by_refill(cls);
-	cr_assert_eq(mistakes(), 1);
-	check_places(0);
-	check_blocks();
-	end(&a);
+	come_home_leading_to(0, cls, (void *)(uintptr_t)64);
 }
 
 static void take_one(struct sleeper *s)
@@ -612,12 +610,7 @@ Test(freelist_home, who_only_frees_takes_in_what_comes)
 static void take_over(struct sleeper *s)
 {
 	(void)s;
-	quarry_free(forget_block(0));
-	for (int i = 0; i < 3; i++) {
-		drain(DUE);
-		take(DUE);
-	}
-	model_must(cache()->quick <= 1000, "%u refills without a look at the rest", cache()->quick);
+	take(DUE);
 	free_all();
 	quarry_thread_flush();
 }
@@ -626,6 +619,9 @@ static bool take_over_and_purge(void)
 {
 	struct qy_thread *was = a.record;
 
+	/* (It would count down from there: to nothing in a long time.) */
+	if (was->caches->quick == 0 || was->caches->freed[DUE].room == 0)
+		return false;
 	make(&b, take_over);
 	if (b.record != was)
 		return false;
