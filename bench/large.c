@@ -5,7 +5,6 @@
 #include "bench.h"
 
 #define MIB (1u << 20)
-#define PAGE 4096
 
 struct worker {
 	struct bench_slot *slots;
@@ -21,22 +20,13 @@ static struct bench bench = {
 	.extra = extra, .extras = sizeof(extra) / sizeof(extra[0]),
 };
 
-static void touch(const struct bench_slot *s)
-{
-	for (uint32_t at = PAGE; at + 2 * sizeof(uint64_t) <= s->size; at += PAGE) {
-		uint64_t word = (uint64_t)s->tag << 32 | at;
-
-		memcpy(s->p + at, &word, sizeof(word));
-	}
-}
-
 static void leave(struct bench_slot *s)
 {
-	for (uint32_t at = PAGE; at + 2 * sizeof(uint64_t) <= s->size; at += PAGE) {
+	for (uint32_t at = BENCH_PAGE; bench_has_page(s, at); at += BENCH_PAGE) {
 		uint64_t word;
 
 		memcpy(&word, s->p + at, sizeof(word));
-		if (word != ((uint64_t)s->tag << 32 | at))
+		if (word != bench_page_stamp(s, at))
 			bench_wrong(s, "inner");
 	}
 	bench_empty(s);
@@ -54,7 +44,6 @@ static void *work(void *argument)
 		if (s->p)
 			leave(s);
 		bench_fill(s, 5 * MIB + bench_below(&w->random, 20 * MIB), tag++);
-		touch(s);
 		w->done++;
 	}
 	for (uint64_t i = 0; i < slots; i++)
