@@ -164,7 +164,7 @@ static uint32_t hand_on_singles(struct qy_heap *h, void **list, uint32_t at_most
 		/* (What is no object may not even be there to be read.) */
 		if (s == NULL || in_one_unit(p, next = qy_next_object(p)))
 			break;
-		__builtin_prefetch(((void **)p)[1], 1);
+		qy_prefetch_write(((void **)p)[1]);
 		if (!hand_on(s, p, p, 1))
 			break;
 		p = next;
@@ -211,7 +211,7 @@ static uint32_t file_first(struct qy_heap *h, void **list, bool for_use)
 	}
 	n = run_of(p, &last);
 	if (for_use)
-		__builtin_prefetch(((void **)last)[1], 1);
+		qy_prefetch_write(((void **)last)[1]);
 	if (n > QY_UNIT / 16) {
 		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
 		return 0;
