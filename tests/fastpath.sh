@@ -10,9 +10,9 @@
 set -euo pipefail
 export LC_ALL=C
 here=$(cd "$(dirname "$0")" && pwd)/fastpath
-malloc_limit=13
+malloc_limit=14
 free_limit=18
-pair_limit=46
+pair_limit=47
 hit_share=90 # percent of the calls stepped through that must take exactly the path counted
 
 : "${QUARRY_SO:?the path of libquarry-malloc.so}"

@@ -409,7 +409,7 @@ void *qy_malloc_medium(size_t n)
 		p = take_freed(c, cls);
 		return p != NULL ? p : refill(c, cls, n);
 	}
-	c->head[cls] = qy_next_object(p);
+	qy_cache_pop(&c->head[cls], p);
 	qy_sanitizer_release();
 	return p;
 }

@@ -31,6 +31,7 @@ struct qy_cache {
 	const volatile int32_t *cpu_now;
 	int32_t cpu;
 	uint32_t shed_list; /* the next class whose lists go back in this round (qy_reclaim_round) */
+	uint32_t lists_seen; /* of the heap's mail_lists, by a thread that only frees (duties.c) */
 	struct qy_thread *thread;
 	struct qy_cache *next_unused; /* of the same manager, or of none */
 	/* From here on it is looked at by others, even when it was given up. */
@@ -71,7 +72,18 @@ void *qy_malloc_medium(size_t n) QY_NOINLINE; /* above */
 void qy_free_slow(void *p) QY_NOINLINE;
 void qy_free_event(struct qy_freelist *list) QY_NOINLINE;
 
-/* The hit of malloc: a golden test holds it to 13 instructions. */
+/* Take p, the first of a list, from it. The next one comes to this processor while the program works with p: its line
+ * is read by the next malloc, and then written to by the program. (It is cold wherever a heap is larger than what is
+ * near: a program that parses and prints documents took 8 % longer without.) */
+QY_INLINE void qy_cache_pop(void **head, void *p)
+{
+	void *next = qy_next_object(p);
+
+	*head = next;
+	qy_prefetch_write(next);
+}
+
+/* The hit of malloc: a golden test holds it to 14 instructions. */
 QY_INLINE void *qy_cache_malloc(size_t n)
 {
 	if (QY_LIKELY(n <= QY_TABLE_MAX)) {
@@ -80,7 +92,7 @@ QY_INLINE void *qy_cache_malloc(size_t n)
 		void *p = c->head[cls];
 
 		if (QY_LIKELY(p != NULL)) {
-			c->head[cls] = qy_next_object(p);
+			qy_cache_pop(&c->head[cls], p);
 			qy_sanitizer_release();
 			return p;
 		}
