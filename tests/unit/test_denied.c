@@ -293,10 +293,10 @@ Test(denied, an_arena_at_its_limit_costs_no_pass)
 	cr_assert_eq(quarry_arena_destroy(a), 0);
 }
 
-/* Nor is it where a slab of four units is what it does not allow. */
+/* Nor is it where a slab of two units is what it does not allow. */
 Test(denied, an_arena_with_room_for_a_small_slab_costs_no_pass)
 {
-	quarry_arena_attr attr = { .hard_limit = MIB + 128 * 1024 };
+	quarry_arena_attr attr = { .hard_limit = MIB + 64 * 1024 };
 	quarry_arena *a;
 	uint64_t passes;
 	unsigned n = 0;

@@ -179,7 +179,7 @@ Test(freelist, what_was_freed_is_given_next)
 	}
 }
 
-/* An object above 8 KiB stands in a slab of four units: a free finds the list in the record of its own unit. */
+/* An object above 8 KiB stands in a slab of two units or four: a free finds the list in the record of its own unit. */
 Test(freelist, objects_in_inner_units_are_freed_by_hits)
 {
 	start("freelist");
@@ -536,7 +536,7 @@ Test(freelist, freed_twice_in_a_row_into_a_slab_is_noticed_when_that_is_fetched_
 	}
 }
 
-/* What is freed into a slab that was emptied is in no list: one that is kept for any class, or one of four units, which
+/* What is freed into a slab that was emptied is in no list: one that is kept for any class, or one of several units, which
  * goes back. */
 Test(freelist, freed_again_when_its_slab_is_no_more_is_noticed_at_once)
 {
