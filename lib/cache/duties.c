@@ -29,7 +29,9 @@ void qy_duties_of_freeing(struct qy_thread *t)
 	if (t->depth != 1)
 		return;
 	qy_duties_shed(t);
-	for (struct qy_cache *c = t->caches; c != NULL; c = c->next)
-		if (qy_heap_has_mail(&c->heap))
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
+		if (qy_heap_has_mail(&c->heap) && c->heap.mail_lists == c->lists_seen)
 			qy_heap_receive_some(&c->heap, QY_MAIL_STEP);
+		c->lists_seen = c->heap.mail_lists;
+	}
 }

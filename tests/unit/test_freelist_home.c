@@ -6,6 +6,7 @@
 #endif
 #include <fcntl.h>
 
+#include "lib/cache/duties.h"
 #include "tests/unit/freelist_model.h"
 
 static const unsigned some_classes[] = { 0, 3, 20, 40, 60, 64, 71 };
@@ -603,6 +604,42 @@ Test(freelist_home, who_only_frees_takes_in_what_comes)
 		make(&a, free_each);
 	}
 	cr_assert_not(qy_heap_has_mail(of));
+	end(&a);
+}
+
+static uint64_t took_in[4];
+
+/* What the thread had taken in: after a malloc that takes what came, and after each of three looks while freeing. */
+static void take_mail_and_look(struct sleeper *s)
+{
+	struct qy_heap *h = &s->record->caches->heap;
+	uint32_t lists = h->mail_lists;
+
+	while (h->mail_lists == lists)
+		take(DUE);
+	for (int i = 0; i < 4; i++) {
+		struct qy_thread *t;
+
+		took_in[i] = qy_read(&h->remote_received);
+		t = qy_thread_enter();
+		qy_duties_of_freeing(t);
+		qy_thread_leave(t);
+	}
+}
+
+/* One that makes some takes it in then, and its frees are not kept waiting by it, until it makes no more. */
+Test(freelist_home, who_makes_some_takes_in_what_comes_when_it_does)
+{
+	start("freelist_home");
+	make(&a, take_slabs);
+	free_all();
+	quarry_thread_flush();
+	make(&a, take_mail_and_look);
+	cr_assert_gt(took_in[0], 0);
+	cr_assert_eq(took_in[1], took_in[0]);
+	cr_assert_gt(took_in[2], took_in[1]);
+	cr_assert_gt(took_in[3], took_in[2]);
+	free_all();
 	end(&a);
 }
 
