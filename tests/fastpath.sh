@@ -56,7 +56,8 @@ count() {
 	COUNT*)
 		counted=${result##* }
 		echo "$1: $counted instructions, at most $2 allowed"
-		((counted <= $2)) || complain "$1: the hit path has $counted instructions, more than $2" ;;
+		((counted <= $2)) || complain "$1: the hit path has $counted instructions, more than $2"
+		[[ $1 != malloc || $result == *prefetchw* ]] || complain "malloc does not have the next object's line come" ;;
 	*)
 		counted=0
 		complain "$1: ${result##*BAD }" ;;

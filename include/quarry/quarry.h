@@ -239,8 +239,8 @@ typedef struct quarry_arena_attr {
 	int32_t page_kind;    /* enum quarry_page_kind: the highest rung to try; falls 1g, 2m, thp, base */
 	quarry_nodeset nodes; /* empty: all that are allowed */
 	uint64_t hard_limit;  /* bytes; beyond it allocation fails with ENOMEM. 0: none. What counts are blocks: large
-	                       * ones in whole pages, small objects by their slabs (64 KiB, or 256 KiB above 8 KiB; one
-	                       * or more per size class and thread), so that less than 64 KiB admits no small object */
+	                       * ones in whole pages, small objects by their slabs (64 KiB, and 128 or 256 KiB above 8 KiB;
+	                       * one or more per size class and thread), so that less than 64 KiB admits no small object */
 	uint64_t soft_limit;  /* bytes, not more than a hard_limit; beyond it the arena keeps no free memory, but for a
 	                       * 32nd part of it or 1 MiB: the reclaimer's thread gives it back, or the calls that free
 	                       * it do; with reclaim=off nobody does. 0: none */

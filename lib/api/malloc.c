@@ -35,7 +35,7 @@ QUARRY_API void *quarry_calloc(size_t count, size_t size)
 		void *p = c->head[cls];
 
 		if (QY_LIKELY(p != NULL)) {
-			c->head[cls] = qy_next_object(p);
+			qy_cache_pop(&c->head[cls], p);
 			qy_sanitizer_release();
 			if (!c->zero[cls])
 				return memset(p, 0, n);

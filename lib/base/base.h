@@ -27,13 +27,14 @@ void qy_assert_failed(const char *what, const char *file, int line) __attribute_
 #define qy_assert(x) ((void)(QY_DEBUG < 1 || QY_LIKELY(x) || (qy_assert_failed(#x, __FILE__, __LINE__), 0)))
 #define qy_assert_deep(x) ((void)(QY_DEBUG < 2 || (x) || (qy_assert_failed(#x, __FILE__, __LINE__), 0)))
 
-/* Have a line come that is about to be written to. Without the instruction for it the line comes for reading, and those
- * who share it are asked a second time at the first write. (x86-64 without PREFETCHW takes it for a no-op; compilers
- * emit it only where they are told that the processor has it.) */
+/* Have a line come that is about to be written to; p may be anything. Without the instruction for it the line comes for
+ * reading, and those who share it are asked a second time at the first write. (Compilers emit it only where they are
+ * told that the processor has it. Intel's have it since Broadwell, and do nothing before, as far as is known of all but
+ * the first with 64 bits, of 2004.) */
 QY_INLINE void qy_prefetch_write(const void *p)
 {
 #if defined(__x86_64__)
-	__asm__ volatile("prefetchw %0" : : "m"(*(const char *)p));
+	__asm__ volatile("prefetchw %a0" : : "p"(p));
 #else
 	__builtin_prefetch(p, 1);
 #endif

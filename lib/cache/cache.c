@@ -58,7 +58,7 @@ void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero)
 		return NULL;
 	p = c->head[cls];
 	*zero = c->zero[cls];
-	c->head[cls] = qy_next_object(p);
+	qy_cache_pop(&c->head[cls], p);
 	return p;
 }
 
@@ -329,7 +329,7 @@ static void *take_active(struct qy_cache *c, unsigned cls)
 	}
 	qy_freelist_fetched(&c->freed[cls], cls);
 	c->zero[cls] = fresh;
-	c->head[cls] = qy_next_object(p);
+	qy_cache_pop(&c->head[cls], p);
 	qy_sanitizer_release();
 	return p;
 }
@@ -355,7 +355,7 @@ QY_INLINE void *alloc_quick(size_t size, size_t align, bool zero)
 	p = c->head[cls];
 	fresh = c->zero[cls];
 	if (p != NULL) {
-		c->head[cls] = qy_next_object(p);
+		qy_cache_pop(&c->head[cls], p);
 		qy_sanitizer_release();
 	} else {
 		p = take_freed(c, cls);

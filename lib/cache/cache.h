@@ -31,7 +31,7 @@ struct qy_cache {
 	const volatile int32_t *cpu_now;
 	int32_t cpu;
 	uint32_t shed_list; /* the next class whose lists go back in this round (qy_reclaim_round) */
-	uint32_t lists_seen; /* of the heap's mail_lists, by a thread that only frees (duties.c) */
+	uint64_t received_seen; /* of the heap's remote_received, when frees last looked (duties.c) */
 	struct qy_thread *thread;
 	struct qy_cache *next_unused; /* of the same manager, or of none */
 	/* From here on it is looked at by others, even when it was given up. */
@@ -74,7 +74,7 @@ void qy_free_event(struct qy_freelist *list) QY_NOINLINE;
 
 /* Take p, the first of a list, from it. The next one comes to this processor while the program works with p: its line
  * is read by the next malloc, and then written to by the program. (It is cold wherever a heap is larger than what is
- * near: a program that parses and prints documents took 8 % longer without.) */
+ * near; doc/design.md has figures. At the end of a list nothing comes, and nothing waits for that.) */
 QY_INLINE void qy_cache_pop(void **head, void *p)
 {
 	void *next = qy_next_object(p);

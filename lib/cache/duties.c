@@ -30,8 +30,8 @@ void qy_duties_of_freeing(struct qy_thread *t)
 		return;
 	qy_duties_shed(t);
 	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
-		if (qy_heap_has_mail(&c->heap) && c->heap.mail_lists == c->lists_seen)
+		if (qy_heap_has_mail(&c->heap) && qy_read(&c->heap.remote_received) == c->received_seen)
 			qy_heap_receive_some(&c->heap, QY_MAIL_STEP);
-		c->lists_seen = c->heap.mail_lists;
+		c->received_seen = qy_read(&c->heap.remote_received);
 	}
 }

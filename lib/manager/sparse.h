@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Giving back pages inside slabs. A slab of which a few objects live keeps its block, and with it 64 or 256 KiB; but
+/* Giving back pages inside slabs. A slab of which a few objects live keeps its block, and with it 64 to 256 KiB; but
  * pages in which nothing lives can go back to the kernel. The objects that stand there are parked (slab.h) until they
  * are wanted.
  *
