@@ -34,7 +34,7 @@ void qy_assert_failed(const char *what, const char *file, int line) __attribute_
 QY_INLINE void qy_prefetch_write(const void *p)
 {
 #if defined(__x86_64__)
-	__asm__ volatile("prefetchw %a0" : : "p"(p));
+	__asm__ volatile("prefetchw (%0)" : : "r"(p));
 #else
 	__builtin_prefetch(p, 1);
 #endif
