@@ -182,9 +182,16 @@ static void run_deep(void)
 /* Threads that allocate meanwhile. */
 static _Atomic(bool) over;
 
+/* A CPU that never rests makes every fork and every move wait for it: under emulation, for very long. */
+static void rest_now_and_then(uint64_t operations)
+{
+	if (operations % 256 == 0)
+		pause_ms(1);
+}
+
 static void *allocate_on(void *unused)
 {
-	uint64_t state = seed_of(5);
+	uint64_t state = seed_of(5), operations = 0;
 
 	(void)unused;
 	while (!over) {
@@ -194,6 +201,7 @@ static void *allocate_on(void *unused)
 		MUST(p != NULL);
 		memset(p, 1, size);
 		quarry_free(p);
+		rest_now_and_then(++operations);
 	}
 	return NULL;
 }
@@ -229,7 +237,7 @@ static void run_threads(void)
  * fork. What it finds in the slots was live then, and is its own. */
 #define SLOTS 6000
 #define FRESH 6000
-#define ROUNDS 20
+#define ROUNDS 8
 
 static char *_Atomic slots[SLOTS];
 static _Atomic(uint64_t) exchanges;
@@ -245,7 +253,7 @@ static void *exchange_on(void *which)
 		if (p != NULL)
 			memset(p, (int)(rnd(&state) >> 8), size);
 		quarry_free(atomic_exchange(&slots[rnd(&state) % SLOTS], p));
-		exchanges++;
+		rest_now_and_then(++exchanges);
 	}
 	return NULL;
 }

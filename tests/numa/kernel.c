@@ -365,14 +365,20 @@ void verify_on_node(const void *p, size_t n, int id, const char *what)
 	verify_on(p, n, &set, what);
 }
 
+void nodes_of_pages(void **pages, int *nodes, unsigned long count)
+{
+	if (syscall(SYS_move_pages, 0, count, pages, NULL, nodes, 0) != 0)
+		for (unsigned long i = 0; i < count; i++)
+			nodes[i] = -errno;
+}
+
 int node_of_page(const void *p)
 {
 	void *page = (void *)((uintptr_t)p & ~(PAGE - 1));
-	int status = -EINVAL;
+	int node = -EINVAL;
 
-	if (syscall(SYS_move_pages, 0, 1ul, &page, NULL, &status, 0) != 0)
-		return -errno;
-	return status;
+	nodes_of_pages(&page, &node, 1);
+	return node;
 }
 
 int policy_of(const void *p, unsigned long mask[IDS / 64])

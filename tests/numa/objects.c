@@ -175,24 +175,30 @@ void objects_free(struct objects *o)
 	o->count = o->bytes = 0;
 }
 
+#define ASKED 512 /* pages at a time */
+
 static void where_of(const struct object *o, int policy_got, bool applied)
 {
-	quarry_page_info info[512];
-	size_t step = 512 * PAGE;
+	quarry_page_info info[ASKED];
+	size_t step = ASKED * PAGE;
+	void *address[ASKED];
+	int node[ASKED];
 
 	for (size_t at = 0; at < o->size; at += step) {
 		size_t n = o->size - at < step ? o->size - at : step;
 		/* One byte more at the front page would be one page more than there is room for. */
-		long pages = quarry_where(o->p + at, n, info, 512);
+		long pages = quarry_where(o->p + at, n, info, ASKED);
 
 		if (pages <= 0)
 			fail("quarry_where(%p, %zu) returned %ld (errno %d)", (void *)(o->p + at), n, pages, errno);
-		for (long i = 0; i < pages && i < 512; i++) {
-			int node = node_of_page(info[i].address);
-
-			if (info[i].node != (node < 0 ? QUARRY_NODE_NONE : node))
+		pages = pages < ASKED ? pages : ASKED;
+		for (long i = 0; i < pages; i++)
+			address[i] = (void *)info[i].address;
+		nodes_of_pages(address, node, (unsigned long)pages);
+		for (long i = 0; i < pages; i++) {
+			if (info[i].node != (node[i] < 0 ? QUARRY_NODE_NONE : node[i]))
 				fail("quarry_where says node %d of the page at %p, the kernel says %d", info[i].node,
-				     info[i].address, node);
+				     info[i].address, node[i]);
 			if (info[i].policy_applied != applied)
 				fail("quarry_where says policy_applied %d", info[i].policy_applied);
 			if (policy_got >= 0 && info[i].policy_got != policy_got)

@@ -149,6 +149,7 @@ void verify_tally(const struct tally *t, const quarry_nodeset *set, const char *
 void verify_on(const void *p, size_t n, const quarry_nodeset *set, const char *what);
 void verify_on_node(const void *p, size_t n, int id, const char *what);
 int node_of_page(const void *p); /* the kernel's id; below 0 as move_pages(2) says */
+void nodes_of_pages(void **pages, int *nodes, unsigned long count); /* the same, of many in one call */
 int policy_of(const void *p, unsigned long mask[IDS / 64]); /* of its mapping; -1 */
 
 /* Pages of the whole process on each node, by numa_maps, in units of 4 KiB. */
