@@ -31,7 +31,10 @@ struct qy_cache {
 	const volatile int32_t *cpu_now;
 	int32_t cpu;
 	uint32_t shed_list; /* the next class whose lists go back in this round (qy_reclaim_round) */
-	uint64_t received_seen; /* of the heap's remote_received, when frees last looked (duties.c) */
+	/* Of the looks that frees take at what others sent (duties.c): the heap's remote_received at the last, and how
+	 * many in a row found it unchanged, but for what they filed. */
+	uint64_t received_seen;
+	uint32_t looks_alone;
 	struct qy_thread *thread;
 	struct qy_cache *next_unused; /* of the same manager, or of none */
 	/* From here on it is looked at by others, even when it was given up. */
