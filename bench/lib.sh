@@ -90,6 +90,7 @@ end_folder() {
 is_device() { [[ $1 == /dev/* ]] || { [ -e "$1" ] && [ ! -f "$1" ]; }; }
 
 # Whether a result can be written later; what is there stays until then.
+declare -A output_of # the option that each file was named by
 check_output() { # option, file
 	local target
 	[ -n "$2" ] || return 0
@@ -99,6 +100,8 @@ check_output() { # option, file
 		return
 	fi
 	target=$(readlink -f -- "$2") || die "$1: cannot write $2: its folder is not there"
+	[ -z "${output_of[$target]:-}" ] || die "$1 and ${output_of[$target]} name one file, $2"
+	output_of[$target]=$1
 	[ ! -e "$target" ] || [ -w "$target" ] || die "$1: cannot write $2"
 	{ : >"$target.$$.new"; } 2>/dev/null || die "$1: cannot write $2"
 	rm -f -- "$target.$$.new"
@@ -198,7 +201,7 @@ find_quarry() {
 		add quarry "$(readlink -f -- "$p")" "built $(date -r "$(readlink -f -- "$p")" '+%F %T')"
 		return
 	done
-	die "no libquarry-malloc.so: build first, or set QUARRY_SO"
+	die "no .libs/libquarry-malloc.so here: call this in the folder that quarry was built in, or set QUARRY_SO"
 }
 
 add_packaged() { # name, package, file, VAR=value...

@@ -4,7 +4,7 @@
  * Born huge, at its first touch, is the memory of a heap that is large (option thp_min, and as much more as its threads
  * need for their slabs) and uses what it has: of some frames that were handed out, half is in memory. (What is asked for
  * and hardly touched, as stacks of coroutines are, would be 256 times as much.) A block of twice thp_min is so by itself.
- * Of a block it is whole frames only, where its tail would make more than a sixteenth. And it is only so much as the node
+ * Of a block it is whole frames only, where its tail would make more than a twelfth. And it is only so much as the node
  * has free huge blocks for: a fault is never to wait for compaction because of us. The rest is born on base pages and
  * collapsed later (collapse.h).
  *

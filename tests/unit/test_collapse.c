@@ -277,11 +277,11 @@ Test(huge, the_tail_of_a_block)
 	cr_assert_eq(qy_region_exceptions(), 1);
 	cr_assert_not_null(quarry_arena_malloc(arena, 4 * MIB));
 	cr_assert_not_null(quarry_arena_malloc(arena, 6 * MIB - 64 * KIB));
-	cr_assert_not_null(quarry_arena_malloc(arena, 32 * MIB + 64 * KIB));
+	cr_assert_not_null(quarry_arena_malloc(arena, 24 * MIB + 64 * KIB));
 	cr_assert_eq(base_advice, 1);
-	p = quarry_arena_malloc(arena, 30 * MIB + 64 * KIB);
+	p = quarry_arena_malloc(arena, 22 * MIB + 64 * KIB);
 	cr_assert_eq(base_advice, 2);
-	memset(p, 1, 30 * MIB + 64 * KIB);
+	memset(p, 1, 22 * MIB + 64 * KIB);
 	/* What was given back whole is as its region again. */
 	quarry_free(p);
 	huge_advice = 0;
