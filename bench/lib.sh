@@ -201,7 +201,7 @@ find_quarry() {
 		add quarry "$(readlink -f -- "$p")" "built $(date -r "$(readlink -f -- "$p")" '+%F %T')"
 		return
 	done
-	die "no .libs/libquarry-malloc.so here: call this in the folder that quarry was built in, or set QUARRY_SO"
+	die "no libquarry-malloc.so, in .libs here or beside bench: call this in the folder that quarry was built in, or set QUARRY_SO"
 }
 
 add_packaged() { # name, package, file, VAR=value...

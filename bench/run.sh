@@ -138,7 +138,7 @@ ready=()
 for w in "${kept[@]}"; do
 	p=${program[w]}
 	why=
-	is_ours "$p" && [ "$p" != redis ] || say "bench: ${workload[w]}: its input, and whether it uses each allocator"
+	is_ours "$p" && [ "$p" != redis ] || say "${workload[w]}: its input, and whether it uses each allocator"
 	if [ "$p" = redis ]; then
 		prepare_redis
 	elif ! is_ours "$p"; then

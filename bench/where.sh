@@ -3,7 +3,7 @@
 # Tells where the time goes under quarry, for each workload of run.sh that its means are over: what the kernel counts,
 # instructions (valgrind's callgrind), shares of the time (perf), system calls (strace), after what the machine allows
 # at best (limits.c). A tool that is not there is left out, aloud. See bench/README.md.
-# Usage: bench/where.sh [--quick] [--rounds N] [--only WORKLOAD|GROUP,...] [--csv FILE] [--markdown FILE]
+# Usage: bench/where.sh [--quick] [--rounds N] [--only WORKLOAD|GROUP|:GROUP,...] [--csv FILE] [--markdown FILE]
 # Takes QUARRY_SO (libquarry-malloc.so; else the build tree's), CC. --rounds is of what the kernel counts (3); --quick
 # has one, and whole programs do a quarter of their work.
 # Exits with 1 when a program failed under quarry.
@@ -37,9 +37,10 @@ own_option() {
 }
 read_options "$@"
 [ "${#named[@]}" = 0 ] || die "${named[0]}: it looks at quarry alone (see --help)"
-: "${rounds:=$([ -n "$quick" ] && echo 1 || echo 3)}" "${only:=${means// /,}}"
+: "${rounds:=$([ -n "$quick" ] && echo 1 || echo 3)}" "${only:=:${means// /,:}}"
 read_workloads
-for f in "$csv" "$markdown"; do [ -z "$f" ] || : >"$f" || die "cannot write $f"; done
+check_output --csv "$csv"
+check_output --markdown "$markdown"
 find_quarry
 library=${paths[0]}
 

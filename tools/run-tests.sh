@@ -6,7 +6,7 @@
 #
 #   tools/run-tests.sh [--no-deps] [--only=STEP,...]
 #
-# Steps: default, numa, address-undefined, thread, distcheck. Everything goes to build-ci/, logs to build-ci/logs/.
+# Steps: default, numa, address-undefined, undefined (alone: what is left out beside AddressSanitizer), thread, distcheck. Everything goes to build-ci/, logs to build-ci/logs/.
 # JOBS: how many make at once (default: the CPUs). The last line is `N passed, N failed, N skipped`.
 set -uo pipefail
 
@@ -14,7 +14,7 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 out=$top/build-ci
 logs=$out/logs
 jobs=${JOBS:-$(nproc)}
-steps=default,numa,address-undefined,thread,distcheck
+steps=default,numa,address-undefined,undefined,thread,distcheck
 deps=yes
 
 for argument in "$@"; do
@@ -27,7 +27,7 @@ for argument in "$@"; do
 done
 for step in ${steps//,/ }; do
 	case $step in
-	default | numa | address-undefined | thread | distcheck) ;;
+	default | numa | address-undefined | undefined | thread | distcheck) ;;
 	*) echo "run-tests: unknown step '$step' (--help)" >&2; exit 2 ;;
 	esac
 done
@@ -105,6 +105,21 @@ build() {
 	fi
 }
 
+# The tests that do less, or nothing, beside AddressSanitizer.
+check_undefined() {
+	local status=0 tests="tests/stress/forklists tests/stress/forkstorm tests/stress/reallocs"
+	tests+=" tests/unit/test_idle_ends tests/unit/test_window tests/unit/test_region"
+	mkdir -p "$out/undefined"
+	cd "$out/undefined" || return
+	if ! attempt undefined-configure 300 "$top/configure" --disable-shared --enable-sanitizer=undefined --enable-debug ||
+		! attempt undefined-make 900 make -j"$jobs"; then
+		count_failure "undefined: the build"
+		return
+	fi
+	attempt undefined-check 300 make -k -j1 check TESTS="$tests" check_PROGRAMS="$tests" || status=1
+	count_step undefined $status
+}
+
 # build_and_check NAME SECONDS CONFIGURE-ARGUMENTS…
 build_and_check() {
 	local name=$1 limit=$2 status=0
@@ -160,6 +175,7 @@ for step in ${steps//,/ }; do
 	default) build_and_check default 1200 --enable-werror ;;
 	numa) check_numa ;;
 	# (A sanitizer makes a step 5 to 15 times longer: the stress tests do a tenth of their steps.)
+	undefined) QUARRY_STRESS_SCALE=0.1 check_undefined ;;
 	address-undefined | thread) QUARRY_STRESS_SCALE=0.1 build_and_check "$step" 600 --disable-shared --enable-sanitizer="$step" --enable-debug ;;
 	distcheck)
 		mkdir -p "$out/distcheck" && cd "$out/distcheck" || exit 1

@@ -32,7 +32,7 @@ struct qy_cache {
 	int32_t cpu;
 	uint32_t shed_list; /* the next class whose lists go back in this round (qy_reclaim_round) */
 	/* Of the looks that frees take at what others sent (duties.c): the heap's remote_received at the last, and how
-	 * many in a row found it unchanged, but for what they filed. */
+	 * many in a row found mail, and it unchanged but for what they filed. */
 	uint64_t received_seen;
 	uint32_t looks_alone;
 	struct qy_thread *thread;

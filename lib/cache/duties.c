@@ -3,7 +3,7 @@
 
 #define SHED_LISTS 6   /* classes whose lists go back, */
 #define SHED_LOOKS 256 /* or slabs, in one slow path: about 20 us */
-#define LOOKS_ALONE 8  /* looks at the mail without any filed by mallocs, before frees file some, */
+#define LOOKS_ALONE 8  /* looks that find mail, and none filed by mallocs, before frees file some, */
 #define MAIL_LEAST 8   /* so many objects at first */
 
 void qy_duties_shed_some(struct qy_thread *t)
@@ -45,9 +45,9 @@ void qy_duties_of_freeing(struct qy_thread *t)
 		bool alone = qy_read(&c->heap.remote_received) == c->received_seen;
 		uint32_t part;
 
-		c->looks_alone = alone ? c->looks_alone + 1 : 0;
+		c->looks_alone = alone && qy_heap_has_mail(&c->heap) ? c->looks_alone + 1 : 0;
 		part = part_of_mail(c->looks_alone);
-		if (part > 0 && qy_heap_has_mail(&c->heap))
+		if (part > 0)
 			qy_heap_receive_some(&c->heap, part);
 		c->received_seen = qy_read(&c->heap.remote_received);
 	}

@@ -13,7 +13,7 @@
  * that it uses, mostly empty, and would have them padded to huge pages. */
 #define DENSE_PER_HEAP ((size_t)24 << 20)
 #define DENSE_FOR_HEAPS 5
-#define TAIL_SHARE 12 /* of a block that may be empty memory in a huge page at its end: one part in so many */
+#define TAIL_SHARE 12   /* of a block that may be empty memory in a huge page at its end: one part in so many */
 #define LOOKS 8         /* frames looked at to see whether a heap uses what it has, */
 #define LOOK_REGIONS 4  /* in so many regions, the newest, */
 #define LOOK_RUNS 8     /* and among so many runs of each */

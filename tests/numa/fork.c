@@ -244,7 +244,7 @@ static _Atomic(uint64_t) exchanges;
 
 static void *exchange_on(void *which)
 {
-	uint64_t state = seed_of(6 + (unsigned)(uintptr_t)which);
+	uint64_t state = seed_of(6 + (unsigned)(uintptr_t)which), operations = 0;
 
 	while (!over) {
 		size_t size = random_size(SMALL, &state) / 4 + 1;
@@ -253,7 +253,8 @@ static void *exchange_on(void *which)
 		if (p != NULL)
 			memset(p, (int)(rnd(&state) >> 8), size);
 		quarry_free(atomic_exchange(&slots[rnd(&state) % SLOTS], p));
-		rest_now_and_then(++exchanges);
+		exchanges++;
+		rest_now_and_then(++operations);
 	}
 	return NULL;
 }

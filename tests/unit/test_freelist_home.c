@@ -607,8 +607,11 @@ Test(freelist_home, who_only_frees_takes_in_what_comes)
 	end(&a);
 }
 
-static uint64_t took_in[6];
-static unsigned looks; /* until the first that filed some */
+#define PARTS 7
+
+static uint64_t took_in[4];
+static uint64_t part[PARTS]; /* of one look after the other that filed some */
+static unsigned looks;       /* until the first of them */
 
 /* Returns what the heap has taken in by then. */
 static uint64_t look_while_freeing(struct qy_heap *h)
@@ -633,17 +636,28 @@ static void make_and_look(struct sleeper *s)
 {
 	struct qy_heap *h = &s->record->caches->heap;
 
-	took_in[0] = make_until_some_comes(h);
-	for (looks = 0; looks < 1000 && (took_in[1] = look_while_freeing(h)) == took_in[0];)
+	uint64_t before = took_in[0] = make_until_some_comes(h), now;
+
+	for (looks = 0; looks < 1000 && (now = look_while_freeing(h)) == before;)
 		looks++;
-	for (int i = 0; i < 6; i++) {
-		took_in[2] = qy_read(&h->remote_received);
-		took_in[3] = look_while_freeing(h);
+	for (int i = 0; i < PARTS; i++, now = look_while_freeing(h)) {
+		part[i] = now - before;
+		before = now;
 	}
 	/* Of the same list, which is long. */
-	took_in[4] = make_until_some_comes(h);
-	for (int i = 0; i < 4; i++)
-		took_in[5] = look_while_freeing(h);
+	took_in[1] = make_until_some_comes(h);
+	for (int i = 0; i < 8; i++)
+		took_in[2] = look_while_freeing(h);
+	/* Nothing is there: looks at that do not count. */
+	qy_heap_receive(h);
+	for (int i = 0; i < 50; i++)
+		took_in[3] = look_while_freeing(h);
+}
+
+static void look_a_little(struct sleeper *s)
+{
+	for (int i = 0; i < 8; i++)
+		took_in[1] = look_while_freeing(&s->record->caches->heap);
 }
 
 /* One that makes some takes in what comes then, and its frees are not kept waiting by it; until it has made no more for
@@ -655,13 +669,17 @@ Test(freelist_home, who_makes_some_takes_in_what_comes_when_it_does)
 	free_all();
 	quarry_thread_flush();
 	make(&a, make_and_look);
-	cr_assert(looks >= 4 && looks < 100, "%u looks", looks);
-	/* (A run of one unit is filed whole.) */
-	cr_assert_lt(took_in[1] - took_in[0], QY_MAIL_STEP / 2);
-	cr_assert_geq(took_in[3] - took_in[2], QY_MAIL_STEP);
-	cr_assert_eq(took_in[5], took_in[4]);
-	cr_assert(qy_heap_has_mail(&a.record->caches->heap));
+	cr_assert_eq(looks, 8);
+	/* (A run of one unit is filed whole: of those that were gathered together, at most.) */
+	for (uint32_t i = 0, least = 8; i < PARTS; i++, least = qy_min(2 * least, QY_MAIL_STEP))
+		cr_assert(part[i] >= least && part[i] < least + 64, "%u: %" PRIu64, i, part[i]);
+	cr_assert_eq(took_in[2], took_in[1]);
+	cr_assert_not(qy_heap_has_mail(&a.record->caches->heap));
 	free_all();
+	quarry_thread_flush();
+	cr_assert(qy_heap_has_mail(&a.record->caches->heap));
+	make(&a, look_a_little);
+	cr_assert_lt(took_in[1] - took_in[3], QY_MAIL_STEP / 2);
 	end(&a);
 }
 
