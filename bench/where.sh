@@ -187,6 +187,7 @@ figures() { # allocator
 
 # One run that is counted by the kernel alone.
 run_once() { # round
+	local whole=
 	set_line "$library"
 	if is_ours "${program[w]}"; then
 		launch "$dir" "$library" "${program[w]}" "${line[@]:1}" </dev/null
@@ -197,7 +198,8 @@ run_once() { # round
 		say "  ${workload[w]} FAILED: $(tail -1 "$dir/err")"
 		failed=1
 	}
-	collect "${program[w]}" , "$1,${workload[w]},quarry" <"$dir/out" | awk -F, -v OFS=, '
+	is_ours "${program[w]}" || whole=whole
+	collect "${program[w]}" , "$1,${workload[w]},quarry" $whole <"$dir/out" | awk -F, -v OFS=, '
 		{ v[$4] = $5; head = $1 "," $2 "," $3 }
 		function put(metric, own, all) { print head, metric, own in v ? v[own] : v[all], "" }
 		END {
