@@ -241,7 +241,7 @@ static void drive(void *unused)
 static void *runner(void *arg)
 {
 	_Atomic(bool) *over = arg;
-	uint64_t state = seed_of(11);
+	uint64_t state = seed_of(11), operations = 0;
 
 	while (!*over) {
 		size_t size = random_size(SMALL, &state);
@@ -250,6 +250,7 @@ static void *runner(void *arg)
 		MUST(p != NULL);
 		memset(p, 1, size);
 		quarry_free(p);
+		rest_now_and_then(++operations);
 	}
 	return NULL;
 }

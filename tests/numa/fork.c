@@ -182,13 +182,6 @@ static void run_deep(void)
 /* Threads that allocate meanwhile. */
 static _Atomic(bool) over;
 
-/* A CPU that never rests makes every fork and every move wait for it: under emulation, for very long. */
-static void rest_now_and_then(uint64_t operations)
-{
-	if (operations % 256 == 0)
-		pause_ms(1);
-}
-
 static void *allocate_on(void *unused)
 {
 	uint64_t state = seed_of(5), operations = 0;

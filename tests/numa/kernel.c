@@ -29,6 +29,12 @@ void pause_ms(unsigned ms)
 	nanosleep(&t, NULL);
 }
 
+void rest_now_and_then(uint64_t operations)
+{
+	if (operations % 256 == 0)
+		pause_ms(1);
+}
+
 /* ---- files ---- */
 
 bool read_text(const char *path, char *buffer, size_t size)

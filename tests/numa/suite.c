@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 
 #define TESTS_MAX 256
-#define SECONDS 240 /* until a test counts as hanging: fork/late takes 85 of them where the guest is emulated by a slow machine */
+#define SECONDS 240 /* until a test counts as hanging: fork/late takes 68 of them where the guest is emulated by a slow machine */
 #define REPORT_FD "QUARRY_SUITE_REPORT"
 
 enum outcome { PENDING, PASSED, FAILED, SKIPPED };

@@ -127,6 +127,9 @@ bool write_text(const char *path, const char *text);
 uint64_t vmstat(const char *name);
 uint64_t now_ms(void);
 void pause_ms(unsigned ms);
+/* For threads that work beside a fork or a move of pages, once an operation: a CPU that never rests makes both wait for it, under
+ * emulation for very long. */
+void rest_now_and_then(uint64_t operations);
 
 /* ---- this process, as the kernel has it ---- */
 
