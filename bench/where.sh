@@ -41,6 +41,7 @@ read_options "$@"
 read_workloads
 check_output --csv "$csv"
 check_output --markdown "$markdown"
+find_compiler
 find_quarry
 library=${paths[0]}
 
