@@ -6,7 +6,8 @@
 #
 #   tools/run-tests.sh [--no-deps] [--only=STEP,...]
 #
-# Steps: default, numa, address-undefined, undefined (alone: what is left out beside AddressSanitizer), thread, distcheck. Everything goes to build-ci/, logs to build-ci/logs/.
+# Steps: default, numa, address-undefined, undefined (alone: what is left out beside AddressSanitizer), thread,
+# distcheck. Everything goes to build-ci/, logs to build-ci/logs/.
 # JOBS: how many make at once (default: the CPUs). The last line is `N passed, N failed, N skipped`.
 set -uo pipefail
 
@@ -21,7 +22,7 @@ for argument in "$@"; do
 	case $argument in
 	--no-deps) deps=no ;;
 	--only=*) steps=${argument#--only=} ;;
-	-h | --help) sed -n '3,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+	-h | --help) sed -n '3,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
 	*) echo "run-tests: unknown argument '$argument' (--help)" >&2; exit 2 ;;
 	esac
 done
@@ -92,42 +93,81 @@ count_step() {
 	fi
 }
 
-# build NAME CONFIGURE-ARGUMENTS…: everything, the tests' programs too, in build-ci/NAME; stays in that folder.
+# How a step's build is configured, into arguments.
+arguments=()
+configured_for() { # step
+	case $1 in
+	default) arguments=(--enable-werror) ;;
+	*) arguments=(--disable-shared "--enable-sanitizer=$1" --enable-debug) ;;
+	esac
+}
+
+# build STEP [no-programs]: everything, the tests' programs too but for the second form, in build-ci/STEP; stays in that
+# folder. What was built ahead is not built again.
 build() {
 	local name=$1 dir=$out/$1
-	shift
+	configured_for "$name"
 	mkdir -p "$dir"
 	cd "$dir" || return
-	if ! attempt "$name-configure" 300 "$top/configure" "$@" || ! attempt "$name-make" 900 make -j"$jobs" ||
-		! attempt "$name-programs" 600 make -j"$jobs" check TESTS=; then
+	if { [[ ! -e config.status ]] && ! attempt "$name-configure" 300 "$top/configure" "${arguments[@]}"; } ||
+		! attempt "$name-make" 900 make -j"$jobs" ||
+		{ [[ -z ${2:-} ]] && ! attempt "$name-programs" 600 make -j"$jobs" check TESTS=; }; then
 		count_failure "$name: the build"
 		return 1
 	fi
+}
+
+# The sanitizers' builds, of the lowest priority, beside tests that leave processors idle half of the time. Whatever
+# fails here is done again in its turn, and fails there.
+ahead=
+build_ahead() {
+	local step
+	renice -n 19 -p "$BASHPID" >/dev/null
+	for step in address-undefined undefined thread; do
+		[[ ,$steps, == *,$step,* ]] || continue
+		mkdir -p "$out/$step" && cd "$out/$step" || return
+		configured_for "$step"
+		{ [[ -e config.status ]] || "$top/configure" "${arguments[@]}"; } && make &&
+			{ [[ $step = undefined ]] || make check TESTS=; }
+	done >"$logs/ahead.log" 2>&1 </dev/null
+}
+trap '[[ -z $ahead ]] || kill -- "-$ahead" 2>/dev/null' EXIT
+await_ahead() {
+	[[ -z $ahead ]] || wait "$ahead"
+	ahead=
 }
 
 # The tests that do less, or nothing, beside AddressSanitizer.
 check_undefined() {
 	local status=0 tests="tests/stress/forklists tests/stress/forkstorm tests/stress/reallocs"
 	tests+=" tests/unit/test_idle_ends tests/unit/test_window tests/unit/test_region"
-	mkdir -p "$out/undefined"
-	cd "$out/undefined" || return
-	if ! attempt undefined-configure 300 "$top/configure" --disable-shared --enable-sanitizer=undefined --enable-debug ||
-		! attempt undefined-make 900 make -j"$jobs"; then
-		count_failure "undefined: the build"
-		return
-	fi
+	build undefined no-programs || return
 	attempt undefined-check 300 make -k -j1 check TESTS="$tests" check_PROGRAMS="$tests" || status=1
 	count_step undefined $status
 }
 
-# build_and_check NAME SECONDS CONFIGURE-ARGUMENTS…
-build_and_check() {
-	local name=$1 limit=$2 status=0
-	shift 2
-	build "$name" "$@" || return
-	# One test at a time: most of them have threads of their own, and some look at the clock.
-	attempt "$name-check" "$limit" make -k -j1 check || status=1
+# check NAME SECONDS TARGET [JOBS]: one test at a time, unless said otherwise: most have threads of their own, and some
+# look at the clock.
+check() {
+	local name=$1 limit=$2 target=$3 status=0
+	attempt "$name-check" "$limit" make -k -j"${4:-1}" "$target" || status=1
 	count_step "$name" $status
+}
+
+build_and_check() { # step, seconds
+	if build "$1"; then check "$1" "$2" check; fi
+}
+
+# All but real programs, then those, two at a time: some of them mostly wait.
+check_default() {
+	build default || return
+	set -m # a group of its own, to be ended as one
+	build_ahead &
+	ahead=$!
+	set +m
+	check default 1200 check-quick
+	await_ahead
+	check programs 900 check-programs 2
 }
 
 # The guests take what the default step built; each test of each guest counts as one.
@@ -136,7 +176,7 @@ check_numa() {
 	if [[ -e $out/default/config.status ]]; then
 		cd "$out/default" || return
 	else
-		build default --enable-werror || return
+		build default || return
 	fi
 	attempt numa-check 2100 make -j"$jobs" check-numa || status=1
 	count_step numa $status
@@ -172,11 +212,11 @@ fi
 
 for step in ${steps//,/ }; do
 	case $step in
-	default) build_and_check default 1200 --enable-werror ;;
+	default) check_default ;;
 	numa) check_numa ;;
 	# (A sanitizer makes a step 5 to 15 times longer: the stress tests do a tenth of their steps.)
 	undefined) QUARRY_STRESS_SCALE=0.1 check_undefined ;;
-	address-undefined | thread) QUARRY_STRESS_SCALE=0.1 build_and_check "$step" 600 --disable-shared --enable-sanitizer="$step" --enable-debug ;;
+	address-undefined | thread) QUARRY_STRESS_SCALE=0.1 build_and_check "$step" 600 ;;
 	distcheck)
 		mkdir -p "$out/distcheck" && cd "$out/distcheck" || exit 1
 		if ! attempt distcheck-configure 300 "$top/configure" ||
