@@ -706,6 +706,97 @@ QUARRY_API int quarry_health(quarry_health_report *report);
 QUARRY_API int quarry_health_text(const quarry_health_report *report, char *text, size_t size);
 
 /* ------------------------------------------------------------------------------------------------------ */
+/* Looking at what lives                                                                                  */
+
+/** What lived at one moment: all arenas, their regions, slabs, objects and blocks, to be looked at afterwards at leisure.
+ * It owns none of that and keeps none of it from changing: addresses may be anything's by then. */
+typedef struct quarry_view quarry_view;
+
+enum quarry_view_kind {
+	QUARRY_VIEW_REGION = 1, /* a run of address space from the kernel */
+	QUARRY_VIEW_SLAB = 2,   /* objects of one size, or of mixed sizes, that stand together */
+	QUARRY_VIEW_OBJECT = 4, /* one of those */
+	QUARRY_VIEW_BLOCK = 8   /* a large block */
+};
+
+enum quarry_view_state {
+	QUARRY_VIEW_FREE = 0,   /* it could have been allocated by any thread that finds its slab */
+	QUARRY_VIEW_LIVE = 1,   /* the program had it */
+	QUARRY_VIEW_CACHED = 2  /* free, in a thread's cache or on its way to where it came from */
+};
+
+typedef struct quarry_view_item {
+	size_t struct_size;    /* what the library's struct has; it may grow at the end */
+	int kind;              /* enum quarry_view_kind: one of them */
+	int state;             /* enum quarry_view_state: of objects; blocks, slabs and regions are live */
+	const void *address;
+	size_t size;           /* bytes: an object's are those that may be used */
+	quarry_arena *arena;   /* by name only: it may have ended since */
+	const char *arena_name; /* as long as the view is open; may be empty */
+	int node;              /* that was asked for, by the kernel's id; -1: no one node */
+	int page_kind;         /* enum quarry_page_kind: of the region, as the kernel granted it */
+	size_t object_size;    /* of a slab: of each object; 0: mixed sizes */
+	size_t objects, live, cached; /* of a slab: how many there are (of mixed sizes: live and cached ones), and of them */
+	size_t live_bytes, cached_bytes; /* of a slab: in those; of a region: and in large blocks */
+} quarry_view_item;
+
+typedef struct quarry_view_report {
+	uint32_t struct_size;  /* set by the caller to sizeof: lets the struct grow */
+	uint32_t exact;        /* 1: it is as it was at one moment. 0: some of what follows is not 0 */
+	uint32_t unsettled;    /* threads that held something and could neither be seen to run nor to wait: what they had
+	                        * just begun may be in it by half */
+	uint32_t missed;       /* lists or slabs that could not be looked at: what is free there counts as live */
+	uint32_t arenas_ended; /* that were reset or destroyed while it was made: they are left out */
+	uint32_t threads;      /* that held something */
+	uint64_t moment_ns;    /* how long all threads of the process were kept from allocating and freeing, */
+	uint64_t longest_ns;   /* how long any one of them was afterwards, at most, */
+	uint64_t took_ns;      /* and for how long all that they did took some tenths of a microsecond */
+	uint64_t regions, slabs, blocks, blocks_bytes; /* blocks: large ones */
+	uint64_t objects, objects_bytes; /* live ones in slabs */
+	uint64_t cached, cached_bytes;   /* free ones in threads' caches, or on their way home */
+} quarry_view_report;
+
+/** Make a view of all that lives at one moment during this call, exactly, while other threads go on. Threads are kept
+ * from allocating and freeing for the moment itself, which takes as long as it takes to tell each of them, and then one
+ * at a time for some tenths of a millisecond while lists of theirs are looked at; nobody is kept from anything else. What
+ * they allocate and free meanwhile is noted (snapshot at the beginning: T. Yuasa, JSS 1990), which makes it slower.
+ * It takes address space of a 32nd of the heap's, of which about that is touched; nothing comes from any heap.
+ * Any thread may call, but not inside another call of quarry's.
+ * @return the view; NULL with ENOMEM, or with EDEADLK (inside an allocation, as in a patched mmap). Example:
+ * @code
+ *   static int tell(const quarry_view_item *item, void *ctx)
+ *   {
+ *           printf("%p: %zu bytes\n", item->address, item->size);
+ *           return 0;
+ *   }
+ *   quarry_view *v = quarry_view_open();
+ *   quarry_view_visit(v, QUARRY_VIEW_OBJECT | QUARRY_VIEW_BLOCK, tell, NULL);
+ *   quarry_view_close(v);
+ * @endcode */
+QUARRY_API quarry_view *quarry_view_open(void);
+
+/** Give a view's memory back. NULL is ignored. No other thread may be using it. */
+QUARRY_API void quarry_view_close(quarry_view *view);
+
+/** Be told of all that is of the given kinds, by address; a slab comes before its objects, a region before all that is
+ * in it. Several threads may visit one view. The function may allocate, free, and call any function here.
+ * @param kinds enum quarry_view_kind, or-ed.
+ * @param fn is told of one thing, which is only there for the call; what it returns, if not 0, ends the visit.
+ * @param ctx is handed to fn.
+ * @return 0, or what fn returned; -1 with EINVAL. */
+QUARRY_API int quarry_view_visit(const quarry_view *view, unsigned kinds,
+				 int (*fn)(const quarry_view_item *item, void *ctx), void *ctx);
+
+/** What p was in: an object of a slab, or a large block, of which it may be any byte.
+ * @param item is filled; its struct_size is what the library's struct has.
+ * @param size sizeof(*item): so much of it is filled.
+ * @return 0; -1 with ENOENT (p was in none), or EINVAL. */
+QUARRY_API int quarry_view_find(const quarry_view *view, const void *p, quarry_view_item *item, size_t size);
+
+/** How the view was made, and what is in it. @return 0; -1 with EINVAL (struct_size not set). */
+QUARRY_API int quarry_view_report_get(const quarry_view *view, quarry_view_report *report);
+
+/* ------------------------------------------------------------------------------------------------------ */
 /* Statistics                                                                                             */
 
 #define QUARRY_STATS_VERSION 3 /* 1 and 2 are taken too: they end where the next begins, and know 24 refusals */

@@ -23,17 +23,6 @@ __thread uint32_t qy_locks_held __attribute__((tls_model("initial-exec")));
 /* How many locks of each rank the thread holds. Counts, not a stack: fork takes every lock there is. */
 static __thread uint32_t held[QY_RANK_LEAF + 1] __attribute__((tls_model("initial-exec")));
 
-QY_INLINE void pause_cpu(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__) || defined(__arm__)
-	__asm__ volatile("yield" ::: "memory");
-#else
-	__asm__ volatile("" ::: "memory");
-#endif
-}
-
 void qy_sleep_on(_Atomic(uint32_t) *word, uint32_t value, uint64_t ms)
 {
 	struct timespec t = { (time_t)(ms / 1000), (long)(ms % 1000) * 1000000 };
@@ -66,7 +55,7 @@ QY_COLD void qy_lock_slow(struct qy_lock *lock)
 		if (was == 0 && atomic_compare_exchange_weak_explicit(&lock->state, &was, 1, memory_order_acquire,
 								      memory_order_relaxed))
 			return;
-		pause_cpu();
+		qy_spin();
 	}
 	while (atomic_exchange_explicit(&lock->state, 2, memory_order_acquire) != 0)
 		qy_sleep_on(&lock->state, 2, UINT64_MAX);

@@ -27,6 +27,18 @@ struct qy_lock {
  * for what cannot be let go before it returns. It counts up before the lock's word is touched, and down after that. */
 extern __thread QY_HIDDEN uint32_t qy_locks_held __attribute__((tls_model("initial-exec")));
 
+/* Once round a loop that waits for another processor. */
+QY_INLINE void qy_spin(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__) || defined(__arm__)
+	__asm__ volatile("yield" ::: "memory");
+#else
+	__asm__ volatile("" ::: "memory");
+#endif
+}
+
 /* futex(2) on a word of this process: sleep while it is value, at most ms milliseconds (UINT64_MAX: for ever); wake one
  * sleeper. May come back early. errno is left alone. */
 void qy_sleep_on(_Atomic(uint32_t) *word, uint32_t value, uint64_t ms);

@@ -14,6 +14,7 @@
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
 #include "lib/manager/mixed.h"
+#include "lib/manager/snapshot.h"
 #include "lib/reclaim/reclaim.h"
 #include "numa/os.h"
 
@@ -39,6 +40,7 @@ static bool fetch(struct qy_cache *c, unsigned cls)
 		list = qy_heap_refill(&c->heap, cls, &zero);
 		if (list == NULL)
 			return false;
+		qy_snap_refill(list);
 		qy_freelist_fetched(&c->freed[cls], cls);
 	}
 	/* (A patched mmap may have allocated meanwhile, and be the first to refill.) */
@@ -58,6 +60,7 @@ void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero)
 		return NULL;
 	p = c->head[cls];
 	*zero = c->zero[cls];
+	qy_snap_taken(p);
 	qy_cache_pop(&c->head[cls], p);
 	return p;
 }

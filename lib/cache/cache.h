@@ -35,6 +35,7 @@ struct qy_cache {
 	 * many in a row found mail, and it unchanged but for what they filed. */
 	uint64_t received_seen;
 	uint32_t looks_alone;
+	uint32_t seen, seen_class; /* of the snapshot that was last made (watch.c): its number, and how far that is */
 	struct qy_thread *thread;
 	struct qy_cache *next_unused; /* of the same manager, or of none */
 	/* From here on it is looked at by others, even when it was given up. */

@@ -52,6 +52,10 @@ void qy_thread_use(struct qy_thread *t, struct qy_cache *c)
 	if (!qy_thread_may_be_quick(t))
 		no_more_quick(c);
 	qy_tls.thread = t;
+	if (QY_UNLIKELY(atomic_load_explicit(&t->idle, memory_order_relaxed) & QY_WATCHED)) {
+		t->turned = c;
+		return;
+	}
 	qy_tls.cache = c;
 	qy_tls.owner = qy_thread_token(t);
 }
@@ -64,7 +68,7 @@ static bool is_left(const struct qy_thread *t, const struct qy_cache *c, int was
 {
 	struct qy_manager *m = c->heap.manager;
 
-	if (c == qy_tls.cache)
+	if (c == qy_thread_cache((struct qy_thread *)t))
 		return false;
 	if (m->of_node)
 		return was != t->node && m->index == (uint32_t)was;
@@ -122,7 +126,7 @@ static bool look(struct qy_thread *t)
 	node = t->home >= 0 ? t->home : qy_manager_node();
 	moved = node != t->node;
 	if (QY_LIKELY(!moved && reroutes == t->reroutes)) {
-		qy_tls.cache->cpu = t->cpu;
+		qy_thread_cache(t)->cpu = t->cpu;
 		return true;
 	}
 	if (!settle(t, node))
@@ -134,7 +138,8 @@ static bool look(struct qy_thread *t)
 
 void qy_thread_follow(struct qy_thread *t)
 {
-	qy_tls.owner = qy_thread_token(t);
+	if (QY_LIKELY(!(atomic_load_explicit(&t->idle, memory_order_relaxed) & QY_TURNED)))
+		qy_tls.owner = qy_thread_token(t);
 	/* Inside another slow path, the heap that would be left may be in the middle of something. */
 	if (QY_LIKELY(qy_manager_nodes() == 1) || t->depth > 1)
 		return;
@@ -181,12 +186,12 @@ static bool go_home(struct qy_thread *t, int home)
 
 	t->home = home;
 	/* What may be quick has changed with that; the next refill looks, when this call stands inside a slow path. */
-	qy_thread_use(t, qy_tls.cache);
-	no_more_quick(qy_tls.cache);
+	qy_thread_use(t, qy_thread_cache(t));
+	no_more_quick(qy_thread_cache(t));
 	if (t->depth > 1 || look(t))
 		return true;
 	t->home = was;
-	qy_thread_use(t, qy_tls.cache);
+	qy_thread_use(t, qy_thread_cache(t));
 	return false;
 }
 

@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "lib/cache/thread.h"
+#include "lib/cache/watch.h"
 #include "lib/manager/collapse.h"
 #include "lib/manager/forkcopy.h"
 #include "lib/manager/late.h"
@@ -122,6 +123,7 @@ static void in_child(void)
 {
 	bool lost;
 
+	qy_watch_after_fork();
 	qy_reclaim_after_fork();
 	qy_registry_after_fork();
 	if (skipped)

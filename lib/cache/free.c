@@ -8,6 +8,7 @@
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
 #include "lib/manager/mixed.h"
+#include "lib/manager/snapshot.h"
 
 static QY_COLD void fill_junk(void *p, const struct qy_slab *s)
 {
@@ -17,7 +18,7 @@ static QY_COLD void fill_junk(void *p, const struct qy_slab *s)
 /* Whether a slab that nobody held is this thread's now. */
 static bool claim(const struct qy_thread *t, struct qy_slab *s)
 {
-	struct qy_heap *h = &qy_tls_read(cache)->heap;
+	struct qy_heap *h = &qy_thread_cache((struct qy_thread *)t)->heap;
 
 	/* (Inside another slow path, the heap may be in the middle of something.) */
 	return t->depth == 1 && h->manager != NULL && qy_manager_claim_slab(h->manager, h, s);
@@ -139,6 +140,8 @@ static QY_NOINLINE void free_entered(void *p)
 	}
 	t = qy_thread_gone() && qy_tls.thread == NULL ? NULL : qy_thread_enter();
 	s = qy_slab_of(p);
+	if (s != NULL)
+		qy_snap_freed(p);
 	if (QY_UNLIKELY(t == NULL)) {
 		/* No memory even to know this thread, or it has ended: the object goes home by itself. */
 		if (s != NULL)

@@ -3,6 +3,7 @@
 
 #include "lib/cache/cache.h"
 #include "lib/manager/mistakes.h"
+#include "lib/manager/snapshot.h"
 
 #define CIRCLE_LOOKS 64
 
@@ -35,6 +36,8 @@ void qy_cache_put_back(struct qy_cache *c, unsigned cls, unsigned most)
 	struct qy_freelist *l = &c->freed[cls];
 	void *list = c->head[cls], *freed = l->head;
 
+	qy_snap_moved(list);
+	qy_snap_moved(freed);
 	c->head[cls] = NULL;
 	qy_freelist_init(l, cls);
 	l->most = (uint16_t)qy_max(l->most, most);

@@ -45,6 +45,7 @@
 #include <stdint.h>
 
 #include "lib/base/settings.h"
+#include "lib/cache/watch.h"
 #include "lib/manager/manager.h"
 #include "lib/reclaim/reclaim.h"
 #include "numa/os.h"
@@ -120,14 +121,39 @@ void qy_thread_return(struct qy_thread *t)
 	qy_idle_note();
 }
 
+/* Each time that it enters while a snapshot is made. What its plain allocations come from stands beside, and its
+ * storage leads to slow paths; so does what a patched mmap allocates inside of one. */
+void qy_thread_be_watched(struct qy_thread *t)
+{
+	uint32_t idle = atomic_load_explicit(&t->idle, memory_order_acquire);
+
+	qy_publish(t->settled, qy_watch_number());
+	if ((idle & (QY_EMPTY | QY_TURNED)) == QY_TURNED)
+		return;
+	if (idle & QY_EMPTY) {
+		atomic_fetch_add_explicit(&qy_threads_stirred, 1, memory_order_seq_cst);
+		reopen(t);
+		atomic_fetch_and_explicit(&t->idle, ~(uint32_t)QY_EMPTY, memory_order_release);
+		qy_idle_note();
+	}
+	if (idle & QY_TURNED)
+		return;
+	/* (One that is only just known has nothing yet.) */
+	if (qy_tls.thread == t) {
+		t->turned = qy_tls.cache;
+		qy_tls.cache = (struct qy_cache *)&qy_no_cache;
+		qy_tls.owner = QY_OWNER_NONE;
+	}
+	atomic_fetch_or_explicit(&t->idle, QY_TURNED, memory_order_seq_cst);
+}
+
 void qy_idle_note(void)
 {
 	if (qy_setting(idle_threads))
 		qy_reclaim_wake();
 }
 
-/* False when that is not its storage: it has died, and something else is there. */
-static bool turn(struct qy_thread *t)
+bool qy_thread_turn(struct qy_thread *t)
 {
 	struct qy_tls *tls = qy_peek(t->tls);
 	struct qy_cache *cache = qy_peek(tls->cache);
@@ -173,7 +199,7 @@ static bool give_up_held(struct qy_thread *t, const struct candidate *c, struct 
 	struct qy_idle_look *look = &t->look;
 	bool held;
 
-	if (!turn(t) || !is_out(t, c->tid)) {
+	if (!qy_thread_turn(t) || !is_out(t, c->tid)) {
 		unsigned later = (unsigned)qy_min(look->refusals++, LATER_MAX);
 
 		look->again = search->now + (search->idle_ms << later);
@@ -289,7 +315,7 @@ static bool give_up_own(struct qy_thread *t, uint64_t until_ns)
 
 	if (qy_thread_enter() == NULL)
 		return true;
-	if (t->depth == 1 && turn(t)) {
+	if (t->depth == 1 && qy_thread_turn(t)) {
 		held = holds_something(t);
 		done = qy_thread_give_up(t, until_ns);
 		qy_count_shared(&qy_idle_given_up, done && held);

@@ -25,6 +25,13 @@ uint64_t qy_idle_own(uint64_t now, uint64_t idle_ms, uint64_t until_ns);
 /* The calling thread, entered, was found idle: it takes its caches back, empty as they are. */
 void qy_thread_return(struct qy_thread *t);
 
+/* Its thread-local storage leads to slow paths from here on. It is held, or paused. False when that is not its storage:
+ * it has died, and something else is there. */
+bool qy_thread_turn(struct qy_thread *t);
+
+/* The calling thread has entered, and is watched (watch.h): it stays turned. */
+void qy_thread_be_watched(struct qy_thread *t);
+
 /* There is a thread that may become idle. */
 void qy_idle_note(void);
 

@@ -5,6 +5,7 @@
 
 #include "lib/cache/thread.h"
 #include "lib/manager/mixed.h"
+#include "lib/manager/snapshot.h"
 
 static void send_ring(struct qy_thread *t, struct qy_outgoing *out)
 {
@@ -13,6 +14,7 @@ static void send_ring(struct qy_thread *t, struct qy_outgoing *out)
 
 	if ((t->sending & bit) == 0)
 		return;
+	qy_snap_moved(first);
 	t->sending &= ~bit;
 	t->rings--;
 	out->room = 0;

@@ -14,6 +14,7 @@
 #include "lib/cache/caches.h"
 #include "lib/cache/fork.h"
 #include "lib/cache/idle.h"
+#include "lib/cache/watch.h"
 #include "lib/manager/limits.h"
 #include "lib/manager/manager.h"
 #include "lib/reclaim/reclaim.h"
@@ -38,6 +39,8 @@ static _Atomic(bool) had_threads; /* of the program's */
 _Atomic(uint64_t) qy_threads_stirred = 1;
 static pthread_key_t exit_key;
 static bool have_exit_key;
+static struct qy_thread *all_records; /* (atomic) */
+static bool watching;                 /* (the registry's lock) */
 
 /* ---- start ---- */
 
@@ -144,11 +147,23 @@ bool qy_start(void)
 
 struct qy_cache *qy_thread_cache(struct qy_thread *t)
 {
-	(void)t;
-	return qy_tls.cache;
+	return QY_UNLIKELY(atomic_load_explicit(&t->idle, memory_order_relaxed) & QY_TURNED) ? t->turned : qy_tls.cache;
 }
 
 /* ---- entering ---- */
+
+#define SPINS 5000 /* some 0.1 ms */
+
+/* Who looks at what a watched thread holds lets it go so soon that to sleep and be woken up would take longer. */
+static bool is_soon_let_go(struct qy_thread *t, uint32_t idle)
+{
+	for (unsigned n = 0; (idle & QY_WATCHED) && n < SPINS; n++) {
+		qy_spin();
+		if (!(atomic_load_explicit(&t->idle, memory_order_relaxed) & QY_HELD))
+			return true;
+	}
+	return false;
+}
 
 /* All are paused, or this one is held: it waits as one that is out. (It has a depth, which tells the holder that it
  * waits here and not in a call of the program's.) */
@@ -167,11 +182,17 @@ static QY_COLD void wait_to_enter(struct qy_thread *t)
 			qy_lock(&pause_lock);
 			qy_unlock(&pause_lock);
 		} else {
-			qy_sleep_on(&t->idle, idle, UINT64_MAX);
+			atomic_store_explicit(&t->waits, 1, memory_order_relaxed);
+			if (!is_soon_let_go(t, idle))
+				qy_sleep_on(&t->idle, idle, UINT64_MAX);
 		}
 		atomic_store_explicit(&t->busy, 1, memory_order_seq_cst);
 	}
-	if (idle != 0)
+	if (atomic_load_explicit(&t->waits, memory_order_relaxed) != 0)
+		atomic_store_explicit(&t->waits, 0, memory_order_relaxed);
+	if (idle & QY_WATCHED)
+		qy_thread_be_watched(t);
+	else if (idle != 0)
 		qy_thread_return(t);
 }
 
@@ -275,12 +296,17 @@ static struct qy_thread *new_record(void)
 {
 	static _Atomic(unsigned) made;
 	char *p = qy_manager_records(sizeof(struct qy_thread) + QY_OUT_RINGS * QY_CACHE_LINE, QY_CACHE_LINE);
+	struct qy_thread *t;
 	unsigned want;
 
 	if (p == NULL)
 		return NULL;
 	want = atomic_fetch_add_explicit(&made, 1, memory_order_relaxed);
-	return (void *)(p + (want - qy_out_index((uintptr_t)p)) % QY_OUT_RINGS * QY_CACHE_LINE);
+	t = (void *)(p + (want - qy_out_index((uintptr_t)p)) % QY_OUT_RINGS * QY_CACHE_LINE);
+	t->made_before = __atomic_load_n(&all_records, __ATOMIC_RELAXED);
+	while (!__atomic_compare_exchange_n(&all_records, &t->made_before, t, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
+	}
+	return t;
 }
 
 /* The rest of what was due when a fork left the record behind (note_due). By whoever has it now. */
@@ -332,6 +358,8 @@ static struct qy_thread *take_thread(int node, int tid)
 		t->quiet = 0;
 		atomic_fetch_add_explicit(&qy_threads_stirred, 1, memory_order_seq_cst);
 		t->service = qy_reclaim_is_caller();
+		if (watching)
+			atomic_fetch_or_explicit(&t->idle, QY_WATCHED, memory_order_seq_cst);
 		qy_list_push_front(&buckets[(unsigned)tid % BUCKETS], &t->link);
 		if (!t->service) {
 			atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
@@ -437,6 +465,7 @@ static struct qy_thread *take_stale(uint64_t now, uint64_t keep_ms, unsigned *pa
 			continue;
 		qy_list_remove(&t->link);
 		qy_list_push_front(&giving_up, &t->link);
+		t->state = QY_THREAD_GIVING_UP;
 		*park = i;
 		return t;
 	}
@@ -472,6 +501,7 @@ static bool give_up_one(uint64_t now, uint64_t keep_ms, uint64_t until_ns, bool 
 		qy_list_push_front(&unused, &t->link);
 	} else {
 		/* It comes first again. */
+		t->state = QY_THREAD_PARKED;
 		qy_list_push_back(&parks[park], &t->link);
 		*more = true;
 	}
@@ -559,6 +589,76 @@ bool qy_thread_hold(struct qy_thread *t, int tid)
 	return held;
 }
 
+struct qy_thread *qy_threads_all(void)
+{
+	return __atomic_load_n(&all_records, __ATOMIC_ACQUIRE);
+}
+
+/* Its thread-local storage is turned as that of an idle one; where that may be gone, the thread does it, when it enters.
+ * What is left turned afterwards is put back when the thread enters. */
+static void watch(void *ctx, struct qy_thread *t)
+{
+	(void)ctx;
+	atomic_fetch_or_explicit(&t->idle, QY_WATCHED, memory_order_seq_cst);
+	if (t->state == QY_THREAD_LIVE && qy_peek(t->tls) != NULL)
+		qy_thread_turn(t);
+}
+
+static void watch_no_more(void *ctx, struct qy_thread *t)
+{
+	(void)ctx;
+	atomic_fetch_and_explicit(&t->idle, ~(uint32_t)QY_WATCHED, memory_order_seq_cst);
+}
+
+void qy_threads_watch(bool on)
+{
+	watching = on;
+	visit_locked(on ? watch : watch_no_more, NULL);
+	visit_list(&giving_up, on ? watch : watch_no_more, NULL);
+	visit_list(&unused, on ? watch : watch_no_more, NULL);
+}
+
+static enum qy_look hold_settled(struct qy_thread *t, uint32_t snapshot)
+{
+	uint32_t idle = atomic_load_explicit(&t->idle, memory_order_seq_cst);
+
+	/* (Who is at what it holds already is soon done; and a thread that was held has its turn before it is again.) */
+	if (qy_peek(t->settled) != snapshot || !(idle & QY_TURNED) || (idle & QY_HELD) ||
+	    atomic_load_explicit(&t->waits, memory_order_relaxed) != 0)
+		return QY_LOOK_NOT_NOW;
+	atomic_fetch_or_explicit(&t->idle, QY_HELD, memory_order_seq_cst);
+	if (atomic_load_explicit(&t->busy, memory_order_seq_cst) == 0)
+		return QY_LOOK_HELD;
+	qy_thread_let_go(t);
+	return QY_LOOK_NOT_NOW;
+}
+
+enum qy_look qy_thread_look_begin(struct qy_thread *t, uint32_t snapshot)
+{
+	enum qy_look look = QY_LOOK_NOT_NOW;
+
+	if (t == qy_tls.thread)
+		return QY_LOOK_OWN;
+	if (!qy_trylock(&registry_lock))
+		return QY_LOOK_NOT_NOW;
+	if (t->state == QY_THREAD_PARKED || t->state == QY_THREAD_UNUSED)
+		return QY_LOOK_LOCKED;
+	if (t->state == QY_THREAD_LIVE)
+		look = hold_settled(t, snapshot);
+	qy_unlock(&registry_lock);
+	if (look == QY_LOOK_HELD && qy_peek(t->tls) != NULL)
+		qy_sanitizer_acquire(qy_peek(t->tls));
+	return look;
+}
+
+void qy_thread_look_end(struct qy_thread *t, enum qy_look look)
+{
+	if (look == QY_LOOK_LOCKED)
+		qy_unlock(&registry_lock);
+	else if (look == QY_LOOK_HELD)
+		qy_thread_let_go(t);
+}
+
 void qy_thread_let_go(struct qy_thread *t)
 {
 	atomic_fetch_and_explicit(&t->idle, ~(uint32_t)QY_HELD, memory_order_seq_cst);
@@ -636,6 +736,7 @@ void qy_threads_after_fork(void)
 	struct qy_thread *self = qy_tls.thread;
 
 	qy_idle_after_fork();
+	qy_threads_watch(false);
 	visit_locked(note_dead, self);
 	visit_list(&giving_up, note_dead, self);
 	if (self != NULL) {

@@ -10,7 +10,7 @@
 #include "lib/cache/cache.h"
 #include "lib/cache/send.h"
 
-enum qy_thread_state { QY_THREAD_UNUSED, QY_THREAD_LIVE, QY_THREAD_PARKED };
+enum qy_thread_state { QY_THREAD_UNUSED, QY_THREAD_LIVE, QY_THREAD_PARKED, QY_THREAD_GIVING_UP };
 
 /* How things stand with a thread that seems idle (idle.c): bits of one word that is looked at when a slow path is
  * entered. The first is set by whoever holds the thread, the others by that one or by the thread when it has
@@ -18,7 +18,8 @@ enum qy_thread_state { QY_THREAD_UNUSED, QY_THREAD_LIVE, QY_THREAD_PARKED };
 enum {
 	QY_HELD = 1,   /* it is not to go into a slow path: somebody is at what it holds */
 	QY_TURNED = 2, /* its thread-local storage leads to slow paths, until it comes to one */
-	QY_EMPTY = 4   /* its caches were given up, and their heaps are closed */
+	QY_EMPTY = 4,  /* its caches were given up, and their heaps are closed */
+	QY_WATCHED = 8 /* a snapshot is made (watch.h): it is turned and stays so; it enters for all that it does */
 };
 
 /* What was seen of a thread at the last look. Of whoever looks for idle threads: one at a time. */
@@ -60,6 +61,11 @@ struct qy_thread {
 	struct qy_tls *tls;    /* while it lives, and will tell when it ends (atomic); else NULL */
 	struct qy_cache *turned; /* what its plain allocations came from when it was turned */
 	struct qy_idle_look look;
+	struct qy_thread *made_before; /* the record made before this one */
+	_Atomic(uint32_t) waits; /* it was held, and sleeps until that is over: then it is its turn */
+	uint32_t settled;        /* the snapshot of which it is known that nothing begun before it is under way */
+	uint32_t rings_seen;     /* the one whose maker has looked at the rings */
+	uint64_t ran;            /* ns on a CPU when that was first asked */
 	/* Counters: the thread writes, anybody reads. */
 	qy_counter moves;      /* to other nodes */
 };
@@ -121,6 +127,19 @@ void qy_threads_visit_bucket(unsigned bucket, void (*visit)(void *ctx, struct qy
 
 /* The calling thread's plain allocations come from this cache (follow.c). Entered. */
 void qy_thread_use(struct qy_thread *t, struct qy_cache *c);
+
+/* All records there ever were, the last made first; NULL: the first. */
+struct qy_thread *qy_threads_all(void);
+
+/* With all paused: have all threads be watched from here on, those too that come to be known; or none. */
+void qy_threads_watch(bool on);
+
+/* For whoever looks at what a watched thread holds: hold it, if it is settled, out of slow paths, and in none; or, where
+ * nobody has the record, keep it from being had. False when that is not so right now. The caller has entered, and lets
+ * go soon. */
+enum qy_look { QY_LOOK_NOT_NOW, QY_LOOK_HELD, QY_LOOK_LOCKED, QY_LOOK_OWN };
+enum qy_look qy_thread_look_begin(struct qy_thread *t, uint32_t snapshot);
+void qy_thread_look_end(struct qy_thread *t, enum qy_look look);
 
 /* Visit live and parked threads with the registry's lock held. */
 void qy_threads_visit(void (*visit)(void *ctx, struct qy_thread *t), void *ctx);

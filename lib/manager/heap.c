@@ -10,6 +10,7 @@
 #include "lib/manager/mail.h"
 #include "lib/manager/mistakes.h"
 #include "lib/manager/manager.h"
+#include "lib/manager/snapshot.h"
 #include "lib/manager/sparse.h"
 
 void qy_heap_open(struct qy_heap *h, struct qy_manager *m, uintptr_t owner)
@@ -309,6 +310,7 @@ static void drop_slab(struct qy_heap *h, struct qy_slab *s)
 		return;
 	}
 	if (h->spares < QY_HEAP_SPARES && qy_classes[s->cls].units == 1) {
+		qy_snap_slab_ends(s);
 		qy_slab_set_gone(s, 0);
 		/* (What is freed into it now is freed twice, and must not come into a list.) */
 		atomic_store_explicit(&s->owner, 0, memory_order_relaxed);

@@ -9,6 +9,7 @@
 #include "lib/manager/dirt.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mixed.h"
+#include "lib/manager/snapshot.h"
 #include "numa/os.h"
 #include "lib/base/refused.h"
 
@@ -70,6 +71,7 @@ static void *get_pages(struct qy_manager *m, const struct request *want, bool *z
 		return NULL;
 	}
 	book(m, bytes_of(want) - want->charged, true);
+	qy_snap_taken(qy_window_at((uintptr_t)b << QY_PAGE_SHIFT));
 	return qy_window_at((uintptr_t)b << QY_PAGE_SHIFT);
 }
 
@@ -94,6 +96,7 @@ static void *get_frames(struct qy_manager *m, const struct request *want, bool *
 	qy_block_set_tag(&qy_run_map, run, QY_USE_LARGE);
 	atomic_store_explicit(&qy_frame_at(run)->bytes, bytes, memory_order_relaxed);
 	book(m, bytes - want->charged, true);
+	qy_snap_taken(qy_window_at((uintptr_t)run << QY_FRAME_SHIFT));
 	return qy_window_at((uintptr_t)run << QY_FRAME_SHIFT);
 }
 
@@ -202,9 +205,11 @@ bool qy_large_free(void *p)
 	qy_lock(&m->lock);
 	grain = grain_of(p);
 	if (grain == QY_PAGE && qy_block_tag(&qy_page_map, page_of(p)) == QY_USE_LARGE) {
+		qy_snap_large(p, qy_large_size(p));
 		book(m, (size_t)qy_block_length(&qy_page_map, page_of(p)) << QY_PAGE_SHIFT, false);
 		qy_filler_put(m, page_of(p), false);
 	} else if (grain == QY_FRAME && qy_block_tag(&qy_run_map, run_of(p)) == QY_USE_LARGE) {
+		qy_snap_large(p, qy_large_size(p));
 		book(m, atomic_load_explicit(&qy_frame_at(run_of(p))->bytes, memory_order_relaxed), false);
 		qy_runs_put(m, run_of(p), false);
 	} else {
@@ -270,6 +275,7 @@ static bool resize_in_place(struct qy_manager *m, void *p, size_t size, size_t g
 	bool done;
 
 	qy_lock(&m->lock);
+	qy_snap_large(p, qy_large_size(p));
 	done = grain == QY_PAGE ? resize_pages(m, p, size) : resize_frames(m, p, size);
 	qy_unlock(&m->lock);
 	return done;
@@ -313,6 +319,7 @@ static uint32_t room_behind(struct qy_manager *m, size_t size)
 static void put_frames(struct qy_manager *m, void *p, size_t charged, bool clean)
 {
 	qy_lock(&m->lock);
+	qy_snap_large(p, qy_large_size(p));
 	book(m, charged, false);
 	qy_runs_put(m, run_of(p), clean);
 	qy_unlock(&m->lock);
@@ -321,6 +328,7 @@ static void put_frames(struct qy_manager *m, void *p, size_t charged, bool clean
 static void put_pages(struct qy_manager *m, void *p)
 {
 	qy_lock(&m->lock);
+	qy_snap_large(p, qy_large_size(p));
 	qy_filler_put(m, page_of(p), false);
 	qy_unlock(&m->lock);
 }

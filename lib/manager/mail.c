@@ -5,6 +5,7 @@
 #include "lib/manager/dirt.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
+#include "lib/manager/snapshot.h"
 
 void qy_call_reclaimer(struct qy_manager *m)
 {
@@ -229,6 +230,7 @@ static uint32_t file(struct qy_heap *h, uint32_t at_most, bool for_use)
 	void *p = h->mail;
 	uint32_t filed = 0;
 
+	qy_snap_filed(p, at_most);
 	while (p != NULL && filed < at_most && h->mail_mistakes < QY_MAIL_MISTAKES_MAX) {
 		uint32_t n = for_use ? hand_on_singles(h, &p, at_most - filed) : 0;
 

@@ -11,6 +11,7 @@
 #include "lib/manager/homing.h"
 #include "lib/manager/mixed.h"
 #include "lib/manager/move.h"
+#include "lib/manager/snapshot.h"
 #include "lib/manager/sparse.h"
 #include "lib/base/refused.h"
 #include "numa/topology.h"
@@ -80,6 +81,7 @@ static void begin_slab(struct qy_slab *s, struct qy_heap *h, unsigned cls, bool 
 {
 	uint32_t units = qy_classes[cls].units;
 
+	qy_snap_slab_begins(s);
 	s->local = NULL;
 	qy_publish(s->countdown, 0);
 	qy_publish(s->linked, 0);
@@ -105,6 +107,7 @@ static void end_slab(struct qy_slab *s)
 {
 	uint32_t units = qy_classes[s->cls].units;
 
+	qy_snap_slab_ends(s);
 	qy_slab_set_gone(s, 0);
 	for (uint32_t i = 0; i < units; i++) {
 		qy_publish(s[i].kind, QY_SLAB_NONE);
@@ -532,6 +535,7 @@ static void reset_one(struct qy_manager *m)
 	struct qy_region *regions, *next;
 
 	qy_lock(&m->lock);
+	qy_publish(m->wiped, true);
 	regions = m->regions;
 	m->regions = NULL;
 	memset(m->dirty, 0, sizeof(m->dirty));

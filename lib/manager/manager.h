@@ -145,6 +145,7 @@ struct qy_manager {
 		 * left to be taken as they are; and how many of the class that is looked at were. */
 		uint16_t adopted[QY_CLASSES], reserve[QY_CLASSES], left;
 	} sparse;
+	bool wiped;    /* all that lived here was dropped since the last snapshot (snapshot.h) was begun */
 	bool dropping; /* the last pass had no time for all regions that are free; the purge lock's holder's */
 	struct qy_heap thinning; /* those of them that pages are given back of right now; the purge lock's holder's
 	                          * (sparse.c) */

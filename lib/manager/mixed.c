@@ -7,6 +7,7 @@
 #include "lib/manager/collapse.h"
 #include "lib/manager/grains.h"
 #include "lib/manager/mistakes.h"
+#include "lib/manager/snapshot.h"
 #include "lib/manager/sparse.h"
 
 #define LEAST 16    /* slabs that nobody holds, mixed ones too, before one of them becomes mixed */
@@ -157,6 +158,7 @@ static void unpark(struct qy_mixed *mixed, struct qy_mixed_slab *r)
 {
 	uint64_t gone = qy_slab_gone(r->slab);
 
+	qy_snap_slab_changes(r->slab);
 	if (gone == 0 || !qy_budget_take((size_t)__builtin_popcountll(gone) << QY_PAGE_SHIFT))
 		return;
 	for (uint32_t page = 0; page < QY_UNIT_PAGES; page++)
@@ -214,6 +216,7 @@ static struct qy_mixed_slab *make_mixed(struct qy_manager *m, struct qy_slab *s)
 	struct qy_mixed *mixed = m->mixed;
 	struct qy_mixed_slab *r = mixed->unused, *unused = r->ring[QY_MIXED_BY_RUN].next;
 
+	qy_snap_slab_changes(s);
 	if (!begin_record(r, s)) {
 		r->ring[QY_MIXED_BY_RUN].next = unused;
 		return NULL;
@@ -304,6 +307,7 @@ static void take_from(struct qy_mixed *mixed, struct qy_mixed_slab *r, struct wa
 {
 	uint32_t longest = 0, before = want->count, end, i, at;
 
+	qy_snap_slab_changes(r->slab);
 	for (i = qy_grains_next_free(r, 0); i < QY_MIXED_GRAINS && want->count > 0; i = qy_grains_next_free(r, end)) {
 		end = qy_grains_next_used(r, i);
 		while (want->count > 0 && (at = (uint32_t)qy_align_up(i, want->multiple)) + want->grains <= end) {
@@ -471,6 +475,7 @@ static bool free_one(struct qy_manager *m, struct qy_slab *s, void *p)
 	struct qy_mixed_slab *r = s->local;
 	uint32_t i = qy_grain_of(s, p), grains, run;
 
+	qy_snap_slab_changes(s);
 	if (!begins(s, r, i)) {
 		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
 		return false;
@@ -497,6 +502,7 @@ static uint32_t file_some(struct qy_manager *m, uint32_t at_most)
 	void *p = h->mail;
 	uint32_t filed = 0;
 
+	qy_snap_filed(p, at_most);
 	for (; p != NULL && filed < at_most && h->mail_mistakes < QY_MAIL_MISTAKES_MAX; filed++) {
 		struct qy_slab *s = qy_slab_of(p);
 		struct qy_heap *of = s == NULL ? NULL : atomic_load_explicit(&s->heap, memory_order_acquire);
@@ -533,6 +539,7 @@ static uint64_t thin(struct qy_mixed *mixed, struct qy_mixed_slab *r)
 	struct qy_slab *s = r->slab;
 	uint64_t was = qy_slab_gone(s), empty = 0;
 
+	qy_snap_slab_changes(s);
 	for (uint32_t page = 0; page < QY_UNIT_PAGES; page++)
 		empty |= (uint64_t)qy_grains_all_free(r, page) << page;
 	if (empty != 0) {

@@ -1,0 +1,569 @@
+/* SPDX-License-Identifier: MIT */
+/* The view of what lived at one moment (lib/cache/watch.h makes it): walking through it, and finding in it. All of it is
+ * in two mappings of its own, and constant once it is made. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "include/quarry/quarry.h"
+#include "lib/api/error.h"
+#include "lib/api/init.h"
+#include "lib/cache/watch.h"
+#include "lib/manager/manager.h"
+#include "lib/manager/mixed.h"
+#include "numa/os.h"
+#include "numa/topology.h"
+
+#define MORE 64 /* regions and arenas that may come between the count and the moment, beside a quarter */
+
+struct region {
+	uint32_t frame, frames;
+	uint32_t arena; /* index */
+	int32_t node;
+	uint8_t kind;
+};
+
+struct arena {
+	struct qy_manager *manager; /* for whether it was wiped; not followed afterwards */
+	quarry_arena *handle;
+	char name[QUARRY_ARENA_NAME_MAX];
+	bool wiped;
+};
+
+struct quarry_view {
+	struct qy_snapshot snapshot;
+	struct region *regions; /* by frame */
+	struct arena *arenas;
+	size_t region_room, region_count, arena_room, arena_count;
+	size_t block_count; /* by offset */
+	size_t mapped;
+	uint64_t not_noted; /* regions for which there was no room */
+	quarry_view_report report;
+};
+
+/* ---- making ---- */
+
+/* All is held. */
+static void note_region(struct quarry_view *v, const struct qy_region *r, size_t arena)
+{
+	int node = qy_peek(r->placement)->node;
+
+	if (v->region_count == v->region_room) {
+		v->not_noted++;
+		return;
+	}
+	v->regions[v->region_count++] = (struct region){
+		.frame = (uint32_t)qy_region_frame(r),
+		.frames = r->frames,
+		.arena = (uint32_t)arena,
+		.node = node < 0 ? -1 : qy_node_kernel_id(node),
+		.kind = r->kind,
+	};
+}
+
+static void note_arena(struct quarry_view *v, struct qy_manager *m)
+{
+	struct arena *a;
+
+	if (v->arena_count == v->arena_room) {
+		v->not_noted += qy_read(&m->region_count);
+		return;
+	}
+	a = &v->arenas[v->arena_count];
+	a->manager = m;
+	a->handle = &qy_arenas[m->head->index];
+	memcpy(a->name, m->head->name, sizeof(a->name));
+	a->name[sizeof(a->name) - 1] = 0;
+	m->wiped = false;
+	for (struct qy_region *r = m->regions; r != NULL; r = r->next)
+		note_region(v, r, v->arena_count);
+	v->arena_count++;
+}
+
+static void at_moment(void *view)
+{
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+		note_arena(view, m);
+}
+
+static void *map(size_t bytes)
+{
+	void *p = qy_os->mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static struct quarry_view *make_room(void)
+{
+	size_t regions = 0, arenas = 0, mapped;
+	struct quarry_view *v;
+
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m)) {
+		arenas++;
+		regions += qy_read(&m->region_count);
+	}
+	regions += regions / 4 + MORE;
+	arenas += arenas / 4 + MORE;
+	mapped = qy_align_up(sizeof(*v) + regions * sizeof(struct region) + arenas * sizeof(struct arena), QY_PAGE);
+	v = map(mapped);
+	if (v == NULL)
+		return NULL;
+	v->mapped = mapped;
+	v->arenas = (void *)(v + 1);
+	v->arena_room = arenas;
+	v->regions = (void *)(v->arenas + arenas);
+	v->region_room = regions;
+	return v;
+}
+
+/* Sorted where they are: a heap sort, as qsort(3) may allocate. */
+static void sift(char *at, size_t i, size_t n, size_t size, uint64_t (*key)(const void *), void *spare)
+{
+	for (size_t child; (child = 2 * i + 1) < n; i = child) {
+		if (child + 1 < n && key(at + (child + 1) * size) > key(at + child * size))
+			child++;
+		if (key(at + i * size) >= key(at + child * size))
+			return;
+		memcpy(spare, at + i * size, size);
+		memcpy(at + i * size, at + child * size, size);
+		memcpy(at + child * size, spare, size);
+	}
+}
+
+static void sort(void *list, size_t n, size_t size, uint64_t (*key)(const void *))
+{
+	char *at = list, spare[64];
+
+	for (size_t i = n / 2; i-- > 0;)
+		sift(at, i, n, size, key, spare);
+	for (size_t end = n; end-- > 1;) {
+		memcpy(spare, at, size);
+		memcpy(at, at + end * size, size);
+		memcpy(at + end * size, spare, size);
+		sift(at, 0, end, size, key, spare);
+	}
+}
+
+static uint64_t key_of_region(const void *region)
+{
+	return ((const struct region *)region)->frame;
+}
+
+static uint64_t key_of_block(const void *block)
+{
+	return ((const struct qy_snap_block *)block)->offset;
+}
+
+/* ---- what is there ---- */
+
+struct visit {
+	const struct quarry_view *view;
+	unsigned kinds;
+	int (*fn)(const quarry_view_item *item, void *ctx);
+	void *ctx;
+	size_t block; /* the next */
+	quarry_view_item base; /* what is the same for all in a region */
+};
+
+static int tell(const struct visit *visit, const quarry_view_item *item)
+{
+	return (visit->kinds & (unsigned)item->kind) == 0 ? 0 : visit->fn(item, visit->ctx);
+}
+
+struct slab {
+	uintptr_t offset;
+	unsigned cls; /* QY_CLASSES: mixed */
+	bool ended;
+};
+
+/* What stood in a unit, if a slab began there. */
+static bool slab_at(const struct quarry_view *v, uintptr_t offset, struct slab *slab)
+{
+	unsigned what = atomic_load_explicit(&v->snapshot.classes[offset >> QY_UNIT_SHIFT], memory_order_relaxed);
+
+	*slab = (struct slab){ offset, (what & ~(unsigned)QY_SNAP_ENDED) - 1, what & QY_SNAP_ENDED };
+	if (what == QY_SNAP_MIXED)
+		slab->cls = QY_CLASSES;
+	return what == QY_SNAP_MIXED || slab->cls < QY_CLASSES;
+}
+
+static int state_of(enum qy_snap_mark mark, bool ended)
+{
+	switch (mark) {
+	case QY_SNAP_FREE:
+		return QUARRY_VIEW_FREE;
+	case QY_SNAP_CACHED:
+		return QUARRY_VIEW_CACHED;
+	case QY_SNAP_LIVED:
+		return QUARRY_VIEW_LIVE;
+	default:
+		return ended ? QUARRY_VIEW_FREE : QUARRY_VIEW_LIVE;
+	}
+}
+
+/* Where the object ends that begins at a grain of a mixed slab. */
+static uintptr_t end_of(const struct qy_snapshot *s, uintptr_t offset, uintptr_t limit)
+{
+	uintptr_t grain = offset / QY_SNAP_GRAIN, end = limit / QY_SNAP_GRAIN;
+
+	while (grain < end - 1 && !(atomic_load_explicit(&s->ends[grain / 64], memory_order_relaxed) >> grain % 64 & 1))
+		grain++;
+	return (grain + 1) * QY_SNAP_GRAIN;
+}
+
+/* The next object of the slab from an offset on, free grains of mixed ones being none; false when there is none. */
+static bool next_object(const struct quarry_view *v, const struct slab *slab, uintptr_t *at, quarry_view_item *item)
+{
+	const struct qy_snapshot *s = &v->snapshot;
+	uintptr_t limit = slab->offset;
+
+	if (slab->cls < QY_CLASSES) {
+		const struct qy_class *c = &qy_classes[slab->cls];
+
+		if (*at >= slab->offset + (uintptr_t)c->capacity * c->size)
+			return false;
+		item->address = qy_window_at(*at);
+		item->size = c->size;
+		item->state = state_of(qy_snapshot_mark_of(s, *at), slab->ended);
+		*at += c->size;
+		return true;
+	}
+	limit += QY_UNIT;
+	while (*at < limit && qy_snapshot_mark_of(s, *at) == QY_SNAP_FREE)
+		*at += QY_SNAP_GRAIN;
+	if (*at >= limit)
+		return false;
+	item->address = qy_window_at(*at);
+	item->state = state_of(qy_snapshot_mark_of(s, *at), false);
+	item->size = end_of(s, *at, limit) - *at;
+	*at += item->size;
+	return true;
+}
+
+static quarry_view_item item_of_kind(const struct visit *visit, int kind)
+{
+	quarry_view_item item = visit->base;
+
+	item.kind = kind;
+	item.state = QUARRY_VIEW_LIVE;
+	return item;
+}
+
+static int visit_slab(struct visit *visit, const struct slab *slab)
+{
+	quarry_view_item item = item_of_kind(visit, QUARRY_VIEW_SLAB), object = item_of_kind(visit, QUARRY_VIEW_OBJECT);
+	bool mixed = slab->cls == QY_CLASSES;
+	uintptr_t at;
+	int r;
+
+	item.address = qy_window_at(slab->offset);
+	item.size = mixed ? QY_UNIT : qy_classes[slab->cls].units * QY_UNIT;
+	item.object_size = mixed ? 0 : qy_classes[slab->cls].size;
+	for (at = slab->offset; next_object(visit->view, slab, &at, &object);) {
+		item.objects++;
+		item.live += object.state == QUARRY_VIEW_LIVE;
+		item.live_bytes += object.state == QUARRY_VIEW_LIVE ? object.size : 0;
+		item.cached += object.state == QUARRY_VIEW_CACHED;
+		item.cached_bytes += object.state == QUARRY_VIEW_CACHED ? object.size : 0;
+	}
+	r = tell(visit, &item);
+	if ((visit->kinds & QUARRY_VIEW_OBJECT) == 0)
+		return r;
+	for (at = slab->offset; r == 0 && next_object(visit->view, slab, &at, &object);)
+		r = tell(visit, &object);
+	return r;
+}
+
+static int visit_blocks_before(struct visit *visit, uintptr_t end)
+{
+	const struct quarry_view *v = visit->view;
+	int r = 0;
+
+	for (; r == 0 && visit->block < v->block_count && v->snapshot.blocks[visit->block].offset < end; visit->block++) {
+		quarry_view_item item = item_of_kind(visit, QUARRY_VIEW_BLOCK);
+
+		item.address = qy_window_at(v->snapshot.blocks[visit->block].offset);
+		item.size = v->snapshot.blocks[visit->block].bytes;
+		r = tell(visit, &item);
+	}
+	return r;
+}
+
+static uintptr_t offset_of_region(const struct region *r)
+{
+	return (uintptr_t)r->frame << QY_FRAME_SHIFT;
+}
+
+static uintptr_t end_of_region(const struct region *r)
+{
+	return (uintptr_t)(r->frame + r->frames) << QY_FRAME_SHIFT;
+}
+
+static int visit_inside(struct visit *visit, const struct region *r)
+{
+	uintptr_t end = end_of_region(r);
+	struct slab slab;
+	int result = 0;
+
+	for (uintptr_t at = offset_of_region(r); result == 0 && at < end; at += QY_UNIT) {
+		result = visit_blocks_before(visit, at + QY_UNIT);
+		if (result == 0 && slab_at(visit->view, at, &slab))
+			result = visit_slab(visit, &slab);
+	}
+	return result;
+}
+
+/* Sums up what is in a region. */
+static int add_up(const quarry_view_item *item, void *sum)
+{
+	quarry_view_item *region = sum;
+
+	if (item->kind == QUARRY_VIEW_SLAB) {
+		region->objects += item->objects;
+		region->live += item->live;
+		region->cached += item->cached;
+		region->live_bytes += item->live_bytes;
+		region->cached_bytes += item->cached_bytes;
+	} else {
+		region->live_bytes += item->size;
+	}
+	return 0;
+}
+
+static void set_base(struct visit *visit, const struct region *r)
+{
+	const struct arena *a = &visit->view->arenas[r->arena];
+
+	visit->base = (quarry_view_item){
+		.struct_size = sizeof(visit->base),
+		.arena = a->handle,
+		.arena_name = a->name,
+		.node = r->node,
+		.page_kind = r->kind,
+	};
+}
+
+static int visit_region(struct visit *visit, const struct region *r)
+{
+	quarry_view_item item;
+	int result = 0;
+
+	while (visit->block < visit->view->block_count &&
+	       visit->view->snapshot.blocks[visit->block].offset < offset_of_region(r))
+		visit->block++;
+	set_base(visit, r);
+	if (visit->kinds & QUARRY_VIEW_REGION) {
+		struct visit inside = *visit;
+
+		item = item_of_kind(visit, QUARRY_VIEW_REGION);
+		item.address = qy_window_at(offset_of_region(r));
+		item.size = (size_t)r->frames << QY_FRAME_SHIFT;
+		inside.kinds = QUARRY_VIEW_SLAB | QUARRY_VIEW_BLOCK;
+		inside.fn = add_up;
+		inside.ctx = &item;
+		visit_inside(&inside, r);
+		result = tell(visit, &item);
+	}
+	return result == 0 && (visit->kinds & ~(unsigned)QUARRY_VIEW_REGION) != 0 ? visit_inside(visit, r) : result;
+}
+
+static int visit_all(struct visit *visit)
+{
+	int result = 0;
+
+	for (size_t i = 0; result == 0 && i < visit->view->region_count; i++)
+		if (!visit->view->arenas[visit->view->regions[i].arena].wiped)
+			result = visit_region(visit, &visit->view->regions[i]);
+	return result;
+}
+
+/* ---- the calls ---- */
+
+static int count(const quarry_view_item *item, void *report)
+{
+	quarry_view_report *r = report;
+
+	if (item->kind == QUARRY_VIEW_REGION) {
+		r->regions++;
+	} else if (item->kind == QUARRY_VIEW_SLAB) {
+		r->slabs++;
+		r->objects += item->live;
+		r->objects_bytes += item->live_bytes;
+		r->cached += item->cached;
+		r->cached_bytes += item->cached_bytes;
+	} else {
+		r->blocks++;
+		r->blocks_bytes += item->size;
+	}
+	return 0;
+}
+
+static void finish(struct quarry_view *v, const struct qy_watch_report *watch)
+{
+	uint64_t blocks = atomic_load(&v->snapshot.block_count);
+	struct visit visit = { .view = v, .kinds = QUARRY_VIEW_REGION | QUARRY_VIEW_SLAB | QUARRY_VIEW_BLOCK, .fn = count,
+			       .ctx = &v->report };
+
+	v->block_count = qy_min(blocks, v->snapshot.block_room);
+	sort(v->snapshot.blocks, v->block_count, sizeof(v->snapshot.blocks[0]), key_of_block);
+	sort(v->regions, v->region_count, sizeof(v->regions[0]), key_of_region);
+	v->report = (quarry_view_report){
+		.struct_size = sizeof(v->report),
+		.unsettled = watch->unsettled,
+		.missed = watch->missed + (uint32_t)(blocks - v->block_count) + (uint32_t)v->not_noted,
+		.threads = watch->threads,
+		.moment_ns = watch->moment_ns,
+		.longest_ns = watch->longest_ns,
+		.took_ns = watch->took_ns,
+	};
+	for (size_t i = 0; i < v->arena_count; i++) {
+		v->arenas[i].wiped = qy_peek(v->arenas[i].manager->wiped);
+		v->report.arenas_ended += v->arenas[i].wiped;
+	}
+	v->report.exact = v->report.unsettled == 0 && v->report.missed == 0 && v->report.arenas_ended == 0;
+	visit_all(&visit);
+}
+
+QUARRY_API quarry_view *quarry_view_open(void)
+{
+	struct qy_watch_report watch;
+	struct quarry_view *v;
+	int error;
+
+	qy_init_once();
+	v = make_room();
+	if (v == NULL || !qy_snapshot_map(&v->snapshot)) {
+		if (v != NULL)
+			qy_os->munmap(v, v->mapped);
+		(void)qy_fail(ENOMEM, "no address space for a view of a heap of %lu MiB",
+			      (unsigned long)(qy_window_claimed() >> 20));
+		return NULL;
+	}
+	if (qy_watch(&v->snapshot, at_moment, v, &watch) != 0) {
+		error = errno;
+		quarry_view_close(v);
+		(void)qy_fail(error, error == EDEADLK ? "inside another call of quarry's" : "no memory");
+		return NULL;
+	}
+	finish(v, &watch);
+	return v;
+}
+
+QUARRY_API void quarry_view_close(quarry_view *view)
+{
+	int error = errno;
+
+	if (view != NULL) {
+		qy_snapshot_unmap(&view->snapshot);
+		qy_os->munmap(view, view->mapped);
+	}
+	errno = error;
+}
+
+QUARRY_API int quarry_view_visit(const quarry_view *view, unsigned kinds,
+				 int (*fn)(const quarry_view_item *item, void *ctx), void *ctx)
+{
+	struct visit visit = { .view = view, .kinds = kinds, .fn = fn, .ctx = ctx };
+
+	if (view == NULL || fn == NULL || kinds == 0 || kinds >= 2 * QUARRY_VIEW_BLOCK)
+		return view == NULL ? qy_fail(EINVAL, "view: NULL")
+		       : fn == NULL ? qy_fail(EINVAL, "fn: NULL")
+				    : qy_fail(EINVAL, "kinds: 0x%x is not of enum quarry_view_kind, or-ed", kinds);
+	return visit_all(&visit);
+}
+
+static const struct region *region_with(const struct quarry_view *v, uintptr_t offset)
+{
+	size_t low = 0, high = v->region_count;
+
+	while (low < high) {
+		size_t i = low + (high - low) / 2;
+
+		if (offset >= end_of_region(&v->regions[i]))
+			low = i + 1;
+		else
+			high = i;
+	}
+	return low < v->region_count && offset >= offset_of_region(&v->regions[low]) ? &v->regions[low] : NULL;
+}
+
+/* The object that a byte of a slab is in. */
+static bool find_object(const struct quarry_view *v, const struct slab *slab, uintptr_t offset, quarry_view_item *item)
+{
+	uintptr_t at = slab->offset;
+
+	if (slab->cls < QY_CLASSES)
+		at += (offset - at) / qy_classes[slab->cls].size * qy_classes[slab->cls].size;
+	while (next_object(v, slab, &at, item))
+		if (at > offset)
+			return qy_window_offset(item->address) <= offset;
+	return false;
+}
+
+/* Slabs are four units at most. */
+static bool find_slab(const struct quarry_view *v, uintptr_t offset, struct slab *slab)
+{
+	uintptr_t unit = qy_align_down(offset, QY_UNIT);
+
+	for (unsigned back = 0; back < 4 && unit >= back * QY_UNIT; back++)
+		if (slab_at(v, unit - back * QY_UNIT, slab))
+			return back < (slab->cls == QY_CLASSES ? 1 : qy_classes[slab->cls].units);
+	return false;
+}
+
+static bool find_block(const struct quarry_view *v, uintptr_t offset, quarry_view_item *item)
+{
+	size_t low = 0, high = v->block_count;
+
+	while (low < high) {
+		size_t i = low + (high - low) / 2;
+
+		if (v->snapshot.blocks[i].offset <= offset)
+			low = i + 1;
+		else
+			high = i;
+	}
+	if (low == 0 || offset - v->snapshot.blocks[low - 1].offset >= v->snapshot.blocks[low - 1].bytes)
+		return false;
+	item->kind = QUARRY_VIEW_BLOCK;
+	item->state = QUARRY_VIEW_LIVE;
+	item->address = qy_window_at(v->snapshot.blocks[low - 1].offset);
+	item->size = v->snapshot.blocks[low - 1].bytes;
+	return true;
+}
+
+QUARRY_API int quarry_view_find(const quarry_view *view, const void *p, quarry_view_item *item, size_t size)
+{
+	uintptr_t offset = qy_window_offset(p);
+	struct visit visit = { .view = view };
+	const struct region *r;
+	struct slab slab;
+	bool found;
+
+	if (view == NULL || item == NULL || size == 0)
+		return qy_fail(EINVAL, view == NULL ? "view: NULL" : item == NULL ? "item: NULL" : "size: 0");
+	r = offset < view->snapshot.bytes ? region_with(view, offset) : NULL;
+	if (r == NULL || view->arenas[r->arena].wiped)
+		return qy_fail(ENOENT, "p: %p was not in quarry's memory", (void *)(uintptr_t)p);
+	set_base(&visit, r);
+	visit.base.kind = QUARRY_VIEW_OBJECT;
+	found = find_block(view, offset, &visit.base) ||
+		(find_slab(view, offset, &slab) && find_object(view, &slab, offset, &visit.base));
+	if (!found)
+		return qy_fail(ENOENT, "p: nothing stood at %p", (void *)(uintptr_t)p);
+	memcpy(item, &visit.base, qy_min(size, sizeof(visit.base)));
+	return 0;
+}
+
+QUARRY_API int quarry_view_report_get(const quarry_view *view, quarry_view_report *report)
+{
+	uint32_t size;
+
+	if (view == NULL || report == NULL || report->struct_size < sizeof(report->struct_size))
+		return qy_fail(EINVAL, view == NULL ? "view: NULL" : "report: NULL, or struct_size not set");
+	size = (uint32_t)qy_min(report->struct_size, sizeof(view->report));
+	memcpy(report, &view->report, size);
+	report->struct_size = size;
+	return 0;
+}
