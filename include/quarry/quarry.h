@@ -743,9 +743,11 @@ typedef struct quarry_view_item {
 typedef struct quarry_view_report {
 	uint32_t struct_size;  /* set by the caller to sizeof: lets the struct grow */
 	uint32_t exact;        /* 1: it is as it was at one moment. 0: some of what follows is not 0 */
-	uint32_t unsettled;    /* threads that held something and could neither be seen to run nor to wait: what they had
-	                        * just begun may be in it by half */
-	uint32_t missed;       /* lists or slabs that could not be looked at: what is free there counts as live */
+	uint32_t unsettled;    /* threads that held something and could neither be seen to run nor to wait (they block a
+	                        * signal that has a handler, are under a debugger, or there is no /proc): what is free
+	                        * with them counts as live. And threads that had said good-bye */
+	uint32_t missed;       /* lists or slabs that could not be looked at, or that the program had written over: what is
+	                        * free there counts as live */
 	uint32_t arenas_ended; /* that were reset or destroyed while it was made: they are left out */
 	uint32_t threads;      /* that held something */
 	uint64_t moment_ns;    /* how long all threads of the process were kept from allocating and freeing, */
@@ -760,13 +762,18 @@ typedef struct quarry_view_report {
  * from allocating and freeing for the moment itself, which takes as long as it takes to tell each of them, and then one
  * at a time for some tenths of a millisecond while lists of theirs are looked at; nobody is kept from anything else. What
  * they allocate and free meanwhile is noted (snapshot at the beginning: T. Yuasa, JSS 1990), which makes it slower.
- * It takes address space of a 32nd of the heap's, of which about that is touched; nothing comes from any heap.
- * Any thread may call, but not inside another call of quarry's.
- * @return the view; NULL with ENOMEM, or with EDEADLK (inside an allocation, as in a patched mmap). Example:
+ * 10 million objects take some 0.4 s, several where there are more busy threads than processors; a thread that cannot
+ * be looked at is waited for for one second, and all for 20: then the view is not exact, and its report says so.
+ * It takes address space of a 32nd of what quarry has claimed (whole GiB), and memory of a 64th of what objects stand in;
+ * nothing comes from any heap. Any thread may call, one after the other; not inside another call of quarry's, nor in a
+ * signal handler.
+ * @return the view; NULL with ENOMEM; EDEADLK (inside an allocation, as in a patched mmap); ECANCELED (in a child that a
+ *         signal handler forked meanwhile). Example:
  * @code
  *   static int tell(const quarry_view_item *item, void *ctx)
  *   {
- *           printf("%p: %zu bytes\n", item->address, item->size);
+ *           if (item->state == QUARRY_VIEW_LIVE)
+ *                   printf("%p: %zu bytes\n", item->address, item->size);
  *           return 0;
  *   }
  *   quarry_view *v = quarry_view_open();
@@ -778,7 +785,8 @@ QUARRY_API quarry_view *quarry_view_open(void);
 /** Give a view's memory back. NULL is ignored. No other thread may be using it. */
 QUARRY_API void quarry_view_close(quarry_view *view);
 
-/** Be told of all that is of the given kinds, by address; a slab comes before its objects, a region before all that is
+/** Be told of all that is of the given kinds, by address, of objects also of those that are free (but in mixed slabs,
+ * whose gaps are none): see item->state; a slab comes before its objects, a region before all that is
  * in it. Several threads may visit one view. The function may allocate, free, and call any function here.
  * @param kinds enum quarry_view_kind, or-ed.
  * @param fn is told of one thing, which is only there for the call; what it returns, if not 0, ends the visit.
@@ -787,10 +795,11 @@ QUARRY_API void quarry_view_close(quarry_view *view);
 QUARRY_API int quarry_view_visit(const quarry_view *view, unsigned kinds,
 				 int (*fn)(const quarry_view_item *item, void *ctx), void *ctx);
 
-/** What p was in: an object of a slab, or a large block, of which it may be any byte.
+/** What p was in: an object of a slab that lived or was in a thread's cache, or a large block, of which it may be any
+ * byte.
  * @param item is filled; its struct_size is what the library's struct has.
  * @param size sizeof(*item): so much of it is filled.
- * @return 0; -1 with ENOENT (p was in none), or EINVAL. */
+ * @return 0; -1 with ENOENT (nothing was there, or it was free), or EINVAL. */
 QUARRY_API int quarry_view_find(const quarry_view *view, const void *p, quarry_view_item *item, size_t size);
 
 /** How the view was made, and what is in it. @return 0; -1 with EINVAL (struct_size not set). */

@@ -141,7 +141,7 @@ static QY_NOINLINE void free_entered(void *p)
 	t = qy_thread_gone() && qy_tls.thread == NULL ? NULL : qy_thread_enter();
 	s = qy_slab_of(p);
 	if (s != NULL)
-		qy_snap_freed(p);
+		qy_snap_freed(p, t != NULL);
 	if (QY_UNLIKELY(t == NULL)) {
 		/* No memory even to know this thread, or it has ended: the object goes home by itself. */
 		if (s != NULL)

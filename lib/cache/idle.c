@@ -140,6 +140,8 @@ void qy_thread_be_watched(struct qy_thread *t)
 		return;
 	/* (One that is only just known has nothing yet.) */
 	if (qy_tls.thread == t) {
+		if (qy_watch_holds(t))
+			qy_publish(t->unnoted, qy_watch_number());
 		t->turned = qy_tls.cache;
 		qy_tls.cache = (struct qy_cache *)&qy_no_cache;
 		qy_tls.owner = QY_OWNER_NONE;
@@ -258,7 +260,8 @@ static void consider(void *ctx, struct qy_thread *t)
 		search->more = search->more || (!(idle & QY_TURNED) && t->look.refusals <= LATER_MAX);
 		return;
 	}
-	search->more = search->more || !(idle & QY_TURNED);
+	/* (One that was turned for a snapshot, and not refused, is to be looked at like any.) */
+	search->more = search->more || !(idle & QY_TURNED) || t->look.refusals == 0;
 	if (atomic_load_explicit(&t->busy, memory_order_relaxed) != 0 || search->count == AT_A_TIME)
 		return;
 	search->found[search->count++] = (struct candidate){ t, t->tid, refills };
@@ -426,6 +429,13 @@ bool qy_threads_give_up_all(bool again)
 	if (self != NULL)
 		self->quiet = more ? 0 : stirred;
 	return more;
+}
+
+void qy_idle_again(void)
+{
+	atomic_store_explicit(&some_left, true, memory_order_relaxed);
+	atomic_store_explicit(&last_look, 0, memory_order_relaxed);
+	qy_idle_note();
 }
 
 void qy_idle_after_fork(void)

@@ -35,6 +35,9 @@ void qy_thread_be_watched(struct qy_thread *t);
 /* There is a thread that may become idle. */
 void qy_idle_note(void);
 
+/* Look again, whatever was found at the last look. */
+void qy_idle_again(void);
+
 /* Give up what a thread's caches hold that is held, or was taken from the parked ones; the caches stay, their heaps are
  * closed. False when the time was over first: then some of it has gone, and the caches are as sound as before.
  * Entered. */

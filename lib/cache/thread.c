@@ -236,6 +236,7 @@ static void park(struct qy_thread *t)
 	t->depth = 0;
 	/* In a forked child: it may have been about to see that it is to wait. */
 	atomic_store_explicit(&t->busy, 0, memory_order_relaxed);
+	atomic_store_explicit(&t->waits, 0, memory_order_relaxed);
 	t->state = QY_THREAD_PARKED;
 	atomic_fetch_add_explicit(&qy_threads_stirred, 1, memory_order_seq_cst);
 	t->parked_at = qy_os->now_ms();
@@ -281,7 +282,7 @@ static void bury_some(struct qy_link *bucket, unsigned at_most, int newcomer)
 	}
 }
 
-static void find_dead(void)
+void qy_threads_find_dead(void)
 {
 	for (unsigned i = 0; i < BUCKETS; i++) {
 		qy_lock(&registry_lock);
@@ -529,10 +530,10 @@ bool qy_threads_tidy(uint64_t now, uint64_t keep_ms, uint64_t until_ns)
 
 	/* UINT64_MAX: everything, now. */
 	if (now == UINT64_MAX) {
-		find_dead();
+		qy_threads_find_dead();
 	} else if (now - atomic_load_explicit(&looked, memory_order_relaxed) >= 1000) {
 		atomic_store_explicit(&looked, now, memory_order_relaxed);
-		find_dead();
+		qy_threads_find_dead();
 	}
 	while (any_parked() && give_up_one(now, keep_ms, until_ns, &more))
 		if (!qy_in_time(until_ns)) {
@@ -572,6 +573,12 @@ void qy_threads_visit_bucket(unsigned bucket, void (*visit)(void *ctx, struct qy
 	qy_unlock(&registry_lock);
 }
 
+/* One at a time holds a thread; false when somebody does. The registry's lock is held. */
+static bool begin_hold(struct qy_thread *t)
+{
+	return (atomic_fetch_or_explicit(&t->idle, QY_HELD, memory_order_seq_cst) & QY_HELD) == 0;
+}
+
 /* Who holds a thread has entered, and must not wait for those who wait for it: the registry's lock is only tried. */
 bool qy_thread_hold(struct qy_thread *t, int tid)
 {
@@ -580,9 +587,10 @@ bool qy_thread_hold(struct qy_thread *t, int tid)
 	if (!qy_trylock(&registry_lock))
 		return false;
 	if (t->state == QY_THREAD_LIVE && t->tid == tid) {
-		atomic_fetch_or_explicit(&t->idle, QY_HELD, memory_order_seq_cst);
-		held = atomic_load_explicit(&t->busy, memory_order_seq_cst) == 0 && qy_peek(t->tls) != NULL;
-		if (!held)
+		bool ours = begin_hold(t);
+
+		held = ours && atomic_load_explicit(&t->busy, memory_order_seq_cst) == 0 && qy_peek(t->tls) != NULL;
+		if (ours && !held)
 			qy_thread_let_go(t);
 	}
 	qy_unlock(&registry_lock);
@@ -618,15 +626,19 @@ void qy_threads_watch(bool on)
 	visit_list(&unused, on ? watch : watch_no_more, NULL);
 }
 
+void qy_threads_watch_forget(void)
+{
+	watching = false;
+}
+
 static enum qy_look hold_settled(struct qy_thread *t, uint32_t snapshot)
 {
 	uint32_t idle = atomic_load_explicit(&t->idle, memory_order_seq_cst);
 
 	/* (Who is at what it holds already is soon done; and a thread that was held has its turn before it is again.) */
 	if (qy_peek(t->settled) != snapshot || !(idle & QY_TURNED) || (idle & QY_HELD) ||
-	    atomic_load_explicit(&t->waits, memory_order_relaxed) != 0)
+	    atomic_load_explicit(&t->waits, memory_order_relaxed) != 0 || !begin_hold(t))
 		return QY_LOOK_NOT_NOW;
-	atomic_fetch_or_explicit(&t->idle, QY_HELD, memory_order_seq_cst);
 	if (atomic_load_explicit(&t->busy, memory_order_seq_cst) == 0)
 		return QY_LOOK_HELD;
 	qy_thread_let_go(t);

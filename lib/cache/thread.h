@@ -64,7 +64,9 @@ struct qy_thread {
 	struct qy_thread *made_before; /* the record made before this one */
 	_Atomic(uint32_t) waits; /* it was held, and sleeps until that is over: then it is its turn */
 	uint32_t settled;        /* the snapshot of which it is known that nothing begun before it is under way */
-	uint32_t rings_seen;     /* the one whose maker has looked at the rings */
+	uint32_t rings_seen;     /* the one whose maker has looked at the rings, */
+	uint32_t unnoted;        /* the one of which not all was noted that it did, */
+	uint32_t given_up;       /* and the one whose maker could not hold it */
 	uint64_t ran;            /* ns on a CPU when that was first asked */
 	/* Counters: the thread writes, anybody reads. */
 	qy_counter moves;      /* to other nodes */
@@ -128,11 +130,15 @@ void qy_threads_visit_bucket(unsigned bucket, void (*visit)(void *ctx, struct qy
 /* The calling thread's plain allocations come from this cache (follow.c). Entered. */
 void qy_thread_use(struct qy_thread *t, struct qy_cache *c);
 
+/* Park those that died without telling. */
+void qy_threads_find_dead(void);
+
 /* All records there ever were, the last made first; NULL: the first. */
 struct qy_thread *qy_threads_all(void);
 
 /* With all paused: have all threads be watched from here on, those too that come to be known; or none. */
 void qy_threads_watch(bool on);
+void qy_threads_watch_forget(void); /* in a child, of one thread: whoever comes is not */
 
 /* For whoever looks at what a watched thread holds: hold it, if it is settled, out of slow paths, and in none; or, where
  * nobody has the record, keep it from being had. False when that is not so right now. The caller has entered, and lets

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "lib/base/text.h"
+#include "lib/cache/idle.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/mixed.h"
 #include "lib/manager/registry.h"
@@ -17,14 +18,18 @@
 #define FRAMES_AT_ONCE 16       /* frames of large blocks, with the manager's lock held */
 #define RAN_NS 20000000         /* nothing that does not enter takes so long of a CPU's time, faults included */
 #define SETTLE_MS 1000          /* how long a thread is waited for that is neither seen to run nor to be blocked, */
-#define HOLD_MS 1000            /* and one that cannot be held */
+#define HOLD_MS 1000            /* and one that cannot be held; it is given up for good then */
+#define ALL_MS 20000            /* what was not come to by then is not looked at */
+#define TRIES 3                 /* at having room for all that is claimed by the moment */
 
 static _Atomic(uint32_t) making; /* 0, or 1: somebody makes one */
 static _Atomic(uint32_t) number;
+static __thread bool making_here __attribute__((tls_model("initial-exec"))); /* this thread does */
 
 struct walk {
 	struct qy_watch_report *report;
 	uint32_t number;
+	uint64_t until; /* ms: when all of it is given up */
 	uint64_t held, let_go; /* ns: how long the last thread was held, and since when it is not any more */
 	uint32_t left; /* objects that may be looked at before who is held is let go */
 	/* Of the mail that is looked at: whose, where it goes on, how far that is from where it began, and what the
@@ -33,6 +38,7 @@ struct walk {
 		struct qy_heap *heap;
 		void *at;
 		uint64_t received, walked;
+		struct qy_snap_round round;
 		uint32_t lists_first, lists;
 		bool remote, done;
 	} mail;
@@ -71,8 +77,10 @@ static uint64_t let_all_go(uint64_t since)
 /* Until it can be held, or it is given up. The caller enters for it, and has left when this returns NOT_NOW. */
 static enum qy_look begin(struct walk *w, struct qy_thread *t, struct qy_thread **self, uint64_t *since)
 {
-	uint64_t until = qy_os->now_ms() + HOLD_MS;
+	uint64_t until = qy_min(qy_os->now_ms() + HOLD_MS, w->until);
 
+	if (t->given_up == w->number)
+		return QY_LOOK_NOT_NOW;
 	for (unsigned n = 0;; n++) {
 		enum qy_look look;
 
@@ -87,8 +95,10 @@ static enum qy_look begin(struct walk *w, struct qy_thread *t, struct qy_thread 
 		if (look != QY_LOOK_NOT_NOW)
 			return look;
 		qy_thread_leave(*self);
-		if (n % 64 == 63 && (qy_peek(t->settled) != w->number || qy_os->now_ms() > until))
+		if (n % 64 == 63 && (qy_peek(t->settled) != w->number || qy_os->now_ms() > until)) {
+			t->given_up = w->number;
 			return QY_LOOK_NOT_NOW;
+		}
 		sched_yield();
 	}
 }
@@ -109,15 +119,15 @@ static void end(struct walk *w, struct qy_thread *t, enum qy_look look, struct q
 
 /* ---- lists ---- */
 
-/* (What the program made of a link may lead anywhere, and round.) */
 static void look_at_list(struct walk *w, void *list)
 {
 	uint32_t n = 0;
 
-	for (; list != NULL && n < QY_UNIT / 16 && qy_window_has(list) && (uintptr_t)list % 16 == 0; n++) {
+	for (; list != NULL && n < QY_UNIT / 16 && qy_snapshot_may_be_object(list); n++) {
 		qy_snapshot_mark(list, QY_SNAP_CACHED);
 		list = qy_next_object(list);
 	}
+	w->report->missed += list != NULL;
 	w->left -= (uint32_t)qy_min(w->left, n + 1);
 }
 
@@ -127,6 +137,7 @@ static void begin_mail(struct walk *w, struct qy_heap *h)
 	w->mail.received = qy_read(&h->remote_received);
 	w->mail.lists = h->mail_lists;
 	w->mail.walked = 0;
+	w->mail.round = (struct qy_snap_round){ NULL, 0, 0 };
 	w->mail.remote = false;
 }
 
@@ -137,6 +148,7 @@ static void begin_remote(struct walk *w, struct qy_heap *h)
 	w->mail.at = list == QY_REMOTE_CLOSED ? NULL : list;
 	w->mail.remote = true;
 	w->mail.walked = 0;
+	w->mail.round = (struct qy_snap_round){ NULL, 0, 0 };
 }
 
 /* Whether it can go on where it was: the list is the same, and was not filed beyond that. */
@@ -164,11 +176,14 @@ static bool look_at_mail(struct walk *w, struct qy_heap *h)
 	while (!w->mail.done && w->left > 0) {
 		void *p = w->mail.at;
 
-		if (p != NULL && qy_window_has(p) && (uintptr_t)p % 16 == 0) {
+		if (p != NULL && qy_snapshot_may_be_object(p) && !qy_snap_goes_round(&w->mail.round, p)) {
 			qy_snapshot_mark(p, QY_SNAP_CACHED);
-			w->mail.at = qy_heap_next_mail(p);
+			w->mail.at = qy_next_object(p);
 			w->mail.walked++;
 			w->left--;
+		} else if (p != NULL) {
+			w->report->missed++;
+			w->mail.at = NULL;
 		} else if (!w->mail.remote && h->mail_lists == w->mail.lists_first) {
 			begin_remote(w, h);
 		} else {
@@ -179,6 +194,27 @@ static bool look_at_mail(struct walk *w, struct qy_heap *h)
 }
 
 /* ---- threads ---- */
+
+static bool has_objects(const struct qy_cache *c)
+{
+	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
+		if (qy_peek(c->head[cls]) != NULL || qy_peek(c->freed[cls].head) != NULL)
+			return true;
+	return false;
+}
+
+/* (The reclaimer's own thread has caches, and mostly nothing in them: it is not turned, and need not be.) */
+bool qy_watch_holds(struct qy_thread *t)
+{
+	struct qy_cache *c = __atomic_load_n(&t->caches, __ATOMIC_ACQUIRE);
+
+	if (!qy_peek(t->service))
+		return c != NULL;
+	for (; c != NULL; c = qy_peek(c->next))
+		if (qy_read(&c->heap.slabs) != 0 || qy_heap_has_mail(&c->heap) || has_objects(c))
+			return true;
+	return qy_peek(t->sending) != 0;
+}
 
 /* What is left of the cache; true when all was looked at. */
 static bool look_at_cache(struct walk *w, struct qy_cache *c)
@@ -212,24 +248,11 @@ static bool look_at_some(struct walk *w, struct qy_thread *t)
 	return true;
 }
 
-/* (The reclaimer's own thread has caches, and mostly nothing in them.) */
-static bool holds_something(struct qy_thread *t)
-{
-	struct qy_cache *c = __atomic_load_n(&t->caches, __ATOMIC_ACQUIRE);
-
-	if (!qy_peek(t->service))
-		return c != NULL;
-	for (; c != NULL; c = qy_peek(c->next))
-		if (qy_read(&c->heap.slabs) != 0 || qy_heap_has_mail(&c->heap))
-			return true;
-	return qy_peek(t->sending) != 0;
-}
-
 static void look_at_thread(struct walk *w, struct qy_thread *t)
 {
 	bool done = false;
 
-	if (!holds_something(t))
+	if (!qy_watch_holds(t))
 		return;
 	w->report->threads++;
 	while (!done) {
@@ -265,7 +288,12 @@ static bool has_settled(struct qy_thread *t)
 {
 	uint64_t ran;
 
-	if (qy_peek(t->state) != QY_THREAD_LIVE || qy_os->thread_blocked(t->tid))
+	if (qy_peek(t->state) != QY_THREAD_LIVE)
+		return true;
+	/* (One that was not turned has to come itself.) */
+	if (!(atomic_load_explicit(&t->idle, memory_order_seq_cst) & QY_TURNED))
+		return false;
+	if (qy_os->thread_blocked(t->tid))
 		return true;
 	ran = ran_ns(t->tid);
 	if (t->ran == 0)
@@ -282,7 +310,7 @@ static void settle(struct walk *w)
 	do {
 		some = false;
 		for (struct qy_thread *t = qy_threads_all(); t != NULL; t = t->made_before) {
-			if (qy_peek(t->settled) == w->number || t == qy_tls.thread || !holds_something(t))
+			if (qy_peek(t->settled) == w->number || t == qy_tls.thread || !qy_watch_holds(t))
 				continue;
 			if (has_settled(t))
 				qy_publish(t->settled, w->number);
@@ -356,9 +384,16 @@ static bool look_at_owned(struct walk *w, const struct qy_snapshot *snapshot, co
 	return true;
 }
 
+static bool is_given_up(const struct walk *w, uintptr_t owner)
+{
+	const struct qy_thread *t = (const struct qy_thread *)(owner & ~QY_OWNER_SHARED);
+
+	return t != NULL && t->given_up == w->number;
+}
+
 static void look_at_one(struct walk *w, struct qy_snapshot *snapshot, const struct qy_slab *s)
 {
-	uint64_t until = qy_os->now_ms() + HOLD_MS;
+	uint64_t until = qy_min(qy_os->now_ms() + HOLD_MS, w->until);
 
 	while (is_to_be_seen(snapshot, s)) {
 		unsigned cls = qy_peek(s->cls);
@@ -374,7 +409,7 @@ static void look_at_one(struct walk *w, struct qy_snapshot *snapshot, const stru
 		if (owner == 0 ? look_at_orphan(w, s) : look_at_owned(w, snapshot, s, owner)) {
 			if (qy_os->now_ms() <= until)
 				continue;
-		} else if (qy_os->now_ms() <= until) {
+		} else if (qy_os->now_ms() <= until && !is_given_up(w, owner)) {
 			sched_yield();
 			continue;
 		}
@@ -476,6 +511,7 @@ static void go_through(struct walk *w, struct qy_snapshot *snapshot)
 {
 	uint32_t frames = (uint32_t)(snapshot->bytes >> QY_FRAME_SHIFT);
 
+	w->until = qy_os->now_ms() + ALL_MS;
 	settle(w);
 	for (struct qy_thread *t = qy_threads_all(); t != NULL; t = t->made_before)
 		look_at_thread(w, t);
@@ -493,14 +529,84 @@ static bool may_wait(void)
 {
 	struct qy_thread *t = qy_tls.thread;
 
-	return (t == NULL || t->depth == 0) && qy_locks_held == 0;
+	return (t == NULL || t->depth == 0) && qy_locks_held == 0 && !making_here;
 }
 
-int qy_watch(struct qy_snapshot *snapshot, void (*at_moment)(void *ctx), void *ctx, struct qy_watch_report *report)
+/* Hold all, with room for all that is claimed by then, as far as it does not grow again and again; nobody is told yet. 0
+ * with ENOMEM. */
+static uint64_t hold_all_with_room(struct qy_snapshot *snapshot)
+{
+	for (unsigned tries = 1;; tries++) {
+		uint64_t since;
+
+		if (!qy_snapshot_map(snapshot))
+			return 0;
+		qy_snapshot_touch(snapshot);
+		since = hold_all();
+		if (qy_window_claimed() <= snapshot->bytes || tries == TRIES)
+			return since;
+		(void)let_all_go(since);
+		qy_snapshot_unmap(snapshot);
+	}
+}
+
+static uint32_t next_number(void)
+{
+	uint32_t n = atomic_load(&number) + 1;
+
+	n += n == 0;
+	atomic_store(&number, n);
+	for (struct qy_thread *t = qy_threads_all(); t != NULL; t = t->made_before)
+		t->ran = 0;
+	return n;
+}
+
+static uint32_t count_unnoted(uint32_t of)
+{
+	uint32_t n = 0;
+
+	for (struct qy_thread *t = qy_threads_all(); t != NULL; t = t->made_before)
+		n += qy_peek(t->unnoted) == of;
+	return n;
+}
+
+static int make(struct walk *w, struct qy_snapshot *snapshot, const struct qy_watch_calls *calls, void *ctx)
+{
+	struct qy_watch_report *report = w->report;
+	uint64_t since, began;
+
+	qy_threads_find_dead();
+	since = hold_all_with_room(snapshot);
+	if (since == 0)
+		return -1;
+	w->number = next_number();
+	qy_threads_watch(true);
+	qy_snapshot_begin(snapshot);
+	calls->at_moment(ctx);
+	began = qy_os->now_ns();
+	report->moment_ns = let_all_go(since);
+	go_through(w, snapshot);
+	/* (A signal handler may have forked: this is its child.) */
+	if (qy_snapshot_of_now() != snapshot) {
+		errno = ECANCELED;
+		return -1;
+	}
+	since = hold_all();
+	qy_snapshot_end();
+	qy_threads_watch(false);
+	calls->at_end(ctx);
+	report->took_ns = qy_os->now_ns() - began;
+	report->unsettled += count_unnoted(w->number);
+	report->missed += (uint32_t)atomic_load(&snapshot->unsound);
+	report->moment_ns = qy_max(report->moment_ns, let_all_go(since));
+	return 0;
+}
+
+int qy_watch(struct qy_snapshot *snapshot, const struct qy_watch_calls *calls, void *ctx, struct qy_watch_report *report)
 {
 	struct walk w = { .report = report };
 	struct qy_thread *self;
-	uint64_t since, began;
+	int result;
 
 	*report = (struct qy_watch_report){ 0 };
 	if (!may_wait()) {
@@ -514,31 +620,23 @@ int qy_watch(struct qy_snapshot *snapshot, void (*at_moment)(void *ctx), void *c
 	qy_thread_leave(self);
 	while (atomic_exchange(&making, 1) != 0)
 		qy_sleep_on(&making, 1, 10);
-	qy_snapshot_touch(snapshot);
-	since = hold_all();
-	w.number = atomic_load(&number) + 1;
-	w.number += w.number == 0;
-	atomic_store(&number, w.number);
-	for (struct qy_thread *t = qy_threads_all(); t != NULL; t = t->made_before)
-		t->ran = 0;
-	qy_threads_watch(true);
-	qy_snapshot_begin(snapshot);
-	at_moment(ctx);
-	began = qy_os->now_ns();
-	report->moment_ns = let_all_go(since);
-	go_through(&w, snapshot);
-	since = hold_all();
-	qy_snapshot_end();
-	qy_threads_watch(false);
-	report->took_ns = qy_os->now_ns() - began;
-	report->moment_ns = qy_max(report->moment_ns, let_all_go(since));
+	making_here = true;
+	result = make(&w, snapshot, calls, ctx);
+	making_here = false;
 	atomic_store(&making, 0);
 	qy_wake(&making);
-	return 0;
+	qy_idle_again();
+	return result;
 }
 
 void qy_watch_after_fork(void)
 {
+	struct qy_thread *self = qy_tls.thread;
+
 	qy_snapshot_end();
 	atomic_store(&making, 0);
+	making_here = false;
+	qy_threads_watch_forget();
+	if (self != NULL)
+		atomic_fetch_and_explicit(&self->idle, ~(uint32_t)(QY_HELD | QY_WATCHED), memory_order_seq_cst);
 }

@@ -26,14 +26,23 @@ struct qy_watch_report {
 	uint32_t missed;     /* slabs or lists that could not be held */
 };
 
-/* Make one of what snapshot has room for (qy_snapshot_map). at_moment is called with all threads and all managers held:
- * it must take no lock and allocate nothing. 0; or -1 with ENOMEM, or EDEADLK: inside another call of quarry's, as in a
- * patched mmap, or while the thread holds a lock of quarry's (a signal handler). */
-int qy_watch(struct qy_snapshot *snapshot, void (*at_moment)(void *ctx), void *ctx, struct qy_watch_report *report);
+/* Called with all threads and all managers held: they must take no lock and allocate nothing. */
+struct qy_watch_calls {
+	void (*at_moment)(void *ctx), (*at_end)(void *ctx);
+};
+
+/* Make one; its memory is mapped here (qy_snapshot_unmap). 0; or -1 with ENOMEM; EDEADLK: inside another call of quarry's,
+ * as in a patched mmap, or while the thread holds a lock of quarry's (a signal handler); ECANCELED: in a child that was
+ * forked in the middle, by a signal handler. */
+int qy_watch(struct qy_snapshot *snapshot, const struct qy_watch_calls *calls, void *ctx, struct qy_watch_report *report);
 
 /* The number of the snapshot that is made, or was made last; never 0 while one is made. */
 uint32_t qy_watch_number(void);
 
-void qy_watch_after_fork(void); /* in the child, before anybody enters */
+/* Whether the thread has anything to be looked at. */
+struct qy_thread;
+bool qy_watch_holds(struct qy_thread *t);
+
+void qy_watch_after_fork(void); /* in the child, however it came about, before anybody enters */
 
 #endif

@@ -71,7 +71,7 @@ static void *get_pages(struct qy_manager *m, const struct request *want, bool *z
 		return NULL;
 	}
 	book(m, bytes_of(want) - want->charged, true);
-	qy_snap_taken(qy_window_at((uintptr_t)b << QY_PAGE_SHIFT));
+	qy_snap_born(qy_window_at((uintptr_t)b << QY_PAGE_SHIFT));
 	return qy_window_at((uintptr_t)b << QY_PAGE_SHIFT);
 }
 
@@ -96,7 +96,7 @@ static void *get_frames(struct qy_manager *m, const struct request *want, bool *
 	qy_block_set_tag(&qy_run_map, run, QY_USE_LARGE);
 	atomic_store_explicit(&qy_frame_at(run)->bytes, bytes, memory_order_relaxed);
 	book(m, bytes - want->charged, true);
-	qy_snap_taken(qy_window_at((uintptr_t)run << QY_FRAME_SHIFT));
+	qy_snap_born(qy_window_at((uintptr_t)run << QY_FRAME_SHIFT));
 	return qy_window_at((uintptr_t)run << QY_FRAME_SHIFT);
 }
 

@@ -31,10 +31,28 @@ void qy_snapshot_mark(const void *p, enum qy_snap_mark mark)
 		mark_at(s, qy_window_offset(p), mark);
 }
 
-/* What the program made of a list's links may lead anywhere. */
-static bool is_sound(const void *p)
+void qy_snapshot_freed(const void *p, bool entered)
+{
+	struct qy_manager *m = entered ? NULL : qy_manager_of(p);
+
+	if (entered) {
+		qy_snapshot_mark(p, QY_SNAP_LIVED);
+	} else if (m != NULL) {
+		qy_lock(&m->lock);
+		qy_snapshot_mark(p, QY_SNAP_LIVED);
+		qy_unlock(&m->lock);
+	}
+}
+
+bool qy_snapshot_may_be_object(const void *p)
 {
 	return (uintptr_t)p % QY_SNAP_GRAIN == 0 && qy_manager_of(p) != NULL;
+}
+
+/* Where a list ended otherwise than it should. */
+static void note_unsound(struct qy_snapshot *s)
+{
+	atomic_fetch_add_explicit(&s->unsound, 1, memory_order_relaxed);
 }
 
 #define LIST_MAX (QY_UNIT / 16 * 4)
@@ -44,20 +62,27 @@ void qy_snapshot_mark_list(void *list, uint32_t at_most, enum qy_snap_mark mark)
 	struct qy_snapshot *s = qy_snapshot_of_now();
 
 	at_most = (uint32_t)qy_min(at_most, LIST_MAX);
-	for (; s != NULL && list != NULL && at_most > 0 && is_sound(list); at_most--) {
+	for (; s != NULL && list != NULL && at_most > 0 && qy_snapshot_may_be_object(list); at_most--) {
 		mark_at(s, qy_window_offset(list), mark);
 		list = qy_next_object(list);
 	}
+	if (s != NULL && list != NULL)
+		note_unsound(s);
 }
 
 void qy_snapshot_mark_mail(void *list, uint32_t at_most)
 {
 	struct qy_snapshot *s = qy_snapshot_of_now();
+	struct qy_snap_round round = { NULL, 0, 0 };
 	uintptr_t last = 0;
 
-	for (uint32_t n = 0; s != NULL && list != NULL && is_sound(list); n++) {
+	for (uint64_t n = 0; s != NULL && list != NULL; n++) {
 		if (n >= at_most && (n - at_most > QY_UNIT / 16 || ((uintptr_t)list ^ last) >> QY_UNIT_SHIFT != 0))
 			break;
+		if (!qy_snapshot_may_be_object(list) || qy_snap_goes_round(&round, list)) {
+			note_unsound(s);
+			break;
+		}
 		mark_at(s, qy_window_offset(list), QY_SNAP_CACHED);
 		last = (uintptr_t)list;
 		list = qy_next_object(list);
@@ -110,9 +135,10 @@ static void mark_free_ones(struct qy_snapshot *s, const struct qy_slab *slab)
 	uintptr_t offset = qy_window_offset(qy_slab_memory(slab));
 	uint64_t free_ones[QY_SLAB_WORDS];
 
-	/* (Where its list is not sound, what is in it counts as live.) */
-	if (!qy_slab_find_free(slab, free_ones))
+	if (!qy_slab_find_free(slab, free_ones)) {
+		note_unsound(s);
 		return;
+	}
 	for (uint32_t i = 0; i < c->capacity; i++)
 		if (free_ones[i / 64] >> (i % 64) & 1)
 			mark_at(s, offset + (uintptr_t)i * c->size, QY_SNAP_FREE);
@@ -194,7 +220,7 @@ static void touch(volatile char *from, volatile char *to)
 
 void qy_snapshot_touch(struct qy_snapshot *s)
 {
-	uint32_t frames = (uint32_t)(qy_window_claimed() >> QY_FRAME_SHIFT);
+	uint32_t frames = (uint32_t)(qy_min(qy_window_claimed(), s->bytes) >> QY_FRAME_SHIFT);
 
 	for (uint32_t f = 1; f < frames; f++) {
 		uintptr_t offset = (uintptr_t)f << QY_FRAME_SHIFT;

@@ -49,6 +49,7 @@ struct qy_snapshot {
 	struct qy_snap_block *blocks; /* large ones that lived */
 	size_t block_room;
 	_Atomic(uint64_t) block_count; /* (may exceed the room) */
+	_Atomic(uint64_t) unsound;     /* lists that lead nowhere, or round: what is free in them counts as live */
 };
 
 extern QY_HIDDEN struct qy_snapshot *qy_snapshot_now; /* NULL: none is being made (atomic) */
@@ -61,6 +62,7 @@ QY_INLINE struct qy_snapshot *qy_snapshot_of_now(void)
 #define QY_SNAPSHOT_BEING_MADE QY_UNLIKELY(qy_snapshot_of_now() != NULL)
 
 void qy_snapshot_mark(const void *p, enum qy_snap_mark mark) QY_COLD;
+void qy_snapshot_freed(const void *p, bool entered) QY_COLD;
 void qy_snapshot_mark_list(void *list, uint32_t at_most, enum qy_snap_mark mark) QY_COLD;
 void qy_snapshot_mark_mail(void *list, uint32_t at_most) QY_COLD;
 void qy_snapshot_slab_begins(const struct qy_slab *s) QY_COLD;
@@ -68,18 +70,26 @@ void qy_snapshot_slab_ends(const struct qy_slab *s) QY_COLD;
 void qy_snapshot_look_at_slab(const struct qy_slab *s) QY_COLD;
 void qy_snapshot_large(const void *p, size_t bytes) QY_COLD;
 
-/* An object that the program frees, before anything is done with it. */
-QY_INLINE void qy_snap_freed(const void *p)
+/* An object that the program frees, before anything is done with it. Where the thread cannot enter, which is what the end
+ * of a snapshot waits for, with the lock of the object's manager held, for which it waits, too. */
+QY_INLINE void qy_snap_freed(const void *p, bool entered)
 {
 	if (QY_SNAPSHOT_BEING_MADE)
-		qy_snapshot_mark(p, QY_SNAP_LIVED);
+		qy_snapshot_freed(p, entered);
 }
 
-/* An object that is taken from a cache's list for the program; a large block that it gets. */
+/* An object that is taken from a cache's list for the program. */
 QY_INLINE void qy_snap_taken(const void *p)
 {
 	if (QY_SNAPSHOT_BEING_MADE)
 		qy_snapshot_mark(p, QY_SNAP_CACHED);
+}
+
+/* A large block that came about just now. With the manager's lock. */
+QY_INLINE void qy_snap_born(const void *p)
+{
+	if (QY_SNAPSHOT_BEING_MADE)
+		qy_snapshot_mark(p, QY_SNAP_FREE);
 }
 
 /* A list of objects that leaves a heap for a cache. */
@@ -124,7 +134,7 @@ QY_INLINE void qy_snap_slab_changes(const struct qy_slab *s)
 		qy_snapshot_look_at_slab(s);
 }
 
-/* A large block is about to be freed, or to change its size; or came about just now. With the manager's lock. */
+/* A large block is about to be freed, or to change its size. With the manager's lock. */
 QY_INLINE void qy_snap_large(const void *p, size_t bytes)
 {
 	if (QY_SNAPSHOT_BEING_MADE)
@@ -145,6 +155,27 @@ void qy_snapshot_touch(struct qy_snapshot *s);
 /* The moment, and the end. With all locks held and all threads out of slow paths. */
 void qy_snapshot_begin(struct qy_snapshot *s);
 void qy_snapshot_end(void);
+
+/* Whether p may be an object in a list: its link can be read. What the program made of links may lead anywhere. */
+bool qy_snapshot_may_be_object(const void *p);
+
+/* Goes along a list of any length, and tells where that leads round (R. Brent, 1980: it comes by the mark, which is set
+ * anew after ever more steps). */
+struct qy_snap_round {
+	const void *mark;
+	uint64_t steps, next;
+};
+
+QY_INLINE bool qy_snap_goes_round(struct qy_snap_round *r, const void *p)
+{
+	if (p == r->mark)
+		return true;
+	if (r->steps++ >= r->next) {
+		r->mark = p;
+		r->next = 2 * r->steps + 1;
+	}
+	return false;
+}
 
 /* Note a slab's class, where it is full: nothing in it is free that nobody noted. By anybody, without a lock. */
 void qy_snapshot_note_full(struct qy_snapshot *s, const struct qy_slab *slab, unsigned cls);

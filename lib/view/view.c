@@ -49,7 +49,9 @@ static void note_region(struct quarry_view *v, const struct qy_region *r, size_t
 {
 	int node = qy_peek(r->placement)->node;
 
-	if (v->region_count == v->region_room) {
+	/* (What was claimed last may be more than there is room for.) */
+	if (v->region_count == v->region_room ||
+	    (qy_region_frame(r) + r->frames) << QY_FRAME_SHIFT > v->snapshot.bytes) {
 		v->not_noted++;
 		return;
 	}
@@ -85,6 +87,14 @@ static void at_moment(void *view)
 {
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 		note_arena(view, m);
+}
+
+static void at_end(void *view)
+{
+	struct quarry_view *v = view;
+
+	for (size_t i = 0; i < v->arena_count; i++)
+		v->arenas[i].wiped = v->arenas[i].manager->wiped;
 }
 
 static void *map(size_t bytes)
@@ -417,33 +427,27 @@ static void finish(struct quarry_view *v, const struct qy_watch_report *watch)
 		.longest_ns = watch->longest_ns,
 		.took_ns = watch->took_ns,
 	};
-	for (size_t i = 0; i < v->arena_count; i++) {
-		v->arenas[i].wiped = qy_peek(v->arenas[i].manager->wiped);
+	for (size_t i = 0; i < v->arena_count; i++)
 		v->report.arenas_ended += v->arenas[i].wiped;
-	}
 	v->report.exact = v->report.unsettled == 0 && v->report.missed == 0 && v->report.arenas_ended == 0;
 	visit_all(&visit);
 }
 
 QUARRY_API quarry_view *quarry_view_open(void)
 {
+	static const struct qy_watch_calls calls = { at_moment, at_end };
 	struct qy_watch_report watch;
 	struct quarry_view *v;
 	int error;
 
 	qy_init_once();
 	v = make_room();
-	if (v == NULL || !qy_snapshot_map(&v->snapshot)) {
-		if (v != NULL)
-			qy_os->munmap(v, v->mapped);
-		(void)qy_fail(ENOMEM, "no address space for a view of a heap of %lu MiB",
-			      (unsigned long)(qy_window_claimed() >> 20));
-		return NULL;
-	}
-	if (qy_watch(&v->snapshot, at_moment, v, &watch) != 0) {
-		error = errno;
+	if (v == NULL || qy_watch(&v->snapshot, &calls, v, &watch) != 0) {
+		error = v == NULL ? ENOMEM : errno;
 		quarry_view_close(v);
-		(void)qy_fail(error, error == EDEADLK ? "inside another call of quarry's" : "no memory");
+		(void)qy_fail(error, error == EDEADLK	  ? "inside another call of quarry's"
+				     : error == ECANCELED ? "in a child that was forked meanwhile"
+							  : "no address space for a view of the heap");
 		return NULL;
 	}
 	finish(v, &watch);
@@ -550,7 +554,7 @@ QUARRY_API int quarry_view_find(const quarry_view *view, const void *p, quarry_v
 	visit.base.kind = QUARRY_VIEW_OBJECT;
 	found = find_block(view, offset, &visit.base) ||
 		(find_slab(view, offset, &slab) && find_object(view, &slab, offset, &visit.base));
-	if (!found)
+	if (!found || visit.base.state == QUARRY_VIEW_FREE)
 		return qy_fail(ENOENT, "p: nothing stood at %p", (void *)(uintptr_t)p);
 	memcpy(item, &visit.base, qy_min(size, sizeof(visit.base)));
 	return 0;

@@ -4,7 +4,8 @@
  * after the call that began it and the call that ended it; a view must be that of one moment: there is a time, between
  * its begin and its end, at which every block that it tells of as live may have lived, and none lived for sure that it
  * does not tell of. Each is found in it again, with its size, and none overlaps another.
- * --threads trade; beside them one sleeps most of the time, and others come and go. --ops are views. */
+ * --threads trade; beside them one sleeps most of the time, one computes, one has all that is idle given up, and others come
+ * and go, and fork. --ops are views. */
 #include "tests/stress/stress.h"
 
 #include <sys/wait.h>
@@ -71,6 +72,8 @@ static void end(struct life *life)
 {
 	if (life == NULL)
 		return;
+	if (life->p[0] != 7 || life->p[life->size - 1] != 7)
+		st_fail("a block of %zu bytes at %p was written over", life->size, (const void *)life->p);
 	atomic_store(&life->freed_before, now());
 	quarry_free(life->p);
 	atomic_store(&life->freed_after, now());
@@ -151,6 +154,17 @@ static void beget(void)
 
 		ST_CHECK(waitpid(pid, &status, 0) == pid && status == 0);
 	}
+}
+
+/* What sleeping threads hold is given up again and again, whoever is looking at it. */
+static void *purge(void *unused)
+{
+	(void)unused;
+	while (!atomic_load(&over)) {
+		quarry_purge(NULL);
+		usleep(1000);
+	}
+	return NULL;
 }
 
 static void *bear(void *number)
@@ -376,6 +390,7 @@ static void round_of(unsigned count)
 		ST_CHECK(pthread_create(&threads[n++], NULL, trade_for_long, (void *)i) == 0);
 	ST_CHECK(pthread_create(&threads[n++], NULL, sleep_mostly, (void *)(uintptr_t)st.threads) == 0);
 	ST_CHECK(pthread_create(&threads[n++], NULL, compute, (void *)(uintptr_t)(st.threads + 1)) == 0);
+	ST_CHECK(pthread_create(&threads[n++], NULL, purge, NULL) == 0);
 	ST_CHECK(pthread_create(&threads[n++], NULL, bear, (void *)(uintptr_t)(st.threads + 2)) == 0);
 	usleep(150000);
 	look_once(count, threads, n);
