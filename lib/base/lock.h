@@ -4,7 +4,7 @@
  *
  * Locks have ranks, and a thread takes them only in rising order (checked with --enable-debug):
  *   QY_RANK_PURGE     who gives memory back     lib/manager/purge.c
- *   QY_RANK_FORK      who holds threads still   lib/cache/thread.c
+ *   QY_RANK_FORK      who holds threads still   lib/cache/hold.c
  *   QY_RANK_REGISTRY  threads and arenas        lib/cache/thread.c, lib/manager/registry.c
  *   QY_RANK_MANAGER   one manager               lib/manager/manager.c
  *   QY_RANK_WINDOW    the address space         numa/window.c

@@ -14,14 +14,13 @@
 #include "lib/cache/caches.h"
 #include "lib/cache/fork.h"
 #include "lib/cache/idle.h"
-#include "lib/cache/watch.h"
+#include "lib/cache/threads.h"
 #include "lib/manager/limits.h"
 #include "lib/manager/manager.h"
 #include "lib/reclaim/reclaim.h"
 #include "numa/os.h"
 
 #define BUCKETS QY_THREAD_BUCKETS
-#define PARKS 64    /* of parked threads, by node */
 
 /* The cache of a thread that has none yet: every list is empty, so every malloc comes to the slow path. */
 const struct qy_cache qy_no_cache;
@@ -31,16 +30,17 @@ __thread struct qy_tls qy_tls __attribute__((tls_model("initial-exec"))) = {
 	(struct qy_cache *)&qy_no_cache, QY_OWNER_NONE, NULL
 };
 
-static struct qy_lock pause_lock = QY_LOCK_INIT(QY_RANK_FORK);
-static struct qy_lock registry_lock = QY_LOCK_INIT(QY_RANK_REGISTRY);
-static struct qy_link buckets[BUCKETS], parks[PARKS], giving_up, unused;
-static _Atomic(uint32_t) live, paused;
+struct qy_lock qy_threads_pause_lock = QY_LOCK_INIT(QY_RANK_FORK);
+struct qy_lock qy_threads_lock = QY_LOCK_INIT(QY_RANK_REGISTRY);
+struct qy_link qy_thread_buckets[BUCKETS], qy_thread_parks[QY_THREAD_PARKS], qy_threads_giving_up, qy_threads_unused;
+_Atomic(uint32_t) qy_threads_paused;
+static _Atomic(uint32_t) live;
 static _Atomic(bool) had_threads; /* of the program's */
 _Atomic(uint64_t) qy_threads_stirred = 1;
 static pthread_key_t exit_key;
 static bool have_exit_key;
-static struct qy_thread *all_records; /* (atomic) */
-static bool watching;                 /* (the registry's lock) */
+struct qy_thread *qy_thread_records;
+bool qy_threads_watching;
 
 /* ---- start ---- */
 
@@ -63,11 +63,11 @@ bool qy_thread_gone(void)
 static void make_lists(void)
 {
 	for (unsigned i = 0; i < BUCKETS; i++)
-		qy_list_init(&buckets[i]);
-	for (unsigned i = 0; i < PARKS; i++)
-		qy_list_init(&parks[i]);
-	qy_list_init(&giving_up);
-	qy_list_init(&unused);
+		qy_list_init(&qy_thread_buckets[i]);
+	for (unsigned i = 0; i < QY_THREAD_PARKS; i++)
+		qy_list_init(&qy_thread_parks[i]);
+	qy_list_init(&qy_threads_giving_up);
+	qy_list_init(&qy_threads_unused);
 }
 
 __thread bool qy_threads_cut __attribute__((tls_model("initial-exec")));
@@ -172,15 +172,15 @@ static QY_COLD void wait_to_enter(struct qy_thread *t)
 	uint32_t idle;
 
 	for (;;) {
-		bool pausing = atomic_load_explicit(&paused, memory_order_seq_cst);
+		bool pausing = atomic_load_explicit(&qy_threads_paused, memory_order_seq_cst);
 
 		idle = atomic_load_explicit(&t->idle, memory_order_seq_cst);
 		if (!pausing && !(idle & QY_HELD))
 			break;
 		atomic_store_explicit(&t->busy, 0, memory_order_release);
 		if (pausing) {
-			qy_lock(&pause_lock);
-			qy_unlock(&pause_lock);
+			qy_lock(&qy_threads_pause_lock);
+			qy_unlock(&qy_threads_pause_lock);
 		} else {
 			atomic_store_explicit(&t->waits, 1, memory_order_relaxed);
 			if (!is_soon_let_go(t, idle))
@@ -206,7 +206,7 @@ static void enter(struct qy_thread *t)
 	if (depth > 0)
 		return;
 	atomic_store_explicit(&t->busy, 1, memory_order_seq_cst);
-	if (QY_UNLIKELY((atomic_load_explicit(&paused, memory_order_seq_cst) |
+	if (QY_UNLIKELY((atomic_load_explicit(&qy_threads_paused, memory_order_seq_cst) |
 			 atomic_load_explicit(&t->idle, memory_order_seq_cst)) != 0))
 		wait_to_enter(t);
 }
@@ -222,10 +222,10 @@ void qy_thread_leave(struct qy_thread *t)
 
 static struct qy_link *park_of(int node)
 {
-	return &parks[(unsigned)node % PARKS];
+	return &qy_thread_parks[(unsigned)node % QY_THREAD_PARKS];
 }
 
-static void park(struct qy_thread *t)
+void qy_thread_park(struct qy_thread *t)
 {
 	if (t->chosen != NULL)
 		atomic_fetch_sub_explicit(&t->chosen->default_users, 1, memory_order_relaxed);
@@ -258,7 +258,7 @@ static void bury_if_dead(struct qy_thread *t, int newcomer)
 	if (t == qy_tls.thread || (t->tid != newcomer && qy_os->thread_alive(t->pid, t->tid)))
 		return;
 	if (atomic_load_explicit(&t->busy, memory_order_acquire) == 0) {
-		park(t);
+		qy_thread_park(t);
 		return;
 	}
 	qy_list_remove(&t->link);
@@ -285,9 +285,9 @@ static void bury_some(struct qy_link *bucket, unsigned at_most, int newcomer)
 void qy_threads_find_dead(void)
 {
 	for (unsigned i = 0; i < BUCKETS; i++) {
-		qy_lock(&registry_lock);
-		bury_some(&buckets[i], UINT_MAX, -1);
-		qy_unlock(&registry_lock);
+		qy_lock(&qy_threads_lock);
+		bury_some(&qy_thread_buckets[i], UINT_MAX, -1);
+		qy_unlock(&qy_threads_lock);
 	}
 }
 
@@ -304,8 +304,8 @@ static struct qy_thread *new_record(void)
 		return NULL;
 	want = atomic_fetch_add_explicit(&made, 1, memory_order_relaxed);
 	t = (void *)(p + (want - qy_out_index((uintptr_t)p)) % QY_OUT_RINGS * QY_CACHE_LINE);
-	t->made_before = __atomic_load_n(&all_records, __ATOMIC_RELAXED);
-	while (!__atomic_compare_exchange_n(&all_records, &t->made_before, t, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
+	t->made_before = __atomic_load_n(&qy_thread_records, __ATOMIC_RELAXED);
+	while (!__atomic_compare_exchange_n(&qy_thread_records, &t->made_before, t, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
 	}
 	return t;
 }
@@ -327,17 +327,17 @@ static struct qy_thread *take_thread(int node, int tid)
 	struct qy_thread *t = NULL;
 	struct qy_link *from = NULL;
 
-	qy_lock(&registry_lock);
+	qy_lock(&qy_threads_lock);
 	/* Each newcomer looks at a few others, so that those who die without telling are found as fast as
 	 * others come. */
-	bury_some(&buckets[(unsigned)tid % BUCKETS], 4, tid);
+	bury_some(&qy_thread_buckets[(unsigned)tid % BUCKETS], 4, tid);
 	for (int n = 0; n < 8; n++)
-		bury_some(&buckets[next_bucket++ % BUCKETS], 1, -1);
+		bury_some(&qy_thread_buckets[next_bucket++ % BUCKETS], 1, -1);
 	/* (The reclaimer's thread has no use for what others left, and would keep it.) */
 	if (!qy_reclaim_is_caller() && !qy_list_empty(park_of(node)))
 		from = park_of(node)->next;
-	else if (!qy_list_empty(&unused))
-		from = unused.next;
+	else if (!qy_list_empty(&qy_threads_unused))
+		from = qy_threads_unused.next;
 	if (from != NULL) {
 		t = qy_container(from, struct qy_thread, link);
 		qy_list_remove(&t->link);
@@ -345,9 +345,9 @@ static struct qy_thread *take_thread(int node, int tid)
 			qy_count(&c->heap.adopted, qy_read(&c->heap.slabs));
 	} else {
 		/* A patched mmap may allocate: not with the lock held. */
-		qy_unlock(&registry_lock);
+		qy_unlock(&qy_threads_lock);
 		t = new_record();
-		qy_lock(&registry_lock);
+		qy_lock(&qy_threads_lock);
 	}
 	/* (One that was parked is where it was, until it arrives with all that it has.) */
 	if (t != NULL && t->caches == NULL)
@@ -359,15 +359,15 @@ static struct qy_thread *take_thread(int node, int tid)
 		t->quiet = 0;
 		atomic_fetch_add_explicit(&qy_threads_stirred, 1, memory_order_seq_cst);
 		t->service = qy_reclaim_is_caller();
-		if (watching)
+		if (qy_threads_watching)
 			atomic_fetch_or_explicit(&t->idle, QY_WATCHED, memory_order_seq_cst);
-		qy_list_push_front(&buckets[(unsigned)tid % BUCKETS], &t->link);
+		qy_list_push_front(&qy_thread_buckets[(unsigned)tid % BUCKETS], &t->link);
 		if (!t->service) {
 			atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
 			atomic_store_explicit(&had_threads, true, memory_order_relaxed);
 		}
 	}
-	qy_unlock(&registry_lock);
+	qy_unlock(&qy_threads_lock);
 	return t;
 }
 
@@ -388,9 +388,9 @@ static QY_COLD struct qy_thread *attach(void)
 	look_at_left_behind(t);
 	if (!qy_thread_arrive(t, node)) {
 		qy_thread_leave(t);
-		qy_lock(&registry_lock);
-		park(t);
-		qy_unlock(&registry_lock);
+		qy_lock(&qy_threads_lock);
+		qy_thread_park(t);
+		qy_unlock(&qy_threads_lock);
 		errno = ENOMEM;
 		return NULL;
 	}
@@ -432,9 +432,9 @@ static void leave_thread(void *thread)
 	qy_tls.thread = NULL;
 	qy_thread_leave(t);
 	gone = true;
-	qy_lock(&registry_lock);
-	park(t);
-	qy_unlock(&registry_lock);
+	qy_lock(&qy_threads_lock);
+	qy_thread_park(t);
+	qy_unlock(&qy_threads_lock);
 	if (qy_threads_live() == 0)
 		qy_reclaim_stop();
 	else
@@ -455,17 +455,17 @@ static bool give_up(struct qy_thread *t, uint64_t until_ns)
 /* One that was parked for keep_ms, moved to the list of those that are giving up. The registry's lock is held. */
 static struct qy_thread *take_stale(uint64_t now, uint64_t keep_ms, unsigned *park, bool *more)
 {
-	for (unsigned i = 0; i < PARKS; i++) {
-		struct qy_link *l = parks[i].prev; /* parked longest ago */
+	for (unsigned i = 0; i < QY_THREAD_PARKS; i++) {
+		struct qy_link *l = qy_thread_parks[i].prev; /* parked longest ago */
 		struct qy_thread *t = qy_container(l, struct qy_thread, link);
 
-		if (l == &parks[i])
+		if (l == &qy_thread_parks[i])
 			continue;
 		*more = true;
 		if (now - t->parked_at < keep_ms)
 			continue;
 		qy_list_remove(&t->link);
-		qy_list_push_front(&giving_up, &t->link);
+		qy_list_push_front(&qy_threads_giving_up, &t->link);
 		t->state = QY_THREAD_GIVING_UP;
 		*park = i;
 		return t;
@@ -485,28 +485,28 @@ static bool give_up_one(uint64_t now, uint64_t keep_ms, uint64_t until_ns, bool 
 	*more = true;
 	if (self == NULL)
 		return false;
-	if (qy_trylock(&registry_lock)) {
+	if (qy_trylock(&qy_threads_lock)) {
 		*more = false;
 		t = take_stale(now, keep_ms, &park, more);
-		qy_unlock(&registry_lock);
+		qy_unlock(&qy_threads_lock);
 	}
 	done = t != NULL && give_up(t, until_ns);
 	qy_threads_cut = qy_threads_cut || (t != NULL && !done);
 	qy_thread_leave(self);
 	if (t == NULL)
 		return false;
-	qy_lock(&registry_lock);
+	qy_lock(&qy_threads_lock);
 	qy_list_remove(&t->link);
 	if (done) {
 		t->state = QY_THREAD_UNUSED;
-		qy_list_push_front(&unused, &t->link);
+		qy_list_push_front(&qy_threads_unused, &t->link);
 	} else {
 		/* It comes first again. */
 		t->state = QY_THREAD_PARKED;
-		qy_list_push_back(&parks[park], &t->link);
+		qy_list_push_back(&qy_thread_parks[park], &t->link);
 		*more = true;
 	}
-	qy_unlock(&registry_lock);
+	qy_unlock(&qy_threads_lock);
 	return done;
 }
 
@@ -515,11 +515,11 @@ static bool any_parked(void)
 {
 	bool any = false;
 
-	if (!qy_trylock(&registry_lock))
+	if (!qy_trylock(&qy_threads_lock))
 		return true;
-	for (unsigned i = 0; i < PARKS && !any; i++)
-		any = !qy_list_empty(&parks[i]);
-	qy_unlock(&registry_lock);
+	for (unsigned i = 0; i < QY_THREAD_PARKS && !any; i++)
+		any = !qy_list_empty(&qy_thread_parks[i]);
+	qy_unlock(&qy_threads_lock);
 	return any;
 }
 
@@ -546,268 +546,4 @@ bool qy_threads_tidy(uint64_t now, uint64_t keep_ms, uint64_t until_ns)
 unsigned qy_threads_live(void)
 {
 	return atomic_load_explicit(&live, memory_order_relaxed);
-}
-
-/* ---- holding still ---- */
-
-static void visit_list(struct qy_link *list, void (*visit)(void *ctx, struct qy_thread *t), void *ctx)
-{
-	for (struct qy_link *l = list->next, *next; l != list; l = next) {
-		next = l->next;
-		visit(ctx, qy_container(l, struct qy_thread, link));
-	}
-}
-
-static void visit_locked(void (*visit)(void *ctx, struct qy_thread *t), void *ctx)
-{
-	for (unsigned i = 0; i < BUCKETS; i++)
-		visit_list(&buckets[i], visit, ctx);
-	for (unsigned i = 0; i < PARKS; i++)
-		visit_list(&parks[i], visit, ctx);
-}
-
-void qy_threads_visit_bucket(unsigned bucket, void (*visit)(void *ctx, struct qy_thread *t), void *ctx)
-{
-	qy_lock(&registry_lock);
-	visit_list(&buckets[bucket], visit, ctx);
-	qy_unlock(&registry_lock);
-}
-
-/* One at a time holds a thread; false when somebody does. The registry's lock is held. */
-static bool begin_hold(struct qy_thread *t)
-{
-	return (atomic_fetch_or_explicit(&t->idle, QY_HELD, memory_order_seq_cst) & QY_HELD) == 0;
-}
-
-/* Who holds a thread has entered, and must not wait for those who wait for it: the registry's lock is only tried. */
-bool qy_thread_hold(struct qy_thread *t, int tid)
-{
-	bool held = false;
-
-	if (!qy_trylock(&registry_lock))
-		return false;
-	if (t->state == QY_THREAD_LIVE && t->tid == tid) {
-		bool ours = begin_hold(t);
-
-		held = ours && atomic_load_explicit(&t->busy, memory_order_seq_cst) == 0 && qy_peek(t->tls) != NULL;
-		if (ours && !held)
-			qy_thread_let_go(t);
-	}
-	qy_unlock(&registry_lock);
-	return held;
-}
-
-struct qy_thread *qy_threads_all(void)
-{
-	return __atomic_load_n(&all_records, __ATOMIC_ACQUIRE);
-}
-
-/* Its thread-local storage is turned as that of an idle one; where that may be gone, the thread does it, when it enters.
- * What is left turned afterwards is put back when the thread enters. */
-static void watch(void *ctx, struct qy_thread *t)
-{
-	(void)ctx;
-	atomic_fetch_or_explicit(&t->idle, QY_WATCHED, memory_order_seq_cst);
-	if (t->state == QY_THREAD_LIVE && qy_peek(t->tls) != NULL)
-		qy_thread_turn(t);
-}
-
-static void watch_no_more(void *ctx, struct qy_thread *t)
-{
-	(void)ctx;
-	atomic_fetch_and_explicit(&t->idle, ~(uint32_t)QY_WATCHED, memory_order_seq_cst);
-}
-
-void qy_threads_watch(bool on)
-{
-	watching = on;
-	visit_locked(on ? watch : watch_no_more, NULL);
-	visit_list(&giving_up, on ? watch : watch_no_more, NULL);
-	visit_list(&unused, on ? watch : watch_no_more, NULL);
-}
-
-void qy_threads_watch_forget(void)
-{
-	watching = false;
-}
-
-static enum qy_look hold_settled(struct qy_thread *t, uint32_t snapshot)
-{
-	uint32_t idle = atomic_load_explicit(&t->idle, memory_order_seq_cst);
-
-	/* (Who is at what it holds already is soon done; and a thread that was held has its turn before it is again.) */
-	if (qy_peek(t->settled) != snapshot || !(idle & QY_TURNED) || (idle & QY_HELD) ||
-	    atomic_load_explicit(&t->waits, memory_order_relaxed) != 0 || !begin_hold(t))
-		return QY_LOOK_NOT_NOW;
-	if (atomic_load_explicit(&t->busy, memory_order_seq_cst) == 0)
-		return QY_LOOK_HELD;
-	qy_thread_let_go(t);
-	return QY_LOOK_NOT_NOW;
-}
-
-enum qy_look qy_thread_look_begin(struct qy_thread *t, uint32_t snapshot)
-{
-	enum qy_look look = QY_LOOK_NOT_NOW;
-
-	if (t == qy_tls.thread)
-		return QY_LOOK_OWN;
-	if (!qy_trylock(&registry_lock))
-		return QY_LOOK_NOT_NOW;
-	if (t->state == QY_THREAD_PARKED || t->state == QY_THREAD_UNUSED)
-		return QY_LOOK_LOCKED;
-	if (t->state == QY_THREAD_LIVE)
-		look = hold_settled(t, snapshot);
-	qy_unlock(&registry_lock);
-	if (look == QY_LOOK_HELD && qy_peek(t->tls) != NULL)
-		qy_sanitizer_acquire(qy_peek(t->tls));
-	return look;
-}
-
-void qy_thread_look_end(struct qy_thread *t, enum qy_look look)
-{
-	if (look == QY_LOOK_LOCKED)
-		qy_unlock(&registry_lock);
-	else if (look == QY_LOOK_HELD)
-		qy_thread_let_go(t);
-}
-
-void qy_thread_let_go(struct qy_thread *t)
-{
-	atomic_fetch_and_explicit(&t->idle, ~(uint32_t)QY_HELD, memory_order_seq_cst);
-	qy_wake(&t->idle);
-}
-
-void qy_threads_visit(void (*visit)(void *ctx, struct qy_thread *t), void *ctx)
-{
-	qy_lock(&registry_lock);
-	visit_locked(visit, ctx);
-	qy_unlock(&registry_lock);
-}
-
-/* Yields first, then sleeps, since a thread of higher priority would yield to nobody; and does not wait for
- * the dead. */
-static void wait_until_out(void *self, struct qy_thread *t)
-{
-	for (unsigned n = 0; t != self && atomic_load_explicit(&t->busy, memory_order_seq_cst) != 0; n++) {
-		if (n < 100)
-			sched_yield();
-		else
-			qy_sleep_on(&t->busy, 1, 1);
-		if (n >= 1000 && n % 100 == 0 && !qy_os->thread_alive(t->pid, t->tid))
-			return;
-	}
-}
-
-void qy_threads_pause(void)
-{
-	qy_lock(&pause_lock);
-	atomic_store_explicit(&paused, 1, memory_order_seq_cst);
-	qy_lock(&registry_lock);
-	visit_locked(wait_until_out, qy_tls.thread);
-}
-
-void qy_threads_resume(void)
-{
-	qy_unlock(&registry_lock);
-	atomic_store_explicit(&paused, 0, memory_order_seq_cst);
-	qy_unlock(&pause_lock);
-}
-
-/* A thread may have counted down to what is due, and was about to enter for it, or was waiting to: in the child it does
- * not come to that, and whoever has the record next would count on from nothing. (Full slabs are many: they are looked
- * at by whom they concern.) */
-static void note_due(struct qy_thread *t)
-{
-	for (struct qy_cache *c = t->caches; c != NULL; c = c->next) {
-		c->quick += c->quick == 0;
-		for (unsigned cls = 0; cls < QY_CLASSES; cls++)
-			c->freed[cls].room += c->freed[cls].room == 0;
-	}
-	t->left_behind = true;
-}
-
-static void note_dead(void *self, struct qy_thread *t)
-{
-	if (t == self)
-		return;
-	note_due(t);
-	if (t->state == QY_THREAD_LIVE)
-		park(t);
-	/* One whose memory was given up had only to be moved to the unused ones. */
-	if (t->caches == NULL) {
-		qy_list_remove(&t->link);
-		t->state = QY_THREAD_UNUSED;
-		qy_list_push_front(&unused, &t->link);
-	}
-}
-
-/* In the child of fork only the calling thread is left; the others were out of their slow paths, so what they held is
- * whole and can be adopted. */
-void qy_threads_after_fork(void)
-{
-	struct qy_thread *self = qy_tls.thread;
-
-	qy_idle_after_fork();
-	qy_threads_watch(false);
-	visit_locked(note_dead, self);
-	visit_list(&giving_up, note_dead, self);
-	if (self != NULL) {
-		self->pid = qy_os->process_id();
-		self->tid = qy_os->thread_id();
-		qy_list_remove(&self->link);
-		qy_list_push_front(&buckets[(unsigned)self->tid % BUCKETS], &self->link);
-	}
-}
-
-/* ---- an arena's end ---- */
-
-struct question {
-	struct qy_manager *manager;
-	bool used;
-};
-
-static void ask_use(void *ctx, struct qy_thread *t)
-{
-	struct question *q = ctx;
-
-	q->used = q->used || t->chosen == q->manager;
-}
-
-bool qy_threads_use(const struct qy_manager *m)
-{
-	struct question q = { (struct qy_manager *)m, false };
-
-	visit_locked(ask_use, &q);
-	return q.used;
-}
-
-static void forget(void *ctx, struct qy_thread *t)
-{
-	struct qy_manager *m = ctx;
-
-	for (unsigned i = 0; i < QY_OUT_RINGS; i++)
-		if (t->out[i].heap != NULL && t->out[i].heap->manager->head == m) {
-			memset(&t->out[i], 0, sizeof(t->out[i]));
-			t->rings -= t->sending >> i & 1;
-			t->sending &= ~((uint64_t)1 << i);
-		}
-	for (struct qy_cache **at = &t->caches, *c; (c = *at) != NULL;) {
-		if (c->heap.manager->head != m) {
-			at = &c->next;
-			continue;
-		}
-		/* (That of an idle thread was closed, and no longer counts.) */
-		if (atomic_exchange_explicit(&c->heap.remote, QY_REMOTE_CLOSED, memory_order_relaxed) !=
-		    QY_REMOTE_CLOSED)
-			atomic_fetch_sub_explicit(&c->heap.manager->heaps, 1, memory_order_relaxed);
-		qy_cache_drop(t, at);
-	}
-}
-
-void qy_threads_forget(struct qy_manager *m)
-{
-	/* Those that are giving up have given up: their lists are empty. */
-	visit_locked(forget, m);
-	for (struct qy_manager *one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))
-		qy_caches_release(one);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Threads: how they come to quarry, leave it, die without telling, and are held still.
  *
- * Locks: pause_lock (rank QY_RANK_FORK), held by whoever holds threads still; registry_lock (rank QY_RANK_REGISTRY)
+ * Locks: qy_threads_pause_lock (rank QY_RANK_FORK), held by whoever holds threads still; qy_threads_lock (rank QY_RANK_REGISTRY)
  * over the lists of threads. Neither is ever taken by a thread that has entered. */
 #ifndef QUARRY_CACHE_THREAD_H
 #define QUARRY_CACHE_THREAD_H

@@ -16,7 +16,7 @@
  * A mark is two bits for each 16 bytes, the first one made is kept. An object's marks are made one after the other by
  * whoever has it: its thread, or the viewer while that is held. So no mark is lost to another one.
  *
- * No lock but the log's, which is a counter. While no snapshot is made it costs slow paths one load. */
+ * No lock, but for who cannot enter (qy_snap_freed). While no snapshot is made it costs slow paths one load. */
 #ifndef QUARRY_MANAGER_SNAPSHOT_H
 #define QUARRY_MANAGER_SNAPSHOT_H
 
