@@ -205,7 +205,7 @@ static void note_dead(void *self, struct qy_thread *t)
 	/* One whose memory was given up had only to be moved to the unused ones. */
 	if (t->caches == NULL) {
 		qy_list_remove(&t->link);
-		t->state = QY_THREAD_UNUSED;
+		qy_publish(t->state, QY_THREAD_UNUSED);
 		qy_list_push_front(&qy_threads_unused, &t->link);
 	}
 }

@@ -15,7 +15,7 @@ static void send_ring(struct qy_thread *t, struct qy_outgoing *out)
 	if ((t->sending & bit) == 0)
 		return;
 	qy_snap_moved(first);
-	t->sending &= ~bit;
+	qy_publish(t->sending, t->sending & ~bit);
 	t->rings--;
 	out->room = 0;
 	out->first = NULL;
@@ -46,7 +46,7 @@ static void begin_ring(struct qy_thread *t, struct qy_outgoing *out, struct qy_h
 	if (out->heap != h)
 		memset(out->latest, 0, sizeof(out->latest));
 	out->heap = h;
-	t->sending |= (uint64_t)1 << (out - t->out);
+	qy_publish(t->sending, t->sending | (uint64_t)1 << (out - t->out));
 	out->room = (int32_t)qy_min(QY_OUT_ROOM, QY_OUT_ROOM_ALL / ++t->rings);
 }
 

@@ -237,7 +237,7 @@ void qy_thread_park(struct qy_thread *t)
 	/* In a forked child: it may have been about to see that it is to wait. */
 	atomic_store_explicit(&t->busy, 0, memory_order_relaxed);
 	atomic_store_explicit(&t->waits, 0, memory_order_relaxed);
-	t->state = QY_THREAD_PARKED;
+	qy_publish(t->state, QY_THREAD_PARKED);
 	atomic_fetch_add_explicit(&qy_threads_stirred, 1, memory_order_seq_cst);
 	t->parked_at = qy_os->now_ms();
 	qy_list_remove(&t->link);
@@ -354,11 +354,11 @@ static struct qy_thread *take_thread(int node, int tid)
 		t->node = node;
 	if (t != NULL) {
 		t->pid = qy_os->process_id();
-		t->tid = tid;
-		t->state = QY_THREAD_LIVE;
+		qy_publish(t->tid, tid);
+		qy_publish(t->state, QY_THREAD_LIVE);
 		t->quiet = 0;
 		atomic_fetch_add_explicit(&qy_threads_stirred, 1, memory_order_seq_cst);
-		t->service = qy_reclaim_is_caller();
+		qy_publish(t->service, qy_reclaim_is_caller());
 		if (qy_threads_watching)
 			atomic_fetch_or_explicit(&t->idle, QY_WATCHED, memory_order_seq_cst);
 		qy_list_push_front(&qy_thread_buckets[(unsigned)tid % BUCKETS], &t->link);
@@ -466,7 +466,7 @@ static struct qy_thread *take_stale(uint64_t now, uint64_t keep_ms, unsigned *pa
 			continue;
 		qy_list_remove(&t->link);
 		qy_list_push_front(&qy_threads_giving_up, &t->link);
-		t->state = QY_THREAD_GIVING_UP;
+		qy_publish(t->state, QY_THREAD_GIVING_UP);
 		*park = i;
 		return t;
 	}
@@ -498,11 +498,11 @@ static bool give_up_one(uint64_t now, uint64_t keep_ms, uint64_t until_ns, bool 
 	qy_lock(&qy_threads_lock);
 	qy_list_remove(&t->link);
 	if (done) {
-		t->state = QY_THREAD_UNUSED;
+		qy_publish(t->state, QY_THREAD_UNUSED);
 		qy_list_push_front(&qy_threads_unused, &t->link);
 	} else {
 		/* It comes first again. */
-		t->state = QY_THREAD_PARKED;
+		qy_publish(t->state, QY_THREAD_PARKED);
 		qy_list_push_back(&qy_thread_parks[park], &t->link);
 		*more = true;
 	}

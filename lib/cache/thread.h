@@ -52,7 +52,7 @@ struct qy_thread {
 	struct qy_outgoing out[QY_OUT_RINGS];
 	/* The registry's. */
 	struct qy_link link;   /* in the bucket of the tid, or in a list of parked or unused ones */
-	int pid, tid;
+	int pid, tid;          /* (tid, state, service: written with the lock held, read atomically without) */
 	uint64_t quiet;        /* qy_threads_stirred when it last saw that all others hold nothing; 0: it did not */
 	uint8_t state;         /* enum qy_thread_state */
 	bool service;          /* the reclaimer's: not a thread of the program */

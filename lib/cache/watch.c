@@ -283,9 +283,11 @@ static uint64_t ran_ns(int tid)
 	return qy_os->read_file(path, text, sizeof(text)) > 0 ? strtoull(text, NULL, 10) : 0;
 }
 
-/* Whether what the thread had begun at the moment has ended. */
+/* Whether what the thread had begun at the moment has ended. (Without the registry's lock: where the record changes hands
+ * meanwhile, who had it has ended, and who has it came after the moment.) */
 static bool has_settled(struct qy_thread *t)
 {
+	int tid = qy_peek(t->tid);
 	uint64_t ran;
 
 	if (qy_peek(t->state) != QY_THREAD_LIVE)
@@ -293,9 +295,9 @@ static bool has_settled(struct qy_thread *t)
 	/* (One that was not turned has to come itself.) */
 	if (!(atomic_load_explicit(&t->idle, memory_order_seq_cst) & QY_TURNED))
 		return false;
-	if (qy_os->thread_blocked(t->tid))
+	if (qy_os->thread_blocked(tid))
 		return true;
-	ran = ran_ns(t->tid);
+	ran = ran_ns(tid);
 	if (t->ran == 0)
 		t->ran = ran;
 	return ran - t->ran >= RAN_NS;
