@@ -469,6 +469,11 @@ static int linux_copy(void *to, const void *from, size_t len)
 	return n >= 0 && (size_t)n == len ? 0 : -1;
 }
 
+static int linux_create(const char *path)
+{
+	return (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
+}
+
 static void linux_close(int fd)
 {
 	close_quietly(fd);
@@ -581,10 +586,12 @@ const struct qy_os qy_os_linux = {
 	.thp_disabled = linux_thp_disabled,
 	.cpus_allowed = linux_cpus_allowed,
 	.run_on = linux_run_on,
+	.stack = qy_unwind_stack,
 	.pair = linux_pair,
 	.send = linux_send,
 	.receive = linux_receive,
 	.close = linux_close,
+	.create = linux_create,
 	.memfd = qy_linux_memfd,
 	.set_size = qy_linux_set_size,
 	.seal = qy_linux_seal,

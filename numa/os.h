@@ -86,6 +86,8 @@ struct qy_os {
 	int (*send)(int end, const void *bytes, size_t len, unsigned ms);
 	int (*receive)(int end, void *bytes, size_t len, unsigned ms);
 	void (*close)(int fd);
+	/* A new file, or an old one that is emptied, to be written to; by the umask for whom. */
+	int (*create)(const char *path);
 	/* Memory with a descriptor, which does not outlive exec. flags: QY_MFD_.... The number is above those of
 	 * standard input, output and error, also where these are closed: what a program prints must not go into its
 	 * heap. */
@@ -118,6 +120,9 @@ struct qy_os {
 	 * least; the others are 0. -1 with errno. */
 	long (*cpus_allowed)(unsigned long *mask, unsigned long bits);
 	int (*run_on)(const unsigned long *mask, unsigned long bits); /* have the calling thread run on those */
+	/* Where the caller is called from: return addresses, the innermost first, so many at most, without those in
+	 * quarry's own library. Allocates nothing and takes no lock of quarry's. (numa/unwind.c) */
+	unsigned (*stack)(void **frames, unsigned most);
 };
 
 extern const struct qy_os *qy_os;       /* what is in use */
@@ -126,6 +131,12 @@ extern const struct qy_os qy_os_linux;  /* the real one */
 /* thread_switches and thread_blocked by what qy_os->read_file and qy_os->signal_action say. */
 uint64_t qy_thread_switches(int tid);
 bool qy_thread_blocked(int tid);
+
+/* Make qy_os->stack ready, the way that is asked for or else what there is; it may load libgcc_s, and allocate. The
+ * way that was found. */
+enum qy_unwind { QY_UNWIND_AUTO, QY_UNWIND_TABLES, QY_UNWIND_FRAMES };
+enum qy_unwind qy_unwind_prepare(enum qy_unwind how);
+unsigned qy_unwind_stack(void **frames, unsigned most);
 
 /* was_waiting by what qy_os->readable and qy_os->signal_action say. */
 bool qy_context_waited(const void *context);

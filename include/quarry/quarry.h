@@ -533,10 +533,14 @@ enum quarry_option {
 	                                  * holds for each request; how full the control group and the machine are is
 	                                  * seen when the reclaimer looks, about twice a second. Of a control group's
 	                                  * limit it is per cent of what malloc uses (8 MiB and a 32nd part are left) */
-	QUARRY_OPT_CGROUP_LIMIT = 35     /* cgroup_limit: 1 what was handed out counts against the control group's
+	QUARRY_OPT_CGROUP_LIMIT = 35,    /* cgroup_limit: 1 what was handed out counts against the control group's
 	                                  * memory limit, touched or not, so that ENOMEM comes before the kernel's
 	                                  * killer; 0 for programs that ask for much more than they touch: as other
 	                                  * allocators have it */
+	QUARRY_OPT_PROFILE = 40,         /* profile: bytes allocated from one sample of the heap profile to the next, on
+	                                  * average; 0 none are taken. See quarry_profile_start */
+	QUARRY_OPT_PROFILE_STACKS = 41   /* profile_stacks: 0 auto, 1 by unwind tables (libgcc_s), where they can be had,
+	                                  * 2 by frame pointers: much faster, and wrong for code without them */
 };
 
 /** Set an option by number (enum quarry_option), or a glibc M_* parameter, which is accepted.
@@ -804,6 +808,72 @@ QUARRY_API int quarry_view_find(const quarry_view *view, const void *p, quarry_v
 
 /** How the view was made, and what is in it. @return 0; -1 with EINVAL (struct_size not set). */
 QUARRY_API int quarry_view_report_get(const quarry_view *view, quarry_view_report *report);
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Profiles                                                                                               */
+
+#define QUARRY_PROFILE_MEAN ((size_t)512 << 10)
+
+/** Keep a profile of the heap from here on: which places in the program allocate, and what of that lives. Samples are
+ * taken by a Poisson process over bytes, so that an object of s bytes is one with the probability 1 - exp(-s / mean),
+ * and stands for the inverse of that many. What was allocated before is not in it. A hit of malloc or free is as fast as
+ * without; a sample takes some microseconds, most of it for its stack (option profile_stacks). Its memory, some hundred
+ * bytes for a place and 40 for a sample that lives, comes from no heap. The same as the option `profile`. Any thread may
+ * call; others go on meanwhile, and begin within some refills of theirs. With unwind tables it may load libgcc_s: not in
+ * a signal handler.
+ * @param mean bytes between two samples, on average; 0: QUARRY_PROFILE_MEAN; at most 1 GiB. 1 samples all there is.
+ * @return 0; -1 with EINVAL. */
+QUARRY_API int quarry_profile_start(size_t mean);
+
+/** Take no more samples. Those that live are known until they are freed. @return 0. */
+QUARRY_API int quarry_profile_stop(void);
+
+/** Forget what was allocated and freed again: counts begin anew, and what lives counts on. @return 0. */
+QUARRY_API int quarry_profile_reset(void);
+
+enum quarry_profile_format {
+	QUARRY_PROFILE_PPROF = 0,     /* profile.proto, gzipped: for `pprof` and `go tool pprof`. Objects and bytes
+	                               * allocated and in use, with their size, node and arena as labels */
+	QUARRY_PROFILE_HEAP = 1,      /* text of gperftools' heap profiles ("heap_v2"), with what is mapped: for
+	                               * `google-pprof`, `jeprof` and `pprof` */
+	QUARRY_PROFILE_COLLAPSED = 2, /* a line per stack with the bytes in use, outermost frame first: for flame
+	                               * graphs. Names are those that shared libraries and the program export */
+	QUARRY_PROFILE_JSON = 3       /* an object per line: a stack with all that is known of it, how long samples lived
+	                               * among that */
+};
+
+/** Write the profile. What is counted meanwhile may be in it or not. Allocates nothing from any heap. Any thread may
+ * call.
+ * @param fd a descriptor to write to, from where it stands.
+ * @param format enum quarry_profile_format.
+ * @return 0; -1 with EINVAL (no such format), ENOMEM, or write(2)'s errno. Example:
+ * @code
+ *   int fd = open("heap.pb.gz", O_WRONLY | O_CREAT | O_TRUNC, 0644);
+ *   quarry_profile_write(fd, QUARRY_PROFILE_PPROF);
+ * @endcode
+ * A process writes its profile when it ends, where the environment says QUARRY_PROFILE=PATH (%p in it is the process's
+ * number): as pprof, or by the end of the name as .heap, .collapsed or .json; quarry_profile_start, or the option
+ * profile, is what has it kept. */
+QUARRY_API int quarry_profile_write(int fd, int format);
+
+typedef struct quarry_profile_report {
+	uint32_t struct_size;    /* set by the caller to sizeof: lets the struct grow */
+	uint32_t sites;          /* places, by stack, size, arena and node */
+	uint64_t mean;           /* bytes; 0: no samples are taken now */
+	uint64_t samples, live;  /* taken since the start or the reset, and those of them and before that live */
+	uint64_t lost;           /* for which there was no memory */
+	uint64_t allocated_objects, allocated_bytes; /* that samples stand for: since the start or the reset, */
+	uint64_t in_use_objects, in_use_bytes;       /* and living */
+} quarry_profile_report;
+
+/** How the profile is doing. Any thread may call. @return 0; -1 with EINVAL (struct_size not set). */
+QUARRY_API int quarry_profile_report_get(quarry_profile_report *report);
+
+/** Where p was allocated, when that is a living sample.
+ * @param p the address that malloc returned.
+ * @param frames receives at most max return addresses, the innermost first.
+ * @return how many there are; -1 with ENOENT (not sampled, or freed). */
+QUARRY_API int quarry_profile_stack(const void *p, void **frames, int max);
 
 /* ------------------------------------------------------------------------------------------------------ */
 /* Statistics                                                                                             */

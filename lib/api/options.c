@@ -16,6 +16,7 @@
 #include "lib/api/figures.h"
 #include "lib/api/init.h"
 #include "lib/base/text.h"
+#include "lib/cache/sample.h"
 #include "lib/cache/thread.h"
 
 #define VARIABLE "QUARRY_OPTIONS"
@@ -83,7 +84,11 @@ enum kind {
 	X(QUARRY_OPT_BREAKER_AT, "breaker_at", breaker_at, KIND_NUMBER, 10, 100, 95, 1, NULL,                         \
 	  "per cent of the tightest limit at which the breaker opens")                                                \
 	X(QUARRY_OPT_CGROUP_LIMIT, "cgroup_limit", cgroup_limit, KIND_FLAG, 0, 1, 1, 1, NULL,                         \
-	  "ENOMEM before the control group's memory limit kills; 0: the kernel's way")
+	  "ENOMEM before the control group's memory limit kills; 0: the kernel's way")                                \
+	X(QUARRY_OPT_PROFILE, "profile", profile, KIND_SIZE, 0, 1L << 30, 0, 1, NULL,                                 \
+	  "bytes allocated from one sample of the heap profile to the next; 0 none")                                  \
+	X(QUARRY_OPT_PROFILE_STACKS, "profile_stacks", profile_stacks, KIND_CHOICE, 0, 2, 0, 1, "auto|tables|frames", \
+	  "how stacks are found: unwind tables, or frame pointers (faster)")
 
 struct option {
 	const char *name;
@@ -128,6 +133,8 @@ static void option_change(const struct option *o, long value)
 	option_store(o, value);
 	if (o->number == QUARRY_OPT_DECAY_MS || o->number == QUARRY_OPT_SOFT_LIMIT)
 		qy_thread_look();
+	if (o->number == QUARRY_OPT_PROFILE || o->number == QUARRY_OPT_PROFILE_STACKS)
+		qy_sampling_start((uint64_t)qy_setting(profile), (int)qy_setting(profile_stacks));
 }
 
 static const struct option *option_by_name(const char *name, size_t length)

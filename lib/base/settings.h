@@ -35,6 +35,8 @@ struct qy_settings {
 	_Atomic long breaker;          /* enum qy_breaker_mode */
 	_Atomic long breaker_min;      /* bytes */
 	_Atomic long breaker_at;       /* per cent */
+	_Atomic long profile;          /* bytes between two samples; 0: none are taken */
+	_Atomic long profile_stacks;   /* enum qy_unwind */
 	_Atomic long cgroup_limit;     /* 1: ENOMEM before the control group's memory limit kills */
 };
 

@@ -7,6 +7,7 @@
 #include "lib/base/settings.h"
 #include "lib/cache/arena.h"
 #include "lib/cache/duties.h"
+#include "lib/cache/sample.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/breaker.h"
 #include "lib/manager/events.h"
@@ -47,6 +48,8 @@ static bool fetch(struct qy_cache *c, unsigned cls)
 	came = c->head[cls];
 	c->zero[cls] = zero;
 	c->head[cls] = list;
+	if (QY_UNLIKELY(c->mean != 0))
+		qy_sample_split(c, cls);
 	if (QY_UNLIKELY(came != NULL))
 		qy_heap_put_back(&c->heap, came);
 	return true;
@@ -59,6 +62,8 @@ void *qy_cache_take(struct qy_cache *c, unsigned cls, bool *zero)
 	if (c->head[cls] == NULL && !fetch(c, cls))
 		return NULL;
 	p = c->head[cls];
+	if (QY_UNLIKELY(p == NULL))
+		return NULL;
 	*zero = c->zero[cls];
 	qy_snap_taken(p);
 	qy_cache_pop(&c->head[cls], p);
@@ -99,6 +104,22 @@ static void clear(void *p, size_t size, bool fresh)
 		memset(p, 0, size);
 }
 
+/* An object of the class, where a profile is kept. Entered. */
+static QY_COLD void *take_sampled(struct qy_cache *c, unsigned cls, bool *fresh)
+{
+	for (;;) {
+		void *p = qy_sample_is_due(c, cls) ? NULL : qy_cache_take(c, cls, fresh);
+
+		if (p != NULL || !qy_sample_is_due(c, cls))
+			return p;
+		*fresh = false;
+		p = qy_sample_take(c, cls);
+		if (p != NULL)
+			return p;
+		/* (Where there is no memory for that, what the thread has serves.) */
+	}
+}
+
 /* Entered. */
 static void *allocate(struct qy_cache *c, size_t size, size_t align, bool zero)
 {
@@ -107,12 +128,14 @@ static void *allocate(struct qy_cache *c, size_t size, size_t align, bool zero)
 	void *p;
 
 	if (cls < QY_CLASSES) {
-		p = qy_cache_take(c, cls, &fresh);
+		p = QY_LIKELY(c->mean == 0) ? qy_cache_take(c, cls, &fresh) : take_sampled(c, cls, &fresh);
 		if (p != NULL && zero)
 			clear(p, size, fresh);
 		return p;
 	}
 	p = qy_large_alloc(c->heap.manager, size, qy_max(align, QY_PAGE), &fresh);
+	if (QY_UNLIKELY(c->mean != 0) && p != NULL)
+		qy_sample_large(c, qy_align_up(size, QY_PAGE));
 	if (p != NULL && zero && !fresh)
 		memset(p, 0, size);
 	return p;
@@ -214,6 +237,7 @@ static QY_COLD void *allocate_again(const quarry_arena *arena, size_t size, size
 /* Allow quick refills again, unless each must see where the thread is, or lists are to be checked. */
 static void look_after(struct qy_cache *c)
 {
+	qy_sample_look(c);
 	qy_count(&c->heap.refills, c->quick_set - c->quick - (c->quick == 0));
 	if (qy_thread_may_be_quick(c->thread) && qy_setting(on_error) == QY_ERROR_IGNORE)
 		c->quick = c->quick_set = qy_duties_shedding(c->thread) ? SHED_EVERY : DUTY_EVERY;
@@ -251,9 +275,11 @@ static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t al
 		error = errno;
 		qy_duties_after(t);
 		errno = error;
-		return p;
+	} else {
+		qy_duties_after(t);
 	}
-	qy_duties_after(t);
+	if (QY_UNLIKELY(t->sampled != 0))
+		qy_sample_note(t, p, size);
 	return p;
 }
 
@@ -295,12 +321,13 @@ QY_INLINE bool may_be_quick(struct qy_cache *c)
 }
 
 /* What was freed last; NULL when there is nothing, or it is no time for a quick refill. */
-QY_INLINE void *take_freed(struct qy_cache *c, unsigned cls)
+QY_INLINE void *take_list(struct qy_cache *c, unsigned cls, bool sampled)
 {
 	struct qy_freelist *l = &c->freed[cls];
 	void *p = l->head;
 
-	if (p == NULL || !may_be_quick(c) || QY_UNLIKELY(qy_leads_round(p)))
+	if (p == NULL || !may_be_quick(c) || QY_UNLIKELY(qy_leads_round(p)) ||
+	    (sampled && !qy_sample_passes(c, cls, l->most - l->room)))
 		return NULL;
 	l->head = NULL;
 	l->room = l->most;
@@ -309,6 +336,17 @@ QY_INLINE void *take_freed(struct qy_cache *c, unsigned cls)
 	__atomic_store_n(&c->head[cls], qy_next_object(p), __ATOMIC_RELEASE);
 	qy_sanitizer_release();
 	return p;
+}
+
+/* (Where a profile is kept, the quickest way leads on to refill.) */
+QY_INLINE void *take_freed(struct qy_cache *c, unsigned cls)
+{
+	return QY_UNLIKELY(c->mean != 0) ? NULL : take_list(c, cls, false);
+}
+
+static QY_COLD void *take_freed_sampled(struct qy_cache *c, unsigned cls)
+{
+	return take_list(c, cls, true);
 }
 
 /* Of the active slab: what was freed into it, or, when nobody sent anything home, its next unused objects. Where
@@ -321,14 +359,20 @@ static void *take_active(struct qy_cache *c, unsigned cls)
 
 	if (s == NULL || c->freed[cls].head != NULL || !may_be_quick(c))
 		return NULL;
-	p = qy_slab_take(s);
-	if (p == NULL) {
-		if (s->local != NULL || s->carved == qy_classes[cls].capacity || qy_heap_has_mail(&c->heap))
+	if (s->local != NULL) {
+		p = qy_sample_passes(c, cls, s->linked - s->countdown) ? qy_slab_take(s) : NULL;
+		if (p == NULL)
+			return NULL;
+		if (s->to != &c->freed[cls])
+			qy_slab_direct(s, &c->freed[cls]);
+	} else {
+		uint32_t left = qy_classes[cls].capacity - s->carved;
+
+		if (left == 0 || qy_heap_has_mail(&c->heap) ||
+		    !qy_sample_passes(c, cls, (uint32_t)qy_min(left, qy_classes[cls].carve)))
 			return NULL;
 		p = qy_slab_carve(s);
 		fresh = s->zero;
-	} else if (s->to != &c->freed[cls]) {
-		qy_slab_direct(s, &c->freed[cls]);
 	}
 	qy_freelist_fetched(&c->freed[cls], cls);
 	c->zero[cls] = fresh;
@@ -362,6 +406,8 @@ QY_INLINE void *alloc_quick(size_t size, size_t align, bool zero)
 		qy_sanitizer_release();
 	} else {
 		p = take_freed(c, cls);
+		if (QY_UNLIKELY(p == NULL && c->mean != 0))
+			p = take_freed_sampled(c, cls);
 		if (p == NULL)
 			p = take_active(c, cls);
 		fresh = c->zero[cls];
@@ -382,8 +428,10 @@ void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool 
 
 static QY_NOINLINE void *refill(struct qy_cache *c, unsigned cls, size_t n)
 {
-	void *p = take_active(c, cls);
+	void *p = QY_UNLIKELY(c->mean != 0) ? take_freed_sampled(c, cls) : NULL;
 
+	if (QY_LIKELY(p == NULL))
+		p = take_active(c, cls);
 	return p != NULL ? p : malloc_entered(n);
 }
 

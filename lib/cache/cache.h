@@ -35,6 +35,11 @@ struct qy_cache {
 	 * many in a row found mail, and it unchanged but for what they filed. */
 	uint64_t received_seen;
 	uint32_t looks_alone;
+	/* Of sampling (sample.h): bytes between two samples, 0 for none; bytes until the next; whether the next object of
+	 * a class behind its list is one. */
+	uint64_t mean, random;
+	int64_t until;
+	bool due[QY_CLASSES];
 	uint32_t seen, seen_class; /* of the snapshot that was last made (watch.c): its number, and how far that is */
 	struct qy_thread *thread;
 	struct qy_cache *next_unused; /* of the same manager, or of none */

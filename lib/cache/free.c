@@ -5,6 +5,7 @@
 
 #include "lib/base/settings.h"
 #include "lib/cache/duties.h"
+#include "lib/cache/sample.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
 #include "lib/manager/mixed.h"
@@ -140,6 +141,8 @@ static QY_NOINLINE void free_entered(void *p)
 	}
 	t = qy_thread_gone() && qy_tls.thread == NULL ? NULL : qy_thread_enter();
 	s = qy_slab_of(p);
+	if (qy_samples_any())
+		qy_sample_freed(p);
 	if (s != NULL)
 		qy_snap_freed(p, t != NULL);
 	if (QY_UNLIKELY(t == NULL)) {

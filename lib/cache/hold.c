@@ -9,6 +9,7 @@
 #include "lib/cache/idle.h"
 #include "lib/cache/threads.h"
 #include "lib/manager/manager.h"
+#include "lib/manager/sites.h"
 #include "numa/os.h"
 
 /* ---- going over them ---- */
@@ -275,6 +276,7 @@ static void forget(void *ctx, struct qy_thread *t)
 
 void qy_threads_forget(struct qy_manager *m)
 {
+	qy_samples_forget((uint16_t)m->index);
 	/* Those that are giving up have given up: their lists are empty. */
 	visit_locked(forget, m);
 	for (struct qy_manager *one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))

@@ -6,6 +6,7 @@
 
 #include "lib/cache/arena.h"
 #include "lib/cache/cache.h"
+#include "lib/cache/sample.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/breaker.h"
 #include "lib/manager/limits.h"
@@ -70,12 +71,16 @@ static void *copy_in_arena(void *p, size_t size)
 
 	if (t == NULL)
 		return NULL;
+	t->resizes = t->depth == 1;
 	usable = qy_cache_usable(p);
 	if (usable != 0)
 		to = copy(p, usable, size, home_of(p));
 	else
 		errno = EINVAL;
+	t->resizes = 0;
 	qy_thread_leave(t);
+	if (QY_UNLIKELY(t->sampled != 0) && t->depth == 0)
+		qy_sample_note(t, to, size);
 	return to;
 }
 
@@ -96,19 +101,37 @@ static void *shrink_block(void *p, size_t size)
 	return p;
 }
 
+/* A large block; NULL when it must be copied to wherever. */
+static void *resize_large(void *p, size_t usable, size_t size)
+{
+	struct qy_sample was;
+	void *to;
+
+	if (size <= usable && size > QY_CLASS_MAX && usable - size < QY_LARGE_SLACK)
+		return p;
+	(void)qy_sample_resizes(p, &was);
+	to = resize_block(p, size);
+	if (to == NULL && size < usable) {
+		to = shrink_block(p, size);
+		qy_sample_resized(p, &was, to == p ? p : NULL, size);
+		return to;
+	}
+	if (to == NULL && qy_limits_denied_by() != QY_DENIED_BY_NONE && qy_cache_make_room())
+		to = resize_block(p, size);
+	if (to != NULL)
+		qy_sample_resized(p, &was, to, size);
+	else if (was.site != NULL)
+		qy_sample_put_back(p, &was);
+	return to;
+}
+
 static void *resize(void *p, size_t usable, size_t size)
 {
 	void *to;
 
 	/* (An object may have more than the largest class, in a mixed slab.) */
 	if (usable > QY_CLASS_MAX && qy_slab_of(p) == NULL) {
-		if (size <= usable && size > QY_CLASS_MAX && usable - size < QY_LARGE_SLACK)
-			return p;
-		to = resize_block(p, size);
-		if (to == NULL && size < usable)
-			return shrink_block(p, size);
-		if (to == NULL && qy_limits_denied_by() != QY_DENIED_BY_NONE && qy_cache_make_room())
-			to = resize_block(p, size);
+		to = resize_large(p, usable, size);
 		if (to != NULL)
 			return to;
 	} else if (fits_object(usable, size)) {

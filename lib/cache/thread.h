@@ -68,6 +68,8 @@ struct qy_thread {
 	uint32_t unnoted;        /* the one of which not all was noted that it did, */
 	uint32_t given_up;       /* and the one whose maker could not hold it */
 	uint64_t ran;            /* ns on a CPU when that was first asked */
+	uint64_t sampled;        /* what was just allocated is a sample (sample.h), of so many bytes one; 0: it is not */
+	uint32_t resizes;        /* 1: inside a resize, which notes it */
 	/* Counters: the thread writes, anybody reads. */
 	qy_counter moves;      /* to other nodes */
 };

@@ -270,6 +270,20 @@ static struct qy_slab *new_slab(struct qy_manager *m, struct qy_heap *h, unsigne
 	return s;
 }
 
+/* After it was refused: whether memory was made, or found, for another try. The lock is not held. */
+static bool may_try_again(struct qy_manager *m, size_t bytes, const struct attempt *attempt, int tries)
+{
+	if (attempt->short_of && tries < 3 && qy_budget_refresh(bytes))
+		return true;
+	if (attempt->allowed && !attempt->short_of && qy_manager_more(m, 1, 1))
+		return true;
+	if (tries < 3 && receive_for_refused(m))
+		return true;
+	if (attempt->short_of)
+		qy_refuse(QUARRY_REFUSED_CGROUP);
+	return false;
+}
+
 struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, unsigned cls, struct qy_slab *spare,
 				    void **list, bool *fresh)
 {
@@ -282,7 +296,7 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 		begin_slab(s, h, cls, false);
 		return s;
 	}
-	qy_mixed_provide(m);
+	qy_mixed_provide(m, false);
 	for (int tries = 0; tries < 4; tries++) {
 		bool refuse = false;
 
@@ -309,15 +323,36 @@ struct qy_slab *qy_manager_get_slab(struct qy_manager *m, struct qy_heap *h, uns
 			*fresh = true;
 			return NULL;
 		}
-		if (attempt.short_of && tries < 3 && qy_budget_refresh(bytes))
-			continue;
-		if (attempt.allowed && !attempt.short_of && qy_manager_more(m, 1, 1))
-			continue;
-		if (tries < 3 && receive_for_refused(m))
-			continue;
-		if (attempt.short_of)
-			qy_refuse(QUARRY_REFUSED_CGROUP);
-		break;
+		if (!may_try_again(m, bytes, &attempt, tries))
+			break;
+	}
+	errno = ENOMEM;
+	return NULL;
+}
+
+void *qy_manager_get_one(struct qy_manager *m, unsigned cls)
+{
+	for (int tries = 0; tries < 4; tries++) {
+		struct attempt attempt = { .allowed = true };
+		struct qy_slab *s;
+		void *p;
+
+		qy_mixed_provide(m, true);
+		qy_lock(&m->lock);
+		(void)qy_manager_receive(m);
+		p = qy_mixed_take_one(m, cls);
+		if (p == NULL) {
+			s = new_slab(m, &m->orphans, QY_MIXED_CLASS, QY_UNIT >> QY_PAGE_SHIFT, &attempt);
+			if (s != NULL && qy_mixed_add_apart(m, s))
+				p = qy_mixed_take_one(m, cls);
+			else if (s != NULL)
+				qy_manager_put_slab(m, s);
+		}
+		qy_unlock(&m->lock);
+		if (p != NULL)
+			return p;
+		if (!may_try_again(m, QY_UNIT, &attempt, tries))
+			break;
 	}
 	errno = ENOMEM;
 	return NULL;

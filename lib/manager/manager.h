@@ -294,6 +294,10 @@ bool qy_manager_is_at_limit(struct qy_manager *m, size_t bytes);
 
 /* ---- slabs (manager.c), for heaps ---- */
 
+/* One object of a class from a slab that nobody owns, and in which stands nothing else but such (mixed.h): whoever frees
+ * it enters, and it goes home as any. NULL with ENOMEM. */
+void *qy_manager_get_one(struct qy_manager *m, unsigned cls);
+
 /* A slab for a heap: an orphan of the class with room (then a spare goes back), the spare, or a new one. NULL with
  * *list set to objects that stand in the gaps of other classes' slabs, where a new one would make the process grow;
  * NULL with ENOMEM. With *fresh false no memory is touched that is not there: then *fresh is set, and NULL returned. */

@@ -89,12 +89,20 @@ static void list(struct qy_mixed *mixed, struct qy_mixed_slab *r, uint32_t longe
 {
 	r->longest = (uint16_t)longest;
 	r->bin = (uint8_t)bin_of(longest);
+	if (r->apart) {
+		ring_add(&mixed->apart, r, QY_MIXED_BY_RUN);
+		return;
+	}
 	ring_add(&mixed->by_run[r->bin], r, QY_MIXED_BY_RUN);
 	mixed->bins |= (uint64_t)1 << r->bin;
 }
 
 static void unlist(struct qy_mixed *mixed, struct qy_mixed_slab *r)
 {
+	if (r->apart) {
+		ring_remove(&mixed->apart, r, QY_MIXED_BY_RUN);
+		return;
+	}
 	ring_remove(&mixed->by_run[r->bin], r, QY_MIXED_BY_RUN);
 	if (mixed->by_run[r->bin] == NULL)
 		mixed->bins &= ~((uint64_t)1 << r->bin);
@@ -115,7 +123,7 @@ static void unnote_freed(struct qy_mixed *mixed, struct qy_mixed_slab *r)
 /* Its longest run has changed, or what is known of it. */
 static void relist(struct qy_mixed *mixed, struct qy_mixed_slab *r, uint32_t longest)
 {
-	if (bin_of(longest) == r->bin) {
+	if (r->apart || bin_of(longest) == r->bin) {
 		r->longest = (uint16_t)longest;
 		return;
 	}
@@ -131,12 +139,12 @@ static void put_unused(struct qy_mixed *mixed, struct qy_mixed_slab *r)
 
 /* ---- becoming mixed, and ending ---- */
 
-void qy_mixed_provide(struct qy_manager *m)
+void qy_mixed_provide(struct qy_manager *m, bool at_any_rate)
 {
 	struct qy_mixed *mixed = __atomic_load_n(&m->mixed, __ATOMIC_ACQUIRE);
 	struct qy_mixed_slab *records;
 
-	if (qy_read(&m->orphans.slabs) + (mixed == NULL ? 0 : qy_read(&mixed->slabs)) < LEAST ||
+	if ((!at_any_rate && qy_read(&m->orphans.slabs) + (mixed == NULL ? 0 : qy_read(&mixed->slabs)) < LEAST) ||
 	    (mixed != NULL && qy_peek(mixed->unused) != NULL))
 		return;
 	/* (Two that come here at once make more than is needed: the records are kept, and of the other one is lost.) */
@@ -210,8 +218,9 @@ static bool begin_record(struct qy_mixed_slab *r, struct qy_slab *s)
 	return true;
 }
 
-/* An orphan with room, taken out of its queue; there is a record for it. NULL when its list is not sound. */
-static struct qy_mixed_slab *make_mixed(struct qy_manager *m, struct qy_slab *s)
+/* A slab with room that nobody holds, and that is in no queue; there is a record for it. NULL when its list is not
+ * sound. */
+static struct qy_mixed_slab *make_mixed(struct qy_manager *m, struct qy_slab *s, bool apart)
 {
 	struct qy_mixed *mixed = m->mixed;
 	struct qy_mixed_slab *r = mixed->unused, *unused = r->ring[QY_MIXED_BY_RUN].next;
@@ -221,6 +230,7 @@ static struct qy_mixed_slab *make_mixed(struct qy_manager *m, struct qy_slab *s)
 		r->ring[QY_MIXED_BY_RUN].next = unused;
 		return NULL;
 	}
+	r->apart = apart;
 	qy_publish(mixed->unused, unused);
 	qy_publish(s->linked, r->seen);
 	qy_publish(s->carved, QY_MIXED_GRAINS);
@@ -264,6 +274,8 @@ void qy_mixed_clear(struct qy_manager *m)
 	for (unsigned bin = 0; bin < QY_MIXED_BINS; bin++)
 		while (mixed->by_run[bin] != NULL)
 			forget(mixed, mixed->by_run[bin]);
+	while (mixed->apart != NULL)
+		forget(mixed, mixed->apart);
 	atomic_store_explicit(&mixed->slabs, 0, memory_order_relaxed);
 	qy_heap_open(&mixed->heap, m, 0);
 }
@@ -399,7 +411,7 @@ static struct qy_mixed_slab *make_one(struct qy_manager *m, uint32_t size)
 	if (s == NULL)
 		return NULL;
 	qy_slab_list_remove(&m->orphans.queue[s->cls], s);
-	r = make_mixed(m, s);
+	r = make_mixed(m, s, false);
 	if (r == NULL) {
 		/* (Nor is it looked at again until it changes.) */
 		s->seen = 0;
@@ -427,7 +439,7 @@ static void take_parked(struct qy_mixed *mixed, struct want *want)
 
 	for (unsigned tries = 0; tries < TRIES && want->first == NULL && (r = mixed->parked) != NULL; tries++) {
 		mixed->parked = r->ring[QY_MIXED_PARKED].next;
-		if (r->busy || gone_in_a_row(qy_slab_gone(r->slab)) * QY_PAGE_GRAINS < sure_run(want))
+		if (r->busy || r->apart || gone_in_a_row(qy_slab_gone(r->slab)) * QY_PAGE_GRAINS < sure_run(want))
 			continue;
 		unpark(mixed, r);
 		if (r->longest >= want->grains)
@@ -435,15 +447,22 @@ static void take_parked(struct qy_mixed *mixed, struct want *want)
 	}
 }
 
-void *qy_mixed_take(struct qy_manager *m, unsigned cls)
+static struct want want_of(unsigned cls, uint32_t count)
 {
 	uint32_t size = qy_classes[cls].size;
-	struct want want = {
-		.count = qy_classes[cls].carve,
+
+	return (struct want){
+		.count = count,
 		.grains = size / QY_MIXED_GRAIN,
 		.multiple = lowest_bit(size) / QY_MIXED_GRAIN,
 		.slabs = SLABS,
 	};
+}
+
+void *qy_mixed_take(struct qy_manager *m, unsigned cls)
+{
+	uint32_t size = qy_classes[cls].size;
+	struct want want = want_of(cls, qy_classes[cls].carve);
 	struct qy_mixed_slab *r;
 
 	if (m->mixed == NULL)
@@ -458,6 +477,39 @@ void *qy_mixed_take(struct qy_manager *m, unsigned cls)
 			take_from(m->mixed, r, &want);
 	*want.end = NULL;
 	return want.first;
+}
+
+/* ---- single objects ---- */
+
+/* (The pages of theirs that went back are used again before another slab is.) */
+void *qy_mixed_take_one(struct qy_manager *m, unsigned cls)
+{
+	struct want want = want_of(cls, 1);
+
+	if (m->mixed == NULL)
+		return NULL;
+	want.end = &want.first;
+	for (unsigned tries = 0; tries < TRIES && want.first == NULL && m->mixed->apart != NULL; tries++) {
+		struct qy_mixed_slab *r = m->mixed->apart;
+
+		if (r->longest < want.grains && !r->busy)
+			unpark(m->mixed, r);
+		if (r->longest >= want.grains)
+			take_from(m->mixed, r, &want);
+		/* The next one is looked at first from now on where this one has no room. */
+		if (want.first == NULL)
+			m->mixed->apart = r->ring[QY_MIXED_BY_RUN].next;
+	}
+	return want.first;
+}
+
+bool qy_mixed_add_apart(struct qy_manager *m, struct qy_slab *s)
+{
+	struct qy_mixed_slab *r = m->mixed == NULL || m->mixed->unused == NULL ? NULL : make_mixed(m, s, true);
+
+	if (r != NULL)
+		m->mixed->apart = r;
+	return r != NULL;
 }
 
 /* ---- freeing ---- */

@@ -18,7 +18,10 @@
  * Of the slab's record: the class is the one whose objects are grains, so that what is true of any slab (what stands
  * where an object can stand; how much of it is free) is true of it. countdown is the number of live objects (or such as
  * are in a thread's cache), linked of the grains that they take, carved of the grains that are not parked (in pages
- * that were given back, sparse.h). */
+ * that were given back, sparse.h).
+ *
+ * Some are apart: slabs that were made mixed when they were empty, for single objects that are to be told from all
+ * others when they are freed. (Since nobody owns them, each such free enters; lib/cache/sample.h.) */
 #ifndef QUARRY_MANAGER_MIXED_H
 #define QUARRY_MANAGER_MIXED_H
 
@@ -45,12 +48,14 @@ struct qy_mixed_slab {
 	uint16_t longest; /* free run, or more: it is found out when one is looked for */
 	uint8_t bin;      /* its ring by that */
 	bool busy;        /* pages are on their way back: it must not end */
+	bool apart;       /* only single objects come from it (qy_manager_get_one) */
 };
 
 /* A manager's, made when the first slab becomes mixed. */
 struct qy_mixed {
 	struct qy_mixed_slab *by_run[QY_MIXED_BINS]; /* rings, by longest free run */
 	uint64_t bins;                               /* a bit for each in which there is one */
+	struct qy_mixed_slab *apart;                 /* a ring of its own, whatever their runs */
 	uint32_t freed_count;
 	struct qy_mixed_slab *freed;  /* a ring of so many: to be looked at for pages to give back, since objects were
 	                               * freed */
@@ -60,12 +65,19 @@ struct qy_mixed {
 	struct qy_heap heap; /* has no slabs, only mail */
 };
 
-/* Memory for records, before the lock is taken. */
-void qy_mixed_provide(struct qy_manager *m);
+/* Memory for records, before the lock is taken: when there are enough slabs for some to become mixed, or at any rate. */
+void qy_mixed_provide(struct qy_manager *m, bool at_any_rate);
 
 /* A list of objects for class cls from gaps, linked by their first words; NULL when there are none. They may have been
  * used before. The lock is held. */
 void *qy_mixed_take(struct qy_manager *m, unsigned cls);
+
+/* One object from a slab that is apart, for qy_manager_get_one; NULL when none has room. The lock is held. */
+void *qy_mixed_take_one(struct qy_manager *m, unsigned cls);
+
+/* A slab that was just begun, of QY_MIXED_CLASS and nobody's, becomes one that is apart. False when there is no record
+ * for it. The lock is held. */
+bool qy_mixed_add_apart(struct qy_manager *m, struct qy_slab *s);
 
 /* Take in what was freed, so many objects at most. The lock is held. */
 void qy_mixed_receive(struct qy_manager *m, uint32_t at_most);

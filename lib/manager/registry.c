@@ -6,6 +6,7 @@
 
 #include "lib/manager/breaker.h"
 #include "lib/manager/manager.h"
+#include "lib/manager/sites.h"
 #include "lib/manager/registry.h"
 #include "numa/cgroup.h"
 #include "numa/topology.h"
@@ -436,6 +437,7 @@ void qy_registry_after_fork(void)
 {
 	qy_cgroup_forget();
 	qy_limits_after_fork();
+	qy_sites_after_fork();
 	/* Those who were moving arenas stayed behind. */
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 		m->homing.moving = 0;

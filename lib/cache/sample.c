@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/cache/sample.h"
+
+#include <errno.h>
+
+#include "lib/cache/thread.h"
+#include "lib/manager/manager.h"
+#include "numa/os.h"
+
+_Atomic(uint64_t) qy_sample_mean, qy_sample_mean_last;
+
+/* What is allocated while a stack is looked at is no sample. */
+static __thread bool looking __attribute__((tls_model("initial-exec")));
+
+/* ---- numbers ---- */
+
+#define LN_2 0.69314718055994530942
+
+/* The natural logarithm of m, 1 <= m < 2, to 12 digits: 2 artanh((m - 1) / (m + 1)) as a series. (No libm here.) */
+static double log_of(double m)
+{
+	double z = (m - 1) / (m + 1), square = z * z, sum = 0;
+
+	for (int n = 23; n > 0; n -= 2)
+		sum = sum * square + 1.0 / n;
+	return 2 * z * sum;
+}
+
+/* Exponentially distributed around mean, from 64 random bits. */
+static int64_t draw_from(uint64_t bits, uint64_t mean)
+{
+	uint64_t n = (bits >> 11) + 1; /* 1 to 2^53 */
+	unsigned e = qy_log2_floor(n);
+	double negative_log = (53 - (int)e) * LN_2 - log_of((double)n / (double)((uint64_t)1 << e));
+
+	return (int64_t)(negative_log * (double)mean);
+}
+
+/* splitmix64 (G. L. Steele, D. Lea, C. H. Flood, Fast splittable pseudorandom number generators, OOPSLA 2014). */
+static int64_t draw(struct qy_cache *c)
+{
+	uint64_t x = c->random += 0x9e3779b97f4a7c15u;
+
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+	return draw_from(x ^ x >> 31, c->mean);
+}
+
+/* exp(-x) - 1: by its series where x is small, and doubled from there. */
+static double exp_less_one(double x)
+{
+	unsigned doublings = 0;
+	double sum = 0;
+
+	for (; x > 0.125; x /= 2)
+		doublings++;
+	for (int n = 10; n > 0; n--)
+		sum = -x / n * (1 + sum);
+	while (doublings-- > 0)
+		sum *= 2 + sum;
+	return sum;
+}
+
+/* How many objects of so many bytes a sample stands for, in units of 1 / QY_WEIGHT_ONE. */
+static uint64_t weight_of(size_t bytes, uint64_t mean)
+{
+	double x = (double)bytes / (double)mean;
+
+	return x > 30 ? QY_WEIGHT_ONE : (uint64_t)(QY_WEIGHT_ONE / -exp_less_one(x) + 0.5);
+}
+
+/* ---- drawing ---- */
+
+void qy_sample_begin(struct qy_cache *c, uint64_t mean)
+{
+	c->mean = mean;
+	if (c->random == 0)
+		c->random = qy_os->now_ns() ^ (uintptr_t)c << 16;
+	c->until = mean == 0 ? 0 : draw(c);
+	for (unsigned cls = 0; cls < QY_CLASSES; cls++)
+		c->due[cls] = false;
+}
+
+/* Inside another slow path, nobody could note it. */
+static bool may_sample(const struct qy_cache *c)
+{
+	const struct qy_thread *t = c->thread;
+
+	return c->mean != 0 && !looking && !t->service && t->depth == 1u + t->resizes && t->sampled == 0;
+}
+
+/* The objects from there on wait in the list of what was freed, where the next refill finds them. (It is empty, unless a
+ * patched mmap has freed something meanwhile.) */
+static void set_aside(struct qy_cache *c, unsigned cls, void *rest)
+{
+	struct qy_freelist *l = &c->freed[cls];
+	void *end = rest;
+	uint32_t n = 1;
+
+	for (; qy_next_object(end) != NULL; end = qy_next_object(end))
+		n++;
+	qy_link_object(end, l->head);
+	l->room = l->room > n ? l->room - n : 1;
+	__atomic_store_n(&l->head, rest, __ATOMIC_RELEASE);
+}
+
+void qy_sample_split(struct qy_cache *c, unsigned cls)
+{
+	int64_t size = qy_classes[cls].size;
+	void *last = NULL, *p = c->head[cls];
+
+	if (!may_sample(c))
+		return;
+	if (!c->due[cls]) {
+		for (; p != NULL && c->until >= size; p = qy_next_object(p)) {
+			c->until -= size;
+			last = p;
+		}
+		if (p == NULL)
+			return;
+		c->due[cls] = true;
+		c->until = draw(c);
+	}
+	set_aside(c, cls, p);
+	if (last != NULL)
+		qy_link_object(last, NULL);
+	else
+		c->head[cls] = NULL;
+}
+
+bool qy_sample_is_due(const struct qy_cache *c, unsigned cls)
+{
+	return c->due[cls] && c->head[cls] == NULL && may_sample(c);
+}
+
+void *qy_sample_take(struct qy_cache *c, unsigned cls)
+{
+	void *p = qy_manager_get_one(c->heap.manager, cls);
+
+	c->due[cls] = false;
+	c->thread->sampled = p == NULL ? 0 : c->mean;
+	return p;
+}
+
+void qy_sample_large(struct qy_cache *c, size_t bytes)
+{
+	if (!may_sample(c))
+		return;
+	c->until -= (int64_t)qy_min(bytes, INT64_MAX / 2);
+	if (c->until >= 0)
+		return;
+	c->until = draw(c);
+	c->thread->sampled = c->mean;
+}
+
+/* ---- what is known of them ---- */
+
+static void note(const void *p, size_t asked, uint64_t mean)
+{
+	void *frames[QY_SITE_FRAMES];
+	size_t size = qy_cache_usable(p);
+	struct qy_manager *m = qy_manager_of(p);
+	struct qy_sample sample = { .asked = asked, .born = qy_os->now_ms(), .weight = weight_of(size, mean) };
+	unsigned depth;
+
+	if (m == NULL || looking)
+		return;
+	looking = true;
+	depth = qy_os->stack(frames, QY_SITE_FRAMES);
+	looking = false;
+	sample.site = qy_site_get(frames, depth, size, (uint16_t)m->index,
+				  (int16_t)qy_peek(m->placement)->node);
+	if (sample.site == NULL)
+		atomic_fetch_add_explicit(&qy_samples_lost, 1, memory_order_relaxed);
+	else
+		(void)qy_sample_add(p, &sample);
+}
+
+void qy_sample_note(struct qy_thread *t, const void *p, size_t asked)
+{
+	uint64_t mean = t->sampled;
+	int error = errno;
+
+	t->sampled = 0;
+	if (p != NULL)
+		note(p, asked, mean);
+	errno = error;
+}
+
+void qy_sample_freed(const void *p)
+{
+	struct qy_sample sample;
+
+	if (qy_sample_take_out(p, &sample))
+		qy_sample_ended(&sample);
+}
+
+bool qy_sample_resizes(const void *p, struct qy_sample *was)
+{
+	was->site = NULL;
+	return qy_samples_any() && qy_sample_take_out(p, was);
+}
+
+void qy_sample_resized(const void *p, const struct qy_sample *was, const void *to, size_t asked)
+{
+	struct qy_cache *c = qy_tls.cache;
+	int error = errno;
+
+	if (p == to && was->site != NULL && was->asked == asked) {
+		qy_sample_put_back(p, was);
+		return;
+	}
+	if (was->site != NULL)
+		qy_sample_ended(was);
+	if (to == NULL || c->mean == 0 || looking)
+		return;
+	c->until -= (int64_t)qy_cache_usable(to);
+	if (c->until < 0) {
+		c->until = draw(c);
+		note(to, asked, c->mean);
+	}
+	errno = error;
+}
+
+void qy_sampling_start(uint64_t mean, int unwind)
+{
+	if (mean != 0) {
+		atomic_store_explicit(&qy_sample_mean_last, mean, memory_order_relaxed);
+		(void)qy_unwind_prepare((enum qy_unwind)unwind);
+	}
+	atomic_store_explicit(&qy_sample_mean, mean, memory_order_release);
+}
