@@ -36,6 +36,7 @@ static bool fetch(struct qy_cache *c, unsigned cls)
 
 	if (QY_UNLIKELY(qy_freelist_is_circle(&c->freed[cls])))
 		qy_freelist_mend(&c->freed[cls]);
+	c->heap.got = c->freed[cls].most - c->freed[cls].room;
 	list = qy_freelist_take(&c->freed[cls]);
 	if (list == NULL) {
 		list = qy_heap_refill(&c->heap, cls, &zero);
@@ -48,7 +49,7 @@ static bool fetch(struct qy_cache *c, unsigned cls)
 	came = c->head[cls];
 	c->zero[cls] = zero;
 	c->head[cls] = list;
-	if (QY_UNLIKELY(c->mean != 0))
+	if (QY_UNLIKELY(!qy_sample_passes(c, cls, c->heap.got)))
 		qy_sample_split(c, cls);
 	if (QY_UNLIKELY(came != NULL))
 		qy_heap_put_back(&c->heap, came);
@@ -278,9 +279,7 @@ static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t al
 	} else {
 		qy_duties_after(t);
 	}
-	if (QY_UNLIKELY(t->sampled != 0))
-		qy_sample_note(t, p, size);
-	return p;
+	return QY_UNLIKELY(t->sampled != 0) ? qy_sample_note(t, p, size) : p;
 }
 
 /* What is to be moved inside its arena (by a thread that has entered) stays there. */

@@ -79,9 +79,7 @@ static void *copy_in_arena(void *p, size_t size)
 		errno = EINVAL;
 	t->resizes = 0;
 	qy_thread_leave(t);
-	if (QY_UNLIKELY(t->sampled != 0) && t->depth == 0)
-		qy_sample_note(t, to, size);
-	return to;
+	return QY_UNLIKELY(t->sampled != 0) && t->depth == 0 ? qy_sample_note(t, to, size) : to;
 }
 
 /* To what is better elsewhere, an object or a block of pages. Where there is no memory for that it stays, and all but

@@ -5,6 +5,7 @@
 
 #include "lib/cache/thread.h"
 #include "lib/manager/manager.h"
+#include "lib/manager/mixed.h"
 #include "numa/os.h"
 
 _Atomic(uint64_t) qy_sample_mean, qy_sample_mean_last;
@@ -155,7 +156,7 @@ void qy_sample_large(struct qy_cache *c, size_t bytes)
 
 /* ---- what is known of them ---- */
 
-static void note(const void *p, size_t asked, uint64_t mean)
+QY_INLINE void note(const void *p, size_t asked, uint64_t mean)
 {
 	void *frames[QY_SITE_FRAMES];
 	size_t size = qy_cache_usable(p);
@@ -176,7 +177,7 @@ static void note(const void *p, size_t asked, uint64_t mean)
 		(void)qy_sample_add(p, &sample);
 }
 
-void qy_sample_note(struct qy_thread *t, const void *p, size_t asked)
+void *qy_sample_note(struct qy_thread *t, void *p, size_t asked)
 {
 	uint64_t mean = t->sampled;
 	int error = errno;
@@ -185,6 +186,7 @@ void qy_sample_note(struct qy_thread *t, const void *p, size_t asked)
 	if (p != NULL)
 		note(p, asked, mean);
 	errno = error;
+	return p;
 }
 
 void qy_sample_freed(const void *p)
@@ -224,6 +226,7 @@ void qy_sample_resized(const void *p, const struct qy_sample *was, const void *t
 
 void qy_sampling_start(uint64_t mean, int unwind)
 {
+	atomic_store_explicit(&qy_mixed_keeps_apart, mean != 0, memory_order_relaxed);
 	if (mean != 0) {
 		atomic_store_explicit(&qy_sample_mean_last, mean, memory_order_relaxed);
 		(void)qy_unwind_prepare((enum qy_unwind)unwind);

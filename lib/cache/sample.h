@@ -34,7 +34,7 @@ QY_INLINE void qy_sample_look(struct qy_cache *c)
 		qy_sample_begin(c, mean);
 }
 
-/* Whether a list of so many objects of a class may pass without a slow path; they count. */
+/* Whether a list of so many objects of a class (0: that is not known) may pass as it is; they count. */
 QY_INLINE bool qy_sample_passes(struct qy_cache *c, unsigned cls, uint32_t count)
 {
 	int64_t bytes;
@@ -42,7 +42,7 @@ QY_INLINE bool qy_sample_passes(struct qy_cache *c, unsigned cls, uint32_t count
 	if (QY_LIKELY(c->mean == 0))
 		return true;
 	bytes = (int64_t)count * qy_classes[cls].size;
-	if (c->until < bytes || c->due[cls])
+	if (count == 0 || c->until < bytes || c->due[cls])
 		return false;
 	c->until -= bytes;
 	return true;
@@ -61,8 +61,9 @@ void *qy_sample_take(struct qy_cache *c, unsigned cls) QY_COLD;
 /* A large block of so many bytes is allocated. Entered. */
 void qy_sample_large(struct qy_cache *c, size_t bytes) QY_COLD;
 
-/* The thread has left, with a sample in p, of which it asked for so many bytes. */
-void qy_sample_note(struct qy_thread *t, const void *p, size_t asked) QY_COLD;
+/* The thread has left, with a sample in p, of which it asked for so many bytes. Returns p: called last, it has no frames
+ * of quarry's below it, each of which would have to be unwound. */
+void *qy_sample_note(struct qy_thread *t, void *p, size_t asked) QY_COLD;
 
 /* p is about to be freed. */
 void qy_sample_freed(const void *p) QY_COLD;

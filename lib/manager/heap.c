@@ -93,12 +93,13 @@ static void check_list(struct qy_slab *s)
 		repair(s);
 }
 
-static void *take_local(struct qy_slab *s)
+static void *take_local(struct qy_heap *h, struct qy_slab *s)
 {
 	void *list;
 
 	check_list(s);
 	list = s->local;
+	h->got = s->linked - s->countdown;
 	s->local = NULL;
 	qy_publish(s->countdown, s->linked);
 	qy_slab_direct(s, qy_heap_list_for(atomic_load_explicit(&s->heap, memory_order_relaxed), s, s->cls));
@@ -266,11 +267,12 @@ void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
 
 	qy_count(&h->refills, 1);
 	*zero = false;
+	h->got = 0;
 	for (;;) {
 		struct qy_slab *s = h->active[cls];
 
 		if (s != NULL && s->local != NULL)
-			list = take_local(s);
+			list = take_local(h, s);
 		/* (A list that was repaired may be empty.) */
 		if (list != NULL)
 			return list;
@@ -284,6 +286,7 @@ void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
 		}
 		if (s != NULL && s->carved < qy_classes[cls].capacity) {
 			*zero = s->zero;
+			h->got = (uint32_t)qy_min(qy_classes[cls].capacity - s->carved, qy_classes[cls].carve);
 			return qy_slab_carve(s);
 		}
 		if (s != NULL && s->linked < s->carved) {

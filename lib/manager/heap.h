@@ -43,6 +43,7 @@ struct qy_heap {
 	 * many lists were taken. */
 	void *mail;
 	uint32_t mail_mistakes, mail_lists;
+	uint32_t got; /* objects of the list that was refilled last; 0: it is not known */
 	/* Counters: the owner writes, anybody reads. */
 	qy_counter refills, remote_received, adopted, slabs;
 	/* Written by other threads: a line of its own. */

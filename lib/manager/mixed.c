@@ -18,6 +18,8 @@
 #define BATCH_IN_TIME 8 /* where the time is short, */
 #define LOOKS 256   /* of so many looked at with the lock held once */
 
+_Atomic(bool) qy_mixed_keeps_apart;
+
 size_t qy_mixed_size(const struct qy_slab *s, const void *p)
 {
 	const struct qy_mixed_slab *r = s->local;
@@ -201,11 +203,15 @@ static bool begin_record(struct qy_mixed_slab *r, struct qy_slab *s)
 	uint64_t free_ones[QY_SLAB_WORDS];
 	uint32_t n = c->size / QY_MIXED_GRAIN, used = 0;
 
-	if (!qy_slab_find_free(s, free_ones))
+	if (s->carved != 0 && !qy_slab_find_free(s, free_ones))
 		return false;
 	memset(r, 0, sizeof(*r));
 	r->slab = s;
 	r->clean = qy_slab_clean_pages(s);
+	if (s->carved == 0) {
+		qy_grains_set(r->free, 0, QY_MIXED_GRAINS, true);
+		return true;
+	}
 	for (uint32_t i = 0; i < c->capacity; i++)
 		if (qy_grain_is(free_ones, i)) {
 			qy_grains_set(r->free, i * n, (i + 1) * n, true);
@@ -521,6 +527,13 @@ static bool begins(const struct qy_slab *s, const struct qy_mixed_slab *r, uint3
 	       (i == 0 || qy_grain_is(r->free, i - 1) || qy_grain_is(r->end, i - 1));
 }
 
+/* (One is enough.) */
+static bool is_kept(const struct qy_manager *m, const struct qy_mixed_slab *r)
+{
+	return r->apart && r->ring[QY_MIXED_BY_RUN].next == r && m->mixed->apart == r &&
+	       atomic_load_explicit(&qy_mixed_keeps_apart, memory_order_relaxed);
+}
+
 /* False when p was no live object. The slab is one of m's mixed ones. */
 static bool free_one(struct qy_manager *m, struct qy_slab *s, void *p)
 {
@@ -537,7 +550,7 @@ static bool free_one(struct qy_manager *m, struct qy_slab *s, void *p)
 	qy_grains_set(r->free, i, i + grains, true);
 	qy_publish(s->countdown, s->countdown - 1);
 	qy_publish(s->linked, s->linked - grains);
-	if (s->countdown == 0 && !r->busy) {
+	if (s->countdown == 0 && !r->busy && !is_kept(m, r)) {
 		end(m, r);
 		return true;
 	}
@@ -617,6 +630,15 @@ static size_t purge(struct pick *pick)
 	return bytes;
 }
 
+/* One that was kept, and is not needed any more. The lock is held. */
+static void end_kept(struct qy_manager *m)
+{
+	struct qy_mixed_slab *r = m->mixed->apart;
+
+	if (r != NULL && r->slab->countdown == 0 && !r->busy && !is_kept(m, r))
+		end(m, r);
+}
+
 /* Those whose turn it is, and which did not change since they were looked at before. The lock is held. */
 static unsigned pick_some(struct qy_manager *m, uint64_t now, bool at_once, unsigned batch, struct pick *picks,
 			  uint32_t *left, bool *again)
@@ -665,6 +687,7 @@ size_t qy_mixed_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at
 
 		qy_lock(&m->lock);
 		qy_manager_receive(m);
+		end_kept(m);
 		left = (uint32_t)qy_min(left, mixed->freed_count);
 		n = pick_some(m, now, at_once, batch, picks, &left, again);
 		qy_unlock(&m->lock);
@@ -674,7 +697,7 @@ size_t qy_mixed_pass(struct qy_manager *m, uint64_t now, bool at_once, size_t at
 		for (unsigned i = 0; i < n; i++) {
 			picks[i].record->busy = false;
 			picks[i].record->clean |= picks[i].pages;
-			if (picks[i].record->slab->countdown == 0)
+			if (picks[i].record->slab->countdown == 0 && !is_kept(m, picks[i].record))
 				end(m, picks[i].record);
 		}
 		qy_count(&m->purges, bytes != 0);
