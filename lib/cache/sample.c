@@ -37,11 +37,13 @@ static int64_t draw_from(uint64_t bits, uint64_t mean)
 	return (int64_t)(negative_log * (double)mean);
 }
 
-/* splitmix64 (G. L. Steele, D. Lea, C. H. Flood, Fast splittable pseudorandom number generators, OOPSLA 2014). */
+/* A mean of 1 samples all there is. splitmix64 (G. L. Steele, D. Lea, C. H. Flood, Fast splittable pseudorandom number generators, OOPSLA 2014). */
 static int64_t draw(struct qy_cache *c)
 {
 	uint64_t x = c->random += 0x9e3779b97f4a7c15u;
 
+	if (c->mean == 1)
+		return 0;
 	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
 	x = (x ^ x >> 27) * 0x94d049bb133111ebu;
 	return draw_from(x ^ x >> 31, c->mean);
@@ -95,34 +97,48 @@ static bool may_sample(const struct qy_cache *c)
 static void set_aside(struct qy_cache *c, unsigned cls, void *rest)
 {
 	struct qy_freelist *l = &c->freed[cls];
-	void *end = rest;
-	uint32_t n = 1;
+	void *came = qy_freelist_take(l);
+	uint32_t n = 0;
 
-	for (; qy_next_object(end) != NULL; end = qy_next_object(end))
+	if (came != NULL)
+		qy_heap_put_back(&c->heap, came);
+	/* (No further: where something was freed twice it may go round.) */
+	for (const void *p = rest; p != NULL && n < l->most; p = qy_next_object((void *)p))
 		n++;
-	qy_link_object(end, l->head);
-	l->room = l->room > n ? l->room - n : 1;
+	l->room = n < l->most ? l->most - n : 1;
 	__atomic_store_n(&l->head, rest, __ATOMIC_RELEASE);
+}
+
+/* What may be handed out before the next sample: how far the process gets in the list. NULL: no object; otherwise the
+ * last one of those. */
+static void *last_before(struct qy_cache *c, unsigned cls, void *p)
+{
+	int64_t size = qy_classes[cls].size;
+	void *last = NULL;
+
+	for (; p != NULL && c->until >= size; p = qy_next_object(p)) {
+		c->until -= size;
+		last = p;
+	}
+	if (p != NULL) {
+		c->due[cls] = true;
+		c->until = draw(c);
+	}
+	return last;
 }
 
 void qy_sample_split(struct qy_cache *c, unsigned cls)
 {
-	int64_t size = qy_classes[cls].size;
-	void *last = NULL, *p = c->head[cls];
+	void *first = c->head[cls], *last = NULL, *rest;
 
+	/* (Who cannot take a sample now gets one object: what is drawn for is the next list.) */
 	if (!may_sample(c))
-		return;
-	if (!c->due[cls]) {
-		for (; p != NULL && c->until >= size; p = qy_next_object(p)) {
-			c->until -= size;
-			last = p;
-		}
-		if (p == NULL)
-			return;
-		c->due[cls] = true;
-		c->until = draw(c);
-	}
-	set_aside(c, cls, p);
+		last = first;
+	else if (!c->due[cls])
+		last = last_before(c, cls, first);
+	rest = last == NULL ? first : qy_next_object(last);
+	if (rest != NULL)
+		set_aside(c, cls, rest);
 	if (last != NULL)
 		qy_link_object(last, NULL);
 	else
@@ -205,7 +221,8 @@ bool qy_sample_resizes(const void *p, struct qy_sample *was)
 
 void qy_sample_resized(const void *p, const struct qy_sample *was, const void *to, size_t asked)
 {
-	struct qy_cache *c = qy_tls.cache;
+	struct qy_thread *t = qy_tls.thread;
+	struct qy_cache *c;
 	int error = errno;
 
 	if (p == to && was->site != NULL && was->asked == asked) {
@@ -214,7 +231,11 @@ void qy_sample_resized(const void *p, const struct qy_sample *was, const void *t
 	}
 	if (was->site != NULL)
 		qy_sample_ended(was);
-	if (to == NULL || c->mean == 0 || looking)
+	if (to == NULL || t == NULL || t->service || looking)
+		return;
+	c = qy_thread_cache(t);
+	qy_sample_look(c);
+	if (c->mean == 0)
 		return;
 	c->until -= (int64_t)qy_cache_usable(to);
 	if (c->until < 0) {

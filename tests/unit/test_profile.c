@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: MIT */
+/* Heap profiles: that what samples stand for is what was allocated, that each is known as long as it lives, wherever it
+ * is freed and however it is resized, and what is written of them. (Beside threads: tests/stress/profile.c; what tools
+ * make of the files: tests/profile.sh.) */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "include/quarry/quarry.h"
+#include "lib/manager/sites.h"
+#include "numa/os.h"
+
+#define MOST 100000
+
+static void *blocks[MOST];
+
+static quarry_profile_report report(void)
+{
+	quarry_profile_report r = { .struct_size = sizeof(r) };
+
+	cr_assert_eq(quarry_profile_report_get(&r), 0);
+	return r;
+}
+
+/* Where the next allocations come from, as the profile sees it. */
+static struct qy_os os;
+static void *place[3] = { (void *)0x1001, (void *)0x2001, (void *)0x3001 };
+
+static unsigned fake_stack(void **frames, unsigned most)
+{
+	cr_assert_geq(most, 3);
+	memcpy(frames, place, sizeof(place));
+	return 3;
+}
+
+static void at(uintptr_t where)
+{
+	place[0] = (void *)where;
+}
+
+static void begin(size_t mean)
+{
+	os = *qy_os;
+	os.stack = fake_stack;
+	qy_os = &os;
+	cr_assert_eq(quarry_profile_start(mean), 0);
+	quarry_thread_flush(); /* the next malloc enters, and sees it */
+}
+
+static const struct qy_site *found;
+
+static void find_site(void *where, const struct qy_site *s)
+{
+	if (s->depth > 0 && s->frames[0] == where)
+		found = s;
+}
+
+static const struct qy_site *site_at(uintptr_t where)
+{
+	found = NULL;
+	qy_sites_visit(find_site, (void *)where);
+	return found;
+}
+
+/* ---- what samples stand for ---- */
+
+/* Some of each size, by malloc; how many the profile says there were is within five standard deviations. */
+static void check_estimate(size_t size, unsigned count, size_t mean)
+{
+	quarry_profile_report before = report(), after;
+	double p, sigma, usable;
+
+	for (unsigned i = 0; i < count; i++)
+		blocks[i] = quarry_malloc(size);
+	usable = (double)quarry_usable_size(blocks[0]);
+	after = report();
+	p = 1 - exp(-usable / (double)mean);
+	sigma = sqrt(count * (1 - p) / p) + 1;
+	cr_expect_float_eq((double)(after.in_use_objects - before.in_use_objects), count, 5 * sigma,
+			   "size %zu: %llu objects, and %u were allocated (sigma %.1f)", size,
+			   (unsigned long long)(after.in_use_objects - before.in_use_objects), count, sigma);
+	cr_expect_float_eq((double)(after.in_use_bytes - before.in_use_bytes), count * usable, 5 * sigma * usable);
+	for (unsigned i = 0; i < count; i++)
+		quarry_free(blocks[i]);
+	after = report();
+	cr_expect_eq(after.live, before.live);
+	cr_expect_eq(after.in_use_bytes, before.in_use_bytes);
+}
+
+Test(profile, samples_stand_for_all_that_there_is)
+{
+	static const size_t sizes[] = { 1, 16, 64, 100, 700, 1500, 5000, 9000, 30000, 40000, 100000 };
+
+	begin(8192);
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+		check_estimate(sizes[i], sizes[i] > 2000 ? 2000 : 50000, 8192);
+	/* What was freed is used again: that counts, too. */
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+		check_estimate(sizes[i], sizes[i] > 2000 ? 2000 : 50000, 8192);
+}
+
+/* One object at a time, from the list of what was freed. */
+Test(profile, what_is_replaced_counts)
+{
+	double p = 1 - exp(-64.0 / 4096), sigma = sqrt(1e6 * (1 - p) / p);
+	quarry_profile_report r;
+
+	begin(4096);
+	for (unsigned i = 0; i < 1000000; i++)
+		quarry_free(quarry_malloc(64));
+	r = report();
+	cr_expect_float_eq((double)r.allocated_objects, 1e6, 5 * sigma, "%llu (sigma %.0f)",
+			   (unsigned long long)r.allocated_objects, sigma);
+	cr_expect_eq(r.live, 0);
+}
+
+/* ---- all of it ---- */
+
+static size_t usable_of(unsigned count)
+{
+	size_t sum = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		sum += quarry_usable_size(blocks[i]);
+	return sum;
+}
+
+Test(profile, mean_of_one_samples_all)
+{
+	quarry_profile_report r;
+	unsigned count = 0;
+
+	begin(1);
+	for (size_t size = 0; size < 200000; size += 1 + size / 7)
+		blocks[count++] = quarry_malloc(size);
+	for (size_t align = 16; align <= 1 << 16; align *= 2) {
+		blocks[count] = quarry_aligned_alloc(align, 3 * align);
+		cr_expect_eq((uintptr_t)blocks[count++] % align, 0);
+	}
+	for (size_t size = 1; size < 100000; size *= 3) {
+		const char *p = blocks[count++] = quarry_calloc(1, size);
+
+		for (size_t i = 0; i < size; i++)
+			cr_assert_eq(p[i], 0);
+	}
+	r = report();
+	cr_expect_eq(r.live, count, "%llu of %u", (unsigned long long)r.live, count);
+	cr_expect_eq(r.in_use_objects, count);
+	cr_expect_eq(r.in_use_bytes, usable_of(count));
+	for (unsigned i = 0; i < count; i++)
+		quarry_free(blocks[i]);
+	cr_expect_eq(report().live, 0);
+	cr_expect_eq(report().in_use_bytes, 0);
+}
+
+Test(profile, contents_are_nobody_elses)
+{
+	begin(1);
+	for (unsigned i = 0; i < 3000; i++) {
+		blocks[i] = quarry_malloc(i % 900);
+		memset(blocks[i], (int)(i % 251), i % 900);
+	}
+	for (unsigned i = 0; i < 3000; i++)
+		for (unsigned k = 0; k < i % 900; k++)
+			cr_assert_eq(((unsigned char *)blocks[i])[k], i % 251);
+	for (unsigned i = 0; i < 3000; i++)
+		quarry_free(blocks[i]);
+}
+
+static void *free_all(void *count)
+{
+	for (unsigned i = 0; i < *(unsigned *)count; i++)
+		quarry_free(blocks[i]);
+	return NULL;
+}
+
+Test(profile, others_may_free)
+{
+	unsigned count = 5000;
+	pthread_t other;
+
+	begin(1);
+	for (unsigned i = 0; i < count; i++)
+		blocks[i] = quarry_malloc(i % 3000);
+	cr_assert_eq(pthread_create(&other, NULL, free_all, &count), 0);
+	cr_assert_eq(pthread_join(other, NULL), 0);
+	cr_expect_eq(report().live, 0);
+}
+
+Test(profile, resizing)
+{
+	char *p;
+
+	begin(1);
+	at(0x11110);
+	p = quarry_malloc(100);
+	at(0x22220);
+	/* In place: it is the same object. */
+	p = quarry_realloc(p, 101);
+	cr_expect_eq(site_at(0x11110)->made - site_at(0x11110)->freed, 1);
+	/* Then each is a new one, also where large ones stay where they are. */
+	for (size_t size = 1000; size < (size_t)64 << 20; size *= 2) {
+		memset(p, 1, 100);
+		p = quarry_realloc(p, size);
+		cr_assert_not_null(p);
+		cr_expect_eq(report().live, 1);
+		cr_expect_eq(report().in_use_bytes, quarry_usable_size(p), "size %zu", size);
+	}
+	cr_expect_eq(site_at(0x11110)->made, site_at(0x11110)->freed);
+	for (size_t size = (size_t)32 << 20; size > 1000; size /= 2) {
+		p = quarry_realloc(p, size);
+		cr_expect_eq(report().live, 1);
+		cr_expect_eq(report().in_use_bytes, quarry_usable_size(p), "size %zu", size);
+	}
+	quarry_free(p);
+	cr_expect_eq(report().live, 0);
+}
+
+Test(profile, arenas)
+{
+	quarry_arena_attr attr = { .struct_size = sizeof(attr) };
+	quarry_arena *a = quarry_arena_create(&attr);
+	const struct qy_site *s;
+	void *p;
+
+	cr_assert_not_null(a);
+	begin(1);
+	at(0x33330);
+	for (unsigned i = 0; i < 1000; i++)
+		cr_assert_not_null(quarry_arena_malloc(a, 500));
+	at(0x44440);
+	p = quarry_arena_malloc(a, 700);
+	at(0x55550);
+	p = quarry_realloc(p, 5000);
+	cr_assert_eq(quarry_arena_of(p), a);
+	cr_expect_eq(report().live, 1001);
+	s = site_at(0x33330);
+	cr_expect_eq(s->arena, site_at(0x55550)->arena);
+	cr_expect_eq(s->made, 1000);
+	cr_expect_eq(site_at(0x44440)->freed, 1);
+	cr_expect_eq(quarry_arena_destroy(a), 0);
+	cr_expect_eq(report().live, 0);
+}
+
+Test(profile, stacks_of_living_samples)
+{
+	void *frames[2] = { NULL, NULL }, *p;
+
+	begin(1);
+	at(0x66660);
+	p = quarry_malloc(48);
+	cr_expect_eq(quarry_profile_stack(p, frames, 2), 3);
+	cr_expect_eq(frames[0], (void *)0x66660);
+	cr_expect_eq(frames[1], (void *)0x2001);
+	cr_expect_eq(quarry_profile_stack((char *)p + 16, frames, 2), -1);
+	quarry_free(p);
+	errno = 0;
+	cr_expect_eq(quarry_profile_stack(p, frames, 2), -1);
+	cr_expect_eq(errno, ENOENT);
+	cr_expect_eq(quarry_profile_stack(NULL, frames, 2), -1);
+}
+
+Test(profile, stopping_and_beginning_anew)
+{
+	void *kept, *gone;
+
+	begin(1);
+	at(0x77770);
+	kept = quarry_malloc(100);
+	gone = quarry_malloc(100);
+	quarry_free(gone);
+	cr_expect_eq(quarry_profile_stop(), 0);
+	cr_expect_eq(report().mean, 0);
+	quarry_thread_flush();
+	quarry_free(quarry_malloc(100));
+	gone = quarry_malloc(200000);
+	cr_expect_eq(report().samples, 2);
+	cr_expect_eq(report().live, 1);
+	cr_expect_eq(quarry_profile_reset(), 0);
+	cr_expect_eq(report().samples, 1);
+	cr_expect_eq(report().live, 1);
+	cr_expect_eq(report().allocated_objects, 1);
+	quarry_free(kept);
+	quarry_free(gone);
+	cr_expect_eq(report().live, 0);
+	/* An empty slab was kept for the next sample. */
+	quarry_purge(NULL);
+}
+
+Test(profile, a_child_goes_on)
+{
+	void *p;
+	int status;
+	pid_t child;
+
+	begin(1);
+	p = quarry_malloc(100);
+	child = fork();
+	cr_assert_geq(child, 0);
+	if (child == 0) {
+		bool good = report().live == 1;
+
+		blocks[0] = quarry_malloc(100);
+		good = good && report().live == 2;
+		quarry_free(p);
+		quarry_free(blocks[0]);
+		_exit(good && report().live == 0 ? 0 : 1);
+	}
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	cr_expect_eq(status, 0);
+	cr_expect_eq(report().live, 1);
+	quarry_free(p);
+}
+
+static int sleeps;
+
+static uint64_t later(void)
+{
+	return (uint64_t)sleeps;
+}
+
+Test(profile, how_long_they_live)
+{
+	void *p;
+
+	begin(1);
+	os.now_ms = later;
+	at(0x88880);
+	sleeps = 1000;
+	p = quarry_malloc(100);
+	quarry_free(p);
+	p = quarry_malloc(100);
+	sleeps += 50;
+	quarry_free(p);
+	p = quarry_malloc(100);
+	sleeps += 5000;
+	quarry_free(p);
+	p = quarry_malloc(100);
+	sleeps += 2000000;
+	quarry_free(p);
+	cr_expect_eq(site_at(0x88880)->lives[0], QY_WEIGHT_ONE);
+	cr_expect_eq(site_at(0x88880)->lives[2], QY_WEIGHT_ONE);
+	cr_expect_eq(site_at(0x88880)->lives[4], QY_WEIGHT_ONE);
+	cr_expect_eq(site_at(0x88880)->lives[7], QY_WEIGHT_ONE);
+}
+
+/* What is allocated while a stack is looked at is none, and does no harm. */
+static unsigned stack_that_allocates(void **frames, unsigned most)
+{
+	quarry_free(quarry_malloc(100));
+	blocks[0] = quarry_realloc(quarry_malloc(100000), 300000);
+	quarry_free(blocks[0]);
+	return fake_stack(frames, most);
+}
+
+Test(profile, unwinder_may_allocate)
+{
+	begin(1);
+	os.stack = stack_that_allocates;
+	for (unsigned i = 1; i < 1000; i++)
+		blocks[i] = quarry_malloc(i);
+	cr_expect_eq(report().live, 999);
+	for (unsigned i = 1; i < 1000; i++)
+		quarry_free(blocks[i]);
+	cr_expect_eq(report().live, 0);
+}
+
+/* The real ones: whoever calls is found. */
+static __attribute__((noinline)) void *call_malloc(size_t n)
+{
+	void *p = quarry_malloc(n);
+
+	/* (With a frame, also where others have none.) */
+	__asm__ volatile("" : : "r"(p), "r"(__builtin_frame_address(0)) : "memory");
+	return p;
+}
+
+static void check_caller(const char *how)
+{
+	void *frames[QY_SITE_FRAMES], *p;
+	bool inside = false;
+	int n;
+
+	cr_assert_eq(quarry_ctl_set("profile_stacks", how), 0);
+	cr_assert_eq(quarry_profile_start(1), 0);
+	quarry_thread_flush();
+	p = call_malloc(100);
+	n = quarry_profile_stack(p, frames, QY_SITE_FRAMES);
+	cr_assert_gt(n, 0, "%s: no stack", how);
+	for (int i = 0; i < n; i++)
+		inside = inside || (uintptr_t)frames[i] - (uintptr_t)call_malloc < 200;
+	cr_expect(inside, "%s: its caller is not among the %d frames", how, n);
+	quarry_free(p);
+}
+
+Test(profile, stacks_by_tables)
+{
+	check_caller("tables");
+}
+
+Test(profile, stacks_by_frames)
+{
+	check_caller("frames");
+}
+
+static void *check_in_thread(void *how)
+{
+	check_caller(how);
+	return NULL;
+}
+
+Test(profile, stacks_of_a_thread)
+{
+	pthread_t other;
+
+	cr_assert_eq(pthread_create(&other, NULL, check_in_thread, "frames"), 0);
+	cr_assert_eq(pthread_join(other, NULL), 0);
+}
+
+Test(profile, wrong_arguments)
+{
+	quarry_profile_report r = { .struct_size = 0 };
+
+	cr_expect_eq(quarry_profile_start(((size_t)1 << 30) + 1), -1);
+	cr_expect_eq(errno, EINVAL);
+	cr_expect(strstr(quarry_error_text(), "mean") != NULL);
+	cr_expect_eq(quarry_profile_report_get(NULL), -1);
+	cr_expect_eq(quarry_profile_report_get(&r), -1);
+	cr_expect_eq(quarry_profile_write(-1, QUARRY_PROFILE_PPROF), -1);
+	cr_expect_eq(errno, EBADF);
+	cr_expect_eq(quarry_profile_write(1, 99), -1);
+	cr_expect_eq(errno, EINVAL);
+	begin(1);
+	blocks[0] = quarry_malloc(100);
+	for (int format = QUARRY_PROFILE_PPROF; format <= QUARRY_PROFILE_JSON; format++) {
+		int full = open("/dev/full", O_WRONLY);
+
+		cr_expect_eq(quarry_profile_write(full, format), -1, "format %d", format);
+		cr_expect_eq(errno, ENOSPC, "format %d", format);
+		close(full);
+	}
+	quarry_free(blocks[0]);
+}
+
+/* No memory for what is known of them: they are counted as lost, and all else works. */
+static void *no_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
+{
+	(void)addr, (void)len, (void)prot, (void)flags, (void)fd, (void)off;
+	errno = ENOMEM;
+	return (void *)-1;
+}
+
+Test(profile, no_memory_for_samples)
+{
+	begin(1);
+	quarry_free(quarry_malloc(100));
+	os.mmap = no_mmap;
+	for (unsigned i = 0; i < 10000; i++)
+		cr_assert_not_null(blocks[i] = quarry_malloc(32));
+	cr_expect_gt(report().lost, 0);
+	cr_expect_eq(report().lost + report().live, 10000);
+	for (unsigned i = 0; i < 10000; i++)
+		quarry_free(blocks[i]);
+	cr_expect_eq(report().live, 0);
+}
