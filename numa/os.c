@@ -586,6 +586,7 @@ const struct qy_os qy_os_linux = {
 	.thp_disabled = linux_thp_disabled,
 	.cpus_allowed = linux_cpus_allowed,
 	.run_on = linux_run_on,
+	.stack_prepare = qy_unwind_prepare,
 	.stack = qy_unwind_stack,
 	.pair = linux_pair,
 	.send = linux_send,

@@ -19,6 +19,8 @@ struct qy_signal_action {
 	uint64_t mask;         /* blocked beside the signal while it is handled */
 };
 
+enum qy_unwind { QY_UNWIND_AUTO, QY_UNWIND_TABLES, QY_UNWIND_FRAMES };
+
 struct qy_os {
 	void *(*mmap)(void *addr, size_t len, int prot, int flags, int fd, off_t off);
 	int (*munmap)(void *addr, size_t len);
@@ -120,8 +122,11 @@ struct qy_os {
 	 * least; the others are 0. -1 with errno. */
 	long (*cpus_allowed)(unsigned long *mask, unsigned long bits);
 	int (*run_on)(const unsigned long *mask, unsigned long bits); /* have the calling thread run on those */
+	/* Make `stack` ready, the way that is asked for or else what there is; it may load libgcc_s, and allocate. The way
+	 * that was found. */
+	enum qy_unwind (*stack_prepare)(enum qy_unwind how);
 	/* Where the caller is called from: return addresses, the innermost first, so many at most, without those in
-	 * quarry's own library. Allocates nothing and takes no lock of quarry's. (numa/unwind.c) */
+	 * quarry's own library. Allocates nothing and takes no lock of quarry's. */
 	unsigned (*stack)(void **frames, unsigned most);
 };
 
@@ -132,9 +137,7 @@ extern const struct qy_os qy_os_linux;  /* the real one */
 uint64_t qy_thread_switches(int tid);
 bool qy_thread_blocked(int tid);
 
-/* Make qy_os->stack ready, the way that is asked for or else what there is; it may load libgcc_s, and allocate. The
- * way that was found. */
-enum qy_unwind { QY_UNWIND_AUTO, QY_UNWIND_TABLES, QY_UNWIND_FRAMES };
+/* stack_prepare and stack (numa/unwind.c). */
 enum qy_unwind qy_unwind_prepare(enum qy_unwind how);
 unsigned qy_unwind_stack(void **frames, unsigned most);
 

@@ -506,6 +506,21 @@ static int table_run_on(const unsigned long *mask, unsigned long bits)
 	return qy_os_linux.run_on(mask, bits);
 }
 
+static enum qy_unwind table_stack_prepare(enum qy_unwind how)
+{
+	return qy_os_linux.stack_prepare(how);
+}
+
+static unsigned table_stack(void **frames, unsigned most)
+{
+	return qy_os_linux.stack(frames, most);
+}
+
+static int table_create(const char *path)
+{
+	return qy_os_linux.create(path);
+}
+
 static const struct qy_os fake_table = {
 	.mmap = table_mmap,
 	.munmap = table_munmap,
@@ -540,6 +555,9 @@ static const struct qy_os fake_table = {
 	.thp_disabled = table_thp_disabled,
 	.cpus_allowed = table_cpus_allowed,
 	.run_on = table_run_on,
+	.stack_prepare = table_stack_prepare,
+	.stack = table_stack,
+	.create = table_create,
 	.now_ns = table_now_ns,
 	.pair = table_pair,
 	.send = table_send,

@@ -250,7 +250,7 @@ void qy_sampling_start(uint64_t mean, int unwind)
 	atomic_store_explicit(&qy_mixed_keeps_apart, mean != 0, memory_order_relaxed);
 	if (mean != 0) {
 		atomic_store_explicit(&qy_sample_mean_last, mean, memory_order_relaxed);
-		(void)qy_unwind_prepare((enum qy_unwind)unwind);
+		(void)qy_os->stack_prepare((enum qy_unwind)unwind);
 	}
 	atomic_store_explicit(&qy_sample_mean, mean, memory_order_release);
 }

@@ -5,8 +5,8 @@
 #include <sys/mman.h>
 
 #include "lib/base/lock.h"
+#include "lib/manager/manager.h"
 #include "numa/os.h"
-#include "numa/window.h"
 
 #define BUCKETS 16384 /* of sites */
 #define TABLES 64     /* of live samples */
@@ -71,7 +71,7 @@ static struct qy_site **bucket_of(uint64_t hash)
 
 	if (all == NULL) {
 		/* (Of two that come here at once, the memory of one is lost.) */
-		all = qy_meta_alloc(BUCKETS * sizeof(none), QY_CACHE_LINE);
+		all = qy_manager_records(BUCKETS * sizeof(none), QY_CACHE_LINE);
 		if (all == NULL)
 			return NULL;
 		qy_lock(&sites_lock);
@@ -94,7 +94,7 @@ struct qy_site *qy_site_get(void *const *frames, uint32_t depth, size_t size, ui
 	s = find(__atomic_load_n(bucket, __ATOMIC_ACQUIRE), &like, frames);
 	if (s != NULL)
 		return s;
-	made = qy_meta_alloc(sizeof(*made) + depth * sizeof(*frames), sizeof(void *));
+	made = qy_manager_records(sizeof(*made) + depth * sizeof(*frames), sizeof(void *));
 	if (made == NULL)
 		return NULL;
 	memcpy(made, &like, sizeof(like));

@@ -12,6 +12,7 @@
 
 #include "include/quarry/quarry.h"
 #include "lib/api/init.h"
+#include "lib/cache/sample.h"
 #include "lib/cache/thread.h"
 #include "lib/view/residency.h"
 #include "numa/os.h"
@@ -206,6 +207,15 @@ static inline quarry_stats *fake_arena(const char *name, int node)
 	for (size_t i = 0; i < sizeof(s->name) && name[i]; i++)
 		s->name[i] = name[i];
 	return s;
+}
+
+/* What the option profile leads to. */
+static uint64_t fake_mean __attribute__((unused));
+
+void qy_sampling_start(uint64_t mean, int unwind)
+{
+	(void)unwind;
+	fake_mean = mean;
 }
 
 #endif

@@ -48,6 +48,8 @@ static const struct {
 	{ "breaker_min", 33, RUN, 1L << 16, 1L << 46, 1048576, "1048576", NULL, &qy_settings.breaker_min },
 	{ "breaker_at", 34, RUN, 10, 100, 95, "95", NULL, &qy_settings.breaker_at },
 	{ "cgroup_limit", 35, RUN, 0, 1, 1, "1", NULL, &qy_settings.cgroup_limit },
+	{ "profile", 40, RUN, 0, 1L << 30, 0, "0", NULL, &qy_settings.profile },
+	{ "profile_stacks", 41, RUN, 0, 2, 0, "auto", "auto|tables|frames", &qy_settings.profile_stacks },
 };
 
 #define EXPECTED (sizeof(expected) / sizeof(expected[0]))
@@ -530,4 +532,14 @@ Test(error_text, is_the_threads_own)
 	pthread_join(thread, NULL);
 	cr_assert_null(strstr(quarry_error_text(), "somethingelse"), "another thread's error was given");
 	cr_assert(strstr(quarry_error_text(), "made room"));
+}
+
+Test(options, profile_is_begun_and_ended)
+{
+	cr_expect_eq(quarry_ctl_set("profile", "64k"), 0);
+	cr_expect_eq(fake_mean, 65536);
+	cr_expect_eq(quarry_ctl_set("profile", "2g"), -1);
+	cr_expect_eq(fake_mean, 65536);
+	cr_expect_eq(quarry_ctl_set("profile", "0"), 0);
+	cr_expect_eq(fake_mean, 0);
 }
