@@ -440,6 +440,69 @@ QUARRY_API int64_t quarry_tend(void);
 QUARRY_API void quarry_thread_flush(void);
 
 /* ------------------------------------------------------------------------------------------------------ */
+/* Moving objects                                                                                         */
+
+/** Ask which objects a program that can move its own (a cache's items, a compacting interpreter's) had better move, so
+ * that memory comes back: in batches, as it comes by them. What is to be moved is allocated anew by quarry_malloc_dense
+ * (in the same arena), copied, and freed by quarry_free_dense.
+ *
+ * Of each size class of an arena, so many slabs are to be filled as all objects need that stand in slabs with room: the
+ * fullest, and of those that are about as full the ones at lower addresses; objects in all others are to be moved. So
+ * nothing is moved where a slab is full, where it is the one that a thread allocates from, where there is only one with
+ * room, or where hardly anything would be won (a slab that is fuller than 13/16). In a slab of mixed sizes, all is to
+ * be moved when less than half of it is in use. Large blocks are never to be moved.
+ *
+ * It stops nobody: it goes by looks at all slabs' records, of which each call takes a part, and which begin anew when
+ * as many pointers were asked about as make it worth while, or after 100 ms. Any thread may call, also beside others that
+ * allocate, free and ask. Objects that threads have in their caches keep slabs: quarry_thread_flush, when all is done.
+ * @param ptrs pointers as they were allocated. What is not quarry's, or none of its objects, is not to be moved.
+ * @param n how many; 16 to 256 at a time cost the least each.
+ * @param move receives 1 for each that is to be moved, else 0.
+ * @return how many are; -1 with EINVAL (ptrs or move is NULL, and n not 0). Example:
+ * @code
+ *   if (quarry_should_move(ptrs, n, move) > 0)
+ *           for (size_t i = 0; i < n; i++)
+ *                   if (move[i]) {
+ *                           void *to = quarry_malloc_dense(sizes[i]);
+ *                           if (to == NULL)
+ *                                   break;
+ *                           items[i] = memcpy(to, ptrs[i], sizes[i]);
+ *                           quarry_free_dense((void *)ptrs[i]);
+ *                   }
+ * @endcode */
+QUARRY_API long quarry_should_move(const void *const ptrs[], size_t n, uint8_t move[]);
+
+/** Why, for programs that decide by a rule of their own. */
+typedef struct quarry_move_hint {
+	uint8_t move;         /* as quarry_should_move */
+	uint8_t known;        /* 0: no object in a slab of quarry's, and all else is 0 */
+	uint8_t current;      /* 1: a thread allocates from its slab right now */
+	uint8_t mixed;        /* 1: its slab has objects of mixed sizes. objects and free are grains of 16 bytes */
+	uint32_t class_index; /* of its size class; 0 where mixed */
+	uint32_t object_size; /* bytes; 0 where mixed */
+	uint32_t objects;     /* that its slab has place for, */
+	uint32_t free;        /* of which are free, and in no thread's cache */
+	uint32_t slabs;       /* of the class in this arena that have room, but for current ones, by the last look; 0:
+	                       * none was whole yet */
+	uint64_t slabs_live;  /* objects that live in those */
+} quarry_move_hint;
+
+/** quarry_should_move, told in full.
+ * @param hints receives n entries.
+ * @param size sizeof(hints[0]): so much of each is filled, and so far apart they are.
+ * @return as quarry_should_move. */
+QUARRY_API long quarry_should_move_hints(const void *const ptrs[], size_t n, quarry_move_hint *hints, size_t size);
+
+/** As quarry_malloc, from one of the fullest slabs, past the thread's cache: for what is moved. Some 300 instructions.
+ * @return as quarry_malloc. */
+QUARRY_API void *quarry_malloc_dense(size_t size) QUARRY_MALLOC_LIKE QUARRY_SIZE1(1);
+/** The same in the given arena (NULL: the calling thread's default). */
+QUARRY_API void *quarry_arena_malloc_dense(quarry_arena *arena, size_t size) QUARRY_MALLOC_LIKE QUARRY_SIZE1(2);
+
+/** As quarry_free, past the thread's cache: the place of what was moved away is not used for what is allocated next. */
+QUARRY_API void quarry_free_dense(void *p);
+
+/* ------------------------------------------------------------------------------------------------------ */
 /* Where memory really is                                                                                 */
 
 enum quarry_where_node {

@@ -181,6 +181,11 @@ QUARRY_API void *quarry_arena_malloc_at_least(quarry_arena *arena, size_t size, 
 	return p;
 }
 
+QUARRY_API void *quarry_arena_malloc_dense(quarry_arena *arena, size_t size)
+{
+	return qy_cache_alloc_dense(arena, size);
+}
+
 QUARRY_API int quarry_arena_free(quarry_arena *arena, void *p)
 {
 	if (p == NULL)

@@ -17,6 +17,16 @@ QUARRY_API void quarry_free(void *p)
 	qy_fast_free(p);
 }
 
+QUARRY_API void *quarry_malloc_dense(size_t size)
+{
+	return qy_cache_alloc_dense(NULL, size);
+}
+
+QUARRY_API void quarry_free_dense(void *p)
+{
+	qy_cache_free_dense(p);
+}
+
 static void *no_memory(void)
 {
 	errno = ENOMEM;

@@ -121,23 +121,30 @@ static QY_COLD void *take_sampled(struct qy_cache *c, unsigned cls, bool *fresh)
 	}
 }
 
+/* How memory is wanted. */
+enum { ZERO = 1, DENSE = 2 };
+
 /* Entered. */
-static void *allocate(struct qy_cache *c, size_t size, size_t align, bool zero)
+static void *allocate(struct qy_cache *c, size_t size, size_t align, unsigned how)
 {
 	unsigned cls = class_for(size, align);
 	bool fresh = false;
 	void *p;
 
 	if (cls < QY_CLASSES) {
-		p = QY_LIKELY(c->mean == 0) ? qy_cache_take(c, cls, &fresh) : take_sampled(c, cls, &fresh);
-		if (p != NULL && zero)
+		p = how & DENSE && qy_sample_wants(c, cls) ? qy_sample_take(c, cls) : NULL;
+		if (how & DENSE)
+			p = p != NULL ? p : qy_heap_take_dense(&c->heap, cls);
+		else
+			p = QY_LIKELY(c->mean == 0) ? qy_cache_take(c, cls, &fresh) : take_sampled(c, cls, &fresh);
+		if (p != NULL && how & ZERO)
 			clear(p, size, fresh);
 		return p;
 	}
 	p = qy_large_alloc(c->heap.manager, size, qy_max(align, QY_PAGE), &fresh);
 	if (QY_UNLIKELY(c->mean != 0) && p != NULL)
 		qy_sample_large(c, qy_align_up(size, QY_PAGE));
-	if (p != NULL && zero && !fresh)
+	if (p != NULL && how & ZERO && !fresh)
 		memset(p, 0, size);
 	return p;
 }
@@ -155,7 +162,7 @@ static struct qy_cache *cache_of(struct qy_thread *t, const quarry_arena *arena)
 	return m == NULL ? NULL : qy_cache_for(t, m);
 }
 
-static QY_COLD void *try_again(const quarry_arena *arena, size_t size, size_t align, bool zero)
+static QY_COLD void *try_again(const quarry_arena *arena, size_t size, size_t align, unsigned how)
 {
 	struct qy_thread *t = qy_thread_enter();
 	struct qy_cache *c;
@@ -165,7 +172,7 @@ static QY_COLD void *try_again(const quarry_arena *arena, size_t size, size_t al
 		return NULL;
 	c = cache_of(t, arena);
 	if (c != NULL)
-		p = allocate(c, size, align, zero);
+		p = allocate(c, size, align, how);
 	qy_thread_leave(t);
 	return p;
 }
@@ -219,18 +226,18 @@ bool qy_cache_make_room(void)
 }
 
 /* A limit, or the kernel, allows no more: have all be free that nobody uses, then try once more. */
-static QY_COLD void *allocate_again(const quarry_arena *arena, size_t size, size_t align, bool zero)
+static QY_COLD void *allocate_again(const quarry_arena *arena, size_t size, size_t align, unsigned how)
 {
 	bool limited = qy_limits_denied_by() == QY_DENIED_BY_PROCESS;
 	void *p = NULL;
 
 	if (!qy_cache_make_room())
 		return qy_cache_refused();
-	p = try_again(arena, size, align, zero);
+	p = try_again(arena, size, align, how);
 	if (p == NULL && limited && qy_limits_denied_by() == QY_DENIED_BY_NONE) {
 		/* The limit allows it now, and the kernel does not. */
 		qy_reclaim_for_refused(false);
-		p = try_again(arena, size, align, zero);
+		p = try_again(arena, size, align, how);
 	}
 	return QY_LIKELY(p != NULL) ? p : qy_cache_refused();
 }
@@ -246,7 +253,7 @@ static void look_after(struct qy_cache *c)
 		c->quick = c->quick_set = 1;
 }
 
-static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t align, bool zero)
+static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t align, unsigned how)
 {
 	struct qy_thread *t = qy_thread_enter();
 	struct qy_cache *c;
@@ -262,7 +269,7 @@ static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t al
 	c = cache_of(t, arena);
 	if (c != NULL) {
 		look_after(c);
-		p = allocate(c, size, align, zero);
+		p = allocate(c, size, align, how);
 	} else if (errno == EINVAL) {
 		again = false;
 	}
@@ -272,7 +279,7 @@ static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t al
 	if (QY_UNLIKELY(p == NULL)) {
 		int error;
 
-		p = again && size < qy_window_size ? allocate_again(arena, size, align, zero) : qy_cache_refused();
+		p = again && size < qy_window_size ? allocate_again(arena, size, align, how) : qy_cache_refused();
 		error = errno;
 		qy_duties_after(t);
 		errno = error;
@@ -289,7 +296,7 @@ static bool may_redirect(const quarry_arena *arena)
 }
 
 /* A large request, where there is a breaker. */
-static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t align, bool zero)
+static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t align, unsigned how)
 {
 	enum qy_verdict verdict = qy_breaker_judge(size, size, &arena, may_redirect(arena));
 	void *p;
@@ -299,7 +306,7 @@ static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t
 		errno = ENOMEM;
 		return qy_cache_refused();
 	}
-	p = alloc(arena, size, align, zero);
+	p = alloc(arena, size, align, how);
 	if (verdict == QY_BREAKER_PROBE)
 		qy_breaker_probed(p != NULL);
 	else if (verdict == QY_BREAKER_REDIRECT && p == NULL)
@@ -307,10 +314,10 @@ static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t
 	return p;
 }
 
-static void *alloc_anywhere(const quarry_arena *arena, size_t size, size_t align, bool zero)
+static void *alloc_anywhere(const quarry_arena *arena, size_t size, size_t align, unsigned how)
 {
-	return QY_LIKELY(!qy_breaker_minds(size)) ? alloc(arena, size, align, zero)
-						  : alloc_judged(arena, size, align, zero);
+	return QY_LIKELY(!qy_breaker_minds(size)) ? alloc(arena, size, align, how)
+						  : alloc_judged(arena, size, align, how);
 }
 
 /* Whether a quick refill is one now. (By a thread that has something in its cache, which has all the rest, too.) */
@@ -385,7 +392,7 @@ static QY_NOINLINE void *malloc_entered(size_t n)
 {
 	if (QY_UNLIKELY(qy_tls.thread == NULL) && !qy_start() && qy_elsewhere != NULL)
 		return qy_elsewhere->malloc(n);
-	return alloc_anywhere(NULL, n, 16, false);
+	return alloc_anywhere(NULL, n, 16, 0);
 }
 
 /* What the thread's cache has, or gets by a quick refill; NULL when it has to enter. */
@@ -422,7 +429,12 @@ void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool 
 
 	if (p != NULL)
 		return p;
-	return alloc_anywhere(arena, size, align, zero);
+	return alloc_anywhere(arena, size, align, zero ? ZERO : 0);
+}
+
+void *qy_cache_alloc_dense(const quarry_arena *arena, size_t size)
+{
+	return alloc_anywhere(arena, size, 16, DENSE);
 }
 
 static QY_NOINLINE void *refill(struct qy_cache *c, unsigned cls, size_t n)

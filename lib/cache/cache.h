@@ -135,6 +135,12 @@ QY_INLINE void qy_cache_free(void *p)
  * by a thread that has entered. NULL with ENOMEM, or EINVAL when the handle is none. */
 void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool zero);
 
+/* The same past the thread's cache, of what is in slabs, from one of the fullest. */
+void *qy_cache_alloc_dense(const quarry_arena *arena, size_t size);
+
+/* Free p past the thread's cache: what is the thread's own goes into its slab at once. NULL is ignored. */
+void qy_cache_free_dense(void *p);
+
 /* Take the thread out of its slow path for the given thread's cache in m; used by lib/api inside enter and leave. */
 struct qy_cache *qy_cache_for(struct qy_thread *t, struct qy_manager *m);
 

@@ -173,6 +173,12 @@ void qy_free_slow(void *p)
 		free_entered(p);
 }
 
+void qy_cache_free_dense(void *p)
+{
+	if (p != NULL)
+		free_entered(p);
+}
+
 size_t qy_cache_usable(const void *p)
 {
 	const struct qy_slab *s = qy_slab_of(p);

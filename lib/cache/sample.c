@@ -159,15 +159,26 @@ void *qy_sample_take(struct qy_cache *c, unsigned cls)
 	return p;
 }
 
-void qy_sample_large(struct qy_cache *c, size_t bytes)
+static bool falls_in(struct qy_cache *c, size_t bytes)
 {
 	if (!may_sample(c))
-		return;
+		return false;
 	c->until -= (int64_t)qy_min(bytes, INT64_MAX / 2);
 	if (c->until >= 0)
-		return;
+		return false;
 	c->until = draw(c);
-	c->thread->sampled = c->mean;
+	return true;
+}
+
+bool qy_sample_wants(struct qy_cache *c, unsigned cls)
+{
+	return QY_UNLIKELY(c->mean != 0) && falls_in(c, qy_classes[cls].size);
+}
+
+void qy_sample_large(struct qy_cache *c, size_t bytes)
+{
+	if (falls_in(c, bytes))
+		c->thread->sampled = c->mean;
 }
 
 /* ---- what is known of them ---- */

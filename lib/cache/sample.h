@@ -58,6 +58,9 @@ bool qy_sample_is_due(const struct qy_cache *c, unsigned cls) QY_COLD;
 /* That object; NULL with no memory, and the class is not due any more. Entered. */
 void *qy_sample_take(struct qy_cache *c, unsigned cls) QY_COLD;
 
+/* Whether one object, which comes from no list, is a sample. Entered. */
+bool qy_sample_wants(struct qy_cache *c, unsigned cls);
+
 /* A large block of so many bytes is allocated. Entered. */
 void qy_sample_large(struct qy_cache *c, size_t bytes) QY_COLD;
 

@@ -40,7 +40,7 @@ void qy_heap_clear(struct qy_heap *h)
 
 /* A list with an object twice in it, or one that is not of the slab: the program freed twice or wrote after free.
  * Rebuild it from what is sound, so that nothing is handed out twice; the rest is counted and lost to the slab. */
-static QY_COLD void repair(struct qy_slab *s)
+void qy_heap_repair(struct qy_slab *s)
 {
 	uint64_t seen[QY_UNIT / 16 / 64] = { 0 };
 	const struct qy_class *c = &qy_classes[s->cls];
@@ -90,7 +90,7 @@ static bool is_sound(const struct qy_slab *s)
 static void check_list(struct qy_slab *s)
 {
 	if (QY_UNLIKELY(s->countdown > s->linked || !is_sound(s) || qy_setting(on_error) != QY_ERROR_IGNORE))
-		repair(s);
+		qy_heap_repair(s);
 }
 
 static void *take_local(struct qy_heap *h, struct qy_slab *s)
@@ -122,7 +122,7 @@ void *qy_slab_carve(struct qy_slab *s)
 	return first;
 }
 
-static void make_full(struct qy_heap *h, struct qy_slab *s)
+void qy_heap_make_full(struct qy_heap *h, struct qy_slab *s)
 {
 	qy_assert(s->linked == qy_classes[s->cls].capacity && s->local == NULL && s->countdown == s->linked);
 	qy_publish(s->state, QY_SLAB_FULL);
@@ -147,11 +147,6 @@ static void queue_slab(struct qy_heap *h, struct qy_slab *s)
 		qy_slab_list_push_front(&h->queue[s->cls], s);
 	else
 		qy_slab_list_push_back(&h->queue[s->cls], s);
-}
-
-static bool has_room(const struct qy_slab *s)
-{
-	return s->local != NULL || s->linked < qy_classes[s->cls].capacity;
 }
 
 /* ---- where the heap would grow ---- */
@@ -226,7 +221,7 @@ static bool next_slab(struct qy_heap *h, unsigned cls, void **list)
 }
 
 /* Its pages will be touched again, which the control group may not allow. */
-static QY_COLD bool unpark(struct qy_slab *s)
+bool qy_heap_unpark(struct qy_slab *s)
 {
 	size_t bytes = qy_align_up(qy_classes[s->cls].size, QY_PAGE);
 
@@ -290,13 +285,13 @@ void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero)
 			return qy_slab_carve(s);
 		}
 		if (s != NULL && s->linked < s->carved) {
-			if (!unpark(s))
+			if (!qy_heap_unpark(s))
 				return NULL;
 			continue;
 		}
 		if (s != NULL) {
 			h->active[cls] = NULL;
-			make_full(h, s);
+			qy_heap_make_full(h, s);
 		}
 		if (!next_slab(h, cls, &list))
 			return list;
@@ -335,7 +330,7 @@ void qy_heap_event(struct qy_slab *s)
 		queue_slab(h, s);
 	} else if (s->state == QY_SLAB_QUEUED) {
 		if (qy_setting(on_error) != QY_ERROR_IGNORE) {
-			repair(s);
+			qy_heap_repair(s);
 			if (s->countdown != 0)
 				return;
 		}
@@ -390,9 +385,9 @@ static void orphan(struct qy_heap *h, struct qy_slab *s)
 	/* It was left alone already: it need not be found unchanged once more. */
 	s->seen = (uint16_t)(s->countdown + 1);
 	s->thinned = false;
-	if (s->state == QY_SLAB_FULL || !has_room(s)) {
+	if (s->state == QY_SLAB_FULL || !qy_slab_has_room(s)) {
 		if (s->state != QY_SLAB_FULL)
-			make_full(orphans, s);
+			qy_heap_make_full(orphans, s);
 		else
 			qy_slab_list_push_back(&orphans->full, s);
 	} else {
@@ -450,10 +445,10 @@ static void drop_active(struct qy_heap *h, unsigned cls)
 		qy_manager_put_slabs(h->manager, &s, 1);
 		return;
 	}
-	if (has_room(s))
+	if (qy_slab_has_room(s))
 		queue_slab(h, s);
 	else
-		make_full(h, s);
+		qy_heap_make_full(h, s);
 }
 
 void qy_heap_tidy(struct qy_heap *h)

@@ -38,6 +38,9 @@ struct qy_heap {
 	 * on, and its number. */
 	uint8_t shed_class, shed_epoch;
 	uint8_t spill_class; /* where the look for slabs that others may use goes on */
+	/* Of the looks for the fullest slabs of a class (dense.c): the number of the one by which the queue was parted, and
+	 * the one in which the manager's orphans had none. */
+	uint8_t dense_parted[QY_CLASSES], dense_none[QY_CLASSES];
 	uint32_t shed_round; /* the last qy_reclaim_round for which it was done (lib/cache) */
 	/* Of what others sent: the list that was taken and is not filed yet, what was wrong with it so far, and how
 	 * many lists were taken. */
@@ -120,6 +123,9 @@ void qy_heap_clear(struct qy_heap *h);
  * NULL-terminated; NULL with ENOMEM. *zero is set when all of them read as zero but for the link. By the owner. */
 void *qy_heap_refill(struct qy_heap *h, unsigned cls, bool *zero);
 
+/* One object of class cls, from one of the fullest slabs (dense.c). NULL with ENOMEM. By the owner. */
+void *qy_heap_take_dense(struct qy_heap *h, unsigned cls);
+
 /* What is due when a slab's countdown ran out. By the owner. */
 void qy_heap_event(struct qy_slab *s);
 
@@ -186,5 +192,21 @@ void qy_heap_let_go(struct qy_heap *h);
 /* Give up all slabs: empty ones to the manager, the others to its orphans, where any thread of the node finds them.
  * The remote list is closed. By the owner, or for a dead one. */
 void qy_heap_abandon(struct qy_heap *h);
+
+/* ---- for dense.c ---- */
+
+/* A slab that has nothing free is noted as full; it is in no list. */
+void qy_heap_make_full(struct qy_heap *h, struct qy_slab *s);
+
+/* Objects whose pages were given back come back. False with ENOMEM. */
+bool qy_heap_unpark(struct qy_slab *s) QY_COLD;
+
+/* What is wrong with the slab's list, is so no more. */
+void qy_heap_repair(struct qy_slab *s) QY_COLD;
+
+QY_INLINE bool qy_slab_has_room(const struct qy_slab *s)
+{
+	return s->local != NULL || s->linked < qy_classes[s->cls].capacity;
+}
 
 #endif

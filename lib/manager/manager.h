@@ -77,10 +77,11 @@ struct qy_runs {
 enum qy_dirt_list { QY_DIRT_RUNS, QY_DIRT_PARTS, QY_DIRT_LISTS };
 
 struct qy_manager {
-	/* These three outlive the arena: others may still come for the lock, or go on to the next manager. */
+	/* These outlive the arena: others may still come for the lock, go on to the next manager, or ask how full it is. */
 	struct qy_lock lock;
 	uint32_t index; /* in the registry; the dense node number for a node's default arena */
 	struct qy_manager *free_next; /* of unused ones */
+	struct qy_density *density; /* (atomic) how full its slabs are; NULL: nobody asked (density.h) */
 
 	bool of_node;     /* a node's default arena */
 	int kind;         /* enum quarry_page_kind wanted */
