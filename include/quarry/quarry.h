@@ -869,6 +869,42 @@ QUARRY_API int quarry_view_visit(const quarry_view *view, unsigned kinds,
  * @return 0; -1 with ENOENT (nothing was there, or it was free), or EINVAL. */
 QUARRY_API int quarry_view_find(const quarry_view *view, const void *p, quarry_view_item *item, size_t size);
 
+/** How a part of an arena is used: a row of quarry_view_uses. */
+typedef struct quarry_view_use {
+	size_t struct_size;     /* what the library's struct has; it may grow at the end */
+	int kind;               /* QUARRY_VIEW_SLAB: slabs of a size class; QUARRY_VIEW_BLOCK: large blocks;
+	                         * QUARRY_VIEW_REGION: memory by huge pages (2 MiB), of whichever pages it is made */
+	quarry_arena *arena;    /* by name only: it may have ended since */
+	const char *arena_name; /* as long as the view is open; may be empty */
+	size_t object_size;     /* of slabs; 0: of mixed sizes */
+	uint64_t count;         /* slabs, blocks, or huge pages in which there is one of those */
+	uint64_t held;          /* their bytes */
+	uint64_t objects, live, cached; /* that slabs have place for (of mixed sizes: live and cached ones), and of them; of
+	                                 * blocks, live ones */
+	uint64_t live_bytes, cached_bytes;
+	uint64_t held_by_use[4]; /* of held: in slabs or huge pages of which less than a quarter lives; less than a half;
+	                          * less than three quarters; and more: what few bytes keep from going back */
+} quarry_view_use;
+
+/** Where memory is held by little: a row for each size class of each arena that has slabs, one for its large blocks, and
+ * one, first, for its huge pages. Arenas come by address.
+ * @param list receives at most max rows. May be NULL with max 0, to count.
+ * @param size sizeof(list[0]): so much of each row is filled, and so far apart they are.
+ * @return how many rows there are; -1 with EINVAL, or ENOMEM. Example:
+ * @code
+ *   quarry_view_use use[100];
+ *   long n = quarry_view_uses(v, use, 100, sizeof(use[0]));
+ *   for (long i = 0; i < n && i < 100; i++)
+ *           if (use[i].kind == QUARRY_VIEW_SLAB)
+ *                   printf("%s, %zu bytes: %llu held by slabs that are nearly empty\n", use[i].arena_name,
+ *                          use[i].object_size, (unsigned long long)use[i].held_by_use[0]);
+ * @endcode */
+QUARRY_API long quarry_view_uses(const quarry_view *view, quarry_view_use *list, size_t max, size_t size);
+
+/** Write those rows, and the view's report, to a file descriptor, as text for people (80 columns) or as one JSON object.
+ * Allocates nothing from any heap. @return 0; -1 with write(2)'s errno, EINVAL, EBADF or ENOMEM. */
+QUARRY_API int quarry_view_print(const quarry_view *view, int fd, int json);
+
 /** How the view was made, and what is in it. @return 0; -1 with EINVAL (struct_size not set). */
 QUARRY_API int quarry_view_report_get(const quarry_view *view, quarry_view_report *report);
 

@@ -26,7 +26,7 @@ static size_t utf8_length(const unsigned char *s, size_t n)
 }
 
 /* Names are bytes that a program chose, cut at a length: what is no text becomes U+FFFD. */
-void qy_json_string(struct qy_text *out, const char *string, size_t n)
+void qy_print_json_string(struct qy_text *out, const char *string, size_t n)
 {
 	const unsigned char *s = (const unsigned char *)string;
 
@@ -80,7 +80,7 @@ static void json_cpus(struct qy_text *out, int id)
 	qy_text_init(&name, path, sizeof(path), -1);
 	qy_text_format(&name, "/sys/devices/system/node/node%d/cpulist", id);
 	qy_text_format(out, ",\"cpus\":");
-	qy_json_string(out, cpus, read_line(path, cpus, sizeof(cpus)));
+	qy_print_json_string(out, cpus, read_line(path, cpus, sizeof(cpus)));
 }
 
 static void json_node(struct qy_text *out, int node)
@@ -110,7 +110,7 @@ static void json_machine(struct qy_text *out)
 	char name[64];
 
 	qy_text_format(out, ",\n\"process\":{\"pid\":%d,\"name\":", qy_os->process_id());
-	qy_json_string(out, name, read_line("/proc/self/comm", name, sizeof(name)));
+	qy_print_json_string(out, name, read_line("/proc/self/comm", name, sizeof(name)));
 	qy_text_format(out, "},\n\"nodes\":[");
 	for (int node = 0; node < qy_node_count(); node++)
 		json_node(out, node);
@@ -166,7 +166,7 @@ static void json_stats(struct qy_text *out, const quarry_stats *stats)
 	const struct qy_figure *figure;
 
 	qy_text_format(out, "{\"name\":");
-	qy_json_string(out, stats->name, strnlen(stats->name, sizeof(stats->name)));
+	qy_print_json_string(out, stats->name, strnlen(stats->name, sizeof(stats->name)));
 	qy_text_format(out, ",\"node\":%d", stats->node);
 	for (int i = 0; (figure = qy_figure(i)) != NULL; i++)
 		qy_text_format(out, ",\"%s\":%llu", figure->name, long_of(qy_figure_value(figure, stats)));
@@ -180,7 +180,7 @@ void qy_print_json(struct qy_text *out, const quarry_stats *total, const struct 
 	bool first = true;
 
 	qy_text_format(out, "{\"quarry\":");
-	qy_json_string(out, quarry_version_string(), strlen(quarry_version_string()));
+	qy_print_json_string(out, quarry_version_string(), strlen(quarry_version_string()));
 	qy_text_format(out, ",\"version\":%d", QUARRY_STATS_VERSION);
 	json_machine(out);
 	qy_text_format(out, ",\n\"total\":");

@@ -30,10 +30,10 @@ bool qy_print_arena_stats(quarry_arena *arena, quarry_stats *stats);
 /* Lines of at most 80 columns. */
 void qy_print_text(struct qy_text *out, const quarry_stats *total, const struct qy_arena_list *list);
 
-/* n bytes as a string, whatever they are: what is no UTF-8 becomes U+FFFD. */
-void qy_json_string(struct qy_text *out, const char *string, size_t n);
-
 /* One object, a line per arena, valid whatever the arenas' names are. */
 void qy_print_json(struct qy_text *out, const quarry_stats *total, const struct qy_arena_list *list);
+
+/* A JSON string of bytes that a program chose: what is no UTF-8 becomes U+FFFD. */
+void qy_print_json_string(struct qy_text *out, const char *string, size_t n);
 
 #endif

@@ -271,7 +271,7 @@ static void put_json_site(void *ctx, const struct qy_site *s)
 		return;
 	qy_site_arena(s, arena);
 	qy_text_format(&w->out, "{\"size\":%zu,\"arena\":", s->size);
-	qy_json_string(&w->out, arena, strlen(arena));
+	qy_print_json_string(&w->out, arena, strlen(arena));
 	qy_text_format(&w->out,
 		       ",\"node\":%d,\"samples\":%llu,\"live_samples\":%llu,\"objects\":%llu,\"bytes\":%llu,"
 		       "\"live_objects\":%llu,\"live_bytes\":%llu,\"asked\":%llu,\"live_asked\":%llu,\"lived_ms\":{",
@@ -295,7 +295,7 @@ static void put_json_site(void *ctx, const struct qy_site *s)
 		qy_text_init(&text, name, sizeof(name), -1);
 		put_frame(&text, s->frames[i]);
 		qy_text_format(&w->out, "%s", i > 0 ? "," : "");
-		qy_json_string(&w->out, name, text.used);
+		qy_print_json_string(&w->out, name, text.used);
 	}
 	qy_text_format(&w->out, "]}\n");
 }
