@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What `quarry map` draws, wherever it is from: nodes, and what has memory on them. Three readers fill it (this
- * machine: tools/map.c; a dump: tools/map_file.c; a process: tools/map_process.c), three printers draw it
+ * machine: tools/map.c; a dump: tools/map_file.c, map_view.c; a process: tools/map_process.c), three printers draw it
  * (tools/map_text.c, tools/map_picture.c, tools/map_json.c). Names in it are UTF-8 and otherwise as somebody chose
  * them: who prints, escapes. */
 #ifndef QUARRY_TOOLS_MAP_H
@@ -53,7 +53,7 @@ struct map_refusal {
 	uint64_t count;
 };
 
-enum map_of { MAP_MACHINE, MAP_DUMP, MAP_PROCESS };
+enum map_of { MAP_MACHINE, MAP_DUMP, MAP_PROCESS, MAP_VIEW };
 
 struct map {
 	enum map_of of;
@@ -118,6 +118,8 @@ void map_remarks(const struct map *map, const struct map_arena *arena, char *rem
 
 int map_read_machine(struct map *map);
 int map_read_file(struct map *map, const char *path);
+/* A view that was dumped (tools/dump.h), by its text. */
+int map_read_view(struct map *map, const char *name, const char *text, size_t length);
 int map_read_process(struct map *map, int pid);
 
 /* ---- printers ---- */
@@ -125,5 +127,7 @@ int map_read_process(struct map *map, int pid);
 void map_print_text(const struct map *map, const struct map_look *look, FILE *out);
 bool map_print_svg(const struct map *map, const struct map_look *look, FILE *out); /* false: no memory */
 void map_print_json(const struct map *map, FILE *out);
+/* A JSON string. */
+void map_put_string(FILE *out, const char *s);
 
 #endif

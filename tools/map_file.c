@@ -14,37 +14,10 @@
 #include <unistd.h>
 
 #include "include/quarry/quarry.h"
+#include "tools/dump.h"
 #include "tools/json.h"
 
-#define FILE_MAX ((size_t)512 << 20) /* 65,000 arenas are some 150 MB */
 #define NO_MEMORY "no memory"
-
-/* ---- the file ---- */
-
-static int read_all(int fd, char **text, size_t *length)
-{
-	size_t size = 0, used = 0;
-	ssize_t n;
-
-	*text = NULL;
-	do {
-		if (used == size) {
-			char *more = size < FILE_MAX ? realloc(*text, size ? 2 * size : 65536) : NULL;
-
-			if (!more) {
-				errno = size < FILE_MAX ? ENOMEM : EFBIG;
-				return -1;
-			}
-			*text = more;
-			size = size ? 2 * size : 65536;
-		}
-		n = read(fd, *text + used, size - used);
-		if (n > 0)
-			used += (size_t)n;
-	} while (n > 0 || (n < 0 && errno == EINTR));
-	*length = used;
-	return n < 0 ? -1 : 0;
-}
 
 /* ---- nodes ---- */
 
@@ -425,12 +398,17 @@ int map_read_file(struct map *map, const char *path)
 	map->of = MAP_DUMP;
 	if (fd < 0)
 		return fail(STATUS_FAILED, "map: %s: %s", path, strerror(errno));
-	error = read_all(fd, &text, &length) == 0 ? 0 : errno;
+	error = read_whole(fd, &text, &length) == 0 ? 0 : errno;
 	if (fd != STDIN_FILENO)
 		close(fd);
 	if (error) {
 		free(text);
 		return fail(STATUS_FAILED, "map: %s: %s", file_name(path), strerror(error));
+	}
+	if (dump_is(text, length)) {
+		status = map_read_view(map, file_name(path), text, length);
+		free(text);
+		return status;
 	}
 	json_init(&j, text, length);
 	read_dump(&j, map);

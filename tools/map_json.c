@@ -7,7 +7,7 @@
 
 #include "tools/utf8.h"
 
-static void put_string(FILE *out, const char *s)
+void map_put_string(FILE *out, const char *s)
 {
 	size_t n = strlen(s);
 
@@ -41,7 +41,7 @@ static void put_node(FILE *out, const struct map *map, const struct map_node *no
 {
 	fprintf(out, "{\"id\":%d,\"has_cpus\":%d,\"has_memory\":%d,\"allowed\":%d,\"cpus\":", node->id, node->has_cpus,
 		node->has_memory, node->allowed);
-	put_string(out, node->cpus);
+	map_put_string(out, node->cpus);
 	fprintf(out, ",\"memory_total\":%" PRIu64 ",\"memory_free\":%" PRIu64, node->memory_total, node->memory_free);
 	fprintf(out, ",\"huge_free_2m\":%" PRIu64 ",\"huge_total_2m\":%" PRIu64 ",\"huge_free_1g\":%" PRIu64
 		     ",\"huge_total_1g\":%" PRIu64,
@@ -70,14 +70,14 @@ static void put_share(FILE *out, const struct map_share *share)
 static void put_arena(FILE *out, const struct map *map, const struct map_arena *arena)
 {
 	fputs("{\"name\":", out);
-	put_string(out, arena->name);
+	map_put_string(out, arena->name);
 	if (map->of == MAP_DUMP) {
 		fputs(",\"policy\":", out);
-		put_string(out, arena->policy ? arena->policy : "");
+		map_put_string(out, arena->policy ? arena->policy : "");
 		fputs(",\"kind\":", out);
-		put_string(out, arena->kind ? arena->kind : "");
+		map_put_string(out, arena->kind ? arena->kind : "");
 		fputs(",\"nodes\":", out);
-		put_string(out, arena->asked ? arena->asked : "");
+		map_put_string(out, arena->asked ? arena->asked : "");
 		fprintf(out, ",\"mapped\":%" PRIu64 ",\"resident\":%" PRIu64 ",\"in_use\":%" PRIu64 ",\"cached\":%" PRIu64,
 			arena->mapped, arena->resident, arena->in_use, arena->cached);
 		fprintf(out, ",\"free_dirty\":%" PRIu64 ",\"free_clean\":%" PRIu64 ",\"unplaced\":%" PRIu64
@@ -97,17 +97,17 @@ static void put_arena(FILE *out, const struct map *map, const struct map_arena *
 
 void map_print_json(const struct map *map, FILE *out)
 {
-	static const char *const of[] = { "machine", "dump", "process" };
+	static const char *const of[] = { "machine", "dump", "process", "view" };
 
 	fprintf(out, "{\"map\":\"%s\"", of[map->of]);
 	if (map->of != MAP_MACHINE) {
 		fprintf(out, ",\"process\":{\"pid\":%d,\"name\":", map->pid);
-		put_string(out, map->program);
+		map_put_string(out, map->program);
 		fputc('}', out);
 	}
 	if (map->note[0]) {
 		fputs(",\"note\":", out);
-		put_string(out, map->note);
+		map_put_string(out, map->note);
 	}
 	fputs(",\n\"nodes\":[", out);
 	for (size_t i = 0; i < map->node_count; i++) {
@@ -123,7 +123,7 @@ void map_print_json(const struct map *map, FILE *out)
 	for (size_t i = 0; i < map->refused_count; i++) {
 		if (i > 0)
 			fputc(',', out);
-		put_string(out, map->refused[i].name);
+		map_put_string(out, map->refused[i].name);
 		fprintf(out, ":%" PRIu64, map->refused[i].count);
 	}
 	fputs("}}\n", out);

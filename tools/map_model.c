@@ -334,6 +334,10 @@ void map_title(const struct map *map, char *title, size_t size)
 		snprintf(title, size, "this machine");
 		return;
 	}
+	if (map->of == MAP_VIEW) {
+		snprintf(title, size, "what lived at one moment");
+		return;
+	}
 	n = (size_t)snprintf(title, size, "%.200s (%d)", map->program[0] ? map->program : "(no name)", map->pid);
 	if (map->of == MAP_DUMP)
 		snprintf(title + n, size - n, " on quarry %s", map->version);
@@ -361,8 +365,9 @@ void map_summary(const struct map *map, char *summary, size_t size)
 		machine_summary(map, summary, size);
 		return;
 	}
-	n = (size_t)snprintf(summary, size, "%s in memory", bytes_text(map->bytes));
-	if (map->of == MAP_DUMP)
+	n = (size_t)snprintf(summary, size, "%s %s", bytes_text(map->bytes),
+			     map->of == MAP_VIEW ? "in slabs and large blocks" : "in memory");
+	if (map->of == MAP_DUMP || map->of == MAP_VIEW)
 		n += (size_t)snprintf(summary + n, size - n, ", %zu arena%s", map->arena_count, plural(map->arena_count));
 	if (map->strayed)
 		snprintf(summary + n, size - n, ", %s strayed", bytes_text(map->strayed));

@@ -46,6 +46,7 @@ static const char help_text[] =
 	"  run [OPTION...] PROGRAM [ARGUMENT...]  run a program on quarry's malloc\n"
 	"  doctor [--json]                        what this machine can and cannot give\n"
 	"  map [OPTION...] [FILE|PID]             nodes and what is on them, as a picture\n"
+	"  diff [OPTION...] A B                   what grew between two dumps of views\n"
 	"  help [COMMAND|options]                 this, a command's, the list of options\n"
 	"  version                                the library's version\n"
 	"\n"
@@ -82,6 +83,8 @@ static const char map_text[] =
 	"there; with PID, what the kernel tells of a process (it takes the right to trace\n"
 	"it). Dumps are written by QUARRY_OPTIONS=stats_at_exit=json, quarry run\n"
 	"--stats=json, and quarry_stats_print. A file whose name is a number is ./NAME.\n"
+	"Of a dump of a view (quarry_view_dump), what slabs and large blocks hold is\n"
+	"drawn, on the nodes that were asked for.\n"
 	"\n"
 	"  --svg FILE  write an SVG picture to FILE, or - for standard output\n"
 	"  --json      as one JSON object\n"
@@ -91,6 +94,19 @@ static const char map_text[] =
 	"  --all       leave nothing out where there are many arenas\n"
 	"\n"
 	"Colours are used on a terminal, unless NO_COLOR is set.\n";
+
+static const char diff_text[] =
+	"usage: quarry diff [OPTION...] A B\n"
+	"\n"
+	"Tells what lives more in B than in A, or less, of two dumps of views of a\n"
+	"program on quarry (quarry_view_dump): by arena and size class, what grew most\n"
+	"first. Arenas are matched by their names; those of one name are taken together.\n"
+	"One of the two may be -, standard input.\n"
+	"\n"
+	"  --json  as one JSON object\n"
+	"  --all   also what is as it was\n"
+	"\n"
+	"The exit status is 0 whatever grew.\n";
 
 static const char version_text[] =
 	"usage: quarry version\n"
@@ -479,6 +495,7 @@ static const struct command {
 	{ "run", run_text, command_run },
 	{ "doctor", doctor_text, command_doctor },
 	{ "map", map_text, command_map },
+	{ "diff", diff_text, command_diff },
 	{ "help", help_help_text, command_help },
 	{ "version", version_text, command_version },
 };

@@ -14,6 +14,7 @@ enum status { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, STATUS_CANNOT_
 /* One line on standard error, "quarry: " before it; returns the status. */
 int fail(enum status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+int command_diff(int argc, char **argv);
 int command_doctor(int argc, char **argv);
 int command_map(int argc, char **argv);
 
@@ -41,6 +42,9 @@ probe probe_nodes, probe_hwloc, probe_mbind, probe_set_mempolicy, probe_get_memp
 /* A small file without its last newline; false when it cannot be read. */
 bool read_text(const char *path, char *text, size_t size);
 bool read_number(const char *path, uint64_t *number);
+/* All of a file, however it comes, in memory of the caller's (which is there in any case); -1 with errno, EFBIG where it
+ * is larger than any that makes sense. */
+int read_whole(int fd, char **text, size_t *length);
 /* The choice in brackets: "madvise" of "always [madvise] never". */
 bool read_choice(const char *path, char *choice, size_t size);
 /* The least limit that a controller's file sets for this process's cgroup and those around it. v2 and v1 are the

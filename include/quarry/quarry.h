@@ -905,6 +905,17 @@ QUARRY_API long quarry_view_uses(const quarry_view *view, quarry_view_use *list,
  * Allocates nothing from any heap. @return 0; -1 with write(2)'s errno, EINVAL, EBADF or ENOMEM. */
 QUARRY_API int quarry_view_print(const quarry_view *view, int fd, int json);
 
+enum quarry_dump_format {
+	QUARRY_DUMP_BINARY = 1, /* two bits for each object, and some 40 bytes for each slab */
+	QUARRY_DUMP_JSON = 2    /* a JSON object on each line */
+};
+
+/** Write all of a view to a file descriptor, in a format that doc/view-format.md describes: `quarry map` and
+ * `quarry diff` read it, of this version of quarry and of later ones. Allocates nothing from any heap.
+ * @param format enum quarry_dump_format.
+ * @return 0; -1 with write(2)'s errno, EINVAL, EBADF or ENOMEM. */
+QUARRY_API int quarry_view_dump(const quarry_view *view, int fd, int format);
+
 /** How the view was made, and what is in it. @return 0; -1 with EINVAL (struct_size not set). */
 QUARRY_API int quarry_view_report_get(const quarry_view *view, quarry_view_report *report);
 

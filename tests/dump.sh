@@ -1,0 +1,153 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Dumps of views: what the library writes is what a decoder written to doc/view-format.md reads (Python), what `quarry diff`
+# and `quarry map` make of it, and that files that are cut, changed or none at all are refused in one line.
+#
+# Run by make check; by hand: abs_top_srcdir=SOURCES abs_top_builddir=BUILD tests/dump.sh
+set -u
+export LC_ALL=C
+unset QUARRY_OPTIONS LD_PRELOAD
+
+src=${abs_top_srcdir:-$(cd "$(dirname "$0")/.." && pwd)}
+build=${abs_top_builddir:-$src}
+quarry=${QUARRY:-$build/quarry}
+for program in "$quarry" "$build/tests/dump/dumps" "$build/tests/fuzz/fuzz_dump"; do
+	if [[ ! -x $program ]]; then
+		echo "dump.sh: $program is not built"
+		exit 99
+	fi
+done
+work=$(mktemp -d "${TMPDIR:-/tmp}/quarry-dump.XXXXXX") || exit 99
+trap 'rm -rf "$work"' EXIT
+
+failures=0 checks=0
+check() { # check WHAT COMMAND...: the command must succeed
+	local what=$1
+	shift
+	checks=$((checks + 1))
+	if ! "$@"; then
+		failures=$((failures + 1))
+		echo "FAILED: $what"
+		sed 's/^/    out: /' "$work/out" 2>/dev/null | head -20
+		sed 's/^/    err: /' "$work/err" 2>/dev/null | head -20
+	fi
+}
+status=0
+quarry() { # into $work/out, $work/err and $status
+	"$quarry" "$@" >"$work/out" 2>"$work/err" </dev/null
+	status=$?
+}
+is() { [[ $1 == "$2" ]] || { echo "    is '$1', not '$2'"; return 1; }; }
+says() { grep -qE -e "$2" "$work/$1"; } # says out|err REGEX
+one_line_error() { # one_line_error STATUS TEXT
+	is $status "$1" && is "$(wc -l <"$work/err")" 1 && is "$(head -c 8 "$work/err")" "quarry: " &&
+		grep -qF -e "$2" "$work/err" && [[ ! -s $work/out ]]
+}
+
+check "two dumps are made" "$build/tests/dump/dumps" "$work"
+cd "$work" || exit 99
+
+# ---- what is written ------------------------------------------------------------------------------------------
+python=
+if command -v python3 >/dev/null; then
+	python=python3
+	for name in a b; do
+		check "$name.bin and $name.json are what the visit told" "$python" "$src/tests/dump/check.py" "$work" $name
+	done
+else
+	echo "SKIP: no python3: the formats are not decoded anew"
+fi
+
+# ---- diff -----------------------------------------------------------------------------------------------------
+same() { quarry diff "$1" "$2" && is $status 0 && says out '^and [0-9]+ as they were$' && is "$(wc -l <"$work/out")" 3; }
+for pair in "a.bin a.bin" "a.json a.json" "a.bin a.json" "b.json b.bin"; do
+	# shellcheck disable=SC2086 # words are meant
+	check "diff $pair: nothing grew" same $pair
+done
+for pair in "a.bin b.bin" "a.json b.bin"; do
+	# shellcheck disable=SC2086
+	quarry diff $pair
+	check "diff $pair" is $status 0
+	check "diff: 80 columns" is "$(LC_ALL=C.UTF-8 grep -cE '.{81}' out)" 0
+	check "diff: large blocks" says out '^second +large +3 +.* +\+3\.0M +\+3\.0M$'
+	check "diff: what grew most is first" is "$(sed -n 2p out | cut -c 1-27)" 'second                large'
+	check "diff: 64 bytes" says out '^second +64 +20000 +0 +1\.2M +\+1\.2M +\+1\.2M$'
+	check "diff: a name that is no text" says out '^cache "one".{1,3} +2048 +7 .* \+14K '
+done
+quarry diff b.bin a.bin
+check "diff the other way round" says out '^second +64 +-20000 +1\.2M +0 +-1\.2M +-1\.2M$'
+quarry diff --all a.bin b.bin
+check "diff --all" says out '^second +48 +0 '
+diff_json() {
+	[[ $python ]] || return 0
+	"$python" - "$work/out" "$work/more.txt" <<'PY'
+import json, sys
+rows = json.load(open(sys.argv[1]))["rows"]
+for line in open(sys.argv[2]):
+    arena, size, objects, grown = line.split()
+    row = [r for r in rows if r["arena"].startswith(arena) and r["object_size"] == int(size)]
+    assert len(row) == 1, (line, row)
+    assert row[0]["after"]["live"] - row[0]["before"]["live"] == int(objects), row
+    assert row[0]["growth"] == int(grown), row
+PY
+}
+quarry diff --json a.bin b.bin
+check "diff --json" diff_json
+"$quarry" diff - b.bin <a.bin >out 2>err
+check "diff of standard input" says out '^second +64 '
+for arguments in "" a.bin "a.bin b.bin a.bin" "--jsno a.bin b.bin" "- -"; do
+	# shellcheck disable=SC2086
+	quarry diff $arguments
+	check "diff $arguments" one_line_error 2 "diff: "
+done
+quarry diff a.bin none.bin
+check "diff of no file" one_line_error 1 "none.bin: No such file"
+quarry diff a.bin a.txt
+check "diff of no dump" one_line_error 1 "a.txt: no dump of a view"
+quarry diff a.bin .
+check "diff of a folder" one_line_error 1 "Is a directory"
+
+# ---- map ------------------------------------------------------------------------------------------------------
+for file in a.bin a.json; do
+	quarry map $file
+	check "map $file" is $status 0
+	check "map $file: its title" says out 'what lived at one moment'
+	check "map $file: an arena" says out 'second'
+	check "map $file: 80 columns" is "$(LC_ALL=C.UTF-8 grep -cE '.{81}' out)" 0
+done
+quarry map --svg - a.bin
+check "map --svg" says out '</svg>'
+quarry map --json a.bin
+check "map --json" says out '^{"map":"view"'
+[[ ! $python ]] || check "map --json is JSON" "$python" -c 'import json,sys; json.load(open("out"))'
+
+# ---- what is wrong --------------------------------------------------------------------------------------------
+size=$(stat -c %s a.bin)
+for cut in 8 15 16 20 100 1000 $((size / 2)) $((size - 1)) $((size - 16)); do
+	head -c $cut a.bin >cut.bin
+	quarry diff a.bin cut.bin
+	check "cut after $cut bytes" one_line_error 1 "cut.bin: "
+done
+for cut in 30 1000 $(($(stat -c %s a.json) - 2)); do
+	head -c "$cut" a.json >cut.json
+	quarry map cut.json
+	check "JSON cut after $cut bytes" one_line_error 1 "cut.json: line "
+done
+{ head -c 8 a.bin; printf '\002\0\0\0'; tail -c +13 a.bin; } >later.bin
+quarry diff a.bin later.bin
+check "a later version is refused" one_line_error 1 "of a version that this command does not know"
+{ head -c 16 a.bin; printf '\143\0\0\0\003\0\0\0abc'; tail -c +17 a.bin; } >more.bin
+quarry diff a.bin more.bin
+check "another record is counted" one_line_error 1 "not as many records as there were"
+sed 's/"live":3,/"live":4,/' a.json >wrong.json
+quarry diff a.json wrong.json
+check "what does not add up is refused" one_line_error 1 "a slab's objects are not as many as it says"
+sed 's/^{"end":.*/&\n{"end":1}/' a.json >behind.json
+quarry diff a.json behind.json
+check "something behind the end" one_line_error 1 "something is behind the end"
+"$build/tests/fuzz/fuzz_dump" 400 a.bin a.json >out 2>err
+check "files that were changed" is $? 0
+cat out
+
+echo "dump.sh: $checks checks, $failures failed"
+[[ $failures -eq 0 ]]
