@@ -783,7 +783,8 @@ enum quarry_view_kind {
 	QUARRY_VIEW_REGION = 1, /* a run of address space from the kernel */
 	QUARRY_VIEW_SLAB = 2,   /* objects of one size, or of mixed sizes, that stand together */
 	QUARRY_VIEW_OBJECT = 4, /* one of those */
-	QUARRY_VIEW_BLOCK = 8   /* a large block */
+	QUARRY_VIEW_BLOCK = 8,  /* a large block */
+	QUARRY_VIEW_PAGES = 16  /* with the others, for quarry_view_visit: ask the kernel where what is told of is now */
 };
 
 enum quarry_view_state {
@@ -805,6 +806,11 @@ typedef struct quarry_view_item {
 	size_t object_size;    /* of a slab: of each object; 0: mixed sizes */
 	size_t objects, live, cached; /* of a slab: how many there are (of mixed sizes: live and cached ones), and of them */
 	size_t live_bytes, cached_bytes; /* of a slab: in those; of a region: and in large blocks */
+	/* Of all but objects, with QUARRY_VIEW_PAGES, of now and not of the view's moment; else 0, and -1: */
+	size_t resident;       /* bytes in memory, */
+	size_t huge;           /* of them in huge pages, as far as the kernel tells (quarry_where says how) */
+	int resident_node;     /* where most of that is, by the kernel's id, or enum quarry_where_node, */
+	size_t resident_there; /* and so much of it */
 } quarry_view_item;
 
 typedef struct quarry_view_report {
@@ -855,6 +861,8 @@ QUARRY_API void quarry_view_close(quarry_view *view);
 /** Be told of all that is of the given kinds, by address, of objects also of those that are free (but in mixed slabs,
  * whose gaps are none): see item->state; a slab comes before its objects, a region before all that is
  * in it. Several threads may visit one view. The function may allocate, free, and call any function here.
+ * With QUARRY_VIEW_PAGES the kernel is asked of each 2 MiB whether it is a huge page, and of each page that is none where
+ * it is (move_pages(2), 256 at a time; none is touched): some 20 ms for a GiB of base pages.
  * @param kinds enum quarry_view_kind, or-ed.
  * @param fn is told of one thing, which is only there for the call; what it returns, if not 0, ends the visit.
  * @param ctx is handed to fn.

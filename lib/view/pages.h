@@ -4,6 +4,7 @@
 #ifndef QUARRY_VIEW_PAGES_H
 #define QUARRY_VIEW_PAGES_H
 
+#include "include/quarry/quarry.h"
 #include "numa/region.h"
 
 /* How many pages are asked of at once. The kernel works through them in smaller pieces anyway; more would only take
@@ -13,6 +14,9 @@
 /* The kernel's ids of the nodes of n pages, QUARRY_NODE_NONE for those not in memory; asked of move_pages(2), and where
  * it refuses QUARRY_NODE_UNKNOWN for those that mincore(2) finds in memory. */
 void qy_pages_nodes(void **pages, int *nodes, size_t n);
+
+/* Fill in where the pages of what a view tells of are now. (item_pages.c) */
+void qy_item_look_at_pages(quarry_view_item *item);
 
 /* The node (the kernel's id) that memory so placed is wanted on: the one, or the first of the set; -1: any. */
 int qy_placement_node(const struct qy_placement *placement);

@@ -12,6 +12,7 @@
 #include "lib/cache/watch.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mixed.h"
+#include "lib/view/pages.h"
 #include "numa/os.h"
 #include "numa/topology.h"
 
@@ -178,7 +179,15 @@ struct visit {
 
 static int tell(const struct visit *visit, const quarry_view_item *item)
 {
-	return (visit->kinds & (unsigned)item->kind) == 0 ? 0 : visit->fn(item, visit->ctx);
+	quarry_view_item with_pages;
+
+	if ((visit->kinds & (unsigned)item->kind) == 0)
+		return 0;
+	if (!(visit->kinds & QUARRY_VIEW_PAGES) || item->kind == QUARRY_VIEW_OBJECT)
+		return visit->fn(item, visit->ctx);
+	with_pages = *item;
+	qy_item_look_at_pages(&with_pages);
+	return visit->fn(&with_pages, visit->ctx);
 }
 
 struct slab {
@@ -351,6 +360,7 @@ static void set_base(struct visit *visit, const struct region *r)
 		.arena_name = a->name,
 		.node = r->node,
 		.page_kind = r->kind,
+		.resident_node = QUARRY_NODE_NONE,
 	};
 }
 
@@ -375,7 +385,7 @@ static int visit_region(struct visit *visit, const struct region *r)
 		visit_inside(&inside, r);
 		result = tell(visit, &item);
 	}
-	return result == 0 && (visit->kinds & ~(unsigned)QUARRY_VIEW_REGION) != 0 ? visit_inside(visit, r) : result;
+	return result == 0 && (visit->kinds & (QUARRY_VIEW_SLAB | QUARRY_VIEW_OBJECT | QUARRY_VIEW_BLOCK)) != 0 ? visit_inside(visit, r) : result;
 }
 
 static int visit_all(struct visit *visit)
@@ -470,7 +480,7 @@ QUARRY_API int quarry_view_visit(const quarry_view *view, unsigned kinds,
 {
 	struct visit visit = { .view = view, .kinds = kinds, .fn = fn, .ctx = ctx };
 
-	if (view == NULL || fn == NULL || kinds == 0 || kinds >= 2 * QUARRY_VIEW_BLOCK)
+	if (view == NULL || fn == NULL || (kinds & ~(unsigned)QUARRY_VIEW_PAGES) == 0 || kinds >= 2 * QUARRY_VIEW_PAGES)
 		return view == NULL ? qy_fail(EINVAL, "view: NULL")
 		       : fn == NULL ? qy_fail(EINVAL, "fn: NULL")
 				    : qy_fail(EINVAL, "kinds: 0x%x is not of enum quarry_view_kind, or-ed", kinds);

@@ -400,3 +400,78 @@ Test(where, the_policy_that_was_got)
 	fake_os_fail(FAKE_MBIND, EPERM);
 	assert_got(QUARRY_POLICY_BIND, QY_MPOL_WEIGHTED_INTERLEAVE, QUARRY_POLICY_LOCAL, 0);
 }
+
+/* ---- of what a view tells ---- */
+
+static struct seen {
+	const char *block;
+	size_t told, resident, there, huge, regions_resident, slabs_resident;
+	int node;
+} seen;
+
+static int see(const quarry_view_item *item, void *ctx)
+{
+	(void)ctx;
+	if (item->kind == QUARRY_VIEW_REGION) {
+		seen.regions_resident += item->resident;
+	} else if (item->kind == QUARRY_VIEW_SLAB) {
+		seen.slabs_resident += item->resident;
+	} else if (item->kind == QUARRY_VIEW_OBJECT) {
+		cr_assert(item->resident == 0 && item->resident_node == QUARRY_NODE_NONE);
+	} else if (item->address == seen.block) {
+		seen.told++;
+		seen.resident = item->resident;
+		seen.there = item->resident_there;
+		seen.huge = item->huge;
+		seen.node = item->resident_node;
+	}
+	return 0;
+}
+
+#define ALL (QUARRY_VIEW_REGION | QUARRY_VIEW_SLAB | QUARRY_VIEW_OBJECT | QUARRY_VIEW_BLOCK)
+
+Test(where, pages_of_a_view)
+{
+	quarry_arena *a = arena_on(QUARRY_POLICY_BIND, QUARRY_PAGES_BASE, "seen", 2, 2);
+	quarry_arena *two = arena_on(QUARRY_POLICY_INTERLEAVE, QUARRY_PAGES_BASE, "two", 3, 4);
+	char *p = quarry_arena_malloc(a, 5 * MIB + 12345), *q = quarry_arena_malloc(two, 3 * MIB);
+	char *small = quarry_arena_malloc(a, 100);
+	quarry_view *v = quarry_view_open();
+	size_t bytes;
+
+	seed();
+	cr_assert_not_null(v);
+	small[0] = 1;
+	bytes = touch(p, 5 * MIB);
+	/* Also what was touched after the moment: it is of now. */
+	memset(&seen, 0, sizeof(seen));
+	seen.block = p;
+	cr_assert_eq(quarry_view_visit(v, ALL | QUARRY_VIEW_PAGES, see, NULL), 0);
+	cr_assert_eq(seen.told, 1);
+	cr_assert_eq(seen.resident, bytes, "%zu instead of %zu", seen.resident, bytes);
+	cr_assert(seen.there == bytes && seen.node == id_of(2) && seen.huge == 0);
+	cr_assert_geq(seen.regions_resident, bytes + QY_PAGE);
+	cr_assert_geq(seen.slabs_resident, QY_PAGE);
+	/* Some here, more there. */
+	memset(expected, 0, sizeof(expected));
+	bytes = touch(q, 3 * MIB);
+	memset(&seen, 0, sizeof(seen));
+	seen.block = q;
+	quarry_view_visit(v, QUARRY_VIEW_BLOCK | QUARRY_VIEW_PAGES, see, NULL);
+	cr_assert_eq(seen.resident, bytes);
+	cr_assert_eq(seen.there, expected[3] > expected[4] ? expected[3] : expected[4]);
+	cr_assert_eq(seen.node, expected[3] >= expected[4] ? 3 : 4);
+	cr_assert_eq(seen.regions_resident, 0, "regions were not asked for");
+	/* It is asked for. */
+	memset(&seen, 0, sizeof(seen));
+	seen.block = q;
+	quarry_view_visit(v, ALL, see, NULL);
+	cr_assert(seen.told == 1 && seen.resident == 0 && seen.node == QUARRY_NODE_NONE);
+	/* What has gone since is not in memory. */
+	quarry_arena_destroy(two);
+	quarry_view_visit(v, ALL | QUARRY_VIEW_PAGES, see, NULL);
+	cr_assert(seen.told == 2 && seen.resident == 0 && seen.node == QUARRY_NODE_NONE);
+	cr_assert_eq(quarry_view_visit(v, QUARRY_VIEW_PAGES, see, NULL), -1);
+	cr_assert_eq(quarry_view_visit(v, 32, see, NULL), -1);
+	quarry_view_close(v);
+}
