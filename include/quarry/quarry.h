@@ -790,7 +790,8 @@ enum quarry_view_kind {
 enum quarry_view_state {
 	QUARRY_VIEW_FREE = 0,   /* it could have been allocated by any thread that finds its slab */
 	QUARRY_VIEW_LIVE = 1,   /* the program had it */
-	QUARRY_VIEW_CACHED = 2  /* free, in a thread's cache or on its way to where it came from */
+	QUARRY_VIEW_CACHED = 2, /* free, in a thread's cache or on its way to where it came from */
+	QUARRY_VIEW_UNKNOWN = 3 /* of quarry_inspect alone: it cannot be told without stopping somebody */
 };
 
 typedef struct quarry_view_item {
@@ -926,6 +927,39 @@ QUARRY_API int quarry_view_dump(const quarry_view *view, int fd, int format);
 
 /** How the view was made, and what is in it. @return 0; -1 with EINVAL (struct_size not set). */
 QUARRY_API int quarry_view_report_get(const quarry_view *view, quarry_view_report *report);
+
+/** What there is to tell of one pointer, without a view. */
+typedef struct quarry_inspection {
+	size_t struct_size;    /* what the library's struct has; it may grow at the end */
+	int kind;              /* enum quarry_view_kind: QUARRY_VIEW_OBJECT or QUARRY_VIEW_BLOCK; QUARRY_VIEW_SLAB: behind a slab's
+	                        * last object, or in a gap of mixed ones; QUARRY_VIEW_REGION: in nothing that is in use */
+	int state;             /* enum quarry_view_state: of objects; blocks, slabs and regions are live */
+	const void *address;   /* where that begins, */
+	size_t size;           /* its bytes, */
+	size_t offset;         /* and how far behind its beginning the pointer is */
+	const void *slab;      /* that an object stands in; else NULL, */
+	size_t slab_size;      /* and its bytes */
+	const void *region;
+	size_t region_size;
+	quarry_arena *arena;   /* by name only: it may have ended since */
+	char arena_name[QUARRY_ARENA_NAME_MAX];
+	int node;              /* that was asked for, by the kernel's id; -1: no one node */
+	int page_kind;         /* enum quarry_page_kind: of the region, as the kernel granted it */
+	int mine;              /* of an object: 1 its slab is the calling thread's, 0 another's, -1 nobody's */
+} quarry_inspection;
+
+/** Tell of any pointer, also a wild one: in which arena, region, slab, and object or block it is. Nobody is stopped, so
+ * what becomes of it meanwhile is not seen, and of objects
+ * - in a slab of the calling thread: FREE and CACHED are certain. LIVE: it is in none of this thread's lists; but another
+ *   thread may have freed it, and not sent it home yet;
+ * - in a slab that nobody holds, or of mixed sizes: FREE is certain. LIVE: it is in no list of the slab's; but it may be in
+ *   a thread's cache, or on its way home;
+ * - in another thread's slab: FREE if its place was never used; else UNKNOWN.
+ * Takes the lock of one arena for some microseconds. Any thread may call; not in a signal handler.
+ * @param out is filled; its struct_size is what the library's struct has.
+ * @param size sizeof(*out): so much of it is filled.
+ * @return 0; -1 with ENOENT (p is not in quarry's memory), or EINVAL. */
+QUARRY_API int quarry_inspect(const void *p, quarry_inspection *out, size_t size);
 
 /* ------------------------------------------------------------------------------------------------------ */
 /* Profiles                                                                                               */

@@ -463,6 +463,41 @@ size_t qy_large_left(const void *p)
 	return left;
 }
 
+/* The lock is held. */
+static bool find_here(const void *p, void **begin, size_t *bytes)
+{
+	uint32_t f = run_of(p), run;
+	qy_page b;
+
+	if (qy_frame_at(f)->filler != 0) {
+		b = block_with(&qy_page_map, page_of(p), f * QY_FRAME_PAGES);
+		if (b == UINT32_MAX || !qy_block_used(&qy_page_map, b) || qy_block_tag(&qy_page_map, b) != QY_USE_LARGE)
+			return false;
+		*begin = qy_window_at((uintptr_t)b << QY_PAGE_SHIFT);
+		*bytes = (size_t)qy_block_length(&qy_page_map, b) << QY_PAGE_SHIFT;
+		return true;
+	}
+	run = block_with(&qy_run_map, f, (uint32_t)qy_region_frame(qy_region_of_frame(qy_frame_at(f))));
+	if (run == UINT32_MAX || !qy_block_used(&qy_run_map, run) || qy_block_tag(&qy_run_map, run) != QY_USE_LARGE)
+		return false;
+	*begin = qy_window_at((uintptr_t)run << QY_FRAME_SHIFT);
+	*bytes = atomic_load_explicit(&qy_frame_at(run)->bytes, memory_order_relaxed);
+	return (uintptr_t)p - (uintptr_t)*begin < *bytes;
+}
+
+bool qy_large_find(const void *p, void **begin, size_t *bytes)
+{
+	struct qy_manager *m = qy_manager_of(p);
+	bool found;
+
+	if (m == NULL)
+		return false;
+	qy_lock(&m->lock);
+	found = qy_manager_of(p) == m && find_here(p, begin, bytes);
+	qy_unlock(&m->lock);
+	return found;
+}
+
 int qy_large_populate(void *p, size_t len)
 {
 	/* A block is in one region. */

@@ -270,6 +270,9 @@ void qy_manager_allow_threads(void);
 /* How many bytes there are from p, anywhere in a live block or in an object of a slab, to its end; 0 for all else. */
 size_t qy_large_left(const void *p);
 
+/* The live large block that p is in, anywhere: where it begins, and its bytes. False for all else. */
+bool qy_large_find(const void *p, void **begin, size_t *bytes);
+
 /* Bring memory of a block in, no more than that. 0; or -1 with the kernel's errno. */
 int qy_large_populate(void *p, size_t len);
 
