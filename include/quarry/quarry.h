@@ -863,7 +863,7 @@ QUARRY_API void quarry_view_close(quarry_view *view);
  * whose gaps are none): see item->state; a slab comes before its objects, a region before all that is
  * in it. Several threads may visit one view. The function may allocate, free, and call any function here.
  * With QUARRY_VIEW_PAGES the kernel is asked of each 2 MiB whether it is a huge page, and of each page that is none where
- * it is (move_pages(2), 256 at a time; none is touched): some 20 ms for a GiB of base pages.
+ * it is (move_pages(2), 256 at a time; none is touched): a millisecond for a GiB of huge pages, 0.1 s of base pages.
  * @param kinds enum quarry_view_kind, or-ed.
  * @param fn is told of one thing, which is only there for the call; what it returns, if not 0, ends the visit.
  * @param ctx is handed to fn.

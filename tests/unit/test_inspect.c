@@ -97,6 +97,36 @@ Test(inspect, as_a_view_has_it)
 	quarry_view_close(v);
 }
 
+/* So that slabs become mixed: few of one size survive, in slabs that nobody holds, and others come. */
+Test(inspect, in_gaps)
+{
+	size_t mixed = 0;
+
+	model_start("inspect/gaps");
+	for (unsigned phase = 0; phase < 3; phase++) {
+		for (size_t i = 0; i < MOST; i++)
+			if (blocks[i] == NULL)
+				blocks[i] = quarry_malloc(100 + 130 * phase);
+		for (size_t i = 0; i < MOST; i++)
+			if (!model_one_in(phase == 2 ? 2 : 12)) {
+				quarry_free(blocks[i]);
+				blocks[i] = NULL;
+			}
+		quarry_purge(NULL);
+	}
+	for (size_t i = 0; i < MOST; i++) {
+		const void *p = blocks[i];
+		quarry_move_hint hint = { 0 };
+
+		if (p == NULL)
+			continue;
+		quarry_should_move_hints(&p, 1, &hint, sizeof(hint));
+		mixed += hint.mixed;
+		model_must(of(blocks[i] + model_below(100)).address == p, "%p", p);
+	}
+	cr_assert_gt(mixed, 100);
+}
+
 static void *make_some(void *unused)
 {
 	(void)unused;

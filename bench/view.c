@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT */
+/* What a view of the heap costs, under load: OBJECTS of 16 to 128 bytes live while a thread replaces them at random, and one
+ * view is made in each round. A line for each: how long all threads were held, how long any one of them at most, how long
+ * all that they did took longer, the whole call, how many operations that thread did meanwhile and what each took beside
+ * one without a view; then the medians and the worst. The last lines are of quarry_view_visit over all of it, and with
+ * the kernel asked where pages are.
+ *
+ *	view [OBJECTS [ROUNDS]] (10 million, 7) */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "include/quarry/quarry.h"
+
+#define ROUNDS_MAX 101
+
+static _Atomic(size_t) operations;
+static atomic_bool over;
+static void **objects;
+static size_t count;
+
+static double now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+static uint64_t next(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+static void *some(uint64_t *state)
+{
+	void *p = quarry_malloc(16 + next(state) % 113);
+
+	if (p == NULL)
+		exit(1);
+	memset(p, 1, 16);
+	return p;
+}
+
+static void *replace(void *unused)
+{
+	uint64_t state = 88172645463325252u;
+
+	while (!atomic_load_explicit(&over, memory_order_relaxed)) {
+		size_t i = next(&state) % count;
+
+		quarry_free(objects[i]);
+		objects[i] = some(&state);
+		atomic_fetch_add_explicit(&operations, 1, memory_order_relaxed);
+	}
+	(void)unused;
+	return NULL;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void sum_up(const char *what, double *values, unsigned n, const char *unit)
+{
+	qsort(values, n, sizeof(values[0]), by_value);
+	printf("%-28s median %9.3f  worst %9.3f %s\n", what, values[n / 2], values[n - 1], unit);
+}
+
+static int add(const quarry_view_item *item, void *sum)
+{
+	*(size_t *)sum += item->size;
+	return 0;
+}
+
+static void visit(const quarry_view *v, unsigned kinds, const char *what)
+{
+	double begun = now_ms();
+	size_t sum = 0;
+
+	quarry_view_visit(v, kinds, add, &sum);
+	printf("%-28s %.1f ms for %.1f MiB\n", what, now_ms() - begun, (double)sum / 1048576);
+}
+
+int main(int argc, char **argv)
+{
+	static double all[ROUNDS_MAX], one[ROUNDS_MAX], took[ROUNDS_MAX], call[ROUNDS_MAX], each[ROUNDS_MAX];
+	unsigned rounds = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 0) : 7, exact = 0;
+	uint64_t state = 88172645463325253u;
+	struct timespec rest = { .tv_nsec = 300000000 };
+	quarry_view *v = NULL;
+	pthread_t thread;
+
+	count = argc > 1 ? strtoul(argv[1], NULL, 0) : 10000000;
+	if (rounds == 0 || rounds > ROUNDS_MAX || count == 0 || (objects = quarry_calloc(count, sizeof(*objects))) == NULL) {
+		fprintf(stderr, "usage: view [OBJECTS [ROUNDS]], up to %d rounds\n", ROUNDS_MAX);
+		return 2;
+	}
+	for (size_t i = 0; i < count; i++)
+		objects[i] = some(&state);
+	if (pthread_create(&thread, NULL, replace, NULL) != 0)
+		return 1;
+	for (unsigned i = 0; i < rounds; i++) {
+		quarry_view_report report = { .struct_size = sizeof(report) };
+		size_t before;
+		double begun, quiet;
+
+		begun = now_ms();
+		before = atomic_load(&operations);
+		nanosleep(&rest, NULL);
+		quiet = (now_ms() - begun) / (double)(atomic_load(&operations) - before + 1);
+		quarry_view_close(v);
+		begun = now_ms();
+		before = atomic_load(&operations);
+		v = quarry_view_open();
+		call[i] = now_ms() - begun;
+		if (v == NULL || quarry_view_report_get(v, &report) != 0)
+			return 1;
+		each[i] = call[i] / (double)(atomic_load(&operations) - before + 1) * 1e3;
+		all[i] = (double)report.moment_ns / 1e6;
+		one[i] = (double)report.longest_ns / 1e6;
+		took[i] = (double)report.took_ns / 1e6;
+		exact += report.exact;
+		printf("round %u: all held %.3f ms, one at most %.3f ms, took %.1f ms, call %.1f ms, %s, %llu objects; an operation "
+		       "%.2f us, else %.2f\n", i + 1, all[i], one[i], took[i], call[i], report.exact ? "exact" : "NOT EXACT",
+		       (unsigned long long)report.objects, each[i], quiet * 1e3);
+	}
+	atomic_store(&over, true);
+	pthread_join(thread, NULL);
+	sum_up("all threads held", all, rounds, "ms");
+	sum_up("longest that one was held", one, rounds, "ms");
+	sum_up("from the moment to the end", took, rounds, "ms");
+	sum_up("the whole call", call, rounds, "ms");
+	sum_up("an operation meanwhile", each, rounds, "us");
+	printf("%-28s %u of %u\n", "exact", exact, rounds);
+	visit(v, QUARRY_VIEW_OBJECT | QUARRY_VIEW_BLOCK, "visiting all objects");
+	visit(v, QUARRY_VIEW_REGION, "visiting regions");
+	visit(v, QUARRY_VIEW_REGION | QUARRY_VIEW_PAGES, "the same, pages asked for");
+	quarry_view_close(v);
+	return exact == rounds ? 0 : 1;
+}
