@@ -11,6 +11,8 @@
 #include "numa/thp.h"
 #include "lib/base/refused.h"
 
+_Atomic(qy_region_told *) qy_region_teller;
+
 static bool is_strict(const struct qy_placement *placement)
 {
 	return qy_peek(placement->flags) & QUARRY_ARENA_STRICT;
@@ -256,6 +258,7 @@ struct qy_region *qy_region_create(const struct qy_placement *placement, size_t 
 		qy_publish(r->advice, as.advice);
 		qy_region_forget(r);
 		qy_publish(r->owner, owner);
+		qy_region_tell(r, QUARRY_REGION_MAP, addr, count << QY_FRAME_SHIFT);
 		return r;
 	}
 	errno = is_telling(placement, error) ? error : ENOMEM;
@@ -291,6 +294,7 @@ void qy_region_destroy(struct qy_region *r)
 	struct qy_memfd file = r->file;
 	size_t frames = r->frames;
 
+	qy_region_tell(r, QUARRY_REGION_UNMAP, addr, frames << QY_FRAME_SHIFT);
 	r->file.fd = 0;
 	qy_publish(r->owner, NULL);
 	qy_region_forget(r);
@@ -325,6 +329,7 @@ bool qy_region_purge(struct qy_region *r, void *addr, size_t len)
 		memset(addr, 0, len);
 		return true;
 	}
+	qy_region_tell(r, QUARRY_REGION_PURGE, (void *)first, end - first);
 	break_frame(r, first, qy_min(whole, end));
 	if (whole_end >= whole)
 		break_frame(r, whole_end, end);

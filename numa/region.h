@@ -116,6 +116,19 @@ struct qy_region *qy_region_create(const struct qy_placement *placement, size_t 
 /* Unmap it and release its address space. Of a file others may have the descriptor, and the memory then. */
 void qy_region_destroy(struct qy_region *r);
 
+/* Who is told of what becomes of regions' memory, by the thread that does it and before the kernel is asked
+ * (lib/manager/regions.h): enum quarry_region_kind. NULL: nobody. */
+typedef void qy_region_told(const struct qy_region *r, int kind, void *addr, size_t len);
+extern QY_HIDDEN _Atomic(qy_region_told *) qy_region_teller;
+
+QY_INLINE void qy_region_tell(const struct qy_region *r, int kind, void *addr, size_t len)
+{
+	qy_region_told *tell = atomic_load_explicit(&qy_region_teller, memory_order_acquire);
+
+	if (QY_UNLIKELY(tell != NULL))
+		tell(r, kind, addr, len);
+}
+
 /* How many threads may fill a large range together, with the caller; at first 1, at most 16. Process-wide.
  * (populate.c) */
 void qy_region_allow_threads(unsigned most);

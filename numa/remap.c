@@ -101,6 +101,9 @@ bool qy_region_move(struct qy_region *from_region, void *from, size_t len, struc
 
 	if (!qy_region_movable(from_region) || !qy_region_movable(to_region))
 		return false;
+	/* Other pages come to be at both. */
+	qy_region_tell(from_region, QUARRY_REGION_PURGE, from, len);
+	qy_region_tell(to_region, QUARRY_REGION_PURGE, to, len);
 	if (len >= QY_FRAME)
 		mv.hint = aligned_hint(len);
 	/* What was told differently is of several mappings. */

@@ -38,6 +38,8 @@ exceptions=(
 	"include|lib/api|numa/os.h|the page size, for valloc"
 	"include|lib/api|lib/manager/events.h|the program's function is handed down to where events arise"
 	"call|lib/api|qy_events_listen|the same"
+	"include|lib/api|lib/manager/regions.h|the same of what becomes of regions; and not everything may be called from it"
+	"call|lib/api|qy_regions_*|the same"
 	"call|lib/api|quarry_stats_get|quarry_ctl_get reads figures as any program does"
 	"call|lib/cache|qy_options_init|declared in lib/base/settings.h: whoever starts quarry has the settings filled first"
 

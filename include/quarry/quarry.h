@@ -681,7 +681,20 @@ enum quarry_event_kind {
 	                              * that refused it, be it another when this is told (of several, the last one's);
 	                              * count: how many were refused since the last such event. The first of a series is
 	                              * told at once, those that follow once a second, with state 1 */
-	QUARRY_EVENT_BREAKER = 4     /* state and was: enum quarry_breaker_state */
+	QUARRY_EVENT_BREAKER = 4,    /* state and was: enum quarry_breaker_state */
+	QUARRY_EVENT_FALLBACK = 5    /* memory was had, and not as it was asked for. what: enum quarry_fallback, which
+	                              * says what was (asked for) and state (got) are; arena: whose; bytes: of the region,
+	                              * or strayed; count: how many since the last such event of this arena. The first is
+	                              * told at once, those that follow once a second */
+};
+
+/** What was not as it was asked for; quarry_event.what. */
+enum quarry_fallback {
+	QUARRY_FALLBACK_PAGES = 1,  /* was, state: enum quarry_page_kind */
+	QUARRY_FALLBACK_POLICY = 2, /* was: enum quarry_policy; state: the one that stands in on an older kernel; -1: none,
+	                             * the kernel refused it and first touch decides */
+	QUARRY_FALLBACK_NODE = 3    /* pages were found elsewhere. was: the node, by the kernel's id; -1: a set of nodes;
+	                             * state: -1 */
 };
 
 typedef struct quarry_event {
@@ -690,15 +703,17 @@ typedef struct quarry_event {
 	int state, was;
 	quarry_arena *arena; /* by name only: it may have ended since. NULL: the process */
 	uint64_t bytes, limit;
-	uint64_t count;      /* what this event stands for; 1 but for QUARRY_EVENT_HARD_LIMIT */
+	uint64_t count;      /* what this event stands for; 1 but for QUARRY_EVENT_HARD_LIMIT and _FALLBACK */
 	uint64_t time_ms;    /* CLOCK_MONOTONIC, when it came about */
 	uint64_t lost;       /* events so far for which there was no room */
+	int what;            /* of QUARRY_EVENT_FALLBACK: enum quarry_fallback; else 0 */
 } quarry_event;
 
 /** Is told of an event, which is only there for the call. */
 typedef void quarry_event_fn(const quarry_event *event, void *ctx);
 
-/** Be told when something changes: the level of pressure, limits passed, requests refused, the breaker.
+/** Be told when something changes: the level of pressure, limits passed, requests refused, the breaker; and when memory
+ * was had otherwise than it was asked for.
  * The function is called by the reclaimer's thread (256 KiB of stack, all signals blocked), or by a thread of the
  * program at the end of one of its calls of malloc, free or any function here, a little after the event; never with a
  * lock of quarry's held, never twice at once, and not again from inside itself. So it may allocate, free, and call any
@@ -710,6 +725,60 @@ typedef void quarry_event_fn(const quarry_event *event, void *ctx);
  * @param ctx is handed to fn.
  * @return 0. */
 QUARRY_API int quarry_on_event(quarry_event_fn *fn, void *ctx);
+
+/** What becomes of a region's memory; kinds of quarry_on_region are or-ed of these. */
+enum quarry_region_kind {
+	QUARRY_REGION_MAP = 1,   /* it is there, and nobody has anything in it yet */
+	QUARRY_REGION_UNMAP = 2, /* all of it is about to go: the kernel was not asked yet */
+	QUARRY_REGION_PURGE = 4  /* pages of it, in which nothing lives, are about to be given back, or exchanged for
+	                          * others (mremap(2), as a large block grows); address space stays. The kernel may refuse:
+	                          * then they stay, and may be announced again */
+};
+
+typedef struct quarry_region_event {
+	size_t struct_size;  /* what the library's struct has; it may grow at the end */
+	int kind;            /* enum quarry_region_kind: one of them */
+	int page_kind;       /* enum quarry_page_kind: of the region, as the kernel granted it */
+	void *address;       /* of the region, or of the pages; whole pages of the kernel's */
+	size_t size;
+	quarry_arena *arena; /* whose. It has ended when its regions go by quarry_arena_destroy: a name only */
+	int node;            /* that was asked for, by the kernel's id; -1: no one node */
+	int fd;              /* of the memory file that the region is in (QUARRY_ARENA_FD); -1: in none */
+} quarry_region_event;
+
+/** Is told of an event, which is only there for the call. */
+typedef void quarry_region_fn(const quarry_region_event *event, void *ctx);
+
+/** Be told of memory before it goes away, and when it comes: for whoever registers it with a device (RDMA, io_uring, a
+ * GPU) or keeps other records of it. The function is called by the very thread that is about to ask the kernel, and the
+ * kernel is asked when it has returned. What moves pages without changing what is where (collapsing into huge pages,
+ * moving to another node) is not told of: the kernel leaves pages alone that are pinned.
+ *
+ * That may be the reclaimer's thread (256 KiB of stack, all signals blocked) or a thread of the program in the middle of
+ * a malloc, a free or any function here. So the function may run in several threads at once, and inside itself, if what
+ * it allocates takes a new region. No lock of quarry's is held that malloc, free or realloc can need: it may allocate,
+ * resize and free, and ask (quarry_usable_size, quarry_where, quarry_stats_get, quarry_health, quarry_nodes...).
+ * It may not wait for a lock that any thread holds while it calls quarry, nor for another thread that does; and what
+ * would hold threads still or make memory go back fails inside it with EDEADLK (quarry_arena_create, _destroy, _reset,
+ * _move, quarry_view_open, quarry_thread_set_arena, _rebind), or does nothing (quarry_purge, quarry_thread_flush).
+ * Nor may it fork. errno is kept.
+ *
+ * With any function here, option `reclaim=timer` is as refused: memory goes back in series, and not in a signal handler.
+ * Regions that were there before are not told of (quarry_view_visit has them); at the end of the process nothing is. A
+ * forked child keeps the functions, and is not told of memory that it did not inherit.
+ * @param fn and ctx together name what is told, up to 16 such at once. The same pair again changes its kinds.
+ * @param kinds enum quarry_region_kind, or-ed; 0: no more. When this returns, no thread is in fn with that ctx any more,
+ *        unless this is called from inside a function of quarry_on_region.
+ * @return 0; -1 with EINVAL (fn is NULL, or kinds has unknown bits), ENOENT (0, and nothing is told to that pair), ENOSPC
+ *         (there are 16 already). Any thread may call. Example:
+ * @code
+ *   static void gone(const quarry_region_event *e, void *cache)
+ *   {
+ *           registrations_drop(cache, e->address, e->size);
+ *   }
+ *   quarry_on_region(gone, cache, QUARRY_REGION_UNMAP | QUARRY_REGION_PURGE);
+ * @endcode */
+QUARRY_API int quarry_on_region(quarry_region_fn *fn, void *ctx, unsigned kinds);
 
 /** Where large requests go while the breaker is open and the option breaker is `redirect`: for example an arena on a
  * far node (QUARRY_POLICY_BIND). They are then in that arena for life, as if they had been made there; those for which

@@ -104,7 +104,7 @@ QUARRY_API quarry_arena *quarry_arena_create(const quarry_arena_attr *given)
 	quarry_arena *arena;
 
 	qy_init_once();
-	if (!take(given == NULL ? &plain : given, &attr) || !check(&attr))
+	if (qy_fail_inside() || !take(given == NULL ? &plain : given, &attr) || !check(&attr))
 		return NULL;
 	arena = qy_arena_create(&attr);
 	if (arena == NULL && errno == ENOMEM && (attr.flags & QUARRY_ARENA_STRICT) &&
@@ -121,6 +121,8 @@ QUARRY_API quarry_arena *quarry_arena_create(const quarry_arena_attr *given)
 static int end(quarry_arena *arena, bool destroy)
 {
 	qy_init_once();
+	if (qy_fail_inside())
+		return -1;
 	if (qy_arena_end(arena, destroy) == 0)
 		return 0;
 	if (errno == EINVAL)
@@ -258,6 +260,8 @@ QUARRY_API int quarry_thread_set_arena(quarry_arena *arena, quarry_arena **previ
 {
 	quarry_arena *was = qy_arena_chosen();
 
+	if (qy_fail_inside())
+		return -1;
 	if (qy_arena_choose(arena) != 0)
 		return errno == EINVAL ? qy_fail_arena(arena) : qy_fail(errno, "no memory");
 	if (previous != NULL)
@@ -291,6 +295,8 @@ QUARRY_API int quarry_arena_move(quarry_arena *arena, const quarry_nodeset *node
 	static const quarry_nodeset none;
 
 	qy_init_once();
+	if (qy_fail_inside())
+		return -1;
 	if (report != NULL && (report->struct_size < sizeof(*report) || report->struct_size > 4096)) {
 		qy_fail(EINVAL, "struct_size: %d is not the size of any quarry_move_report", (int)report->struct_size);
 		return -1;
@@ -315,6 +321,8 @@ QUARRY_API int quarry_arena_move(quarry_arena *arena, const quarry_nodeset *node
 
 QUARRY_API int quarry_thread_rebind(int node)
 {
+	if (qy_fail_inside())
+		return -1;
 	if (qy_thread_rebind(node) == 0)
 		return 0;
 	return qy_fail(errno, errno == EINVAL ? "node: %d is none that may be used" : "no memory for node %d", node);
@@ -322,13 +330,14 @@ QUARRY_API int quarry_thread_rebind(int node)
 
 QUARRY_API void quarry_thread_flush(void)
 {
-	qy_arena_flush_thread();
+	if (!qy_fail_inside())
+		qy_arena_flush_thread();
 }
 
 QUARRY_API size_t quarry_purge(quarry_arena *arena)
 {
 	qy_init_once();
-	return qy_arena_purge(arena);
+	return qy_fail_inside() ? 0 : qy_arena_purge(arena);
 }
 
 QUARRY_API int64_t quarry_tend(void)

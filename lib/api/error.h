@@ -16,6 +16,10 @@
  * qy_text_format. */
 int qy_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
 
+/* Whether this is inside a function of quarry_on_region, where what holds threads still, or has memory go back, is not
+ * done: EDEADLK then. */
+bool qy_fail_inside(void);
+
 /* The same for a handle that is no arena: EINVAL. */
 int qy_fail_arena(const void *arena) __attribute__((cold));
 

@@ -8,12 +8,23 @@
 #include "lib/api/error.h"
 #include "lib/api/init.h"
 #include "lib/cache/arena.h"
+#include "lib/manager/regions.h"
 
 QUARRY_API int quarry_on_event(quarry_event_fn *fn, void *ctx)
 {
 	qy_init_once();
 	qy_events_listen(fn, ctx);
 	return 0;
+}
+
+QUARRY_API int quarry_on_region(quarry_region_fn *fn, void *ctx, unsigned kinds)
+{
+	qy_init_once();
+	if (qy_regions_listen(fn, ctx, kinds) == 0)
+		return 0;
+	return qy_fail(errno, errno == EINVAL   ? fn == NULL ? "fn: it is NULL" : "kinds: unknown bits"
+			      : errno == ENOENT ? "fn: nothing is told to it with this ctx"
+						: "fn: 16 functions are told already");
 }
 
 QUARRY_API int quarry_breaker_redirect(quarry_arena *arena)

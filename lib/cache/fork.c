@@ -9,6 +9,7 @@
 #include "lib/manager/forkcopy.h"
 #include "lib/manager/late.h"
 #include "lib/manager/manager.h"
+#include "lib/manager/regions.h"
 #include "lib/manager/registry.h"
 #include "lib/reclaim/reclaim.h"
 
@@ -132,8 +133,11 @@ static void in_child(void)
 	qy_threads_after_fork();
 	qy_registry_fork_unlock();
 	lost = qy_forkcopy_in_child(&copy);
-	if (lost)
+	if (lost) {
+		qy_regions_hush(true);
 		empty_lost();
+		qy_regions_hush(false);
+	}
 	qy_threads_resume();
 	if (qy_late_any())
 		mend_late();

@@ -94,6 +94,7 @@ static size_t look_at(struct qy_manager *m, size_t at_most)
 	qy_count_shared(&m->brought_home, move.sum.moved);
 	if (more <= 0) {
 		m->homing.pending = false;
+		qy_fallback_strayed(m, m->homing.left, qy_read(&m->strayed));
 		atomic_store_explicit(&m->strayed, m->homing.left, memory_order_relaxed);
 	}
 	return move.looked;

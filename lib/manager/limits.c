@@ -11,6 +11,7 @@
 #include "lib/manager/events.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/quota.h"
+#include "lib/manager/regions.h"
 #include "numa/os.h"
 
 #define LARGE_PROCESS ((uint64_t)32 << 20) /* mapped; below it no file is read while there is no pressure */
@@ -366,6 +367,7 @@ static struct sums go_over(uint64_t now)
 			mark_soft(m, &m->marks.above_soft, qy_family_held(m), soft);
 		sums.arenas_above += atomic_load_explicit(&m->marks.above_soft, memory_order_relaxed);
 		sums.waiting = follow_up(m, &m->marks, now) || sums.waiting;
+		sums.waiting = qy_fallback_follow_up(m, now) || sums.waiting;
 	}
 	sums.waiting = follow_up(NULL, &process_marks, now) || sums.waiting;
 	return sums;
@@ -513,5 +515,6 @@ void qy_limits_after_fork(void)
 	qy_pressure_forget();
 	qy_quota_after_fork();
 	qy_events_after_fork();
+	qy_regions_after_fork();
 	qy_breaker_after_fork();
 }

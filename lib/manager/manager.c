@@ -507,6 +507,7 @@ bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align)
 	if (r != NULL) {
 		book_region(m, r);
 		qy_runs_add_region(m, r);
+		qy_fallback_region(m, r);
 		atomic_store_explicit(&qy_heap_grew, 1, memory_order_relaxed);
 		qy_dirt_call(QY_DIRT_FOR_REFUSED);
 	} else {

@@ -19,6 +19,7 @@
 #include "lib/base/lock.h"
 #include "lib/block/block.h"
 #include "lib/manager/decay.h"
+#include "lib/manager/fallback.h"
 #include "lib/manager/heap.h"
 #include "lib/manager/huge.h"
 #include "lib/manager/limits.h"
@@ -103,6 +104,7 @@ struct qy_manager {
 	bool lost;                   /* the head's, in a forked child: it could not have a copy of what was in files */
 	struct qy_quota quota;       /* of the process's budget */
 	struct qy_limit_marks marks; /* the head's: what of its limits was told */
+	struct qy_fallback fallback[QY_FALLBACKS]; /* the head's: what else was told of it (fallback.h) */
 	void *unused_caches; /* lib/cache's: caches that were given up */
 	_Atomic(uint32_t) heaps;         /* that threads hold, parked ones too */
 	_Atomic(uint32_t) default_users; /* threads whose default arena it is */

@@ -5,6 +5,7 @@
 #include "lib/manager/huge.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mixed.h"
+#include "lib/manager/regions.h"
 #include "lib/manager/sparse.h"
 #include "numa/os.h"
 
@@ -370,6 +371,10 @@ static size_t purge_free(struct qy_manager *m, uint64_t now, long decay_ms, size
 	size_t total = 0, batch = until_ns == UINT64_MAX ? SIZE_MAX : BATCH_IN_TIME;
 	bool refused = false, done = false;
 
+	/* The program's function may free what it has allocated while it was told of the last batch: of that there need be
+	 * no end. */
+	if (qy_regions_heard())
+		at_most = qy_min(at_most, (qy_read(&m->dirty_pages) << QY_PAGE_SHIFT) + BATCH_IN_TIME);
 	while (total < at_most && !refused && !done) {
 		total += purge_some(m, now, decay_ms, qy_min(at_most - total, batch), &refused, &done, next);
 		if (!qy_in_time(until_ns))

@@ -37,6 +37,7 @@
 #include "lib/base/settings.h"
 #include "lib/manager/limits.h"
 #include "lib/manager/manager.h"
+#include "lib/manager/regions.h"
 #include "numa/os.h"
 
 enum { TIMER_NONE, TIMER_MAKING, TIMER_THERE, TIMER_REFUSED };
@@ -101,6 +102,11 @@ static void ring(const void *context)
 	atomic_store(&armed, 0);
 	if (qy_setting(reclaim) != QY_RECLAIM_TIMER)
 		return;
+	/* The program's functions for regions are no matter for a signal handler. */
+	if (qy_regions_heard()) {
+		refuse();
+		return;
+	}
 	if (qy_tend_may())
 		next = qy_tend_pass(now, qy_os->was_waiting(context) ? QY_TEND_WAITING : QY_TEND_RUNNING);
 	qy_timer_settle(now, next);
@@ -114,6 +120,10 @@ static bool make(void)
 {
 	int none = TIMER_NONE, error = errno, made;
 
+	if (qy_regions_heard()) {
+		refuse();
+		return false;
+	}
 	if (!atomic_compare_exchange_strong(&state, &none, TIMER_MAKING))
 		return none == TIMER_THERE;
 	made = qy_os->timer_make((int)qy_setting(reclaim_signal), ring);

@@ -451,6 +451,8 @@ QUARRY_API quarry_view *quarry_view_open(void)
 	int error;
 
 	qy_init_once();
+	if (qy_fail_inside())
+		return NULL;
 	v = make_room();
 	if (v == NULL || qy_watch(&v->snapshot, &calls, v, &watch) != 0) {
 		error = v == NULL ? ENOMEM : errno;

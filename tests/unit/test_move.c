@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "include/quarry/quarry.h"
+#include "lib/manager/events.h"
 #include "lib/manager/homing.h"
 #include "lib/manager/manager.h"
 #include "tests/unit/eight_nodes.h"
@@ -349,6 +350,15 @@ static void turned_away(int node, int pages)
 	fake_os_file(path, text);
 }
 
+static quarry_event heard;
+
+static void hear(const quarry_event *event, void *ctx)
+{
+	(void)ctx;
+	if (event->kind == QUARRY_EVENT_FALLBACK)
+		heard = *event;
+}
+
 Test(homing, pages_come_home_when_there_is_room)
 {
 	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
@@ -356,6 +366,7 @@ Test(homing, pages_come_home_when_there_is_room)
 	unsigned char *p, *q;
 
 	begin_straying();
+	quarry_on_event(hear, NULL);
 	arena = quarry_arena_of_node(3);
 	p = get(8 * MIB);
 	q = get(5000);
@@ -376,6 +387,12 @@ Test(homing, pages_come_home_when_there_is_room)
 		     stray_count * QY_PAGE);
 	cr_assert_eq(asked, 0, "there is no room");
 	cr_assert_leq(next, now + 1000, "it is known that some are abroad");
+	qy_events_deliver();
+	cr_assert_eq(heard.what, QUARRY_FALLBACK_NODE);
+	cr_assert_eq(heard.arena, arena);
+	cr_assert_eq(heard.was, 3);
+	cr_assert_eq(heard.state, -1);
+	cr_assert_eq(heard.bytes, stray_count * QY_PAGE);
 	/* It has room again. */
 	fake_os_memory(3, (uint64_t)1 << 30, (uint64_t)1 << 30);
 	for (int pass = 0; pass < 40 && strayed_of(arena) > 0; pass++)
