@@ -9,6 +9,7 @@
 #include "numa/os.h"
 #include "numa/policy.h"
 #include "numa/thp.h"
+#include "lib/base/probe.h"
 #include "lib/base/refused.h"
 
 _Atomic(qy_region_told *) qy_region_teller;
@@ -258,6 +259,7 @@ struct qy_region *qy_region_create(const struct qy_placement *placement, size_t 
 		qy_publish(r->advice, as.advice);
 		qy_region_forget(r);
 		qy_publish(r->owner, owner);
+		QY_PROBE4(region_map, addr, count << QY_FRAME_SHIFT, kind, got);
 		qy_region_tell(r, QUARRY_REGION_MAP, addr, count << QY_FRAME_SHIFT);
 		return r;
 	}
@@ -294,6 +296,7 @@ void qy_region_destroy(struct qy_region *r)
 	struct qy_memfd file = r->file;
 	size_t frames = r->frames;
 
+	QY_PROBE3(region_unmap, addr, frames << QY_FRAME_SHIFT, r->kind);
 	qy_region_tell(r, QUARRY_REGION_UNMAP, addr, frames << QY_FRAME_SHIFT);
 	r->file.fd = 0;
 	qy_publish(r->owner, NULL);
@@ -335,9 +338,11 @@ bool qy_region_purge(struct qy_region *r, void *addr, size_t len)
 		break_frame(r, whole_end, end);
 	/* (Of a file, only a hole in it gives memory back.) */
 	if (qy_os->madvise((void *)first, end - first, qy_region_is_file(r) ? QY_MADV_REMOVE : MADV_DONTNEED) != 0) {
+		QY_PROBE3(purge, first, end - first, 1);
 		qy_refuse(QUARRY_REFUSED_PURGE);
 		return false;
 	}
+	QY_PROBE3(purge, first, end - first, 0);
 	if (whole_end > whole)
 		qy_region_emptied(r, (void *)whole, (whole_end - whole) >> QY_FRAME_SHIFT);
 	/* Where base pages are larger than quarry's, the edges are cleared by hand. */

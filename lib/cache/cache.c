@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lib/base/probe.h"
 #include "lib/base/settings.h"
 #include "lib/cache/arena.h"
 #include "lib/cache/duties.h"
@@ -42,6 +43,7 @@ static bool fetch(struct qy_cache *c, unsigned cls)
 		list = qy_heap_refill(&c->heap, cls, &zero);
 		if (list == NULL)
 			return false;
+		QY_PROBE3(refill, qy_classes[cls].size, list, &c->heap);
 		qy_snap_refill(list);
 		qy_freelist_fetched(&c->freed[cls], cls);
 	}

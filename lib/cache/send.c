@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "lib/base/probe.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/mixed.h"
 #include "lib/manager/snapshot.h"
@@ -19,8 +20,10 @@ static void send_ring(struct qy_thread *t, struct qy_outgoing *out)
 	t->rings--;
 	out->room = 0;
 	out->first = NULL;
-	if (first != NULL)
-		qy_heap_send(out->heap, first, out->last);
+	if (first == NULL)
+		return;
+	QY_PROBE3(remote_flush, first, out->last, out->heap);
+	qy_heap_send(out->heap, first, out->last);
 }
 
 void qy_thread_send(struct qy_thread *t)

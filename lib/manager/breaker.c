@@ -2,6 +2,7 @@
 #include "lib/manager/breaker.h"
 
 #include "lib/base/lock.h"
+#include "lib/base/probe.h"
 #include "lib/base/refused.h"
 #include "lib/base/settings.h"
 #include "lib/manager/events.h"
@@ -39,6 +40,7 @@ static void turn(int state, uint64_t now)
 {
 	quarry_event event = { .kind = QUARRY_EVENT_BREAKER, .state = state, .was = state_now(), .count = 1 };
 
+	QY_PROBE2(breaker, state, event.was);
 	since_ms = now;
 	if (state == QUARRY_BREAKER_CLOSED)
 		retry_ms = RETRY_FIRST_MS;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "lib/base/probe.h"
 #include "lib/manager/manager.h"
 #include "numa/os.h"
 #include "numa/thp.h"
@@ -128,9 +129,11 @@ static bool collapse(struct qy_manager *m, const struct found *found, uint64_t n
 		return false;
 	}
 	if (!qy_region_collapse(found->region, addr, QY_FRAME)) {
+		QY_PROBE2(collapse, addr, errno);
 		note_failure(m, found, pages, errno, now);
 		return false;
 	}
+	QY_PROBE2(collapse, addr, 0);
 	stubborn = 0;
 	nodes[node_index(found->region)].wait = 0;
 	pages->fails = 0;

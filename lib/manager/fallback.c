@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/manager/fallback.h"
 
+#include "lib/base/probe.h"
 #include "lib/manager/events.h"
 #include "lib/manager/manager.h"
 #include "numa/os.h"
@@ -39,6 +40,7 @@ static QY_COLD void note(struct qy_manager *m, int what, int was, int state, uin
 	struct qy_manager *head = qy_peek(m->head);
 	struct qy_fallback *f = &head->fallback[what - 1];
 
+	QY_PROBE4(fallback, what, was, state, bytes);
 	atomic_store_explicit(&f->was, was, memory_order_relaxed);
 	atomic_store_explicit(&f->state, state, memory_order_relaxed);
 	atomic_store_explicit(&f->bytes, bytes, memory_order_relaxed);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "lib/base/lock.h"
+#include "lib/base/probe.h"
 #include "lib/base/refused.h"
 #include "lib/base/settings.h"
 #include "lib/manager/breaker.h"
@@ -260,6 +261,7 @@ void qy_limits_tell_denial(void)
 	if (d.by == QY_DENIED_BY_NONE)
 		return;
 	denial.by = QY_DENIED_BY_NONE;
+	QY_PROBE3(limit, d.bytes, d.limit, d.head == NULL ? -1 : (int)qy_peek(d.head->index));
 	now = qy_os->now_ms();
 	qy_refuse(QUARRY_REFUSED_LIMIT);
 	qy_count_shared(&marks->denied, 1);
@@ -300,8 +302,10 @@ static void mark_soft(struct qy_manager *head, _Atomic(uint32_t) *above, uint64_
 		.count = 1,
 	};
 
-	if (atomic_exchange_explicit(above, now_above, memory_order_relaxed) != now_above)
-		qy_events_note(&event);
+	if (atomic_exchange_explicit(above, now_above, memory_order_relaxed) == now_above)
+		return;
+	QY_PROBE4(soft_limit, now_above, bytes, limit, head == NULL ? -1 : (int)qy_peek(head->index));
+	qy_events_note(&event);
 }
 
 static uint64_t dirty_of(struct qy_manager *head)
@@ -381,6 +385,7 @@ static void change_level(int level)
 
 	if (level == event.was)
 		return;
+	QY_PROBE2(pressure, level, event.was);
 	atomic_store_explicit(&qy_pressure_now, level, memory_order_relaxed);
 	qy_events_note(&event);
 }

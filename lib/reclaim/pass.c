@@ -3,6 +3,7 @@
 
 #include <limits.h>
 
+#include "lib/base/probe.h"
 #include "lib/base/settings.h"
 #include "lib/manager/limits.h"
 #include "lib/manager/manager.h"
@@ -113,10 +114,14 @@ static bool purge_some(struct qy_pass *p, unsigned first, unsigned end)
 bool qy_pass_over_managers(struct qy_pass *pass)
 {
 	unsigned from = pass->until_ns == UINT64_MAX ? 0 : place;
+	bool done;
 
 	pass->total = 0;
 	pass->next = UINT64_MAX;
-	return purge_some(pass, from, UINT_MAX) && purge_some(pass, 0, from);
+	QY_PROBE1(reclaim_begin, pass->decay_ms);
+	done = purge_some(pass, from, UINT_MAX) && purge_some(pass, 0, from);
+	QY_PROBE2(reclaim_end, pass->total, done);
+	return done;
 }
 
 void qy_reclaim_note_decay(long decay_ms)
