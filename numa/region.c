@@ -9,6 +9,7 @@
 #include "numa/os.h"
 #include "numa/policy.h"
 #include "numa/thp.h"
+#include "lib/base/checker.h"
 #include "lib/base/probe.h"
 #include "lib/base/refused.h"
 
@@ -259,6 +260,8 @@ struct qy_region *qy_region_create(const struct qy_placement *placement, size_t 
 		qy_publish(r->advice, as.advice);
 		qy_region_forget(r);
 		qy_publish(r->owner, owner);
+		if (QY_UNLIKELY(qy_checker != QY_CHECKER_NONE))
+			qy_checker_mapped(addr, count << QY_FRAME_SHIFT);
 		QY_PROBE4(region_map, addr, count << QY_FRAME_SHIFT, kind, got);
 		qy_region_tell(r, QUARRY_REGION_MAP, addr, count << QY_FRAME_SHIFT);
 		return r;
@@ -298,6 +301,8 @@ void qy_region_destroy(struct qy_region *r)
 
 	QY_PROBE3(region_unmap, addr, frames << QY_FRAME_SHIFT, r->kind);
 	qy_region_tell(r, QUARRY_REGION_UNMAP, addr, frames << QY_FRAME_SHIFT);
+	if (QY_UNLIKELY(qy_checker != QY_CHECKER_NONE))
+		qy_checker_unmapped(addr, frames << QY_FRAME_SHIFT);
 	r->file.fd = 0;
 	qy_publish(r->owner, NULL);
 	qy_region_forget(r);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "lib/base/checker.h"
 #include "lib/cache/idle.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/breaker.h"
@@ -60,6 +61,7 @@ int qy_arena_end(quarry_arena *arena, bool destroy)
 	struct qy_manager *m;
 	int error = 0;
 
+	qy_checker_hush(true);
 	qy_purge_hold();
 	qy_threads_pause();
 	m = qy_manager_of_arena(arena);
@@ -71,12 +73,15 @@ int qy_arena_end(quarry_arena *arena, bool destroy)
 		error = EBUSY;
 	else
 		qy_threads_forget(m);
+	if (error == 0 && qy_checker != QY_CHECKER_NONE)
+		qy_manager_end_checked(m);
 	if (error == 0 && destroy)
 		regions = qy_manager_end(m);
 	else if (error == 0)
 		qy_manager_reset(m);
 	qy_threads_resume();
 	qy_purge_release();
+	qy_checker_hush(false);
 	/* Nobody waits while the kernel takes the memory back. */
 	qy_manager_unmap(regions);
 	if (error != 0)
@@ -225,9 +230,11 @@ size_t qy_arena_purge(quarry_arena *arena)
 	m = qy_manager_of_arena(arena);
 	if (m == NULL)
 		return 0;
+	qy_checker_hush(true);
 	(void)qy_threads_give_up_all(false);
 	for (one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))
 		bytes += qy_manager_purge(one, qy_os->now_ms(), 0, SIZE_MAX, &next);
+	qy_checker_hush(false);
 	return bytes;
 }
 

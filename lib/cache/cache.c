@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lib/base/checker.h"
 #include "lib/base/probe.h"
 #include "lib/base/settings.h"
 #include "lib/cache/arena.h"
@@ -316,10 +317,31 @@ static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t
 	return p;
 }
 
-static void *alloc_anywhere(const quarry_arena *arena, size_t size, size_t align, unsigned how)
+static void *alloc_unchecked(const quarry_arena *arena, size_t size, size_t align, unsigned how)
 {
 	return QY_LIKELY(!qy_breaker_minds(size)) ? alloc(arena, size, align, how)
 						  : alloc_judged(arena, size, align, how);
+}
+
+/* A block with a margin, for a memory checker; cleared when the checker knows that it may be. */
+static QY_COLD void *alloc_checked(const quarry_arena *arena, size_t size, size_t align, unsigned how)
+{
+	void *p = size <= PTRDIFF_MAX
+			  ? alloc_unchecked(arena, qy_max(size, 1) + QY_CHECKER_MARGIN, align, how & ~(unsigned)ZERO)
+			  : NULL;
+
+	if (p == NULL) {
+		errno = size <= PTRDIFF_MAX ? errno : ENOMEM;
+		return NULL;
+	}
+	qy_checker_handed(qy_cache_pool(p), p, size, qy_cache_room(p));
+	return how & ZERO ? memset(p, 0, size) : p;
+}
+
+static void *alloc_anywhere(const quarry_arena *arena, size_t size, size_t align, unsigned how)
+{
+	return QY_LIKELY(qy_checker == QY_CHECKER_NONE) ? alloc_unchecked(arena, size, align, how)
+							: alloc_checked(arena, size, align, how);
 }
 
 /* Whether a quick refill is one now. (By a thread that has something in its cache, which has all the rest, too.) */

@@ -167,6 +167,10 @@ uintptr_t qy_thread_token(const struct qy_thread *t);
 /* Note that p was freed with a size, when mistakes are looked for and it cannot be. */
 void qy_cache_check_size(const void *p, size_t size);
 
+/* For a memory checker (lib/base/checker.h): the arena of a block, and its bytes with the margin. */
+const void *qy_cache_pool(const void *p);
+size_t qy_cache_room(const void *p);
+
 /* Usable bytes at p; 0 when p is no live block (as far as can be told). */
 size_t qy_cache_usable(const void *p);
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "lib/base/settings.h"
+#include "lib/base/checker.h"
 #include "lib/cache/duties.h"
 #include "lib/cache/sample.h"
 #include "lib/manager/manager.h"
@@ -139,6 +140,11 @@ static QY_NOINLINE void free_entered(void *p)
 		qy_mistake(QY_MISTAKE_FOREIGN, p);
 		return;
 	}
+	if (QY_UNLIKELY(qy_checker != QY_CHECKER_NONE) && !qy_checker_taken(qy_cache_pool(p), p, qy_cache_room(p))) {
+		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
+		errno = error;
+		return;
+	}
 	t = qy_thread_gone() && qy_tls.thread == NULL ? NULL : qy_thread_enter();
 	s = qy_slab_of(p);
 	if (qy_samples_any())
@@ -154,7 +160,7 @@ static QY_NOINLINE void free_entered(void *p)
 		errno = error;
 		return;
 	}
-	if (QY_UNLIKELY(qy_setting(junk)) && (s != NULL || qy_large_is(p)))
+	if (QY_UNLIKELY(qy_setting(junk)) && qy_checker == QY_CHECKER_NONE && (s != NULL || qy_large_is(p)))
 		fill_junk(p, s);
 	if (s != NULL)
 		free_object(t, s, p);
@@ -179,11 +185,25 @@ void qy_cache_free_dense(void *p)
 		free_entered(p);
 }
 
-size_t qy_cache_usable(const void *p)
+size_t qy_cache_room(const void *p)
 {
 	const struct qy_slab *s = qy_slab_of(p);
 
 	return s != NULL ? qy_object_size(s, p) : qy_window_has(p) ? qy_large_size(p) : 0;
+}
+
+const void *qy_cache_pool(const void *p)
+{
+	const struct qy_manager *m = qy_manager_of(p);
+
+	return m == NULL ? NULL : &qy_arenas[qy_peek(m->head)->index];
+}
+
+size_t qy_cache_usable(const void *p)
+{
+	size_t room = qy_cache_room(p);
+
+	return QY_LIKELY(qy_checker == QY_CHECKER_NONE) ? room : qy_checker_size(p, room);
 }
 
 void qy_cache_check_size(const void *p, size_t size)

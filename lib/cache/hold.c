@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "lib/cache/caches.h"
+#include "lib/base/checker.h"
 #include "lib/cache/fork.h"
 #include "lib/cache/idle.h"
 #include "lib/cache/threads.h"
@@ -86,6 +87,9 @@ static void watch_no_more(void *ctx, struct qy_thread *t)
 
 void qy_threads_watch(bool on)
 {
+	/* For a memory checker they are watched for good. */
+	if (!on && qy_checker != QY_CHECKER_NONE)
+		return;
 	qy_threads_watching = on;
 	visit_locked(on ? watch : watch_no_more, NULL);
 	visit_list(&qy_threads_giving_up, on ? watch : watch_no_more, NULL);
@@ -94,7 +98,7 @@ void qy_threads_watch(bool on)
 
 void qy_threads_watch_forget(void)
 {
-	qy_threads_watching = false;
+	qy_threads_watching = qy_checker != QY_CHECKER_NONE;
 }
 
 static enum qy_look hold_settled(struct qy_thread *t, uint32_t snapshot)

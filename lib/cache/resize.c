@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lib/base/checker.h"
 #include "lib/cache/arena.h"
 #include "lib/cache/cache.h"
 #include "lib/cache/sample.h"
@@ -191,6 +192,10 @@ void *qy_resize(void *p, size_t size)
 		return NULL;
 	}
 	qy_limits_forget_denial();
-	to = size > usable && qy_breaker_minds(size) ? resize_judged(p, usable, size) : resize(p, usable, size);
+	/* (Another block, so that whoever goes on with the old one is found out.) */
+	if (QY_UNLIKELY(qy_checker != QY_CHECKER_NONE))
+		to = copy_in_arena(p, size);
+	else
+		to = size > usable && qy_breaker_minds(size) ? resize_judged(p, usable, size) : resize(p, usable, size);
 	return QY_LIKELY(to != NULL) ? to : qy_cache_refused();
 }

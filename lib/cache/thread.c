@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <string.h>
 
+#include "lib/base/checker.h"
 #include "lib/base/settings.h"
 #include "lib/cache/caches.h"
 #include "lib/cache/fork.h"
@@ -116,6 +117,8 @@ static bool start_once(void)
 	if (qy_elsewhere != NULL)
 		return false;
 	qy_options_init();
+	qy_checker_init();
+	qy_threads_watching = qy_checker != QY_CHECKER_NONE;
 	make_lists();
 	if (!qy_managers_start())
 		return false;
@@ -205,6 +208,7 @@ static void enter(struct qy_thread *t)
 	qy_publish(t->depth, depth + 1);
 	if (depth > 0)
 		return;
+	qy_checker_hush(true);
 	atomic_store_explicit(&t->busy, 1, memory_order_seq_cst);
 	if (QY_UNLIKELY((atomic_load_explicit(&qy_threads_paused, memory_order_seq_cst) |
 			 atomic_load_explicit(&t->idle, memory_order_seq_cst)) != 0))
@@ -216,8 +220,10 @@ void qy_thread_leave(struct qy_thread *t)
 	uint32_t depth = t->depth - 1;
 
 	qy_publish(t->depth, depth);
-	if (depth == 0)
-		atomic_store_explicit(&t->busy, 0, memory_order_release);
+	if (depth > 0)
+		return;
+	atomic_store_explicit(&t->busy, 0, memory_order_release);
+	qy_checker_hush(false);
 }
 
 static struct qy_link *park_of(int node)

@@ -203,6 +203,9 @@ void qy_manager_empty(struct qy_manager *m);
 
 /* The same in two steps: the arena is no more, and its regions are still mapped; unmapping them needs no lock. */
 struct qy_region *qy_manager_end(struct qy_manager *m);
+
+/* A memory checker is told that nothing lives in it any more. All threads are held. */
+void qy_manager_end_checked(struct qy_manager *m) QY_COLD;
 void qy_manager_unmap(struct qy_region *list);
 
 /* Of what was mapped just now, nobody is about to take anything: it may go back as all that is free. */

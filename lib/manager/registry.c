@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "lib/manager/breaker.h"
+#include "lib/base/checker.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/sites.h"
 #include "lib/manager/registry.h"
@@ -373,6 +374,14 @@ void qy_manager_empty(struct qy_manager *m)
 		list = take_regions(one, list);
 	}
 	qy_manager_unmap(list);
+}
+
+void qy_manager_end_checked(struct qy_manager *m)
+{
+	qy_checker_end(&qy_arenas[m->index]);
+	for (struct qy_manager *one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))
+		for (struct qy_region *r = one->regions; r != NULL; r = r->next)
+			qy_checker_forbid(qy_region_addr(r), (size_t)r->frames << QY_FRAME_SHIFT);
 }
 
 struct qy_region *qy_manager_end(struct qy_manager *m)

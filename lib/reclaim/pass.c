@@ -3,6 +3,7 @@
 
 #include <limits.h>
 
+#include "lib/base/checker.h"
 #include "lib/base/probe.h"
 #include "lib/base/settings.h"
 #include "lib/manager/limits.h"
@@ -21,11 +22,15 @@ static _Atomic(long) shortest = -1; /* ms, of what arenas have as a decay of the
 
 bool qy_pass_begin(void)
 {
-	return atomic_exchange_explicit(&running, 1, memory_order_acquire) == 0;
+	if (atomic_exchange_explicit(&running, 1, memory_order_acquire) != 0)
+		return false;
+	qy_checker_hush(true);
+	return true;
 }
 
 void qy_pass_end(void)
 {
+	qy_checker_hush(false);
 	atomic_store_explicit(&running, 0, memory_order_release);
 }
 

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include "lib/base/checker.h"
 #include "lib/base/lock.h"
 #include "lib/base/settings.h"
 #include "lib/manager/collapse.h"
@@ -76,10 +77,14 @@ static size_t pass(uint64_t now, long decay_ms, size_t at_most, uint64_t until_n
 size_t qy_reclaim_now(void)
 {
 	uint64_t next;
+	size_t bytes;
 
+	qy_checker_hush(true);
 	if (qy_layer != NULL)
 		qy_layer->chore(QY_CHORE_ALL, UINT64_MAX);
-	return pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, UINT64_MAX, false, &next);
+	bytes = pass(qy_os->now_ms(), QY_DECAY_ALL, SIZE_MAX, UINT64_MAX, false, &next);
+	qy_checker_hush(false);
+	return bytes;
 }
 
 /* Whether there is anything that was not there when this was last asked. Who is at it meanwhile has taken the news, and
@@ -260,6 +265,12 @@ static QY_COLD void start_thread(void)
 
 	if (!atomic_compare_exchange_strong(&thread_state, &none, THREAD_STARTING))
 		return;
+	/* (Threads run one at a time there, and what the C library has for one that still runs at the end is called a
+	 * leak.) */
+	if (qy_checker == QY_CHECKER_MEMCHECK) {
+		atomic_store(&thread_state, THREAD_REFUSED);
+		return;
+	}
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	pthread_attr_init(&attr);
