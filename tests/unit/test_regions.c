@@ -245,6 +245,7 @@ static void do_all(const quarry_region_event *event, void *ctx)
 {
 	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
 	quarry_arena_attr attr = { .name = "inside" };
+	quarry_page_info page;
 	void *p[100], *big;
 
 	calls++;
@@ -272,6 +273,10 @@ static void do_all(const quarry_region_event *event, void *ctx)
 	cr_assert_eq(quarry_purge(NULL), 0);
 	quarry_thread_flush();
 	cr_assert_eq(quarry_stats_get(NULL, &stats), 0);
+	/* Nothing is there yet, or any more. */
+	if (event->kind != QUARRY_REGION_PURGE)
+		cr_assert_eq(quarry_usable_size(event->address), 0);
+	(void)quarry_where(event->address, 1, &page, 1);
 	errno = 77;
 	if (ctx != NULL)
 		cr_assert_eq(quarry_on_region(do_all, ctx, 0), 0);
