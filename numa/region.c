@@ -257,6 +257,7 @@ struct qy_region *qy_region_create(const struct qy_placement *placement, size_t 
 		r->whole = as.whole;
 		r->file = as.file;
 		r->fresh = true;
+		r->ended = false;
 		qy_publish(r->advice, as.advice);
 		qy_region_forget(r);
 		qy_publish(r->owner, owner);

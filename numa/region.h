@@ -39,6 +39,7 @@ struct qy_region {
 	bool whole;          /* filled and looked at when it was mapped: goes back whole or not at all */
 	uint8_t advice;      /* enum qy_advice: what all of it was told that has no advice of its own */
 	bool fresh;          /* who asked for it has not taken from it yet (the manager's) */
+	bool ended;          /* its arena has: owner and placement may be another's by now */
 	_Atomic(uint32_t) exceptions; /* how many frames have */
 	struct qy_memfd file; /* what it is mapped from (QUARRY_ARENA_FD), all of it from the beginning; or none */
 };

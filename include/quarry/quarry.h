@@ -741,8 +741,8 @@ typedef struct quarry_region_event {
 	int page_kind;       /* enum quarry_page_kind: of the region, as the kernel granted it */
 	void *address;       /* of the region, or of the pages; whole pages of the kernel's */
 	size_t size;
-	quarry_arena *arena; /* whose. It has ended when its regions go by quarry_arena_destroy: a name only */
-	int node;            /* that was asked for, by the kernel's id; -1: no one node */
+	quarry_arena *arena; /* whose; NULL when it has ended, as it has when its regions go by quarry_arena_destroy */
+	int node;            /* that was asked for, by the kernel's id; -1: no one node, or the arena has ended */
 	int fd;              /* of the memory file that the region is in (QUARRY_ARENA_FD); -1: in none */
 } quarry_region_event;
 

@@ -39,22 +39,33 @@ static void leave(struct place *place)
 		qy_wake(&place->inside);
 }
 
+/* By what owns it, unless that has ended. */
+static void say_whose(const struct qy_region *r, quarry_region_event *event)
+{
+	const struct qy_manager *m = qy_peek(r->owner);
+	const struct qy_placement *placement = qy_peek(r->placement);
+
+	if (r->ended)
+		return;
+	event->arena = &qy_arenas[qy_peek(qy_peek(m->head)->index)];
+	if (placement->node >= 0)
+		event->node = qy_node_kernel_id(placement->node);
+}
+
 static void tell(const struct qy_region *r, int kind, void *addr, size_t len)
 {
-	const struct qy_manager *m = qy_peek(r->owner), *head = qy_peek(m->head);
-	const struct qy_placement *placement = qy_peek(r->placement);
 	quarry_region_event event = {
 		.struct_size = sizeof(event),
 		.kind = kind,
 		.page_kind = r->kind,
 		.address = addr,
 		.size = len,
-		.arena = head == NULL ? NULL : &qy_arenas[qy_peek(head->index)],
-		.node = placement->node < 0 ? -1 : qy_node_kernel_id(placement->node),
+		.node = -1,
 		.fd = r->file.fd > 0 ? r->file.fd : -1,
 	};
 	int error = errno;
 
+	say_whose(r, &event);
 	for (unsigned i = 0; i < PLACES; i++) {
 		struct place *place = &places[i];
 

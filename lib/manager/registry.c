@@ -393,6 +393,8 @@ struct qy_region *qy_manager_end(struct qy_manager *m)
 		list = take_regions(one, list);
 		qy_quota_end(&one->quota);
 	}
+	for (struct qy_region *r = list; r != NULL; r = r->next)
+		r->ended = true;
 	qy_breaker_forget_arena(&qy_arenas[m->index]);
 	qy_lock(&qy_registry_lock);
 	__atomic_store_n(&qy_arenas[m->index].manager, NULL, __ATOMIC_RELEASE);

@@ -14,7 +14,7 @@ static void told(const quarry_region_event *e, void *ctx)
 			   : e->kind == QUARRY_REGION_UNMAP ? "region_unmap"
 							    : "purge";
 
-	if (e->arena == *(quarry_arena **)ctx)
+	if (e->arena == *(quarry_arena **)ctx || e->arena == NULL)
 		printf("%s %llu %llu\n", name, (unsigned long long)(uintptr_t)e->address, (unsigned long long)e->size);
 }
 
