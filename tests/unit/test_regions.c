@@ -138,14 +138,18 @@ Test(regions, are_told_of_when_they_come_and_before_they_go)
 	cr_assert_eq(told[0].fd, -1);
 	cr_assert_eq(told_count, 1);
 	memset(p, 1, 12 * MIB);
+	cr_assert_not_null(quarry_arena_malloc(a, 100)); /* in a region of its own, which stays */
 	quarry_free(p);
 	quarry_purge(a);
+	cr_assert_eq(count(QUARRY_REGION_MAP), 2);
+	cr_assert_eq(count(QUARRY_REGION_UNMAP), 1);
+	cr_assert_eq(unmapped, 1);
 	cr_assert_gt(count(QUARRY_REGION_PURGE), 0);
 	cr_assert_eq(quarry_arena_destroy(a), 0);
-	cr_assert_eq(count(QUARRY_REGION_UNMAP), 1);
+	cr_assert_eq(count(QUARRY_REGION_UNMAP), 2);
 	cr_assert_eq(told[told_count - 1].kind, QUARRY_REGION_UNMAP);
 	cr_assert_null(told[told_count - 1].arena, "it has ended");
-	cr_assert_eq(unmapped, 1);
+	cr_assert_eq(unmapped, 2);
 	cr_assert_gt(taken_away, 1);
 	cr_assert_eq(unannounced, 0);
 }
