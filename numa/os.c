@@ -600,6 +600,9 @@ const struct qy_os qy_os_linux = {
 	.file_id = qy_linux_file_id,
 	.reopen = qy_linux_reopen,
 	.next_data = qy_linux_next_data,
+	.create_file = qy_linux_create_file,
+	.rename_file = qy_linux_rename_file,
+	.remove_file = qy_linux_remove_file,
 	.read_at = qy_linux_read_at,
 	.copy = linux_copy,
 };

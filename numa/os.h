@@ -101,6 +101,10 @@ struct qy_os {
 	 * cancellation, as none here is. */
 	int (*allocate)(int fd, uint64_t at, uint64_t len);
 	int (*file_id)(int fd, uint64_t *id); /* the file, by a number that no other has while it is there */
+	/* A new file to be written, mode 0644 by the umask, where nothing is, no link either (EEXIST). */
+	int (*create_file)(const char *path);
+	int (*rename_file)(const char *from, const char *to); /* over what is there */
+	int (*remove_file)(const char *path);
 	/* The same file opened anew, to be read: with an offset of its own, where one that was inherited or handed over
 	 * is shared with whoever has it. -1 with errno; ENOENT where there is no /proc. (What is there may be another
 	 * file.) */

@@ -123,3 +123,23 @@ int qy_linux_read_at(int fd, void *to, size_t len, uint64_t at)
 	}
 	return 0;
 }
+
+int qy_linux_create_file(const char *path)
+{
+	long fd;
+
+	do
+		fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0644);
+	while (fd < 0 && errno == EINTR);
+	return (int)fd;
+}
+
+int qy_linux_rename_file(const char *from, const char *to)
+{
+	return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+int qy_linux_remove_file(const char *path)
+{
+	return (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+}

@@ -12,6 +12,9 @@ int qy_linux_allocate(int fd, uint64_t at, uint64_t len);
 int qy_linux_file_id(int fd, uint64_t *id);
 int qy_linux_reopen(int fd);
 int qy_linux_next_data(int fd, uint64_t from, uint64_t *begin, uint64_t *end);
+int qy_linux_create_file(const char *path);
+int qy_linux_rename_file(const char *from, const char *to);
+int qy_linux_remove_file(const char *path);
 int qy_linux_read_at(int fd, void *to, size_t len, uint64_t at);
 
 #endif

@@ -463,6 +463,21 @@ static int table_next_data(int fd, uint64_t from, uint64_t *begin, uint64_t *end
 	return qy_os_linux.next_data(fd, from, begin, end);
 }
 
+static int table_create_file(const char *path)
+{
+	CALL(FAKE_CREATE_FILE, int, -1, qy_os_linux.create_file(path));
+}
+
+static int table_rename_file(const char *from, const char *to)
+{
+	CALL(FAKE_RENAME_FILE, int, -1, qy_os_linux.rename_file(from, to));
+}
+
+static int table_remove_file(const char *path)
+{
+	return qy_os_linux.remove_file(path);
+}
+
 static int table_read_at(int fd, void *to, size_t len, uint64_t at)
 {
 	CALL(FAKE_READ_AT, int, -1, qy_os_linux.read_at(fd, to, len, at));
@@ -570,6 +585,9 @@ static const struct qy_os fake_table = {
 	.file_id = table_file_id,
 	.reopen = table_reopen,
 	.next_data = table_next_data,
+	.create_file = table_create_file,
+	.rename_file = table_rename_file,
+	.remove_file = table_remove_file,
 	.read_at = table_read_at,
 	.copy = table_copy,
 };

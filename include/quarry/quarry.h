@@ -1221,6 +1221,100 @@ QUARRY_API const char *quarry_refusal_name(int refusal);
  * Allocates nothing. @return 0; -1 with write(2)'s errno. */
 QUARRY_API int quarry_stats_print(int fd, int json);
 
+/* ------------------------------------------------------------------------------------------------------ */
+/* Metrics                                                                                                */
+
+/** How metrics are written; or-ed. */
+enum quarry_metrics_flags {
+	QUARRY_METRICS_ARENAS = 1, /* each arena's figures, too, as families of their own (quarry_arena_..., with the labels
+	                            * arena, a number that no other has while it is there, name, and node for a node's
+	                            * default arena): some forty series for each */
+	QUARRY_METRICS_CLASSIC = 2 /* the text format that Prometheus had before OpenMetrics (0.0.4): for node_exporter's
+	                            * textfile collector */
+};
+
+/** Write all figures to a file descriptor as OpenMetrics 1.0 text: what Prometheus scrapes
+ * (Content-Type: application/openmetrics-text; version=1.0.0; charset=utf-8). Names begin with quarry_; figures are those
+ * of quarry_stats and quarry_health_report; counters end in _total, and those of the process never fall. No heap is
+ * used (a mapping is), nobody is stopped; takes what quarry_stats_get takes for all arenas, twice with
+ * QUARRY_METRICS_ARENAS. Any thread may call.
+ * @param flags enum quarry_metrics_flags, or-ed.
+ * @return 0; -1 with EINVAL (flags), EBADF, ENOMEM (the mapping), or write(2)'s errno. */
+QUARRY_API int quarry_metrics_print(int fd, unsigned flags);
+
+/** The same into memory.
+ * @param text receives at most size bytes with the 0; may be NULL with size 0.
+ * @return the length it has (as snprintf; it may be another at the next call); -1 with EINVAL or ENOMEM. */
+QUARRY_API long quarry_metrics_text(char *text, size_t size, unsigned flags);
+
+/** The same into a file, which readers see as it was before or whole: written under another name in the same folder
+ * (which ends in .tmp), and renamed. The mode is 0644, by the umask. For node_exporter's textfile collector: a path in its
+ * folder that ends in .prom, and QUARRY_METRICS_CLASSIC.
+ * @return 0; -1 with EINVAL (flags, or path is NULL), ENAMETOOLONG, ENOMEM, or the errno of open(2), write(2) or
+ *         rename(2): then the file is as it was, and nothing else is left. Example:
+ * @code
+ *   quarry_metrics_write("/var/lib/prometheus/node-exporter/shop.prom", QUARRY_METRICS_CLASSIC);
+ * @endcode */
+QUARRY_API int quarry_metrics_write(const char *path, unsigned flags);
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* What a process publishes                                                                               */
+
+#define QUARRY_PUBLISHED_NAME "quarry-published" /* of the memory file, as /proc/PID/maps has it behind "/memfd:" */
+#define QUARRY_PUBLISHED_MAGIC 0x0031797272617571 /* "quarry1" and a 0, on a machine with the low byte first */
+#define QUARRY_PUBLISHED_VERSION 1
+#define QUARRY_PUBLISHED_ARENAS 512 /* for so many there is room */
+
+/** The head of what a process publishes of itself (option publish): a mapping of a sealed memory file with no
+ * descriptor, found by its name in /proc/PID/maps, and read by process_vm_readv(2) or /proc/PID/mem, which takes the right
+ * to trace the process and does not stop it. What the process writes there it never reads: whoever comes to write to
+ * it changes what readers see, and nothing else. All is in the machine's byte order. At total_offset stands a
+ * quarry_stats of total_size bytes, at health_offset a quarry_health_report of health_size, at arenas_offset
+ * arena_count quarry_published_arena of arena_size bytes each: these grow at their ends in later versions, and a reader
+ * takes what it knows. To read it: copy the head, and all of `size` bytes; when generation is odd, or not the same in
+ * a head that is copied afterwards, it was being written: again.
+ * What stands in a copy is looked at by quarry_published_look and quarry_published_arena, which trust nothing in it. */
+typedef struct quarry_published {
+	uint64_t magic;         /* QUARRY_PUBLISHED_MAGIC */
+	uint32_t version;       /* QUARRY_PUBLISHED_VERSION: raised when an older reader could not go on */
+	uint32_t head_size;     /* bytes: what the writer's struct has */
+	uint64_t size;          /* bytes of all, with room for arena_room arenas */
+	uint64_t generation;    /* odd while it is written; 0: nothing has been */
+	uint64_t time_ns;       /* CLOCK_MONOTONIC of the process, when the figures were read */
+	uint64_t took_ns;       /* how long that took */
+	uint64_t made_ns;       /* when the page was made */
+	int32_t pid;            /* as the process knows itself: in a container, not as others do */
+	uint32_t health_offset, health_size;
+	uint32_t total_offset, total_size;
+	uint32_t arenas_offset, arena_size, arena_count, arena_room;
+	uint32_t arenas_left_out; /* count: there was no room, or they ended meanwhile */
+	char library[16];       /* its version, as text with a 0 */
+} quarry_published;
+
+/** An arena in it. */
+typedef struct quarry_published_arena {
+	uint64_t id;            /* a number that no other arena has while it is there */
+	quarry_stats stats;     /* what is process-wide is in the total as well */
+} quarry_published_arena;
+
+/** Read the head, the health and the totals out of a copy of what a process published. Nothing in it is trusted: the
+ * bytes may be anybody's. Text that comes out ends with a 0, but a name of QUARRY_ARENA_NAME_MAX bytes; it may
+ * have any bytes in it, and is not fit for a terminal. Any thread may call; nothing outside is looked at.
+ * @param copy size bytes, aligned for any type.
+ * @param head, health, total receive what there is, what an older writer does not know as 0; each may be NULL.
+ * @return 0; -1 with EINVAL (quarry_error_text() says why: not such a page, of an older or newer version, cut short),
+ *         or EAGAIN (it was being written, or nothing has been published yet). */
+QUARRY_API int quarry_published_look(const void *copy, size_t size, quarry_published *head,
+				     quarry_health_report *health, quarry_stats *total);
+
+/** The index-th arena of the copy.
+ * @return 0; -1 with the errors of quarry_published_look, and ERANGE past the last one. */
+QUARRY_API int quarry_published_arena_get(const void *copy, size_t size, size_t index, quarry_published_arena *arena);
+
+/** Write a copy's figures as quarry_metrics_print writes this process's, and how old they are.
+ * @return as quarry_metrics_print, and the errors of quarry_published_look. */
+QUARRY_API int quarry_published_metrics(const void *copy, size_t size, int fd, unsigned flags);
+
 #ifdef __cplusplus
 }
 #endif

@@ -274,6 +274,7 @@ static void forget(void *ctx, struct qy_thread *t)
 		if (atomic_exchange_explicit(&c->heap.remote, QY_REMOTE_CLOSED, memory_order_relaxed) !=
 		    QY_REMOTE_CLOSED)
 			atomic_fetch_sub_explicit(&c->heap.manager->heaps, 1, memory_order_relaxed);
+		qy_heap_keep_counts(&c->heap);
 		qy_cache_drop(t, at);
 	}
 }

@@ -539,14 +539,19 @@ static void hand_over(qy_counter *to, qy_counter *from)
 	qy_count_shared(to, n);
 }
 
+void qy_heap_keep_counts(struct qy_heap *h)
+{
+	hand_over(&h->manager->past_refills, &h->refills);
+	hand_over(&h->manager->past_received, &h->remote_received);
+	hand_over(&h->manager->past_adopted, &h->adopted);
+}
+
 void qy_heap_abandon(struct qy_heap *h)
 {
 	qy_heap_let_go(h);
 	(void)orphan_list(h, &h->full, UINT64_MAX);
 	atomic_fetch_sub_explicit(&h->manager->heaps, 1, memory_order_relaxed);
-	hand_over(&h->manager->past_refills, &h->refills);
-	hand_over(&h->manager->past_received, &h->remote_received);
-	hand_over(&h->manager->past_adopted, &h->adopted);
+	qy_heap_keep_counts(h);
 	/* What came late is others' by now. */
 	qy_publish(h->mail, atomic_exchange_explicit(&h->remote, QY_REMOTE_CLOSED, memory_order_acq_rel));
 	h->mail_mistakes = 0;

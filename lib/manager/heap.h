@@ -193,6 +193,9 @@ void qy_heap_let_go(struct qy_heap *h);
  * The remote list is closed. By the owner, or for a dead one. */
 void qy_heap_abandon(struct qy_heap *h);
 
+/* What it counted becomes its manager's count. */
+void qy_heap_keep_counts(struct qy_heap *h);
+
 /* ---- for dense.c ---- */
 
 /* A slab that has nothing free is noted as full; it is in no list. */

@@ -170,6 +170,12 @@ extern struct quarry_arena qy_arenas[QY_ARENAS_MAX];
 /* Find the nodes and reserve the window: once, when the settings are there. False with ENOMEM. */
 bool qy_managers_start(void);
 
+/* What was counted in arenas that ended: the process's counts do not fall. */
+extern QY_HIDDEN struct qy_past {
+	qy_counter purges, purged, brought_home, moved, collapsed, collapse_failed;
+	qy_counter refills, received, adopted;
+} qy_past;
+
 /* Memory for what the layers above keep of threads: zeroed, never given back. NULL with ENOMEM. */
 void *qy_manager_records(size_t size, size_t align);
 

@@ -22,6 +22,8 @@ static struct qy_placement *unused_placements; /* linked by older */
 static uint32_t slots_top; /* slots at and above were never used */
 static uint32_t next_try;  /* handles are reused as late as can be, so that a stale one is noticed */
 
+struct qy_past qy_past;
+
 static struct qy_manager *manager_at(uint32_t i)
 {
 	return __atomic_load_n(&qy_arenas[i].manager, __ATOMIC_ACQUIRE);
@@ -161,8 +163,23 @@ struct qy_manager *qy_registry_make(const struct qy_placement *placement, int ki
 	return m;
 }
 
+/* What happened in an arena that ended has happened to the process. (Its heaps have handed over their counts.) */
+static void keep_counts(struct qy_manager *m)
+{
+	qy_count_shared(&qy_past.purges, qy_read(&m->purges));
+	qy_count_shared(&qy_past.purged, qy_read(&m->purged));
+	qy_count_shared(&qy_past.brought_home, qy_read(&m->brought_home));
+	qy_count_shared(&qy_past.moved, qy_read(&m->moved));
+	qy_count_shared(&qy_past.collapsed, qy_read(&m->huge.collapsed));
+	qy_count_shared(&qy_past.collapse_failed, qy_read(&m->huge.collapse_failed));
+	qy_count_shared(&qy_past.refills, qy_read(&m->past_refills));
+	qy_count_shared(&qy_past.received, qy_read(&m->past_received));
+	qy_count_shared(&qy_past.adopted, qy_read(&m->past_adopted));
+}
+
 void qy_registry_retire(struct qy_manager *m)
 {
+	keep_counts(m);
 	retire_placements(m);
 	m->free_next = unused;
 	unused = m;

@@ -6,9 +6,8 @@
 #include "numa/os.h"
 #include "numa/topology.h"
 
-/* The length of the well-formed UTF-8 character at s (of n bytes); 0 when there is none. Overlong forms, surrogates
- * and what is past U+10FFFF are not well-formed. */
-static size_t utf8_length(const unsigned char *s, size_t n)
+/* (Overlong forms, surrogates and what is past U+10FFFF are not well-formed.) */
+size_t qy_utf8_length(const unsigned char *s, size_t n)
 {
 	size_t length = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 :
 			s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
@@ -32,7 +31,7 @@ void qy_print_json_string(struct qy_text *out, const char *string, size_t n)
 
 	qy_text_put(out, "\"", 1);
 	for (size_t i = 0; i < n;) {
-		size_t length = utf8_length(s + i, n - i);
+		size_t length = qy_utf8_length(s + i, n - i);
 		if (length == 0)
 			qy_text_format(out, "\\ufffd");
 		else if (length == 1 && (s[i] < 0x20 || s[i] == 0x7f))

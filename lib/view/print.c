@@ -361,7 +361,7 @@ void qy_print_text(struct qy_text *out, const quarry_stats *total, const struct 
 	text_nodes(out, list);
 }
 
-static void list_get(struct qy_arena_list *list)
+void qy_arena_list_get(struct qy_arena_list *list)
 {
 	size_t room = sizeof(list->few) / sizeof(list->few[0]);
 	size_t there = quarry_arenas(list->few, room);
@@ -383,7 +383,7 @@ static void list_get(struct qy_arena_list *list)
 	list->missing = there - list->count;
 }
 
-static void list_put(struct qy_arena_list *list)
+void qy_arena_list_put(struct qy_arena_list *list)
 {
 	if (list->mapped)
 		qy_os->munmap(list->at, list->mapped);
@@ -402,12 +402,12 @@ int quarry_stats_print(int fd, int json)
 		return qy_fail(EBADF, "fd: %d is no descriptor", fd);
 	if (!qy_print_arena_stats(NULL, &total))
 		return -1;
-	list_get(&list);
+	qy_arena_list_get(&list);
 	qy_text_init(&out, buffer, sizeof(buffer), fd);
 	if (json)
 		qy_print_json(&out, &total, &list);
 	else
 		qy_print_text(&out, &total, &list);
-	list_put(&list);
+	qy_arena_list_put(&list);
 	return qy_text_flush(&out) == 0 ? 0 : qy_fail(errno, "fd: not all could be written to %d", fd);
 }

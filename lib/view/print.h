@@ -24,8 +24,18 @@ struct qy_arena_list {
 	quarry_arena *few[128];
 };
 
+/* Each list that was got must be put. */
+void qy_arena_list_get(struct qy_arena_list *list);
+void qy_arena_list_put(struct qy_arena_list *list);
+
+/* The length of the well-formed UTF-8 character at s (of n bytes, at least one); 0 when there is none. */
+size_t qy_utf8_length(const unsigned char *s, size_t n);
+
 /* The figures of an arena of the list; false when it has gone meanwhile. */
 bool qy_print_arena_stats(quarry_arena *arena, quarry_stats *stats);
+
+/* A number that no other arena has while this one is there. */
+uint64_t qy_arena_number(const quarry_arena *arena);
 
 /* Lines of at most 80 columns. */
 void qy_print_text(struct qy_text *out, const quarry_stats *total, const struct qy_arena_list *list);

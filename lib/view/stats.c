@@ -15,6 +15,7 @@
 #include "lib/manager/mistakes.h"
 #include "lib/manager/mixed.h"
 #include "lib/reclaim/reclaim.h"
+#include "lib/view/print.h"
 #include "numa/os.h"
 #include "lib/base/refused.h"
 #include "numa/topology.h"
@@ -201,6 +202,20 @@ static void add_manager(struct qy_manager *m, quarry_stats *stats)
 	stats->adopted += qy_read(&m->past_adopted);
 }
 
+/* Arenas that ended: what happened in them has happened. */
+static void add_past(quarry_stats *stats)
+{
+	stats->purges += qy_read(&qy_past.purges);
+	stats->purged += qy_read(&qy_past.purged);
+	stats->brought_home += qy_read(&qy_past.brought_home);
+	stats->moved += qy_read(&qy_past.moved);
+	stats->collapsed += qy_read(&qy_past.collapsed);
+	stats->collapse_failed += qy_read(&qy_past.collapse_failed);
+	stats->refills += qy_read(&qy_past.refills);
+	stats->remote_frees += qy_read(&qy_past.received);
+	stats->adopted += qy_read(&qy_past.adopted);
+}
+
 static void finish(quarry_stats *stats, const struct qy_manager *m)
 {
 	struct sum sum = { m, stats };
@@ -265,6 +280,11 @@ static int get_older(quarry_arena *arena, quarry_stats *older)
 	return 0;
 }
 
+uint64_t qy_arena_number(const quarry_arena *arena)
+{
+	return (uint64_t)(arena - qy_arenas);
+}
+
 QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)
 {
 	struct qy_manager *m = NULL;
@@ -291,6 +311,7 @@ QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)
 	} else {
 		for (m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 			add_manager(m, stats);
+		add_past(stats);
 		look_at_all_frames(stats);
 		stats->decay = decay_of(qy_setting(decay_ms));
 		finish(stats, NULL);

@@ -5,6 +5,8 @@
 #define QUARRY_TESTS_FAKE_STATS_H
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -14,6 +16,7 @@
 #include "lib/api/init.h"
 #include "lib/cache/sample.h"
 #include "lib/cache/thread.h"
+#include "lib/view/print.h"
 #include "lib/view/residency.h"
 #include "numa/os.h"
 #include "numa/topology.h"
@@ -83,6 +86,11 @@ int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)
 	*stats = *from;
 	stats->version = QUARRY_STATS_VERSION;
 	return 0;
+}
+
+uint64_t qy_arena_number(const quarry_arena *arena)
+{
+	return (uint64_t)((const quarry_stats *)(const void *)arena - fake_arenas);
 }
 
 static void *fake_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
@@ -188,8 +196,37 @@ static int fake_process_id(void)
 	return 4711;
 }
 
+static uint64_t fake_ns = 1000000000;
+
+static uint64_t fake_now_ns(void)
+{
+	return fake_ns;
+}
+
+static void fake_close(int fd)
+{
+	close(fd);
+}
+
+static int fake_rename_error;
+
+static int fake_rename_file(const char *from, const char *to)
+{
+	if (fake_rename_error == 0)
+		return rename(from, to);
+	errno = fake_rename_error;
+	return -1;
+}
+
+static int fake_create_file(const char *path)
+{
+	return open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+}
+
 static const struct qy_os fake_os = { .mmap = fake_mmap, .munmap = fake_munmap, .read_file = fake_read_file,
-				      .process_id = fake_process_id };
+				      .process_id = fake_process_id, .thread_id = fake_process_id,
+				      .now_ns = fake_now_ns, .close = fake_close, .create_file = fake_create_file,
+				      .rename_file = fake_rename_file, .remove_file = unlink };
 const struct qy_os *qy_os = &fake_os;
 
 size_t qy_os_page_size(void)

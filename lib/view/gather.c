@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/view/gather.h"
+
+#include <string.h>
+
+#include "lib/api/figures.h"
+#include "lib/view/print.h"
+#include "numa/os.h"
+
+#define HEALTH_OFFSET qy_align_up(sizeof(quarry_published), 16)
+#define TOTAL_OFFSET qy_align_up(HEALTH_OFFSET + sizeof(quarry_health_report), 16)
+#define ARENAS_OFFSET qy_align_up(TOTAL_OFFSET + sizeof(quarry_stats), 16)
+
+/* Counts of the process. One that is read while it goes from a thread to its arena, or from an arena to what is past,
+ * is missing for a moment; who asked before has seen it. */
+static const size_t counts[] = {
+	offsetof(quarry_stats, refills),       offsetof(quarry_stats, remote_frees),  offsetof(quarry_stats, node_moves),
+	offsetof(quarry_stats, purges),	       offsetof(quarry_stats, purged),	      offsetof(quarry_stats, passes),
+	offsetof(quarry_stats, adopted),       offsetof(quarry_stats, bad_frees),     offsetof(quarry_stats, brought_home),
+	offsetof(quarry_stats, moved),	       offsetof(quarry_stats, idle_given_up), offsetof(quarry_stats, idle_refused),
+	offsetof(quarry_stats, collapsed),     offsetof(quarry_stats, collapse_failed), offsetof(quarry_stats, split),
+};
+
+#define COUNTS (sizeof(counts) / sizeof(counts[0]))
+
+static void never_fall(quarry_stats *total)
+{
+	static _Atomic(uint64_t) told[COUNTS];
+
+	for (size_t i = 0; i < COUNTS; i++) {
+		uint64_t *n = (void *)((char *)total + counts[i]), before = atomic_load_explicit(&told[i], memory_order_relaxed);
+
+		while (*n > before &&
+		       !atomic_compare_exchange_weak_explicit(&told[i], &before, *n, memory_order_relaxed,
+							      memory_order_relaxed))
+			;
+		*n = qy_max(*n, before);
+	}
+}
+
+size_t qy_gather_size(size_t room)
+{
+	return qy_align_up(ARENAS_OFFSET + room * sizeof(quarry_published_arena), qy_os_page_size());
+}
+
+size_t qy_gather_arenas(void)
+{
+	return quarry_arenas(NULL, 0);
+}
+
+static void gather_arenas(quarry_published *picture, size_t room)
+{
+	quarry_published_arena *at = (void *)((char *)picture + ARENAS_OFFSET);
+	struct qy_arena_list list;
+	size_t i;
+
+	qy_arena_list_get(&list);
+	for (i = 0; i < list.count && picture->arena_count < room; i++) {
+		if (!qy_print_arena_stats(list.at[i], &at->stats))
+			continue;
+		at->id = qy_arena_number(list.at[i]);
+		at++;
+		picture->arena_count++;
+	}
+	picture->arenas_left_out = (uint32_t)(list.count - i + list.missing);
+	qy_arena_list_put(&list);
+}
+
+size_t qy_gather(quarry_published *picture, size_t room)
+{
+	quarry_health_report *health = (void *)((char *)picture + HEALTH_OFFSET);
+	quarry_stats *total = (void *)((char *)picture + TOTAL_OFFSET);
+
+	*picture = (quarry_published){
+		.magic = QUARRY_PUBLISHED_MAGIC,
+		.version = QUARRY_PUBLISHED_VERSION,
+		.head_size = sizeof(*picture),
+		.size = qy_gather_size(room),
+		.generation = 2,
+		.time_ns = qy_os->now_ns(),
+		.pid = qy_os->process_id(),
+		.health_offset = (uint32_t)HEALTH_OFFSET,
+		.health_size = sizeof(*health),
+		.total_offset = (uint32_t)TOTAL_OFFSET,
+		.total_size = sizeof(*total),
+		.arenas_offset = (uint32_t)ARENAS_OFFSET,
+		.arena_size = sizeof(quarry_published_arena),
+		.arena_room = (uint32_t)room,
+	};
+	strncpy(picture->library, quarry_version_string(), sizeof(picture->library) - 1);
+	health->struct_size = sizeof(*health);
+	(void)quarry_health(health);
+	(void)qy_print_arena_stats(NULL, total);
+	never_fall(total);
+	if (room > 0)
+		gather_arenas(picture, room);
+	picture->took_ns = qy_os->now_ns() - picture->time_ns;
+	return ARENAS_OFFSET + picture->arena_count * sizeof(quarry_published_arena);
+}

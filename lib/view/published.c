@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/* Reading what a process has published, out of a copy. The bytes may be anybody's: an older or newer library's, cut
+ * short, or made to do harm. So every offset and count is looked at before it is used, each record is copied as far
+ * as both sides know it, and nothing is taken from the copy twice. */
+#include <errno.h>
+#include <string.h>
+
+#include "include/quarry/quarry.h"
+#include "lib/api/error.h"
+#include "lib/base/base.h"
+
+#define LEAST_HEAD sizeof(quarry_published) /* what the first version of the struct has, and this one */
+
+/* As far as both know it; the rest is 0. */
+static void copy_record(void *to, size_t size, const char *from, size_t theirs)
+{
+	memset(to, 0, size);
+	memcpy(to, from, qy_min(size, theirs));
+}
+
+static bool lies_in(uint64_t offset, uint64_t bytes, uint64_t least, uint64_t size)
+{
+	return bytes >= least && offset >= LEAST_HEAD && offset <= size && bytes <= size - offset;
+}
+
+/* All products are of two numbers of 32 bits. */
+static bool is_sound(const quarry_published *h, size_t size)
+{
+	return lies_in(h->health_offset, h->health_size, sizeof(uint32_t), size) &&
+	       lies_in(h->total_offset, h->total_size, offsetof(quarry_stats, arenas), size) &&
+	       h->arena_size >= offsetof(quarry_published_arena, stats) + offsetof(quarry_stats, arenas) &&
+	       lies_in(h->arenas_offset, (uint64_t)h->arena_count * h->arena_size, 0, size);
+}
+
+static int head_of(const void *copy, size_t size, quarry_published *h)
+{
+	if (copy == NULL || size < LEAST_HEAD)
+		return qy_fail(EINVAL, "published: cut short: %zu bytes are no head", size);
+	memcpy(h, copy, sizeof(*h));
+	if (h->magic == 0 && h->generation == 0)
+		return qy_fail(EAGAIN, "published: nothing yet");
+	if (h->magic != QUARRY_PUBLISHED_MAGIC)
+		return qy_fail(EINVAL, "published: not a page of quarry's");
+	if (h->version != QUARRY_PUBLISHED_VERSION)
+		return qy_fail(EINVAL, "published: of %s version, %u; this library knows %d",
+			       h->version > QUARRY_PUBLISHED_VERSION ? "a newer" : "an older", h->version,
+			       QUARRY_PUBLISHED_VERSION);
+	if (h->generation == 0 || h->generation % 2 != 0)
+		return qy_fail(EAGAIN, "published: %s", h->generation ? "it was being written" : "nothing yet");
+	if (h->head_size < LEAST_HEAD || !is_sound(h, size))
+		return qy_fail(EINVAL, "published: cut short, or not sound: what it leads to is not in it");
+	h->library[sizeof(h->library) - 1] = '\0';
+	return 0;
+}
+
+static void stats_of(quarry_stats *stats, const char *from, size_t theirs)
+{
+	copy_record(stats, sizeof(*stats), from, theirs);
+	stats->version = QUARRY_STATS_VERSION;
+}
+
+QUARRY_API int quarry_published_look(const void *copy, size_t size, quarry_published *head,
+				     quarry_health_report *health, quarry_stats *total)
+{
+	quarry_published h;
+
+	if (head_of(copy, size, &h) != 0)
+		return -1;
+	if (head != NULL)
+		*head = h;
+	if (health != NULL) {
+		copy_record(health, sizeof(*health), (const char *)copy + h.health_offset, h.health_size);
+		health->struct_size = sizeof(*health);
+	}
+	if (total != NULL)
+		stats_of(total, (const char *)copy + h.total_offset, h.total_size);
+	return 0;
+}
+
+QUARRY_API int quarry_published_arena_get(const void *copy, size_t size, size_t index, quarry_published_arena *arena)
+{
+	quarry_published h;
+	const char *at;
+
+	if (head_of(copy, size, &h) != 0)
+		return -1;
+	if (arena == NULL)
+		return qy_fail(EINVAL, "arena: NULL");
+	if (index >= h.arena_count)
+		return qy_fail(ERANGE, "index: %zu, of %u arenas", index, h.arena_count);
+	at = (const char *)copy + h.arenas_offset + index * h.arena_size;
+	memcpy(&arena->id, at, sizeof(arena->id));
+	stats_of(&arena->stats, at + offsetof(quarry_published_arena, stats),
+		 h.arena_size - offsetof(quarry_published_arena, stats));
+	return 0;
+}
