@@ -2,18 +2,19 @@
 #include "numa/memfd.h"
 
 #include <errno.h>
+#include <sys/mman.h>
 
 #include "include/quarry/quarry.h"
 #include "lib/base/refused.h"
 #include "numa/os.h"
 
 /* Against being executed, where the kernel knows it (Linux 6.3): some administrators demand it. */
-static int create(unsigned flags)
+static int create(const char *name, unsigned flags)
 {
-	int fd = qy_os->memfd("quarry", flags | QY_MFD_CLOEXEC | QY_MFD_ALLOW_SEALING | QY_MFD_NOEXEC_SEAL);
+	int fd = qy_os->memfd(name, flags | QY_MFD_CLOEXEC | QY_MFD_ALLOW_SEALING | QY_MFD_NOEXEC_SEAL);
 
 	if (fd < 0 && errno == EINVAL)
-		fd = qy_os->memfd("quarry", flags | QY_MFD_CLOEXEC | QY_MFD_ALLOW_SEALING);
+		fd = qy_os->memfd(name, flags | QY_MFD_CLOEXEC | QY_MFD_ALLOW_SEALING);
 	return fd;
 }
 
@@ -22,7 +23,7 @@ bool qy_memfd_make(struct qy_memfd *file, size_t len, int kind)
 	unsigned flags = kind == QUARRY_PAGES_1G   ? QY_MFD_HUGETLB | QY_MAP_HUGE_1GB
 			 : kind == QUARRY_PAGES_2M ? QY_MFD_HUGETLB | QY_MAP_HUGE_2MB
 						   : 0;
-	int fd = create(flags), error;
+	int fd = create("quarry", flags), error;
 
 	file->fd = 0;
 	/* A kernel without a pool of that size, or (before 4.16) without seals there: the ladder's affair. */
@@ -58,6 +59,42 @@ void qy_memfd_close(struct qy_memfd *file)
 		qy_os->close(file->fd);
 	file->fd = 0;
 	errno = error;
+}
+
+/* (That nobody else may write is known since Linux 5.1. Before, those who may trace the process may.) */
+static bool seal_shared(int fd)
+{
+	const int seals = QY_SEAL_SHRINK | QY_SEAL_GROW | QY_SEAL_SEAL;
+
+	return qy_os->seal(fd, seals | QY_SEAL_FUTURE_WRITE) == 0 || (errno == EINVAL && qy_os->seal(fd, seals) == 0);
+}
+
+static void *map_shared(int fd, size_t len)
+{
+	void *p = MAP_FAILED;
+
+	if (qy_os->set_size(fd, len) == 0 && (!qy_memfd_may_run_dry() || qy_os->allocate(fd, 0, len) == 0))
+		p = qy_os->mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	if (seal_shared(fd) && qy_os->madvise(p, len, QY_MADV_DONTFORK) == 0)
+		return p;
+	qy_os->munmap(p, len);
+	return NULL;
+}
+
+void *qy_memfd_shared(const char *name, size_t len)
+{
+	int fd = create(name, 0), error;
+	void *p;
+
+	if (fd < 0)
+		return NULL;
+	p = map_shared(fd, len);
+	error = errno;
+	qy_os->close(fd);
+	errno = error;
+	return p;
 }
 
 bool qy_memfd_may_run_dry(void)

@@ -29,6 +29,10 @@ bool qy_memfd_is(const struct qy_memfd *file);
 /* Close its descriptor, if it is; *file is none then. errno stays. */
 void qy_memfd_close(struct qy_memfd *file);
 
+/* A mapping of a new file of that name, which is only ours to write and a forked child does not have; it stays until the
+ * process ends, and no descriptor does. NULL with errno, not counted. */
+void *qy_memfd_shared(const char *name, size_t len);
+
 /* Whether a fault in such memory may be SIGBUS: where the kernel commits no more memory than there is, ordinary memory
  * is counted when it is mapped, and that of files when it is touched. */
 bool qy_memfd_may_run_dry(void);

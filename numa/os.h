@@ -172,6 +172,7 @@ size_t qy_os_page_size(void);
 #define QY_SEAL_SEAL 1
 #define QY_SEAL_SHRINK 2
 #define QY_SEAL_GROW 4
+#define QY_SEAL_FUTURE_WRITE 16 /* Linux 5.1 */
 #define QY_MPOL_DEFAULT 0
 #define QY_MPOL_PREFERRED 1
 #define QY_MPOL_BIND 2

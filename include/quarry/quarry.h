@@ -602,8 +602,13 @@ enum quarry_option {
 	                                  * allocators have it */
 	QUARRY_OPT_PROFILE = 40,         /* profile: bytes allocated from one sample of the heap profile to the next, on
 	                                  * average; 0 none are taken. See quarry_profile_start */
-	QUARRY_OPT_PROFILE_STACKS = 41   /* profile_stacks: 0 auto, 1 by unwind tables (libgcc_s), where they can be had,
+	QUARRY_OPT_PROFILE_STACKS = 41,  /* profile_stacks: 0 auto, 1 by unwind tables (libgcc_s), where they can be had,
 	                                  * 2 by frame pointers: much faster, and wrong for code without them */
+	QUARRY_OPT_PUBLISH = 36          /* publish: 0 off, 1 auto, 2 on: whether the figures stand in a page that others
+	                                  * may read (quarry_published), renewed at most once in a second and in a
+	                                  * hundredth of the time. auto: by the reclaimer's thread, where there is one,
+	                                  * from a second after it began, and by quarry_tend; on: also in passing, by
+	                                  * threads that allocate */
 };
 
 /** Set an option by number (enum quarry_option), or a glibc M_* parameter, which is accepted.
@@ -1136,6 +1141,8 @@ enum quarry_refusal {
 	                                  * the signal */
 	QUARRY_REFUSED_FD = 24,          /* no memory file for an arena that wants descriptors: memfd_create(2), its
 	                                  * size or seals */
+	QUARRY_REFUSED_PUBLISH = 25,     /* no page to publish the figures in: memfd_create(2), its size or seals, no
+	                                  * descriptor or memory */
 	QUARRY_REFUSED_COUNT = 40
 };
 

@@ -55,6 +55,7 @@ static const char *const refusals[] = {
 	[QUARRY_REFUSED_BREAKER] = "breaker",
 	[QUARRY_REFUSED_TIMER] = "timer",
 	[QUARRY_REFUSED_FD] = "fd",
+	[QUARRY_REFUSED_PUBLISH] = "publish",
 };
 
 #define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))

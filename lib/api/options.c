@@ -88,7 +88,9 @@ enum kind {
 	X(QUARRY_OPT_PROFILE, "profile", profile, KIND_SIZE, 0, 1L << 30, 0, 1, NULL,                                 \
 	  "bytes allocated from one sample of the heap profile to the next; 0 none")                                  \
 	X(QUARRY_OPT_PROFILE_STACKS, "profile_stacks", profile_stacks, KIND_CHOICE, 0, 2, 0, 1, "auto|tables|frames", \
-	  "how stacks are found: unwind tables, or frame pointers (faster)")
+	  "how stacks are found: unwind tables, or frame pointers (faster)")                                          \
+	X(QUARRY_OPT_PUBLISH, "publish", publish, KIND_CHOICE, 0, 2, QY_PUBLISH_AUTO, 1, "off|auto|on",               \
+	  "figures in a page for quarry top: by the reclaimer's thread, or by all")
 
 struct option {
 	const char *name;

@@ -8,6 +8,7 @@
 
 enum qy_reclaim_mode { QY_RECLAIM_OFF, QY_RECLAIM_SERIES, QY_RECLAIM_PARALLEL, QY_RECLAIM_AUTO, QY_RECLAIM_TIMER };
 enum qy_breaker_mode { QY_BREAKER_OFF, QY_BREAKER_REFUSES, QY_BREAKER_REDIRECTS };
+enum qy_publish_mode { QY_PUBLISH_OFF, QY_PUBLISH_AUTO, QY_PUBLISH_ON };
 enum qy_on_error { QY_ERROR_IGNORE, QY_ERROR_REPORT, QY_ERROR_ABORT };
 
 struct qy_settings {
@@ -37,6 +38,7 @@ struct qy_settings {
 	_Atomic long breaker_at;       /* per cent */
 	_Atomic long profile;          /* bytes between two samples; 0: none are taken */
 	_Atomic long profile_stacks;   /* enum qy_unwind */
+	_Atomic long publish;          /* enum qy_publish_mode */
 	_Atomic long cgroup_limit;     /* 1: ENOMEM before the control group's memory limit kills */
 };
 

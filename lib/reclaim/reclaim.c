@@ -16,6 +16,7 @@
 #include "lib/manager/homing.h"
 #include "lib/manager/limits.h"
 #include "lib/manager/manager.h"
+#include "lib/reclaim/publish.h"
 #include "numa/os.h"
 #include "lib/base/refused.h"
 
@@ -192,6 +193,7 @@ static void *run(void *unused)
 			next = now + QY_SHORTEST_SLEEP_MS;
 		}
 		qy_events_deliver();
+		later = qy_min(later, qy_publish_if_due(qy_os->now_ms()));
 		sleep_until_work(now, next, later);
 	}
 	atomic_store(&thread_state, THREAD_NONE);
@@ -442,6 +444,8 @@ void qy_reclaim_tick(uint32_t calls)
 			  atomic_load_explicit(&qy_heap_grew, memory_order_relaxed) != 0) &&
 			 atomic_load_explicit(&thread_state, memory_order_relaxed) == THREAD_NONE)))
 		consider(calls);
+	if (QY_UNLIKELY(qy_publish_tick(calls)))
+		wake();
 	qy_events_deliver();
 }
 
@@ -459,6 +463,7 @@ void qy_reclaim_after_fork(void)
 	is_reclaimer = false;
 	qy_tend_after_fork();
 	qy_timer_after_fork();
+	qy_publish_after_fork();
 }
 
 enum quarry_reclaimer qy_reclaim_way(void)

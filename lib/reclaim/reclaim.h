@@ -40,6 +40,14 @@ struct qy_reclaim_layer {
 
 void qy_reclaim_set_layer(const struct qy_reclaim_layer *layer);
 
+/* How the figures are published, by the viewer: called in no slow path, with no lock held, one at a time. */
+struct qy_publisher {
+	void (*publish)(void);
+	void (*after_fork)(void); /* in the child */
+};
+
+void qy_reclaim_set_publisher(const struct qy_publisher *how);
+
 /* As quarry_tend. */
 int64_t qy_reclaim_tend(void);
 

@@ -14,6 +14,7 @@
 #include "lib/manager/homing.h"
 #include "lib/manager/limits.h"
 #include "lib/manager/manager.h"
+#include "lib/reclaim/publish.h"
 #include "numa/os.h"
 
 #define TIME_NS 2000000              /* in one pass; then it is done with what it has begun, 8 MiB at most */
@@ -133,6 +134,7 @@ int64_t qy_reclaim_tend(void)
 	if (!qy_tend_may())
 		return QY_SHORTEST_SLEEP_MS;
 	qy_events_deliver();
+	(void)qy_publish_if_due(now);
 	if (qy_setting(reclaim) == QY_RECLAIM_OFF || have_thread())
 		return -1;
 	/* New dirt is left alone for a while. */

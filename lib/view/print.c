@@ -92,11 +92,14 @@ static const struct refusal {
 	[QUARRY_REFUSED_FD] = {
 		"no memory file for an arena that wants descriptors: too many are open",
 		"raise ulimit -n (and -f); a seccomp profile that allows memfd_create" },
+	[QUARRY_REFUSED_PUBLISH] = {
+		"no page for the figures: `quarry top` cannot look at this process",
+		"raise ulimit -n (and -f), allow memfd_create, or publish=off" },
 };
 
 #define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))
 
-_Static_assert(sizeof(refusals) / sizeof(refusals[0]) == QUARRY_REFUSED_FD + 1, "a refusal has no line");
+_Static_assert(sizeof(refusals) / sizeof(refusals[0]) == QUARRY_REFUSED_PUBLISH + 1, "a refusal has no line");
 
 bool qy_print_arena_stats(quarry_arena *arena, quarry_stats *stats)
 {

@@ -16,6 +16,7 @@
 #include "lib/manager/mixed.h"
 #include "lib/reclaim/reclaim.h"
 #include "lib/view/print.h"
+#include "lib/view/publish.h"
 #include "numa/os.h"
 #include "lib/base/refused.h"
 #include "numa/topology.h"
@@ -283,6 +284,12 @@ static int get_older(quarry_arena *arena, quarry_stats *older)
 uint64_t qy_arena_number(const quarry_arena *arena)
 {
 	return (uint64_t)(arena - qy_arenas);
+}
+
+/* Here, and not in publish.c, which a static program would leave out: nothing calls it by name. */
+static __attribute__((constructor)) void begin_publishing(void)
+{
+	qy_publish_begin();
 }
 
 QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)

@@ -422,7 +422,7 @@ Test(both, thousands_of_arenas)
 
 Test(refusals, names)
 {
-	for (int i = 0; i <= QUARRY_REFUSED_FORK; i++) {
+	for (int i = 0; i <= QUARRY_REFUSED_PUBLISH; i++) {
 		cr_assert(quarry_refusal_name(i) && *quarry_refusal_name(i));
 		cr_assert_eq(strspn(quarry_refusal_name(i), "abcdefghijklmnopqrstuvwxyz-0123456789"),
 			     strlen(quarry_refusal_name(i)));
@@ -430,7 +430,7 @@ Test(refusals, names)
 			cr_assert_str_neq(quarry_refusal_name(i), quarry_refusal_name(j));
 	}
 	cr_assert_str_eq(quarry_refusal_name(QUARRY_REFUSED_MBIND_EPERM), "mbind-eperm");
-	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_FD + 1));
+	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_PUBLISH + 1));
 	cr_assert_null(quarry_refusal_name(-1));
 	cr_assert_null(quarry_refusal_name(QUARRY_REFUSED_COUNT));
 }
