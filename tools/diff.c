@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "tools/dump.h"
+#include "tools/json.h"
 #include "tools/map.h"
 #include "tools/utf8.h"
 
@@ -201,7 +202,7 @@ static void print_json(const struct growths *g, bool all)
 		if (!all && is_as_it_was(r))
 			continue;
 		printf("%s\n{\"arena\":", first ? "" : ",");
-		map_put_string(stdout, r->arena);
+		json_put_string(stdout, r->arena);
 		printf(",\"kind\":\"%s\",\"object_size\":%" PRIu32, r->blocks ? "blocks" : "slabs", r->object_size);
 		for (int k = 0; k < 2; k++)
 			printf(",\"%s\":{\"live\":%" PRIu64 ",\"live_bytes\":%" PRIu64 ",\"held\":%" PRIu64 "}",

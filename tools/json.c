@@ -338,3 +338,27 @@ bool json_end(struct json *j)
 		return json_fail(j, "more after the end (statistics of several programs?)");
 	return !j->error;
 }
+
+/* ---- writing ---- */
+
+void json_put_string(FILE *out, const char *s)
+{
+	size_t n = strlen(s);
+
+	fputc('"', out);
+	for (size_t i = 0; i < n;) {
+		uint32_t c;
+		size_t length = utf8_decode(s + i, n - i, &c);
+
+		if (length == 0)
+			fputs("\\ufffd", out);
+		else if (c < 0x20 || (c >= 0x7f && c < 0xa0))
+			fprintf(out, "\\u%04x", (unsigned)c);
+		else if (c == '"' || c == '\\')
+			fprintf(out, "\\%c", (int)c);
+		else
+			fwrite(s + i, 1, length, out);
+		i += length ? length : 1;
+	}
+	fputc('"', out);
+}

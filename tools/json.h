@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #define JSON_DEPTH_MAX 32
 #define JSON_STRING_MAX 4096 /* bytes, with the 0 */
@@ -51,5 +52,8 @@ bool json_end(struct json *j);
 
 bool json_fail(struct json *j, const char *error);
 unsigned long json_line(const struct json *j);
+
+/* Write a string: what is not UTF-8 becomes U+FFFD, and control characters, which a terminal might obey, are escaped. */
+void json_put_string(FILE *out, const char *s);
 
 #endif

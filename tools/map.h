@@ -127,7 +127,5 @@ int map_read_process(struct map *map, int pid);
 void map_print_text(const struct map *map, const struct map_look *look, FILE *out);
 bool map_print_svg(const struct map *map, const struct map_look *look, FILE *out); /* false: no memory */
 void map_print_json(const struct map *map, FILE *out);
-/* A JSON string. */
-void map_put_string(FILE *out, const char *s);
 
 #endif

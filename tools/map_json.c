@@ -5,29 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "tools/utf8.h"
-
-void map_put_string(FILE *out, const char *s)
-{
-	size_t n = strlen(s);
-
-	fputc('"', out);
-	for (size_t i = 0; i < n;) {
-		uint32_t c;
-		size_t length = utf8_decode(s + i, n - i, &c);
-
-		if (length == 0)
-			fputs("\\ufffd", out);
-		else if (c < 0x20 || c == 0x7f)
-			fprintf(out, "\\u%04x", (unsigned)c);
-		else if (c == '"' || c == '\\')
-			fprintf(out, "\\%c", (int)c);
-		else
-			fwrite(s + i, 1, length, out);
-		i += length ? length : 1;
-	}
-	fputc('"', out);
-}
+#include "tools/json.h"
 
 static void put_kinds(FILE *out, const char *name, const uint64_t by_kind[MAP_KINDS])
 {
@@ -41,7 +19,7 @@ static void put_node(FILE *out, const struct map *map, const struct map_node *no
 {
 	fprintf(out, "{\"id\":%d,\"has_cpus\":%d,\"has_memory\":%d,\"allowed\":%d,\"cpus\":", node->id, node->has_cpus,
 		node->has_memory, node->allowed);
-	map_put_string(out, node->cpus);
+	json_put_string(out, node->cpus);
 	fprintf(out, ",\"memory_total\":%" PRIu64 ",\"memory_free\":%" PRIu64, node->memory_total, node->memory_free);
 	fprintf(out, ",\"huge_free_2m\":%" PRIu64 ",\"huge_total_2m\":%" PRIu64 ",\"huge_free_1g\":%" PRIu64
 		     ",\"huge_total_1g\":%" PRIu64,
@@ -70,14 +48,14 @@ static void put_share(FILE *out, const struct map_share *share)
 static void put_arena(FILE *out, const struct map *map, const struct map_arena *arena)
 {
 	fputs("{\"name\":", out);
-	map_put_string(out, arena->name);
+	json_put_string(out, arena->name);
 	if (map->of == MAP_DUMP) {
 		fputs(",\"policy\":", out);
-		map_put_string(out, arena->policy ? arena->policy : "");
+		json_put_string(out, arena->policy ? arena->policy : "");
 		fputs(",\"kind\":", out);
-		map_put_string(out, arena->kind ? arena->kind : "");
+		json_put_string(out, arena->kind ? arena->kind : "");
 		fputs(",\"nodes\":", out);
-		map_put_string(out, arena->asked ? arena->asked : "");
+		json_put_string(out, arena->asked ? arena->asked : "");
 		fprintf(out, ",\"mapped\":%" PRIu64 ",\"resident\":%" PRIu64 ",\"in_use\":%" PRIu64 ",\"cached\":%" PRIu64,
 			arena->mapped, arena->resident, arena->in_use, arena->cached);
 		fprintf(out, ",\"free_dirty\":%" PRIu64 ",\"free_clean\":%" PRIu64 ",\"unplaced\":%" PRIu64
@@ -102,12 +80,12 @@ void map_print_json(const struct map *map, FILE *out)
 	fprintf(out, "{\"map\":\"%s\"", of[map->of]);
 	if (map->of != MAP_MACHINE) {
 		fprintf(out, ",\"process\":{\"pid\":%d,\"name\":", map->pid);
-		map_put_string(out, map->program);
+		json_put_string(out, map->program);
 		fputc('}', out);
 	}
 	if (map->note[0]) {
 		fputs(",\"note\":", out);
-		map_put_string(out, map->note);
+		json_put_string(out, map->note);
 	}
 	fputs(",\n\"nodes\":[", out);
 	for (size_t i = 0; i < map->node_count; i++) {
@@ -123,7 +101,7 @@ void map_print_json(const struct map *map, FILE *out)
 	for (size_t i = 0; i < map->refused_count; i++) {
 		if (i > 0)
 			fputc(',', out);
-		map_put_string(out, map->refused[i].name);
+		json_put_string(out, map->refused[i].name);
 		fprintf(out, ":%" PRIu64, map->refused[i].count);
 	}
 	fputs("}}\n", out);

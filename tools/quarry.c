@@ -47,6 +47,8 @@ static const char help_text[] =
 	"  doctor [--json]                        what this machine can and cannot give\n"
 	"  map [OPTION...] [FILE|PID]             nodes and what is on them, as a picture\n"
 	"  diff [OPTION...] A B                   what grew between two dumps of views\n"
+	"  top [OPTION...] PID                    a process's memory by arena, live\n"
+	"  metrics [OPTION...] PID                its figures as OpenMetrics\n"
 	"  help [COMMAND|options]                 this, a command's, the list of options\n"
 	"  version                                the library's version\n"
 	"\n"
@@ -107,6 +109,40 @@ static const char diff_text[] =
 	"  --all   also what is as it was\n"
 	"\n"
 	"The exit status is 0 whatever grew.\n";
+
+static const char top_text[] =
+	"usage: quarry top [OPTION...] PID\n"
+	"\n"
+	"Shows what a process on quarry publishes of itself (option publish), each second\n"
+	"anew: its memory by arena and node, and what happens to it in a second. Nothing\n"
+	"is stopped. It takes the right to trace the process. A terminal gets a screen of\n"
+	"its own: < and > sort by another column, i turns the order, q ends.\n"
+	"\n"
+	"  --once          one look, without rates\n"
+	"  --json          each look as one line of JSON\n"
+	"  --sort COLUMN   name, node, mapped, resident (the default), in_use, cached,\n"
+	"                  free, huge, frag, limit, refills, remote or purged\n"
+	"  --interval S    seconds between two looks, 0.1 to 3600\n"
+	"  --count N       end after so many looks\n"
+	"\n"
+	"RES is in memory; INUSE the program has; CACHE threads hold; FREE is free and in\n"
+	"memory; HUG% of what is mapped is in huge pages; FRA% of what is in memory is\n"
+	"not in use; LIM% is how far a hard limit is filled (s: a soft one). In a second:\n"
+	"REF/s times that caches went to their manager, REM/s objects that others freed,\n"
+	"PRG/s bytes that went back to the kernel. Faults are minor and major ones.\n";
+
+static const char metrics_text[] =
+	"usage: quarry metrics [OPTION...] PID\n"
+	"\n"
+	"Writes what a process on quarry publishes of itself (option publish) as\n"
+	"OpenMetrics text. It takes the right to trace the process.\n"
+	"\n"
+	"  --classic        in the format of Prometheus before OpenMetrics\n"
+	"  --no-arenas      the figures of the process alone\n"
+	"  --textfile PATH  into a file, at one stroke and in the classic format: for\n"
+	"                   node_exporter's textfile collector\n"
+	"  --socket PATH    listen on a Unix socket, and answer HTTP GET; OpenMetrics for\n"
+	"                   those who ask for it; until the process ends\n";
 
 static const char version_text[] =
 	"usage: quarry version\n"
@@ -496,6 +532,8 @@ static const struct command {
 	{ "doctor", doctor_text, command_doctor },
 	{ "map", map_text, command_map },
 	{ "diff", diff_text, command_diff },
+	{ "top", top_text, command_top },
+	{ "metrics", metrics_text, command_metrics },
 	{ "help", help_help_text, command_help },
 	{ "version", version_text, command_version },
 };

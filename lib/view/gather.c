@@ -28,7 +28,8 @@ static void never_fall(quarry_stats *total)
 	static _Atomic(uint64_t) told[COUNTS];
 
 	for (size_t i = 0; i < COUNTS; i++) {
-		uint64_t *n = (void *)((char *)total + counts[i]), before = atomic_load_explicit(&told[i], memory_order_relaxed);
+		uint64_t *n = (void *)((char *)total + counts[i]);
+		uint64_t before = atomic_load_explicit(&told[i], memory_order_relaxed);
 
 		while (*n > before &&
 		       !atomic_compare_exchange_weak_explicit(&told[i], &before, *n, memory_order_relaxed,

@@ -1,0 +1,425 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# `quarry top` and `quarry metrics`: what they show of a process that publishes (redis-server where there is one, under
+# load), as text of 80 columns, as JSON, and as metrics that Prometheus' own parser and promtool read; on a terminal;
+# over a socket; and what they say of processes that cannot be looked at, or publish what is not sound.
+#
+# Run by make check; by hand: abs_top_srcdir=SOURCES abs_top_builddir=BUILD tests/top.sh
+set -u
+export LC_ALL=C
+unset QUARRY_OPTIONS LD_PRELOAD
+
+src=${abs_top_srcdir:-$(cd "$(dirname "$0")/.." && pwd)}
+build=${abs_top_builddir:-$src}
+quarry=${QUARRY:-$build/quarry}
+library=${QUARRY_SO:-$build/.libs/libquarry-malloc.so}
+if [[ ! -x $quarry || ! -e $library ]]; then
+	echo "top.sh: $quarry or $library is not built"
+	exit 99
+fi
+work=$(mktemp -d "${TMPDIR:-/tmp}/quarry-top.XXXXXX") || exit 99
+started=()
+end() {
+	[[ ${#started[@]} == 0 ]] || kill -9 "${started[@]}" 2>/dev/null
+	wait 2>/dev/null
+	rm -rf "$work"
+}
+trap end EXIT
+
+failures=0 checks=0
+check() { # check WHAT COMMAND...: the command must succeed
+	local what=$1
+	shift
+	checks=$((checks + 1))
+	if ! "$@"; then
+		failures=$((failures + 1))
+		echo "FAILED: $what"
+		sed 's/^/    out: /' "$work/out" 2>/dev/null | head -20
+		sed 's/^/    err: /' "$work/err" 2>/dev/null | head -20
+	fi
+}
+skip() {
+	echo "SKIP: $*"
+}
+
+status=0
+quarry() { # into $work/out, $work/err and $status
+	"$quarry" "$@" >"$work/out" 2>"$work/err" </dev/null
+	status=$?
+}
+is() { [[ $1 == "$2" ]] || { echo "    is '$1', not '$2'"; return 1; }; }
+says() { grep -qF -e "$2" "$work/$1"; } # says out|err TEXT
+silent() { [[ ! -s $work/$1 ]]; }
+one_line_error() { # one_line_error STATUS TEXT
+	is $status "$1" && is "$(wc -l <"$work/err")" 1 && is "$(head -c 8 "$work/err")" "quarry: " && says err "$2" &&
+		silent out
+}
+columns_within() { [[ -z $(grep -aE ".{$(($1 + 1))}" "$2") ]]; }
+plain() { ! grep -qaP '[^\x20-\x7e\n]' "$work/$1"; }
+until_true() { # until_true COMMAND...: for ten seconds at most
+	for ((n = 0; n < 200; n++)); do
+		"$@" && return 0
+		sleep 0.05
+	done
+	return 1
+}
+
+# Programs that publish what they are told to: an arena with a name that a terminal would obey; and pages that no library
+# wrote.
+cat >"$work/publisher.c" <<'END'
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <quarry/quarry.h>
+static void serve(void)
+{
+	puts("ready");
+	fflush(stdout);
+	for (char line[64]; fgets(line, sizeof(line), stdin);)
+		for (int i = 0; i < 20000; i++)
+			free(malloc(50000 + i));
+}
+int main(int argc, char **argv)
+{
+	quarry_arena_attr attr = { .name = "e\033[2Jvil\x9b\"\\\n\377", .hard_limit = 64 << 20 };
+	int fd;
+	char *page, bytes[1 << 16];
+	size_t n;
+	if (argc < 2) {
+		quarry_arena *arena = quarry_arena_create(&attr);
+		memset(quarry_arena_malloc(arena, 16 << 20), 1, 16 << 20);
+		for (int i = 0; i < 100000; i++)
+			if (!memset(malloc(2000), 1, 2000))
+				return 1;
+		serve();
+		return 0;
+	}
+	fd = memfd_create("quarry-published", 0);
+	n = fread(bytes, 1, sizeof(bytes), fopen(argv[1], "r"));
+	if (ftruncate(fd, (off_t)(n ? n : 1)) != 0)
+		return 1;
+	page = mmap(NULL, n ? n : 1, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	memcpy(page, bytes, n);
+	serve();
+	return 0;
+}
+END
+"${CC:-cc}" -I"$src/include" -o "$work/publisher" "$work/publisher.c" "$library" || exit 99
+
+last=
+start() { # start NAME VARIABLES... COMMAND...: its pid in $last, once it is ready; its standard input by $work/NAME
+	local name=$1
+	shift
+	mkfifo "$work/$name"
+	LD_LIBRARY_PATH=${library%/*} "$@" <"$work/$name" >"$work/$name.out" 2>&1 &
+	last=$!
+	started+=("$last")
+	exec {fd}>"$work/$name"
+	until_true grep -qs ready "$work/$name.out" || echo "FAILED: $name did not start"
+}
+publishes() { "$quarry" top "$1" --once >/dev/null 2>&1; }
+
+python=
+for candidate in python3 /usr/bin/python3; do
+	"$candidate" -c 'import prometheus_client.openmetrics.parser' 2>/dev/null && python=$candidate && break
+done
+[[ -n $python ]] || skip "Prometheus' parser: no python3-prometheus-client"
+# Every family is read, and not one sample lost; then what is asked for is printed.
+openmetrics() { # openmetrics FILE [SAMPLE]
+	[[ -n $python ]] || return 0
+	"$python" - "$@" <<'END' 2>>"$work/err"
+import sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
+text = open(sys.argv[1], encoding="utf-8").read()
+families = list(parse(text))
+samples = [s for f in families for s in f.samples]
+assert len(samples) == sum(1 for l in text.split("\n") if l and not l.startswith("#")), "a sample is lost"
+assert len(families) > 40 and all(f.documentation for f in families)
+assert len(set((s.name, tuple(sorted(s.labels.items()))) for s in samples)) == len(samples), "a series is there twice"
+if len(sys.argv) > 2:
+	print(next(s.value for s in samples if s.name == sys.argv[2]))
+END
+}
+classic() { # classic FILE
+	if [[ -n $python ]]; then
+		"$python" -c 'import sys
+from prometheus_client.parser import text_string_to_metric_families as parse
+assert len(list(parse(open(sys.argv[1], encoding="utf-8").read()))) > 40' "$1" 2>>"$work/err" || return 1
+	fi
+	! command -v promtool >/dev/null || promtool check metrics <"$1" >>"$work/err" 2>&1
+}
+command -v promtool >/dev/null || skip "promtool check metrics: no promtool"
+is_json() { python3 -c 'import json,sys; [json.loads(l) for l in open(sys.argv[1])]' "$1" 2>>"$work/err"; }
+
+# ---- what cannot be looked at -----------------------------------------------------------------------------------
+for command in top metrics; do
+	quarry $command
+	check "$command without a PID" one_line_error 2 "no PID"
+	quarry $command x
+	check "$command of no number" one_line_error 2 "'x' is not the number of a process"
+	quarry $command 1 2
+	check "$command of two" one_line_error 2 "one PID"
+	quarry $command --frobnicate 1
+	check "$command with a wrong option" one_line_error 2 "'--frobnicate'"
+	for pid in 4194305 0 99999999999999999999; do
+		quarry $command $pid
+		check "$command of no process: $pid" one_line_error 1 "No such process"
+	done
+	sleep 100 &
+	started+=($!)
+	quarry $command $!
+	check "$command of a process without quarry" one_line_error 1 "not on quarry"
+	if [[ $(id -u) == 0 ]] && command -v setpriv >/dev/null &&
+		setpriv --reuid 65534 --regid 65534 --clear-groups "$quarry" version >/dev/null 2>&1; then
+		setpriv --reuid 65534 --regid 65534 --clear-groups "$quarry" $command $! >"$work/out" 2>"$work/err"
+		status=$?
+		check "$command of another user's process" one_line_error 1 "not permitted"
+	else
+		skip "$command of another user's process: not root, or the build is closed to others"
+	fi
+	kill $!
+done
+for wrong in "--sort colour" "--interval 0" "--interval x" "--interval 1e9" "--interval nan" "--count 0" "--count x" "--sort"; do
+	# shellcheck disable=SC2086
+	quarry top 1 $wrong
+	check "top $wrong" one_line_error 2 "${wrong%% *}"
+done
+quarry metrics 1 --socket
+check "metrics --socket without a path" one_line_error 2 "--socket"
+quarry metrics 1 --socket a --textfile b
+check "metrics --socket and --textfile" one_line_error 2 "not both"
+start silent env QUARRY_OPTIONS=publish=off "$work/publisher"
+quarry top "$last"
+check "a process that publishes nothing" one_line_error 1 "published nothing"
+
+# ---- a process that publishes -----------------------------------------------------------------------------------
+start loud env QUARRY_OPTIONS=publish=on "$work/publisher"
+loud=$last loud_in=$fd
+check "it publishes" until_true publishes "$loud"
+quarry top "$loud" --once
+check "top --once" is $status 0
+check "top: nothing on standard error" silent err
+check "top: 80 columns" columns_within 80 "$work/out"
+check "top: plain text, whatever names are" plain out
+check "top: the process" says out "quarry top: publisher ($loud)"
+check "top: the arena, its limit and no commands for the terminal" grep -qE '^e\?\[2Jvil\?"\\\? +- .* 25( |$)' "$work/out"
+quarry top --json --once "$loud"
+check "top --once --json" is_json "$work/out"
+check "top --json: one line" is "$(wc -l <"$work/out")" 1
+check "top --json: nothing for a terminal" plain out
+check "top --json: the arena" says out '"name":"e\u001b[2Jvil\ufffd\"\\\u000a\ufffd"'
+check "top --json: its limit" says out '"hard_limit":67108864'
+echo >&"$loud_in"
+quarry top --json --count 3 --interval=0.6 "$loud"
+check "top --count" is "$(wc -l <"$work/out")" 3
+check "top --count: JSON" is_json "$work/out"
+check "top: rates of what was counted" grep -q '"refills":[0-9]' "$work/out"
+check "top: the last line has rates" grep -q '"minor_faults":[0-9]' <(tail -1 "$work/out")
+for column in name node mapped resident in_use cached free huge frag limit refills remote purged; do
+	quarry top --once --sort $column "$loud"
+	check "top --sort $column" is $status 0
+done
+quarry top --once --sort name "$loud"
+check "top: sorted by name" is "$(sed -n '/ARENA/,$p' "$work/out" | sed -n 2p | cut -c1)" e
+if [[ -w /dev/full ]]; then
+	"$quarry" top --once "$loud" >/dev/full 2>"$work/err"
+	status=$?
+	: >"$work/out"
+	check "top to a full disk" one_line_error 1 "standard output"
+	"$quarry" metrics "$loud" >/dev/full 2>"$work/err"
+	status=$?
+	check "metrics to a full disk" one_line_error 1 "standard output"
+fi
+
+# Where a container forbids the call that reads another's memory, /proc/PID/mem does.
+if command -v strace >/dev/null && strace -qq -o /dev/null true 2>/dev/null; then
+	strace -f -qq -o "$work/trace" -e trace=process_vm_readv -e inject=process_vm_readv:error=EPERM \
+		"$quarry" top --once "$loud" >"$work/out" 2>"$work/err"
+	check "top without process_vm_readv" is $? 0
+	check "top without process_vm_readv: it was refused" grep -q INJECTED "$work/trace"
+	check "top without process_vm_readv: the same" says out "quarry top: publisher ($loud)"
+else
+	skip "top without process_vm_readv: no strace, or it may not trace"
+fi
+
+# ---- metrics ----------------------------------------------------------------------------------------------------
+quarry metrics "$loud"
+check "metrics" is $status 0
+cp "$work/out" "$work/metrics"
+check "metrics are OpenMetrics" openmetrics "$work/metrics"
+check "metrics end" is "$(tail -1 "$work/metrics")" "# EOF"
+check "metrics: the arena's name" says out 'name="e�[2Jvil�\"\\\n�"'
+check "metrics: its limit" grep -q '^quarry_arena_hard_limit_bytes{.*} 67108864$' "$work/out"
+quarry metrics --classic "$loud"
+check "metrics --classic" classic "$work/out"
+quarry metrics --no-arenas "$loud"
+check "metrics --no-arenas" is "$(grep -c '^quarry_arena_' "$work/out")" 0
+(umask 022 && quarry metrics --textfile "$work/x.prom" "$loud")
+check "metrics --textfile" classic "$work/x.prom"
+check "metrics --textfile: for all to read" is "$(stat -c %a "$work/x.prom")" 644
+check "metrics --textfile: nothing beside it" is "$(find "$work" -name 'x.prom*' | wc -l)" 1
+quarry metrics --textfile "$work/none/x.prom" "$loud"
+check "metrics --textfile in no folder" one_line_error 1 "No such file"
+quarry metrics --socket "$work/x.prom" "$loud"
+check "metrics --socket where a file is" one_line_error 1 "in use"
+
+"$quarry" metrics --socket "$work/socket" "$loud" 2>"$work/socket.err" &
+server=$!
+started+=("$server")
+cat >"$work/get.py" <<'END'
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(20)
+s.connect(sys.argv[1])
+s.sendall(sys.argv[2].encode().decode("unicode_escape").encode())
+data = b""
+while True:
+	some = s.recv(65536)
+	if not some:
+		break
+	data += some
+head, body = data.split(b"\r\n\r\n", 1)
+assert b"Content-Length: %d" % len(body) in head
+sys.stderr.write(head.decode() + "\n")
+sys.stdout.buffer.write(body)
+END
+get() { # get REQUEST: head into $work/err, body into $work/out
+	python3 "$work/get.py" "$work/socket" "$1" >"$work/out" 2>"$work/err"
+}
+check "metrics --socket listens" until_true test -S "$work/socket"
+get 'GET /metrics HTTP/1.0\r\nAccept: application/openmetrics-text; version=1.0.0\r\n\r\n'
+check "over a socket: 200" says err "HTTP/1.0 200 OK"
+check "over a socket: its type" says err "application/openmetrics-text; version=1.0.0; charset=utf-8"
+check "over a socket: OpenMetrics" openmetrics "$work/out"
+for _ in 1 2 3; do
+	get 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
+done
+check "who does not ask for it gets the older format" says err "text/plain; version=0.0.4"
+check "the older format" classic "$work/out"
+get 'POST / HTTP/1.0\r\n\r\n'
+check "no other method" says err "405"
+get "GET /$(head -c 9000 /dev/zero | tr '\0' x) HTTP/1.0\\r\\n\\r\\n"
+check "a request that is too long" grep -qE "400|reset by peer|Broken pipe" "$work/err"
+get 'GET / HTTP/1.0\r\n\r\n'
+check "and it goes on" says err "200 OK"
+quarry metrics --socket "$work/socket" "$loud"
+check "a socket that somebody listens at" one_line_error 1 "in use"
+kill $server
+wait $server
+check "metrics --socket takes its socket away" test ! -e "$work/socket"
+"$quarry" metrics --socket "$work/socket" "$loud" 2>"$work/socket.err" &
+server=$!
+started+=("$server")
+check "it listens again" until_true test -S "$work/socket"
+kill -9 $server
+wait $server 2>/dev/null
+"$quarry" metrics --socket "$work/socket" "$loud" 2>"$work/socket.err" &
+server=$!
+started+=("$server")
+check "where one was killed" until_true get 'GET / HTTP/1.0\r\n\r\n'
+
+# ---- on a terminal ----------------------------------------------------------------------------------------------
+if command -v script >/dev/null && command -v stty >/dev/null; then
+	drew() { grep -qas "FREE HUG%" "$work/typescript"; }
+	ended() { grep -qasE "status [0-9]|\[\?1049l" "$work/typescript"; }
+	on_terminal() { # on_terminal KEYS ARGUMENT...: what a terminal of 60 columns got, in $work/out
+		local keys=$1
+		shift
+		rm -f "$work/typescript"
+		{ until_true drew; printf '%s' "$keys"; until_true ended; } |
+			script -qefc "stty cols 60 rows 12; stty -a >$work/before; '$quarry' top $*; echo \"status \$?\"; stty -a >$work/after" \
+				"$work/typescript" >/dev/null 2>&1
+		tr -d '\r' <"$work/typescript" >"$work/out"
+	}
+	on_terminal '>iq' "$loud"
+	check "on a terminal: a screen of its own" grep -qaF $'\033[?1049h' "$work/out"
+	check "on a terminal: given back" grep -qaF $'\033[?1049l' "$work/out"
+	check "on a terminal: keys turn and choose" grep -qaF "by in_use, turned" "$work/out"
+	check "on a terminal: q ends" grep -qaF "status 0" "$work/out"
+	check "on a terminal: it is as before" cmp -s "$work/before" "$work/after"
+	check "on a terminal: no name is a command" is "$(grep -caF $'\033[2J' "$work/out")" 0
+	on_terminal $'\003' "$loud"
+	check "on a terminal: Ctrl-C" grep -qaF $'\033[?1049l' "$work/out"
+	check "on a terminal: it is as before Ctrl-C" cmp -s "$work/before" "$work/after"
+	on_terminal '' "$last" --count 1
+	check "on a terminal: --count" grep -qaF "status 0" "$work/out"
+else
+	skip "on a terminal: no script(1)"
+fi
+
+# ---- it ends ----------------------------------------------------------------------------------------------------
+"$quarry" top --interval 0.1 "$loud" >"$work/out" 2>"$work/err" </dev/null &
+watcher=$!
+started+=("$watcher")
+until_true test -s "$work/out"
+exec {loud_in}>&-
+kill -9 "$loud"
+wait "$loud" 2>/dev/null
+wait $watcher
+status=$?
+: >"$work/out"
+check "the process ends under top" one_line_error 1 "No such process"
+get 'GET / HTTP/1.0\r\n\r\n'
+check "and under metrics --socket" says err "503"
+wait $server
+check "which ends with it" is $? 1
+
+# ---- pages that no library wrote --------------------------------------------------------------------------------
+bytes() { # bytes FORMAT: a file of them
+	# shellcheck disable=SC2059
+	printf "$1" >"$work/page"
+	head -c 3000 /dev/zero >>"$work/page"
+}
+hostile() { # hostile NAME TEXT
+	start "$1" env QUARRY_OPTIONS=publish=off "$work/publisher" "$work/page"
+	for command in "top --once" metrics; do
+		# shellcheck disable=SC2086
+		quarry $command "$last"
+		check "$command: $1" one_line_error 1 "$2"
+	done
+}
+bytes ''
+hostile empty "nothing yet"
+bytes 'rubbish!rubbish!rubbish!rubbish!'
+hostile rubbish "not a page of quarry's"
+bytes 'quarry1\0\002\0\0\0'
+hostile newer "newer version"
+bytes 'quarry1\0\0\0\0\0'
+hostile older "older version"
+bytes 'quarry1\0\001\0\0\0\160\0\0\0\0\020\0\0\0\0\0\0\003\0\0\0\0\0\0\0'
+hostile half-written "being written"
+bytes 'quarry1\0\001\0\0\0\160\0\0\0\0\020\0\0\0\0\0\0\004\0\0\0\0\0\0\0\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377'
+hostile counts-without-end "not sound"
+
+# ---- a real program ---------------------------------------------------------------------------------------------
+if command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null; then
+	"$quarry" run --library "$library" redis-server --port 0 --unixsocket "$work/redis" --save '' --dir "$work" \
+		>"$work/redis.out" 2>&1 </dev/null &
+	redis=$!
+	started+=("$redis")
+	check "redis listens" until_true test -S "$work/redis"
+	redis-benchmark -s "$work/redis" -n 400000 -r 100000 -d 200 -t set -q >/dev/null 2>&1 &
+	load=$!
+	started+=("$load")
+	check "redis publishes, with no option" until_true publishes $redis
+	quarry top --count 2 --interval 1.2 $redis
+	check "top of redis under load" is $status 0
+	check "top of redis: refills" grep -qE '^a second: refills [0-9]' "$work/out"
+	quarry top --once --json $redis
+	check "top of redis under load: JSON" is_json "$work/out"
+	quarry metrics $redis
+	check "metrics of redis under load" openmetrics "$work/out"
+	kill $load 2>/dev/null
+	wait $load 2>/dev/null
+	kill $redis
+	wait $redis
+	check "redis ends well" is $? 0
+else
+	skip "redis: no redis-server and redis-benchmark"
+fi
+
+echo "top.sh: $checks checks, $failures failed"
+[[ $failures == 0 ]]

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT */
+/* The command `quarry metrics`: what a process publishes as OpenMetrics, to standard output, into a file for
+ * node_exporter's textfile collector, or to whoever connects to a Unix socket. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "tools/metrics.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+struct arguments {
+	const char *textfile, *socket;
+	unsigned flags;
+	int pid;
+};
+
+static int parse_one(struct arguments *args, int argc, char **argv, int *i)
+{
+	const char *name = argv[*i];
+
+	for (int k = 0; k < 2; k++) {
+		const char *option = k ? "--socket" : "--textfile", **to = k ? &args->socket : &args->textfile;
+		size_t n = strlen(option);
+
+		if (strncmp(name, option, n) != 0 || (name[n] != '=' && name[n] != '\0'))
+			continue;
+		*to = name[n] == '=' ? name + n + 1 : *i + 1 < argc ? argv[++*i] : "";
+		return **to ? STATUS_OK : fail(STATUS_USAGE, "metrics: %s needs a path", option);
+	}
+	if (strcmp(name, "--classic") == 0)
+		args->flags |= QUARRY_METRICS_CLASSIC;
+	else if (strcmp(name, "--no-arenas") == 0)
+		args->flags &= ~(unsigned)QUARRY_METRICS_ARENAS;
+	else if (name[0] == '-')
+		return fail(STATUS_USAGE, "metrics: unknown option '%s'; see quarry metrics --help", name);
+	else if (args->pid)
+		return fail(STATUS_USAGE, "metrics: one PID; see quarry metrics --help");
+	else
+		return (int)published_pid("metrics", name, &args->pid);
+	return STATUS_OK;
+}
+
+static int parse(int argc, char **argv, struct arguments *args)
+{
+	int status = STATUS_OK;
+
+	for (int i = 1; i < argc && status == STATUS_OK; i++)
+		status = parse_one(args, argc, argv, &i);
+	if (status != STATUS_OK)
+		return status;
+	if (!args->pid)
+		return fail(STATUS_USAGE, "metrics: no PID; see quarry metrics --help");
+	if (args->textfile && args->socket)
+		return fail(STATUS_USAGE, "metrics: --textfile or --socket, not both");
+	return STATUS_OK;
+}
+
+/* 0, or an errno. */
+static int write_beside(const struct published *p, const char *path, const char *beside, unsigned flags)
+{
+	int fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644), error = 0;
+
+	if (fd < 0)
+		return errno;
+	if (quarry_published_metrics(p->copy, p->size, fd, flags) != 0)
+		error = errno;
+	if (close(fd) != 0 && !error)
+		error = errno;
+	if (!error && rename(beside, path) != 0)
+		error = errno;
+	if (error)
+		(void)unlink(beside);
+	return error;
+}
+
+/* The collector reads *.prom at any time: what is written has another name until it is whole. */
+static int write_textfile(const struct published *p, const char *path, unsigned flags)
+{
+	char beside[PATH_MAX];
+	int error;
+
+	if (snprintf(beside, sizeof(beside), "%s.%d.tmp", path, (int)getpid()) >= (int)sizeof(beside))
+		return fail(STATUS_FAILED, "metrics: %s: %s", path, strerror(ENAMETOOLONG));
+	error = write_beside(p, path, beside, flags | QUARRY_METRICS_CLASSIC);
+	if (error == EEXIST && unlink(beside) == 0)
+		error = write_beside(p, path, beside, flags | QUARRY_METRICS_CLASSIC);
+	return error ? fail(STATUS_FAILED, "metrics: %s: %s", path, strerror(error)) : STATUS_OK;
+}
+
+static int write_stdout(const struct published *p, unsigned flags)
+{
+	if (quarry_published_metrics(p->copy, p->size, STDOUT_FILENO, flags) != 0)
+		return fail(STATUS_FAILED, "standard output: %s", strerror(errno));
+	return STATUS_OK;
+}
+
+int command_metrics(int argc, char **argv)
+{
+	struct arguments args = { .flags = QUARRY_METRICS_ARENAS };
+	struct published from = { 0 };
+	int status = parse(argc, argv, &args);
+
+	if (status != STATUS_OK)
+		return status;
+	from.pid = args.pid;
+	if (published_read(&from) != STATUS_OK)
+		status = fail(STATUS_FAILED, "metrics: %d: %s", args.pid, from.error);
+	else if (args.socket)
+		status = metrics_serve(&from, args.socket, args.flags);
+	else
+		status = args.textfile ? write_textfile(&from, args.textfile, args.flags) : write_stdout(&from, args.flags);
+	published_end(&from);
+	return status;
+}

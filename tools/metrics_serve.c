@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/* HTTP/1.0 on a Unix socket, as much of it as a scrape needs: GET, one connection at a time, no more than some seconds and
+ * some kilobytes each. Who may connect is by the rights of the socket and its folder. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "tools/metrics.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define REQUEST_MAX 8192
+#define SECONDS 5 /* for a request, and for the answer */
+
+static volatile sig_atomic_t wants_end;
+
+static void on_signal(int sig)
+{
+	wants_end = sig;
+}
+
+/* ---- the socket ---- */
+
+static bool is_socket(const char *path)
+{
+	struct stat is;
+
+	return lstat(path, &is) == 0 && S_ISSOCK(is.st_mode);
+}
+
+static bool nobody_listens(const struct sockaddr_un *address)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool refused = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof(*address)) != 0 &&
+		       errno == ECONNREFUSED;
+
+	if (fd >= 0)
+		close(fd);
+	return refused;
+}
+
+/* -1 with errno. One that nobody listens at was left behind, and is replaced; nothing else is. */
+static int listen_at(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd, error;
+
+	if (strlen(path) >= sizeof(address.sun_path)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	strcpy(address.sun_path, path);
+	if (is_socket(path) && nobody_listens(&address))
+		(void)unlink(path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -1;
+	if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0) {
+		if (listen(fd, 16) == 0)
+			return fd;
+		(void)unlink(path);
+	}
+	error = errno;
+	close(fd);
+	errno = error;
+	return -1;
+}
+
+/* ---- a request ---- */
+
+/* Up to the empty line. False when none came in time, or it was too long. */
+static bool read_request(int fd, char *text, size_t size)
+{
+	uint64_t end = published_now() + SECONDS * UINT64_C(1000000000);
+	size_t used = 0;
+
+	while (used + 1 < size && published_now() < end && !wants_end) {
+		ssize_t n = recv(fd, text + used, size - 1 - used, 0);
+
+		if (n == 0 || (n < 0 && errno != EINTR))
+			return false;
+		used += n > 0 ? (size_t)n : 0;
+		text[used] = '\0';
+		if (strstr(text, "\r\n\r\n") || strstr(text, "\n\n"))
+			return strlen(text) == used;
+	}
+	return false;
+}
+
+static void send_all(int fd, const char *text, size_t size)
+{
+	uint64_t end = published_now() + SECONDS * UINT64_C(1000000000);
+
+	while (size > 0 && published_now() < end) {
+		ssize_t n = send(fd, text, size, MSG_NOSIGNAL);
+
+		if (n < 0 && errno != EINTR)
+			return;
+		text += n > 0 ? n : 0;
+		size -= n > 0 ? (size_t)n : 0;
+	}
+}
+
+static void answer(int fd, const char *status, const char *type, const char *body, size_t size)
+{
+	char head[256];
+	int n = snprintf(head, sizeof(head), "HTTP/1.0 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
+			 "Connection: close\r\n\r\n", status, type, size);
+
+	send_all(fd, head, (size_t)n);
+	send_all(fd, body, size);
+}
+
+static void answer_line(int fd, const char *status, const char *why)
+{
+	char line[300];
+
+	snprintf(line, sizeof(line), "%s\n", why);
+	answer(fd, status, "text/plain; charset=utf-8", line, strlen(line));
+}
+
+/* (In a file without a name, since its length comes first.) */
+static void answer_metrics(int fd, const struct published *from, unsigned flags)
+{
+	int file = memfd_create("quarry-metrics", MFD_CLOEXEC);
+	off_t size = 0;
+	char *text = MAP_FAILED;
+
+	if (file >= 0 && quarry_published_metrics(from->copy, from->size, file, flags) == 0)
+		size = lseek(file, 0, SEEK_END);
+	if (size > 0)
+		text = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, file, 0);
+	if (text != MAP_FAILED) {
+		answer(fd, "200 OK", flags & QUARRY_METRICS_CLASSIC ? "text/plain; version=0.0.4; charset=utf-8" :
+				     "application/openmetrics-text; version=1.0.0; charset=utf-8", text, (size_t)size);
+		munmap(text, (size_t)size);
+	} else {
+		answer_line(fd, "500 Internal Server Error", strerror(errno));
+	}
+	if (file >= 0)
+		close(file);
+}
+
+/* Who does not ask for OpenMetrics gets the format that every scraper knows. False when the process is no more. */
+static bool serve_one(int fd, struct published *from, unsigned flags)
+{
+	char request[REQUEST_MAX];
+
+	if (!read_request(fd, request, sizeof(request))) {
+		answer_line(fd, "400 Bad Request", "no request, or one that is too long");
+		return true;
+	}
+	if (strncmp(request, "GET /", 5) != 0) {
+		answer_line(fd, "405 Method Not Allowed", "GET is all there is");
+		return true;
+	}
+	if (published_read(from) != STATUS_OK) {
+		answer_line(fd, "503 Service Unavailable", from->error);
+		return false;
+	}
+	if (!strcasestr(request, "application/openmetrics-text"))
+		flags |= QUARRY_METRICS_CLASSIC;
+	answer_metrics(fd, from, flags);
+	return true;
+}
+
+/* ---- one after the other ---- */
+
+static bool accept_one(int listening, struct published *from, unsigned flags)
+{
+	const struct timeval limit = { SECONDS, 0 };
+	int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
+	bool on;
+
+	if (fd < 0)
+		return errno == EINTR || errno == ECONNABORTED;
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+	on = serve_one(fd, from, flags);
+	close(fd);
+	return on;
+}
+
+int metrics_serve(struct published *from, const char *path, unsigned flags)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	int listening = listen_at(path), status = STATUS_OK;
+
+	if (listening < 0)
+		return fail(STATUS_FAILED, "metrics: %s: %s", path, strerror(errno));
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
+	while (!wants_end && status == STATUS_OK)
+		if (!accept_one(listening, from, flags))
+			status = fail(STATUS_FAILED, "metrics: %d: %s", from->pid,
+				      *from->error ? from->error : strerror(errno));
+	(void)unlink(path);
+	close(listening);
+	return status;
+}

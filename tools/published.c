@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: MIT */
+/* Reading another process's page. It is found by its name in /proc/PID/maps, and read by process_vm_readv(2), or where
+ * that is refused through /proc/PID/mem: neither stops the process. The page is the other process's to write, and so
+ * may be anything: how much is copied is bounded here, and what it means is the library's to say. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "tools/published.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LARGEST (UINT64_C(4) << 20) /* no page of ours is so large */
+#define TRIES 50                     /* while it is being written, */
+#define BETWEEN_NS 2000000           /* ns after each */
+
+uint64_t published_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+enum status published_pid(const char *command, const char *text, int *pid)
+{
+	char *end;
+	long n;
+
+	errno = 0;
+	n = strtol(text, &end, 10);
+	if (*text < '0' || *text > '9' || *end)
+		return fail(STATUS_USAGE, "%s: '%s' is not the number of a process", command, text);
+	if (errno || n <= 0 || n > INT_MAX)
+		return fail(STATUS_FAILED, "%s: %s: %s", command, text, strerror(ESRCH));
+	*pid = (int)n;
+	return STATUS_OK;
+}
+
+static enum status wrong(struct published *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static enum status wrong(struct published *p, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(p->error, sizeof(p->error), format, args);
+	va_end(args);
+	return STATUS_FAILED;
+}
+
+static enum status wrong_of(struct published *p, int error)
+{
+	if (error == ENOENT || error == ESRCH)
+		return wrong(p, "%s", strerror(ESRCH));
+	if (error == EPERM || error == EACCES)
+		return wrong(p, "not permitted: it takes the right to trace the process (its user, and "
+				"kernel.yama.ptrace_scope=0; or root)");
+	return wrong(p, "%s", strerror(error));
+}
+
+/* ---- /proc ---- */
+
+/* "123 (a) b) S 1 ...": the name may have anything in it, so the last parenthesis counts. 0, or an errno. */
+static int read_stat(struct published *p)
+{
+	char path[64], text[1024], *open, *close;
+	uint64_t started;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", p->pid);
+	if (!read_text(path, text, sizeof(text)))
+		return errno;
+	open = strchr(text, '(');
+	close = strrchr(text, ')');
+	if (!open || !close || close < open ||
+	    sscanf(close + 1, " %*c %*d %*d %*d %*d %*d %*u %" SCNu64 " %*u %" SCNu64
+			      " %*u %*u %*u %*d %*d %*d %*d %*d %*d %" SCNu64, &p->minor, &p->major, &started) != 3)
+		return EIO;
+	if (p->started && p->started != started)
+		return ESRCH;
+	p->started = started;
+	snprintf(p->program, sizeof(p->program), "%.*s", (int)(close - open - 1), open + 1);
+	return 0;
+}
+
+static bool is_library(const char *line)
+{
+	return strstr(line, "/libquarry.so") || strstr(line, "/libquarry-malloc.so");
+}
+
+/* "7f00-7f10 rw-s 00000000 00:01 7   /memfd:quarry-published (deleted)". 0, or an errno; ENODATA: there is none, ENOPKG:
+ * nor the library. */
+static int find_page(struct published *p)
+{
+	static const char name[] = "/memfd:" QUARRY_PUBLISHED_NAME " (deleted)\n";
+	char path[64], *line = NULL;
+	size_t size = 0;
+	bool library = false;
+	uint64_t start, end;
+	FILE *maps;
+	int error;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", p->pid);
+	maps = fopen(path, "re");
+	if (!maps)
+		return errno;
+	errno = 0;
+	while (!p->length && getline(&line, &size, maps) > 0) {
+		char *at = strchr(line, '/');
+
+		library = library || is_library(line);
+		if (at && strcmp(at, name) == 0 && sscanf(line, "%" SCNx64 "-%" SCNx64 " rw-s ", &start, &end) == 2 &&
+		    start < end && end - start <= LARGEST) {
+			p->address = start;
+			p->length = end - start;
+		}
+	}
+	error = ferror(maps) ? errno : 0;
+	free(line);
+	fclose(maps);
+	return error ? error : p->length ? 0 : library ? ENODATA : ENOPKG;
+}
+
+/* ---- its memory ---- */
+
+static int read_by_mem(const struct published *p, void *to, size_t size)
+{
+	char path[64];
+	int fd, error = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", p->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno;
+	for (size_t done = 0; done < size && !error;) {
+		ssize_t n = pread(fd, (char *)to + done, size - done, (off_t)(p->address + done));
+
+		if (n > 0)
+			done += (size_t)n;
+		else if (n == 0 || errno != EINTR)
+			error = n == 0 ? ESRCH : errno;
+	}
+	close(fd);
+	return error;
+}
+
+/* 0, or an errno. */
+static int read_memory(const struct published *p, void *to, size_t size)
+{
+	struct iovec here = { to, size }, there = { (void *)(uintptr_t)p->address, size };
+	ssize_t n = process_vm_readv(p->pid, &here, 1, &there, 1, 0);
+
+	if (n == (ssize_t)size)
+		return 0;
+	return n < 0 && errno == ESRCH ? ESRCH : read_by_mem(p, to, size);
+}
+
+/* How much of it there is something in, as its head says: what is behind that has never been written to, and reading it
+ * would make the other process larger. (Whoever writes another head may have it all read.) */
+static size_t used_size(const struct published *p, const quarry_published *head)
+{
+	uint64_t end = (uint64_t)head->arenas_offset + (uint64_t)head->arena_count * head->arena_size;
+	uint64_t least = sizeof(*head);
+	uint64_t total = (uint64_t)head->total_offset + head->total_size;
+	uint64_t health = (uint64_t)head->health_offset + head->health_size;
+
+	end = end > total ? end : total;
+	end = end > health ? end : health;
+	end = end > least ? end : least;
+	return end < p->length ? (size_t)end : (size_t)p->length;
+}
+
+/* All of it between two looks at its generation that see the same one. 0, an errno, or EAGAIN. */
+static int copy_page(struct published *p)
+{
+	const struct timespec between = { 0, BETWEEN_NS };
+	quarry_published before, after;
+	int error = 0;
+
+	for (int i = 0; i < TRIES; i++) {
+		if (i > 0)
+			nanosleep(&between, NULL);
+		error = read_memory(p, &before, sizeof(before));
+		p->size = error ? 0 : used_size(p, &before);
+		if (!error)
+			error = read_memory(p, p->copy, p->size);
+		if (!error)
+			error = read_memory(p, &after, sizeof(after));
+		if (error)
+			return error;
+		memcpy(p->copy, &before, sizeof(before));
+		if (before.generation == after.generation && before.generation % 2 == 0)
+			return 0;
+	}
+	return EAGAIN;
+}
+
+static enum status prepare(struct published *p)
+{
+	int error = find_page(p);
+
+	if (error == ENOPKG)
+		return wrong(p, "it is not on quarry");
+	if (error == ENODATA)
+		return wrong(p, "it is on quarry, and has published nothing (yet): QUARRY_OPTIONS=publish=on");
+	if (error)
+		return wrong_of(p, error);
+	if (p->length < sizeof(quarry_published))
+		return wrong(p, "published: cut short");
+	p->copy = calloc(1, p->length);
+	return p->copy ? STATUS_OK : wrong(p, "%s", strerror(ENOMEM));
+}
+
+enum status published_read(struct published *p)
+{
+	int error = read_stat(p);
+
+	if (error)
+		return wrong_of(p, error);
+	if (!p->copy && prepare(p) != STATUS_OK)
+		return STATUS_FAILED;
+	error = copy_page(p);
+	/* (EIO, EFAULT: it ended in between, or became another program.) */
+	if (error == EAGAIN)
+		return wrong(p, "published: it is being written all the time");
+	if (error)
+		return wrong_of(p, error == EIO || error == EFAULT ? ESRCH : error);
+	if (quarry_published_look(p->copy, p->size, NULL, NULL, NULL) != 0)
+		return wrong(p, "%s", quarry_error_text());
+	return STATUS_OK;
+}
+
+void published_end(struct published *p)
+{
+	free(p->copy);
+	p->copy = NULL;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/* What another process has published (quarry_published), found and copied. */
+#ifndef QUARRY_TOOLS_PUBLISHED_H
+#define QUARRY_TOOLS_PUBLISHED_H
+
+#include "tools/tools.h"
+
+#include "include/quarry/quarry.h"
+
+struct published {
+	int pid;
+	uint64_t address, length; /* of the page in the process; 0: not looked for yet */
+	void *copy;
+	size_t size;              /* of what there is of it */
+	char program[64];         /* its name, as the kernel has it; any bytes */
+	uint64_t started;         /* clock ticks since the machine was, from /proc/PID/stat */
+	char error[256];
+	uint64_t minor, major;    /* page faults since it was */
+};
+
+/* A process's number out of an argument. An error is told. */
+enum status published_pid(const char *command, const char *text, int *pid);
+
+/* Copy the page, and what /proc says beside it. An error's one line stands in p->error. After the first time the same is
+ * looked for: a process that took the number, or the place, of the one of before is an error. */
+enum status published_read(struct published *p);
+
+void published_end(struct published *p);
+
+/* The kernel's clock that pages have their times of, ns. */
+uint64_t published_now(void);
+
+#endif

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT */
+/* The lines of `quarry top`: some for the process, then a table with a line for each arena. Each is made in a buffer and
+ * cut at the terminal's width; nothing but ASCII is shown of what comes from the process. */
+#include "tools/top.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <string.h>
+
+#define NAME_WIDTH 13
+#define LINE_MAX_BYTES 512
+
+struct page {
+	const struct top *top;
+	const struct top_look *look;
+	FILE *out;
+	int lines; /* so far */
+};
+
+static void line(struct page *page, const char *color, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+static void line(struct page *page, const char *color, const char *format, ...)
+{
+	char text[LINE_MAX_BYTES];
+	va_list args;
+
+	if (page->lines >= page->look->lines)
+		return;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	if (page->look->columns < (int)sizeof(text))
+		text[page->look->columns] = '\0';
+	if (page->look->terminal)
+		/* (Of the last line, no end: it would move the screen.) */
+		fprintf(page->out, "%s%s%s%s\033[K", page->lines ? "\r\n" : "", color, text, *color ? "\033[0m" : "");
+	else
+		fprintf(page->out, "%s\n", text);
+	page->lines++;
+}
+
+/* ---- fields ---- */
+
+/* Bytes that a process chose, fit for any terminal. */
+static void put_name(char *to, size_t size, const char *from, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n && from[i] && i + 1 < size; i++)
+		to[i] = from[i] >= 0x20 && from[i] < 0x7f ? from[i] : '?';
+	to[i] = '\0';
+}
+
+struct field {
+	char text[16];
+};
+
+/* In at most five characters. */
+static struct field amount(double n, double unit, const char *units)
+{
+	struct field f;
+
+	for (; n >= unit * 0.9995 && units[1]; units++)
+		n /= unit;
+	if (n < 0)
+		snprintf(f.text, sizeof(f.text), "-");
+	else if (*units == ' ')
+		snprintf(f.text, sizeof(f.text), "%.0f", n);
+	else
+		snprintf(f.text, sizeof(f.text), n < 9.95 ? "%.1f%c" : "%.0f%c", n, *units);
+	return f;
+}
+
+static struct field bytes(double n)
+{
+	return amount(n, 1024, " KMGTPE");
+}
+
+static struct field count(double n)
+{
+	return amount(n, 1000, " kMGTPE");
+}
+
+static struct field share(unsigned per_mille)
+{
+	struct field f;
+
+	snprintf(f.text, sizeof(f.text), "%u.%u", per_mille / 10, per_mille % 10);
+	return f;
+}
+
+static struct field percent(unsigned per_mille)
+{
+	struct field f;
+
+	snprintf(f.text, sizeof(f.text), "%u", per_mille < 9990 ? (per_mille + 5) / 10 : 999);
+	return f;
+}
+
+static struct field limit_of(const quarry_stats *stats)
+{
+	struct field f = percent(top_limit(stats));
+
+	if (!stats->hard_limit && !stats->soft_limit)
+		strcpy(f.text, "-");
+	else if (!stats->hard_limit)
+		strcat(f.text, "s");
+	return f;
+}
+
+/* ---- the process ---- */
+
+static const char *one_of(const char *const *words, size_t n, int32_t i)
+{
+	return i >= 0 && (size_t)i < n ? words[i] : "?";
+}
+
+#define ONE_OF(words, i) one_of(words, sizeof(words) / sizeof(words[0]), i)
+
+static void print_health(struct page *page)
+{
+	static const char *const states[] = { "green", "yellow", "red" };
+	static const char *const colors[] = { "\033[32m", "\033[33m", "\033[31m" };
+	static const char *const levels[] = { "none", "some", "high", "critical" };
+	static const char *const breakers[] = { "closed", "open", "half open" };
+	static const char *const limits[] = { "none", "process", "cgroup", "ulimit -v" };
+	const quarry_health_report *h = &page->top->health;
+	char limit[64] = "none";
+
+	if (h->limit_kind > 0)
+		snprintf(limit, sizeof(limit), "%s %s%% of %s", ONE_OF(limits, h->limit_kind),
+			 share(h->limit_per_mille).text, bytes((double)h->limit).text);
+	line(page, h->state >= 0 && h->state < 3 ? colors[h->state] : "",
+	     "%s: pressure %s, PSI %s%% some %s%% full; limit %s; breaker %s", ONE_OF(states, h->state),
+	     ONE_OF(levels, h->level), share(h->psi_some).text, share(h->psi_full).text, limit,
+	     ONE_OF(breakers, h->breaker));
+}
+
+/* What was refused most. */
+static void print_refused(struct page *page)
+{
+	const quarry_stats *t = &page->top->total;
+	const quarry_health_report *h = &page->top->health;
+	char text[LINE_MAX_BYTES] = "";
+	uint64_t shown = UINT64_MAX;
+	int first = -1;
+
+	for (int n = 0; n < 4; n++) {
+		int most = -1;
+
+		for (int i = 0; quarry_refusal_name(i); i++)
+			if (t->refused[i] > 0 && (t->refused[i] < shown || (t->refused[i] == shown && i > first)) &&
+			    (most < 0 || t->refused[i] > t->refused[most]))
+				most = i;
+		if (most < 0)
+			break;
+		shown = t->refused[most];
+		first = most;
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s %s %s", n ? "," : "",
+			 quarry_refusal_name(most), count((double)shown).text);
+	}
+	line(page, "", "denied %s; refused%s%s", count((double)h->denied_process + (double)h->denied_arenas +
+						      (double)h->denied_cgroup).text, *text ? ":" : " nothing", text);
+}
+
+static void print_process(struct page *page)
+{
+	const struct top *top = page->top;
+	const quarry_stats *t = &top->total;
+	const struct top_rates *r = &top->rates;
+	double age = ((double)top->now_ns - (double)top->head.time_ns) / 1e9;
+	char program[sizeof(top->program)];
+
+	put_name(program, sizeof(program), top->program, sizeof(top->program));
+	line(page, "", "quarry top: %s (%d), %s arena%s, %s thread%s, as of %.1f s ago", program, top->pid,
+	     count((double)t->arenas).text, t->arenas == 1 ? "" : "s", count((double)t->threads).text,
+	     t->threads == 1 ? "" : "s", age > 0 ? age : 0);
+	print_health(page);
+	line(page, "", "mapped %s, resident %s, in use %s, cached %s, free %s; records %s", bytes((double)t->mapped).text,
+	     bytes((double)t->resident).text, bytes((double)t->in_use).text, bytes((double)t->cached).text,
+	     bytes((double)t->free_dirty).text, bytes((double)t->metadata).text);
+	line(page, "", "a second: refills %s, remote frees %s, purged %s, passes %s, faults %s+%s", count(r->refills).text,
+	     count(r->remote).text, bytes(r->purged).text, count(r->passes).text, count(r->minor).text,
+	     count(r->major).text);
+	line(page, "", "mapped at most %s; huge %s%%, made huge %s; strayed %s; bad frees %s",
+	     bytes((double)t->peak_mapped).text, share(top_huge(t)).text, count((double)t->collapsed).text,
+	     bytes((double)t->strayed).text, count((double)t->bad_frees).text);
+	print_refused(page);
+}
+
+/* ---- the table ---- */
+
+/* Columns behind the name. Together with it they take 80. */
+static int width_of(int column)
+{
+	return column == TOP_NODE ? 4 : column >= TOP_HUGE && column <= TOP_LIMIT ? 5 : 6;
+}
+
+static void print_columns(struct page *page, const char *color, const char *name, const struct field *fields)
+{
+	char text[LINE_MAX_BYTES];
+	int n = snprintf(text, sizeof(text), "%-*s", NAME_WIDTH, name);
+
+	for (int i = TOP_NODE; i < TOP_COLUMNS; i++)
+		n += snprintf(text + n, sizeof(text) - (size_t)n, "%*s", width_of(i), fields[i].text);
+	line(page, color, "%s", text);
+}
+
+/* The column that sorts has a mark. */
+static void print_heads(struct page *page)
+{
+	static const char *const heads[TOP_COLUMNS] = { "ARENA", "NODE", "MAP", "RES", "INUSE", "CACHE", "FREE", "HUG%",
+							"FRA%", "LIM%", "REF/s", "REM/s", "PRG/s" };
+	struct field fields[TOP_COLUMNS] = { 0 };
+
+	for (int i = TOP_NAME; i < TOP_COLUMNS; i++)
+		snprintf(fields[i].text, sizeof(fields[i].text), "%s%s", i == (int)page->look->by ? "*" : "", heads[i]);
+	print_columns(page, "\033[7m", fields[TOP_NAME].text, fields);
+}
+
+static void print_row(struct page *page, const struct top_row *row)
+{
+	const quarry_stats *s = &row->stats;
+	struct field fields[TOP_COLUMNS] = {
+		[TOP_NODE] = { "-" },
+		[TOP_MAPPED] = bytes((double)s->mapped),
+		[TOP_RESIDENT] = bytes((double)s->resident),
+		[TOP_IN_USE] = bytes((double)s->in_use),
+		[TOP_CACHED] = bytes((double)s->cached),
+		[TOP_FREE] = bytes((double)s->free_dirty),
+		[TOP_HUGE] = percent(top_huge(s)),
+		[TOP_FRAG] = percent(top_fragmentation(s)),
+		[TOP_LIMIT] = limit_of(s),
+		[TOP_REFILLS] = count(row->rates.refills),
+		[TOP_REMOTE] = count(row->rates.remote),
+		[TOP_PURGED] = bytes(row->rates.purged),
+	};
+	char name[NAME_WIDTH];
+
+	put_name(name, sizeof(name), s->name, sizeof(s->name));
+	if (s->node >= 0)
+		snprintf(fields[TOP_NODE].text, sizeof(fields[0].text), "%d", s->node < 99999 ? s->node : 99999);
+	print_columns(page, "", *name ? name : "(no name)", fields);
+}
+
+void top_print_text(const struct top *top, const struct top_look *look, FILE *out)
+{
+	struct page page = { .top = top, .look = look, .out = out };
+	uint32_t n = top->head.arena_count;
+
+	if (look->terminal)
+		fputs("\033[H", out);
+	print_process(&page);
+	if (look->keys)
+		line(&page, "\033[2m", "by %s%s   keys: < > sort, i turn, q quit", top_column_name((int)look->by),
+		     look->turned ? ", turned" : "");
+	print_heads(&page);
+	for (uint32_t i = 0; i < n; i++)
+		print_row(&page, &top->rows[i]);
+	if (top->head.arenas_left_out)
+		line(&page, "", "(%u arenas have no room in the page)", top->head.arenas_left_out);
+	if (look->terminal)
+		fputs("\033[J", out);
+	fflush(out);
+}
