@@ -6,7 +6,6 @@
 
 #include "include/quarry/quarry.h"
 #include "lib/base/text.h"
-#include "lib/manager/regions.h"
 
 #define SLOTS 32
 
@@ -41,14 +40,6 @@ int qy_fail(int error, const char *format, ...)
 int qy_fail_arena(const void *arena)
 {
 	return qy_fail(EINVAL, "arena: there is none at %p", arena);
-}
-
-bool qy_fail_inside(void)
-{
-	if (QY_LIKELY(!qy_regions_telling()))
-		return false;
-	(void)qy_fail(EDEADLK, "called from inside a function of quarry_on_region");
-	return true;
 }
 
 const char *quarry_error_text(void)

@@ -34,3 +34,12 @@ QUARRY_API int quarry_breaker_redirect(quarry_arena *arena)
 		return 0;
 	return qy_fail(errno, errno == EINVAL ? "arena: there is no such arena" : "no memory");
 }
+
+/* (Here and not in error.c, which options and figures use with nothing of managers beside them.) */
+bool qy_fail_inside(void)
+{
+	if (QY_LIKELY(!qy_regions_telling()))
+		return false;
+	(void)qy_fail(EDEADLK, "called from inside a function of quarry_on_region");
+	return true;
+}
