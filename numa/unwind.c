@@ -5,14 +5,13 @@
  *   that every program for Linux has (.eh_frame), also where frame pointers are not kept, as in most of Debian 12. It
  *   takes 0.2 to 1 us for a frame. Since glibc 2.35 it takes no lock (_dl_find_object); it allocates nothing after its
  *   first call, which is made here, outside of any allocation. In a program in C it is loaded then.
- * frames: the chain of frame pointers, some ns for a frame. What was compiled with -fomit-frame-pointer is missed, and
- *   ends the chain where it used the register for something else; nothing outside of the thread's stack is read. */
+ * frames: the chain of frame pointers, some ns for a frame and a system call for a page of the stack. What was compiled
+ *   with -fomit-frame-pointer is missed, and ends the chain where it used the register for something else. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #include <dlfcn.h>
 #include <link.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <unwind.h>
 
@@ -28,8 +27,6 @@ extern __typeof__(_Unwind_GetIP) _Unwind_GetIP __attribute__((weak));
 extern __typeof__(dlopen) dlopen __attribute__((weak));
 extern __typeof__(dlsym) dlsym __attribute__((weak));
 extern __typeof__(dl_iterate_phdr) dl_iterate_phdr __attribute__((weak));
-extern __typeof__(pthread_getattr_np) pthread_getattr_np __attribute__((weak));
-extern void *__libc_stack_end __attribute__((weak));
 
 static _Atomic(backtrace_fn *) backtrace_by; /* NULL: by frame pointers */
 static where_fn *where_is;
@@ -116,56 +113,29 @@ static backtrace_fn *find_backtrace(void)
 
 /* ---- by frame pointers ---- */
 
-#define FIRST_STACK ((uintptr_t)64 << 20) /* bytes of the first thread's: no mapping comes so near below it (mm/util.c) */
+#define FRAME_MOST ((uintptr_t)1 << 20) /* bytes of one frame */
+#define PAGE ((uintptr_t)4096)
 
-/* The thread's stack; the end is 0 before it was asked for, and 1 where it is not known. */
-static __thread uintptr_t stack_from __attribute__((tls_model("initial-exec")));
-static __thread uintptr_t stack_end __attribute__((tls_model("initial-exec")));
-
-/* (Of the first thread glibc would read a file of /proc, and allocate for that.) */
-static void find_stack_end(void)
-{
-	pthread_attr_t attr;
-	void *base;
-	size_t size;
-
-	stack_end = 1;
-	if (qy_os->thread_id() == qy_os->process_id()) {
-		if (&__libc_stack_end) {
-			stack_end = (uintptr_t)__libc_stack_end;
-			stack_from = stack_end - FIRST_STACK;
-		}
-		return;
-	}
-	if (!pthread_getattr_np || pthread_getattr_np(pthread_self(), &attr) != 0)
-		return;
-	if (pthread_attr_getstack(&attr, &base, &size) == 0) {
-		stack_from = (uintptr_t)base;
-		stack_end = stack_from + size;
-	}
-	pthread_attr_destroy(&attr);
-}
-
-/* A frame is the caller's frame pointer, and behind it where it returns to (x86-64 and AArch64 alike). Each is above
- * the one before. All of a stack that is above the caller is there to be read. On another one, as a coroutine's or a
- * signal handler's, nothing is looked at. */
+/* A frame is the caller's frame pointer, and behind it where it returns to (x86-64 and AArch64 alike). Each is above the
+ * one before. What a register held for something else may lead anywhere: the kernel is asked of each page whether it can
+ * be read. (Where the stack ends libc would tell, and allocate for it with a lock of its own held.) */
 static QY_NOINLINE unsigned by_frames(void **frames, unsigned most)
 {
 	struct walk w = { frames, 0, most };
-	uintptr_t at = (uintptr_t)__builtin_frame_address(0), end;
+	uintptr_t at = (uintptr_t)__builtin_frame_address(0), page = at / PAGE;
 
-	if (stack_end == 0)
-		find_stack_end();
-	end = at < stack_from ? 0 : stack_end;
-	while (w.count < most && at % sizeof(void *) == 0 && at < end && end - at >= 2 * sizeof(void *)) {
+	while (w.count < most) {
 		void *const *frame = (void *const *)at;
 		uintptr_t next = (uintptr_t)frame[0];
 
-		if (frame[1] == NULL)
+		if ((uintptr_t)frame[1] < PAGE)
 			break;
 		add(&w, frame[1]);
-		if (next <= at)
+		if (next <= at || next - at > FRAME_MOST || next % (2 * sizeof(void *)) != 0)
 			break;
+		if (next / PAGE != page && !qy_os->readable((const void *)next))
+			break;
+		page = next / PAGE;
 		at = next;
 	}
 	return w.count;

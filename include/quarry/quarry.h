@@ -1044,14 +1044,14 @@ QUARRY_API int quarry_inspect(const void *p, quarry_inspection *out, size_t size
  * taken by a Poisson process over bytes, so that an object of s bytes is one with the probability 1 - exp(-s / mean),
  * and stands for the inverse of that many. What was allocated before is not in it. A hit of malloc or free is as fast as
  * without; a sample takes some microseconds, most of it for its stack (option profile_stacks). Its memory, some hundred
- * bytes for a place and 40 for a sample that lives, comes from no heap. The same as the option `profile`. Any thread may
+ * bytes for a place (of 200,000 at most) and 55 to 160 for a sample that lives, comes from no heap. The same as the option `profile`. Any thread may
  * call; others go on meanwhile, and begin within some refills of theirs. With unwind tables it may load libgcc_s: not in
  * a signal handler.
  * @param mean bytes between two samples, on average; 0: QUARRY_PROFILE_MEAN; at most 1 GiB. 1 samples all there is.
  * @return 0; -1 with EINVAL. */
 QUARRY_API int quarry_profile_start(size_t mean);
 
-/** Take no more samples. Those that live are known until they are freed. @return 0. */
+/** Take no more samples. Those that live are known until they are freed, or, of large blocks, resized. @return 0. */
 QUARRY_API int quarry_profile_stop(void);
 
 /** Forget what was allocated and freed again: counts begin anew, and what lives counts on. @return 0. */
@@ -1061,7 +1061,8 @@ enum quarry_profile_format {
 	QUARRY_PROFILE_PPROF = 0,     /* profile.proto, gzipped: for `pprof` and `go tool pprof`. Objects and bytes
 	                               * allocated and in use, with their size, node and arena as labels */
 	QUARRY_PROFILE_HEAP = 1,      /* text of gperftools' heap profiles ("heap_v2"), with what is mapped: for
-	                               * `google-pprof`, `jeprof` and `pprof` */
+	                               * `google-pprof`, `jeprof` and `pprof`, which weigh all samples by the
+	                               * last mean */
 	QUARRY_PROFILE_COLLAPSED = 2, /* a line per stack with the bytes in use, outermost frame first: for flame
 	                               * graphs. Names are those that shared libraries and the program export */
 	QUARRY_PROFILE_JSON = 3       /* an object per line: a stack with all that is known of it, how long samples lived

@@ -158,6 +158,15 @@ QY_INLINE void qy_count_shared(qy_counter *c, uint64_t n)
 	atomic_fetch_add_explicit(c, n, memory_order_relaxed);
 }
 
+/* What was counted here is counted there from now on. Who reads `to` before `from` never has it twice. */
+QY_INLINE void qy_hand_over(qy_counter *to, qy_counter *from)
+{
+	uint64_t n = qy_read(from);
+
+	atomic_store_explicit(from, 0, memory_order_relaxed);
+	atomic_fetch_add_explicit(to, n, memory_order_release);
+}
+
 /* Times of 32 bits, in milliseconds, come again after 49 days. What seems to be ahead by no more than hours is ahead
  * (it was written since `now` was read, or is yet to come); all else is past. */
 #define QY_AHEAD_MS ((uint32_t)1 << 24)

@@ -21,7 +21,10 @@
 #endif
 
 /* The program's, if it was built so. Where the library was, too, it may not touch what it has poisoned itself. */
-#if defined(__SANITIZE_ADDRESS__)
+#if !defined(__has_feature) /* (clang's) */
+#define __has_feature(feature) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
 #define HAVE_ASAN 0
 #else
 #define HAVE_ASAN 1
@@ -135,24 +138,34 @@ size_t qy_checker_size(const void *p, size_t room)
 
 bool qy_checker_taken(const void *pool, void *p, size_t room)
 {
-	bool live = qy_checker_size(p, room) != 0;
-
-	if (live) {
-		qy_checker_hush(true);
-		seal_of(p, room)[1] = 0;
-		qy_checker_hush(false);
-	}
+	if (qy_checker_size(p, room) == 0)
+		return false;
+	qy_checker_hush(true);
+	seal_of(p, room)[1] = 0;
+	qy_checker_hush(false);
 	if (qy_checker == QY_CHECKER_ASAN) {
-		if (live)
-			__asan_poison_memory_region(p, room);
-		else if (__asan_report_error != NULL)
-			__asan_report_error(__builtin_return_address(0), __builtin_frame_address(0),
-					    __builtin_frame_address(0), p, 1, 1);
-		return live;
+		__asan_poison_memory_region(p, room);
+		return true;
 	}
 	know_pool(pool);
 	VALGRIND_MEMPOOL_FREE(pool, p);
-	return live;
+	return true;
+}
+
+void qy_checker_not_live(const void *pool, void *p)
+{
+	if (qy_checker == QY_CHECKER_MEMCHECK) {
+		know_pool(pool);
+		VALGRIND_MEMPOOL_FREE(pool, p);
+	} else if (__asan_report_error != NULL) {
+		__asan_report_error(__builtin_return_address(0), __builtin_frame_address(0),
+				    __builtin_frame_address(0), p, 1, 1);
+	}
+}
+
+void qy_checker_after_fork(void)
+{
+	qy_lock_init(&lock, QY_RANK_LEAF);
 }
 
 void qy_checker_end(const void *pool)

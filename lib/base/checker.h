@@ -31,8 +31,10 @@ void qy_checker_unmapped(void *addr, size_t len) QY_COLD;
 /* The program gets size bytes at p, which has room bytes. */
 void qy_checker_handed(const void *pool, void *p, size_t size, size_t room) QY_COLD;
 
-/* The program gives p back. False, and reported, when it does not have it. */
+/* The program gives p back. False when it does not have it: that is to be reported then, where errors are (outside of
+ * what is hushed). */
 bool qy_checker_taken(const void *pool, void *p, size_t room) QY_COLD;
+void qy_checker_not_live(const void *pool, void *p) QY_COLD;
 
 /* So many bytes it has at p; 0 when it has not got p. */
 size_t qy_checker_size(const void *p, size_t room) QY_COLD;
@@ -42,6 +44,8 @@ void qy_checker_end(const void *pool) QY_COLD;
 
 /* What the calling thread does until it says otherwise is our own: it may be said several times. */
 void qy_checker_hush_slow(bool on) QY_COLD;
+
+void qy_checker_after_fork(void); /* in the child */
 
 QY_INLINE void qy_checker_hush(bool on)
 {

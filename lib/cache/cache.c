@@ -117,6 +117,7 @@ static QY_COLD void *take_sampled(struct qy_cache *c, unsigned cls, bool *fresh)
 		if (p != NULL || !qy_sample_is_due(c, cls))
 			return p;
 		*fresh = false;
+		c->due[cls] = false;
 		p = qy_sample_take(c, cls);
 		if (p != NULL)
 			return p;
@@ -169,6 +170,7 @@ static QY_COLD void *try_again(const quarry_arena *arena, size_t size, size_t al
 {
 	struct qy_thread *t = qy_thread_enter();
 	struct qy_cache *c;
+	uint64_t mean = 0;
 	void *p = NULL;
 
 	if (t == NULL)
@@ -176,8 +178,10 @@ static QY_COLD void *try_again(const quarry_arena *arena, size_t size, size_t al
 	c = cache_of(t, arena);
 	if (c != NULL)
 		p = allocate(c, size, align, how);
+	if (t->depth == 1)
+		mean = qy_sample_taken(t);
 	qy_thread_leave(t);
-	return p;
+	return mean != 0 ? qy_sample_note(mean, p, size) : p;
 }
 
 void *qy_cache_refused(void)
@@ -260,6 +264,7 @@ static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t al
 {
 	struct qy_thread *t = qy_thread_enter();
 	struct qy_cache *c;
+	uint64_t mean = 0;
 	void *p = NULL;
 	bool again = true;
 
@@ -276,6 +281,8 @@ static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t al
 	} else if (errno == EINVAL) {
 		again = false;
 	}
+	if (QY_UNLIKELY(t->sampled != 0) && t->depth == 1)
+		mean = qy_sample_taken(t);
 	qy_thread_leave(t);
 	if (QY_UNLIKELY(t->depth != 0))
 		return p;
@@ -289,7 +296,7 @@ static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t al
 	} else {
 		qy_duties_after(t);
 	}
-	return QY_UNLIKELY(t->sampled != 0) ? qy_sample_note(t, p, size) : p;
+	return QY_UNLIKELY(mean != 0) ? qy_sample_note(mean, p, size) : p;
 }
 
 /* What is to be moved inside its arena (by a thread that has entered) stays there. */

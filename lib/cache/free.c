@@ -125,6 +125,17 @@ QY_INLINE bool gather_quick(void *p)
 	return true;
 }
 
+/* For a memory checker, which is told of it outside. */
+static QY_COLD void not_live(struct qy_thread *t, void *p)
+{
+	const void *pool = qy_cache_pool(p);
+
+	if (t != NULL)
+		qy_thread_leave(t);
+	qy_checker_not_live(pool, p);
+	qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
+}
+
 static QY_NOINLINE void free_entered(void *p)
 {
 	struct qy_thread *t;
@@ -140,12 +151,13 @@ static QY_NOINLINE void free_entered(void *p)
 		qy_mistake(QY_MISTAKE_FOREIGN, p);
 		return;
 	}
+	t = qy_thread_gone() && qy_tls.thread == NULL ? NULL : qy_thread_enter();
+	/* (Entered: an arena's end waits.) */
 	if (QY_UNLIKELY(qy_checker != QY_CHECKER_NONE) && !qy_checker_taken(qy_cache_pool(p), p, qy_cache_room(p))) {
-		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
+		not_live(t, p);
 		errno = error;
 		return;
 	}
-	t = qy_thread_gone() && qy_tls.thread == NULL ? NULL : qy_thread_enter();
 	s = qy_slab_of(p);
 	if (qy_samples_any())
 		qy_sample_freed(p);

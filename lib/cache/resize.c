@@ -67,6 +67,7 @@ static void *copy(void *p, size_t usable, size_t size, const quarry_arena *arena
 static void *copy_in_arena(void *p, size_t size)
 {
 	struct qy_thread *t = qy_thread_enter();
+	uint64_t mean = 0;
 	size_t usable;
 	void *to = NULL;
 
@@ -79,8 +80,10 @@ static void *copy_in_arena(void *p, size_t size)
 	else
 		errno = EINVAL;
 	t->resizes = 0;
+	if (t->depth == 1)
+		mean = qy_sample_taken(t);
 	qy_thread_leave(t);
-	return QY_UNLIKELY(t->sampled != 0) && t->depth == 0 ? qy_sample_note(t, to, size) : to;
+	return QY_UNLIKELY(mean != 0) ? qy_sample_note(mean, to, size) : to;
 }
 
 /* To what is better elsewhere, an object or a block of pages. Where there is no memory for that it stays, and all but

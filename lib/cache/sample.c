@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "lib/base/checker.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mixed.h"
@@ -10,7 +11,7 @@
 
 _Atomic(uint64_t) qy_sample_mean, qy_sample_mean_last;
 
-/* What is allocated while a stack is looked at is no sample. */
+/* What is allocated while a sample is noted is none: by the unwinder, or by a patched mmap. */
 static __thread bool looking __attribute__((tls_model("initial-exec")));
 
 /* ---- numbers ---- */
@@ -67,7 +68,7 @@ static double exp_less_one(double x)
 /* How many objects of so many bytes a sample stands for, in units of 1 / QY_WEIGHT_ONE. */
 static uint64_t weight_of(size_t bytes, uint64_t mean)
 {
-	double x = (double)bytes / (double)mean;
+	double x = (double)qy_max(bytes, 1) / (double)mean;
 
 	return x > 30 ? QY_WEIGHT_ONE : (uint64_t)(QY_WEIGHT_ONE / -exp_less_one(x) + 0.5);
 }
@@ -92,21 +93,24 @@ static bool may_sample(const struct qy_cache *c)
 	return c->mean != 0 && !looking && !t->service && t->depth == 1u + t->resizes && t->sampled == 0;
 }
 
-/* The objects from there on wait in the list of what was freed, where the next refill finds them. (It is empty, unless a
- * patched mmap has freed something meanwhile.) */
+/* The objects from there on wait in the list of what was freed, where the next refill finds them, as far as it has room:
+ * its count is what the next draw goes by. (It is empty, unless a patched mmap has freed something meanwhile.) */
 static void set_aside(struct qy_cache *c, unsigned cls, void *rest)
 {
 	struct qy_freelist *l = &c->freed[cls];
-	void *came = qy_freelist_take(l);
-	uint32_t n = 0;
+	void *came = qy_freelist_take(l), *last = rest;
+	uint32_t n = 1;
 
 	if (came != NULL)
 		qy_heap_put_back(&c->heap, came);
-	/* (No further: where something was freed twice it may go round.) */
-	for (const void *p = rest; p != NULL && n < l->most; p = qy_next_object((void *)p))
+	for (; qy_next_object(last) != NULL && n + 1 < l->most; last = qy_next_object(last))
 		n++;
-	l->room = n < l->most ? l->most - n : 1;
+	came = qy_next_object(last);
+	qy_link_object(last, NULL);
+	l->room = l->most - n;
 	__atomic_store_n(&l->head, rest, __ATOMIC_RELEASE);
+	if (came != NULL)
+		qy_heap_put_back(&c->heap, came);
 }
 
 /* What may be handed out before the next sample: how far the process gets in the list. NULL: no object; otherwise the
@@ -131,7 +135,10 @@ void qy_sample_split(struct qy_cache *c, unsigned cls)
 {
 	void *first = c->head[cls], *last = NULL, *rest;
 
-	/* (Who cannot take a sample now gets one object: what is drawn for is the next list.) */
+	/* Inside another slow path the heap may be in the middle of something: the list stays whole. (Who cannot take a
+	 * sample otherwise, since one is being noted, gets one object: what is drawn for is the next list.) */
+	if (c->thread->depth > 1u + c->thread->resizes)
+		return;
 	if (!may_sample(c))
 		last = first;
 	else if (!c->due[cls])
@@ -154,9 +161,14 @@ void *qy_sample_take(struct qy_cache *c, unsigned cls)
 {
 	void *p = qy_manager_get_one(c->heap.manager, cls);
 
-	c->due[cls] = false;
-	c->thread->sampled = p == NULL ? 0 : c->mean;
-	return p;
+	if (p != NULL) {
+		c->thread->sampled = c->mean;
+		return p;
+	}
+	/* (One object passes: where all are sampled, nothing else would change.) */
+	c->until += qy_classes[cls].size;
+	atomic_fetch_add_explicit(&qy_samples_lost, 1, memory_order_relaxed);
+	return NULL;
 }
 
 static bool falls_in(struct qy_cache *c, size_t bytes)
@@ -186,30 +198,38 @@ void qy_sample_large(struct qy_cache *c, size_t bytes)
 QY_INLINE void note(const void *p, size_t asked, uint64_t mean)
 {
 	void *frames[QY_SITE_FRAMES];
-	size_t size = qy_cache_usable(p);
+	size_t size = qy_cache_room(p);
 	struct qy_manager *m = qy_manager_of(p);
 	struct qy_sample sample = { .asked = asked, .born = qy_os->now_ms(), .weight = weight_of(size, mean) };
 	unsigned depth;
 
-	if (m == NULL || looking)
+	if (m == NULL || size == 0 || looking)
 		return;
+	if (qy_checker != QY_CHECKER_NONE)
+		sample.asked -= QY_CHECKER_MARGIN;
 	looking = true;
 	depth = qy_os->stack(frames, QY_SITE_FRAMES);
-	looking = false;
 	sample.site = qy_site_get(frames, depth, size, (uint16_t)m->index,
 				  (int16_t)qy_peek(m->placement)->node);
 	if (sample.site == NULL)
 		atomic_fetch_add_explicit(&qy_samples_lost, 1, memory_order_relaxed);
 	else
 		(void)qy_sample_add(p, &sample);
+	looking = false;
 }
 
-void *qy_sample_note(struct qy_thread *t, void *p, size_t asked)
+uint64_t qy_sample_taken(struct qy_thread *t)
 {
 	uint64_t mean = t->sampled;
-	int error = errno;
 
 	t->sampled = 0;
+	return mean;
+}
+
+void *qy_sample_note(uint64_t mean, void *p, size_t asked)
+{
+	int error = errno;
+
 	if (p != NULL)
 		note(p, asked, mean);
 	errno = error;
@@ -224,6 +244,21 @@ void qy_sample_freed(const void *p)
 		qy_sample_ended(&sample);
 }
 
+/* Whether a block, as it is from here on, is a sample: of so many bytes one; or 0. */
+static uint64_t draw_for(const void *p)
+{
+	struct qy_thread *t = qy_thread_enter();
+	uint64_t mean = 0;
+
+	if (t == NULL)
+		return 0;
+	qy_sample_look(qy_thread_cache(t));
+	if (falls_in(qy_thread_cache(t), qy_cache_room(p)))
+		mean = qy_thread_cache(t)->mean;
+	qy_thread_leave(t);
+	return mean;
+}
+
 bool qy_sample_resizes(const void *p, struct qy_sample *was)
 {
 	was->site = NULL;
@@ -232,8 +267,7 @@ bool qy_sample_resizes(const void *p, struct qy_sample *was)
 
 void qy_sample_resized(const void *p, const struct qy_sample *was, const void *to, size_t asked)
 {
-	struct qy_thread *t = qy_tls.thread;
-	struct qy_cache *c;
+	uint64_t mean = 0;
 	int error = errno;
 
 	if (p == to && was->site != NULL && was->asked == asked) {
@@ -242,17 +276,10 @@ void qy_sample_resized(const void *p, const struct qy_sample *was, const void *t
 	}
 	if (was->site != NULL)
 		qy_sample_ended(was);
-	if (to == NULL || t == NULL || t->service || looking)
-		return;
-	c = qy_thread_cache(t);
-	qy_sample_look(c);
-	if (c->mean == 0)
-		return;
-	c->until -= (int64_t)qy_cache_usable(to);
-	if (c->until < 0) {
-		c->until = draw(c);
-		note(to, asked, c->mean);
-	}
+	if (to != NULL)
+		mean = draw_for(to);
+	if (mean != 0)
+		note(to, asked, mean);
 	errno = error;
 }
 

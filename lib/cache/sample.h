@@ -55,7 +55,7 @@ void qy_sample_split(struct qy_cache *c, unsigned cls) QY_COLD;
 /* Whether the next object of the class is a sample. Entered. */
 bool qy_sample_is_due(const struct qy_cache *c, unsigned cls) QY_COLD;
 
-/* That object; NULL with no memory, and the class is not due any more. Entered. */
+/* That object; NULL with no memory. Entered. */
 void *qy_sample_take(struct qy_cache *c, unsigned cls) QY_COLD;
 
 /* Whether one object, which comes from no list, is a sample. Entered. */
@@ -64,9 +64,13 @@ bool qy_sample_wants(struct qy_cache *c, unsigned cls);
 /* A large block of so many bytes is allocated. Entered. */
 void qy_sample_large(struct qy_cache *c, size_t bytes) QY_COLD;
 
+/* What is to be noted of the last allocation, when the thread has left: a sample of so many bytes one, or 0. Entered; then
+ * it is forgotten. (Duties in between may allocate.) */
+uint64_t qy_sample_taken(struct qy_thread *t);
+
 /* The thread has left, with a sample in p, of which it asked for so many bytes. Returns p: called last, it has no frames
  * of quarry's below it, each of which would have to be unwound. */
-void *qy_sample_note(struct qy_thread *t, void *p, size_t asked) QY_COLD;
+void *qy_sample_note(uint64_t mean, void *p, size_t asked) QY_COLD;
 
 /* p is about to be freed. */
 void qy_sample_freed(const void *p) QY_COLD;

@@ -240,6 +240,8 @@ void qy_thread_park(struct qy_thread *t)
 	t->cpu_now = NULL;
 	qy_publish(t->tls, NULL);
 	t->depth = 0;
+	t->sampled = 0;
+	t->resizes = 0;
 	/* In a forked child: it may have been about to see that it is to wait. */
 	atomic_store_explicit(&t->busy, 0, memory_order_relaxed);
 	atomic_store_explicit(&t->waits, 0, memory_order_relaxed);

@@ -8,6 +8,7 @@
 #include "lib/base/text.h"
 #include "lib/cache/idle.h"
 #include "lib/cache/thread.h"
+#include "lib/cache/threads.h"
 #include "lib/manager/mixed.h"
 #include "lib/manager/registry.h"
 #include "numa/os.h"
@@ -639,6 +640,8 @@ void qy_watch_after_fork(void)
 	atomic_store(&making, 0);
 	making_here = false;
 	qy_threads_watch_forget();
+	/* (Where a memory checker is, all are watched, always.) */
 	if (self != NULL)
-		atomic_fetch_and_explicit(&self->idle, ~(uint32_t)(QY_HELD | QY_WATCHED), memory_order_seq_cst);
+		atomic_fetch_and_explicit(&self->idle, ~(uint32_t)(QY_HELD | (qy_threads_watching ? 0 : QY_WATCHED)),
+					  memory_order_seq_cst);
 }

@@ -10,15 +10,21 @@
 
 #define SERIES_MS 1000 /* between two events of a series */
 
+static uint64_t packed(int was, int state, uint64_t bytes)
+{
+	return (uint64_t)(uint16_t)was << 48 | (uint64_t)(uint16_t)state << 32 | qy_min(bytes >> QY_PAGE_SHIFT, UINT32_MAX);
+}
+
 static void tell(struct qy_manager *head, int what, struct qy_fallback *f)
 {
+	uint64_t last = atomic_load_explicit(&f->last, memory_order_relaxed);
 	quarry_event event = {
 		.kind = QUARRY_EVENT_FALLBACK,
 		.what = what,
-		.state = atomic_load_explicit(&f->state, memory_order_relaxed),
-		.was = atomic_load_explicit(&f->was, memory_order_relaxed),
+		.state = (int16_t)(last >> 32),
+		.was = (int16_t)(last >> 48),
 		.arena = &qy_arenas[qy_peek(head->index)],
-		.bytes = atomic_load_explicit(&f->bytes, memory_order_relaxed),
+		.bytes = (last & UINT32_MAX) << QY_PAGE_SHIFT,
 		.count = atomic_exchange_explicit(&f->untold, 0, memory_order_relaxed),
 	};
 
@@ -41,9 +47,7 @@ static QY_COLD void note(struct qy_manager *m, int what, int was, int state, uin
 	struct qy_fallback *f = &head->fallback[what - 1];
 
 	QY_PROBE4(fallback, what, was, state, bytes);
-	atomic_store_explicit(&f->was, was, memory_order_relaxed);
-	atomic_store_explicit(&f->state, state, memory_order_relaxed);
-	atomic_store_explicit(&f->bytes, bytes, memory_order_relaxed);
+	atomic_store_explicit(&f->last, packed(was, state, bytes), memory_order_relaxed);
 	qy_count_shared(&f->untold, 1);
 	if (may_tell(f, qy_os->now_ms()))
 		tell(head, what, f);

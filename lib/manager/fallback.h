@@ -12,8 +12,7 @@ struct qy_region;
 /* Kept in each arena's head, of each enum quarry_fallback. */
 struct qy_fallback {
 	_Atomic(uint64_t) told_ms, untold; /* when the last was told, + 1; how many were not since */
-	_Atomic(uint64_t) bytes;           /* of the last one */
-	_Atomic(int32_t) was, state;
+	_Atomic(uint64_t) last;            /* its was, state and pages: 16, 16 and 32 bits */
 };
 #define QY_FALLBACKS 3
 

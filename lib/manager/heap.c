@@ -530,20 +530,11 @@ bool qy_heap_lighten(struct qy_heap *h, uint64_t until_ns)
 	return orphan_list(h, &h->full, until_ns);
 }
 
-/* A count of the heap's becomes one of the manager's. */
-static void hand_over(qy_counter *to, qy_counter *from)
-{
-	uint64_t n = qy_read(from);
-
-	atomic_store_explicit(from, 0, memory_order_relaxed);
-	qy_count_shared(to, n);
-}
-
 void qy_heap_keep_counts(struct qy_heap *h)
 {
-	hand_over(&h->manager->past_refills, &h->refills);
-	hand_over(&h->manager->past_received, &h->remote_received);
-	hand_over(&h->manager->past_adopted, &h->adopted);
+	qy_hand_over(&h->manager->past_refills, &h->refills);
+	qy_hand_over(&h->manager->past_received, &h->remote_received);
+	qy_hand_over(&h->manager->past_adopted, &h->adopted);
 }
 
 void qy_heap_abandon(struct qy_heap *h)

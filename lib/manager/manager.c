@@ -334,6 +334,7 @@ void *qy_manager_get_one(struct qy_manager *m, unsigned cls)
 {
 	for (int tries = 0; tries < 4; tries++) {
 		struct attempt attempt = { .allowed = true };
+		bool lacking = false;
 		struct qy_slab *s;
 		void *p;
 
@@ -343,15 +344,17 @@ void *qy_manager_get_one(struct qy_manager *m, unsigned cls)
 		p = qy_mixed_take_one(m, cls);
 		if (p == NULL) {
 			s = new_slab(m, &m->orphans, QY_MIXED_CLASS, QY_UNIT >> QY_PAGE_SHIFT, &attempt);
-			if (s != NULL && qy_mixed_add_apart(m, s))
-				p = qy_mixed_take_one(m, cls);
-			else if (s != NULL)
+			lacking = s != NULL && !qy_mixed_add_apart(m, s);
+			if (lacking)
 				qy_manager_put_slab(m, s);
+			else if (s != NULL)
+				p = qy_mixed_take_one(m, cls);
 		}
 		qy_unlock(&m->lock);
 		if (p != NULL)
 			return p;
-		if (!may_try_again(m, QY_UNIT, &attempt, tries))
+		/* (Others took all records.) */
+		if (!lacking && !may_try_again(m, QY_UNIT, &attempt, tries))
 			break;
 	}
 	errno = ENOMEM;
@@ -562,8 +565,7 @@ static void wipe_region(struct qy_region *r)
 /* What was counted stays counted, so long as the arena is the same. */
 static void keep_count(struct qy_manager *m, struct qy_heap *h)
 {
-	qy_count_shared(&m->past_received, qy_read(&h->remote_received));
-	atomic_store_explicit(&h->remote_received, 0, memory_order_relaxed);
+	qy_hand_over(&m->past_received, &h->remote_received);
 }
 
 static void reset_one(struct qy_manager *m)

@@ -104,6 +104,14 @@ QY_INLINE bool qy_slab_is_mixed(const struct qy_slab *s)
 	return __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == QY_SLAB_MIXED;
 }
 
+/* Of a mixed slab: whether it is one that is apart. Anybody. */
+QY_INLINE bool qy_mixed_is_apart(const struct qy_slab *s)
+{
+	const struct qy_mixed_slab *r = qy_peek(s->local);
+
+	return r != NULL && qy_peek(r->apart);
+}
+
 /* The same of any slab. */
 QY_INLINE size_t qy_object_size(const struct qy_slab *s, const void *p)
 {

@@ -18,6 +18,7 @@ static struct place {
 	void *ctx;
 } places[PLACES];
 
+static _Atomic(bool) wanted; /* somebody is about to listen */
 static struct qy_lock lock = QY_LOCK_INIT(QY_RANK_LEAF); /* of those who change places */
 static __thread uint32_t telling __attribute__((tls_model("initial-exec")));
 static __thread uint8_t telling_in[PLACES] __attribute__((tls_model("initial-exec")));
@@ -29,7 +30,7 @@ bool qy_regions_telling(void)
 
 bool qy_regions_heard(void)
 {
-	return atomic_load_explicit(&qy_region_teller, memory_order_relaxed) != NULL;
+	return atomic_load(&qy_region_teller) != NULL || atomic_load(&wanted);
 }
 
 static void leave(struct place *place)
@@ -112,23 +113,49 @@ static struct place *find(quarry_region_fn *fn, const void *ctx)
 	return free_one;
 }
 
-static void wait_until_out(struct place *place)
+/* Places, as bits, at which the pair is, or was, and somebody may be inside. The lock is held. */
+static uint32_t places_of(quarry_region_fn *fn, const void *ctx)
 {
-	uint32_t inside;
+	uint32_t found = 0;
 
-	while ((inside = atomic_load(&place->inside)) != 0 && atomic_load(&place->kinds) == 0)
-		qy_sleep_on(&place->inside, inside, 10);
+	for (unsigned i = 0; i < PLACES; i++)
+		if (atomic_load(&places[i].inside) != 0 && places[i].fn == fn && places[i].ctx == ctx)
+			found |= 1u << i;
+	return found;
+}
+
+static void wait_until_out(uint32_t of)
+{
+	for (unsigned i = 0; i < PLACES; i++) {
+		uint32_t inside;
+
+		while ((of >> i & 1) && (inside = atomic_load(&places[i].inside)) != 0 && atomic_load(&places[i].kinds) == 0)
+			qy_sleep_on(&places[i].inside, inside, 10);
+	}
+}
+
+/* A pass of the reclaimer that a signal handler makes, and which saw that nobody listens, ends first. */
+static void wait_for_handler(void)
+{
+	atomic_store(&wanted, true);
+	if (qy_locks_held == 0) {
+		qy_purge_hold();
+		qy_purge_release();
+	}
 }
 
 int qy_regions_listen(quarry_region_fn *fn, void *ctx, unsigned kinds)
 {
 	struct place *place;
+	uint32_t out_of = 0;
 	int error = 0;
 
 	if (fn == NULL || (kinds & ~(unsigned)ALL_KINDS) != 0) {
 		errno = EINVAL;
 		return -1;
 	}
+	if (kinds != 0 && !qy_regions_heard())
+		wait_for_handler();
 	qy_lock(&lock);
 	place = find(fn, ctx);
 	if (kinds == 0 && (place == NULL || atomic_load(&place->kinds) == 0))
@@ -142,14 +169,16 @@ int qy_regions_listen(quarry_region_fn *fn, void *ctx, unsigned kinds)
 		}
 		atomic_store(&place->kinds, kinds);
 		follow();
+		out_of = kinds == 0 ? places_of(fn, ctx) : 0;
 	}
+	atomic_store(&wanted, false);
 	qy_unlock(&lock);
 	if (error != 0) {
 		errno = error;
 		return -1;
 	}
-	if (kinds == 0 && telling == 0)
-		wait_until_out(place);
+	if (telling == 0)
+		wait_until_out(out_of);
 	return 0;
 }
 
@@ -167,6 +196,7 @@ void qy_regions_hush(bool on)
 void qy_regions_after_fork(void)
 {
 	qy_lock_init(&lock, QY_RANK_LEAF);
+	atomic_store(&wanted, false);
 	for (unsigned i = 0; i < PLACES; i++)
 		atomic_store(&places[i].inside, telling_in[i]);
 }

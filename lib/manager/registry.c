@@ -41,6 +41,7 @@ static void clear_figures(struct qy_manager *m)
 	atomic_store_explicit(&m->heaps, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->family_used, 0, memory_order_relaxed);
 	memset(&m->marks, 0, sizeof(m->marks));
+	memset(m->fallback, 0, sizeof(m->fallback));
 	m->lost = false;
 	m->homing = (struct qy_homing){ .pending = false };
 	atomic_store_explicit(&m->huge.collapsed, 0, memory_order_relaxed);
@@ -466,6 +467,7 @@ void qy_registry_after_fork(void)
 	qy_cgroup_forget();
 	qy_limits_after_fork();
 	qy_sites_after_fork();
+	qy_checker_after_fork();
 	/* Those who were moving arenas stayed behind. */
 	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 		m->homing.moving = 0;

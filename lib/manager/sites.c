@@ -9,6 +9,7 @@
 #include "numa/os.h"
 
 #define BUCKETS 16384 /* of sites */
+#define SITES_MOST 200000 /* each has 200 to 700 bytes */
 #define TABLES 64     /* of live samples */
 #define LEAST 64      /* entries of a table: not one page */
 #define TAKEN_OUT 1   /* the address of an entry that was */
@@ -28,6 +29,7 @@ static struct {
 } tables[TABLES] = { [0 ... TABLES - 1] = { .lock = QY_LOCK_INIT(QY_RANK_LEAF) } };
 
 static struct qy_lock sites_lock = QY_LOCK_INIT(QY_RANK_LEAF);
+static uint32_t sites;           /* of those with a stack */
 static struct qy_site **buckets; /* atomic, and so is what is in it */
 
 _Atomic(uint64_t) qy_samples_live, qy_samples_lost;
@@ -94,6 +96,9 @@ struct qy_site *qy_site_get(void *const *frames, uint32_t depth, size_t size, ui
 	s = find(__atomic_load_n(bucket, __ATOMIC_ACQUIRE), &like, frames);
 	if (s != NULL)
 		return s;
+	/* (What comes then is known by its size alone.) */
+	if (qy_peek(sites) >= SITES_MOST && depth > 0)
+		return qy_site_get(frames, 0, size, arena, node);
 	made = qy_manager_records(sizeof(*made) + depth * sizeof(*frames), sizeof(void *));
 	if (made == NULL)
 		return NULL;
@@ -103,6 +108,7 @@ struct qy_site *qy_site_get(void *const *frames, uint32_t depth, size_t size, ui
 	s = find(*bucket, &like, frames);
 	if (s == NULL) {
 		made->next = *bucket;
+		qy_publish(sites, sites + (depth > 0));
 		__atomic_store_n(bucket, made, __ATOMIC_RELEASE);
 		s = made;
 	}
@@ -238,12 +244,16 @@ static bool put(const void *p, const struct qy_sample *sample)
 
 bool qy_sample_add(const void *p, const struct qy_sample *sample)
 {
-	if (!put(p, sample))
-		return false;
+	/* (Before it is there, so that no child has one that was freed and never made.) */
 	add_to(&sample->site->made, 1);
 	add_to(&sample->site->made_weight, sample->weight);
 	add_to(&sample->site->asked, sample->asked);
-	return true;
+	if (put(p, sample))
+		return true;
+	add_to(&sample->site->made, (uint64_t)-1);
+	add_to(&sample->site->made_weight, -sample->weight);
+	add_to(&sample->site->asked, -(uint64_t)sample->asked);
+	return false;
 }
 
 void qy_sample_put_back(const void *p, const struct qy_sample *sample)
@@ -349,9 +359,22 @@ void qy_samples_visit(void (*visit)(void *ctx, const struct qy_sample *s), void 
 	}
 }
 
+/* Others may have been in the middle of counting. */
 void qy_sites_after_fork(void)
 {
+	uint64_t live = 0;
+
 	qy_lock_init(&sites_lock, QY_RANK_LEAF);
-	for (unsigned t = 0; t < TABLES; t++)
+	for (unsigned t = 0; t < TABLES; t++) {
+		const struct entries *e = tables[t].entries;
+
 		qy_lock_init(&tables[t].lock, QY_RANK_LEAF);
+		if (tables[t].live == 0 && atomic_load_explicit(&qy_samples_live, memory_order_relaxed) == 0)
+			continue;
+		tables[t].live = 0;
+		for (uint32_t i = 0; e != NULL && i <= e->mask; i++)
+			tables[t].live += e->entry[i].address > TAKEN_OUT;
+		live += tables[t].live;
+	}
+	atomic_store_explicit(&qy_samples_live, live, memory_order_relaxed);
 }

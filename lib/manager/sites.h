@@ -3,7 +3,8 @@
  * counts, and each one that lives.
  *
  * A site is a stack, with what makes samples of it alike: size, arena and node. Sites are type-stable: their memory is
- * never anything else, they are found without a lock, and are forgotten together (qy_sites_reset), when no sample lives.
+ * never anything else, they are found without a lock, and stay; there are 200,000 of them at most, and what comes then is
+ * known without a stack.
  * Live samples are in tables by address, each with a lock of its own; nothing is taken inside it.
  *
  * A sample stands for as many objects as its size and the mean say (its weight: Poisson sampling by bytes takes an

@@ -174,6 +174,7 @@ struct work {
 	uintptr_t *addresses; /* of frames, in order and once each, when all are there */
 	size_t count, room;
 	uint32_t arena_string[UINT16_MAX + 1]; /* 0: no site of it yet */
+	uint16_t arenas[UINT16_MAX + 1];       /* in the order of their strings */
 	uint32_t next_string;
 	size_t objects;
 	struct qy_object object[OBJECTS_MAX];
@@ -305,15 +306,13 @@ static void put_string(struct sink *out, const char *text)
 
 static void put_arena_names(struct work *w)
 {
-	for (uint32_t n = S_OTHERS; n < w->next_string; n++)
-		for (uint32_t a = 0; a <= UINT16_MAX; a++)
-			if (w->arena_string[a] == n) {
-				struct qy_site like = { .arena = (uint16_t)a };
-				char name[QUARRY_ARENA_NAME_MAX];
+	for (uint32_t n = S_OTHERS; n < w->next_string; n++) {
+		struct qy_site like = { .arena = w->arenas[n - S_OTHERS] };
+		char name[QUARRY_ARENA_NAME_MAX];
 
-				qy_site_arena(&like, name);
-				put_string(&w->sink, name);
-			}
+		qy_site_arena(&like, name);
+		put_string(&w->sink, name);
+	}
 }
 
 static void put_object_names(struct work *w)
@@ -342,8 +341,10 @@ static void note_site(void *ctx, const struct qy_site *s)
 {
 	struct work *w = ctx;
 
-	if (w->arena_string[s->arena] == 0)
+	if (w->arena_string[s->arena] == 0) {
+		w->arenas[w->next_string - S_OTHERS] = s->arena;
 		w->arena_string[s->arena] = w->next_string++;
+	}
 	for (uint32_t i = 0; i < s->depth && w->count < w->room; i++)
 		w->addresses[w->count++] = address_of(s, i);
 }

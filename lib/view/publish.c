@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 
 #include "lib/base/refused.h"
+#include "lib/cache/thread.h"
 #include "lib/reclaim/reclaim.h"
 #include "lib/view/gather.h"
 #include "numa/memfd.h"
@@ -47,13 +48,26 @@ static bool make_picture(void)
 	return page.picture != NULL;
 }
 
+/* Entered: a fork that came in between would leave the child the descriptor, or the parent's page. */
+static quarry_published *make_shared(void)
+{
+	struct qy_thread *self = qy_thread_enter();
+	quarry_published *shared;
+
+	if (self == NULL)
+		return NULL;
+	shared = qy_memfd_shared(QUARRY_PUBLISHED_NAME, page_size());
+	qy_thread_leave(self);
+	return shared;
+}
+
 static bool make(uint64_t now_ns)
 {
 	if (page.shared != NULL)
 		return page.pid == qy_os->process_id();
 	if (page.refused_ns != 0 && now_ns - page.refused_ns < AFTER_REFUSAL_NS)
 		return false;
-	page.shared = make_picture() ? qy_memfd_shared(QUARRY_PUBLISHED_NAME, page_size()) : NULL;
+	page.shared = make_picture() ? make_shared() : NULL;
 	if (page.shared == NULL) {
 		qy_refuse(QUARRY_REFUSED_PUBLISH);
 		page.refused_ns = now_ns;

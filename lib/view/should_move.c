@@ -38,8 +38,8 @@ static bool is_to_go(const struct qy_manager *m, const struct qy_slab *s)
 	switch (__atomic_load_n(&s->state, __ATOMIC_ACQUIRE)) {
 	case QY_SLAB_QUEUED:
 		return qy_density_is_to_go(m, s);
-	case QY_SLAB_MIXED:
-		return qy_peek(s->linked) < QY_MIXED_GRAINS / 2;
+	case QY_SLAB_MIXED: /* (What a profile samples would come to stand in such a one again.) */
+		return qy_peek(s->linked) < QY_MIXED_GRAINS / 2 && !qy_mixed_is_apart(s);
 	default:
 		return false;
 	}

@@ -197,10 +197,12 @@ static void add_manager(struct qy_manager *m, quarry_stats *stats)
 		stats->kind_got[kind] += qy_read(&m->kind_got[kind]);
 	}
 	stats->refills += qy_read(&m->past_refills);
-	/* (What m->thinning received it sent on, to one of those that are counted.) */
-	stats->remote_frees += qy_read(&m->past_received) + qy_read(&m->orphans.remote_received);
-	stats->remote_frees += mixed == NULL ? 0 : qy_read(&mixed->heap.remote_received);
 	stats->adopted += qy_read(&m->past_adopted);
+	/* (What m->thinning received it sent on, to one of those that are counted.) */
+	stats->remote_frees += qy_read(&m->past_received);
+	atomic_thread_fence(memory_order_acquire); /* what is handed over to those is missing for a moment, never twice */
+	stats->remote_frees += qy_read(&m->orphans.remote_received);
+	stats->remote_frees += mixed == NULL ? 0 : qy_read(&mixed->heap.remote_received);
 }
 
 /* Arenas that ended: what happened in them has happened. */
@@ -215,6 +217,7 @@ static void add_past(quarry_stats *stats)
 	stats->refills += qy_read(&qy_past.refills);
 	stats->remote_frees += qy_read(&qy_past.received);
 	stats->adopted += qy_read(&qy_past.adopted);
+	atomic_thread_fence(memory_order_acquire);
 }
 
 static void finish(quarry_stats *stats, const struct qy_manager *m)
@@ -316,9 +319,10 @@ QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)
 		stats->decay = decay_of(qy_manager_decay_set(m));
 		finish(stats, m);
 	} else {
+		/* (First: one that ends meanwhile is missing for a moment, and never there twice.) */
+		add_past(stats);
 		for (m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
 			add_manager(m, stats);
-		add_past(stats);
 		look_at_all_frames(stats);
 		stats->decay = decay_of(qy_setting(decay_ms));
 		finish(stats, NULL);

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define SIZE 40
 
@@ -103,6 +105,7 @@ static void *work(void *unused)
 static void clean_arena(void)
 {
 	size_t got;
+	int status = 0;
 	char *p = quarry_calloc(10, 10), *q;
 
 	for (int i = 0; i < 100; i++)
@@ -133,6 +136,22 @@ static void clean_arena(void)
 	quarry_thread_flush();
 	quarry_purge(NULL);
 	quarry_view_close(quarry_view_open());
+	/* A child goes on as its parent: what it gets has margins, too. */
+	if (fork() == 0) {
+		for (int i = 1; i < 3000; i++) {
+			p = quarry_malloc((size_t)i % 300);
+			memset(p, 1, (size_t)i % 300);
+			p = quarry_realloc(p, 200);
+			if (p == NULL)
+				abort();
+			quarry_free(p);
+		}
+		/* (What is there of the parent's is no matter.) */
+		execl("/bin/true", "true", (char *)NULL);
+		_exit(1);
+	}
+	if (wait(&status) < 0 || status != 0)
+		abort();
 }
 #endif
 
