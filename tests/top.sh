@@ -82,27 +82,40 @@ static void serve(void)
 		for (int i = 0; i < 20000; i++)
 			free(malloc(50000 + i));
 }
+/* A mapping with what the file has, each above the one before: "FILE", or with "r:" before it one that is not writable. */
+static int publish(const char *arg)
+{
+	static char *place;
+	char how = arg[1] == ':' ? arg[0] : 0, bytes[1 << 16] = "";
+	int fd = memfd_create("quarry-published", 0);
+	FILE *file = fopen(how ? arg + 2 : arg, "r");
+	quarry_published head;
+	size_t n = file ? fread(bytes, 1, sizeof(bytes), file) : 0;
+	memcpy(&head, bytes, sizeof(head));
+	head.pid = getpid();
+	if (head.magic == QUARRY_PUBLISHED_MAGIC)
+		memcpy(bytes, &head, sizeof(head));
+	if (!place)
+		place = mmap(NULL, 64 * sizeof(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	place += 2 * sizeof(bytes);
+	if (n == 0 || ftruncate(fd, sizeof(bytes)) != 0 || write(fd, bytes, n) != (ssize_t)n)
+		return -1;
+	return mmap(place, sizeof(bytes), how == 'r' ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+		    0) == MAP_FAILED;
+}
 int main(int argc, char **argv)
 {
 	quarry_arena_attr attr = { .name = "e\033[2Jvil\x9b\"\\\n\377", .hard_limit = 64 << 20 };
-	int fd;
-	char *page, bytes[1 << 16];
-	size_t n;
+	for (int i = 1; i < argc; i++)
+		if (publish(argv[i]) != 0)
+			return 1;
 	if (argc < 2) {
 		quarry_arena *arena = quarry_arena_create(&attr);
 		memset(quarry_arena_malloc(arena, 16 << 20), 1, 16 << 20);
 		for (int i = 0; i < 100000; i++)
 			if (!memset(malloc(2000), 1, 2000))
 				return 1;
-		serve();
-		return 0;
 	}
-	fd = memfd_create("quarry-published", 0);
-	n = fread(bytes, 1, sizeof(bytes), fopen(argv[1], "r"));
-	if (ftruncate(fd, (off_t)(n ? n : 1)) != 0)
-		return 1;
-	page = mmap(NULL, n ? n : 1, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	memcpy(page, bytes, n);
 	serve();
 	return 0;
 }
@@ -172,6 +185,7 @@ for command in top metrics; do
 	started+=($!)
 	quarry $command $!
 	check "$command of a process without quarry" one_line_error 1 "not on quarry"
+	check "which may be on it all the same, linked statically" says err "publish=on"
 	if [[ $(id -u) == 0 ]] && command -v setpriv >/dev/null &&
 		setpriv --reuid 65534 --regid 65534 --clear-groups "$quarry" version >/dev/null 2>&1; then
 		setpriv --reuid 65534 --regid 65534 --clear-groups "$quarry" $command $! >"$work/out" 2>"$work/err"
@@ -373,18 +387,22 @@ bytes() { # bytes FORMAT: a file of them
 	printf "$1" >"$work/page"
 	head -c 3000 /dev/zero >>"$work/page"
 }
-hostile() { # hostile NAME TEXT
-	start "$1" env QUARRY_OPTIONS=publish=off "$work/publisher" "$work/page"
+hostile() { # hostile NAME TEXT [PAGE...]
+	local name=$1 text=$2
+	shift 2
+	[[ $# != 0 ]] || set -- "$work/page"
+	start "$name" env QUARRY_OPTIONS=publish=off "$work/publisher" "$@"
 	for command in "top --once" metrics; do
 		# shellcheck disable=SC2086
 		quarry $command "$last"
-		check "$command: $1" one_line_error 1 "$2"
+		check "$command: $name" one_line_error 1 "$text"
 	done
 }
 bytes ''
 hostile empty "nothing yet"
 bytes 'rubbish!rubbish!rubbish!rubbish!'
 hostile rubbish "not a page of quarry's"
+hostile unwritable "published nothing" "r:$work/page"
 bytes 'quarry1\0\002\0\0\0'
 hostile newer "newer version"
 bytes 'quarry1\0\0\0\0\0'

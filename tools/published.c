@@ -94,6 +94,7 @@ static int read_stat(struct published *p)
 
 static bool is_library(const char *line)
 {
+	/* (In a program that is linked statically nothing has that name.) */
 	return strstr(line, "/libquarry.so") || strstr(line, "/libquarry-malloc.so");
 }
 
@@ -106,6 +107,7 @@ static int find_page(struct published *p)
 	size_t size = 0;
 	bool library = false;
 	uint64_t start, end;
+	char rights[5];
 	FILE *maps;
 	int error;
 
@@ -118,8 +120,9 @@ static int find_page(struct published *p)
 		char *at = strchr(line, '/');
 
 		library = library || is_library(line);
-		if (at && strcmp(at, name) == 0 && sscanf(line, "%" SCNx64 "-%" SCNx64 " rw-s ", &start, &end) == 2 &&
-		    start < end && end - start <= LARGEST) {
+		if (at && strcmp(at, name) == 0 &&
+		    sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s ", &start, &end, rights) == 3 &&
+		    strcmp(rights, "rw-s") == 0 && start < end && end - start <= LARGEST) {
 			p->address = start;
 			p->length = end - start;
 		}
@@ -209,7 +212,7 @@ static enum status prepare(struct published *p)
 	int error = find_page(p);
 
 	if (error == ENOPKG)
-		return wrong(p, "it is not on quarry");
+		return wrong(p, "it is not on quarry, or has published nothing yet: QUARRY_OPTIONS=publish=on");
 	if (error == ENODATA)
 		return wrong(p, "it is on quarry, and has published nothing (yet): QUARRY_OPTIONS=publish=on");
 	if (error)
