@@ -1279,9 +1279,11 @@ QUARRY_API int quarry_metrics_write(const char *path, unsigned flags);
  * it changes what readers see, and nothing else. All is in the machine's byte order. At total_offset stands a
  * quarry_stats of total_size bytes, at health_offset a quarry_health_report of health_size, at arenas_offset
  * arena_count quarry_published_arena of arena_size bytes each: these grow at their ends in later versions, and a reader
- * takes what it knows. To read it: copy the head, and all of `size` bytes; when generation is odd, or not the same in
- * a head that is copied afterwards, it was being written: again.
- * What stands in a copy is looked at by quarry_published_look and quarry_published_arena, which trust nothing in it. */
+ * takes what it knows. To read it: copy the head, and then all up to the end of the last of the three; what is behind that,
+ * up to `size`, is room that has never been written to, and reading it would make the process larger. When generation is
+ * odd, or not the same in a head that is copied afterwards, it was being written: again. One whose pid is not the
+ * process's is that of its parent, which was there for a moment when it forked: there is another, or will be.
+ * What stands in a copy is looked at by quarry_published_look and quarry_published_arena_get, which trust nothing in it. */
 typedef struct quarry_published {
 	uint64_t magic;         /* QUARRY_PUBLISHED_MAGIC */
 	uint32_t version;       /* QUARRY_PUBLISHED_VERSION: raised when an older reader could not go on */
