@@ -44,7 +44,7 @@ skip() {
 
 status=0
 quarry() { # into $work/out, $work/err and $status
-	"$quarry" "$@" >"$work/out" 2>"$work/err" </dev/null
+	timeout 30 "$quarry" "$@" >"$work/out" 2>"$work/err" </dev/null
 	status=$?
 }
 is() { [[ $1 == "$2" ]] || { echo "    is '$1', not '$2'"; return 1; }; }
@@ -68,10 +68,14 @@ until_true() { # until_true COMMAND...: for ten seconds at most
 # wrote.
 cat >"$work/publisher.c" <<'END'
 #define _GNU_SOURCE
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <quarry/quarry.h>
 static void serve(void)
@@ -82,7 +86,16 @@ static void serve(void)
 		for (int i = 0; i < 20000; i++)
 			free(malloc(50000 + i));
 }
-/* A mapping with what the file has, each above the one before: "FILE", or with "r:" before it one that is not writable. */
+/* Whoever reads it waits for ever, from outside too. */
+static int fill_never(void *page, size_t size)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register all = { { (unsigned long)page, size }, UFFDIO_REGISTER_MODE_MISSING, 0 };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	return fd < 0 || ioctl(fd, UFFDIO_API, &api) != 0 || ioctl(fd, UFFDIO_REGISTER, &all) != 0;
+}
+/* A mapping with what the file has, each above the one before: "FILE", or with "r:" before it one that is not writable,
+ * with "u:" one that is never filled. */
 static int publish(const char *arg)
 {
 	static char *place;
@@ -98,17 +111,18 @@ static int publish(const char *arg)
 	if (!place)
 		place = mmap(NULL, 64 * sizeof(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	place += 2 * sizeof(bytes);
-	if (n == 0 || ftruncate(fd, sizeof(bytes)) != 0 || write(fd, bytes, n) != (ssize_t)n)
-		return -1;
-	return mmap(place, sizeof(bytes), how == 'r' ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
-		    0) == MAP_FAILED;
+	if (n == 0 || ftruncate(fd, sizeof(bytes)) != 0 || (how != 'u' && write(fd, bytes, n) != (ssize_t)n) ||
+	    mmap(place, sizeof(bytes), how == 'r' ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+		 0) == MAP_FAILED)
+		return 1;
+	return how == 'u' && fill_never(place, sizeof(bytes)) ? 77 : 0;
 }
 int main(int argc, char **argv)
 {
 	quarry_arena_attr attr = { .name = "e\033[2Jvil\x9b\"\\\n\377", .hard_limit = 64 << 20 };
-	for (int i = 1; i < argc; i++)
-		if (publish(argv[i]) != 0)
-			return 1;
+	for (int i = 1, status; i < argc; i++)
+		if ((status = publish(argv[i])) != 0)
+			return status;
 	if (argc < 2) {
 		quarry_arena *arena = quarry_arena_create(&attr);
 		memset(quarry_arena_malloc(arena, 16 << 20), 1, 16 << 20);
@@ -403,6 +417,12 @@ hostile empty "nothing yet"
 bytes 'rubbish!rubbish!rubbish!rubbish!'
 hostile rubbish "not a page of quarry's"
 hostile unwritable "published nothing" "r:$work/page"
+LD_LIBRARY_PATH=${library%/*} "$work/publisher" "u:$work/page" </dev/null >/dev/null
+if [[ $? != 77 ]]; then
+	hostile unfilled "comes to no end" "u:$work/page"
+else
+	skip "a page that is never filled: no userfaultfd, or none that the kernel waits for"
+fi
 bytes 'quarry1\0\002\0\0\0'
 hostile newer "newer version"
 bytes 'quarry1\0\0\0\0\0'

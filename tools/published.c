@@ -1,27 +1,22 @@
 /* SPDX-License-Identifier: MIT */
-/* Reading another process's page. It is found by its name in /proc/PID/maps, and read by process_vm_readv(2), or where
- * that is refused through /proc/PID/mem: neither stops the process. The page is the other process's to write, and so
- * may be anything: how much is copied is bounded here, and what it means is the library's to say. */
+/* Another process's page is found by its name in /proc/PID/maps, and copied (published_memory.c). It is the other
+ * process's to write, and so may be anything: how much is copied is bounded here, and what it means is the library's to
+ * say. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "tools/published.h"
+#include "tools/published_memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <time.h>
-#include <unistd.h>
 
 #define LARGEST (UINT64_C(4) << 20) /* no page of ours is so large */
-#define TRIES 50                     /* while it is being written, */
-#define BETWEEN_NS 2000000           /* ns after each */
 
 uint64_t published_now(void)
 {
@@ -116,96 +111,25 @@ static int find_page(struct published *p)
 	if (!maps)
 		return errno;
 	errno = 0;
-	while (!p->length && getline(&line, &size, maps) > 0) {
+	while (!p->place.length && getline(&line, &size, maps) > 0) {
 		char *at = strchr(line, '/');
 
 		library = library || is_library(line);
 		if (at && strcmp(at, name) == 0 &&
 		    sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s ", &start, &end, rights) == 3 &&
-		    strcmp(rights, "rw-s") == 0 && start < end && end - start <= LARGEST) {
-			p->address = start;
-			p->length = end - start;
+		    strcmp(rights, "rw-s") == 0 && start < end && end - start <= LARGEST &&
+		    end - start >= sizeof(quarry_published)) {
+			p->place.address = start;
+			p->place.length = end - start;
 		}
 	}
 	error = ferror(maps) ? errno : 0;
 	free(line);
 	fclose(maps);
-	return error ? error : p->length ? 0 : library ? ENODATA : ENOPKG;
+	return error ? error : p->place.length ? 0 : library ? ENODATA : ENOPKG;
 }
 
-/* ---- its memory ---- */
-
-static int read_by_mem(const struct published *p, void *to, size_t size)
-{
-	char path[64];
-	int fd, error = 0;
-
-	snprintf(path, sizeof(path), "/proc/%d/mem", p->pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return errno;
-	for (size_t done = 0; done < size && !error;) {
-		ssize_t n = pread(fd, (char *)to + done, size - done, (off_t)(p->address + done));
-
-		if (n > 0)
-			done += (size_t)n;
-		else if (n == 0 || errno != EINTR)
-			error = n == 0 ? ESRCH : errno;
-	}
-	close(fd);
-	return error;
-}
-
-/* 0, or an errno. */
-static int read_memory(const struct published *p, void *to, size_t size)
-{
-	struct iovec here = { to, size }, there = { (void *)(uintptr_t)p->address, size };
-	ssize_t n = process_vm_readv(p->pid, &here, 1, &there, 1, 0);
-
-	if (n == (ssize_t)size)
-		return 0;
-	return n < 0 && errno == ESRCH ? ESRCH : read_by_mem(p, to, size);
-}
-
-/* How much of it there is something in, as its head says: what is behind that has never been written to, and reading it
- * would make the other process larger. (Whoever writes another head may have it all read.) */
-static size_t used_size(const struct published *p, const quarry_published *head)
-{
-	uint64_t end = (uint64_t)head->arenas_offset + (uint64_t)head->arena_count * head->arena_size;
-	uint64_t least = sizeof(*head);
-	uint64_t total = (uint64_t)head->total_offset + head->total_size;
-	uint64_t health = (uint64_t)head->health_offset + head->health_size;
-
-	end = end > total ? end : total;
-	end = end > health ? end : health;
-	end = end > least ? end : least;
-	return end < p->length ? (size_t)end : (size_t)p->length;
-}
-
-/* All of it between two looks at its generation that see the same one. 0, an errno, or EAGAIN. */
-static int copy_page(struct published *p)
-{
-	const struct timespec between = { 0, BETWEEN_NS };
-	quarry_published before, after;
-	int error = 0;
-
-	for (int i = 0; i < TRIES; i++) {
-		if (i > 0)
-			nanosleep(&between, NULL);
-		error = read_memory(p, &before, sizeof(before));
-		p->size = error ? 0 : used_size(p, &before);
-		if (!error)
-			error = read_memory(p, p->copy, p->size);
-		if (!error)
-			error = read_memory(p, &after, sizeof(after));
-		if (error)
-			return error;
-		memcpy(p->copy, &before, sizeof(before));
-		if (before.generation == after.generation && before.generation % 2 == 0)
-			return 0;
-	}
-	return EAGAIN;
-}
+/* ---- all of it ---- */
 
 static enum status prepare(struct published *p)
 {
@@ -217,10 +141,7 @@ static enum status prepare(struct published *p)
 		return wrong(p, "it is on quarry, and has published nothing (yet): QUARRY_OPTIONS=publish=on");
 	if (error)
 		return wrong_of(p, error);
-	if (p->length < sizeof(quarry_published))
-		return wrong(p, "published: cut short");
-	p->copy = calloc(1, p->length);
-	return p->copy ? STATUS_OK : wrong(p, "%s", strerror(ENOMEM));
+	return STATUS_OK;
 }
 
 enum status published_read(struct published *p)
@@ -229,12 +150,14 @@ enum status published_read(struct published *p)
 
 	if (error)
 		return wrong_of(p, error);
-	if (!p->copy && prepare(p) != STATUS_OK)
+	if (!p->place.length && prepare(p) != STATUS_OK)
 		return STATUS_FAILED;
-	error = copy_page(p);
+	error = published_copy(p);
 	/* (EIO, EFAULT: it ended in between, or became another program.) */
 	if (error == EAGAIN)
 		return wrong(p, "published: it is being written all the time");
+	if (error == ETIMEDOUT)
+		return wrong(p, "published: reading it comes to no end: who should fill its memory does not");
 	if (error)
 		return wrong_of(p, error == EIO || error == EFAULT ? ESRCH : error);
 	if (quarry_published_look(p->copy, p->size, NULL, NULL, NULL) != 0)

@@ -3,15 +3,23 @@
 #ifndef QUARRY_TOOLS_PUBLISHED_H
 #define QUARRY_TOOLS_PUBLISHED_H
 
+#include <sys/types.h>
+
 #include "tools/tools.h"
 
 #include "include/quarry/quarry.h"
 
+/* A mapping of another process. */
+struct place {
+	uint64_t address, length;
+};
+
 struct published {
 	int pid;
-	uint64_t address, length; /* of the page in the process; 0: not looked for yet */
+	struct place place;       /* of the page in the process; length 0: not looked for yet */
 	void *copy;
 	size_t size;              /* of what there is of it */
+	pid_t left;               /* a reader that could not be ended; 0: none */
 	char program[64];         /* its name, as the kernel has it; any bytes */
 	uint64_t started;         /* clock ticks since the machine was, from /proc/PID/stat */
 	char error[256];
