@@ -95,7 +95,7 @@ static int fill_never(void *page, size_t size)
 	return fd < 0 || ioctl(fd, UFFDIO_API, &api) != 0 || ioctl(fd, UFFDIO_REGISTER, &all) != 0;
 }
 /* A mapping with what the file has, each above the one before: "FILE", or with "r:" before it one that is not writable,
- * with "u:" one that is never filled. */
+ * with "u:" one that is never filled, with "p:" one of its parent. */
 static int publish(const char *arg)
 {
 	static char *place;
@@ -105,7 +105,7 @@ static int publish(const char *arg)
 	quarry_published head;
 	size_t n = file ? fread(bytes, 1, sizeof(bytes), file) : 0;
 	memcpy(&head, bytes, sizeof(head));
-	head.pid = getpid();
+	head.pid = how == 'p' ? getppid() : getpid();
 	if (head.magic == QUARRY_PUBLISHED_MAGIC)
 		memcpy(bytes, &head, sizeof(head));
 	if (!place)
@@ -412,6 +412,8 @@ hostile() { # hostile NAME TEXT [PAGE...]
 		check "$command: $name" one_line_error 1 "$text"
 	done
 }
+bytes 'quarry1\0\001\0\0\0\160\0\0\0\0\020\0\0\0\0\0\0\004\0\0\0\0\0\0\0'
+mv "$work/page" "$work/parents"
 bytes ''
 hostile empty "nothing yet"
 bytes 'rubbish!rubbish!rubbish!rubbish!'
@@ -425,6 +427,8 @@ else
 fi
 bytes 'quarry1\0\002\0\0\0'
 hostile newer "newer version"
+hostile its-parents "published nothing" "p:$work/parents"
+hostile its-own-beside-its-parents "newer version" "p:$work/parents" "$work/page"
 bytes 'quarry1\0\0\0\0\0'
 hostile older "older version"
 bytes 'quarry1\0\001\0\0\0\160\0\0\0\0\020\0\0\0\0\0\0\003\0\0\0\0\0\0\0'

@@ -57,6 +57,8 @@ static enum status wrong_of(struct published *p, int error)
 {
 	if (error == ENOENT || error == ESRCH)
 		return wrong(p, "%s", strerror(ESRCH));
+	if (error == ENODATA)
+		return wrong(p, "it is on quarry, and has published nothing (yet): QUARRY_OPTIONS=publish=on");
 	if (error == EPERM || error == EACCES)
 		return wrong(p, "not permitted: it takes the right to trace the process (its user, and "
 				"kernel.yama.ptrace_scope=0; or root)");
@@ -93,9 +95,28 @@ static bool is_library(const char *line)
 	return strstr(line, "/libquarry.so") || strstr(line, "/libquarry-malloc.so");
 }
 
-/* "7f00-7f10 rw-s 00000000 00:01 7   /memfd:quarry-published (deleted)". 0, or an errno; ENODATA: there is none, ENOPKG:
- * nor the library. */
-static int find_page(struct published *p)
+/* As the process knows itself: the number in the innermost of its namespaces, the last of "NStgid:	23	7". 0: not told. */
+static int number_inside(int pid)
+{
+	char path[64], text[4096], *line, *end;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	if (!read_text(path, text, sizeof(text)))
+		return 0;
+	line = strstr(text, "\nNStgid:");
+	line = line ? line : strstr(text, "\nTgid:"); /* (a kernel without such namespaces) */
+	if (!line)
+		return 0;
+	end = line + 1 + strcspn(line + 1, "\n");
+	while (end[-1] >= '0' && end[-1] <= '9')
+		end--;
+	return (int)strtol(end, NULL, 10);
+}
+
+/* "7f00-7f10 rw-s 00000000 00:01 7   /memfd:quarry-published (deleted)". A child that was forked at the wrong moment has its
+ * parent's as well: which is its own, their heads tell. 0, or an errno; ENODATA: there is none, ENOPKG: nor the
+ * library. */
+static int find_pages(struct published *p)
 {
 	static const char name[] = "/memfd:" QUARRY_PUBLISHED_NAME " (deleted)\n";
 	char path[64], *line = NULL;
@@ -111,34 +132,31 @@ static int find_page(struct published *p)
 	if (!maps)
 		return errno;
 	errno = 0;
-	while (!p->place.length && getline(&line, &size, maps) > 0) {
+	while (p->place_count < PLACES && getline(&line, &size, maps) > 0) {
 		char *at = strchr(line, '/');
 
 		library = library || is_library(line);
 		if (at && strcmp(at, name) == 0 &&
 		    sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s ", &start, &end, rights) == 3 &&
 		    strcmp(rights, "rw-s") == 0 && start < end && end - start <= LARGEST &&
-		    end - start >= sizeof(quarry_published)) {
-			p->place.address = start;
-			p->place.length = end - start;
-		}
+		    end - start >= sizeof(quarry_published))
+			p->places[p->place_count++] = (struct place){ start, end - start };
 	}
 	error = ferror(maps) ? errno : 0;
 	free(line);
 	fclose(maps);
-	return error ? error : p->place.length ? 0 : library ? ENODATA : ENOPKG;
+	return error ? error : p->place_count ? 0 : library ? ENODATA : ENOPKG;
 }
 
 /* ---- all of it ---- */
 
 static enum status prepare(struct published *p)
 {
-	int error = find_page(p);
+	int error = find_pages(p);
 
+	p->known_as = number_inside(p->pid);
 	if (error == ENOPKG)
 		return wrong(p, "it is not on quarry, or has published nothing yet: QUARRY_OPTIONS=publish=on");
-	if (error == ENODATA)
-		return wrong(p, "it is on quarry, and has published nothing (yet): QUARRY_OPTIONS=publish=on");
 	if (error)
 		return wrong_of(p, error);
 	return STATUS_OK;
@@ -150,7 +168,7 @@ enum status published_read(struct published *p)
 
 	if (error)
 		return wrong_of(p, error);
-	if (!p->place.length && prepare(p) != STATUS_OK)
+	if (!p->place_count && prepare(p) != STATUS_OK)
 		return STATUS_FAILED;
 	error = published_copy(p);
 	/* (EIO, EFAULT: it ended in between, or became another program.) */

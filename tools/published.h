@@ -14,9 +14,13 @@ struct place {
 	uint64_t address, length;
 };
 
+#define PLACES 8
+
 struct published {
 	int pid;
-	struct place place;       /* of the page in the process; length 0: not looked for yet */
+	int known_as;             /* the process's number as it knows it itself; 0: not known */
+	struct place places[PLACES];
+	unsigned place_count;     /* 0: not looked for yet; more than 1: not known yet which is its page */
 	void *copy;
 	size_t size;              /* of what there is of it */
 	pid_t left;               /* a reader that could not be ended; 0: none */
