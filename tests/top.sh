@@ -337,7 +337,7 @@ quarry metrics --socket "$work/socket" "$loud"
 check "a socket that somebody listens at" one_line_error 1 "in use"
 kill $server
 wait $server
-check "metrics --socket takes its socket away" test ! -e "$work/socket"
+check "metrics --socket takes its socket away" is "$(find "$work" -name 'socket*' ! -name '*.err')" ""
 "$quarry" metrics --socket "$work/socket" "$loud" 2>"$work/socket.err" &
 server=$!
 started+=("$server")
@@ -348,6 +348,53 @@ wait $server 2>/dev/null
 server=$!
 started+=("$server")
 check "where one was killed" until_true get 'GET / HTTP/1.0\r\n\r\n'
+
+# One that listens and never answers is there all the same.
+cat >"$work/stuck.py" <<'END'
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1])
+s.listen(0)
+waiting = []
+try:
+	while True:
+		c = socket.socket(socket.AF_UNIX)
+		c.setblocking(False)
+		c.connect(sys.argv[1])
+		waiting.append(c)
+except BlockingIOError:
+	print("ready", flush=True)
+sys.stdin.read()
+END
+start stuck python3 "$work/stuck.py" "$work/full"
+quarry metrics --socket "$work/full" "$loud"
+check "a socket whose owner is stuck" one_line_error 1 "in use"
+kill "$last"
+wait "$last" 2>/dev/null
+check "and what it leaves" test -S "$work/full"
+
+# Two at once at what was left behind: the first is held up as it is about to take it away.
+if command -v strace >/dev/null && strace -qq -o /dev/null true 2>/dev/null; then
+	strace -f -qq -o "$work/trace" -e trace=connect,unlink,unlinkat -e inject=unlink,unlinkat:delay_enter=2000000 \
+		"$quarry" metrics --socket "$work/full" "$loud" 2>"$work/first.err" &
+	started+=($!)
+	check "the first finds nobody" until_true grep -qs ECONNREFUSED "$work/trace"
+	timeout 4 "$quarry" metrics --socket "$work/full" "$loud" 2>"$work/second.err" &
+	second=$!
+	until_true test -s "$work/second.err"
+	check "of two that start at once one serves" says second.err "in use"
+	wait $second
+	check "the other does not" is $? 1
+	first=$(pgrep -P "${started[-1]}")
+	started+=("$first")
+	full=$work/full
+	answered() { python3 "$work/get.py" "$full" 'GET / HTTP/1.0\r\n\r\n' >/dev/null 2>"$work/err"; }
+	check "the one does" until_true answered
+	kill "$first"
+	wait "${started[-2]}"
+else
+	skip "two that start at once: no strace, or it may not trace"
+fi
 
 # ---- on a terminal ----------------------------------------------------------------------------------------------
 if command -v script >/dev/null && command -v stty >/dev/null; then
@@ -372,13 +419,14 @@ if command -v script >/dev/null && command -v stty >/dev/null; then
 	on_terminal $'\003' "$loud"
 	check "on a terminal: Ctrl-C" grep -qaF $'\033[?1049l' "$work/out"
 	check "on a terminal: it is as before Ctrl-C" cmp -s "$work/before" "$work/after"
-	on_terminal '' "$last" --count 1
+	on_terminal '' "$loud" --count 1
 	check "on a terminal: --count" grep -qaF "status 0" "$work/out"
 else
 	skip "on a terminal: no script(1)"
 fi
 
 # ---- it ends ----------------------------------------------------------------------------------------------------
+: >"$work/out"
 "$quarry" top --interval 0.1 "$loud" >"$work/out" 2>"$work/err" </dev/null &
 watcher=$!
 started+=("$watcher")

@@ -7,6 +7,7 @@
 #include "tools/metrics.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,9 +38,10 @@ static bool is_socket(const char *path)
 	return lstat(path, &is) == 0 && S_ISSOCK(is.st_mode);
 }
 
+/* (One that does not come to accepting has so many waiting that a connection is told to come again.) */
 static bool nobody_listens(const struct sockaddr_un *address)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	bool refused = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof(*address)) != 0 &&
 		       errno == ECONNREFUSED;
 
@@ -54,10 +56,6 @@ static int listen_at(const char *path)
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd, error;
 
-	if (strlen(path) >= sizeof(address.sun_path)) {
-		errno = ENAMETOOLONG;
-		return -1;
-	}
 	strcpy(address.sun_path, path);
 	if (is_socket(path) && nobody_listens(&address))
 		(void)unlink(path);
@@ -73,6 +71,68 @@ static int listen_at(const char *path)
 	close(fd);
 	errno = error;
 	return -1;
+}
+
+/* ---- whose it is ---- */
+
+/* A file PATH.lock is locked by who serves at PATH, from before it looks who listens there until it does not any more: of
+ * two that start at once, none takes the other's for one that was left behind. (A lock of fcntl: children do not have it.) */
+struct lock {
+	char path[sizeof(((struct sockaddr_un *)0)->sun_path) + 8];
+	int fd;
+};
+
+/* Whether what we have open is what others find there: who had it before may have removed it meanwhile. */
+static bool is_there(const struct lock *lock)
+{
+	struct stat ours, theirs;
+
+	return fstat(lock->fd, &ours) == 0 && lstat(lock->path, &theirs) == 0 && ours.st_dev == theirs.st_dev &&
+	       ours.st_ino == theirs.st_ino;
+}
+
+/* 0, or an errno. */
+static int take_lock(struct lock *lock, const char *path)
+{
+	const struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int error;
+
+	snprintf(lock->path, sizeof(lock->path), "%s.lock", path);
+	for (;;) {
+		lock->fd = open(lock->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+		if (lock->fd < 0)
+			return errno;
+		error = fcntl(lock->fd, F_SETLK, &all) == 0 ? 0 : errno == EACCES || errno == EAGAIN ? EADDRINUSE : errno;
+		if (!error && is_there(lock))
+			return 0;
+		close(lock->fd);
+		if (error)
+			return error;
+	}
+}
+
+static void give_lock(struct lock *lock)
+{
+	(void)unlink(lock->path);
+	close(lock->fd);
+}
+
+/* -1 with errno. */
+static int begin(struct lock *lock, const char *path)
+{
+	int fd;
+
+	errno = strlen(path) < sizeof(((struct sockaddr_un *)0)->sun_path) ? take_lock(lock, path) : ENAMETOOLONG;
+	if (errno)
+		return -1;
+	fd = listen_at(path);
+	if (fd < 0) {
+		int error = errno;
+
+		give_lock(lock);
+		errno = error;
+	}
+	return fd;
 }
 
 /* ---- a request ---- */
@@ -193,7 +253,8 @@ static bool accept_one(int listening, struct published *from, unsigned flags)
 int metrics_serve(struct published *from, const char *path, unsigned flags)
 {
 	struct sigaction action = { .sa_handler = on_signal };
-	int listening = listen_at(path), status = STATUS_OK;
+	struct lock lock;
+	int listening = begin(&lock, path), status = STATUS_OK;
 
 	if (listening < 0)
 		return fail(STATUS_FAILED, "metrics: %s: %s", path, strerror(errno));
@@ -206,5 +267,6 @@ int metrics_serve(struct published *from, const char *path, unsigned flags)
 				      *from->error ? from->error : strerror(errno));
 	(void)unlink(path);
 	close(listening);
+	give_lock(&lock);
 	return status;
 }
