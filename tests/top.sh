@@ -333,6 +333,46 @@ get "GET /$(head -c 9000 /dev/zero | tr '\0' x) HTTP/1.0\\r\\n\\r\\n"
 check "a request that is too long" grep -qE "400|reset by peer|Broken pipe" "$work/err"
 get 'GET / HTTP/1.0\r\n\r\n'
 check "and it goes on" says err "200 OK"
+# Errors that pass: the process is stopped while it writes; there are no descriptors for reading, or for a connection.
+cat >"$work/generation.py" <<'END'
+import re, struct, sys
+pid, odd = sys.argv[1], int(sys.argv[2])
+for line in open("/proc/%s/maps" % pid):
+	if "quarry-published" in line:
+		at = int(re.match("[0-9a-f]+", line).group(0), 16) + 24
+		with open("/proc/%s/mem" % pid, "r+b", 0) as mem:
+			mem.seek(at)
+			was = struct.unpack("Q", mem.read(8))[0]
+			mem.seek(at)
+			mem.write(struct.pack("Q", (was | 1) if odd else (was + was % 2)))
+END
+kill -STOP "$loud"
+if python3 "$work/generation.py" "$loud" 1 2>/dev/null; then
+	get 'GET / HTTP/1.0\r\n\r\n'
+	check "stopped as it writes: 503" says err "503"
+	check "stopped as it writes: why" says out "being written"
+	python3 "$work/generation.py" "$loud" 0
+	get 'GET / HTTP/1.0\r\n\r\n'
+	check "stopped as it writes: not for ever" says err "200 OK"
+else
+	skip "stopped as it writes: its memory may not be written"
+fi
+kill -CONT "$loud"
+if command -v prlimit >/dev/null && prlimit --pid $server --nofile >/dev/null 2>&1; then
+	free=0
+	while [[ -e /proc/$server/fd/$free ]]; do free=$((free + 1)); done
+	soft=$(prlimit --pid $server --nofile --noheadings --output SOFT)
+	prlimit --pid $server --nofile=$((free + 1)):
+	get 'GET / HTTP/1.0\r\n\r\n'
+	check "no descriptor to read with: 503" says err "503"
+	check "no descriptor to read with: why" says out "Too many open files"
+	prlimit --pid $server --nofile=$free:
+	(sleep 0.3 && prlimit --pid $server --nofile="$soft":) &
+	get 'GET / HTTP/1.0\r\n\r\n'
+	check "no descriptor for a connection: it waits" says err "200 OK"
+else
+	skip "no descriptors: no prlimit, or it may not"
+fi
 quarry metrics --socket "$work/socket" "$loud"
 check "a socket that somebody listens at" one_line_error 1 "in use"
 kill $server
@@ -438,10 +478,13 @@ wait $watcher
 status=$?
 : >"$work/out"
 check "the process ends under top" one_line_error 1 "No such process"
-get 'GET / HTTP/1.0\r\n\r\n'
-check "and under metrics --socket" says err "503"
+timeout 20 tail --pid=$server -f /dev/null
+check "metrics --socket ends with it" is $? 0
+kill $server 2>/dev/null
 wait $server
-check "which ends with it" is $? 1
+check "and says so" is $? 1
+check "in one line" is "$(cat "$work/socket.err")" "quarry: metrics: $loud: No such process"
+check "and takes its socket away" test ! -e "$work/socket"
 
 # ---- pages that no library wrote --------------------------------------------------------------------------------
 bytes() { # bytes FORMAT: a file of them

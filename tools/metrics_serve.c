@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,18 +16,32 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #define REQUEST_MAX 8192
-#define SECONDS 5 /* for a request, and for the answer */
+#define SECONDS 5     /* for a request, and for the answer */
+#define SHORT_MS 100  /* until the next try, without descriptors or memory */
+#define LOOK_MS 1000  /* between two looks whether the process is there, where the kernel does not tell (before Linux 5.3) */
 
 static volatile sig_atomic_t wants_end;
+static sigset_t end_signals;
 
 static void on_signal(int sig)
 {
 	wants_end = sig;
+}
+
+static void catch_signals(void)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+	struct sigaction action = { .sa_handler = on_signal };
+
+	sigemptyset(&end_signals);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		sigaddset(&end_signals, signals[i]);
+		sigaction(signals[i], &action, NULL);
+	}
 }
 
 /* ---- the socket ---- */
@@ -59,7 +74,7 @@ static int listen_at(const char *path)
 	strcpy(address.sun_path, path);
 	if (is_socket(path) && nobody_listens(&address))
 		(void)unlink(path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -1;
 	if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0) {
@@ -137,16 +152,41 @@ static int begin(struct lock *lock, const char *path)
 
 /* ---- a request ---- */
 
+/* Until the time (published_now) is over, or a signal wants an end: then false. */
+static bool wait_for(int fd, short events, uint64_t end)
+{
+	struct pollfd one = { .fd = fd, .events = events };
+	uint64_t now;
+
+	while (!wants_end && (now = published_now()) < end) {
+		int n = poll_unless(&wants_end, &end_signals, &one, 1, (int)((end - now) / 1000000 + 1));
+
+		if (n != 0 && (n > 0 || errno != EINTR))
+			return n > 0;
+	}
+	return false;
+}
+
+static uint64_t in_seconds(unsigned seconds)
+{
+	return published_now() + seconds * UINT64_C(1000000000);
+}
+
+static bool is_passing(int error)
+{
+	return error == EINTR || error == EAGAIN;
+}
+
 /* Up to the empty line. False when none came in time, or it was too long. */
 static bool read_request(int fd, char *text, size_t size)
 {
-	uint64_t end = published_now() + SECONDS * UINT64_C(1000000000);
+	uint64_t end = in_seconds(SECONDS);
 	size_t used = 0;
 
-	while (used + 1 < size && published_now() < end && !wants_end) {
-		ssize_t n = recv(fd, text + used, size - 1 - used, 0);
+	while (used + 1 < size && wait_for(fd, POLLIN, end)) {
+		ssize_t n = recv(fd, text + used, size - 1 - used, MSG_DONTWAIT);
 
-		if (n == 0 || (n < 0 && errno != EINTR))
+		if (n == 0 || (n < 0 && !is_passing(errno)))
 			return false;
 		used += n > 0 ? (size_t)n : 0;
 		text[used] = '\0';
@@ -158,12 +198,12 @@ static bool read_request(int fd, char *text, size_t size)
 
 static void send_all(int fd, const char *text, size_t size)
 {
-	uint64_t end = published_now() + SECONDS * UINT64_C(1000000000);
+	uint64_t end = in_seconds(SECONDS);
 
-	while (size > 0 && published_now() < end) {
-		ssize_t n = send(fd, text, size, MSG_NOSIGNAL);
+	while (size > 0 && wait_for(fd, POLLOUT, end)) {
+		ssize_t n = send(fd, text, size, MSG_NOSIGNAL | MSG_DONTWAIT);
 
-		if (n < 0 && errno != EINTR)
+		if (n < 0 && !is_passing(errno))
 			return;
 		text += n > 0 ? n : 0;
 		size -= n > 0 ? (size_t)n : 0;
@@ -210,63 +250,80 @@ static void answer_metrics(int fd, const struct published *from, unsigned flags)
 		close(file);
 }
 
-/* Who does not ask for OpenMetrics gets the format that every scraper knows. False when the process is no more. */
-static bool serve_one(int fd, struct published *from, unsigned flags)
+/* Who does not ask for OpenMetrics gets the format that every scraper knows. What cannot be read now may be the next time. */
+static void serve_one(int fd, struct published *from, unsigned flags)
 {
 	char request[REQUEST_MAX];
 
 	if (!read_request(fd, request, sizeof(request))) {
 		answer_line(fd, "400 Bad Request", "no request, or one that is too long");
-		return true;
-	}
-	if (strncmp(request, "GET /", 5) != 0) {
+	} else if (strncmp(request, "GET /", 5) != 0) {
 		answer_line(fd, "405 Method Not Allowed", "GET is all there is");
-		return true;
-	}
-	if (published_read(from) != STATUS_OK) {
+	} else if (published_read(from) != STATUS_OK) {
 		answer_line(fd, "503 Service Unavailable", from->error);
-		return false;
+	} else {
+		if (!strcasestr(request, "application/openmetrics-text"))
+			flags |= QUARRY_METRICS_CLASSIC;
+		answer_metrics(fd, from, flags);
 	}
-	if (!strcasestr(request, "application/openmetrics-text"))
-		flags |= QUARRY_METRICS_CLASSIC;
-	answer_metrics(fd, from, flags);
-	return true;
 }
 
 /* ---- one after the other ---- */
 
+static bool is_short_of(int error)
+{
+	return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
+/* False with errno when there will be no other. */
 static bool accept_one(int listening, struct published *from, unsigned flags)
 {
-	const struct timeval limit = { SECONDS, 0 };
-	int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
-	bool on;
+	int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
+	if (fd < 0 && is_short_of(errno)) {
+		(void)poll_unless(&wants_end, &end_signals, NULL, 0, SHORT_MS);
+		return true;
+	}
 	if (fd < 0)
-		return errno == EINTR || errno == ECONNABORTED;
-	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-	on = serve_one(fd, from, flags);
+		return is_passing(errno) || errno == ECONNABORTED;
+	serve_one(fd, from, flags);
 	close(fd);
-	return on;
+	return true;
+}
+
+/* 0 when a signal wants an end; an errno, ESRCH when the process has ended. */
+static int serve(int listening, int process, struct published *from, unsigned flags)
+{
+	struct pollfd either[] = { { .fd = listening, .events = POLLIN }, { .fd = process, .events = POLLIN } };
+
+	while (!wants_end) {
+		int n = poll_unless(&wants_end, &end_signals, either, 2, process < 0 ? LOOK_MS : -1);
+
+		if (n < 0 && errno != EINTR)
+			return errno;
+		if (n > 0 && either[0].revents && !accept_one(listening, from, flags))
+			return errno;
+		if (from->gone || (n > 0 && either[1].revents) || (process < 0 && published_ended(from)))
+			return ESRCH;
+	}
+	return 0;
 }
 
 int metrics_serve(struct published *from, const char *path, unsigned flags)
 {
-	struct sigaction action = { .sa_handler = on_signal };
 	struct lock lock;
-	int listening = begin(&lock, path), status = STATUS_OK;
+	int listening, process, error;
 
+	catch_signals();
+	listening = begin(&lock, path);
 	if (listening < 0)
 		return fail(STATUS_FAILED, "metrics: %s: %s", path, strerror(errno));
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
-	sigaction(SIGHUP, &action, NULL);
-	while (!wants_end && status == STATUS_OK)
-		if (!accept_one(listening, from, flags))
-			status = fail(STATUS_FAILED, "metrics: %d: %s", from->pid,
-				      *from->error ? from->error : strerror(errno));
+	process = published_process(from);
+	error = published_ended(from) ? ESRCH : serve(listening, process, from, flags);
 	(void)unlink(path);
 	close(listening);
 	give_lock(&lock);
-	return status;
+	if (process >= 0)
+		close(process);
+	return error ? fail(STATUS_FAILED, "metrics: %d: %s", from->pid, strerror(error)) : STATUS_OK;
 }

@@ -14,7 +14,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #define LARGEST (UINT64_C(4) << 20) /* no page of ours is so large */
 
@@ -55,7 +57,8 @@ static enum status wrong(struct published *p, const char *format, ...)
 
 static enum status wrong_of(struct published *p, int error)
 {
-	if (error == ENOENT || error == ESRCH)
+	p->gone = error == ENOENT || error == ESRCH;
+	if (p->gone)
 		return wrong(p, "%s", strerror(ESRCH));
 	if (error == ENODATA)
 		return wrong(p, "it is on quarry, and has published nothing (yet): QUARRY_OPTIONS=publish=on");
@@ -67,10 +70,11 @@ static enum status wrong_of(struct published *p, int error)
 
 /* ---- /proc ---- */
 
-/* "123 (a) b) S 1 ...": the name may have anything in it, so the last parenthesis counts. 0, or an errno. */
+/* "123 (a) b) S 1 ...": the name may have anything in it, so the last parenthesis counts. 0, or an errno; ESRCH: that
+ * is another process, or what is left of one that has ended. */
 static int read_stat(struct published *p)
 {
-	char path[64], text[1024], *open, *close;
+	char path[64], text[1024], *open, *close, state;
 	uint64_t started;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", p->pid);
@@ -79,10 +83,11 @@ static int read_stat(struct published *p)
 	open = strchr(text, '(');
 	close = strrchr(text, ')');
 	if (!open || !close || close < open ||
-	    sscanf(close + 1, " %*c %*d %*d %*d %*d %*d %*u %" SCNu64 " %*u %" SCNu64
-			      " %*u %*u %*u %*d %*d %*d %*d %*d %*d %" SCNu64, &p->minor, &p->major, &started) != 3)
+	    sscanf(close + 1, " %c %*d %*d %*d %*d %*d %*u %" SCNu64 " %*u %" SCNu64
+			      " %*u %*u %*u %*d %*d %*d %*d %*d %*d %" SCNu64,
+		   &state, &p->minor, &p->major, &started) != 4)
 		return EIO;
-	if (p->started && p->started != started)
+	if ((p->started && p->started != started) || state == 'Z' || state == 'X')
 		return ESRCH;
 	p->started = started;
 	snprintf(p->program, sizeof(p->program), "%.*s", (int)(close - open - 1), open + 1);
@@ -181,6 +186,24 @@ enum status published_read(struct published *p)
 	if (quarry_published_look(p->copy, p->size, NULL, NULL, NULL) != 0)
 		return wrong(p, "%s", quarry_error_text());
 	return STATUS_OK;
+}
+
+bool published_ended(struct published *p)
+{
+	int error = read_stat(p);
+
+	return error == ESRCH || error == ENOENT;
+}
+
+int published_process(const struct published *p)
+{
+#ifdef SYS_pidfd_open
+	return (int)syscall(SYS_pidfd_open, p->pid, 0);
+#else
+	(void)p;
+	errno = ENOSYS;
+	return -1;
+#endif
 }
 
 void published_end(struct published *p)

@@ -27,6 +27,7 @@ struct published {
 	char program[64];         /* its name, as the kernel has it; any bytes */
 	uint64_t started;         /* clock ticks since the machine was, from /proc/PID/stat */
 	char error[256];
+	bool gone;                /* it has ended, or is another program now: it will not be read again */
 	uint64_t minor, major;    /* page faults since it was */
 };
 
@@ -36,6 +37,13 @@ enum status published_pid(const char *command, const char *text, int *pid);
 /* Copy the page, and what /proc says beside it. An error's one line stands in p->error. After the first time the same is
  * looked for: a process that took the number, or the place, of the one of before is an error. */
 enum status published_read(struct published *p);
+
+/* Whether the process has ended. */
+bool published_ended(struct published *p);
+
+/* A descriptor that can be read from when the process has ended (Linux 5.3); -1 with errno. It may have ended just
+ * before, and its number be another's. */
+int published_process(const struct published *p);
 
 void published_end(struct published *p);
 

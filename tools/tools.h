@@ -4,6 +4,8 @@
 #ifndef QUARRY_TOOLS_H
 #define QUARRY_TOOLS_H
 
+#include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -54,5 +56,11 @@ bool read_choice(const char *path, char *choice, size_t size);
 bool cgroup_limit(const char *controller, const char *v2, const char *v1, uint64_t *limit, char *where, size_t size);
 /* "1.5 GiB", in a buffer that the call after the fourth uses anew. */
 const char *bytes_text(uint64_t bytes);
+
+/* --- tools/wait.c -------------------------------------------------------------------------------------------- */
+
+/* poll(2) that none of these signals slips past: they come in only while it waits, or before `came`, which their handlers
+ * set, is looked at. -1 with EINTR when it is set. ms: -1 without end. */
+int poll_unless(const volatile sig_atomic_t *came, const sigset_t *signals, struct pollfd *fds, nfds_t count, int ms);
 
 #endif
