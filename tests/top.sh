@@ -436,6 +436,45 @@ else
 	skip "two that start at once: no strace, or it may not trace"
 fi
 
+# ---- a signal just before a wait -----------------------------------------------------------------------------------
+cat >"$work/slip.gdb" <<'END'
+set pagination off
+set confirm off
+handle all nostop noprint pass
+handle SIGTRAP SIGSTOP stop nopass
+break ppoll
+shell touch "$SLIP.attached"
+continue
+shell kill -TERM $SLIP_PID; touch "$SLIP.sent"
+delete
+continue
+END
+slip() { # slip PID COMMAND...: a SIGTERM arrives as the process is about to wait; COMMAND makes it come to that
+	local pid=$1
+	shift
+	rm -f "$work"/slip.attached "$work"/slip.sent
+	SLIP=$work/slip SLIP_PID=$pid timeout 60 gdb -nx -batch -p "$pid" -x "$work/slip.gdb" >"$work/slip.out" 2>&1 </dev/null &
+	started+=($!)
+	until_true test -e "$work/slip.attached" && "$@" && until_true test -e "$work/slip.sent"
+	timeout 10 tail --pid="$pid" -f /dev/null
+}
+traces() { command -v gdb >/dev/null && gdb -nx -batch -p $$ -ex detach >/dev/null 2>&1; }
+traces=no
+if traces; then
+	traces=yes
+	"$quarry" metrics --socket "$work/slipped" "$loud" 2>"$work/socket.err" &
+	server_2=$!
+	started+=("$server_2")
+	connects() { python3 -c 'import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])' "$work/slipped"; }
+	check "it listens" until_true test -S "$work/slipped"
+	check "metrics: a signal just before it waits" slip "$server_2" connects
+	kill -9 "$server_2" 2>/dev/null
+	wait "$server_2"
+	check "metrics: it ends as by any other" is $? 0
+else
+	skip "a signal just before a wait: no gdb, or it may not trace"
+fi
+
 # ---- on a terminal ----------------------------------------------------------------------------------------------
 if command -v script >/dev/null && command -v stty >/dev/null; then
 	drew() { grep -qas "FREE HUG%" "$work/typescript"; }
@@ -459,6 +498,20 @@ if command -v script >/dev/null && command -v stty >/dev/null; then
 	on_terminal $'\003' "$loud"
 	check "on a terminal: Ctrl-C" grep -qaF $'\033[?1049l' "$work/out"
 	check "on a terminal: it is as before Ctrl-C" cmp -s "$work/before" "$work/after"
+	if [[ $traces == yes ]]; then
+		presses() { printf '>' >&"$keys_in"; }
+		rm -f "$work/typescript"
+		mkfifo "$work/keys"
+		script -qefc "stty cols 60 rows 12; echo \$\$ >$work/top.pid; exec '$quarry' top --interval 3600 $loud" "$work/typescript" \
+			<"$work/keys" >/dev/null 2>&1 &
+		started+=($!)
+		exec {keys_in}>"$work/keys"
+		until_true drew
+		check "on a terminal: a signal just before it waits" slip "$(cat "$work/top.pid")" presses
+		kill -9 "$(cat "$work/top.pid")" 2>/dev/null
+		exec {keys_in}>&-
+		check "on a terminal: given back after it" until_true grep -qaF $'\033[?1049l' "$work/typescript"
+	fi
 	on_terminal '' "$loud" --count 1
 	check "on a terminal: --count" grep -qaF "status 0" "$work/out"
 else

@@ -16,7 +16,8 @@
 
 static struct termios before;
 static bool entered;
-static volatile sig_atomic_t wants_end, wants_stop;
+static volatile sig_atomic_t came, wants_end, wants_stop;
+static sigset_t caught;
 
 static void say(const char *text)
 {
@@ -44,6 +45,7 @@ static void give_screen(void)
 
 static void on_signal(int sig)
 {
+	came = 1;
 	if (sig == SIGTSTP)
 		wants_stop = 1;
 	else if (sig != SIGWINCH)
@@ -53,12 +55,15 @@ static void on_signal(int sig)
 bool screen_enter(void)
 {
 	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGWINCH };
-	struct sigaction action = { .sa_handler = on_signal }; /* poll is interrupted: no SA_RESTART */
+	struct sigaction action = { .sa_handler = on_signal };
 
 	if (!isatty(STDOUT_FILENO) || !isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &before) != 0)
 		return false;
-	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+	sigemptyset(&caught);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		sigaddset(&caught, signals[i]);
 		sigaction(signals[i], &action, NULL);
+	}
 	take_screen();
 	entered = true;
 	return true;
@@ -84,16 +89,16 @@ int screen_key(unsigned ms)
 {
 	struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
 	char key;
-	int n;
+	int n = poll_unless(&came, &caught, &in, 1, (int)ms);
 
+	if (n < 0 && errno != EINTR)
+		return -1;
+	came = 0; /* (before what it stands for: what comes now is seen the next time) */
 	if (wants_stop)
 		stop();
 	if (wants_end)
 		return -1;
-	n = poll(&in, 1, (int)ms);
-	if (n < 0)
-		return errno == EINTR && !wants_end ? 0 : -1;
-	if (n == 0)
+	if (n <= 0)
 		return 0;
 	n = (int)read(STDIN_FILENO, &key, 1);
 	return n == 1 ? (unsigned char)key : n < 0 && errno == EINTR ? 0 : -1;
