@@ -443,15 +443,17 @@ set confirm off
 handle all nostop noprint pass
 handle SIGTRAP SIGSTOP stop nopass
 break ppoll
+ignore 1 BEFORE
 shell touch "$SLIP.attached"
 continue
 shell kill -TERM $SLIP_PID; touch "$SLIP.sent"
 delete
 continue
 END
-slip() { # slip PID COMMAND...: a SIGTERM arrives as the process is about to wait; COMMAND makes it come to that
+slip() { # slip PID N COMMAND...: a SIGTERM arrives as the process is about to wait, N waits after what COMMAND brings it
 	local pid=$1
-	shift
+	sed -i "s/^ignore 1 .*/ignore 1 $2/" "$work/slip.gdb"
+	shift 2
 	rm -f "$work"/slip.attached "$work"/slip.sent
 	SLIP=$work/slip SLIP_PID=$pid timeout 60 gdb -nx -batch -p "$pid" -x "$work/slip.gdb" >"$work/slip.out" 2>&1 </dev/null &
 	started+=($!)
@@ -467,7 +469,8 @@ if traces; then
 	started+=("$server_2")
 	connects() { python3 -c 'import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])' "$work/slipped"; }
 	check "it listens" until_true test -S "$work/slipped"
-	check "metrics: a signal just before it waits" slip "$server_2" connects
+	# (Three are for the request that does not come, and for the two parts of the answer.)
+	check "metrics: a signal just before it waits" slip "$server_2" 3 connects
 	kill -9 "$server_2" 2>/dev/null
 	wait "$server_2"
 	check "metrics: it ends as by any other" is $? 0
@@ -507,7 +510,7 @@ if command -v script >/dev/null && command -v stty >/dev/null; then
 		started+=($!)
 		exec {keys_in}>"$work/keys"
 		until_true drew
-		check "on a terminal: a signal just before it waits" slip "$(cat "$work/top.pid")" presses
+		check "on a terminal: a signal just before it waits" slip "$(cat "$work/top.pid")" 0 presses
 		kill -9 "$(cat "$work/top.pid")" 2>/dev/null
 		exec {keys_in}>&-
 		check "on a terminal: given back after it" until_true grep -qaF $'\033[?1049l' "$work/typescript"

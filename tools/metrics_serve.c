@@ -22,7 +22,7 @@
 #define REQUEST_MAX 8192
 #define SECONDS 5     /* for a request, and for the answer */
 #define SHORT_MS 100  /* until the next try, without descriptors or memory */
-#define LOOK_MS 1000  /* between two looks whether the process is there, where the kernel does not tell (before Linux 5.3) */
+#define LOOK_MS 1000  /* between two looks for the process, where the kernel does not tell (before Linux 5.3) */
 
 static volatile sig_atomic_t wants_end;
 static sigset_t end_signals;
@@ -90,8 +90,9 @@ static int listen_at(const char *path)
 
 /* ---- whose it is ---- */
 
-/* A file PATH.lock is locked by who serves at PATH, from before it looks who listens there until it does not any more: of
- * two that start at once, none takes the other's for one that was left behind. (A lock of fcntl: children do not have it.) */
+/* A file PATH.lock is locked by who serves at PATH, from before it looks who listens there until it does not any more:
+ * of two that start at once, none takes the other's for one that was left behind. (A lock of fcntl's: children do not
+ * have it.) */
 struct lock {
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path) + 8];
 	int fd;
@@ -250,7 +251,8 @@ static void answer_metrics(int fd, const struct published *from, unsigned flags)
 		close(file);
 }
 
-/* Who does not ask for OpenMetrics gets the format that every scraper knows. What cannot be read now may be the next time. */
+/* Who does not ask for OpenMetrics gets the format that every scraper knows. What cannot be read now may be the next
+ * time. */
 static void serve_one(int fd, struct published *from, unsigned flags)
 {
 	char request[REQUEST_MAX];

@@ -100,7 +100,7 @@ static bool is_library(const char *line)
 	return strstr(line, "/libquarry.so") || strstr(line, "/libquarry-malloc.so");
 }
 
-/* As the process knows itself: the number in the innermost of its namespaces, the last of "NStgid:	23	7". 0: not told. */
+/* As the process knows itself, in the innermost of its namespaces: the last of "NStgid:	23	7". 0: not told. */
 static int number_inside(int pid)
 {
 	char path[64], text[4096], *line, *end;
@@ -118,8 +118,8 @@ static int number_inside(int pid)
 	return (int)strtol(end, NULL, 10);
 }
 
-/* "7f00-7f10 rw-s 00000000 00:01 7   /memfd:quarry-published (deleted)". A child that was forked at the wrong moment has its
- * parent's as well: which is its own, their heads tell. 0, or an errno; ENODATA: there is none, ENOPKG: nor the
+/* "7f00-7f10 rw-s 00000000 00:01 7   /memfd:quarry-published (deleted)". A child that was forked at the wrong moment has
+ * its parent's as well: which is its own, their heads tell. 0, or an errno; ENODATA: there is none, ENOPKG: nor the
  * library. */
 static int find_pages(struct published *p)
 {

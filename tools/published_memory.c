@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Copying another process's page: by process_vm_readv(2), or where that is refused through /proc/PID/mem; neither stops
- * the process. Whoever owns a mapping may also let its reader wait for ever (userfaultfd(2), a file of FUSE), and that wait
- * ends for a SIGKILL only: so a child reads, hands what it has read on through a pipe, and is killed when that takes too
- * long. */
+ * the process. Whoever owns a mapping may also let its reader wait for ever (userfaultfd(2), a file of FUSE), and that
+ * wait ends for a SIGKILL only: so a child reads, hands what it has read on through a pipe, and is killed when that
+ * takes too long. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
