@@ -367,8 +367,14 @@ if command -v prlimit >/dev/null && prlimit --pid $server --nofile >/dev/null 2>
 	check "no descriptor to read with: 503" says err "503"
 	check "no descriptor to read with: why" says out "Too many open files"
 	prlimit --pid $server --nofile=$free:
-	(sleep 0.3 && prlimit --pid $server --nofile="$soft":) &
-	get 'GET / HTTP/1.0\r\n\r\n'
+	switches() { awk '/^voluntary/ { print $2 }' "/proc/$server/status"; }
+	before=$(switches)
+	tries_again() { [[ $(switches) -gt $((before + 2)) ]]; }
+	get 'GET / HTTP/1.0\r\n\r\n' &
+	getter=$!
+	until_true tries_again
+	prlimit --pid $server --nofile="$soft":
+	wait $getter
 	check "no descriptor for a connection: it waits" says err "200 OK"
 else
 	skip "no descriptors: no prlimit, or it may not"
