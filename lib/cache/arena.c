@@ -13,7 +13,7 @@
 
 static quarry_arena *handle_of(const struct qy_manager *m)
 {
-	return m == NULL ? NULL : &qy_arenas[m->index];
+	return m == NULL ? NULL : &qy_arenas[qy_peek(m->index)];
 }
 
 int qy_arena_unknown_node(const quarry_nodeset *nodes)

@@ -191,6 +191,9 @@ struct qy_manager *qy_manager_create(const struct qy_placement *placement, int k
 /* The first node of the set that the machine does not have; -1 for none. */
 int qy_manager_unknown_node(const quarry_nodeset *nodes);
 
+/* An arena's name, also of one that may be ending. */
+void qy_manager_name(const struct qy_manager *m, char name[QUARRY_ARENA_NAME_MAX]);
+
 /* The default arena of a node by the kernel's id; NULL with EINVAL or ENOMEM. */
 struct qy_manager *qy_manager_of_kernel_node(int node);
 

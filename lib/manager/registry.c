@@ -139,6 +139,21 @@ const struct qy_placement *qy_manager_place(struct qy_manager *m, const struct q
 	return p;
 }
 
+/* (Whoever still looks at the one that ended reads a name of both, and no byte that never was.) */
+static void set_name(struct qy_manager *m, const char *name)
+{
+	for (size_t i = 0; i + 1 < sizeof(m->name); i++) {
+		qy_publish(m->name[i], *name);
+		name += *name != 0;
+	}
+}
+
+void qy_manager_name(const struct qy_manager *m, char name[QUARRY_ARENA_NAME_MAX])
+{
+	for (size_t i = 0; i < QUARRY_ARENA_NAME_MAX; i++)
+		name[i] = qy_peek(m->name[i]);
+}
+
 struct qy_manager *qy_registry_make(const struct qy_placement *placement, int kind, const char *name)
 {
 	struct qy_placement *asked = keep_placement(placement);
@@ -158,7 +173,7 @@ struct qy_manager *qy_registry_make(const struct qy_placement *placement, int ki
 	qy_publish(m->placement, asked);
 	qy_publish(m->head, m);
 	qy_publish(m->locals, NULL);
-	strncpy(m->name, name, sizeof(m->name) - 1);
+	set_name(m, name);
 	qy_heap_open(&m->orphans, m, 0);
 	qy_heap_open(&m->thinning, m, 0);
 	return m;

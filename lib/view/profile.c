@@ -137,13 +137,16 @@ QUARRY_API int quarry_profile_stack(const void *p, void **frames, int max)
 void qy_site_arena(const struct qy_site *s, char *name)
 {
 	struct qy_manager *m = qy_manager_of_arena(&qy_arenas[s->arena]);
+	char own[QUARRY_ARENA_NAME_MAX] = "";
 	struct qy_text out;
 
 	qy_text_init(&out, name, QUARRY_ARENA_NAME_MAX, -1);
-	if (m == NULL || m->name[0] == 0)
+	if (m != NULL)
+		qy_manager_name(m, own);
+	if (own[0] == 0)
 		qy_text_format(&out, "arena %u", s->arena);
 	else
-		qy_text_put(&out, m->name, strnlen(m->name, sizeof(m->name)));
+		qy_text_put(&out, own, strnlen(own, sizeof(own)));
 }
 
 int qy_site_node(const struct qy_site *s)

@@ -313,8 +313,8 @@ QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)
 	stats->version = QUARRY_STATS_VERSION;
 	stats->node = -1;
 	if (m != NULL) {
-		memcpy(stats->name, m->name, sizeof(stats->name));
-		stats->node = m->of_node ? qy_node_kernel_id((int)m->index) : -1;
+		qy_manager_name(m, stats->name);
+		stats->node = qy_peek(m->of_node) ? qy_node_kernel_id((int)qy_peek(m->index)) : -1;
 		add_arena(m, stats);
 		stats->decay = decay_of(qy_manager_decay_set(m));
 		finish(stats, m);
