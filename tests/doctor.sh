@@ -28,19 +28,7 @@ if [[ $(cat /sys/devices/system/node/online 2>/dev/null) != 0 ]]; then
 	exit 77
 fi
 
-failures=0 checks=0
-check() { # check WHAT COMMAND...: the command must succeed
-	local what=$1
-	shift
-	checks=$((checks + 1))
-	if ! "$@"; then
-		failures=$((failures + 1))
-		echo "FAILED: $what"
-		sed 's/^/    out: /' "$work/out" | head -40
-		sed 's/^/    err: /' "$work/err" | head -20
-	fi
-}
-is() { [[ $1 == "$2" ]] || { echo "    is '$1', not '$2'"; return 1; }; }
+. "$src/tests/checks.sh"
 line() { grep -qxF -e "$1" "$work/out"; }
 matches() { grep -qE -e "$1" "$work/out"; }
 absent() { ! matches "$1"; }

@@ -20,29 +20,8 @@ done
 work=$(mktemp -d "${TMPDIR:-/tmp}/quarry-dump.XXXXXX") || exit 99
 trap 'rm -rf "$work"' EXIT
 
-failures=0 checks=0
-check() { # check WHAT COMMAND...: the command must succeed
-	local what=$1
-	shift
-	checks=$((checks + 1))
-	if ! "$@"; then
-		failures=$((failures + 1))
-		echo "FAILED: $what"
-		sed 's/^/    out: /' "$work/out" 2>/dev/null | head -20
-		sed 's/^/    err: /' "$work/err" 2>/dev/null | head -20
-	fi
-}
-status=0
-quarry() { # into $work/out, $work/err and $status
-	"$quarry" "$@" >"$work/out" 2>"$work/err" </dev/null
-	status=$?
-}
-is() { [[ $1 == "$2" ]] || { echo "    is '$1', not '$2'"; return 1; }; }
-says() { grep -qE -e "$2" "$work/$1"; } # says out|err REGEX
-one_line_error() { # one_line_error STATUS TEXT
-	is $status "$1" && is "$(wc -l <"$work/err")" 1 && is "$(head -c 8 "$work/err")" "quarry: " &&
-		grep -qF -e "$2" "$work/err" && [[ ! -s $work/out ]]
-}
+. "$src/tests/checks.sh"
+shows() { grep -qE -e "$2" "$work/$1"; } # shows out|err REGEX
 
 check "two dumps are made" "$build/tests/dump/dumps" "$work"
 cd "$work" || exit 99
@@ -59,7 +38,7 @@ else
 fi
 
 # ---- diff -----------------------------------------------------------------------------------------------------
-same() { quarry diff "$1" "$2" && is $status 0 && says out '^and [0-9]+ as they were$' && is "$(wc -l <"$work/out")" 3; }
+same() { quarry diff "$1" "$2" && is $status 0 && shows out '^and [0-9]+ as they were$' && is "$(wc -l <"$work/out")" 3; }
 for pair in "a.bin a.bin" "a.json a.json" "a.bin a.json" "b.json b.bin"; do
 	# shellcheck disable=SC2086 # words are meant
 	check "diff $pair: nothing grew" same $pair
@@ -69,15 +48,15 @@ for pair in "a.bin b.bin" "a.json b.bin"; do
 	quarry diff $pair
 	check "diff $pair" is $status 0
 	check "diff: 80 columns" is "$(LC_ALL=C.UTF-8 grep -cE '.{81}' out)" 0
-	check "diff: large blocks" says out '^second +large +3 +.* +\+3\.0M +\+3\.0M$'
+	check "diff: large blocks" shows out '^second +large +3 +.* +\+3\.0M +\+3\.0M$'
 	check "diff: what grew most is first" is "$(sed -n 2p out | cut -c 1-27)" 'second                large'
-	check "diff: 64 bytes" says out '^second +64 +20000 +0 +1\.2M +\+1\.2M +\+1\.2M$'
-	check "diff: a name that is no text" says out '^cache "one".{1,3} +2048 +7 .* \+14K '
+	check "diff: 64 bytes" shows out '^second +64 +20000 +0 +1\.2M +\+1\.2M +\+1\.2M$'
+	check "diff: a name that is no text" shows out '^cache "one".{1,3} +2048 +7 .* \+14K '
 done
 quarry diff b.bin a.bin
-check "diff the other way round" says out '^second +64 +-20000 +1\.2M +0 +-1\.2M +-1\.2M$'
+check "diff the other way round" shows out '^second +64 +-20000 +1\.2M +0 +-1\.2M +-1\.2M$'
 quarry diff --all a.bin b.bin
-check "diff --all" says out '^second +48 +0 '
+check "diff --all" shows out '^second +48 +0 '
 diff_json() {
 	[[ $python ]] || return 0
 	"$python" - "$work/out" "$work/more.txt" <<'PY'
@@ -94,7 +73,7 @@ PY
 quarry diff --json a.bin b.bin
 check "diff --json" diff_json
 "$quarry" diff - b.bin <a.bin >out 2>err
-check "diff of standard input" says out '^second +64 '
+check "diff of standard input" shows out '^second +64 '
 for arguments in "" a.bin "a.bin b.bin a.bin" "--jsno a.bin b.bin" "- -"; do
 	# shellcheck disable=SC2086
 	quarry diff $arguments
@@ -111,14 +90,14 @@ check "diff of a folder" one_line_error 1 "Is a directory"
 for file in a.bin a.json; do
 	quarry map $file
 	check "map $file" is $status 0
-	check "map $file: its title" says out 'what lived at one moment'
-	check "map $file: an arena" says out 'second'
+	check "map $file: its title" shows out 'what lived at one moment'
+	check "map $file: an arena" shows out 'second'
 	check "map $file: 80 columns" is "$(LC_ALL=C.UTF-8 grep -cE '.{81}' out)" 0
 done
 quarry map --svg - a.bin
-check "map --svg" says out '</svg>'
+check "map --svg" shows out '</svg>'
 quarry map --json a.bin
-check "map --json" says out '^{"map":"view"'
+check "map --json" shows out '^{"map":"view"'
 [[ ! $python ]] || check "map --json is JSON" "$python" -c 'import json,sys; json.load(open("out"))'
 
 # ---- what is wrong --------------------------------------------------------------------------------------------

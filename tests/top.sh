@@ -26,33 +26,10 @@ end() {
 }
 trap end EXIT
 
-failures=0 checks=0
-check() { # check WHAT COMMAND...: the command must succeed
-	local what=$1
-	shift
-	checks=$((checks + 1))
-	if ! "$@"; then
-		failures=$((failures + 1))
-		echo "FAILED: $what"
-		sed 's/^/    out: /' "$work/out" 2>/dev/null | head -20
-		sed 's/^/    err: /' "$work/err" 2>/dev/null | head -20
-	fi
-}
+quarry_seconds=30
+. "$src/tests/checks.sh"
 skip() {
 	echo "SKIP: $*"
-}
-
-status=0
-quarry() { # into $work/out, $work/err and $status
-	timeout 30 "$quarry" "$@" >"$work/out" 2>"$work/err" </dev/null
-	status=$?
-}
-is() { [[ $1 == "$2" ]] || { echo "    is '$1', not '$2'"; return 1; }; }
-says() { grep -qF -e "$2" "$work/$1"; } # says out|err TEXT
-silent() { [[ ! -s $work/$1 ]]; }
-one_line_error() { # one_line_error STATUS TEXT
-	is $status "$1" && is "$(wc -l <"$work/err")" 1 && is "$(head -c 8 "$work/err")" "quarry: " && says err "$2" &&
-		silent out
 }
 columns_within() { [[ -z $(grep -aE ".{$(($1 + 1))}" "$2") ]]; }
 plain() { ! grep -qaP '[^\x20-\x7e\n]' "$work/$1"; }
