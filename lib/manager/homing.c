@@ -9,10 +9,11 @@
 #define RARELY_MS 64000
 #define AGAIN_MS 20     /* between two passes of one cycle */
 #define TRUST 16        /* looks by the count alone, between two that go and see */
+#define AFTER_CHANGE 6  /* looks that go and see after a cpuset has changed, 1, 2, 4 … s apart */
 
 static _Atomic(uint64_t) due = UINT64_MAX; /* ms; when to look again */
 static _Atomic(uint32_t) soon;             /* memory came: do not wait as long as the last time */
-static _Atomic(uint32_t) forced;           /* nor for the kernel's count */
+static _Atomic(uint32_t) forced;           /* so many times: nor for the kernel's count */
 
 /* The rest is under the purge lock: of one pass at a time. */
 static uint64_t wait_ms = SOON_MS;
@@ -33,7 +34,7 @@ void qy_homing_wake(void)
 
 void qy_homing_restart(void)
 {
-	atomic_store_explicit(&forced, 1, memory_order_relaxed);
+	atomic_store_explicit(&forced, AFTER_CHANGE, memory_order_relaxed);
 	atomic_store_explicit(&due, 0, memory_order_relaxed);
 }
 
@@ -65,6 +66,32 @@ static bool some_are_known(void)
 		if (qy_read(&m->strayed) != 0)
 			return true;
 	return false;
+}
+
+/* The kernel moves a process's pages after it has changed the cpuset, in a work queue (cpuset_migrate_mm(), 4.6 on), and
+ * counts none of them as turned away: one look may come before all of it. */
+static bool take_forced(void)
+{
+	uint32_t left = atomic_load_explicit(&forced, memory_order_relaxed);
+
+	while (left != 0)
+		if (atomic_compare_exchange_weak_explicit(&forced, &left, left - 1, memory_order_relaxed,
+							  memory_order_relaxed))
+			return true;
+	return false;
+}
+
+/* What strays is looked at soon again; when it cannot come home (the node is somebody else's, the pages are shared with
+ * a child), ever more rarely. */
+static uint64_t until_next_cycle(void)
+{
+	uint64_t wait = wait_ms;
+
+	if (some_are_known())
+		return qy_min((uint64_t)SOON_MS << qy_min(fruitless / 2, 8), RARELY_MS);
+	if (atomic_load_explicit(&forced, memory_order_relaxed) != 0)
+		wait_ms = qy_min(wait_ms * 2, RARELY_MS);
+	return wait;
 }
 
 static void begin_cycle(void)
@@ -111,8 +138,7 @@ static bool begin_if_due(uint64_t now)
 	atomic_store_explicit(&due, at, memory_order_relaxed);
 	if (now < at)
 		return false;
-	if (atomic_exchange_explicit(&forced, 0, memory_order_relaxed) || pages_strayed() || some_are_known() ||
-	    ++looks % TRUST == 0) {
+	if (take_forced() || pages_strayed() || some_are_known() || ++looks % TRUST == 0) {
 		begin_cycle();
 		return true;
 	}
@@ -137,15 +163,9 @@ static void pass(uint64_t now, size_t at_most)
 		atomic_store_explicit(&due, now + AGAIN_MS, memory_order_relaxed);
 		return;
 	}
-	/* What strays is looked at soon again; when it cannot come home (the node is somebody else's, the pages are
-	 * shared with a child), ever more rarely. */
 	fruitless = !some_are_known() || moved > 0 ? 0 : fruitless + 1;
 	moved = 0;
-	atomic_store_explicit(&due,
-			      now + (some_are_known()
-					     ? qy_min((uint64_t)SOON_MS << qy_min(fruitless / 2, 8), RARELY_MS)
-					     : wait_ms),
-			      memory_order_relaxed);
+	atomic_store_explicit(&due, now + until_next_cycle(), memory_order_relaxed);
 }
 
 bool qy_homing_pass(uint64_t now, size_t at_most, uint64_t *next)

@@ -11,7 +11,8 @@
 /* Memory was mapped, or moved to other nodes: look again soon. Any thread, any locks. */
 void qy_homing_wake(void);
 
-/* What is allowed has changed, and the kernel may have moved pages by itself: look at all, whatever it counts. */
+/* What is allowed has changed, and the kernel moves pages by itself, now or soon: look at all, whatever it counts, and
+ * again a few times within a minute. */
 void qy_homing_restart(void);
 
 /* A pass, by the reclaimer: look at no more than at_most bytes. *next is when (ms) more is due; UINT64_MAX never.

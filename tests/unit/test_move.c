@@ -431,6 +431,37 @@ Test(homing, not_when_it_is_off_nor_where_there_is_no_home)
 	cr_assert_eq(stray_count, 0);
 }
 
+/* The kernel moves pages to where a cpuset's new nodes are after it has told of them, and counts none as turned away. */
+Test(homing, what_the_kernel_moves_after_a_cpuset_changed_comes_home)
+{
+	uint64_t next, now = 5000, moved;
+	unsigned char *p;
+	int seen = 0;
+
+	begin_straying();
+	arena = quarry_arena_of_node(3);
+	p = get(4 * MIB);
+	for (int pass = 0; pass < 20; pass++) {
+		qy_homing_pass(now, SIZE_MAX, &next);
+		now = next;
+	}
+	fake_os_allowed("2-4");
+	qy_homing_pass(now += 1000, SIZE_MAX, &next);
+	stray(p, 4 * MIB, 4);
+	for (moved = now; stray_count > 0 && now < moved + 60000; now = next)
+		qy_homing_pass(now, SIZE_MAX, &next);
+	cr_assert_eq(stray_count, 0, "%zu pages are abroad after a minute", stray_count);
+	cr_assert_leq(now, moved + 4000, "%lu ms later", (unsigned long)(now - moved));
+	/* That is kept up for a while, not for ever: then one look in sixteen goes and sees. */
+	for (int look = 0; look < 40; look++) {
+		fake_os_forget_calls();
+		qy_homing_pass(now, SIZE_MAX, &next);
+		now = next;
+		seen += look >= 24 && fake_os_calls(FAKE_MOVE_PAGES) > 0;
+	}
+	cr_assert_eq(seen, 1, "%d", seen);
+}
+
 Test(homing, asked_for_by_name)
 {
 	quarry_move_report report = { .struct_size = sizeof(report) };
