@@ -32,6 +32,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "numa/os_copy.h"
 #include "numa/os_files.h"
 
 /* A call that this architecture or its headers lack: the kernel answers ENOSYS to the number -1. */
@@ -588,6 +589,13 @@ const struct qy_os qy_os_linux = {
 	.run_on = linux_run_on,
 	.stack_prepare = qy_unwind_prepare,
 	.stack = qy_unwind_stack,
+	.stop_threads = qy_linux_stop_threads,
+	.let_go = qy_linux_let_go,
+	.copy_process = qy_linux_copy_process,
+	.await_copy = qy_linux_await_copy,
+	.page_entries = qy_linux_page_entries,
+	.close_others = qy_linux_close_others,
+	.write_all = qy_linux_write_all,
 	.pair = linux_pair,
 	.send = linux_send,
 	.receive = linux_receive,

@@ -21,6 +21,24 @@ struct qy_signal_action {
 
 enum qy_unwind { QY_UNWIND_AUTO, QY_UNWIND_TABLES, QY_UNWIND_FRAMES };
 
+#define QY_REGISTER_WORDS 384 /* of a thread: the general ones, and of the vectors what fits (x86: up to AVX-512) */
+
+struct qy_stopped_thread {
+	int tid;
+	uint32_t words; /* 0: it could not be stopped, or not be read */
+	uintptr_t stack, base; /* where its stack pointer and its thread pointer lead; 0: not told */
+	uint64_t word[QY_REGISTER_WORDS];
+};
+
+/* All threads but one, stopped. */
+struct qy_stopped {
+	struct qy_stopped_thread *thread;
+	size_t count;
+	void *memory; /* and the rest: for who made it */
+	size_t mapped;
+	uint64_t mask;
+};
+
 struct qy_os {
 	void *(*mmap)(void *addr, size_t len, int prot, int flags, int fd, off_t off);
 	int (*munmap)(void *addr, size_t len);
@@ -132,6 +150,21 @@ struct qy_os {
 	/* Where the caller is called from: return addresses, the innermost first, so many at most, without those in
 	 * quarry's own library. Allocates nothing and takes no lock of quarry's. */
 	unsigned (*stack)(void **frames, unsigned most);
+	/* Stop all threads of the process but the caller, and read their registers (numa/os_copy.c); signals wait
+	 * until they are let go. Locks may be held by who was stopped, libc's own among them. -1 with errno where that
+	 * is not to be had (EPERM: ptrace(2) is forbidden, or a debugger has them), and nobody is stopped. */
+	int (*stop_threads)(struct qy_stopped *stopped);
+	void (*let_go)(struct qy_stopped *stopped);
+	/* A process that has a copy of all memory, and this thread alone: it does the work, and ends with what that
+	 * returned as its status. No handler of fork(3) runs, all signals are blocked in it, and the program's wait(2)
+	 * does not see it. Its number, or -1 with errno. */
+	int (*copy_process)(int (*work)(void *ctx), void *ctx);
+	int (*await_copy)(int pid, int *status); /* as waitpid(2) has it */
+	/* What /proc/self/pagemap says of pages (of the kernel's size) from one on: all of them, or -1. */
+	int (*page_entries)(const void *from, size_t count, uint64_t *entries);
+	/* Close all descriptors but those, which are in ascending order. (Linux 5.9; before, none.) */
+	void (*close_others)(const int *keep, size_t count);
+	int (*write_all)(int fd, const void *bytes, size_t len); /* or -1 */
 };
 
 extern const struct qy_os *qy_os;       /* what is in use */

@@ -438,6 +438,13 @@ bool qy_region_unshare(struct qy_region *r)
 	return true;
 }
 
+bool qy_region_show(const struct qy_region *r)
+{
+	return qy_memfd_is(&r->file) &&
+	       qy_os->mmap(qy_region_addr(r), (size_t)r->frames << QY_FRAME_SHIFT, PROT_READ, MAP_SHARED | MAP_FIXED,
+			   r->file.fd, 0) != MAP_FAILED;
+}
+
 unsigned qy_region_resident(void *addr)
 {
 	unsigned char in[QY_FRAME_PAGES];

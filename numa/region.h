@@ -230,6 +230,9 @@ bool qy_region_has_fd(const struct qy_region *r);
  * holds now, at the same place, and no file any more. False when it cannot be had; then nothing is there. */
 bool qy_region_unshare(struct qy_region *r);
 
+/* The same for one that only looks: the file itself, to be read. */
+bool qy_region_show(const struct qy_region *r);
+
 /* The policy of another placement for the pages to come, without a note of it. QY_PLACED_NO with errno. */
 enum qy_placed qy_region_apply(const struct qy_region *r, const struct qy_placement *placement);
 

@@ -107,6 +107,12 @@ static bool place_sparse(void)
 			   MAP_PRIVATE | MAP_ANONYMOUS | QY_MAP_FIXED_NOREPLACE, -1, 0) == qy_slab_side;
 }
 
+void qy_window_reserved(uintptr_t *from, uintptr_t *to)
+{
+	*from = qy_window_base;
+	*to = (uintptr_t)(qy_window.frame_side + zones_total * FRAME_SLICE);
+}
+
 int qy_window_init(size_t wanted)
 {
 	size_t size = wanted;
@@ -424,10 +430,35 @@ static char *take_record(size_t size, size_t align)
 	return p;
 }
 
+/* In front of each chunk, so that it is known what is quarry's own. */
+struct chunk {
+	struct chunk *next;
+	size_t len;
+};
+
+static struct chunk *chunks; /* with the lock held */
+
+static struct chunk *map_chunk(size_t len)
+{
+	void *p = qy_os->mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED && give_up_reservation())
+		p = qy_os->mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED) {
+		qy_refuse(QUARRY_REFUSED_MAP);
+		errno = ENOMEM;
+		return NULL;
+	}
+	no_huge_pages(p, len);
+	return p;
+}
+
 void *qy_meta_alloc(size_t size, size_t align)
 {
-	size_t len = qy_align_up(qy_max(size, META_CHUNK), qy_os_page_size());
-	char *p, *chunk;
+	size_t front = qy_align_up(sizeof(struct chunk), align);
+	size_t len = qy_align_up(qy_max(front + size, META_CHUNK), qy_os_page_size());
+	struct chunk *chunk;
+	char *p;
 
 	qy_lock(&meta_lock);
 	p = take_record(size, align);
@@ -435,27 +466,31 @@ void *qy_meta_alloc(size_t size, size_t align)
 	if (p != NULL)
 		return p;
 	/* A patched mmap may allocate, and come here itself: no lock is held. */
-	chunk = qy_os->mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (chunk == MAP_FAILED && give_up_reservation())
-		chunk = qy_os->mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (chunk == MAP_FAILED) {
-		qy_refuse(QUARRY_REFUSED_MAP);
-		errno = ENOMEM;
+	chunk = map_chunk(len);
+	if (chunk == NULL)
 		return NULL;
-	}
-	no_huge_pages(chunk, len);
 	qy_lock(&meta_lock);
+	*chunk = (struct chunk){ chunks, len };
+	chunks = chunk;
 	/* What is left of the old chunk is lost, or all of this one but the record, whichever is less. */
-	if (meta_next == NULL || len - size >= (size_t)(meta_end - meta_next)) {
-		meta_next = chunk;
-		meta_end = chunk + len;
+	if (meta_next == NULL || len - front - size >= (size_t)(meta_end - meta_next)) {
+		meta_next = (char *)(chunk + 1);
+		meta_end = (char *)chunk + len;
 		p = take_record(size, align);
 	} else {
-		p = chunk;
+		p = (char *)chunk + front;
 		qy_count_shared(&meta_used, size);
 	}
 	qy_unlock(&meta_lock);
 	return p;
+}
+
+void qy_meta_memory(void (*tell)(void *ctx, const void *from, size_t bytes), void *ctx)
+{
+	qy_lock(&meta_lock);
+	for (const struct chunk *c = chunks; c != NULL; c = c->next)
+		tell(ctx, c, c->len);
+	qy_unlock(&meta_lock);
 }
 
 size_t qy_meta_used(void)

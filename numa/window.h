@@ -14,6 +14,9 @@
 
 #include "lib/base/place.h"
 
+/* The window and its sides, claimed or not. */
+void qy_window_reserved(uintptr_t *from, uintptr_t *to);
+
 /* Reserve the window. wanted: bytes, 0 by the machine's memory. Before any other call; falls to smaller windows and
  * then to a sparse one; 0, or -1 with ENOMEM. */
 int qy_window_init(size_t wanted);
@@ -39,6 +42,9 @@ size_t qy_window_metadata(void);         /* bytes of side arrays committed */
 size_t qy_window_metadata_touched(void); /* and in memory */
 void qy_window_fork_lock(void);
 void qy_window_fork_unlock(void); /* in the parent and in the child */
+
+/* Where records stand: all of it is quarry's own. */
+void qy_meta_memory(void (*tell)(void *ctx, const void *from, size_t bytes), void *ctx);
 
 /* Memory for quarry's own structures: zeroed, never given back, on the node of whoever touches it first.
  * NULL with ENOMEM. Thread-safe. align is a power of two, at most 4096. */

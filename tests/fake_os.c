@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "numa/os_copy.h"
+
 #define ADVICES 128
 
 struct fault {
@@ -590,6 +592,13 @@ static const struct qy_os fake_table = {
 	.remove_file = table_remove_file,
 	.read_at = table_read_at,
 	.copy = table_copy,
+	.stop_threads = qy_linux_stop_threads,
+	.let_go = qy_linux_let_go,
+	.copy_process = qy_linux_copy_process,
+	.await_copy = qy_linux_await_copy,
+	.page_entries = qy_linux_page_entries,
+	.close_others = qy_linux_close_others,
+	.write_all = qy_linux_write_all,
 };
 
 void fake_os_reset(void)

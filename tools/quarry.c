@@ -63,6 +63,9 @@ static const char run_text[] =
 	"                    come after those of the environment, and so count\n"
 	"  --stats[=FORMAT]  write the statistics to standard error at the end; FORMAT is\n"
 	"                    text (the default) or json\n"
+	"  --leaks[=FORMAT]  the same of what cannot be reached any more then, and where\n"
+	"                    it was allocated: profile=1, which costs time, unless LIST\n"
+	"                    or the environment says otherwise\n"
 	"  --library FILE    preload this library\n"
 	"\n"
 	"The exit status is PROGRAM's; 2 for a wrong option, 127 when PROGRAM is not\n"
@@ -326,11 +329,12 @@ static int set_preload(const char *library)
 /* run: the options and the program                                                                       */
 
 struct run {
-	const char *options, *stats, *library;
+	const char *options, *stats, *leaks, *library;
 	char **program;
 };
 
-/* The environment's options, those given, and --stats, in this order: the later count. */
+/* What --leaks is best with, the environment's options, those given, --stats and --leaks, in this order: the later
+ * count. */
 static int set_options(const struct run *run)
 {
 	const char *environment = getenv(VARIABLE);
@@ -343,8 +347,10 @@ static int set_options(const struct run *run)
 	/* (What is wrong with it the library has told when this command started.) */
 	if (quarry_ctl_set("options_check", environment) != 0)
 		return STATUS_USAGE;
-	if (asprintf(&list, "%s%s%s%s%s", environment, run->options ? "," : "", run->options ? run->options : "",
-		     run->stats ? ",stats_at_exit=" : "", run->stats ? run->stats : "") < 0)
+	if (asprintf(&list, "%s%s%s%s%s%s%s%s%s", run->leaks ? "profile=1" : "", run->leaks && *environment ? "," : "",
+		     environment, run->options ? "," : "", run->options ? run->options : "",
+		     run->stats ? ",stats_at_exit=" : "", run->stats ? run->stats : "",
+		     run->leaks ? ",leaks_at_exit=" : "", run->leaks ? run->leaks : "") < 0)
 		return fail(STATUS_FAILED, "run: %s", strerror(errno));
 	if (*list && setenv(VARIABLE, list + strspn(list, ","), 1) != 0)
 		return fail(STATUS_FAILED, "run: %s", strerror(errno));
@@ -483,6 +489,10 @@ static int parse_run(int argc, char **argv, struct run *run)
 			run->stats = "text";
 		else if (strcmp(argv[i], "--stats=json") == 0)
 			run->stats = "json";
+		else if (strcmp(argv[i], "--leaks") == 0 || strcmp(argv[i], "--leaks=text") == 0)
+			run->leaks = "text";
+		else if (strcmp(argv[i], "--leaks=json") == 0)
+			run->leaks = "json";
 		else if (status == STATUS_OK) /* a value that is missing has been told */
 			status = fail(STATUS_USAGE, "run: unknown option '%s'; see quarry run --help", argv[i]);
 	}

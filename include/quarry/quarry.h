@@ -604,6 +604,8 @@ enum quarry_option {
 	                                  * average; 0 none are taken. See quarry_profile_start */
 	QUARRY_OPT_PROFILE_STACKS = 41,  /* profile_stacks: 0 auto, 1 by unwind tables (libgcc_s), where they can be had,
 	                                  * 2 by frame pointers: much faster, and wrong for code without them */
+	QUARRY_OPT_LEAKS_AT_EXIT = 42,   /* leaks_at_exit: 0 no, 1 text, 2 JSON, to standard error: what cannot be reached
+	                                  * when the program ends (quarry_leaks_print) */
 	QUARRY_OPT_PUBLISH = 36          /* publish: 0 off, 1 auto, 2 on: whether the figures stand in a page that others
 	                                  * may read (quarry_published), renewed at most once in a second and in a
 	                                  * hundredth of the time. auto: by the reclaimer's thread, where there is one,
@@ -1101,6 +1103,89 @@ QUARRY_API int quarry_profile_report_get(quarry_profile_report *report);
  * @param frames receives at most max return addresses, the innermost first.
  * @return how many there are; -1 with ENOENT (not sampled, or freed). */
 QUARRY_API int quarry_profile_stack(const void *p, void **frames, int max);
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Leaks                                                                                                  */
+
+/** What quarry_leaks_find tells of: objects from one place in the program, where the profile knows that (see
+ * quarry_profile_start: with a mean of 1 it knows all), or else of one size in one arena. */
+typedef struct quarry_leak {
+	size_t struct_size;        /* what the library's struct has; it may grow at the end */
+	void *const *frames;       /* return addresses, the innermost first, */
+	uint32_t depth;            /* and how many; 0: not known */
+	int node;                  /* that was asked for, by the kernel's id; -1: no one node */
+	size_t object_size;        /* bytes that can be used of each */
+	uint64_t objects, bytes;   /* that nothing leads to any more. Of things in a ring that nothing leads to, one */
+	uint64_t held_objects, held_bytes; /* and what only those lead to */
+	uint64_t reachable_objects;/* of the same place and live, but still led to: as many as the profile's samples stand
+	                            * for. Things with no objects are told of for that (QUARRY_LEAKS_REACHABLE) */
+	quarry_arena *arena;
+	const char *arena_name;
+	const void *example[4];    /* addresses of the first ones, of objects; NULL: no more */
+	const char *suppressed;    /* the suppression that names a function or file of the stack; NULL: none */
+} quarry_leak;
+
+typedef struct quarry_leaks_report {
+	uint32_t struct_size;     /* set by the caller to sizeof: lets the struct grow */
+	uint32_t groups;          /* that were told of */
+	uint64_t live_objects, live_bytes; /* all there were: in caches, and large blocks, not those in threads' caches */
+	uint64_t objects, bytes;           /* the sums of what was told of, what is suppressed too */
+	uint64_t held_objects, held_bytes;
+	uint64_t suppressed_objects, suppressed_bytes; /* of those, with what they hold */
+	uint64_t scanned_bytes;   /* of the program's memory, and of what was reached */
+	uint64_t stopped_ns;      /* how long the other threads stood still, at most */
+	uint64_t took_ns;
+	uint32_t threads;         /* other threads, */
+	uint32_t unread;          /* and those of them whose registers are not known: their stacks counted whole, */
+	uint32_t scans;           /* and what leaked is what two scans found so, a tenth of a second apart */
+	uint32_t inexact;         /* slabs or lists that could not be looked at: 0, but for programs that wrote beyond
+	                           * their objects */
+} quarry_leaks_report;
+
+#define QUARRY_LEAKS_REACHABLE 1u /* tell of places from which nothing leaked, too */
+
+/** Find what lives and cannot be reached: a conservative scan, in a copy of the process, so that all go on meanwhile. For
+ * the copy all threads stand still (by ptrace(2), for their registers; report.stopped_ns). Roots are the private memory of
+ * the process that is not quarry's own (data, stacks as far as they are in use, thread-local storage, other heaps),
+ * registers, and what quarry_leaks_root names. A word that leads to any byte of an object holds it: pointers with bits in
+ * the low places count, others that are hidden do not, nor those in memory shared with other processes, or in files.
+ * The copy needs memory for the pages that the process writes meanwhile, and a 40th part of the heap. System calls like
+ * epoll_wait(2) that threads wait in may end with EINTR. Where ptrace(2) is forbidden, or a debugger is attached, two scans
+ * are made without registers, and stacks count whole. Under valgrind and the sanitizers use theirs.
+ * Any thread may call; not a signal handler, nor fn of another call; one at a time is best.
+ * @param flags 0 or QUARRY_LEAKS_REACHABLE.
+ * @param fn is called for each group, with the most bytes first, by this thread, without any lock held; it may allocate.
+ *           What it is given is valid until it returns. Other than 0 ends it. May be NULL.
+ * @param report is filled; NULL: not wanted.
+ * @return 0, or what fn returned; -1 with EDEADLK (inside another call of quarry's), EAGAIN or ENOMEM (no room for the
+ *         copy, or in it), EIO (the copy was killed: no memory, or a page of a pool was taken from it), EINVAL, ENOENT (no
+ *         /proc). Example:
+ * @code
+ *   static int tell(const quarry_leak *l, void *ctx) { printf("%llu bytes\n", (unsigned long long)l->bytes); return 0; }
+ *   quarry_leaks_find(0, tell, NULL, NULL);
+ * @endcode */
+QUARRY_API int quarry_leaks_find(unsigned flags, int (*fn)(const quarry_leak *leak, void *ctx), void *ctx,
+				 quarry_leaks_report *report);
+
+/** The same, written: text, or one JSON object with the stacks as addresses, files and places in those (`quarry leaks FILE`
+ * makes names of them). A process does it when it ends, where the option leaks_at_exit says so.
+ * @return 0; -1 as above, or write(2)'s errno. */
+QUARRY_API int quarry_leaks_print(int fd, int json);
+
+/** Leave out what was allocated by functions, or in files, that match: lines "leak:PATTERN" as LeakSanitizer has them
+ * (PATTERN is looked for in the names that are exported, and the paths, of a stack's frames; * is anything, ^ and $ are the
+ * beginning and the end; lines that begin with # and empty ones are nothing). They are added to those that are there; the
+ * file that the environment names as QUARRY_SUPPRESSIONS is read at the first look for leaks.
+ * @param rules text; copied.
+ * @return 0; -1 with EINVAL (a line that is none, which quarry_error_text names; nothing is added), ENOMEM. */
+QUARRY_API int quarry_leaks_suppress(const char *rules);
+
+/** Count memory as a root: memory shared with other processes that holds pointers, or a place that leads to what is to be
+ * taken for reachable. @return 0; -1 with EINVAL, or ENOMEM (128 at most). */
+QUARRY_API int quarry_leaks_root(const void *p, size_t bytes);
+
+/** No longer. @return 0; -1 with ENOENT. */
+QUARRY_API int quarry_leaks_forget_root(const void *p);
 
 /* ------------------------------------------------------------------------------------------------------ */
 /* Statistics                                                                                             */

@@ -55,6 +55,8 @@ enum kind {
 	  "follow the machine's memory nodes; 0 treats it as one node")                                               \
 	X(QUARRY_OPT_STATS_AT_EXIT, "stats_at_exit", stats_at_exit, KIND_CHOICE, 0, 2, 0, 1, "off|text|json",         \
 	  "write the statistics to standard error when the program ends")                                             \
+	X(QUARRY_OPT_LEAKS_AT_EXIT, "leaks_at_exit", leaks_at_exit, KIND_CHOICE, 0, 2, 0, 1, "off|text|json",         \
+	  "write what cannot be reached to standard error when the program ends")                                     \
 	X(QUARRY_OPT_ON_ERROR, "on_error", on_error, KIND_CHOICE, 0, 2, QY_ERROR_IGNORE, 1, "ignore|report|abort",    \
 	  "at a bad free: count it, say so on standard error too, or end the program")                                \
 	X(QUARRY_OPT_JUNK, "junk", junk, KIND_FLAG, 0, 1, 0, 1, NULL,                                                 \

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/cache/fork.h"
 
+#include <errno.h>
 #include <pthread.h>
 
 #include "lib/cache/thread.h"
@@ -12,6 +13,7 @@
 #include "lib/manager/regions.h"
 #include "lib/manager/registry.h"
 #include "lib/reclaim/reclaim.h"
+#include "numa/os.h"
 
 static __thread struct qy_forkcopy copy __attribute__((tls_model("initial-exec")));
 static __thread bool skipped __attribute__((tls_model("initial-exec")));
@@ -22,13 +24,18 @@ static bool is_alone(void)
 	return qy_threads_live() == (qy_tls.thread != NULL);
 }
 
+static bool is_inside(void)
+{
+	return (qy_tls.thread != NULL && qy_tls.thread->depth > 0) || qy_locks_held != 0;
+}
+
 /* The purge lock first: who holds it may be in a patched madvise that calls malloc, and must not be held up. */
 static void before(void)
 {
 	/* A signal handler that forks out of the middle of a slow path, or of a pass of the reclaimer: the thread may
 	 * hold any lock, and cannot wait for itself. The child is as the parent is then; what it must not do, it must
 	 * not do after any such fork. */
-	skipped = (qy_tls.thread != NULL && qy_tls.thread->depth > 0) || qy_locks_held != 0;
+	skipped = is_inside();
 	if (skipped)
 		return;
 	qy_collapse_forked();
@@ -144,6 +151,68 @@ static void in_child(void)
 	qy_purge_release();
 	if (lost)
 		find_again();
+}
+
+/* ---- a copy of the process (fork.h) ---- */
+
+struct work {
+	int (*fn)(void *ctx, const struct qy_stopped *stopped);
+	void *ctx;
+	struct qy_stopped stopped;
+};
+
+/* All locks are held by the one thread that is there. What is free in files may be written by the parent meanwhile. */
+static int work_in_copy(void *ctx)
+{
+	struct work *w = ctx;
+	bool shown;
+
+	qy_watch_after_fork();
+	qy_reclaim_after_fork();
+	qy_registry_after_fork();
+	qy_threads_after_fork();
+	shown = qy_forkcopy_show_files();
+	qy_registry_fork_unlock();
+	qy_threads_resume();
+	qy_purge_release();
+	return shown ? w->fn(w->ctx, &w->stopped) : QY_COPY_FAILED;
+}
+
+int qy_fork_copy(int (*fn)(void *ctx, const struct qy_stopped *stopped), void *ctx, struct qy_copy_report *report)
+{
+	struct work w = { .fn = fn, .ctx = ctx };
+	int pid, error = EDEADLK, status;
+	uint64_t since;
+
+	*report = (struct qy_copy_report){ .held_ns = 0 };
+	if (is_inside()) {
+		errno = error;
+		return -1;
+	}
+	qy_collapse_forked();
+	qy_purge_hold();
+	since = qy_os->now_ns();
+	qy_threads_pause();
+	qy_registry_fork_lock();
+	if (qy_os->stop_threads(&w.stopped) != 0)
+		report->stop_error = errno;
+	pid = qy_os->copy_process(work_in_copy, &w);
+	error = errno;
+	for (size_t i = 0; i < w.stopped.count; i++)
+		report->unread += w.stopped.thread[i].words == 0;
+	report->threads = (uint32_t)w.stopped.count;
+	if (report->stop_error != 0)
+		report->threads = report->unread = (uint32_t)(qy_threads_live() - (qy_tls.thread != NULL));
+	qy_os->let_go(&w.stopped);
+	qy_registry_fork_unlock();
+	qy_threads_resume();
+	report->held_ns = qy_os->now_ns() - since;
+	qy_purge_release();
+	if (pid < 0 || qy_os->await_copy(pid, &status) != 0) {
+		errno = pid < 0 ? error : errno;
+		return -1;
+	}
+	return status;
 }
 
 /* Registered before the first allocation, so that of all handlers ours hold the locks for the shortest time: prepare

@@ -196,3 +196,12 @@ bool qy_forkcopy_in_child(struct qy_forkcopy *copy)
 	qy_os->close(copy->ends[1]);
 	return any;
 }
+
+bool qy_forkcopy_show_files(void)
+{
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+		for (struct qy_region *r = m->regions; r != NULL && qy_read(&m->in_files) > 0; r = r->next)
+			if (qy_region_is_file(r) && !qy_region_show(r))
+				return false;
+	return true;
+}

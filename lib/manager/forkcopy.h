@@ -40,4 +40,7 @@ void qy_forkcopy_in_parent(struct qy_forkcopy *copy);
  * be emptied. */
 bool qy_forkcopy_in_child(struct qy_forkcopy *copy);
 
+/* In a copy of the process that only looks: the files themselves, to be read. False when one cannot be mapped. */
+bool qy_forkcopy_show_files(void);
+
 #endif

@@ -345,6 +345,16 @@ void qy_samples_forget(uint16_t arena)
 	}
 }
 
+void qy_samples_memory(void (*tell)(void *ctx, const void *from, size_t bytes), void *ctx)
+{
+	for (unsigned t = 0; t < TABLES; t++) {
+		qy_lock(&tables[t].lock);
+		if (tables[t].entries != NULL)
+			tell(ctx, tables[t].entries, tables[t].entries->mapped);
+		qy_unlock(&tables[t].lock);
+	}
+}
+
 void qy_samples_visit(void (*visit)(void *ctx, const struct qy_sample *s), void *ctx)
 {
 	for (unsigned t = 0; t < TABLES; t++) {

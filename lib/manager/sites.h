@@ -66,6 +66,9 @@ void qy_samples_forget(uint16_t arena);
 /* What a live sample is; false when p is none. */
 bool qy_sample_find(const void *p, struct qy_sample *sample);
 
+/* Where the addresses of live samples stand: memory that leads to what lives, and is none of the program's. */
+void qy_samples_memory(void (*tell)(void *ctx, const void *from, size_t bytes), void *ctx);
+
 /* All sites there are. They go on counting meanwhile. */
 void qy_sites_visit(void (*visit)(void *ctx, const struct qy_site *s), void *ctx);
 void qy_samples_visit(void (*visit)(void *ctx, const struct qy_sample *s), void *ctx); /* with a table's lock held */

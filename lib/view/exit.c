@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What is told at exit: the statistics, when the option stats_at_exit asks for them, and the profile, when the environment
- * says where to (QUARRY_PROFILE). */
+/* What is told at exit: the statistics, when the option stats_at_exit asks for them, what cannot be reached any more, when
+ * leaks_at_exit does, and the profile, when the environment says where to (QUARRY_PROFILE). */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -27,7 +27,7 @@ static __attribute__((constructor)) void keep_standard_error(void)
 	qy_init_once();
 	if (qy_setting(profile) != 0)
 		qy_sampling_start((uint64_t)qy_setting(profile), (int)qy_setting(profile_stacks));
-	if (qy_setting(stats_at_exit) == 0)
+	if (qy_setting(stats_at_exit) == 0 && qy_setting(leaks_at_exit) == 0)
 		return;
 	copy = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 200);
 	if (copy >= 0)
@@ -96,13 +96,27 @@ static void write_profile(const char *pattern)
 		qy_os->close(fd);
 }
 
+static void say_leaks(bool json)
+{
+	char line[512];
+	struct qy_text out;
+
+	if (quarry_leaks_print(exit_fd, json) == 0)
+		return;
+	qy_text_init(&out, line, sizeof(line), exit_fd);
+	qy_text_format(&out, "quarry: leaks_at_exit: %s\n", quarry_error_text());
+	(void)qy_text_flush(&out);
+}
+
 static __attribute__((destructor)) void say_all(void)
 {
-	long how = qy_setting(stats_at_exit);
+	long how = qy_setting(stats_at_exit), leaks = qy_setting(leaks_at_exit);
 	const char *pattern = secure_getenv("QUARRY_PROFILE");
 
 	if (pattern != NULL && atomic_load_explicit(&qy_sample_mean_last, memory_order_relaxed) != 0)
 		write_profile(pattern);
+	if (leaks != 0)
+		say_leaks(leaks == 2);
 	if (how != 0)
 		quarry_stats_print(exit_fd, how == 2);
 }

@@ -20,7 +20,6 @@
 #include "numa/os.h"
 #include "numa/topology.h"
 
-#define NAME_MAX_BYTES 512 /* of a function's, in JSON; the rest is left out */
 #define MAPS ((size_t)4 << 20) /* bytes of /proc/self/maps, at most */
 
 extern __typeof__(dladdr) dladdr __attribute__((weak)); /* not in every static program */
@@ -154,9 +153,7 @@ int qy_site_node(const struct qy_site *s)
 	return s->node < 0 ? -1 : qy_node_kernel_id(s->node);
 }
 
-/* A function, as far as its object exports it; or the object and where in it. A name that would break a line, or the
- * list of a stack's frames, has those characters replaced. */
-static void put_frame(struct qy_text *out, const void *address)
+void qy_put_frame(struct qy_text *out, const void *address)
 {
 	Dl_info info;
 	bool found = dladdr && dladdr((const char *)address - 1, &info) != 0;
@@ -190,7 +187,7 @@ static void put_collapsed(void *ctx, const struct qy_site *s)
 	if (f.live_bytes == 0)
 		return;
 	for (uint32_t i = s->depth; i-- > 0;) {
-		put_frame(&w->out, s->frames[i]);
+		qy_put_frame(&w->out, s->frames[i]);
 		qy_text_format(&w->out, "%s", i > 0 ? ";" : "");
 	}
 	qy_text_format(&w->out, "%s %llu\n", s->depth == 0 ? "[unknown]" : "", (unsigned long long)f.live_bytes);
@@ -292,11 +289,11 @@ static void put_json_site(void *ctx, const struct qy_site *s)
 		qy_text_format(&w->out, "%s\"%p\"", i > 0 ? "," : "", s->frames[i]);
 	qy_text_format(&w->out, "],\"names\":[");
 	for (uint32_t i = 0; i < s->depth; i++) {
-		char name[NAME_MAX_BYTES];
+		char name[QY_FRAME_NAME];
 		struct qy_text text;
 
 		qy_text_init(&text, name, sizeof(name), -1);
-		put_frame(&text, s->frames[i]);
+		qy_put_frame(&text, s->frames[i]);
 		qy_text_format(&w->out, "%s", i > 0 ? "," : "");
 		qy_print_json_string(&w->out, name, text.used);
 	}

@@ -30,6 +30,11 @@ size_t qy_objects(struct qy_object *list, size_t max);
 
 /* The name of a site's arena: at most QUARRY_ARENA_NAME_MAX bytes with the 0. */
 void qy_site_arena(const struct qy_site *s, char *name);
+#define QY_FRAME_NAME 512 /* bytes of a name, with the 0; what is longer is cut */
+
+/* A function, as far as its object exports it; or the object and where in it. A name that would break a line, or the
+ * list of a stack's frames, has those characters replaced. */
+void qy_put_frame(struct qy_text *out, const void *address);
 int qy_site_node(const struct qy_site *s); /* by the kernel's id, or -1 */
 
 /* As profile.proto, gzipped. 0; or -1 with errno. */

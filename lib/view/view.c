@@ -13,35 +13,12 @@
 #include "lib/manager/manager.h"
 #include "lib/manager/mixed.h"
 #include "lib/view/pages.h"
+#include "lib/view/sort.h"
+#include "lib/view/view.h"
 #include "numa/os.h"
 #include "numa/topology.h"
 
 #define MORE 64 /* regions and arenas that may come between the count and the moment, beside a quarter */
-
-struct region {
-	uint32_t frame, frames;
-	uint32_t arena; /* index */
-	int32_t node;
-	uint8_t kind;
-};
-
-struct arena {
-	struct qy_manager *manager; /* for whether it was wiped; not followed afterwards */
-	quarry_arena *handle;
-	char name[QUARRY_ARENA_NAME_MAX];
-	bool wiped;
-};
-
-struct quarry_view {
-	struct qy_snapshot snapshot;
-	struct region *regions; /* by frame */
-	struct arena *arenas;
-	size_t region_room, region_count, arena_room, arena_count;
-	size_t block_count; /* by offset */
-	size_t mapped;
-	uint64_t not_noted; /* regions for which there was no room */
-	quarry_view_report report;
-};
 
 /* ---- making ---- */
 
@@ -56,7 +33,7 @@ static void note_region(struct quarry_view *v, const struct qy_region *r, size_t
 		v->not_noted++;
 		return;
 	}
-	v->regions[v->region_count++] = (struct region){
+	v->regions[v->region_count++] = (struct qy_view_region){
 		.frame = (uint32_t)qy_region_frame(r),
 		.frames = r->frames,
 		.arena = (uint32_t)arena,
@@ -67,7 +44,7 @@ static void note_region(struct quarry_view *v, const struct qy_region *r, size_t
 
 static void note_arena(struct quarry_view *v, struct qy_manager *m)
 {
-	struct arena *a;
+	struct qy_view_arena *a;
 
 	if (v->arena_count == v->arena_room) {
 		v->not_noted += qy_read(&m->region_count);
@@ -116,7 +93,9 @@ static struct quarry_view *make_room(void)
 	}
 	regions += regions / 4 + MORE;
 	arenas += arenas / 4 + MORE;
-	mapped = qy_align_up(sizeof(*v) + regions * sizeof(struct region) + arenas * sizeof(struct arena), QY_PAGE);
+	mapped = qy_align_up(sizeof(*v) + regions * sizeof(struct qy_view_region) +
+				     arenas * sizeof(struct qy_view_arena),
+			     QY_PAGE);
 	v = map(mapped);
 	if (v == NULL)
 		return NULL;
@@ -128,37 +107,9 @@ static struct quarry_view *make_room(void)
 	return v;
 }
 
-/* Sorted where they are: a heap sort, as qsort(3) may allocate. */
-static void sift(char *at, size_t i, size_t n, size_t size, uint64_t (*key)(const void *), void *spare)
-{
-	for (size_t child; (child = 2 * i + 1) < n; i = child) {
-		if (child + 1 < n && key(at + (child + 1) * size) > key(at + child * size))
-			child++;
-		if (key(at + i * size) >= key(at + child * size))
-			return;
-		memcpy(spare, at + i * size, size);
-		memcpy(at + i * size, at + child * size, size);
-		memcpy(at + child * size, spare, size);
-	}
-}
-
-static void sort(void *list, size_t n, size_t size, uint64_t (*key)(const void *))
-{
-	char *at = list, spare[64];
-
-	for (size_t i = n / 2; i-- > 0;)
-		sift(at, i, n, size, key, spare);
-	for (size_t end = n; end-- > 1;) {
-		memcpy(spare, at, size);
-		memcpy(at, at + end * size, size);
-		memcpy(at + end * size, spare, size);
-		sift(at, 0, end, size, key, spare);
-	}
-}
-
 static uint64_t key_of_region(const void *region)
 {
-	return ((const struct region *)region)->frame;
+	return ((const struct qy_view_region *)region)->frame;
 }
 
 static uint64_t key_of_block(const void *block)
@@ -190,18 +141,12 @@ static int tell(const struct visit *visit, const quarry_view_item *item)
 	return visit->fn(&with_pages, visit->ctx);
 }
 
-struct slab {
-	uintptr_t offset;
-	unsigned cls; /* QY_CLASSES: mixed */
-	bool ended;
-};
-
 /* What stood in a unit, if a slab began there. */
-static bool slab_at(const struct quarry_view *v, uintptr_t offset, struct slab *slab)
+static bool slab_at(const struct quarry_view *v, uintptr_t offset, struct qy_view_slab *slab)
 {
 	unsigned what = atomic_load_explicit(&v->snapshot.classes[offset >> QY_UNIT_SHIFT], memory_order_relaxed);
 
-	*slab = (struct slab){ offset, (what & ~(unsigned)QY_SNAP_ENDED) - 1, what & QY_SNAP_ENDED };
+	*slab = (struct qy_view_slab){ offset, (what & ~(unsigned)QY_SNAP_ENDED) - 1, what & QY_SNAP_ENDED };
 	if (what == QY_SNAP_MIXED)
 		slab->cls = QY_CLASSES;
 	return what == QY_SNAP_MIXED || slab->cls < QY_CLASSES;
@@ -232,7 +177,8 @@ static uintptr_t end_of(const struct qy_snapshot *s, uintptr_t offset, uintptr_t
 }
 
 /* The next object of the slab from an offset on, free grains of mixed ones being none; false when there is none. */
-static bool next_object(const struct quarry_view *v, const struct slab *slab, uintptr_t *at, quarry_view_item *item)
+static bool next_object(const struct quarry_view *v, const struct qy_view_slab *slab, uintptr_t *at,
+			quarry_view_item *item)
 {
 	const struct qy_snapshot *s = &v->snapshot;
 	uintptr_t limit = slab->offset;
@@ -269,7 +215,7 @@ static quarry_view_item item_of_kind(const struct visit *visit, int kind)
 	return item;
 }
 
-static int visit_slab(struct visit *visit, const struct slab *slab)
+static int visit_slab(struct visit *visit, const struct qy_view_slab *slab)
 {
 	quarry_view_item item = item_of_kind(visit, QUARRY_VIEW_SLAB), object = item_of_kind(visit, QUARRY_VIEW_OBJECT);
 	bool mixed = slab->cls == QY_CLASSES;
@@ -309,20 +255,20 @@ static int visit_blocks_before(struct visit *visit, uintptr_t end)
 	return r;
 }
 
-static uintptr_t offset_of_region(const struct region *r)
+static uintptr_t offset_of_region(const struct qy_view_region *r)
 {
 	return (uintptr_t)r->frame << QY_FRAME_SHIFT;
 }
 
-static uintptr_t end_of_region(const struct region *r)
+static uintptr_t end_of_region(const struct qy_view_region *r)
 {
 	return (uintptr_t)(r->frame + r->frames) << QY_FRAME_SHIFT;
 }
 
-static int visit_inside(struct visit *visit, const struct region *r)
+static int visit_inside(struct visit *visit, const struct qy_view_region *r)
 {
 	uintptr_t end = end_of_region(r);
-	struct slab slab;
+	struct qy_view_slab slab;
 	int result = 0;
 
 	for (uintptr_t at = offset_of_region(r); result == 0 && at < end; at += QY_UNIT) {
@@ -350,9 +296,9 @@ static int add_up(const quarry_view_item *item, void *sum)
 	return 0;
 }
 
-static void set_base(struct visit *visit, const struct region *r)
+static void set_base(struct visit *visit, const struct qy_view_region *r)
 {
-	const struct arena *a = &visit->view->arenas[r->arena];
+	const struct qy_view_arena *a = &visit->view->arenas[r->arena];
 
 	visit->base = (quarry_view_item){
 		.struct_size = sizeof(visit->base),
@@ -364,7 +310,7 @@ static void set_base(struct visit *visit, const struct region *r)
 	};
 }
 
-static int visit_region(struct visit *visit, const struct region *r)
+static int visit_region(struct visit *visit, const struct qy_view_region *r)
 {
 	quarry_view_item item;
 	int result = 0;
@@ -385,7 +331,9 @@ static int visit_region(struct visit *visit, const struct region *r)
 		visit_inside(&inside, r);
 		result = tell(visit, &item);
 	}
-	return result == 0 && (visit->kinds & (QUARRY_VIEW_SLAB | QUARRY_VIEW_OBJECT | QUARRY_VIEW_BLOCK)) != 0 ? visit_inside(visit, r) : result;
+	if (result != 0 || !(visit->kinds & (QUARRY_VIEW_SLAB | QUARRY_VIEW_OBJECT | QUARRY_VIEW_BLOCK)))
+		return result;
+	return visit_inside(visit, r);
 }
 
 static int visit_all(struct visit *visit)
@@ -426,8 +374,8 @@ static void finish(struct quarry_view *v, const struct qy_watch_report *watch)
 			       .ctx = &v->report };
 
 	v->block_count = qy_min(blocks, v->snapshot.block_room);
-	sort(v->snapshot.blocks, v->block_count, sizeof(v->snapshot.blocks[0]), key_of_block);
-	sort(v->regions, v->region_count, sizeof(v->regions[0]), key_of_region);
+	qy_sort(v->snapshot.blocks, v->block_count, sizeof(v->snapshot.blocks[0]), key_of_block);
+	qy_sort(v->regions, v->region_count, sizeof(v->regions[0]), key_of_region);
 	v->report = (quarry_view_report){
 		.struct_size = sizeof(v->report),
 		.unsettled = watch->unsettled,
@@ -489,7 +437,7 @@ QUARRY_API int quarry_view_visit(const quarry_view *view, unsigned kinds,
 	return visit_all(&visit);
 }
 
-static const struct region *region_with(const struct quarry_view *v, uintptr_t offset)
+static const struct qy_view_region *region_with(const struct quarry_view *v, uintptr_t offset)
 {
 	size_t low = 0, high = v->region_count;
 
@@ -505,7 +453,7 @@ static const struct region *region_with(const struct quarry_view *v, uintptr_t o
 }
 
 /* The object that a byte of a slab is in. */
-static bool find_object(const struct quarry_view *v, const struct slab *slab, uintptr_t offset, quarry_view_item *item)
+static bool find_object(const struct quarry_view *v, const struct qy_view_slab *slab, uintptr_t offset, quarry_view_item *item)
 {
 	uintptr_t at = slab->offset;
 
@@ -517,8 +465,8 @@ static bool find_object(const struct quarry_view *v, const struct slab *slab, ui
 	return false;
 }
 
-/* Slabs are four units at most. */
-static bool find_slab(const struct quarry_view *v, uintptr_t offset, struct slab *slab)
+/* (Slabs are four units at most.) */
+bool qy_view_find_slab(const struct quarry_view *v, uintptr_t offset, struct qy_view_slab *slab)
 {
 	uintptr_t unit = qy_align_down(offset, QY_UNIT);
 
@@ -553,8 +501,8 @@ QUARRY_API int quarry_view_find(const quarry_view *view, const void *p, quarry_v
 {
 	uintptr_t offset = qy_window_offset(p);
 	struct visit visit = { .view = view };
-	const struct region *r;
-	struct slab slab;
+	const struct qy_view_region *r;
+	struct qy_view_slab slab;
 	bool found;
 
 	if (view == NULL || item == NULL || size == 0)
@@ -565,7 +513,7 @@ QUARRY_API int quarry_view_find(const quarry_view *view, const void *p, quarry_v
 	set_base(&visit, r);
 	visit.base.kind = QUARRY_VIEW_OBJECT;
 	found = find_block(view, offset, &visit.base) ||
-		(find_slab(view, offset, &slab) && find_object(view, &slab, offset, &visit.base));
+		(qy_view_find_slab(view, offset, &slab) && find_object(view, &slab, offset, &visit.base));
 	if (!found || visit.base.state == QUARRY_VIEW_FREE)
 		return qy_fail(ENOENT, "p: nothing stood at %p", (void *)(uintptr_t)p);
 	memcpy(item, &visit.base, qy_min(size, sizeof(visit.base)));

@@ -33,6 +33,7 @@ static const struct {
 	{ "thp_min", 6, RUN, 0, 1L << 46, 8388608, "8388608", NULL, &qy_settings.thp_min },
 	{ "numa", 7, START, 0, 1, 1, "1", NULL, &qy_settings.numa },
 	{ "stats_at_exit", 8, RUN, 0, 2, 0, "off", "off|text|json", &qy_settings.stats_at_exit },
+	{ "leaks_at_exit", 42, RUN, 0, 2, 0, "off", "off|text|json", &qy_settings.leaks_at_exit },
 	{ "on_error", 9, RUN, 0, 2, 0, "ignore", "ignore|report|abort", &qy_settings.on_error },
 	{ "junk", 10, RUN, 0, 1, 0, "0", NULL, &qy_settings.junk },
 	{ "window", 11, START, 0, 1L << 46, 0, "0", NULL, &qy_settings.window },

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+/* Sorting in place, by a number of each element (a heap sort, as qsort(3) may allocate). */
+#ifndef QUARRY_VIEW_SORT_H
+#define QUARRY_VIEW_SORT_H
+
+#include "lib/base/base.h"
+
+#define QY_SORT_SIZE 192 /* an element's, at most */
+
+void qy_sort(void *list, size_t n, size_t size, uint64_t (*key)(const void *element));
+
+#endif

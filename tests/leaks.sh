@@ -1,0 +1,107 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Leaks of programs that know nothing of quarry: one object among 100,000 is found with its stack, what hangs on it and
+# rings are told as such, suppressions are as LeakSanitizer's, and real programs that leak nothing are said to leak nothing.
+#
+# Run by make check; by hand: abs_top_srcdir=SOURCES abs_top_builddir=BUILD tests/leaks.sh
+set -uo pipefail
+export LC_ALL=C
+unset LD_PRELOAD QUARRY_OPTIONS QUARRY_SUPPRESSIONS QUARRY_PROFILE
+
+src=${abs_top_srcdir:-$(cd "$(dirname "$0")/.." && pwd)}
+build=${abs_top_builddir:-$src}
+quarry=$(readlink -f "${QUARRY:-$build/quarry}")
+library=$(readlink -f "${QUARRY_SO:-$build/.libs/libquarry-malloc.so}")
+[[ -x $quarry && -f $library ]] || { echo "leaks.sh: $quarry or $library is not built"; exit 99; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+. "$src/tests/checks.sh"
+
+program=$work/leaky
+"${CC:-cc}" -O1 -g -fno-omit-frame-pointer -rdynamic -o "$program" "$src/tests/leaky.c" -lpthread 2>"$work/compiler" ||
+	{ cat "$work/compiler"; exit 1; }
+
+leaks() { # leaks FORMAT OPTIONS PROGRAM…: into out, err and status; the report alone into report
+	local format=$1 options=$2
+	shift 2
+	quarry run --library "$library" --leaks="$format" --options "$options" "$@"
+	cp "$work/err" "$work/report"
+}
+sums() { # sums NAME: a figure of the JSON report
+	python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$work/report" "$1"
+}
+of_function() { # of_function NAME FIELD: the sum over places whose stack has the function
+	python3 -c '
+import json, sys
+print(sum(l[sys.argv[3]] for l in json.load(open(sys.argv[1]))["leaks"] if sys.argv[2] in l["names"]))' \
+		"$work/report" "$1" "$2"
+}
+
+leaks json profile=1 "$program" 100000 leak
+check "one among many: the status" is $status 0
+check "one among many: what cannot be reached" is "$(sums objects) $(sums held_objects) $(sums inexact)" "1 0 0"
+check "one among many: what lives" test "$(sums live_objects)" -gt 100000
+check "one among many: its stack" is "$(of_function plant_a_leak objects)" 1
+check "one among many: the others'" is "$(of_function main reachable_objects)" 100000
+
+leaks json profile=64k "$program" 100000 leak chain ring
+check "a sampled profile: what cannot be reached" is "$(sums objects) $(sums held_objects)" "3 4"
+
+leaks json profile=1 "$program" 1000 leak chain ring
+check "a chain, by its first" is "$(of_function plant_a_chain objects) $(of_function plant_a_chain held_objects)" "1 2"
+check "a ring, by one of it" is "$(of_function plant_a_ring objects) $(of_function plant_a_ring held_objects)" "1 2"
+check "files are told of with build ids" python3 -c '
+import json, sys
+files = json.load(open(sys.argv[1]))["files"]
+own = [f for f in files if f["path"].endswith("/leaky")]
+assert len(own) == 1 and int(own[0]["from"], 16) < int(own[0]["to"], 16), own
+assert any(len(f["build_id"]) == 40 for f in files)' "$work/report"
+
+leaks text profile=1 "$program" 1000 leak chain
+check "text says how many" says report "quarry leaks: 2 objects, "
+check "text says where" grep -qE '^    #[0-9]+ plant_a_leak$' "$work/report"
+check "text says what hangs on it" says report "and 2 objects, "
+
+leaks text profile=0 "$program" 1000 leak
+check "without a profile: found" says report "quarry leaks: 1 object, "
+check "without a profile: what would tell where" says report "profile=1 knows"
+
+printf '# known\nleak:plant_a_l*k$\n' >"$work/rules"
+QUARRY_SUPPRESSIONS=$work/rules leaks text profile=1 "$program" 1000 leak chain
+check "suppressed: told of as such" says report "suppressed among those: 1 object"
+check "suppressed: not where" bash -c "! grep -q plant_a_leak '$work/report'"
+check "not suppressed: where" says report plant_a_chain
+QUARRY_SUPPRESSIONS=$work/rules leaks json profile=1 "$program" 1000 leak
+check "suppressed: by which rule" python3 -c '
+import json, sys
+assert [l["suppressed"] for l in json.load(open(sys.argv[1]))["leaks"] if l["objects"]] == ["plant_a_l*k$"]' "$work/report"
+printf 'leak:fine\nno rule\n' >"$work/rules"
+QUARRY_SUPPRESSIONS=$work/rules leaks text profile=1 "$program" 10
+check "a wrong rule is named, and its line" says report "QUARRY_SUPPRESSIONS: line 2"
+check "a wrong rule is one line" is "$(wc -l <"$work/report")" 1
+QUARRY_SUPPRESSIONS=$work/nowhere leaks text profile=1 "$program" 10
+check "rules that are not there" says report "QUARRY_SUPPRESSIONS: "
+
+quarry run --leaks=xml "$program"
+check "run --leaks with a wrong format" one_line_error 2 "'--leaks=xml'"
+
+# Programs that free what they had, or keep it in sight.
+clean() { # clean PROGRAM ARGUMENT…
+	local name
+	if ! name=$(command -v "$1"); then
+		echo "SKIP: $1 is not there"
+		return
+	fi
+	shift
+	leaks json profile=1,reclaim=series "$name" "$@"
+	check "$name leaks nothing" is "$(sums objects)" 0
+	check "$name: what lives" test "$(sums live_objects)" -gt 5
+}
+clean ls /
+clean bash -c 'declare -A m; m[a]=b'
+clean git --version
+clean /usr/bin/python3 -c 'import json, re, decimal'
+
+echo "leaks: $checks checks, $failures failed"
+[[ $failures -eq 0 ]]
