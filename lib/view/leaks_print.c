@@ -112,11 +112,10 @@ static int json_leak(const quarry_leak *l, void *ctx)
 		       p->groups++ > 0 ? "," : "", long_of(l->objects), long_of(l->bytes), long_of(l->held_objects),
 		       long_of(l->held_bytes), long_of(l->reachable_objects), l->object_size, l->node);
 	qy_print_json_string(out, l->arena_name, strlen(l->arena_name));
-	qy_text_format(out, ",\"suppressed\":");
-	if (l->suppressed == NULL)
-		qy_text_format(out, "null");
-	else
+	if (l->suppressed != NULL) {
+		qy_text_format(out, ",\"suppressed\":");
 		qy_print_json_string(out, l->suppressed, strlen(l->suppressed));
+	}
 	qy_text_format(out, ",\"examples\":[");
 	for (unsigned i = 0; i < QY_LEAK_EXAMPLES && l->example[i] != NULL; i++)
 		qy_text_format(out, "%s\"%p\"", i > 0 ? "," : "", l->example[i]);
