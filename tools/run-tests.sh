@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Installs what is missing, builds quarry out of the tree and passes its tests: the whole suite, the suite of the
 # machine with many nodes (tests/numa/) in its guests, then the unit and stress tests under three sanitizers (two of them
-# in one build), then the distribution. Can be run again; needs root or sudo only when packages are missing.
+# in one build, and that beside the third), then the distribution. Can be run again; needs root or sudo only when packages are missing.
 #
 #   tools/run-tests.sh [--no-deps] [--only=STEP,...]
 #
@@ -41,13 +41,26 @@ say() {
 	echo "run-tests: $*"
 }
 
-# attempt NAME SECONDS COMMAND…: run it with its output in a log; on failure say so, with the end of the log.
+# What runs, to be ended with us: timeout makes a group of its own, and hands a signal on to it.
+running= ahead= thread=
+end_what_runs() {
+	[[ -z $running ]] || kill "$running"
+	[[ -z $ahead ]] || kill -- "-$ahead"
+	[[ -z $thread ]] || kill "$thread"
+} 2>/dev/null
+trap end_what_runs EXIT
+
+# attempt NAME SECONDS COMMAND…: run it with its output in a log; on failure say so, with the end of the log. (Waited
+# for, not in the foreground: so that a signal ends us at once.)
 attempt() {
 	local name=$1 limit=$2 log=$logs/$1.log started=$SECONDS status
 	shift 2
 	say "$name: $*"
-	timeout --kill-after=30 "$limit" "$@" >"$log" 2>&1 </dev/null
+	timeout --kill-after=30 "$limit" "$@" >"$log" 2>&1 </dev/null &
+	running=$!
+	wait "$running"
 	status=$?
+	running=
 	if [[ $status -ne 0 ]]; then
 		[[ $status -ne 124 ]] || echo "ended after $limit seconds" >>"$log"
 		say "$name: FAILED with status $status after $((SECONDS - started)) s; the end of $log:"
@@ -119,7 +132,6 @@ build() {
 
 # The sanitizers' builds, of the lowest priority, beside tests that leave processors idle half of the time. Whatever
 # fails here is done again in its turn, and fails there.
-ahead=
 build_ahead() {
 	local step
 	renice -n 19 -p "$BASHPID" >/dev/null
@@ -131,7 +143,6 @@ build_ahead() {
 			{ [[ $step = undefined ]] || make check TESTS=; }
 	done >"$logs/ahead.log" 2>&1 </dev/null
 }
-trap '[[ -z $ahead ]] || kill -- "-$ahead" 2>/dev/null' EXIT
 await_ahead() {
 	[[ -z $ahead ]] || wait "$ahead"
 	ahead=
@@ -156,6 +167,33 @@ check() {
 
 build_and_check() { # step, seconds
 	if build "$1"; then check "$1" "$2" check; fi
+}
+
+# ThreadSanitizer's step runs beside the other sanitizers', each of them one test at a time. It tells by its status what
+# is to be counted, and is shown as one when it has ended.
+thread_begun=
+thread_in_background() {
+	running=
+	trap '[[ -z $running ]] || kill "$running" 2>/dev/null' EXIT
+	build thread || exit 2
+	attempt thread-check 900 make -k -j1 check
+}
+begin_thread() {
+	[[ -z $thread_begun && ,$steps, == *,thread,* ]] || return
+	thread_begun=yes
+	QUARRY_STRESS_SCALE=0.1 thread_in_background >"$logs/thread.log" 2>&1 &
+	thread=$!
+}
+finish_thread() {
+	local status=0
+	wait "$thread" || status=$?
+	thread=
+	cat "$logs/thread.log"
+	if [[ $status -eq 2 ]]; then
+		count_failure "thread: the build"
+	else
+		count_step thread "$status"
+	fi
 }
 
 # All but real programs, then those, two at a time: some of them mostly wait.
@@ -215,8 +253,9 @@ for step in ${steps//,/ }; do
 	default) check_default ;;
 	numa) check_numa ;;
 	# (A sanitizer makes a step 5 to 15 times longer: the stress tests do a tenth of their steps.)
-	undefined) QUARRY_STRESS_SCALE=0.1 check_undefined ;;
-	address-undefined | thread) QUARRY_STRESS_SCALE=0.1 build_and_check "$step" 600 ;;
+	address-undefined) begin_thread; QUARRY_STRESS_SCALE=0.1 build_and_check "$step" 900 ;;
+	undefined) begin_thread; QUARRY_STRESS_SCALE=0.1 check_undefined ;;
+	thread) begin_thread; [[ -z $thread ]] || finish_thread ;;
 	distcheck)
 		mkdir -p "$out/distcheck" && cd "$out/distcheck" || exit 1
 		if ! attempt distcheck-configure 300 "$top/configure" ||
