@@ -86,19 +86,24 @@ complain() {
 	errors=$((errors + 1))
 }
 
-# The layer of a path relative to the top; nothing for what is none.
+# (What follows is asked thousands of times: answers stand in a variable, for a subshell takes a millisecond.)
+
+# The layer of a path relative to the top, in $layer_found; nothing for what is none.
 layer_of() {
 	case $1 in
-	numa/*) echo numa ;;
-	lib/*/*) echo "${1%/*}" ;;
+	numa/*) layer_found=numa ;;
+	lib/*/*) layer_found=${1%/*} ;;
+	*) layer_found= ;;
 	esac
 }
 
 # excepted KIND LAYER NAME: is there a line for it?
 excepted() {
-	local line kind layer pattern
+	local line rest kind layer pattern
 	for line in "${exceptions[@]+"${exceptions[@]}"}"; do
-		IFS='|' read -r kind layer pattern _ <<<"$line"
+		kind=${line%%|*} rest=${line#*|}
+		layer=${rest%%|*} rest=${rest#*|}
+		pattern=${rest%%|*}
 		# shellcheck disable=SC2053 # patterns are meant
 		if [[ $kind == "$1" && $2 == $layer && $3 == $pattern ]]; then
 			used[$line]=1
@@ -128,7 +133,8 @@ allowed() {
 check_includes() {
 	local file layer header other count=0
 	while IFS= read -r file; do
-		layer=$(layer_of "$file")
+		layer_of "$file"
+		layer=$layer_found
 		if [[ -z ${may[$layer]+there} ]]; then
 			complain "$file: folder $layer has no line in the table"
 			continue
@@ -142,7 +148,8 @@ check_includes() {
 				continue
 				;;
 			esac
-			other=$(layer_of "$header")
+			layer_of "$header"
+			other=$layer_found
 			if [[ -z $other ]]; then
 				# A path that is none of ours is the system's; one of ours must be written from the root.
 				if [[ -e $src/${file%/*}/$header ]] && grep -qF "\"$header\"" "$src/$file"; then
@@ -159,13 +166,20 @@ check_includes() {
 	[[ $count -gt 0 ]] || complain "no #include line was found under $src"
 }
 
-# The source of an object of libquarry-internal: lib/api/libquarry_internal_la-malloc.o is lib/api/malloc.c.
+# The source of an object of libquarry-internal, in $source: lib/api/libquarry_internal_la-malloc.o: is lib/api/malloc.c.
 source_of() {
-	echo "${1%/*}/${1##*/libquarry_internal_la-}" | sed 's/\.o$/.c/'
+	source=${1/.libs\//}
+	source=${source%/*}/${source##*/libquarry_internal_la-}
+	source=${source%.o:}.c
+}
+
+# symbols_of OPTION…: "OBJECT: SYMBOL …", of all objects in the caller's $list.
+symbols_of() {
+	(cd "$build" && xargs nm --print-file-name --format=posix "$@" <<<"$list")
 }
 
 check_calls() {
-	local object file layer symbol other list count=0 undefined
+	local object layer symbol other list count=0
 	list=$(cd "$build" && find lib numa -name 'libquarry_internal_la-*.o' -not -path '*/.libs/*' | sort)
 	if [[ -z $list ]]; then # built with --disable-static
 		list=$(cd "$build" && find lib numa -path '*/.libs/*' -name 'libquarry_internal_la-*.o' | sort)
@@ -175,37 +189,35 @@ check_calls() {
 		return
 	fi
 	declare -A home=()
-	while IFS= read -r object; do
-		file=$(source_of "${object/.libs\//}")
-		[[ -e $src/$file ]] || continue # left over from a source that is gone
-		while read -r symbol; do
-			home[$symbol]=$file
-		done < <(nm --defined-only --extern-only --format=posix "$build/$object" | awk '{ print $1 }')
-	done <<<"$list"
+	while read -r object symbol _; do
+		source_of "$object"
+		[[ ! -e $src/$source ]] || home[$symbol]=$source # (left over from a source that is gone)
+	done < <(symbols_of --defined-only --extern-only)
 
-	while IFS= read -r object; do
-		file=$(source_of "${object/.libs\//}")
-		[[ -e $src/$file ]] || continue
-		layer=$(layer_of "$file")
-		undefined=$(nm --undefined-only --format=posix "$build/$object" | awk '{ sub(/@.*/, "", $1); print $1 }')
-		for symbol in $undefined; do
-			count=$((count + 1))
-			if [[ -n ${home[$symbol]+there} ]]; then
-				other=$(layer_of "${home[$symbol]}")
-				allowed "$layer" "$other" || excepted call "$layer" "$symbol" ||
-					complain "$file uses $symbol of ${home[$symbol]}: $(direction "$layer" "$other")"
-			elif [[ " $kernel_calls " == *" $symbol "* ]]; then
-				kernel_excepted "$file" "$symbol" || complain "$file calls $symbol: the kernel's calls go by qy_os"
-			fi
-		done
-	done <<<"$list"
+	while read -r object symbol _; do
+		source_of "$object"
+		[[ -e $src/$source ]] || continue
+		symbol=${symbol%%@*}
+		layer_of "$source"
+		layer=$layer_found
+		count=$((count + 1))
+		if [[ -n ${home[$symbol]+there} ]]; then
+			layer_of "${home[$symbol]}"
+			other=$layer_found
+			allowed "$layer" "$other" || excepted call "$layer" "$symbol" ||
+				complain "$source uses $symbol of ${home[$symbol]}: $(direction "$layer" "$other")"
+		elif [[ " $kernel_calls " == *" $symbol "* ]]; then
+			kernel_excepted "$source" "$symbol" || complain "$source calls $symbol: the kernel's calls go by qy_os"
+		fi
+	done < <(symbols_of --undefined-only)
 	echo "check-layers: $count undefined symbols of $(wc -l <<<"$list") objects looked at"
 }
 
 kernel_excepted() {
 	local line file pattern
 	for line in "${kernel_exceptions[@]}"; do
-		IFS='|' read -r file pattern _ <<<"$line"
+		file=${line%%|*} pattern=${line#*|}
+		pattern=${pattern%%|*}
 		# shellcheck disable=SC2053 # a pattern is meant
 		[[ $1 == "$file" && $2 == $pattern ]] && return 0
 	done

@@ -466,25 +466,69 @@ int fake_presence(uintptr_t at)
 }
 
 /* A huge page of a pool goes as a whole, and needs one of the pool there. */
-static int move_page(uintptr_t at, int node)
+static int move_huge_page(struct fake_range *huge, int node)
 {
-	struct fake_range *huge = fake_range_find(&fake_taken, at);
+	int pool = fake_pool_of((unsigned)huge->value);
 
-	if (huge) {
-		int pool = fake_pool_of((unsigned)huge->value);
-
-		if (huge->extra == node)
-			return 0;
-		if (fake.node[node].pool[pool] == 0)
-			return ENOMEM;
-		fake.node[node].pool[pool]--;
-		fake.node[huge->extra].pool[pool]++;
-		huge->extra = node;
+	if (huge->extra == node)
 		return 0;
-	}
-	fake_range_cut(&fake_moved, at, at + PAGE);
-	fake_put_at(at, node);
+	if (fake.node[node].pool[pool] == 0)
+		return ENOMEM;
+	fake.node[node].pool[pool]--;
+	fake.node[huge->extra].pool[pool]++;
+	huge->extra = node;
 	return 0;
+}
+
+/* How many pages from the first on follow each other, up to max. */
+static unsigned long run_length(void **pages, unsigned long count, unsigned long max)
+{
+	unsigned long n = 1;
+
+	while (n < count && n < max && (uintptr_t)pages[n] / PAGE == (uintptr_t)pages[n - 1] / PAGE + 1)
+		n++;
+	return n;
+}
+
+/* As fake_presence of each, negative, with one call for pages that follow each other. */
+static void presences(void **pages, unsigned long count, int *errors)
+{
+	unsigned char in_memory[256];
+	unsigned long n;
+
+	for (unsigned long i = 0; i < count; i += n) {
+		void *first = (void *)((uintptr_t)pages[i] & ~(PAGE - 1));
+		bool whole;
+
+		n = run_length(pages + i, count - i, sizeof(in_memory));
+		whole = fake_mincore(first, n * PAGE, in_memory) == 0;
+		for (unsigned long k = 0; k < n; k++)
+			errors[i + k] = !whole ? -fake_presence((uintptr_t)pages[i + k]) : in_memory[k] & 1 ? 0 : -ENOENT;
+	}
+}
+
+/* Of those whose status is 0. What follows each other and goes to one node is forgotten where it was in one go. */
+static void move_present(void **pages, unsigned long count, const int *nodes, int *status)
+{
+	unsigned long n, run;
+
+	for (unsigned long i = 0; i < count; i += n) {
+		uintptr_t at = (uintptr_t)pages[i] & ~(PAGE - 1);
+		struct fake_range *huge = status[i] == 0 ? fake_range_find(&fake_taken, at) : NULL;
+
+		n = 1;
+		if (huge)
+			status[i] = -move_huge_page(huge, nodes[i]);
+		if (huge || status[i] != 0)
+			continue;
+		run = run_length(pages + i, count - i, count);
+		while (n < run && status[i + n] == 0 && nodes[i + n] == nodes[i] &&
+		       !fake_range_find(&fake_taken, at + n * PAGE))
+			n++;
+		fake_range_cut(&fake_moved, at, at + n * PAGE);
+		for (unsigned long k = 0; k < n; k++)
+			fake_put_at(at + k * PAGE, nodes[i]);
+	}
 }
 
 long fake_move_pages(unsigned long count, void **pages, const int *nodes, int *status, int flags)
@@ -497,13 +541,12 @@ long fake_move_pages(unsigned long count, void **pages, const int *nodes, int *s
 		if (!fake.node[nodes[i]].allowed)
 			return fail(EACCES);
 	}
-	for (unsigned long i = 0; i < count; i++) {
-		uintptr_t at = (uintptr_t)pages[i] & ~(PAGE - 1);
-		int err = fake_presence(at);
-		if (!err && nodes)
-			err = move_page(at, nodes[i]);
-		status[i] = err ? -err : fake_node_by_policy(at);
-	}
+	presences(pages, count, status);
+	if (nodes)
+		move_present(pages, count, nodes, status);
+	for (unsigned long i = 0; i < count; i++)
+		if (status[i] == 0)
+			status[i] = fake_node_by_policy((uintptr_t)pages[i]);
 	return 0;
 }
 
