@@ -245,6 +245,15 @@ static int linux_process_id(void)
 	return (int)getpid();
 }
 
+static void linux_page_faults(uint64_t *minor, uint64_t *major)
+{
+	struct rusage usage = { 0 };
+
+	(void)getrusage(RUSAGE_SELF, &usage);
+	*minor = (uint64_t)usage.ru_minflt;
+	*major = (uint64_t)usage.ru_majflt;
+}
+
 static int linux_thread_id(void)
 {
 	return (int)syscall(SYS_gettid);
@@ -574,6 +583,7 @@ const struct qy_os qy_os_linux = {
 	.now_ns = linux_now_ns,
 	.membarrier = linux_membarrier,
 	.process_id = linux_process_id,
+	.page_faults = linux_page_faults,
 	.thread_id = linux_thread_id,
 	.thread_alive = linux_thread_alive,
 	.thread_switches = qy_thread_switches,

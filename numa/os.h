@@ -72,6 +72,7 @@ struct qy_os {
 	int (*membarrier)(int command);
 	int (*process_id)(void);           /* getpid(2) */
 	int (*thread_id)(void);            /* gettid(2) */
+	void (*page_faults)(uint64_t *minor, uint64_t *major); /* of the process since it began (getrusage(2)) */
 	bool (*thread_alive)(int pid, int tid); /* whether the process has such a thread */
 	/* Of a thread of this process that is not the caller (numa/blocked.c). How often it went off its CPU, by its
 	 * own wish or not, plus one: while that stays the same and it is blocked, it has not run. 0 when it cannot be

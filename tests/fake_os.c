@@ -299,6 +299,11 @@ static int table_process_id(void)
 	return qy_os_linux.process_id();
 }
 
+static void table_page_faults(uint64_t *minor, uint64_t *major)
+{
+	qy_os_linux.page_faults(minor, major);
+}
+
 static bool table_thread_alive(int pid, int tid)
 {
 	return qy_os_linux.thread_alive(pid, tid);
@@ -560,6 +565,7 @@ static const struct qy_os fake_table = {
 	.membarrier = table_membarrier,
 	.thread_id = table_thread_id,
 	.process_id = table_process_id,
+	.page_faults = table_page_faults,
 	.thread_alive = table_thread_alive,
 	.thread_switches = table_thread_switches,
 	.thread_blocked = table_thread_blocked,

@@ -1364,8 +1364,9 @@ QUARRY_API int quarry_metrics_write(const char *path, unsigned flags);
  * it changes what readers see, and nothing else. All is in the machine's byte order. At total_offset stands a
  * quarry_stats of total_size bytes, at health_offset a quarry_health_report of health_size, at arenas_offset
  * arena_count quarry_published_arena of arena_size bytes each: these grow at their ends in later versions, and a reader
- * takes what it knows. To read it: copy the head, and then all up to the end of the last of the three; what is behind that,
- * up to `size`, is room that has never been written to, and reading it would make the process larger. When generation is
+ * takes what it knows. So does the head: of one that is shorter (head_size) the rest is 0, and what only later versions have,
+ * as the history, stands before the arenas. To read it: copy the head, and then all up to the end of the last of the three;
+ * what is behind that, up to `size`, is room that has never been written to, and reading it would make the process larger. When generation is
  * odd, or not the same in a head that is copied afterwards, it was being written: again. One whose pid is not the
  * process's is that of its parent, which was there for a moment when it forked: there is another, or will be.
  * What stands in a copy is looked at by quarry_published_look and quarry_published_arena_get, which trust nothing in it. */
@@ -1384,6 +1385,10 @@ typedef struct quarry_published {
 	uint32_t arenas_offset, arena_size, arena_count, arena_room;
 	uint32_t arenas_left_out; /* count: there was no room, or they ended meanwhile */
 	char library[16];       /* its version, as text with a 0 */
+	/* what follows is 0 in a page of an older library */
+	uint32_t history_offset, sample_size; /* quarry_sample, of sample_size bytes each: */
+	uint32_t sample_count[3];             /* rings of so many, by enum quarry_history_ring, one behind the other */
+	uint32_t unused;                      /* 0 */
 } quarry_published;
 
 /** An arena in it. */
@@ -1405,6 +1410,72 @@ QUARRY_API int quarry_published_look(const void *copy, size_t size, quarry_publi
 /** The index-th arena of the copy.
  * @return 0; -1 with the errors of quarry_published_look, and ERANGE past the last one. */
 QUARRY_API int quarry_published_arena_get(const void *copy, size_t size, size_t index, quarry_published_arena *arena);
+
+/** Whose samples; a ring of a page has them by time_ns divided by what it is of, modulo its count. */
+enum quarry_history_ring {
+	QUARRY_HISTORY_SECONDS = 0, /* the last 60 seconds, */
+	QUARRY_HISTORY_MINUTES = 1, /* 60 minutes, */
+	QUARRY_HISTORY_HOURS = 2    /* and 48 hours, as the clock of the process counts them from its 0 */
+};
+
+#define QUARRY_HISTORY_MOST 60 /* samples that any ring has */
+
+/** The figures of a second, minute or hour, of all arenas together: as they were when they were published in it last, and
+ * the most of each that was seen when it was published in it. Counts are since the start of the process. */
+typedef struct quarry_sample {
+	uint64_t time_ns;       /* CLOCK_MONOTONIC, when the last of its figures were read; 0: there is none */
+	uint64_t mapped, resident, in_use, cached, free; /* bytes, the last, as quarry_stats has them (free: free_dirty) */
+	uint64_t refills, remote_frees; /* counts, */
+	uint64_t purged;        /* bytes, */
+	uint64_t minor_faults, major_faults; /* and the process's page faults, by getrusage(2) */
+	uint64_t most_mapped, most_resident, most_in_use, most_cached, most_free; /* bytes */
+} quarry_sample;
+
+/** The figures of this process in the last minute, hour, or two days. They are noted when they are published (option
+ * publish), which is at most once a second, not in the first second, and not while nothing happens: then samples are
+ * missing, and the figures were what they were before. A forked child's begin anew. Any thread may call; not in a signal
+ * handler.
+ * @param ring enum quarry_history_ring.
+ * @param list receives the last samples that there are, max at most, the oldest first; the newest is of the second, minute
+ *        or hour that goes on. May be NULL with max 0, to count.
+ * @param size sizeof(list[0]): so much of each is filled, and so far apart they are.
+ * @return how many there are; -1 with EINVAL. */
+QUARRY_API long quarry_history_get(int ring, quarry_sample *list, size_t max, size_t size);
+
+/** The same out of a copy of what a process published; nothing in it is trusted.
+ * @return as quarry_history_get (0: of an older library, too), and the errors of quarry_published_look. */
+QUARRY_API long quarry_published_history(const void *copy, size_t copy_size, int ring, quarry_sample *list, size_t max,
+					 size_t size);
+
+/** Which figure of samples. */
+enum quarry_history_figure {
+	QUARRY_HISTORY_MAPPED = 0,
+	QUARRY_HISTORY_RESIDENT = 1,
+	QUARRY_HISTORY_IN_USE = 2,
+	QUARRY_HISTORY_CACHED = 3,
+	QUARRY_HISTORY_FREE = 4,
+	QUARRY_HISTORY_REFILLS = 5,
+	QUARRY_HISTORY_REMOTE_FREES = 6,
+	QUARRY_HISTORY_PURGED = 7,
+	QUARRY_HISTORY_MINOR_FAULTS = 8,
+	QUARRY_HISTORY_MAJOR_FAULTS = 9
+};
+
+/** How fast a figure grew: the median of the slopes between any two of the samples (H. Theil, 1950; P. K. Sen, 1968). So
+ * a peak, or one step as a program fills a table, is no growth, where least squares would tell of some; three in ten
+ * samples may be anything. Takes 14 KiB of stack, and a tenth of a millisecond for 60 samples. Any thread may call.
+ * @param list count samples, oldest first, size bytes apart; of more than QUARRY_HISTORY_MOST, the last so many count.
+ * @param figure enum quarry_history_figure: the last ones, not the most.
+ * @param a_second receives bytes, or counts, in a second; negative where it shrank.
+ * @return 0; -1 with EINVAL, or ENODATA (less than two samples). Example:
+ * @code
+ *   quarry_sample hour[QUARRY_HISTORY_MOST];
+ *   double grows;
+ *   long n = quarry_history_get(QUARRY_HISTORY_MINUTES, hour, QUARRY_HISTORY_MOST, sizeof(hour[0]));
+ *   if (n > 0 && quarry_history_slope(hour, (size_t)n, sizeof(hour[0]), QUARRY_HISTORY_IN_USE, &grows) == 0)
+ *           printf("in use: %+.1f MiB an hour\n", grows * 3600 / (1 << 20));
+ * @endcode */
+QUARRY_API int quarry_history_slope(const quarry_sample *list, size_t count, size_t size, int figure, double *a_second);
 
 /** Write a copy's figures as quarry_metrics_print writes this process's, and how old they are.
  * @return as quarry_metrics_print, and the errors of quarry_published_look. */

@@ -4,12 +4,14 @@
 #include <string.h>
 
 #include "lib/api/figures.h"
+#include "lib/view/history.h"
 #include "lib/view/print.h"
 #include "numa/os.h"
 
 #define HEALTH_OFFSET qy_align_up(sizeof(quarry_published), 16)
 #define TOTAL_OFFSET qy_align_up(HEALTH_OFFSET + sizeof(quarry_health_report), 16)
-#define ARENAS_OFFSET qy_align_up(TOTAL_OFFSET + sizeof(quarry_stats), 16)
+#define HISTORY_OFFSET qy_align_up(TOTAL_OFFSET + sizeof(quarry_stats), 16)
+#define ARENAS_OFFSET qy_align_up(HISTORY_OFFSET + QY_HISTORY_SAMPLES * sizeof(quarry_sample), 16)
 
 /* Counts of the process. One that is read while it goes from a thread to its arena, or from an arena to what is past,
  * is missing for a moment; who asked before has seen it. */
@@ -67,6 +69,16 @@ static void gather_arenas(quarry_published *picture, size_t room)
 	qy_arena_list_put(&list);
 }
 
+void *qy_gather_history(quarry_published *picture)
+{
+	return (char *)picture + HISTORY_OFFSET;
+}
+
+const quarry_stats *qy_gather_total(const quarry_published *picture)
+{
+	return (const void *)((const char *)picture + TOTAL_OFFSET);
+}
+
 size_t qy_gather(quarry_published *picture, size_t room)
 {
 	quarry_health_report *health = (void *)((char *)picture + HEALTH_OFFSET);
@@ -87,7 +99,10 @@ size_t qy_gather(quarry_published *picture, size_t room)
 		.arenas_offset = (uint32_t)ARENAS_OFFSET,
 		.arena_size = sizeof(quarry_published_arena),
 		.arena_room = (uint32_t)room,
+		.history_offset = (uint32_t)HISTORY_OFFSET,
+		.sample_size = sizeof(quarry_sample),
 	};
+	memcpy(picture->sample_count, qy_history_counts, sizeof(picture->sample_count));
 	strncpy(picture->library, quarry_version_string(), sizeof(picture->library) - 1);
 	health->struct_size = sizeof(*health);
 	(void)quarry_health(health);

@@ -14,6 +14,10 @@ size_t qy_gather_size(size_t room);
  * at a time for one picture; allocates nothing. Returns how many bytes from its start mean anything. */
 size_t qy_gather(quarry_published *picture, size_t room);
 
+/* In such memory: the rings of the history (history.h), which qy_gather leaves as they are; and the totals. */
+void *qy_gather_history(quarry_published *picture);
+const quarry_stats *qy_gather_total(const quarry_published *picture);
+
 /* The arenas there are now. */
 size_t qy_gather_arenas(void);
 

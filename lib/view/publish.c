@@ -16,10 +16,12 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "lib/base/lock.h"
 #include "lib/base/refused.h"
 #include "lib/cache/thread.h"
 #include "lib/reclaim/reclaim.h"
 #include "lib/view/gather.h"
+#include "lib/view/history.h"
 #include "numa/memfd.h"
 #include "numa/os.h"
 
@@ -31,6 +33,13 @@ static struct {
 	uint64_t made_ns, generation, refused_ns;
 	int pid;
 } page;
+
+/* The history, in the picture: the one thing there that lasts. Held by who notes, which may be a signal handler's pass
+ * and so does not wait, and by who reads it in this process. */
+static struct {
+	struct qy_lock lock;
+	bool noted; /* by this process: what a child finds was its parent's */
+} history = { QY_LOCK_INIT(QY_RANK_LEAF), false };
 
 static size_t page_size(void)
 {
@@ -87,6 +96,19 @@ static void set_generation(uint64_t generation)
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
+static void note_history(void)
+{
+	quarry_sample *rings = qy_gather_history(page.picture);
+
+	if (!qy_trylock(&history.lock))
+		return;
+	if (!history.noted)
+		memset(rings, 0, QY_HISTORY_SAMPLES * sizeof(*rings));
+	history.noted = true;
+	qy_history_note(rings, qy_gather_total(page.picture), page.picture->time_ns);
+	qy_unlock(&history.lock);
+}
+
 static void publish(void)
 {
 	const size_t behind = offsetof(quarry_published, generation) + sizeof(page.shared->generation);
@@ -96,6 +118,7 @@ static void publish(void)
 	if (make(qy_os->now_ns())) {
 		size = qy_gather(page.picture, QUARRY_PUBLISHED_ARENAS);
 		page.picture->made_ns = page.made_ns;
+		note_history();
 		set_generation(++page.generation);
 		memcpy(page.shared, page.picture, offsetof(quarry_published, generation));
 		memcpy((char *)page.shared + behind, (const char *)page.picture + behind, size - behind);
@@ -108,6 +131,22 @@ static void after_fork(void)
 {
 	page.shared = NULL;
 	page.refused_ns = 0;
+	qy_lock_init(&history.lock, QY_RANK_LEAF);
+	history.noted = false;
+}
+
+QUARRY_API long quarry_history_get(int ring, quarry_sample *list, size_t max, size_t size)
+{
+	static const uint32_t none[QY_HISTORY_RINGS];
+	struct qy_rings rings = { "", sizeof(*list), none };
+	long n;
+
+	qy_lock(&history.lock);
+	if (history.noted)
+		rings = (struct qy_rings){ qy_gather_history(page.picture), sizeof(*list), qy_history_counts };
+	n = qy_history_list(&rings, ring, list, max, size);
+	qy_unlock(&history.lock);
+	return n;
 }
 
 void qy_publish_begin(void)

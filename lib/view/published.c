@@ -8,8 +8,9 @@
 #include "include/quarry/quarry.h"
 #include "lib/api/error.h"
 #include "lib/base/base.h"
+#include "lib/view/history.h"
 
-#define LEAST_HEAD sizeof(quarry_published) /* what the first version of the struct has, and this one */
+#define LEAST_HEAD offsetof(quarry_published, history_offset) /* what the first version of the struct has */
 
 /* As far as both know it; the rest is 0. */
 static void copy_record(void *to, size_t size, const char *from, size_t theirs)
@@ -23,20 +24,31 @@ static bool lies_in(uint64_t offset, uint64_t bytes, uint64_t least, uint64_t si
 	return bytes >= least && offset >= LEAST_HEAD && offset <= size && bytes <= size - offset;
 }
 
+/* One that there is none of is sound. */
+static bool history_is_sound(const quarry_published *h, size_t size)
+{
+	uint64_t samples = (uint64_t)h->sample_count[0] + h->sample_count[1] + h->sample_count[2];
+
+	if (h->history_offset == 0)
+		return true;
+	return h->sample_size >= offsetof(quarry_sample, most_mapped) && samples <= size / h->sample_size &&
+	       lies_in(h->history_offset, samples * h->sample_size, 0, size);
+}
+
 /* All products are of two numbers of 32 bits. */
 static bool is_sound(const quarry_published *h, size_t size)
 {
 	return lies_in(h->health_offset, h->health_size, sizeof(uint32_t), size) &&
 	       lies_in(h->total_offset, h->total_size, offsetof(quarry_stats, arenas), size) &&
 	       h->arena_size >= offsetof(quarry_published_arena, stats) + offsetof(quarry_stats, arenas) &&
-	       lies_in(h->arenas_offset, (uint64_t)h->arena_count * h->arena_size, 0, size);
+	       lies_in(h->arenas_offset, (uint64_t)h->arena_count * h->arena_size, 0, size) && history_is_sound(h, size);
 }
 
 static int head_of(const void *copy, size_t size, quarry_published *h)
 {
 	if (copy == NULL || size < LEAST_HEAD)
 		return qy_fail(EINVAL, "published: cut short: %zu bytes are no head", size);
-	memcpy(h, copy, sizeof(*h));
+	copy_record(h, sizeof(*h), copy, LEAST_HEAD);
 	if (h->magic == 0 && h->generation == 0)
 		return qy_fail(EAGAIN, "published: nothing yet");
 	if (h->magic != QUARRY_PUBLISHED_MAGIC)
@@ -47,6 +59,9 @@ static int head_of(const void *copy, size_t size, quarry_published *h)
 			       QUARRY_PUBLISHED_VERSION);
 	if (h->generation == 0 || h->generation % 2 != 0)
 		return qy_fail(EAGAIN, "published: %s", h->generation ? "it was being written" : "nothing yet");
+	if (h->head_size > LEAST_HEAD)
+		memcpy((char *)h + LEAST_HEAD, (const char *)copy + LEAST_HEAD,
+		       qy_min(qy_min(sizeof(*h), (size_t)h->head_size), size) - LEAST_HEAD);
 	if (h->head_size < LEAST_HEAD || !is_sound(h, size))
 		return qy_fail(EINVAL, "published: cut short, or not sound: what it leads to is not in it");
 	h->library[sizeof(h->library) - 1] = '\0';
@@ -93,4 +108,18 @@ QUARRY_API int quarry_published_arena_get(const void *copy, size_t size, size_t 
 	stats_of(&arena->stats, at + offsetof(quarry_published_arena, stats),
 		 h.arena_size - offsetof(quarry_published_arena, stats));
 	return 0;
+}
+
+QUARRY_API long quarry_published_history(const void *copy, size_t copy_size, int ring, quarry_sample *list, size_t max,
+					 size_t size)
+{
+	struct qy_rings rings;
+	quarry_published h;
+
+	if (head_of(copy, copy_size, &h) != 0)
+		return -1;
+	if (h.history_offset == 0)
+		memset(h.sample_count, 0, sizeof(h.sample_count));
+	rings = (struct qy_rings){ (const char *)copy + h.history_offset, h.sample_size, h.sample_count };
+	return qy_history_list(&rings, ring, list, max, size);
 }

@@ -414,10 +414,13 @@ static void look_at_all(const void *copy, size_t size)
 	quarry_health_report health;
 	quarry_stats total;
 	quarry_published_arena arena;
+	quarry_sample samples[3];
 	int fd = open("/dev/null", O_WRONLY), found = quarry_published_look(copy, size, &head, &health, &total);
 
 	cr_assert(found == 0 || errno == EINVAL || errno == EAGAIN);
 	cr_assert_eq(quarry_published_metrics(copy, size, fd, QUARRY_METRICS_ARENAS), found);
+	for (int ring = 0; ring < 3; ring++)
+		cr_assert_eq(quarry_published_history(copy, size, ring, samples, 3, sizeof(samples[0])) < 0, found < 0);
 	if (found == 0) {
 		cr_assert_lt(strnlen(head.library, sizeof(head.library)), sizeof(head.library));
 		cr_assert(head.arena_count == 0 || head.arena_count <= size / head.arena_size);
@@ -515,6 +518,9 @@ Test(published, what_is_not_sound)
 	EXPECT(arena_size, 0, EINVAL, "not sound");
 	EXPECT(arena_size, UINT32_MAX, EINVAL, "not sound");
 	EXPECT(arena_count, UINT32_MAX, EINVAL, "not sound");
+	EXPECT(history_offset, size, EINVAL, "not sound");
+	EXPECT(sample_size, 8, EINVAL, "not sound");
+	EXPECT(sample_count[1], UINT32_MAX, EINVAL, "not sound");
 	free(good);
 	for (size_t n = 0; n < size; n += n < 200 ? 1 : 97) {
 		char *copy = picture_of(2, &size), *cut = malloc(n + !n);
