@@ -566,6 +566,56 @@ hostile half-written "being written"
 bytes 'quarry1\0\001\0\0\0\160\0\0\0\0\020\0\0\0\0\0\0\004\0\0\0\0\0\0\0\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377'
 hostile counts-without-end "not sound"
 
+# ---- trends -----------------------------------------------------------------------------------------------------
+# A page whose process grew by 3 MiB an hour for two days, and by 51 KiB a minute, with peaks, in the last hour; of its last
+# minute two samples are left. What is resident shrank by 1 MiB an hour.
+cat >"$work/trend.py" <<'END'
+import struct, sys, time
+HOUR = 3600 * 10**9
+now = max(time.monotonic_ns(), 100 * HOUR)
+def ring(step, count, made, peaks):
+	slots = [bytes(128)] * count
+	for k in range(made):
+		t = now - k * step
+		in_use = (1 << 30) - k * step * 3 * (1 << 20) // HOUR + (peaks and k % 9 == 4) * (1 << 28)
+		resident = (2 << 30) + k * step * (1 << 20) // HOUR
+		slots[t // step % count] = struct.pack("<16Q", t, 3 << 30, resident, in_use, *[7] * 12)
+	return b"".join(slots)
+history = ring(10**9, 60, 2, 0) + ring(60 * 10**9, 60, 60, 1) + ring(HOUR, 48, 48, 0)
+at = 640
+head = struct.pack("<QIIQQQQQi9I16s6I", 0x0031797272617571, 1, 136, 1 << 16, 4, now, 0, now, 1, 144, 64, 208, 400,
+	at + len(history), 912, 0, 0, 0, b"9", int(sys.argv[2]) if len(sys.argv) > 2 else at, 128, 60, 60, 48, 0)
+open(sys.argv[1], "wb").write(head.ljust(at, b"\0") + history)
+END
+if python3 "$work/trend.py" "$work/page" 2>"$work/err"; then
+	start grows env QUARRY_OPTIONS=publish=off "$work/publisher" "$work/page"
+	quarry top --once "$last"
+	check "top: a trend of two days" says out "trend over 48 h: in use +3.0M/h, resident -1.0M/h "
+	check "top: of an hour, whatever peaks" says out "trend over 60 min: in use +51K/min, resident -17K/min "
+	check "top: none of two samples" is "$(grep -c '^trend' "$work/out")" 2
+	check "top: marks, from the least to the most" grep -q '^trend over 48 h.* _[_.:=+*#-]*#$' "$work/out"
+	check "top: peaks among them" is "$(grep '^trend over 60 min' "$work/out" | tr -cd '#' | wc -c)" 7
+	check "top: trends are plain" plain out
+	check "top: trends in 80 columns" columns_within 80 "$work/out"
+	LC_ALL=C.UTF-8 quarry top --once "$last"
+	check "top: bars where they can be shown" grep -q '^trend over 48 h.* ▁[▁▂▃▄▅▆▇█]*█$' "$work/out"
+	check "top: bars in 80 columns" is "$(LC_ALL=C.UTF-8 grep -cE '^.{81}' "$work/out")" 0
+	quarry top --once --json "$last"
+	check "top --json: the trends, and all samples" python3 -c 'import json, sys
+d = json.load(open(sys.argv[1]))
+hours, minutes = d["trend"]["hours"], d["trend"]["minutes"]
+assert abs(hours["a_second"]["in_use"] - 3 * 2**20 / 3600) < 0.01 and hours["steps"] == hours["samples"] == 48, hours
+assert abs(minutes["a_second"]["in_use"] - 3 * 2**20 / 3600) < 1 and minutes["a_second"]["purged"] == 0, minutes
+assert d["history"]["hours"]["in_use"][-1] == 2**30 and len(d["history"]["minutes"]["time_ns"]) == 60' "$work/out"
+	quarry top --json --count 2 --interval 0.1 "$last"
+	check "top --json: samples only when asked once" is "$(grep -c '"history"' "$work/out")" 0
+	kill "$last"
+	python3 "$work/trend.py" "$work/page" 65000
+	hostile history-without-end "not sound"
+else
+	skip "trends: no python3"
+fi
+
 # ---- a real program ---------------------------------------------------------------------------------------------
 if command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null; then
 	"$quarry" run --library "$library" redis-server --port 0 --unixsocket "$work/redis" --save '' --dir "$work" \

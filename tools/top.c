@@ -6,7 +6,9 @@
 #include "tools/top.h"
 
 #include <errno.h>
+#include <langinfo.h>
 #include <limits.h>
+#include <locale.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,7 +129,7 @@ static void show(struct session *s)
 {
 	top_sort(&s->now, s->look.by, s->look.turned);
 	if (s->args->json) {
-		top_print_json(&s->now, stdout);
+		top_print_json(&s->now, s->args->count == 1, stdout);
 		return;
 	}
 	if (s->live)
@@ -203,7 +205,9 @@ int command_top(int argc, char **argv)
 	if (status != STATUS_OK)
 		return status;
 	s.from.pid = args.pid;
-	s.look = (struct top_look){ .columns = 80, .lines = INT_MAX, .by = args.by };
+	setlocale(LC_CTYPE, "");
+	s.look = (struct top_look){ .columns = 80, .lines = INT_MAX, .by = args.by,
+				    .utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0 };
 	/* (What cannot be looked at at all is told before the screen changes.) */
 	if (!args.json && args.count != 1 && take(&s))
 		s.live = s.look.keys = s.look.terminal = screen_enter();

@@ -37,6 +37,16 @@ struct top_row {
 	struct top_rates rates;
 };
 
+/* A ring of its history: the last 60 seconds, 60 minutes or 48 hours. */
+#define TOP_RINGS 3
+
+struct top_trend {
+	quarry_sample samples[QUARRY_HISTORY_MOST];
+	size_t count;
+	uint64_t step_ns;
+	unsigned length; /* steps that the ring goes back */
+};
+
 /* One look. */
 struct top {
 	int pid;
@@ -46,6 +56,7 @@ struct top {
 	quarry_stats total;
 	struct top_rates rates;
 	uint64_t now_ns, minor, major;
+	struct top_trend trends[TOP_RINGS];
 	struct top_row *rows; /* as many as head.arena_count */
 };
 
@@ -56,6 +67,17 @@ const char *top_column_name(int column);
  * stay as they were where the process has not published since. */
 bool top_take(struct top *top, const struct published *p, const struct top *before);
 void top_free(struct top *top);
+
+/* The trends out of what was read; all are empty where a process publishes none. */
+void top_trends_take(struct top *top, const struct published *p);
+/* How fast a figure (enum quarry_history_figure) grew over all of it. False: there is too little of it. */
+bool top_trend_slope(const struct top_trend *t, int figure, double *a_second);
+/* Over how many seconds, minutes or hours that is. */
+uint64_t top_trend_steps(const struct top_trend *t);
+
+#define TOP_LEVELS 8
+/* What was in use, between the least and the most, as levels from 0 to 7, up to now; -1: not known. */
+void top_trend_cells(const struct top_trend *t, int *levels, unsigned cells);
 
 /* Largest first, names and nodes smallest first; turned: the other way round. */
 void top_sort(struct top *top, enum top_column by, bool turned);
@@ -71,12 +93,14 @@ struct top_look {
 	enum top_column by;
 	bool turned;
 	bool keys;      /* tell of the keys */
+	bool utf8;      /* what the output takes beside ASCII */
 	bool terminal;  /* colours, and each line clears what was behind it */
 };
 
 /* Lines of at most look->columns; nothing of what the process wrote reaches a terminal but letters. */
 void top_print_text(const struct top *top, const struct top_look *look, FILE *out);
-void top_print_json(const struct top *top, FILE *out);
+/* history: all samples, too. */
+void top_print_json(const struct top *top, bool history, FILE *out);
 
 /* ---- the terminal (top_screen.c) ---- */
 

@@ -104,7 +104,68 @@ static void put_row(FILE *out, const struct top_row *row)
 	fputc('}', out);
 }
 
-void top_print_json(const struct top *top, FILE *out)
+static const struct sampled {
+	const char *name;
+	size_t offset;
+	int figure; /* of enum quarry_history_figure; -1: none, it has no slope */
+} sampled[] = {
+#define SAMPLED(field, figure) { #field, offsetof(quarry_sample, field), figure }
+	SAMPLED(mapped, QUARRY_HISTORY_MAPPED), SAMPLED(resident, QUARRY_HISTORY_RESIDENT),
+	SAMPLED(in_use, QUARRY_HISTORY_IN_USE), SAMPLED(cached, QUARRY_HISTORY_CACHED),
+	SAMPLED(free, QUARRY_HISTORY_FREE), SAMPLED(refills, QUARRY_HISTORY_REFILLS),
+	SAMPLED(remote_frees, QUARRY_HISTORY_REMOTE_FREES), SAMPLED(purged, QUARRY_HISTORY_PURGED),
+	SAMPLED(minor_faults, QUARRY_HISTORY_MINOR_FAULTS), SAMPLED(major_faults, QUARRY_HISTORY_MAJOR_FAULTS),
+	SAMPLED(time_ns, -1), SAMPLED(most_mapped, -1), SAMPLED(most_resident, -1), SAMPLED(most_in_use, -1),
+	SAMPLED(most_cached, -1), SAMPLED(most_free, -1),
+#undef SAMPLED
+};
+
+static void put_trend(FILE *out, const struct top_trend *t)
+{
+	double a_second;
+
+	fprintf(out, "{\"step_ns\":%" PRIu64 ",\"steps\":%" PRIu64 ",\"samples\":%zu,\"a_second\":{", t->step_ns,
+		top_trend_steps(t), t->count);
+	for (size_t i = 0; i < sizeof(sampled) / sizeof(sampled[0]) && sampled[i].figure >= 0; i++) {
+		fprintf(out, "%s\"%s\":", i ? "," : "", sampled[i].name);
+		if (top_trend_slope(t, sampled[i].figure, &a_second))
+			fprintf(out, "%.3f", a_second);
+		else
+			fputs("null", out);
+	}
+	fputs("}}", out);
+}
+
+/* A list for each figure, oldest first. */
+static void put_samples(FILE *out, const struct top_trend *t)
+{
+	uint64_t value;
+
+	for (size_t i = 0; i < sizeof(sampled) / sizeof(sampled[0]); i++) {
+		fprintf(out, "%s\"%s\":[", i ? "," : "{", sampled[i].name);
+		for (size_t k = 0; k < t->count; k++) {
+			memcpy(&value, (const char *)&t->samples[k] + sampled[i].offset, sizeof(value));
+			fprintf(out, "%s%" PRIu64, k ? "," : "", value);
+		}
+		fputc(']', out);
+	}
+	fputc('}', out);
+}
+
+static void put_rings(FILE *out, const struct top *top, const char *name,
+		      void (*put)(FILE *out, const struct top_trend *t))
+{
+	static const char *const rings[TOP_RINGS] = { "seconds", "minutes", "hours" };
+
+	fprintf(out, ",\"%s\":{", name);
+	for (int ring = 0; ring < TOP_RINGS; ring++) {
+		fprintf(out, "%s\"%s\":", ring ? "," : "", rings[ring]);
+		put(out, &top->trends[ring]);
+	}
+	fputc('}', out);
+}
+
+void top_print_json(const struct top *top, bool history, FILE *out)
 {
 	uint64_t age = top->now_ns > top->head.time_ns ? top->now_ns - top->head.time_ns : 0;
 	const char *name;
@@ -130,6 +191,10 @@ void top_print_json(const struct top *top, FILE *out)
 			fputc(',', out);
 		put_row(out, &top->rows[i]);
 	}
-	fputs("]}\n", out);
+	fputc(']', out);
+	put_rings(out, top, "trend", put_trend);
+	if (history)
+		put_rings(out, top, "history", put_samples);
+	fputs("}\n", out);
 	fflush(out);
 }

@@ -118,6 +118,7 @@ bool top_take(struct top *top, const struct published *p, const struct top *befo
 			return false;
 		top->rows[i] = (struct top_row){ .id = arena.id, .stats = arena.stats, .rates = unknown };
 	}
+	top_trends_take(top, p);
 	if (before && before->rows)
 		take_rates(top, before);
 	return true;

@@ -17,6 +17,14 @@ struct page {
 	int lines; /* so far */
 };
 
+/* After so many characters. (All that are used here are one column wide.) */
+static void cut(char *text, int columns)
+{
+	for (; *text; text++)
+		if ((*text & 0xc0) != 0x80 && columns-- == 0)
+			*text = '\0';
+}
+
 static void line(struct page *page, const char *color, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 static void line(struct page *page, const char *color, const char *format, ...)
@@ -29,8 +37,7 @@ static void line(struct page *page, const char *color, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	if (page->look->columns < (int)sizeof(text))
-		text[page->look->columns] = '\0';
+	cut(text, page->look->columns);
 	if (page->look->terminal)
 		/* (Of the last line, no end: it would move the screen.) */
 		fprintf(page->out, "%s%s%s%s\033[K", page->lines ? "\r\n" : "", color, text, *color ? "\033[0m" : "");
@@ -163,6 +170,60 @@ static void print_refused(struct page *page)
 						      (double)h->denied_cgroup).text, *text ? ":" : " nothing", text);
 }
 
+/* With its sign, in a unit of time. */
+static struct field growth(const struct top_trend *t, int figure, double seconds)
+{
+	struct field f = { "?" }, size;
+	double a_second;
+
+	if (!top_trend_slope(t, figure, &a_second))
+		return f;
+	size = bytes((a_second < 0 ? -a_second : a_second) * seconds);
+	snprintf(f.text, sizeof(f.text), "%s%.8s", strcmp(size.text, "0") == 0 ? "" : a_second < 0 ? "-" : "+", size.text);
+	return f;
+}
+
+#define CELLS 30
+
+static void put_cells(char *to, size_t size, const struct top_trend *t, unsigned cells, bool utf8)
+{
+	static const char *const blocks[TOP_LEVELS] = { "\u2581", "\u2582", "\u2583", "\u2584",
+							"\u2585", "\u2586", "\u2587", "\u2588" };
+	static const char *const marks[TOP_LEVELS] = { "_", ".", ":", "-", "=", "+", "*", "#" };
+	int levels[CELLS];
+	size_t n = 0;
+
+	top_trend_cells(t, levels, cells);
+	for (unsigned i = 0; i < cells && n + 4 < size; i++)
+		n += (size_t)snprintf(to + n, size - n, "%s", levels[i] < 0 ? " " : utf8 ? blocks[levels[i]] : marks[levels[i]]);
+}
+
+/* Each ring in which there is enough to tell of one. */
+static void print_trends(struct page *page)
+{
+	static const char *const units[TOP_RINGS] = { "s", "min", "h" };
+	char text[LINE_MAX_BYTES];
+
+	for (int ring = 0; ring < TOP_RINGS; ring++) {
+		const struct top_trend *t = &page->top->trends[ring];
+		double seconds = (double)t->step_ns / 1e9;
+		int n, room;
+
+		if (t->count < 3)
+			continue;
+		n = snprintf(text, sizeof(text) / 2, "trend over %u %s: in use %s/%s, resident %s/%s",
+			     (unsigned)top_trend_steps(t), units[ring], growth(t, QUARRY_HISTORY_IN_USE, seconds).text,
+			     units[ring], growth(t, QUARRY_HISTORY_RESIDENT, seconds).text, units[ring]);
+		/* (The cells stand in one column, by the longest text.) */
+		n += snprintf(text + n, sizeof(text) / 2, "%*s", n < 50 ? 50 - n : 1, "");
+		room = page->look->columns - n;
+		if (room >= CELLS / 3)
+			put_cells(text + n, sizeof(text) - (size_t)n, t, room < CELLS ? (unsigned)room : CELLS,
+				  page->look->utf8);
+		line(page, "", "%s", text);
+	}
+}
+
 static void print_process(struct page *page)
 {
 	const struct top *top = page->top;
@@ -186,6 +247,7 @@ static void print_process(struct page *page)
 	     bytes((double)t->peak_mapped).text, share(top_huge(t)).text, count((double)t->collapsed).text,
 	     bytes((double)t->strayed).text, count((double)t->bad_frees).text);
 	print_refused(page);
+	print_trends(page);
 }
 
 /* ---- the table ---- */
