@@ -325,6 +325,23 @@ static void break_frame(struct qy_region *r, uintptr_t from, uintptr_t end)
 		qy_region_broken(r, (void *)frame, (void *)from);
 }
 
+static qy_counter purge_ns;
+
+uint64_t qy_region_purge_ns(void)
+{
+	return qy_read(&purge_ns);
+}
+
+/* (Of a file, only a hole in it gives memory back.) */
+static bool give_back(const struct qy_region *r, uintptr_t first, uintptr_t end)
+{
+	uint64_t begun = qy_os->now_ns();
+	bool done = qy_os->madvise((void *)first, end - first, qy_region_is_file(r) ? QY_MADV_REMOVE : MADV_DONTNEED) == 0;
+
+	qy_count_shared(&purge_ns, qy_os->now_ns() - begun);
+	return done;
+}
+
 bool qy_region_purge(struct qy_region *r, void *addr, size_t len)
 {
 	size_t page = qy_os_page_size();
@@ -342,8 +359,7 @@ bool qy_region_purge(struct qy_region *r, void *addr, size_t len)
 	break_frame(r, first, qy_min(whole, end));
 	if (whole_end >= whole)
 		break_frame(r, whole_end, end);
-	/* (Of a file, only a hole in it gives memory back.) */
-	if (qy_os->madvise((void *)first, end - first, qy_region_is_file(r) ? QY_MADV_REMOVE : MADV_DONTNEED) != 0) {
+	if (!give_back(r, first, end)) {
 		QY_PROBE3(purge, first, end - first, 1);
 		qy_refuse(QUARRY_REFUSED_PURGE);
 		return false;

@@ -19,7 +19,7 @@ static const struct figure {
 }, of_process[] = {
 	FIGURE(arenas), FIGURE(threads), FIGURE(metadata), FIGURE(node_moves), FIGURE(passes), FIGURE(bad_frees),
 	FIGURE(reclaimer), FIGURE(reclaimed_by), FIGURE(idle_given_up), FIGURE(idle_refused), FIGURE(split),
-	FIGURE(advised_apart), FIGURE(decay),
+	FIGURE(advised_apart), FIGURE(decay), FIGURE(pass_ns), FIGURE(collapse_ns), FIGURE(purge_ns),
 #undef FIGURE
 };
 

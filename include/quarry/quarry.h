@@ -1190,7 +1190,7 @@ QUARRY_API int quarry_leaks_forget_root(const void *p);
 /* ------------------------------------------------------------------------------------------------------ */
 /* Statistics                                                                                             */
 
-#define QUARRY_STATS_VERSION 3 /* 1 and 2 are taken too: they end where the next begins, and know 24 refusals */
+#define QUARRY_STATS_VERSION 4 /* 1 to 3 are taken too: they end where the next begins; 1 and 2 know 24 refusals */
 
 /** Why something that was asked of the kernel was not got; an index into quarry_stats.refused. */
 enum quarry_refusal {
@@ -1296,6 +1296,11 @@ typedef struct quarry_stats {
 	                        * together, the option decay_ms. UINT64_MAX: for ever */
 	uint64_t reclaimed_by;    /* enum quarry_reclaimer; process-wide */
 	uint64_t in_files;     /* of mapped: with descriptors (QUARRY_ARENA_FD) */
+	/* since version 4; process-wide */
+	uint64_t pass_ns;      /* ns that passes of the reclaimer took, of which */
+	uint64_t collapse_ns;  /* looking for dense memory and making huge pages of it; */
+	uint64_t purge_ns;     /* and ns in the kernel for memory that went back, in passes or not */
+	uint64_t minor_faults, major_faults; /* page faults, counts (getrusage(2)); 0 of an arena */
 } quarry_stats;
 
 /** Sum the figures of an arena (NULL: of all) without stopping anyone and without reading smaps.
@@ -1328,8 +1333,8 @@ enum quarry_metrics_flags {
 
 /** Write all figures to a file descriptor as OpenMetrics 1.0 text: what Prometheus scrapes
  * (Content-Type: application/openmetrics-text; version=1.0.0; charset=utf-8). Names begin with quarry_; figures are those
- * of quarry_stats and quarry_health_report; counters end in _total, and those of the process never fall. No heap is
- * used (a mapping is), nobody is stopped; takes what quarry_stats_get takes for all arenas, twice with
+ * of quarry_stats, quarry_health_report and quarry_profile_report; counters end in _total, and those of the process never
+ * fall, but for those of the profile, which begin anew by quarry_profile_reset. No heap is used (a mapping is), nobody is stopped; takes what quarry_stats_get takes for all arenas, twice with
  * QUARRY_METRICS_ARENAS. Any thread may call.
  * @param flags enum quarry_metrics_flags, or-ed.
  * @return 0; -1 with EINVAL (flags), EBADF, ENOMEM (the mapping), or write(2)'s errno. */
@@ -1388,6 +1393,7 @@ typedef struct quarry_published {
 	/* what follows is 0 in a page of an older library */
 	uint32_t history_offset, sample_size; /* quarry_sample, of sample_size bytes each: */
 	uint32_t sample_count[3];             /* rings of so many, by enum quarry_history_ring, one behind the other */
+	uint32_t profile_offset, profile_size; /* a quarry_profile_report */
 	uint32_t unused;                      /* 0 */
 } quarry_published;
 
@@ -1446,6 +1452,11 @@ QUARRY_API long quarry_history_get(int ring, quarry_sample *list, size_t max, si
  * @return as quarry_history_get (0: of an older library, too), and the errors of quarry_published_look. */
 QUARRY_API long quarry_published_history(const void *copy, size_t copy_size, int ring, quarry_sample *list, size_t max,
 					 size_t size);
+
+/** How the heap profile of a process is doing, out of such a copy; nothing in it is trusted.
+ * @param report its struct_size is set by the caller.
+ * @return 0; -1 with EINVAL (struct_size not set), ENODATA (of an older library), and the errors of quarry_published_look. */
+QUARRY_API int quarry_published_profile(const void *copy, size_t copy_size, quarry_profile_report *report);
 
 /** Which figure of samples. */
 enum quarry_history_figure {

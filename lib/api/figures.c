@@ -15,7 +15,8 @@ static const struct qy_figure figures[] = {
 	FIGURE(placed_less), FIGURE(strayed),	   FIGURE(brought_home), FIGURE(moved),
 	FIGURE(idle_given_up), FIGURE(idle_refused), FIGURE(collapsed),
 	FIGURE(collapse_failed), FIGURE(split), FIGURE(advised_apart), FIGURE(mixed), FIGURE(decay),
-	FIGURE(reclaimed_by), FIGURE(in_files),
+	FIGURE(reclaimed_by), FIGURE(in_files), FIGURE(pass_ns), FIGURE(collapse_ns), FIGURE(purge_ns),
+	FIGURE(minor_faults), FIGURE(major_faults),
 };
 
 #define FIGURES ((int)(sizeof(figures) / sizeof(figures[0])))

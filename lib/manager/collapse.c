@@ -300,6 +300,13 @@ static bool is_due(uint64_t now)
 	return now >= due;
 }
 
+static qy_counter collapse_ns;
+
+uint64_t qy_collapse_ns(void)
+{
+	return qy_read(&collapse_ns);
+}
+
 bool qy_collapse_pass(uint64_t now, uint64_t budget_ns, uint64_t *next)
 {
 	uint64_t began = qy_os->now_ns(), spent = 0;
@@ -327,6 +334,7 @@ bool qy_collapse_pass(uint64_t now, uint64_t budget_ns, uint64_t *next)
 		qy_purge_done();
 		spent = qy_os->now_ns() - began;
 	}
+	qy_count_shared(&collapse_ns, spent);
 	if (!more && in_cycle)
 		end_cycle(now, any);
 	else if (in_cycle)

@@ -19,6 +19,9 @@
  * qy_collapse_wake. Whether something was collapsed. */
 bool qy_collapse_pass(uint64_t now, uint64_t budget_ns, uint64_t *next);
 
+/* Time that those took. */
+uint64_t qy_collapse_ns(void);
+
 /* Memory was mapped, or is touched again that was given back: there may be something to collapse soon. Any thread, any
  * locks. */
 void qy_collapse_wake(void);

@@ -14,7 +14,8 @@
 #define STEP_NEVER_MS 1000 /* a decay that stands in for "never by time" */
 
 static _Atomic(uint32_t) running;   /* one pass at a time */
-static qy_counter passes;
+static qy_counter passes, pass_ns;
+static uint64_t begun_ns;           /* of the one pass */
 _Atomic(uint32_t) qy_reclaim_round;
 static _Atomic(uint64_t) round_at;  /* ms, when it began; 0: none has */
 static unsigned place;              /* in the list of managers, where the last pass was ended; of one pass at a time */
@@ -25,18 +26,25 @@ bool qy_pass_begin(void)
 	if (atomic_exchange_explicit(&running, 1, memory_order_acquire) != 0)
 		return false;
 	qy_checker_hush(true);
+	begun_ns = qy_os->now_ns();
 	return true;
 }
 
 void qy_pass_end(void)
 {
 	qy_checker_hush(false);
+	qy_count_shared(&pass_ns, qy_os->now_ns() - begun_ns);
 	atomic_store_explicit(&running, 0, memory_order_release);
 }
 
 uint64_t qy_reclaim_passes(void)
 {
 	return qy_read(&passes);
+}
+
+uint64_t qy_reclaim_pass_ns(void)
+{
+	return qy_read(&pass_ns);
 }
 
 uint64_t qy_pass_step(long decay_ms)

@@ -86,6 +86,7 @@ void qy_reclaim_stop(void);
 bool qy_reclaim_is_caller(void); /* the calling thread is the reclaimer's */
 bool qy_reclaim_running(void);
 uint64_t qy_reclaim_passes(void);
+uint64_t qy_reclaim_pass_ns(void); /* that they took */
 void qy_reclaim_after_fork(void); /* in the child */
 
 #endif

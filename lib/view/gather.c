@@ -11,7 +11,8 @@
 #define HEALTH_OFFSET qy_align_up(sizeof(quarry_published), 16)
 #define TOTAL_OFFSET qy_align_up(HEALTH_OFFSET + sizeof(quarry_health_report), 16)
 #define HISTORY_OFFSET qy_align_up(TOTAL_OFFSET + sizeof(quarry_stats), 16)
-#define ARENAS_OFFSET qy_align_up(HISTORY_OFFSET + QY_HISTORY_SAMPLES * sizeof(quarry_sample), 16)
+#define PROFILE_OFFSET qy_align_up(HISTORY_OFFSET + QY_HISTORY_SAMPLES * sizeof(quarry_sample), 16)
+#define ARENAS_OFFSET qy_align_up(PROFILE_OFFSET + sizeof(quarry_profile_report), 16)
 
 /* Counts of the process. One that is read while it goes from a thread to its arena, or from an arena to what is past,
  * is missing for a moment; who asked before has seen it. */
@@ -21,6 +22,8 @@ static const size_t counts[] = {
 	offsetof(quarry_stats, adopted),       offsetof(quarry_stats, bad_frees),     offsetof(quarry_stats, brought_home),
 	offsetof(quarry_stats, moved),	       offsetof(quarry_stats, idle_given_up), offsetof(quarry_stats, idle_refused),
 	offsetof(quarry_stats, collapsed),     offsetof(quarry_stats, collapse_failed), offsetof(quarry_stats, split),
+	offsetof(quarry_stats, pass_ns),       offsetof(quarry_stats, collapse_ns),   offsetof(quarry_stats, purge_ns),
+	offsetof(quarry_stats, minor_faults),  offsetof(quarry_stats, major_faults),
 };
 
 #define COUNTS (sizeof(counts) / sizeof(counts[0]))
@@ -83,6 +86,7 @@ size_t qy_gather(quarry_published *picture, size_t room)
 {
 	quarry_health_report *health = (void *)((char *)picture + HEALTH_OFFSET);
 	quarry_stats *total = (void *)((char *)picture + TOTAL_OFFSET);
+	quarry_profile_report *profile = (void *)((char *)picture + PROFILE_OFFSET);
 
 	*picture = (quarry_published){
 		.magic = QUARRY_PUBLISHED_MAGIC,
@@ -101,11 +105,15 @@ size_t qy_gather(quarry_published *picture, size_t room)
 		.arena_room = (uint32_t)room,
 		.history_offset = (uint32_t)HISTORY_OFFSET,
 		.sample_size = sizeof(quarry_sample),
+		.profile_offset = (uint32_t)PROFILE_OFFSET,
+		.profile_size = sizeof(*profile),
 	};
 	memcpy(picture->sample_count, qy_history_counts, sizeof(picture->sample_count));
 	strncpy(picture->library, quarry_version_string(), sizeof(picture->library) - 1);
 	health->struct_size = sizeof(*health);
 	(void)quarry_health(health);
+	profile->struct_size = sizeof(*profile);
+	(void)quarry_profile_report_get(profile);
 	(void)qy_print_arena_stats(NULL, total);
 	never_fall(total);
 	if (room > 0)

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "lib/api/error.h"
-#include "numa/os.h"
 
 #define SECOND UINT64_C(1000000000) /* ns */
 #define LEAST_SAMPLE offsetof(quarry_sample, most_mapped)
@@ -27,8 +26,9 @@ static void sample_now(quarry_sample *s, const quarry_stats *total, uint64_t now
 		.refills = total->refills,
 		.remote_frees = total->remote_frees,
 		.purged = total->purged,
+		.minor_faults = total->minor_faults,
+		.major_faults = total->major_faults,
 	};
-	qy_os->page_faults(&s->minor_faults, &s->major_faults);
 	s->most_mapped = s->mapped;
 	s->most_resident = s->resident;
 	s->most_in_use = s->in_use;

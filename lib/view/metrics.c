@@ -75,6 +75,8 @@ struct page {
 	quarry_published head;
 	quarry_health_report health;
 	quarry_stats total;
+	quarry_profile_report profile;
+	bool has_profile;
 };
 
 static unsigned long long number(uint64_t n)
@@ -247,6 +249,23 @@ static void print_milli(const struct page *page, const char *name, const char *u
 	value_milli(page, n);
 }
 
+static void print_time(const struct page *page, const char *name, uint64_t ns, const char *help)
+{
+	head(page, "", name, "seconds", true, help);
+	name_of(page, "", name, true);
+	qy_text_format(page->out, " %llu.%09llu\n", number(ns / 1000000000), number(ns % 1000000000));
+}
+
+static void print_times(const struct page *page)
+{
+	print_time(page, "reclaimer_pass_seconds", page->total.pass_ns, "Time that passes of the reclaimer took.");
+	print_time(page, "reclaimer_collapse_seconds", page->total.collapse_ns, "Of it: looking for dense memory, and making it huge.");
+	print_time(page, "purge_seconds", page->total.purge_ns, "Time in the kernel for memory that went back.");
+	head(page, "", "page_faults", "", true, "Page faults of the process.");
+	qy_text_format(page->out, "quarry_page_faults_total{kind=\"minor\"} %llu\n", number(page->total.minor_faults));
+	qy_text_format(page->out, "quarry_page_faults_total{kind=\"major\"} %llu\n", number(page->total.major_faults));
+}
+
 static void print_reclaimer(const struct page *page)
 {
 	static const char *const ways[] = { "none", "series", "thread", "timer", "tended" };
@@ -318,6 +337,24 @@ static void print_health(const struct page *page)
 	print_one(page, "events_lost", "", true, h->events_lost, "Events for which there was no room.");
 }
 
+/* ---- the profile ---- */
+
+static void print_profile(const struct page *page)
+{
+	const quarry_profile_report *p = &page->profile;
+
+	print_one(page, "profile_mean_bytes", "bytes", false, p->mean, "From one sample to the next; 0: no profile is kept.");
+	print_one(page, "profile_sites", "", false, p->sites, "Places in the program that samples were taken at.");
+	print_one(page, "profile_samples", "", true, p->samples, "Samples taken since the profile was begun or reset.");
+	print_one(page, "profile_lost_samples", "", true, p->lost, "Samples for which there was no memory.");
+	print_one(page, "profile_live_samples", "", false, p->live, "Samples that live.");
+	print_one(page, "profile_allocated_objects", "", true, p->allocated_objects,
+		  "Objects allocated, as samples tell, since the profile was begun or reset.");
+	print_one(page, "profile_allocated_bytes", "bytes", true, p->allocated_bytes, "And their bytes.");
+	print_one(page, "profile_in_use_objects", "", false, p->in_use_objects, "Objects of those that live.");
+	print_one(page, "profile_in_use_bytes", "bytes", false, p->in_use_bytes, "And their bytes.");
+}
+
 /* ---- the whole ---- */
 
 static void print_build(const struct page *page)
@@ -352,14 +389,19 @@ int qy_metrics_write(struct qy_text *out, const void *picture, size_t size, unsi
 
 	if (quarry_published_look(picture, size, &page.head, &page.health, &page.total) != 0)
 		return -1;
+	page.profile.struct_size = sizeof(page.profile);
+	page.has_profile = quarry_published_profile(picture, size, &page.profile) == 0;
 	print_build(&page);
 	print_age(&page);
 	for (size_t i = 0; i < FAMILIES; i++)
 		print_family(&page, &families[i]);
 	print_pages(&page);
 	print_reclaimer(&page);
+	print_times(&page);
 	print_refusals(&page);
 	print_health(&page);
+	if (page.has_profile)
+		print_profile(&page);
 	if (!page.classic)
 		qy_text_format(page.out, "# EOF\n");
 	return 0;

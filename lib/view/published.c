@@ -35,13 +35,19 @@ static bool history_is_sound(const quarry_published *h, size_t size)
 	       lies_in(h->history_offset, samples * h->sample_size, 0, size);
 }
 
+static bool profile_is_sound(const quarry_published *h, size_t size)
+{
+	return h->profile_offset == 0 || lies_in(h->profile_offset, h->profile_size, sizeof(uint32_t), size);
+}
+
 /* All products are of two numbers of 32 bits. */
 static bool is_sound(const quarry_published *h, size_t size)
 {
 	return lies_in(h->health_offset, h->health_size, sizeof(uint32_t), size) &&
 	       lies_in(h->total_offset, h->total_size, offsetof(quarry_stats, arenas), size) &&
 	       h->arena_size >= offsetof(quarry_published_arena, stats) + offsetof(quarry_stats, arenas) &&
-	       lies_in(h->arenas_offset, (uint64_t)h->arena_count * h->arena_size, 0, size) && history_is_sound(h, size);
+	       lies_in(h->arenas_offset, (uint64_t)h->arena_count * h->arena_size, 0, size) && history_is_sound(h, size) &&
+	       profile_is_sound(h, size);
 }
 
 static int head_of(const void *copy, size_t size, quarry_published *h)
@@ -107,6 +113,25 @@ QUARRY_API int quarry_published_arena_get(const void *copy, size_t size, size_t 
 	memcpy(&arena->id, at, sizeof(arena->id));
 	stats_of(&arena->stats, at + offsetof(quarry_published_arena, stats),
 		 h.arena_size - offsetof(quarry_published_arena, stats));
+	return 0;
+}
+
+QUARRY_API int quarry_published_profile(const void *copy, size_t copy_size, quarry_profile_report *report)
+{
+	quarry_profile_report ours;
+	quarry_published h;
+	uint32_t size;
+
+	if (report == NULL || report->struct_size < sizeof(report->struct_size))
+		return qy_fail(EINVAL, "report: NULL, or its struct_size is not set");
+	if (head_of(copy, copy_size, &h) != 0)
+		return -1;
+	if (h.profile_offset == 0)
+		return qy_fail(ENODATA, "published: by a library that tells nothing of its profile");
+	size = report->struct_size;
+	copy_record(&ours, sizeof(ours), (const char *)copy + h.profile_offset, h.profile_size);
+	copy_record(report, size, (const char *)&ours, sizeof(ours));
+	report->struct_size = (uint32_t)qy_min((size_t)size, sizeof(ours));
 	return 0;
 }
 

@@ -11,6 +11,7 @@
 #include "lib/base/settings.h"
 #include "lib/cache/idle.h"
 #include "lib/cache/thread.h"
+#include "lib/manager/collapse.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
 #include "lib/manager/mixed.h"
@@ -249,6 +250,9 @@ static void add_process(quarry_stats *stats)
 	qy_threads_visit(add_moves, stats);
 	stats->metadata = qy_window_metadata_touched() + qy_meta_used();
 	stats->passes = qy_reclaim_passes();
+	stats->pass_ns = qy_reclaim_pass_ns();
+	stats->collapse_ns = qy_collapse_ns();
+	stats->purge_ns = qy_region_purge_ns();
 	stats->bad_frees = qy_mistake_count();
 	stats->threads = qy_threads_live();
 	stats->reclaimer = qy_reclaim_running();
@@ -277,6 +281,10 @@ static int get_older(quarry_arena *arena, quarry_stats *older)
 	if (quarry_stats_get(arena, &stats) != 0)
 		return -1;
 	stats.version = older->version;
+	if (older->version == 3) {
+		memcpy(older, &stats, offsetof(quarry_stats, pass_ns));
+		return 0;
+	}
 	memcpy(older, &stats, refused);
 	if (older->version == 2)
 		memcpy((char *)older + refused, &stats.placed_less,
@@ -326,6 +334,7 @@ QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)
 		look_at_all_frames(stats);
 		stats->decay = decay_of(qy_setting(decay_ms));
 		finish(stats, NULL);
+		qy_os->page_faults(&stats->minor_faults, &stats->major_faults);
 	}
 	add_process(stats);
 	return 0;

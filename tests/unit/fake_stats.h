@@ -246,6 +246,15 @@ static inline quarry_stats *fake_arena(const char *name, int node)
 	return s;
 }
 
+static quarry_profile_report fake_profile;
+
+int quarry_profile_report_get(quarry_profile_report *report)
+{
+	*report = fake_profile;
+	report->struct_size = sizeof(*report);
+	return 0;
+}
+
 /* What the option profile leads to. */
 static uint64_t fake_mean __attribute__((unused));
 

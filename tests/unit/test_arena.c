@@ -647,13 +647,13 @@ Test(arena, flags)
 Test(arena, stats_of_older_programs)
 {
 	const size_t first = offsetof(quarry_stats, refused) + OLDER_REFUSALS * sizeof(uint64_t);
-	const size_t lengths[] = { 0, first, first + 4 * sizeof(uint64_t) };
+	const size_t lengths[] = { 0, first, first + 4 * sizeof(uint64_t), offsetof(quarry_stats, pass_ns) };
 	quarry_arena *arena = make("older", 0, 0, 0);
 	quarry_stats now = { .version = QUARRY_STATS_VERSION }, older;
 	void *p = quarry_arena_malloc(arena, 100000);
 
 	cr_assert_not_null(p);
-	for (uint32_t version = 1; version <= 2; version++) {
+	for (uint32_t version = 1; version <= 3; version++) {
 		const unsigned char *behind = (unsigned char *)&older + lengths[version];
 
 		memset(&older, 0x5a, sizeof(older));

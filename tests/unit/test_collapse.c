@@ -463,6 +463,7 @@ Test(collapse, in_its_time)
 		fake_os_advance(1);
 	}
 	cr_assert_leq(spent * 7 / 2, (qy_os->now_ms() - from) * 1000000, "a quarter of the time");
+	cr_assert_eq(qy_collapse_ns(), spent, "%lu instead of %lu ns", qy_collapse_ns(), spent);
 }
 
 /* When there is nothing to be had, the looks become rare, until memory is mapped. */

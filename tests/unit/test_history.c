@@ -54,7 +54,7 @@ static void note(uint64_t time)
 {
 	struct note n = { time, next() % 1000, next() % 1000, next() % 1000, next() };
 	quarry_stats total = { .mapped = n.mapped, .resident = n.mapped / 2, .in_use = n.in_use, .free_dirty = n.free,
-			       .refills = n.refills, .purged = 77 };
+			       .refills = n.refills, .purged = 77, .minor_faults = 5 };
 
 	qy_history_note(rings, &total, time);
 	notes[noted++] = n;
@@ -106,7 +106,7 @@ static void assert_ring(int ring, uint64_t step, uint64_t count)
 		cr_assert(s->most_mapped == want.most_mapped && s->most_in_use == want.most_in_use &&
 				  s->most_free == want.most_free && s->most_resident == want.most_mapped / 2,
 			  "ring %d, %lu: the most", ring, number);
-		cr_assert_geq(s->minor_faults, 1);
+		cr_assert(s->minor_faults == 5 && s->major_faults == 0);
 	}
 	cr_assert_eq(k, n, "ring %d: %ld samples instead of %ld", ring, n, k);
 	/* The last ones, when there is room for less. */
@@ -408,6 +408,38 @@ Test(history, of_an_older_library_and_of_no_sound_one)
 	((quarry_sample *)(void *)(copy + head->history_offset))->major_faults = 3;
 	cr_assert_eq(get_of_page(0), 1);
 	cr_assert(same[0].major_faults == 3 && same[0].most_mapped == 0);
+}
+
+/* How the profile is doing stands there, too. */
+Test(history, the_profile_in_the_page)
+{
+	quarry_profile_report now = { .struct_size = sizeof(now) }, seen = now;
+	static void *some[1000];
+
+	set_up();
+	cr_assert_eq(quarry_profile_start(1), 0);
+	for (size_t i = 0; i < 1000; i++)
+		cr_assert_not_null(some[i] = quarry_malloc(1000));
+	for (size_t i = 0; i < 300; i++)
+		quarry_free(some[i]);
+	publish(0);
+	take_copy();
+	cr_assert_eq(quarry_profile_report_get(&now), 0);
+	cr_assert_eq(quarry_published_profile(copy, sizeof(copy), &seen), 0);
+	cr_assert(seen.samples > 500 && seen.live >= seen.samples - 300 && seen.mean == 1);
+	cr_assert_eq(memcmp(&seen, &now, sizeof(now)), 0);
+	memset(&seen, 0x5a, sizeof(seen));
+	seen.struct_size = offsetof(quarry_profile_report, mean);
+	cr_assert_eq(quarry_published_profile(copy, sizeof(copy), &seen), 0);
+	cr_assert(seen.sites == now.sites && seen.struct_size == offsetof(quarry_profile_report, mean));
+	cr_assert_eq(seen.mean, 0x5a5a5a5a5a5a5a5a);
+	seen.struct_size = 0;
+	errno = 0;
+	cr_assert(quarry_published_profile(copy, sizeof(copy), &seen) == -1 && errno == EINVAL);
+	seen.struct_size = sizeof(seen);
+	head->profile_offset = 0;
+	errno = 0;
+	cr_assert(quarry_published_profile(copy, sizeof(copy), &seen) == -1 && errno == ENODATA);
 }
 
 /* Samples of any bytes: as many as there may be, in order. */

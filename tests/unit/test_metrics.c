@@ -58,6 +58,9 @@ static void set_up(void)
 	plant(&fake_total, 7000000);
 	fake_total.reclaimed_by = QUARRY_RECLAIMER_TIMER;
 	fake_total.decay = 1500;
+	fake_total.pass_ns += UINT64_C(70000000000) - 7000000;
+	fake_profile = (quarry_profile_report){ .mean = 61, .sites = 62, .samples = 63, .live = 64, .lost = 65,
+		.allocated_objects = 66, .allocated_bytes = 67, .in_use_objects = 68, .in_use_bytes = 69 };
 	fake_arena_count = 0;
 	plant(fake_arena("", 3), 8000000);
 	plant(fake_arena("shop", -1), 9000000);
@@ -198,8 +201,10 @@ Test(metrics, both_formats_are_strict)
 static void expect_figures(uint64_t from, bool arena)
 {
 	static const char *const of_process[] = { "arenas", "metadata", "threads", "reclaimer", "advised_apart", "node_moves",
-		"split", "passes", "idle_given_up", "idle_refused", "bad_frees", "decay", "reclaimed_by", NULL };
-	static const char *const of_arena[] = { "hard_limit", "soft_limit", "decay", "reclaimed_by", NULL };
+		"split", "passes", "idle_given_up", "idle_refused", "bad_frees", "decay", "reclaimed_by", "pass_ns",
+		"collapse_ns", "purge_ns", "minor_faults", "major_faults", NULL };
+	static const char *const of_arena[] = { "hard_limit", "soft_limit", "decay", "reclaimed_by", "pass_ns",
+		"collapse_ns", "purge_ns", NULL };
 	const char *const *left_out = arena ? of_process : of_arena;
 	char number[32];
 
@@ -233,6 +238,16 @@ Test(metrics, every_figure_is_there)
 	cr_expect(has("quarry_arena_pages_wanted_bytes{pages=\"auto\",arena=\"0\",name=\"\",node=\"3\"} 8000100"));
 	cr_expect(has("quarry_reclaimer_way{way=\"timer\"} 1") && has("quarry_reclaimer_way{way=\"thread\"} 0"));
 	cr_expect(has("quarry_decay_seconds 1.500"));
+	cr_expect(has("quarry_reclaimer_pass_seconds_total 70.000000038"));
+	cr_expect(has("quarry_reclaimer_collapse_seconds_total 0.007000039"));
+	cr_expect(has("quarry_purge_seconds_total 0.007000040"));
+	cr_expect(has("quarry_page_faults_total{kind=\"minor\"} 7000041"));
+	cr_expect(has("quarry_page_faults_total{kind=\"major\"} 7000042"));
+	cr_expect(has("quarry_profile_mean_bytes 61") && has("quarry_profile_sites 62"));
+	cr_expect(has("quarry_profile_samples_total 63") && has("quarry_profile_live_samples 64"));
+	cr_expect(has("quarry_profile_lost_samples_total 65"));
+	cr_expect(has("quarry_profile_allocated_objects_total 66") && has("quarry_profile_allocated_bytes_total 67"));
+	cr_expect(has("quarry_profile_in_use_objects 68") && has("quarry_profile_in_use_bytes 69"));
 	cr_expect(has("quarry_health_state 2") && has("quarry_pressure_level 1") && has("quarry_breaker_state 1"));
 	cr_expect(has("quarry_psi_some_ratio 0.123") && has("quarry_psi_full_ratio 0.007"));
 	cr_expect(has("quarry_tightest_limit_bytes{limit=\"cgroup\"} 41"));
@@ -415,12 +430,15 @@ static void look_at_all(const void *copy, size_t size)
 	quarry_stats total;
 	quarry_published_arena arena;
 	quarry_sample samples[3];
+	quarry_profile_report profile = { .struct_size = sizeof(profile) };
 	int fd = open("/dev/null", O_WRONLY), found = quarry_published_look(copy, size, &head, &health, &total);
 
 	cr_assert(found == 0 || errno == EINVAL || errno == EAGAIN);
 	cr_assert_eq(quarry_published_metrics(copy, size, fd, QUARRY_METRICS_ARENAS), found);
 	for (int ring = 0; ring < 3; ring++)
 		cr_assert_eq(quarry_published_history(copy, size, ring, samples, 3, sizeof(samples[0])) < 0, found < 0);
+	cr_assert(quarry_published_profile(copy, size, &profile) == 0 || found < 0 || errno == ENODATA);
+	cr_assert_eq(profile.struct_size, sizeof(profile));
 	if (found == 0) {
 		cr_assert_lt(strnlen(head.library, sizeof(head.library)), sizeof(head.library));
 		cr_assert(head.arena_count == 0 || head.arena_count <= size / head.arena_size);
@@ -520,6 +538,9 @@ Test(published, what_is_not_sound)
 	EXPECT(arena_count, UINT32_MAX, EINVAL, "not sound");
 	EXPECT(history_offset, size, EINVAL, "not sound");
 	EXPECT(sample_size, 8, EINVAL, "not sound");
+	EXPECT(profile_offset, size, EINVAL, "not sound");
+	EXPECT(profile_size, 3, EINVAL, "not sound");
+	EXPECT(profile_size, UINT32_MAX, EINVAL, "not sound");
 	EXPECT(sample_count[1], UINT32_MAX, EINVAL, "not sound");
 	free(good);
 	for (size_t n = 0; n < size; n += n < 200 ? 1 : 97) {

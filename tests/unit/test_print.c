@@ -252,7 +252,7 @@ Test(json, says_the_figures)
 		"refills", "remote_frees", "node_moves", "purges", "purged", "passes", "adopted", "bad_frees", "threads",
 		"reclaimer", "placed_less", "strayed", "brought_home", "moved", "idle_given_up", "idle_refused", "collapsed",
 		"collapse_failed", "split", "advised_apart", "mixed", "decay", "reclaimed_by",
-		"in_files",
+		"in_files", "pass_ns", "collapse_ns", "purge_ns", "minor_faults", "major_faults",
 	};
 	size_t length;
 	char *text;
@@ -262,7 +262,7 @@ Test(json, says_the_figures)
 	fake_arenas[0].kind_got[QUARRY_PAGES_1G] = 4343;
 	text = print(1, &length);
 	cr_assert(is_json(text), "%s", text);
-	assert_has(text, "{\"quarry\":\"9.8.7\",\"version\":3,");
+	assert_has(text, "{\"quarry\":\"9.8.7\",\"version\":4,");
 	assert_has(text, "\"process\":{\"pid\":4711,\"name\":\"a \\\"name\\\"\"},");
 	assert_has(text, "\"total\":{\"name\":\"\",\"node\":-1,\"arenas\":3,\"regions\":7,\"mapped\":104857600,");
 	assert_has(text, "\"kind_wanted\":{\"auto\":0,\"base\":0,\"thp\":0,\"2m\":100663296,\"1g\":0}");

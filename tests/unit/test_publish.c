@@ -165,6 +165,7 @@ Test(publish, counts_outlive_their_arena)
 	quarry_purge(arena);
 	quarry_stats_get(NULL, &before);
 	cr_assert(before.refills > 5 && before.purges > 0 && before.purged >= 8 << 20);
+	cr_assert(before.purge_ns > 0 && before.minor_faults > 0);
 	cr_assert_eq(quarry_arena_destroy(arena), 0);
 	quarry_stats_get(NULL, &after);
 	cr_assert(after.refills >= before.refills && after.purges >= before.purges && after.purged >= before.purged,

@@ -187,6 +187,8 @@ Test(reclaim, a_program_that_goes_on_shrinks_in_series)
 	cr_assert_lt(stats.resident, 8 * MIB);
 	cr_assert_geq(stats.purged, 60 * MIB);
 	cr_assert_gt(stats.passes, 0);
+	cr_assert(stats.pass_ns > 0 && stats.pass_ns < UINT64_C(60000000000), "%lu ns", stats.pass_ns);
+	cr_assert(stats.purge_ns > 0 && stats.purge_ns < UINT64_C(60000000000), "%lu ns", stats.purge_ns);
 	cr_assert_not(qy_reclaim_running());
 }
 
