@@ -28,13 +28,7 @@ for tool in objdump nm awk; do
 	command -v $tool >/dev/null || { echo "$tool is not installed (Debian: binutils, mawk)"; exit 77; }
 done
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-errors=0
-complain() {
-	echo "FAIL: $*"
-	errors=$((errors + 1))
-}
+. "${here%/*}/complaints.sh"
 
 # ---- 1. The disassembly
 # count FUNCTION LIMIT: prints the path, sets $counted.

@@ -14,13 +14,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 QUARRY_SO=$(readlink -f "$QUARRY_SO")
 unset LD_PRELOAD QUARRY_OPTIONS QUARRY_PROFILE
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-errors=0
-complain() {
-	echo "FAIL: $*"
-	errors=$((errors + 1))
-}
+. "$here/complaints.sh"
 
 # profile FILE OPTIONS PROGRAM…
 profile() {

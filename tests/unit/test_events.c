@@ -11,6 +11,7 @@
 
 #include "tests/unit/eight_threads.h"
 #include "tests/unit/limits.h"
+#include "tests/unit/staying.h"
 
 static unsigned depth, deepest, calls;
 static pthread_t caller;
@@ -137,31 +138,17 @@ Test(limits, no_event_is_told_twice_or_forgotten, .timeout = 60)
 	cr_assert_eq(qy_events_waiting, 0);
 }
 
-static _Atomic(uint32_t) entered, may_leave, left;
-
 static void stay(const quarry_event *event, void *ctx)
 {
 	(void)event;
 	(void)ctx;
-	atomic_store(&entered, 1);
-	while (atomic_load(&may_leave) == 0)
-		sched_yield();
-	atomic_store(&left, 1);
+	stay_until_let();
 }
 
 static void *deliver(void *unused)
 {
 	(void)unused;
 	qy_events_deliver();
-	return NULL;
-}
-
-static void *let_leave(void *unused)
-{
-	(void)unused;
-	for (int i = 0; i < 1000; i++)
-		sched_yield();
-	atomic_store(&may_leave, 1);
 	return NULL;
 }
 

@@ -19,6 +19,7 @@
 #include "lib/manager/manager.h"
 #include "lib/manager/regions.h"
 #include "tests/fake_os.h"
+#include "tests/unit/staying.h"
 
 #define MIB ((size_t)1 << 20)
 #define ALL (QUARRY_REGION_MAP | QUARRY_REGION_UNMAP | QUARRY_REGION_PURGE)
@@ -320,31 +321,17 @@ Test(regions, the_function_may_allocate)
 	cr_assert_not(qy_regions_heard());
 }
 
-static _Atomic(uint32_t) entered, may_leave, left;
-
 static void stay(const quarry_region_event *event, void *ctx)
 {
 	(void)event;
 	(void)ctx;
-	atomic_store(&entered, 1);
-	while (atomic_load(&may_leave) == 0)
-		sched_yield();
-	atomic_store(&left, 1);
+	stay_until_let();
 }
 
 static void *map(void *unused)
 {
 	(void)unused;
 	return quarry_malloc(100 * MIB);
-}
-
-static void *let_leave(void *unused)
-{
-	(void)unused;
-	for (int i = 0; i < 1000; i++)
-		sched_yield();
-	atomic_store(&may_leave, 1);
-	return NULL;
 }
 
 Test(regions, who_is_taken_out_has_ended, .timeout = 60)
