@@ -2,6 +2,10 @@
 # What the tests of commands share: to be sourced, with the path of the command in $quarry and a folder in $work. What a
 # command said stands in $work/out and $work/err, and its status in $status.
 
+# (Where python3 is a script that looks for the right one, as pyenv's, that takes half a second each time.)
+python_path=$(python3 -c 'import os, sys; print(os.path.dirname(sys.executable))' 2>/dev/null)
+[[ -z $python_path || $(command -v python3) == "$python_path/python3" ]] || PATH=$python_path:$PATH
+
 failures=0 checks=0
 check() { # check WHAT COMMAND...: the command must succeed
 	local what=$1
