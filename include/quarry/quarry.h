@@ -1022,6 +1022,8 @@ typedef struct quarry_inspection {
 	int node;              /* that was asked for, by the kernel's id; -1: no one node */
 	int page_kind;         /* enum quarry_page_kind: of the region, as the kernel granted it */
 	int mine;              /* of an object: 1 its slab is the calling thread's, 0 another's, -1 nobody's */
+	int64_t age_ms;        /* of an object or block that lives and is a sample of the profile (quarry_profile_start; mean
+	                        * 1: all are): how long ago it was allocated; else -1 */
 } quarry_inspection;
 
 /** Tell of any pointer, also a wild one: in which arena, region, slab, and object or block it is. Nobody is stopped, so

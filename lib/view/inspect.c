@@ -11,8 +11,10 @@
 #include "lib/manager/grains.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mixed.h"
+#include "lib/manager/sites.h"
 #include "lib/manager/snapshot.h"
 #include "lib/manager/sparse.h"
+#include "numa/os.h"
 #include "numa/topology.h"
 
 #define MOST 16384 /* objects of a list that are looked at */
@@ -190,9 +192,22 @@ static bool inspect(struct qy_thread *t, const void *p, quarry_inspection *out)
 	return true;
 }
 
+/* How long ago it was allocated, as far as the profile knows. */
+static int64_t age_of(const quarry_inspection *found)
+{
+	struct qy_sample sample;
+	uint64_t now;
+
+	if ((found->kind != QUARRY_VIEW_OBJECT && found->kind != QUARRY_VIEW_BLOCK) ||
+	    !qy_sample_find(found->address, &sample))
+		return -1;
+	now = qy_os->now_ms();
+	return now > sample.born ? (int64_t)(now - sample.born) : 0;
+}
+
 QUARRY_API int quarry_inspect(const void *p, quarry_inspection *out, size_t size)
 {
-	quarry_inspection found = { .struct_size = sizeof(found), .mine = -1, .node = -1 };
+	quarry_inspection found = { .struct_size = sizeof(found), .mine = -1, .node = -1, .age_ms = -1 };
 	struct qy_thread *t;
 	bool ours;
 
@@ -200,6 +215,8 @@ QUARRY_API int quarry_inspect(const void *p, quarry_inspection *out, size_t size
 		return qy_fail(EINVAL, out == NULL ? "out: NULL" : "size: 0");
 	t = qy_window_has(p) ? qy_thread_enter() : NULL;
 	ours = t != NULL && inspect(t, p, &found);
+	if (ours)
+		found.age_ms = age_of(&found);
 	if (t != NULL)
 		qy_thread_leave(t);
 	if (!ours)

@@ -430,6 +430,39 @@ Test(profile, how_long_they_live)
 	cr_expect_eq(site_at(0x88880)->lives[7], QY_WEIGHT_ONE);
 }
 
+static int64_t age_of(const void *p)
+{
+	quarry_inspection it = { .age_ms = 77 };
+
+	cr_assert_eq(quarry_inspect(p, &it, sizeof(it)), 0);
+	return it.age_ms;
+}
+
+Test(profile, how_old_they_are)
+{
+	char *small, *large, *none;
+
+	none = quarry_malloc(5000);
+	begin(1);
+	os.now_ms = later;
+	sleeps = 1000;
+	small = quarry_malloc(100);
+	cr_assert_eq(age_of(small), 0, "%ld", age_of(small));
+	sleeps += 300;
+	large = quarry_malloc(5 << 20);
+	sleeps += 50;
+	cr_assert_eq(age_of(small), 350);
+	cr_assert_eq(age_of(small + 99), 350, "any byte of it");
+	cr_assert_eq(age_of(large + 4000000), 50);
+	cr_assert_eq(age_of(none), -1, "from before the profile was kept");
+	sleeps -= 200; /* (Clocks of two processors.) */
+	cr_assert_eq(age_of(large), 0);
+	quarry_free(small);
+	cr_assert_eq(age_of(small), -1);
+	quarry_free(large);
+	quarry_free(none);
+}
+
 /* What is allocated while a stack is looked at is none, and does no harm. */
 static unsigned stack_that_allocates(void **frames, unsigned most)
 {
