@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Installs what is missing, builds quarry out of the tree and passes its tests: the whole suite, the suite of the
 # machine with many nodes (tests/numa/) in its guests, then the unit and stress tests under three sanitizers (two of them
-# in one build, and that beside the third), then the distribution. Can be run again; needs root or sudo only when packages are missing.
+# in one build, and that beside the third), then the distribution. Can be run again; needs root or sudo only when packages
+# are missing.
 #
 #   tools/run-tests.sh [--no-deps] [--only=STEP,...]
 #
@@ -22,7 +23,7 @@ for argument in "$@"; do
 	case $argument in
 	--no-deps) deps=no ;;
 	--only=*) steps=${argument#--only=} ;;
-	-h | --help) sed -n '3,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
+	-h | --help) sed -n '3,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
 	*) echo "run-tests: unknown argument '$argument' (--help)" >&2; exit 2 ;;
 	esac
 done

@@ -259,7 +259,8 @@ static void print_time(const struct page *page, const char *name, uint64_t ns, c
 static void print_times(const struct page *page)
 {
 	print_time(page, "reclaimer_pass_seconds", page->total.pass_ns, "Time that passes of the reclaimer took.");
-	print_time(page, "reclaimer_collapse_seconds", page->total.collapse_ns, "Of it: looking for dense memory, and making it huge.");
+	print_time(page, "reclaimer_collapse_seconds", page->total.collapse_ns,
+		   "Of it: looking for dense memory, and making it huge.");
 	print_time(page, "purge_seconds", page->total.purge_ns, "Time in the kernel for memory that went back.");
 	head(page, "", "page_faults", "", true, "Page faults of the process.");
 	qy_text_format(page->out, "quarry_page_faults_total{kind=\"minor\"} %llu\n", number(page->total.minor_faults));
