@@ -1336,8 +1336,8 @@ enum quarry_metrics_flags {
 /** Write all figures to a file descriptor as OpenMetrics 1.0 text: what Prometheus scrapes
  * (Content-Type: application/openmetrics-text; version=1.0.0; charset=utf-8). Names begin with quarry_; figures are those
  * of quarry_stats, quarry_health_report and quarry_profile_report; counters end in _total, and those of the process never
- * fall, but for those of the profile, which begin anew by quarry_profile_reset. No heap is used (a mapping is), nobody is stopped; takes what quarry_stats_get takes for all arenas, twice with
- * QUARRY_METRICS_ARENAS. Any thread may call.
+ * fall, but for those of the profile, which begin anew by quarry_profile_reset. No heap is used (a mapping is), nobody is
+ * stopped; takes what quarry_stats_get takes for all arenas, twice with QUARRY_METRICS_ARENAS. Any thread may call.
  * @param flags enum quarry_metrics_flags, or-ed.
  * @return 0; -1 with EINVAL (flags), EBADF, ENOMEM (the mapping), or write(2)'s errno. */
 QUARRY_API int quarry_metrics_print(int fd, unsigned flags);
@@ -1373,7 +1373,8 @@ QUARRY_API int quarry_metrics_write(const char *path, unsigned flags);
  * arena_count quarry_published_arena of arena_size bytes each: these grow at their ends in later versions, and a reader
  * takes what it knows. So does the head: of one that is shorter (head_size) the rest is 0, and what only later versions have,
  * as the history, stands before the arenas. To read it: copy the head, and then all up to the end of the last of the three;
- * what is behind that, up to `size`, is room that has never been written to, and reading it would make the process larger. When generation is
+ * what is behind that, up to `size`, is room that has never been written to, and reading it would make the process larger.
+ * When generation is
  * odd, or not the same in a head that is copied afterwards, it was being written: again. One whose pid is not the
  * process's is that of its parent, which was there for a moment when it forked: there is another, or will be.
  * What stands in a copy is looked at by quarry_published_look and quarry_published_arena_get, which trust nothing in it. */
