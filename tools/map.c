@@ -11,10 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "include/quarry/quarry.h"
+#include "tools/svg.h"
 
 #define NODES "/sys/devices/system/node/"
 #define LIST_MAX 8192
@@ -203,38 +203,16 @@ static struct map_look look_for(const struct arguments *args)
 	};
 }
 
-/* A forgotten FILE must not cost the dump whose name then stands where the picture's should. */
-static bool is_other_file(const char *path)
+struct drawing {
+	const struct map *map;
+	const struct map_look *look;
+};
+
+static bool draw(FILE *out, const void *ctx)
 {
-	struct stat is;
-	FILE *f;
-	int first = EOF;
+	const struct drawing *d = ctx;
 
-	if (stat(path, &is) != 0 || !S_ISREG(is.st_mode) || is.st_size == 0 || (f = fopen(path, "re")) == NULL)
-		return false;
-	first = getc(f);
-	fclose(f);
-	return first != '<';
-}
-
-static int write_svg(const struct map *map, const struct map_look *look, const char *path)
-{
-	bool to_stdout = strcmp(path, "-") == 0;
-	FILE *out;
-	bool done;
-
-	if (!to_stdout && is_other_file(path))
-		return fail(STATUS_USAGE, "map: %s is there and is no picture: --svg would overwrite it", path);
-	out = to_stdout ? stdout : fopen(path, "we");
-	if (!out)
-		return fail(STATUS_FAILED, "map: %s: %s", path, strerror(errno));
-	done = map_print_svg(map, look, out);
-	if (to_stdout)
-		return done ? STATUS_OK : fail(STATUS_FAILED, "map: %s", strerror(ENOMEM));
-	done = done && !ferror(out);
-	if (fclose(out) != 0 || !done)
-		return fail(STATUS_FAILED, "map: %s: %s", path, strerror(errno));
-	return STATUS_OK;
+	return map_print_svg(d->map, d->look, out);
 }
 
 int command_map(int argc, char **argv)
@@ -250,7 +228,7 @@ int command_map(int argc, char **argv)
 	status = read_map(&map, args.what);
 	if (status == STATUS_OK) {
 		if (args.svg)
-			status = write_svg(&map, &look, args.svg);
+			status = svg_write("map", args.svg, draw, &(struct drawing){ &map, &look });
 		else if (args.json)
 			map_print_json(&map, stdout);
 		else

@@ -5,93 +5,11 @@
 #include "tools/map.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "include/quarry/quarry.h"
 #include "tools/map_svg.h"
-#include "tools/utf8.h"
-
-/* ---- elements ---- */
-
-static void put_char(FILE *out, uint32_t c)
-{
-	char bytes[4];
-
-	switch (c) {
-	case '<':
-		fputs("&lt;", out);
-		break;
-	case '>':
-		fputs("&gt;", out);
-		break;
-	case '&':
-		fputs("&amp;", out);
-		break;
-	case '"':
-		fputs("&quot;", out);
-		break;
-	case '\'':
-		fputs("&#39;", out);
-		break;
-	default:
-		fwrite(bytes, 1, utf8_encode(utf8_shows(c) ? c : UTF8_REPLACEMENT, bytes), out);
-	}
-}
-
-/* Escaped, and cut to so many columns (0: not), where most of what is not Latin is taken for two columns wide. */
-static void put_escaped(FILE *out, const char *text, int columns)
-{
-	size_t n = strlen(text);
-	int width = 0;
-
-	for (size_t i = 0; i < n;) {
-		uint32_t c = UTF8_REPLACEMENT;
-		size_t length = utf8_decode(text + i, n - i, &c);
-		int wide = c >= 0x1100 ? 2 : 1;
-
-		i += length ? length : 1;
-		if (columns && width + wide > columns - (i < n)) {
-			fputs("…", out);
-			return;
-		}
-		put_char(out, length ? c : UTF8_REPLACEMENT);
-		width += wide;
-	}
-}
-
-void svg_text(FILE *out, const char *class, double x, double y, int columns, const char *format, ...)
-{
-	char text[1024];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	fprintf(out, "<text class=\"%s\" x=\"%.1f\" y=\"%.1f\">", class, x, y);
-	put_escaped(out, text, columns);
-	fputs("</text>\n", out);
-}
-
-void svg_title(FILE *out, const char *format, ...)
-{
-	char text[1024];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	fputs("<title>", out);
-	put_escaped(out, text, 0);
-	fputs("</title>", out);
-}
-
-void svg_rect(FILE *out, const char *class, double x, double y, double width, double height)
-{
-	fprintf(out, "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n", class, x, y, width,
-		height);
-}
 
 /* ---- bars ---- */
 
@@ -242,19 +160,8 @@ static const char patterns[] =
 
 void svg_begin(FILE *out, double width, double height, const char *title)
 {
-	fprintf(out,
-		"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
-		"<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f %.0f\" "
-		"role=\"img\">\n",
-		width, height, width, height);
-	svg_title(out, "%s", title);
-	fputs("\n", out);
+	svg_head(out, width, height, title);
 	fputs(style, out);
 	fputs(patterns, out);
 	svg_rect(out, "page", 0, 0, width, height);
-}
-
-void svg_end(FILE *out)
-{
-	fputs("</svg>\n", out);
 }

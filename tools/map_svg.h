@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* The elements that the SVG picture of a map is made of: text, bars of parts, a legend. Units are pixels. */
+/* The elements that the SVG picture of a map is made of, beside those of all pictures: bars of parts, a legend. */
 #ifndef QUARRY_TOOLS_MAP_SVG_H
 #define QUARRY_TOOLS_MAP_SVG_H
 
 #include "tools/map.h"
+#include "tools/svg.h"
 
 /* What a part of a bar is: a kind of page (enum quarry_page_kind), or one of these. */
 enum {
@@ -27,14 +28,6 @@ struct svg_box {
 };
 
 void svg_begin(FILE *out, double width, double height, const char *title);
-void svg_end(FILE *out);
-
-/* Escaped, and cut to so many columns; 0: whole. */
-void svg_text(FILE *out, const char *class, double x, double y, int columns, const char *format, ...)
-	__attribute__((format(printf, 6, 7)));
-/* The tooltip of the element that is open. */
-void svg_title(FILE *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void svg_rect(FILE *out, const char *class, double x, double y, double width, double height);
 
 /* Parts of a whole that fills the box; unit is what amounts are, for the tooltips. */
 void svg_bar(FILE *out, const struct svg_part *parts, int count, uint64_t whole, const char *unit,
