@@ -62,3 +62,16 @@ AC_DEFUN([QUARRY_REQUIRE_LIB], [
 			[AC_MSG_ERROR([lib$4 is missing: quarry needs it (Debian: $6)])])
 	])
 ])
+
+# QUARRY_OPTIONAL_LIB(PREFIX, PKG-CONFIG-MODULE, DEBIAN-PACKAGE, WHAT-FOR)
+# --with-MODULE[=auto]: PREFIX_CFLAGS and PREFIX_LIBS by pkg-config, and QUARRY_PREFIX 1 or 0.
+AC_DEFUN([QUARRY_OPTIONAL_LIB], [
+	AC_ARG_WITH([$2], [AS_HELP_STRING([--with-$2], [$4 @<:@auto@:>@])], [], [with_$2=auto])
+	AS_CASE([$with_$2], [yes|no|auto], [], [AC_MSG_ERROR([--with-$2 takes yes, no or auto, not '$with_$2'])])
+	AS_IF([test "$with_$2" != no], [
+		PKG_CHECK_MODULES([$1], [$2], [quarry_have_$2=yes], [quarry_have_$2=no])
+		AS_IF([test "$with_$2$quarry_have_$2" = yesno], [AC_MSG_ERROR([--with-$2 needs it (Debian: $3)])])
+		with_$2=$quarry_have_$2])
+	AS_IF([test "$with_$2" = yes], [QUARRY_$1=1], [QUARRY_$1=0])
+	AC_SUBST([QUARRY_$1])
+])

@@ -51,8 +51,8 @@ is_json() { # is_json FILE: one JSON value and nothing else
 }
 
 # ---- help and errors ------------------------------------------------------------------------------------------
-for arguments in --help -h help "help run" "help doctor" "help map" "help diff" "help top" "help metrics" "help help" \
-	"help version" "run --help" "run -h" "doctor --help" "map --help" "map -h" "diff --help" "top --help" "metrics --help" \
+for arguments in --help -h help "help run" "help doctor" "help map" "help diff" "help flame" "help top" "help metrics" "help help" \
+	"help version" "run --help" "run -h" "doctor --help" "map --help" "map -h" "diff --help" "flame --help" "top --help" "metrics --help" \
 	"help --help" "version --help"; do
 	# shellcheck disable=SC2086 # words are meant
 	quarry $arguments

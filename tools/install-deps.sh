@@ -10,11 +10,11 @@
 # Needs root or sudo when something is missing. Services of the packages (redis-server) are not started.
 set -euo pipefail
 
-build_packages="build-essential automake autoconf libtool pkg-config libhwloc-dev libnuma-dev"
+build_packages="build-essential automake autoconf libtool pkg-config libhwloc-dev libnuma-dev zlib1g-dev libdw-dev"
 demo_packages="redis-server redis-tools"
 test_packages="libcriterion-dev redis-server redis-tools sqlite3 stress-ng xz-utils zstd git clang valgrind
 python3 python3-prometheus-client libpython3.11-testsuite strace file procps binutils gawk perl google-perftools
-systemtap-sdt-dev gdb"
+systemtap-sdt-dev gdb libxml2-utils"
 bench_packages="valgrind strace linux-perf redis-server redis-tools sqlite3 rocksdb-tools python3 libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0"
 # The guest is x86-64: on another machine check-numa is skipped, and says so.
 numa_packages=

@@ -47,6 +47,7 @@ static const char help_text[] =
 	"  doctor [--json]                        what this machine can and cannot give\n"
 	"  map [OPTION...] [FILE|PID]             nodes and what is on them, as a picture\n"
 	"  diff [OPTION...] A B                   what grew between two dumps of views\n"
+	"  flame [OPTION...] FILE                 a heap profile, as a flame graph\n"
 	"  top [OPTION...] PID                    a process's memory by arena, live\n"
 	"  metrics [OPTION...] PID                its figures as OpenMetrics\n"
 	"  help [COMMAND|options]                 this, a command's, the list of options\n"
@@ -112,6 +113,37 @@ static const char diff_text[] =
 	"  --all   also what is as it was\n"
 	"\n"
 	"The exit status is 0 whatever grew.\n";
+
+static const char flame_text[] =
+	"usage: quarry flame [OPTION...] FILE\n"
+	"\n"
+	"Draws a heap profile (- is standard input) as a flame graph for a browser: which\n"
+	"functions allocated, and which called them, by bytes in use. A click zooms; the\n"
+	"field at the top searches. FILE is what quarry writes (QUARRY_PROFILE,\n"
+	"quarry_profile_write), another's heap profile in profile.proto or heap_v2, or\n"
+	"collapsed stacks of anybody.\n"
+	"\n"
+	"  -o FILE, --svg FILE  where to; - (the default) is standard output\n"
+	"  --text               a table of functions, for a terminal\n"
+	"  --json               files, functions and the tree, as one JSON object\n"
+	"  --allocated          all that was allocated, rather than what is in use\n"
+	"  --objects            by objects, rather than bytes\n"
+	"  --inverted           from the function that allocates to its callers\n"
+	"  --arena NAME         of one arena\n"
+	"  --node N             of one node\n"
+	"  --title TEXT         the picture's title, instead of the file's name\n"
+	"\n"
+	"Addresses get names from the files that the profile tells of, if their build ids\n"
+	"are those of the profile; "
+#if QUARRY_LIBDW
+	"by debug information, where it is to be had\n(libdw), and by symbols. "
+#else
+	"by symbols (this quarry was built without\nlibdw, which reads debug information). "
+#endif
+#if !QUARRY_ZLIB
+	"It was built without zlib,\ntoo: compressed profiles have to be unpacked by gunzip. "
+#endif
+	"C++ names need libstdc++.so.6.\n";
 
 static const char top_text[] =
 	"usage: quarry top [OPTION...] PID\n"
@@ -542,6 +574,7 @@ static const struct command {
 	{ "doctor", doctor_text, command_doctor },
 	{ "map", map_text, command_map },
 	{ "diff", diff_text, command_diff },
+	{ "flame", flame_text, command_flame },
 	{ "top", top_text, command_top },
 	{ "metrics", metrics_text, command_metrics },
 	{ "help", help_help_text, command_help },

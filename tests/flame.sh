@@ -1,0 +1,256 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# `quarry flame`: pictures, tables and JSON of profiles in all forms that quarry writes, of programs whose amounts and
+# functions are known, and of python3; names by build id; files that are wrong, or hostile.
+#
+# Run by make check; by hand: abs_top_srcdir=SOURCES abs_top_builddir=BUILD tests/flame.sh
+set -u
+export LC_ALL=C
+unset QUARRY_OPTIONS QUARRY_PROFILE LD_PRELOAD
+
+src=${abs_top_srcdir:-$(cd "$(dirname "$0")/.." && pwd)}
+build=${abs_top_builddir:-$src}
+quarry=${QUARRY:-$build/quarry}
+library=${QUARRY_SO:-$build/.libs/libquarry-malloc.so}
+for file in "$quarry" "$library" "$build/tests/fuzz/fuzz_flame"; do
+	if [[ ! -e $file ]]; then
+		echo "flame.sh: $file is not built"
+		exit 99
+	fi
+done
+work=$(mktemp -d "${TMPDIR:-/tmp}/quarry-flame.XXXXXX") || exit 99
+trap 'rm -rf "$work"' EXIT
+
+. "$src/tests/checks.sh"
+if ! command -v python3 >/dev/null; then
+	echo "SKIP: no python3, which reads the pictures"
+	exit 77
+fi
+# (The distribution's starts at once, where others are found by a script.)
+[[ ! -x /usr/bin/python3 ]] || python3() { /usr/bin/python3 "$@"; }
+cd "$work" || exit 99
+library=$(realpath "$library")
+
+picture_is_sound() { python3 "$src/tests/flame.py" check "$1" >told; }
+# get FILE EXPRESSION: of JSON, as d
+get() { python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$1" "$2"; }
+built() { # built PROGRAM FLAG...
+	local program=$1
+	shift
+	"${CC:-cc}" -O1 -g -fno-omit-frame-pointer -Wl,--build-id "$@" -o "$program" "$src/tests/profiled.c" 2>err
+}
+of_name() { echo "next((f['$2'] for f in d['functions'] if f['name'] == '$1'), 0)"; }
+near() { # near GOT WANTED: within a thousandth
+	python3 -c 'import sys; a, b = map(float, sys.argv[1:]); sys.exit(not abs(a - b) <= b / 1000)' "$1" "$2" ||
+		{ echo "    is '$1', not near '$2'"; return 1; }
+}
+
+# ---- one profile in four forms ----------------------------------------------------------------------------------
+check "the program is built" built ./profiled -rdynamic
+QUARRY_OPTIONS=profile=4k LD_PRELOAD=$library ./profiled . >out 2>err
+check "it writes its profile" is $? 0
+functions="keeps_40_mib_of_64 keeps_80_mib_of_4096 keeps_20_mib_of_100000"
+for form in pb.gz heap collapsed json; do
+	quarry flame --json all.$form
+	check "$form" is $status 0
+	check "$form: nothing is said" silent err
+	cp out $form.told
+	quarry flame all.$form -o $form.svg
+	check "$form: a picture" is $status 0
+	check "$form: nothing on standard output" silent out
+	check "$form: the picture is sound" picture_is_sound $form.svg
+	check "$form: the picture has a script" is "$(get told 'd["script"]')" True
+	check "$form: the root has all bytes" is "$(get told 'd["functions"]["all"][0]')" "$(get $form.told 'd["bytes"]')"
+	check "$form: all is as in the first" near "$(get $form.told 'd["bytes"]')" "$(get pb.gz.told 'd["bytes"]')"
+	for name in $functions main _start __libc_start_main; do
+		check "$form: $name in the picture" is "$(get told "'$name' in d['functions']")" True
+		check "$form: $name" near "$(get $form.told "$(of_name $name bytes)")" "$(get pb.gz.told "$(of_name $name bytes)")"
+	done
+	check "$form: what was freed is not there" is "$(get told "'churns_200_mib' in d['functions']")" False
+	check "$form: in main itself is nothing" is "$(get $form.told "$(of_name main self_bytes)")" 0
+done
+# (What was sampled is known by another's count.)
+sums=$(python3 "$src/tests/profile.py" all.pb.gz)
+get_sum() { python3 -c 'import json, sys; print(json.loads(sys.argv[1])["sums"][int(sys.argv[2])])' "$sums" "$1"; }
+quarry flame --json all.pb.gz
+check "the root's bytes are the profile's" is "$(get out 'd["bytes"]')" "$(get_sum 3)"
+check "the root's objects are the profile's" is "$(get out 'd["objects"]')" "$(get_sum 2)"
+check "the tree's nodes add up" is "$(get out 'sum(n["self_bytes"] for n in d["tree"])')" "$(get_sum 3)"
+check "a node's parent stands before it" is \
+	"$(get out 'all(n["parent"] is None if i == 0 else n["parent"] < i for i, n in enumerate(d["tree"]))')" True
+check "the program is the one of the profile" is "$(get out 'sorted({f["state"] for f in d["files"]})')" "['same']"
+check "heap_v2: nothing proves which files" is "$(get heap.told 'sorted({f["state"] for f in d["files"]})')" "['unproven']"
+for form in pb.gz heap json; do
+	quarry flame --json --allocated all.$form
+	check "$form: allocated" near "$(get out 'd["bytes"]')" "$(get_sum 1)"
+	check "$form: allocated, what was freed" is "$(get out "$(of_name churns_200_mib bytes) > 190 << 20")" True
+	quarry flame --json --objects all.$form
+	check "$form: objects" near "$(get out 'd["objects"]')" "$(get_sum 2)"
+	check "$form: by objects, the small ones are first" is "$(get out 'd["functions"][0]["name"]')" keeps_40_mib_of_64
+done
+quarry flame --allocated --inverted all.pb.gz -o inverted.svg
+check "inverted" picture_is_sound inverted.svg
+check "inverted: no function of the program is left out" is "$(get told "len(set('$functions churns_200_mib'.split()) & set(d['functions']))")" 4
+quarry flame --inverted --json all.pb.gz
+check "inverted: what allocates is at the root" is \
+	"$(get out 'sorted(d["functions"][[f["id"] for f in d["functions"]].index(n["function"])]["name"] for n in d["tree"] if n["parent"] == 0)')" \
+	"$(python3 -c 'import sys; print(sorted(sys.argv[1].split()))' "$functions")"
+quarry flame --json --node 0 --arena "node 0" all.json
+check "of an arena and a node" is "$(get out 'd["bytes"]')" "$(get json.told 'd["bytes"]')"
+quarry flame --arena another all.pb.gz
+check "of an arena that is not there" one_line_error 1 "nothing of that arena"
+quarry flame --node 0 all.heap
+check "of a node, where none is told" one_line_error 1 "without arenas and nodes"
+quarry flame --objects all.collapsed
+check "objects of collapsed stacks" one_line_error 1 "collapsed stacks without objects"
+
+# ---- as text, and where to ----------------------------------------------------------------------------------------
+quarry flame --text all.pb.gz
+check "--text" is $status 0
+check "--text: 80 columns" is "$(grep -cE '.{81}' out)" 0
+check "--text: the largest is first" grep -qE '^ *[0-9.]+ MiB +5[0-9.]+ .* #+ +keeps_80_mib_of_4096$' out
+quarry flame - <all.pb.gz
+check "standard input is /dev/null here" one_line_error 1 "is empty"
+"$quarry" flame - <all.collapsed >out 2>err
+check "from standard input to standard output" picture_is_sound out
+quarry flame all.pb.gz -o all.heap
+check "what is no picture is not overwritten" one_line_error 2 "no picture"
+quarry flame all.pb.gz --svg none/x.svg
+check "into no folder" one_line_error 1 "No such file"
+quarry flame --title 'A <title> & "more"' all.pb.gz --svg=title.svg
+check "a title" picture_is_sound title.svg
+check "a title stands there" is "$(get told 'd["words"][0]')" 'A <title> & "more"'
+[[ ! -w /dev/full ]] || { "$quarry" flame all.pb.gz >/dev/full 2>err; status=$?; : >out; check "to a full disk" one_line_error 1 "standard output"; }
+for arguments in "" "--frob all.json" "all.json all.heap" "--node all.json" "--node -3 all.json" "--text --json all.json" "all.json -o" \
+	"--arena= all.json"; do
+	# shellcheck disable=SC2086 # words are meant
+	quarry flame $arguments
+	check "flame $arguments" one_line_error 2 "flame: "
+done
+quarry flame not-there
+check "a file that is not there" one_line_error 1 "No such file"
+quarry flame .
+check "a folder" one_line_error 1 "Is a directory"
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+# Without exported names: of symbols, or of a file that has none; and of a file that was replaced.
+check "a program without exported names" built ./plain
+QUARRY_OPTIONS=profile=4k QUARRY_PROFILE=plain.pb.gz LD_PRELOAD=$library ./plain
+quarry flame --json plain.pb.gz
+check "functions that nobody exports have names" is "$(get out "$(of_name keeps_80_mib_of_4096 bytes) > 70 << 20")" True
+if "$quarry" flame --help | grep -q "built without libdw"; then
+	echo "SKIP: source files: built without libdw"
+else
+	check "where they are written" is "$(get out "$(of_name main source).endswith('profiled.c')")" True
+fi
+check "a stripped one" strip -o stripped plain
+mv plain whole && cp stripped plain
+quarry flame --json plain.pb.gz
+check "stripped, its build id is the same" is "$(get out '[f["state"] for f in d["files"] if f["path"].endswith("plain")][0]')" same
+check "stripped: by where it is in the file" is "$(get out 'any(f["name"].startswith("plain+0x") for f in d["functions"])')" True
+built ./other -DMIB='((size_t)1 << 19)' 2>/dev/null
+"${CC:-cc}" -O0 -Wl,--build-id -o plain "$src/tests/profiled.c"
+quarry flame plain.pb.gz -o replaced.svg
+check "replaced: a picture" picture_is_sound replaced.svg
+check "replaced: the foot says so" is "$(get told 'any(w.startswith("Replaced since, and so not named: plain.") for w in d["words"])')" True
+quarry flame --json plain.pb.gz
+check "replaced: not named" is "$(get out "$(of_name main bytes)")" 0
+check "replaced: JSON says so" is "$(get out '[f["state"] for f in d["files"] if f["path"].endswith("plain")][0]')" replaced
+rm plain
+quarry flame --json plain.pb.gz
+check "gone: JSON says so" is "$(get out '[f["state"] for f in d["files"] if f["path"].endswith("plain")][0]')" missing
+if [[ -n ${CXX:-} ]] && command -v "$CXX" >/dev/null; then
+	cat >inlined.cc <<-'EOF'
+		#include <cstdlib>
+		#include <cstring>
+		namespace store {
+		void *volatile sink;
+		template <typename T> static inline __attribute__((always_inline)) T *fresh(std::size_t n)
+		{
+			T *p = static_cast<T *>(std::malloc(n * sizeof(T)));
+			std::memset(p, 1, n * sizeof(T));
+			return p;
+		}
+		struct table {
+			__attribute__((noinline)) void fill(int n)
+			{
+				for (int i = 0; i < n; i++)
+					sink = fresh<double>(1000);
+			}
+		};
+		}
+		int main()
+		{
+			store::table t;
+			t.fill(2000);
+			return store::sink == nullptr;
+		}
+	EOF
+	check "a program in C++" "$CXX" -O2 -g -fno-omit-frame-pointer -o inlined inlined.cc
+	QUARRY_OPTIONS=profile=4k QUARRY_PROFILE=inlined.pb.gz LD_PRELOAD=$library ./inlined
+	quarry flame --json inlined.pb.gz
+	check "C++: names as they were written" is "$(get out "$(of_name 'store::table::fill(int)' bytes) > 14 << 20")" True
+	"$quarry" flame --help | grep -q "built without libdw" ||
+		check "C++: what was inlined" is "$(get out 'any("fresh" in f["name"] and f["self_bytes"] > 14 << 20 for f in d["functions"])')" True
+else
+	echo "SKIP: C++: no compiler"
+fi
+
+# A name of a hundred bytes that stands for gigabytes; and files that are no programs.
+python3 - >mangled.collapsed <<'EOF'
+digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+name = "_Z1f1pIiiE" + "".join("S_IS%s_S%s_E" % (digits[i], digits[i]) for i in range(36))
+print("main;" + name + " 4096")
+print("main;_ZN5store5table4fillEi 100")
+EOF
+quarry_seconds=20
+quarry flame --json mangled.collapsed
+check "names without end" is $status 0
+check "names without end: as they are" is "$(get out 'sum(f["name"].startswith("_Z1f1pIiiE") for f in d["functions"])')" 1
+check "names without end: others are as they were written" is "$(get out "$(of_name 'store::table::fill(int)' bytes)")" 100
+mkfifo pipe
+for file in "$work/pipe" /dev/zero /dev/tty "$work" /proc/self/mem "$src/README.md" relative; do
+	python3 "$src/tests/flame.py" good named "$file"
+	quarry flame --json named
+	check "a profile of a program that is $file" is $status 0
+	check "a profile of a program that is $file: not named" is "$(get out 'd["files"][0]["state"]')" missing
+done
+
+# ---- what others collapse --------------------------------------------------------------------------------------------
+printf 'main;a b;operator new(unsigned long) 10\nmain;<x>&"y"\x27 \x1b[31m]]>;\xff\xfe\xc3\xa9 20\n\nmain 5\nmain;<\xe2\x80\xae>;%s 99\n' \
+	"$(printf 'x;%.0s' {1..700})deep" >odd.collapsed
+quarry flame odd.collapsed -o odd.svg
+check "odd names" is $status 0
+check "odd names: the picture is sound" picture_is_sound odd.svg
+check "odd names: all of them" is "$(get told 'd["functions"]["all"][0]')" 134
+check "odd names: text stays text" is "$(get told "'operator new(unsigned long)' in d['functions']")" True
+check "odd names: nothing that a terminal obeys" is "$(grep -c $'\033' odd.svg)" 0
+check "stacks without end are cut" is "$(get told 'any("cut" in w for w in d["words"])')" True
+quarry flame --text odd.collapsed
+check "odd names in a table: nothing that a terminal obeys" is "$(grep -cE $'\033|[\x80-\xff]' out)" 0
+printf 'main;a 99999999999999999999999\nmain;a 99999999999999999999999\n' >large.collapsed
+quarry flame --json large.collapsed
+check "numbers without end saturate" is "$(get out 'd["bytes"] == 2 ** 64 - 1')" True
+
+# ---- files that are wrong --------------------------------------------------------------------------------------------
+mkdir hostile
+python3 "$src/tests/flame.py" make hostile
+for file in hostile/*.says; do
+	name=${file%.says}
+	quarry flame "$name"
+	check "$name" one_line_error 1 "$(<"$file")"
+done
+check "mutations of all forms" "$build/tests/fuzz/fuzz_flame" 1500 all.pb.gz all.heap all.collapsed all.json
+
+# ---- a real program ----------------------------------------------------------------------------------------------------
+QUARRY_OPTIONS=profile=16k QUARRY_PROFILE=python.pb.gz LD_PRELOAD=$library python3 -c '
+import json
+print(len(json.loads(json.dumps([{"n": i, "text": str(i) * 50} for i in range(30000)]))))' >/dev/null
+quarry flame --allocated python.pb.gz -o python.svg
+check "python3" is $status 0
+check "python3: the picture is sound" picture_is_sound python.svg
+check "python3: it is large" is "$(get told 'd["functions"]["all"][0] > 10 << 20 and d["frames"] > 50')" True
+! command -v xmllint >/dev/null || check "python3: xmllint" xmllint --noout python.svg
+
+echo "flame.sh: $checks checks, $failures failed"
+[[ $failures == 0 ]]

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/* The text of gperftools: a line for each stack, with the samples' own figures, and /proc/PID/maps behind them. */
+#include "tools/flame.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct numbered {
+	uint64_t address;
+	uint32_t place;
+};
+
+struct heap {
+	struct flame_profile *p;
+	double mean; /* 0: nothing is to be weighed */
+};
+
+/* ---- numbers ---- */
+
+static bool digits(char **at, int base, uint64_t *n)
+{
+	char *end;
+
+	*at += strspn(*at, " ");
+	if (!(**at >= '0' && **at <= '9') && !(base == 16 && ((**at | 32) >= 'a' && (**at | 32) <= 'f')))
+		return false;
+	*n = strtoull(*at, &end, base); /* saturates */
+	*at = end;
+	return true;
+}
+
+static bool sign(char **at, char c)
+{
+	*at += strspn(*at, " ");
+	if (**at != c)
+		return false;
+	++*at;
+	return true;
+}
+
+/* "3: 4096 [7: 9000] @": in use, and in brackets allocated. */
+static bool figures(char **at, uint64_t values[FLAME_VALUES])
+{
+	return digits(at, 10, &values[FLAME_OBJECTS]) && sign(at, ':') && digits(at, 10, &values[FLAME_BYTES]) &&
+	       sign(at, '[') && digits(at, 10, &values[FLAME_ALLOCATED_OBJECTS]) && sign(at, ':') &&
+	       digits(at, 10, &values[FLAME_ALLOCATED_BYTES]) && sign(at, ']') && sign(at, '@');
+}
+
+static uint64_t scaled(uint64_t n, double by)
+{
+	double product = (double)n * by + .5;
+
+	return product < 9e18 ? (uint64_t)product : (uint64_t)INT64_MAX;
+}
+
+/* A sample of s bytes was taken with the probability 1 - exp(-s / mean). */
+static void weigh(const struct heap *h, uint64_t *objects, uint64_t *bytes)
+{
+	double by;
+
+	if (h->mean <= 0 || *objects == 0 || *bytes == 0)
+		return;
+	by = -1 / expm1(-((double)*bytes / (double)*objects) / h->mean);
+	*objects = scaled(*objects, by);
+	*bytes = scaled(*bytes, by);
+}
+
+/* ---- stacks ---- */
+
+/* Return addresses: the call is before. (Places of one address are made one when all are there.) */
+static bool read_stack(struct heap *h, char *at)
+{
+	struct flame_sample *s = flame_add_sample(h->p);
+	uint64_t address;
+
+	if (!s)
+		return false;
+	if (!figures(&at, s->values))
+		return flame_fail(h->p, "a line of a heap profile that has no figures");
+	weigh(h, &s->values[FLAME_OBJECTS], &s->values[FLAME_BYTES]);
+	weigh(h, &s->values[FLAME_ALLOCATED_OBJECTS], &s->values[FLAME_ALLOCATED_BYTES]);
+	while (digits(&at, 16, &address))
+		if (!flame_add_frame(h->p, flame_add_place(h->p, address - (address > 0), FLAME_NONE)))
+			return false;
+	at += strspn(at, " \r");
+	return *at == '\0' || flame_fail(h->p, "a stack with something that is no address");
+}
+
+static int by_address(const void *a, const void *b)
+{
+	const struct numbered *x = a, *y = b;
+
+	return x->address != y->address ? (x->address < y->address ? -1 : 1) : x->place < y->place ? -1 : x->place > y->place;
+}
+
+static bool make_one(struct flame_profile *p)
+{
+	struct numbered *list = malloc((p->place_count + 1) * sizeof(*list));
+	uint32_t *first = malloc((p->place_count + 1) * sizeof(*first));
+
+	for (uint32_t i = 0; list && first && i < p->place_count; i++)
+		list[i] = (struct numbered){ p->places[i].address, i };
+	if (list && first) {
+		qsort(list, p->place_count, sizeof(*list), by_address);
+		for (size_t i = 0; i < p->place_count; i++)
+			first[list[i].place] = i > 0 && list[i].address == list[i - 1].address ?
+						       first[list[i - 1].place] : list[i].place;
+		for (size_t i = 0; i < p->frame_count; i++)
+			p->frames[i] = first[p->frames[i]];
+	}
+	p->no_memory = !list || !first;
+	free(list);
+	free(first);
+	return p->no_memory ? flame_fail(p, "no memory") : true;
+}
+
+/* ---- what was loaded ---- */
+
+/* "FROM-TO r-xp OFFSET DEVICE INODE  PATH". What is none is left alone: other writers have other lines here. */
+static bool read_map(struct flame_profile *p, char *at)
+{
+	struct flame_module m = { .from = 0 };
+	uint64_t inode;
+
+	if (!digits(&at, 16, &m.from) || !sign(&at, '-') || !digits(&at, 16, &m.to))
+		return true;
+	at += strspn(at, " ");
+	if (strlen(at) < 5 || at[2] != 'x')
+		return true;
+	at += 4;
+	if (!digits(&at, 16, &m.offset))
+		return true;
+	at += strspn(at, " ");
+	at += strcspn(at, " ");
+	if (!digits(&at, 10, &inode))
+		return true;
+	at += strspn(at, " ");
+	m.path = strdup(at);
+	m.id = strdup("");
+	if (m.path && m.id && flame_add_module(p, &m))
+		return true;
+	free(m.path);
+	free(m.id);
+	return flame_fail(p, "no memory");
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const struct flame_module *x = a, *y = b;
+
+	return x->from < y->from ? -1 : x->from > y->from;
+}
+
+static uint32_t module_at(const struct flame_profile *p, uint64_t address)
+{
+	size_t from = 0, to = p->module_count;
+
+	while (from < to) {
+		size_t middle = from + (to - from) / 2;
+
+		if (address < p->modules[middle].from)
+			to = middle;
+		else if (address < p->modules[middle].to)
+			return (uint32_t)middle;
+		else
+			from = middle + 1;
+	}
+	return FLAME_NONE;
+}
+
+static void find_modules(struct flame_profile *p)
+{
+	if (p->module_count)
+		qsort(p->modules, p->module_count, sizeof(p->modules[0]), by_start);
+	for (size_t i = 0; i < p->place_count; i++)
+		p->places[i].module = module_at(p, p->places[i].address);
+}
+
+/* ---- the whole ---- */
+
+static bool read_head(struct heap *h, char *line)
+{
+	uint64_t values[FLAME_VALUES];
+	char *at = line + strlen("heap profile:");
+
+	if (!figures(&at, values))
+		return flame_fail(h->p, "the first line of a heap profile has no figures");
+	at += strspn(at, " ");
+	if (strncmp(at, "heap_v2/", 8) == 0) {
+		at += 8;
+		if (!digits(&at, 10, &h->p->mean))
+			return flame_fail(h->p, "heap_v2/ without a number");
+		h->mean = h->p->mean > 1 ? (double)h->p->mean : 0;
+		return true;
+	}
+	return strncmp(at, "heapprofile", 11) == 0 || flame_fail(h->p, "a heap profile that is not heap_v2");
+}
+
+bool flame_read_heap(struct flame_profile *p, char *text, size_t length)
+{
+	struct heap h = { .p = p };
+	char *end = text + length, *next = text;
+	bool maps = false;
+
+	p->format = "heap_v2";
+	for (int i = 0; i < FLAME_VALUES; i++)
+		p->has[i] = true;
+	for (char *line = text; line < end; line = next) {
+		size_t n = strcspn(line, "\n");
+
+		next = line + n + 1;
+		line[n] = '\0';
+		if (line == text ? !read_head(&h, line) : maps ? !read_map(p, line) : false)
+			return false;
+		if (line == text || maps || line[strspn(line, " \r")] == '\0')
+			continue;
+		maps = strncmp(line, "MAPPED_LIBRARIES:", 17) == 0;
+		if (!maps && !read_stack(&h, line))
+			return false;
+	}
+	if (!make_one(p))
+		return false;
+	find_modules(p);
+	return true;
+}
