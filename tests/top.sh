@@ -157,6 +157,15 @@ assert len(list(parse(open(sys.argv[1], encoding="utf-8").read()))) > 40' "$1" 2
 }
 command -v promtool >/dev/null || skip "promtool check metrics: no promtool"
 is_json() { python3 -c 'import json,sys; [json.loads(l) for l in open(sys.argv[1])]' "$1" 2>>"$work/err"; }
+picture() { # picture FILE REGEX...: well-formed, 80 columns, and each is on a line of it
+	python3 - "$@" 2>>"$work/err" <<-'END'
+		import re, sys, xml.etree.ElementTree
+		lines = [t.text or "" for t in xml.etree.ElementTree.parse(sys.argv[1]).getroot().iter("{http://www.w3.org/2000/svg}text")]
+		assert lines and all(len(line) <= 80 and line.isprintable() for line in lines), lines
+		for regex in sys.argv[2:]:
+		    assert any(re.search(regex, line) for line in lines), (regex, lines)
+	END
+}
 
 # ---- what cannot be looked at -----------------------------------------------------------------------------------
 for command in top metrics; do
@@ -251,6 +260,15 @@ else
 fi
 
 # ---- metrics ----------------------------------------------------------------------------------------------------
+quarry top --once --svg - "$loud"
+check "top --svg" is $status 0
+check "top --svg: what it would draw on a terminal" picture "$work/out" "quarry top: publisher \($loud\)" "^green: pressure" "^ARENA +NODE"
+echo text >"$work/text"
+quarry top --once --svg="$work/text" "$loud"
+check "top --svg over what is no picture" one_line_error 2 "no picture"
+quarry top --json --svg x "$loud"
+check "top --json --svg" one_line_error 2 "not both"
+
 quarry metrics "$loud"
 check "metrics" is $status 0
 cp "$work/out" "$work/metrics"
@@ -630,6 +648,10 @@ if command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null; 
 	quarry top --count 2 --interval 1.2 $redis
 	check "top of redis under load" is $status 0
 	check "top of redis: refills" grep -qE '^a second: refills [0-9]' "$work/out"
+	quarry top --svg "$work/top.svg" --interval 1.2 $redis
+	check "top of redis under load: a picture" is $status 0
+	check "a picture: nothing on standard output" silent out
+	check "a picture: text and rates" picture "$work/top.svg" "quarry top: redis-server" "a second: refills [0-9]" "\*RES"
 	quarry top --once --json $redis
 	check "top of redis under load: JSON" is_json "$work/out"
 	quarry metrics $redis

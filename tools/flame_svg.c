@@ -273,7 +273,7 @@ static void put_head(struct picture *p, const char *title)
 	flame_what(profile, p->look, what, sizeof(what));
 	if (objects)
 		snprintf(count, sizeof(count), " in %" PRIu64 " objects", all->total[0]);
-	svg_text(p->out, "plain", MARGIN, 52, (int)((ROOM - SEARCH) / 7.2), "%s%s %s; %" PRIu64 " stacks", bytes_text(all->total[1]),
+	svg_text(p->out, "plain", MARGIN, 52, (int)((ROOM - SEARCH) / 7.2), "%s%s %s: %" PRIu64 " stacks", bytes_text(all->total[1]),
 		 count, what, p->tree->used);
 	p->y = 66;
 }

@@ -46,7 +46,7 @@ void flame_what(const struct flame_profile *p, const struct flame_look *look, ch
 	if (look->node >= 0)
 		append(text, size, ", node %" PRId64, look->node);
 	if (p->mean > 1)
-		append(text, size, "; estimated from a sample in %s", bytes_text(p->mean));
+		append(text, size, ", by samples some %s apart", bytes_text(p->mean));
 }
 
 /* "libx.so, liby.so and 3 more": the files that are in a state. */

@@ -159,6 +159,8 @@ static const char top_text[] =
 	"                  free, huge, frag, limit, refills, remote or purged\n"
 	"  --interval S    seconds between two looks, 0.1 to 3600\n"
 	"  --count N       end after so many looks\n"
+	"  --svg FILE      draw the last look (of three, or as --count or --once says)\n"
+	"                  as a picture; - is standard output\n"
 	"\n"
 	"RES is in memory; INUSE the program has; CACHE threads hold; FREE is free and in\n"
 	"memory; HUG% of what is mapped is in huge pages; FRA% of what is in memory is\n"

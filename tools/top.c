@@ -15,11 +15,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tools/svg.h"
+
 #define LEAST_INTERVAL 0.1
 #define MOST_INTERVAL 3600.0
 
 struct arguments {
 	bool json;
+	const char *svg; /* the file to write, or NULL */
 	int pid;
 	enum top_column by;
 	double interval; /* seconds */
@@ -63,7 +66,7 @@ static int parse_count(const char *text, long *count)
 static int parse_one(struct arguments *args, int argc, char **argv, int *i)
 {
 	const char *name = argv[*i], *value = NULL;
-	static const char *const with_value[] = { "--sort", "--interval", "--count" };
+	static const char *const with_value[] = { "--sort", "--interval", "--count", "--svg" };
 
 	if (strcmp(name, "--once") == 0) {
 		args->count = 1;
@@ -73,14 +76,18 @@ static int parse_one(struct arguments *args, int argc, char **argv, int *i)
 		args->json = true;
 		return STATUS_OK;
 	}
-	for (int k = 0; k < 3; k++) {
+	for (int k = 0; k < 4; k++) {
 		size_t n = strlen(with_value[k]);
 
 		if (strncmp(name, with_value[k], n) != 0 || (name[n] != '=' && name[n] != '\0'))
 			continue;
 		value = name[n] == '=' ? name + n + 1 : *i + 1 < argc ? argv[++*i] : NULL;
-		if (!value)
+		if (!value || !*value)
 			return fail(STATUS_USAGE, "top: %s needs a value", with_value[k]);
+		if (k == 3) {
+			args->svg = value;
+			return STATUS_OK;
+		}
 		return k == 0 ? parse_column(value, &args->by) :
 		       k == 1 ? parse_interval(value, &args->interval) : parse_count(value, &args->count);
 	}
@@ -99,6 +106,11 @@ static int parse(int argc, char **argv, struct arguments *args)
 		status = parse_one(args, argc, argv, &i);
 	if (status == STATUS_OK && !args->pid)
 		status = fail(STATUS_USAGE, "top: no PID; see quarry top --help");
+	if (status == STATUS_OK && args->json && args->svg)
+		status = fail(STATUS_USAGE, "top: --json or --svg, not both");
+	/* (A process publishes once a second: of three looks two differ, so that there are rates.) */
+	if (args->svg && !args->count)
+		args->count = 3;
 	return status;
 }
 
@@ -185,12 +197,20 @@ static bool wait_for_next(struct session *s)
 	return !ferror(stdout);
 }
 
+static bool draw(FILE *out, const void *ctx)
+{
+	const struct session *s = ctx;
+
+	return top_print_svg(&s->now, &s->look, out);
+}
+
 static int watch(struct session *s)
 {
 	for (long n = 0;; n++) {
 		if (!take(s))
 			return STATUS_FAILED;
-		show(s);
+		if (!s->args->svg)
+			show(s);
 		if ((s->args->count && n + 1 >= s->args->count) || !wait_for_next(s))
 			return STATUS_OK;
 	}
@@ -200,7 +220,7 @@ int command_top(int argc, char **argv)
 {
 	struct arguments args = { .by = TOP_RESIDENT, .interval = 1 };
 	struct session s = { .args = &args };
-	int status = parse(argc, argv, &args);
+	int status = parse(argc, argv, &args), drawn = STATUS_OK;
 
 	if (status != STATUS_OK)
 		return status;
@@ -209,9 +229,13 @@ int command_top(int argc, char **argv)
 	s.look = (struct top_look){ .columns = 80, .lines = INT_MAX, .by = args.by,
 				    .utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0 };
 	/* (What cannot be looked at at all is told before the screen changes.) */
-	if (!args.json && args.count != 1 && take(&s))
+	if (!args.json && !args.svg && args.count != 1 && take(&s))
 		s.live = s.look.keys = s.look.terminal = screen_enter();
 	status = *s.from.error ? STATUS_FAILED : watch(&s);
+	if (status == STATUS_OK && args.svg) {
+		top_sort(&s.now, s.look.by, s.look.turned);
+		drawn = svg_write("top", args.svg, draw, &s);
+	}
 	screen_leave();
 	top_free(&s.now);
 	top_free(&s.before);
@@ -222,5 +246,5 @@ int command_top(int argc, char **argv)
 		signal(screen_signal(), SIG_DFL);
 		raise(screen_signal());
 	}
-	return status;
+	return drawn;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* `quarry top`: what a process publishes, as rows with rates (top_model.c), drawn as text (top_text.c) or told as JSON
- * (top_json.c), once or again and again on a terminal (top_screen.c). */
+/* `quarry top`: what a process publishes, as rows with rates (top_model.c), drawn as text (top_text.c) or as a picture
+ * (top_svg.c) or told as JSON (top_json.c), once or again and again on a terminal (top_screen.c). */
 #ifndef QUARRY_TOOLS_TOP_H
 #define QUARRY_TOOLS_TOP_H
 
@@ -101,6 +101,8 @@ struct top_look {
 void top_print_text(const struct top *top, const struct top_look *look, FILE *out);
 /* history: all samples, too. */
 void top_print_json(const struct top *top, bool history, FILE *out);
+/* False without memory. */
+bool top_print_svg(const struct top *top, const struct top_look *look, FILE *out);
 
 /* ---- the terminal (top_screen.c) ---- */
 
