@@ -235,7 +235,7 @@ static const char style[] =
 	".m0{fill:#f5b566}.m1{fill:#a3cf8b}.m2{fill:#93c3ec}.m3{fill:#f1a1b2}.m4{fill:#c9b0ea}"
 	".m5{fill:#86d1c7}.m6{fill:#e6cf6c}.m7{fill:#d5b595}.m8{fill:#bcc5ce}.m9{fill:#d3dae1}\n"
 	".s1{fill-opacity:.85}.s2{fill-opacity:.7}"
-	"#frames .hit rect{fill:#e0249a;fill-opacity:1}#frames .hit text{fill:#fff}#frames .up{opacity:.5}\n"
+	"#frames .hit rect{fill:#e0249a;fill-opacity:1}#frames .hit text{fill:#fff}#frames .up{opacity:.65}\n"
 	"</style>\n";
 
 static void put_legend(struct picture *p)

@@ -98,7 +98,7 @@ bool flame_unpack(const uint8_t *data, size_t length, char **text, size_t *unpac
 		if (length < 10 || length - at < 5)
 			return false;
 		if (data[3] || (data[at] & 6) != 0) {
-			*error = "compressed, and this quarry was built without zlib: gunzip it first";
+			*error = "compressed gzip, and this quarry was built without zlib: gunzip it first";
 			return false;
 		}
 		last = data[at] & 1;

@@ -120,8 +120,8 @@ static const char flame_text[] =
 	"Draws a heap profile (- is standard input) as a flame graph for a browser: which\n"
 	"functions allocated, and which called them, by bytes in use. A click zooms; the\n"
 	"field at the top searches. FILE is what quarry writes (QUARRY_PROFILE,\n"
-	"quarry_profile_write), another's heap profile in profile.proto or heap_v2, or\n"
-	"collapsed stacks of anybody.\n"
+	"quarry_profile_write), another's heap profile as profile.proto or gperftools'\n"
+	"text, or collapsed stacks of anybody.\n"
 	"\n"
 	"  -o FILE, --svg FILE  where to; - (the default) is standard output\n"
 	"  --text               a table of functions, for a terminal\n"
@@ -134,14 +134,14 @@ static const char flame_text[] =
 	"  --title TEXT         the picture's title, instead of the file's name\n"
 	"\n"
 	"Addresses get names from the files that the profile tells of, if their build ids\n"
-	"are those of the profile; "
+	"are those of the profile, "
 #if QUARRY_LIBDW
-	"by debug information, where it is to be had\n(libdw), and by symbols. "
+	"by debug information (libdw) and by symbols.\n"
 #else
-	"by symbols (this quarry was built without\nlibdw, which reads debug information). "
+	"by symbols alone: built without libdw.\n"
 #endif
 #if !QUARRY_ZLIB
-	"It was built without zlib,\ntoo: compressed profiles have to be unpacked by gunzip. "
+	"Compressed profiles of others have to be unpacked first: built without zlib.\n"
 #endif
 	"C++ names need libstdc++.so.6.\n";
 
