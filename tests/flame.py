@@ -148,6 +148,8 @@ def make(folder):
         "an-unknown-function": (profile(extra=message(4, number(1, 2) + message(4, number(1, 5)))), "a function that is not there"),
         "heap-no-figures": (b"heap profile: x\n", "no figures"),
         "heap-no-stack": (b"heap profile: 1: 2 [1: 2] @ heap_v2/9\n 1: 2 [1: 2] @ 0x1 zz\n", "no address"),
+        "jemalloc-no-figures": (b"heap_v2/9\n@ 0x1\n  t*: 1: x\n", "no figures"),
+        "jemalloc-odd": (b"heap_v2/9\n@ 0x1\n  x\n", "neither a stack nor figures"),
         "heap-of-another": (b"heap profile: 1: 2 [1: 2] @ growthz\n", "not heap_v2"),
         "text": (b"Dear Sir or Madam,\n", "neither a profile nor collapsed"),
         "zeros": (bytes(5000), "neither a profile nor collapsed"),

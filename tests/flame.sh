@@ -244,6 +244,22 @@ printf 'main;a 99999999999999999999999\nmain;a 99999999999999999999999\n' >large
 quarry flame --json large.collapsed
 check "numbers without end saturate" is "$(get out 'd["bytes"] == 2 ** 64 - 1')" True
 
+# (A mean of 1: nothing is to be weighed.)
+printf '%s\n' heap_v2/1 '  t*: 3: 300 [0: 0]' '  t0: 3: 300 [0: 0]' '@ 0x10 0x20' '  t*: 2: 200 [5: 500]' '  t0: 2: 200 [5: 500]' \
+	'@ 0x30 0x20' '  t*: 1: 100 [0: 0]' '' 'MAPPED_LIBRARIES:' >jemalloc.heap
+quarry flame --json jemalloc.heap
+check "jemalloc's text" is "$(get out "[d['bytes'], d['objects'], $(of_name 0x20 bytes), $(of_name 0x10 self_bytes)]")" "[300, 3, 300, 200]"
+quarry flame --json --allocated jemalloc.heap
+check "jemalloc's text: allocated" is "$(get out "d['bytes']")" 500
+jemalloc=$(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | awk '$1 == "libjemalloc.so.2" { print $NF; exit }')
+if [[ -n $jemalloc ]] && MALLOC_CONF=prof:true,prof_final:true,prof_prefix:je,lg_prof_sample:12 LD_PRELOAD=$jemalloc \
+	./profiled >out 2>err && [[ -e $(echo je.*.heap) ]]; then
+	quarry flame --json je.*.heap
+	check "a profile of jemalloc's own" is "$(get out "75 << 20 < $(of_name keeps_80_mib_of_4096 bytes) < 85 << 20")" True
+else
+	echo "SKIP: a profile of jemalloc's own: it is not here, or makes none"
+fi
+
 # ---- files that are wrong --------------------------------------------------------------------------------------------
 mkdir hostile
 python3 "$src/tests/flame.py" make hostile
@@ -255,7 +271,7 @@ for file in hostile/*.says; do
 	! "$quarry" flame --help | grep -q "built without zlib" || [[ $(head -c 2 "$name" | od -An -tx1) != " 1f 8b" ]] || says=gzip
 	check "$name" one_line_error 1 "$says"
 done
-check "mutations of all forms" "$build/tests/fuzz/fuzz_flame" 1500 all.pb.gz all.heap all.collapsed all.json
+check "mutations of all forms" "$build/tests/fuzz/fuzz_flame" 1500 all.pb.gz all.heap all.collapsed all.json jemalloc.heap
 
 # ---- a real program ----------------------------------------------------------------------------------------------------
 QUARRY_OPTIONS=profile=16k QUARRY_PROFILE=python.pb.gz LD_PRELOAD=$library python3 -c '

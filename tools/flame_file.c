@@ -35,7 +35,7 @@ static bool read_as(struct flame_profile *p, char *text, size_t length)
 	if (memchr(text, '\0', length))
 		return flame_fail(p, "neither a profile nor collapsed stacks");
 	text[length] = '\0';
-	if (begins(text, length, "heap profile:"))
+	if (begins(text, length, "heap profile:") || begins(text, length, "heap_v2/"))
 		return flame_read_heap(p, text, length);
 	if (text[0] == '{')
 		return flame_read_json(p, text, length);

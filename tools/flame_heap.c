@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The text of gperftools: a line for each stack, with the samples' own figures, and /proc/PID/maps behind them. */
+/* The text of gperftools: a line for each stack, with the samples' own figures, and /proc/PID/maps behind them; and
+ * jemalloc's, with the figures on a line of their own for all threads, which is followed by one for each. */
 #include "tools/flame.h"
 
 #include <math.h>
@@ -14,6 +15,7 @@ struct numbered {
 struct heap {
 	struct flame_profile *p;
 	double mean; /* 0: nothing is to be weighed */
+	bool jemalloc;
 };
 
 /* ---- numbers ---- */
@@ -39,12 +41,12 @@ static bool sign(char **at, char c)
 	return true;
 }
 
-/* "3: 4096 [7: 9000] @": in use, and in brackets allocated. */
+/* "3: 4096 [7: 9000]": in use, and in brackets allocated. */
 static bool figures(char **at, uint64_t values[FLAME_VALUES])
 {
 	return digits(at, 10, &values[FLAME_OBJECTS]) && sign(at, ':') && digits(at, 10, &values[FLAME_BYTES]) &&
 	       sign(at, '[') && digits(at, 10, &values[FLAME_ALLOCATED_OBJECTS]) && sign(at, ':') &&
-	       digits(at, 10, &values[FLAME_ALLOCATED_BYTES]) && sign(at, ']') && sign(at, '@');
+	       digits(at, 10, &values[FLAME_ALLOCATED_BYTES]) && sign(at, ']');
 }
 
 static uint64_t scaled(uint64_t n, double by)
@@ -68,23 +70,47 @@ static void weigh(const struct heap *h, uint64_t *objects, uint64_t *bytes)
 
 /* ---- stacks ---- */
 
-/* Return addresses: the call is before. (Places of one address are made one when all are there.) */
-static bool read_stack(struct heap *h, char *at)
+static bool read_figures(struct heap *h, struct flame_sample *s, char **at)
 {
-	struct flame_sample *s = flame_add_sample(h->p);
-	uint64_t address;
-
-	if (!s)
-		return false;
-	if (!figures(&at, s->values))
+	if (!figures(at, s->values))
 		return flame_fail(h->p, "a line of a heap profile that has no figures");
 	weigh(h, &s->values[FLAME_OBJECTS], &s->values[FLAME_BYTES]);
 	weigh(h, &s->values[FLAME_ALLOCATED_OBJECTS], &s->values[FLAME_ALLOCATED_BYTES]);
+	return true;
+}
+
+/* Return addresses: the call is before. (Places of one address are made one when all are there.) */
+static bool read_addresses(struct heap *h, char *at)
+{
+	uint64_t address;
+
 	while (digits(&at, 16, &address))
 		if (!flame_add_frame(h->p, flame_add_place(h->p, address - (address > 0), FLAME_NONE)))
 			return false;
 	at += strspn(at, " \r");
 	return *at == '\0' || flame_fail(h->p, "a stack with something that is no address");
+}
+
+static bool read_stack(struct heap *h, char *at)
+{
+	struct flame_sample *s = flame_add_sample(h->p);
+
+	if (!s || !read_figures(h, s, &at))
+		return false;
+	return sign(&at, '@') ? read_addresses(h, at) : flame_fail(h->p, "a line of a heap profile without a stack");
+}
+
+/* "@ 0x1 0x2", and under it "  t*: 3: 4096 [0: 0]" and the same of threads; before the first stack, of all. */
+static bool read_of_jemalloc(struct heap *h, char *at)
+{
+	if (sign(&at, '@'))
+		return flame_add_sample(h->p) && read_addresses(h, at);
+	if (!sign(&at, 't'))
+		return flame_fail(h->p, "a line of a heap profile that is neither a stack nor figures");
+	if (!sign(&at, '*') || h->p->sample_count == 0)
+		return true;
+	return sign(&at, ':') ? read_figures(h, &h->p->samples[h->p->sample_count - 1], &at) :
+				flame_fail(h->p, "a line of a heap profile that has no figures");
 }
 
 static int by_address(const void *a, const void *b)
@@ -182,9 +208,11 @@ static void find_modules(struct flame_profile *p)
 static bool read_head(struct heap *h, char *line)
 {
 	uint64_t values[FLAME_VALUES];
-	char *at = line + strlen("heap profile:");
+	char *at = line;
 
-	if (!figures(&at, values))
+	h->jemalloc = strncmp(at, "heap_v2/", 8) == 0;
+	at += h->jemalloc ? 0 : strlen("heap profile:");
+	if (!h->jemalloc && (!figures(&at, values) || !sign(&at, '@')))
 		return flame_fail(h->p, "the first line of a heap profile has no figures");
 	at += strspn(at, " ");
 	if (strncmp(at, "heap_v2/", 8) == 0) {
@@ -216,7 +244,7 @@ bool flame_read_heap(struct flame_profile *p, char *text, size_t length)
 		if (line == text || maps || line[strspn(line, " \r")] == '\0')
 			continue;
 		maps = strncmp(line, "MAPPED_LIBRARIES:", 17) == 0;
-		if (!maps && !read_stack(&h, line))
+		if (!maps && !(h.jemalloc ? read_of_jemalloc(&h, line) : read_stack(&h, line)))
 			return false;
 	}
 	if (!make_one(p))
