@@ -272,6 +272,23 @@ static size_t find_frames(size_t frames, size_t align, int node)
 	return 0;
 }
 
+/* Records of what is claimed are in core dumps: what is in the heap is told by them. (Of all that is reserved, a dump that
+ * a debugger makes would be of terabytes.) The lock is not held: a patched madvise may allocate. */
+static void have_dumped(void)
+{
+	static _Atomic(size_t) dumped; /* zones */
+	size_t z = atomic_load_explicit(&dumped, memory_order_relaxed);
+
+	while (!sparse && z < qy_window_claimed() / QY_ZONE) {
+		if (!atomic_compare_exchange_weak_explicit(&dumped, &z, z + 1, memory_order_relaxed, memory_order_relaxed))
+			continue;
+		qy_os->madvise(qy_slab_side + z * SLAB_SLICE, SLAB_SLICE, QY_MADV_DODUMP);
+		qy_os->madvise(qy_window.page_side + z * PAGE_SLICE, PAGE_SLICE, QY_MADV_DODUMP);
+		qy_os->madvise(qy_window.frame_side + z * FRAME_SLICE, FRAME_SLICE, QY_MADV_DODUMP);
+		z++;
+	}
+}
+
 void *qy_window_claim(size_t frames, size_t align_frames, int node)
 {
 	size_t frame;
@@ -284,6 +301,7 @@ void *qy_window_claim(size_t frames, size_t align_frames, int node)
 	if (frame != 0)
 		mark_frames(frame, frames, true);
 	qy_unlock(&lock);
+	have_dumped();
 	if (frame == 0) {
 		qy_refuse(QUARRY_REFUSED_MAP);
 		errno = ENOMEM;

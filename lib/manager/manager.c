@@ -11,6 +11,7 @@
 #include "lib/manager/homing.h"
 #include "lib/manager/mixed.h"
 #include "lib/manager/move.h"
+#include "lib/manager/sites.h"
 #include "lib/manager/snapshot.h"
 #include "lib/manager/sparse.h"
 #include "lib/base/refused.h"
@@ -19,6 +20,26 @@
 #define GROW_MAX_FRAMES 32 /* 64 MiB at a time, at most, when no more is needed */
 
 struct qy_block_map qy_page_map, qy_run_map;
+
+/* What a debugger needs of the arithmetic, and no type's debug info tells (tools/gdb/quarry-gdb.py). */
+extern const struct qy_layout {
+	uint64_t page, unit, frame, frame_record, region_offset;
+	uint64_t block_length, block_used, block_tag_shift, grain, site_buckets, weight_one;
+} qy_layout;
+
+__attribute__((used)) const struct qy_layout qy_layout = {
+	.page = QY_PAGE,
+	.unit = QY_UNIT,
+	.frame = QY_FRAME,
+	.frame_record = 1 << QY_FRAME_SIDE_SHIFT,
+	.region_offset = QY_REGION_SIDE_OFFSET,
+	.block_length = QY_BLOCK_LENGTH_MAX,
+	.block_used = QY_BLOCK_USED,
+	.block_tag_shift = 28,
+	.grain = QY_MIXED_GRAIN,
+	.site_buckets = QY_SITE_BUCKETS,
+	.weight_one = QY_WEIGHT_ONE,
+};
 
 bool qy_managers_start(void)
 {

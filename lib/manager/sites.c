@@ -8,7 +8,6 @@
 #include "lib/manager/manager.h"
 #include "numa/os.h"
 
-#define BUCKETS 16384 /* of sites */
 #define SITES_MOST 200000 /* each has 200 to 700 bytes */
 #define TABLES 64     /* of live samples */
 #define LEAST 64      /* entries of a table: not one page */
@@ -73,7 +72,7 @@ static struct qy_site **bucket_of(uint64_t hash)
 
 	if (all == NULL) {
 		/* (Of two that come here at once, the memory of one is lost.) */
-		all = qy_manager_records(BUCKETS * sizeof(none), QY_CACHE_LINE);
+		all = qy_manager_records(QY_SITE_BUCKETS * sizeof(none), QY_CACHE_LINE);
 		if (all == NULL)
 			return NULL;
 		qy_lock(&sites_lock);
@@ -82,7 +81,7 @@ static struct qy_site **bucket_of(uint64_t hash)
 		all = buckets;
 		qy_unlock(&sites_lock);
 	}
-	return &all[hash % BUCKETS];
+	return &all[hash % QY_SITE_BUCKETS];
 }
 
 struct qy_site *qy_site_get(void *const *frames, uint32_t depth, size_t size, uint16_t arena, int16_t node)
@@ -120,7 +119,7 @@ void qy_sites_visit(void (*visit)(void *ctx, const struct qy_site *s), void *ctx
 {
 	struct qy_site **all = __atomic_load_n(&buckets, __ATOMIC_ACQUIRE);
 
-	for (unsigned i = 0; all != NULL && i < BUCKETS; i++)
+	for (unsigned i = 0; all != NULL && i < QY_SITE_BUCKETS; i++)
 		for (struct qy_site *s = __atomic_load_n(&all[i], __ATOMIC_ACQUIRE); s != NULL;
 		     s = __atomic_load_n(&s->next, __ATOMIC_ACQUIRE))
 			visit(ctx, s);

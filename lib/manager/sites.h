@@ -16,6 +16,7 @@
 
 #include "lib/base/base.h"
 
+#define QY_SITE_BUCKETS 16384
 #define QY_SITE_FRAMES 64 /* of a stack, at most: the innermost */
 #define QY_SITE_LIVES 8   /* how long samples lived: under 1 ms, 10 ms, ... 1000 s, and more */
 #define QY_WEIGHT_ONE 256

@@ -273,6 +273,18 @@ Test(window, the_reservation_is_one_piece_and_costs_nothing)
 	cr_assert_not(qy_window_has(qy_window_at(0)));
 }
 
+/* A core dump has the records of what is claimed, without which nothing in it could be told of, and of nothing else. */
+Test(window, records_of_what_is_claimed_are_dumped)
+{
+	install();
+	cr_assert_eq(qy_window_init(8 * GIB), 0);
+	cr_assert_eq(fake_os_advised(QY_MADV_DODUMP), 0);
+	cr_assert_not_null(qy_window_claim(1, 1, 0));
+	cr_assert_eq(fake_os_advised(QY_MADV_DODUMP), 3);
+	cr_assert_not_null(qy_window_claim(1, 1, 0));
+	cr_assert_eq(fake_os_advised(QY_MADV_DODUMP), 3);
+}
+
 Test(window, its_size_by_what_was_asked)
 {
 	install();
