@@ -1004,6 +1004,8 @@ QUARRY_API int quarry_view_dump(const quarry_view *view, int fd, int format);
 /** How the view was made, and what is in it. @return 0; -1 with EINVAL (struct_size not set). */
 QUARRY_API int quarry_view_report_get(const quarry_view *view, quarry_view_report *report);
 
+#define QUARRY_STACK_MAX 64 /* frames that are known of a stack, at most: the innermost */
+
 /** What there is to tell of one pointer, without a view. */
 typedef struct quarry_inspection {
 	size_t struct_size;    /* what the library's struct has; it may grow at the end */
@@ -1022,8 +1024,12 @@ typedef struct quarry_inspection {
 	int node;              /* that was asked for, by the kernel's id; -1: no one node */
 	int page_kind;         /* enum quarry_page_kind: of the region, as the kernel granted it */
 	int mine;              /* of an object: 1 its slab is the calling thread's, 0 another's, -1 nobody's */
-	int64_t age_ms;        /* of an object or block that lives and is a sample of the profile (quarry_profile_start; mean
-	                        * 1: all are): how long ago it was allocated; else -1 */
+	/* Of an object or a large block that is a living sample of the profile (quarry_profile_start); else all 0: */
+	unsigned sampled;      /* 1: it is one, and lives for certain */
+	unsigned depth;        /* how many frames are known of the stack that allocated it; 0: none */
+	size_t asked;          /* bytes that were asked for */
+	uint64_t age_ms;       /* how long ago: since it was allocated, or resized last */
+	void *stack[QUARRY_STACK_MAX]; /* return addresses, the innermost first */
 } quarry_inspection;
 
 /** Tell of any pointer, also a wild one: in which arena, region, slab, and object or block it is. Nobody is stopped, so
@@ -1033,6 +1039,7 @@ typedef struct quarry_inspection {
  * - in a slab that nobody holds, or of mixed sizes: FREE is certain. LIVE: it is in no list of the slab's; but it may be in
  *   a thread's cache, or on its way home;
  * - in another thread's slab: FREE if its place was never used; else UNKNOWN.
+ * While a profile is kept, samples are known exactly, with the stack that allocated them.
  * Takes the lock of one arena for some microseconds. Any thread may call; not in a signal handler.
  * @param out is filled; its struct_size is what the library's struct has.
  * @param size sizeof(*out): so much of it is filled.

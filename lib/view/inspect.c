@@ -192,22 +192,28 @@ static bool inspect(struct qy_thread *t, const void *p, quarry_inspection *out)
 	return true;
 }
 
-/* How long ago it was allocated, as far as the profile knows. */
-static int64_t age_of(const quarry_inspection *found)
+_Static_assert(QUARRY_STACK_MAX >= QY_SITE_FRAMES, "a site's stack has room");
+
+/* Where it was allocated. The profile forgets a sample when it is freed: one that is known lives. */
+static void inspect_sample(quarry_inspection *out)
 {
 	struct qy_sample sample;
 	uint64_t now;
 
-	if ((found->kind != QUARRY_VIEW_OBJECT && found->kind != QUARRY_VIEW_BLOCK) ||
-	    !qy_sample_find(found->address, &sample))
-		return -1;
+	if ((out->kind != QUARRY_VIEW_OBJECT && out->kind != QUARRY_VIEW_BLOCK) || !qy_sample_find(out->address, &sample))
+		return;
 	now = qy_os->now_ms();
-	return now > sample.born ? (int64_t)(now - sample.born) : 0;
+	out->state = QUARRY_VIEW_LIVE;
+	out->sampled = 1;
+	out->asked = sample.asked;
+	out->age_ms = now > sample.born ? now - sample.born : 0;
+	out->depth = (unsigned)qy_min(sample.site->depth, QUARRY_STACK_MAX);
+	memcpy(out->stack, sample.site->frames, out->depth * sizeof(out->stack[0]));
 }
 
 QUARRY_API int quarry_inspect(const void *p, quarry_inspection *out, size_t size)
 {
-	quarry_inspection found = { .struct_size = sizeof(found), .mine = -1, .node = -1, .age_ms = -1 };
+	quarry_inspection found = { .struct_size = sizeof(found), .mine = -1, .node = -1 };
 	struct qy_thread *t;
 	bool ours;
 
@@ -215,12 +221,11 @@ QUARRY_API int quarry_inspect(const void *p, quarry_inspection *out, size_t size
 		return qy_fail(EINVAL, out == NULL ? "out: NULL" : "size: 0");
 	t = qy_window_has(p) ? qy_thread_enter() : NULL;
 	ours = t != NULL && inspect(t, p, &found);
-	if (ours)
-		found.age_ms = age_of(&found);
 	if (t != NULL)
 		qy_thread_leave(t);
 	if (!ours)
 		return qy_fail(ENOENT, "p: %p is not in quarry's memory", (void *)(uintptr_t)p);
+	inspect_sample(&found);
 	memcpy(out, &found, qy_min(size, sizeof(found)));
 	return 0;
 }

@@ -430,37 +430,58 @@ Test(profile, how_long_they_live)
 	cr_expect_eq(site_at(0x88880)->lives[7], QY_WEIGHT_ONE);
 }
 
-static int64_t age_of(const void *p)
-{
-	quarry_inspection it = { .age_ms = 77 };
+/* ---- one pointer ---- */
 
-	cr_assert_eq(quarry_inspect(p, &it, sizeof(it)), 0);
-	return it.age_ms;
+static quarry_inspection inspected(const void *p)
+{
+	quarry_inspection i;
+
+	memset(&i, 0x55, sizeof(i));
+	cr_assert_eq(quarry_inspect(p, &i, sizeof(i)), 0);
+	return i;
 }
 
-Test(profile, how_old_they_are)
+static void check_sample(const char *p, size_t asked, uintptr_t where, uint64_t age)
 {
-	char *small, *large, *none;
+	quarry_inspection i = inspected(p + asked - 1);
 
-	none = quarry_malloc(5000);
+	cr_expect(i.sampled == 1 && i.state == QUARRY_VIEW_LIVE && i.address == p);
+	cr_expect_eq(i.asked, asked);
+	cr_expect_eq(i.age_ms, age, "%llu ms", (unsigned long long)i.age_ms);
+	cr_expect(i.depth == 3 && i.stack[0] == (void *)where && i.stack[1] == place[1] && i.stack[2] == place[2]);
+}
+
+Test(profile, inspected_with_their_stacks)
+{
+	char *before = quarry_malloc(3000), *small, *large;
+	quarry_inspection i;
+
 	begin(1);
 	os.now_ms = later;
 	sleeps = 1000;
+	at(0x77770);
 	small = quarry_malloc(100);
-	cr_assert_eq(age_of(small), 0, "%ld", age_of(small));
 	sleeps += 300;
-	large = quarry_malloc(5 << 20);
-	sleeps += 50;
-	cr_assert_eq(age_of(small), 350);
-	cr_assert_eq(age_of(small + 99), 350, "any byte of it");
-	cr_assert_eq(age_of(large + 4000000), 50);
-	cr_assert_eq(age_of(none), -1, "from before the profile was kept");
-	sleeps -= 200; /* (Clocks of two processors.) */
-	cr_assert_eq(age_of(large), 0);
+	at(0x77771);
+	large = quarry_malloc(100000);
+	sleeps += 40;
+	check_sample(small, 100, 0x77770, 340);
+	check_sample(large, 100000, 0x77771, 40);
+	/* Who allocated what there is now, not who allocated it first. */
+	at(0x77772);
+	large = quarry_realloc(large, 50000);
+	sleeps += 2;
+	check_sample(large, 50000, 0x77772, 2);
+	/* Nothing is known of others: of what was there before, of what was freed, of a gap. */
+	i = inspected(before);
+	cr_expect(i.sampled == 0 && i.depth == 0 && i.asked == 0 && i.age_ms == 0 && i.stack[0] == NULL && i.stack[63] == NULL);
 	quarry_free(small);
-	cr_assert_eq(age_of(small), -1);
-	quarry_free(large);
-	quarry_free(none);
+	cr_expect_eq(inspected(small).sampled, 0);
+	/* A caller that knows less gets no more. */
+	small = quarry_malloc(100);
+	memset(&i, 0x55, sizeof(i));
+	cr_expect_eq(quarry_inspect(small, &i, offsetof(quarry_inspection, sampled)), 0);
+	cr_expect(i.mine == -1 && i.sampled == 0x55555555 && i.struct_size == sizeof(i));
 }
 
 /* What is allocated while a stack is looked at is none, and does no harm. */
