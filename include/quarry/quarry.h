@@ -986,7 +986,35 @@ typedef struct quarry_view_use {
  * @endcode */
 QUARRY_API long quarry_view_uses(const quarry_view *view, quarry_view_use *list, size_t max, size_t size);
 
-/** Write those rows, and the view's report, to a file descriptor, as text for people (80 columns) or as one JSON object.
+#define QUARRY_STACK_MAX 64 /* frames that are known of a stack, at most: the innermost */
+#define QUARRY_VIEW_AGES 8  /* under 1 ms, 10 ms, ... 1000 s, and more */
+
+/** Who allocated some of what lives: a row of quarry_view_holders. */
+typedef struct quarry_view_holder {
+	size_t struct_size;     /* what the library's struct has; it may grow at the end */
+	uint64_t samples;       /* of the profile, that live, */
+	uint64_t objects, bytes; /* what they stand for, */
+	uint64_t ages[QUARRY_VIEW_AGES]; /* and of these objects how many have lived for how long */
+	size_t object_size;     /* bytes that can be used of each */
+	unsigned depth;         /* how many frames are known of the stack; 0: none */
+	void *stack[QUARRY_STACK_MAX]; /* return addresses, the innermost first */
+} quarry_view_holder;
+
+/** Which stacks allocated what lives in a row of quarry_view_uses: who keeps slabs that are nearly empty. By the samples of
+ * the profile (quarry_profile_start), as they are now and not at the view's moment, and by size: of a size class, its
+ * objects; of large blocks, all of those; of huge pages, all that lives in the arena; of mixed sizes nothing is known. A
+ * sample stands in a slab of its own, so that nothing is told of single slabs: those that allocate most of a class, and
+ * keep it for long, hold most of them, on average.
+ * @param use a row: its kind, arena and object_size are looked at; the view may be closed.
+ * @param list receives at most max rows (of max, 1024), those with most bytes first: one for each stack, object size and
+ *        node. May be NULL with max 0, to count.
+ * @param size sizeof(list[0]): so much of each row is filled, and so far apart they are.
+ * @return how many rows there are; 0 also where no profile is kept; -1 with EINVAL, or ENOMEM. Any thread may call. */
+QUARRY_API long quarry_view_holders(const quarry_view_use *use, quarry_view_holder *list, size_t max, size_t size);
+
+/** Write those rows, and the view's report, to a file descriptor, as text for people (80 columns) or as one JSON object;
+ * while a profile is kept, with the stacks that hold slabs of which less than a half lives (quarry_view_holders: of five
+ * size classes, those that hold most, three stacks each).
  * Allocates nothing from any heap. @return 0; -1 with write(2)'s errno, EINVAL, EBADF or ENOMEM. */
 QUARRY_API int quarry_view_print(const quarry_view *view, int fd, int json);
 
@@ -1003,8 +1031,6 @@ QUARRY_API int quarry_view_dump(const quarry_view *view, int fd, int format);
 
 /** How the view was made, and what is in it. @return 0; -1 with EINVAL (struct_size not set). */
 QUARRY_API int quarry_view_report_get(const quarry_view *view, quarry_view_report *report);
-
-#define QUARRY_STACK_MAX 64 /* frames that are known of a stack, at most: the innermost */
 
 /** What there is to tell of one pointer, without a view. */
 typedef struct quarry_inspection {

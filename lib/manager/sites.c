@@ -305,7 +305,7 @@ bool qy_sample_find(const void *p, struct qy_sample *sample)
 	return get(p, sample, false);
 }
 
-static unsigned decade_of(uint64_t ms)
+unsigned qy_site_decade(uint64_t ms)
 {
 	unsigned n = 0;
 
@@ -322,7 +322,7 @@ void qy_sample_ended(const struct qy_sample *sample)
 	add_to(&s->freed, 1);
 	add_to(&s->freed_weight, sample->weight);
 	add_to(&s->asked_freed, sample->asked);
-	add_to(&s->lives[decade_of(lived)], sample->weight);
+	add_to(&s->lives[qy_site_decade(lived)], sample->weight);
 }
 
 void qy_samples_forget(uint16_t arena)

@@ -64,6 +64,9 @@ void qy_sample_ended(const struct qy_sample *sample); /* and was */
 /* All in an arena ended with it. */
 void qy_samples_forget(uint16_t arena);
 
+/* Which of so many decades a time is of: QY_SITE_LIVES. */
+unsigned qy_site_decade(uint64_t ms);
+
 /* What a live sample is; false when p is none. */
 bool qy_sample_find(const void *p, struct qy_sample *sample);
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "lib/api/error.h"
+#include "lib/view/holders.h"
 #include "lib/view/print.h"
 #include "lib/view/use.h"
 
@@ -111,7 +112,7 @@ static void json_rows(struct qy_text *out, const struct qy_uses *uses)
 		json_row(out, &uses->rows[i], first);
 		first = false;
 	}
-	qy_text_format(out, "]}\n");
+	qy_text_put(out, "]", 1);
 }
 
 QUARRY_API int quarry_view_print(const quarry_view *view, int fd, int json)
@@ -131,9 +132,12 @@ QUARRY_API int quarry_view_print(const quarry_view *view, int fd, int json)
 	if (json) {
 		json_report(&out, &report);
 		json_rows(&out, &uses);
+		qy_holders_json(&out, &uses);
+		qy_text_format(&out, "}\n");
 	} else {
 		text_report(&out, &report);
 		text_rows(&out, &uses);
+		qy_holders_text(&out, &uses);
 	}
 	qy_uses_put(&uses);
 	return qy_text_flush(&out) == 0 ? 0 : qy_fail(errno, "fd: not all could be written to %d", fd);
