@@ -30,7 +30,7 @@ cd "$work" || exit 99
 python=
 if command -v python3 >/dev/null; then
 	python=python3
-	for name in a b; do
+	for name in a b c d; do
 		check "$name.bin and $name.json are what the visit told" "$python" "$src/tests/dump/check.py" "$work" $name
 	done
 else
@@ -86,6 +86,83 @@ check "diff of no dump" one_line_error 1 "a.txt: no dump of a view"
 quarry diff a.bin .
 check "diff of a folder" one_line_error 1 "Is a directory"
 
+# ---- diff by stack --------------------------------------------------------------------------------------------
+quarry diff a.bin b.bin
+check "diff without a profile says nothing of stacks" is "$(grep -c stack out)" 0
+quarry diff b.bin c.json
+check "diff of which one has a profile" says out "not by stack: the first dump has no profile"
+quarry diff --json b.bin c.json
+check "the same as JSON" says out '],"stacks":null}'
+by_stack_json() {
+	[[ $python ]] || return 0
+	"$python" - "$work/out" "$work/stacks.txt" "$1" <<'PY'
+import json, sys
+stacks = json.load(open(sys.argv[1]))["stacks"]
+assert [s["growth"] for s in stacks] == sorted((s["growth"] for s in stacks), reverse=True)
+everything = sys.argv[3] == "--all"
+for line in open(sys.argv[2]):
+    name, *figures = line.split()
+    ours = [s for s in stacks if any(f["name"] == name for f in s["stack"])]
+    got = [sum(s[when][what] for s in ours) for when in ("before", "after") for what in ("objects", "bytes")]
+    if name == "stays_as_it_is" and not everything:
+        assert not ours, ours
+        continue
+    # (Where a function grew by call from another place, what was there before is as it was.)
+    wanted = [int(f) for f in figures]
+    assert got[3] - got[1] == wanted[3] - wanted[1] and got[2] - got[0] == wanted[2] - wanted[0], (line, got)
+    assert not everything or got == wanted, (line, got)
+    assert all(s["growth"] == s["after"]["bytes"] - s["before"]["bytes"] for s in ours)
+assert all(f["offset"] > 0 and (f["id"] or f["file"]) for s in stacks for f in s["stack"])
+PY
+}
+for pair in "c.bin d.bin" "c.json d.json" "c.json d.bin"; do
+	# shellcheck disable=SC2086
+	quarry diff $pair
+	check "diff $pair" is $status 0
+	check "diff by stack: 80 columns" is "$(LC_ALL=C.UTF-8 grep -cE '.{81}' out)" 0
+	check "diff by stack: what grew most is first" is "$(sed -n '/^by stack/,$p' out | grep -m 1 -E 'grows|shrinks|stays')" \
+		"    grows_most"
+	check "diff by stack: its figures" is "$(sed -n '/^by stack/{n;p}' out | tr -s ' ')" " 120 0 11M +11M"
+	check "diff by stack: what stays is left out" is "$(grep -c stays_as_it_is out)" 0
+	check "diff by stack: what shrank" shows out '^ +-150 +1\.3M +350K +-1\.0M$'
+	for all in "" --all; do
+		# shellcheck disable=SC2086
+		quarry diff --json $all $pair
+		check "diff --json $all by stack" by_stack_json "$all"
+	done
+done
+# An offset is that of a call's last byte in the file: what is behind it is where the call returns to.
+offsets() {
+	[[ $python ]] || return 0
+	"$python" - d.json "$(readlink -f "$build/tests/dump/dumps")" <<'PY'
+import json, re, subprocess, sys
+lines = [json.loads(line) for line in open(sys.argv[1])]
+module = [line for line in lines if line.get("file", "").endswith("/dumps")][0]
+def run(*command): return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+loads = [[int(n, 16) for n in m] for m in
+         re.findall(r"LOAD +(0x[0-9a-f]+) (0x[0-9a-f]+) 0x[0-9a-f]+ (0x[0-9a-f]+) .*R E", run("readelf", "-lW", sys.argv[2]))]
+code = [line.split(":", 1) for line in run("objdump", "-d", "--no-show-raw-insn", sys.argv[2]).splitlines()
+        if re.match(r" *[0-9a-f]+:", line)]
+returns = {int(after[0], 16) for before, after in zip(code, code[1:]) if re.search(r"\b(call|blr?)", before[1])}
+frames = [line for line in lines if "frame" in line and line.get("module") == module["module"]]
+assert len(frames) > 5
+for frame in frames:
+    at = [frame["offset"] + 1 - offset + address for offset, address, size in loads if offset <= frame["offset"] < offset + size]
+    assert at and at[0] in returns, (frame, at)
+notes = run("readelf", "-nW", sys.argv[2])
+assert "Build ID" not in notes or module["id"] and "Build ID: " + module["id"] in notes
+PY
+}
+check "frames are where calls are" offsets
+quarry diff c.bin c.json
+check "diff by stack: nothing changed" is "$(sed -n '/^by stack/{n;p}' out)" "and 3 as they were"
+# A name that would do something to a terminal, or is long, and a module that is known by its file.
+sed -e 's/"function":"grows_most"/"function":"\\u001b[2J\\u202e'"$(printf 'x%.0s' {1..300})"'"/' -e 's/"id":"[0-9a-f]*"/"id":""/' d.json >odd.json
+quarry diff c.json odd.json
+check "names that are odd: 80 columns" is "$(LC_ALL=C.UTF-8 grep -cE '.{81}' out)" 0
+check "names that are odd: nothing that a terminal obeys" is "$(tr -d '\n -~' <out | wc -c)" 0
+check "names that are odd: cut" shows out '^    \?\[2J\?x+\.\.\.$'
+
 # ---- map ------------------------------------------------------------------------------------------------------
 for file in a.bin a.json; do
 	quarry map $file
@@ -121,10 +198,18 @@ check "another record is counted" one_line_error 1 "not as many records as there
 sed 's/"live":3,/"live":4,/' a.json >wrong.json
 quarry diff a.json wrong.json
 check "what does not add up is refused" one_line_error 1 "a slab's objects are not as many as it says"
+for change in 's/^{"stack":\[/&999999,/' 's/^{"frame":1,/{"frame":2,/' 's/^{"frame":0,"module":0/{"frame":0,"module":77/' \
+	's/"samples":120,/"samples":1200000000000000000,/' 's/"id":"../"id":"no/' 's/"arena":2,"node":0}/"arena":12,"node":0}/' \
+	's/^{"profile":1,"lost":0}$/&\n&/' '/^{"profile"/d' '/^{"module":1,/d'; do
+	sed "$change" d.json >wrong.json
+	check "$change changes something" bash -c '! cmp -s d.json wrong.json'
+	quarry diff c.json wrong.json
+	check "stacks: $change is refused" one_line_error 1 "wrong.json: line "
+done
 sed 's/^{"end":.*/&\n{"end":1}/' a.json >behind.json
 quarry diff a.json behind.json
 check "something behind the end" one_line_error 1 "something is behind the end"
-"$build/tests/fuzz/fuzz_dump" 400 a.bin a.json >out 2>err
+"$build/tests/fuzz/fuzz_dump" 300 a.bin a.json d.bin d.json >out 2>err
 check "files that were changed" is $? 0
 cat out
 

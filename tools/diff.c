@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* `quarry diff`: what grew between two dumps of views, by arena and size class. (By stack, when dumps have those.) */
+/* `quarry diff`: what grew between two dumps of views, by arena and size class, and by stack, where both have a profile's. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tools/diff_stacks.h"
 #include "tools/dump.h"
 #include "tools/json.h"
 #include "tools/map.h"
@@ -121,7 +122,7 @@ static bool is_as_it_was(const struct growth *g)
 
 /* ---- printing ---- */
 
-static const char *signed_bytes(int64_t n)
+const char *diff_signed(int64_t n)
 {
 	static char text[4][16];
 	static unsigned next;
@@ -163,8 +164,8 @@ static void print_row(const struct growth *g, const char *arena)
 		snprintf(size, sizeof(size), "%" PRIu32, g->object_size);
 	print_name(arena);
 	printf(" %6s %12" PRId64 " %9s %9s %9s %8s\n", size, (int64_t)(g->of[1].live - g->of[0].live),
-	       map_short(g->of[0].live_bytes), map_short(g->of[1].live_bytes), signed_bytes(grown(g)),
-	       signed_bytes((int64_t)(g->of[1].held - g->of[0].held)));
+	       map_short(g->of[0].live_bytes), map_short(g->of[1].live_bytes), diff_signed(grown(g)),
+	       diff_signed((int64_t)(g->of[1].held - g->of[0].held)));
 }
 
 static void print_text(const struct growths *g, bool all)
@@ -185,8 +186,8 @@ static void print_text(const struct growths *g, bool all)
 			print_row(&g->at[i], g->at[i].arena[0] ? map_shown(g->at[i].arena) : "(no name)");
 	}
 	printf("%-20s %6s %12" PRId64 " %9s %9s %9s %8s\n", "all", "", (int64_t)(sum.of[1].live - sum.of[0].live),
-	       map_short(sum.of[0].live_bytes), map_short(sum.of[1].live_bytes), signed_bytes(grown(&sum)),
-	       signed_bytes((int64_t)(sum.of[1].held - sum.of[0].held)));
+	       map_short(sum.of[0].live_bytes), map_short(sum.of[1].live_bytes), diff_signed(grown(&sum)),
+	       diff_signed((int64_t)(sum.of[1].held - sum.of[0].held)));
 	if (left_out)
 		printf("and %zu as they were\n", left_out);
 }
@@ -210,7 +211,7 @@ static void print_json(const struct growths *g, bool all)
 		printf(",\"growth\":%" PRId64 "}", grown(r));
 		first = false;
 	}
-	printf("]}\n");
+	printf("]");
 }
 
 /* ---- the command ---- */
@@ -219,6 +220,7 @@ static int compare(const char *const paths[2], bool json, bool all)
 {
 	struct dump dumps[2] = { 0 };
 	struct growths g = { NULL, 0 };
+	struct diff_stacks stacks = { NULL };
 	int status = read_dump(&dumps[0], paths[0]);
 
 	if (status == STATUS_OK)
@@ -228,6 +230,8 @@ static int compare(const char *const paths[2], bool json, bool all)
 		if (!g.at)
 			status = fail(STATUS_FAILED, "diff: %s", strerror(ENOMEM));
 	}
+	if (status == STATUS_OK && !diff_stacks_get(&stacks, dumps))
+		status = fail(STATUS_FAILED, "diff: %s", strerror(ENOMEM));
 	if (status == STATUS_OK) {
 		add_rows(&g, &dumps[0], 0);
 		add_rows(&g, &dumps[1], 1);
@@ -237,8 +241,13 @@ static int compare(const char *const paths[2], bool json, bool all)
 			print_json(&g, all);
 		else
 			print_text(&g, all);
+		if (json)
+			diff_stacks_json(&stacks, all);
+		else
+			diff_stacks_text(&stacks, all);
 	}
 	free(g.at);
+	diff_stacks_free(&stacks);
 	dump_free(&dumps[0]);
 	dump_free(&dumps[1]);
 	return status;

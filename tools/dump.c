@@ -23,8 +23,7 @@ bool dump_is(const char *text, size_t length)
 	return begins(text, length, MAGIC) || begins(text, length, JSON_MAGIC);
 }
 
-/* Room for one more of a list, zeroed; NULL without memory. */
-static void *one_more(void *list, size_t *count, size_t *room, size_t size)
+void *dump_one_more(void *list, size_t *count, size_t *room, size_t size)
 {
 	char **at = list;
 
@@ -64,7 +63,7 @@ const char *dump_add_arena(struct dump *d, uint64_t number, const char *name, si
 	if (number == DUMP_ARENAS_MAX || length >= DUMP_NAME_MAX || memchr(name, 0, length))
 		return "more arenas than there can be, or a name that cannot be";
 	copy = strndup(name, length);
-	at = copy ? one_more(&d->arenas, &d->arena_count, &d->arena_room, sizeof(*at)) : NULL;
+	at = copy ? dump_one_more(&d->arenas, &d->arena_count, &d->arena_room, sizeof(*at)) : NULL;
 	if (!at) {
 		free(copy);
 		return NO_MEMORY;
@@ -86,7 +85,7 @@ const char *dump_add_region(struct dump *d, const struct dump_region *region)
 		return "regions overlap, or are not in order";
 	if (region->node < -1 || region->node >= 1024 || region->pages < 0 || region->pages > 4)
 		return "a node or page kind that cannot be";
-	at = one_more(&d->regions, &d->region_count, &d->region_room, sizeof(*at));
+	at = dump_one_more(&d->regions, &d->region_count, &d->region_room, sizeof(*at));
 	if (!at)
 		return NO_MEMORY;
 	*at = *region;
@@ -122,7 +121,7 @@ static struct dump_row *row_for(struct dump *d, uint32_t object_size, bool block
 		if (row->object_size == object_size && row->blocks == blocks)
 			return row;
 	}
-	row = one_more(&d->rows, &d->row_count, &d->row_room, sizeof(d->rows[0]));
+	row = dump_one_more(&d->rows, &d->row_count, &d->row_room, sizeof(d->rows[0]));
 	if (!row)
 		return NULL;
 	row->arena = arena;
@@ -249,5 +248,6 @@ void dump_free(struct dump *d)
 	free(d->arenas);
 	free(d->regions);
 	free(d->rows);
+	dump_free_stacks(d);
 	memset(d, 0, sizeof(*d));
 }

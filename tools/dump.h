@@ -13,6 +13,10 @@
 #define DUMP_OBJECT_MAX 32768
 #define DUMP_SLAB_OBJECTS_MAX 4096
 #define DUMP_ADDRESS_MAX ((uint64_t)1 << 57)
+#define DUMP_TEXT_MAX 4096 /* of a function's or a module's name, with the 0 */
+#define DUMP_ID_MAX 64     /* bytes of a build id */
+#define DUMP_DEPTH_MAX 256 /* frames of a stack */
+#define DUMP_NONE UINT32_MAX
 
 enum { DUMP_FREE, DUMP_LIVE, DUMP_CACHED, DUMP_STATES }; /* enum quarry_view_state */
 
@@ -36,11 +40,38 @@ struct dump_region {
 	uint64_t held; /* by slabs and blocks in it */
 };
 
+/* Of who allocated it: what is loaded, places in that, and stacks of those, innermost first. */
+struct dump_module {
+	char *id, *file; /* the id in hexadecimal; either may be empty */
+};
+
+struct dump_frame {
+	uint64_t offset; /* of the call, in the file; without a module its address */
+	uint32_t module; /* or DUMP_NONE */
+	char *function;  /* may be empty */
+};
+
+struct dump_stack {
+	uint64_t samples, objects, bytes; /* live ones; objects and bytes that the samples stand for */
+	uint64_t object_size;
+	uint32_t arena; /* or DUMP_NONE */
+	uint32_t depth;
+	size_t first;   /* in dump.numbers: the frames */
+};
+
 struct dump {
 	struct dump_arena *arenas;
 	struct dump_region *regions;
 	struct dump_row *rows;
 	size_t arena_count, region_count, row_count, arena_room, region_room, row_room;
+	struct dump_module *modules;
+	struct dump_frame *frames;
+	struct dump_stack *stacks;
+	uint32_t *numbers;
+	size_t module_count, frame_count, stack_count, number_count, module_room, frame_room, stack_room, number_room;
+	uint64_t stack_bytes, stack_objects, stack_samples;
+	uint64_t mean; /* of the profile */
+	bool has_profile;
 	bool exact;
 	uint64_t objects, objects_bytes, blocks, blocks_bytes; /* live ones, as they were told of */
 	/* While it is read: */
@@ -72,6 +103,19 @@ const char *dump_add_region(struct dump *d, const struct dump_region *region);
 const char *dump_add_slab(struct dump *d, const struct dump_slab *slab);
 const char *dump_add_block(struct dump *d, uint64_t address, uint64_t size);
 const char *dump_end(struct dump *d, uint64_t records);
+
+/* Room for one more of a list, zeroed; NULL without memory. */
+void *dump_one_more(void *list, size_t *count, size_t *room, size_t size);
+
+/* ---- tools/dump_stacks.c ---- */
+
+const char *dump_add_profile(struct dump *d, uint64_t mean);
+/* Text of a dump's own: well-formed UTF-8. */
+const char *dump_add_module(struct dump *d, uint64_t number, const char *id, const char *file);
+const char *dump_add_frame(struct dump *d, uint64_t number, uint64_t module, uint64_t offset, const char *function);
+/* Its depth frames are numbers; what it is not told of is 0. */
+const char *dump_add_stack(struct dump *d, const struct dump_stack *stack, const uint32_t *numbers);
+void dump_free_stacks(struct dump *d);
 
 /* So many objects of a slab in one state; or, of a mixed one, one of so many bytes, at an offset that is not before *end. */
 const char *dump_slab_run(struct dump_slab *s, uint64_t count, unsigned state);

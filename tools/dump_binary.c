@@ -7,7 +7,7 @@
 #define HEADER 16
 #define SHORT "a record is shorter than it must be"
 
-enum record { REPORT = 1, ARENA, REGION, SLAB, BLOCK, STACK, END };
+enum record { REPORT = 1, ARENA, REGION, SLAB, BLOCK, STACK, END, PROFILE, MODULE, FRAME };
 
 struct bytes {
 	const unsigned char *at;
@@ -48,16 +48,12 @@ static const char *read_report(struct dump *d, struct bytes *b)
 	return dump_add_report(d);
 }
 
-/* A name is any bytes: what is no UTF-8 becomes U+FFFD, as JSON has it. */
-static const char *read_arena(struct dump *d, struct bytes *b)
+/* What is left of a record is a name, of any bytes: what is no UTF-8 becomes U+FFFD, as JSON has it. There is room for
+ * four times as many bytes, and one. */
+static size_t get_name(struct bytes *b, char *name)
 {
-	char name[4 * DUMP_NAME_MAX];
-	uint64_t number;
 	size_t used = 0;
 
-	if (b->left < 4 || b->left >= DUMP_NAME_MAX)
-		return b->left < 4 ? SHORT : "a name that is too long";
-	number = get(b, 4);
 	while (b->left > 0) {
 		uint32_t c;
 		size_t n = utf8_decode((const char *)b->at, b->left, &c);
@@ -66,7 +62,19 @@ static const char *read_arena(struct dump *d, struct bytes *b)
 		b->at += n ? n : 1;
 		b->left -= n ? n : 1;
 	}
-	return dump_add_arena(d, number, name, used);
+	name[used] = 0;
+	return used;
+}
+
+static const char *read_arena(struct dump *d, struct bytes *b)
+{
+	char name[4 * DUMP_NAME_MAX + 1];
+	uint64_t number;
+
+	if (b->left < 4 || b->left >= DUMP_NAME_MAX)
+		return b->left < 4 ? SHORT : "a name that is too long";
+	number = get(b, 4);
+	return dump_add_arena(d, number, name, get_name(b, name));
 }
 
 static const char *read_region(struct dump *d, struct bytes *b)
@@ -137,6 +145,56 @@ static const char *read_block(struct dump *d, struct bytes *b)
 	return dump_add_block(d, address, size);
 }
 
+/* ---- who allocated it ---- */
+
+static const char *read_module(struct dump *d, struct bytes *b)
+{
+	char id[2 * DUMP_ID_MAX + 1] = "", file[4 * DUMP_TEXT_MAX + 1];
+	uint64_t number = get(b, 4), n = get(b, 4);
+
+	if (n > DUMP_ID_MAX || n > b->left)
+		return n > b->left ? SHORT : "a build id that is too long";
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t byte = get(b, 1);
+
+		id[2 * i] = "0123456789abcdef"[byte >> 4];
+		id[2 * i + 1] = "0123456789abcdef"[byte & 15];
+	}
+	if (b->left >= DUMP_TEXT_MAX)
+		return "a name that is too long";
+	get_name(b, file);
+	return dump_add_module(d, number, id, file);
+}
+
+static const char *read_frame(struct dump *d, struct bytes *b)
+{
+	char function[4 * DUMP_TEXT_MAX + 1];
+	uint64_t number = get(b, 4), module = get(b, 4), offset = get(b, 8);
+
+	if (b->left >= DUMP_TEXT_MAX)
+		return "a name that is too long";
+	get_name(b, function);
+	return dump_add_frame(d, number, module, offset, function);
+}
+
+static const char *read_stack(struct dump *d, struct bytes *b)
+{
+	struct dump_stack s = { 0 };
+	uint32_t numbers[DUMP_DEPTH_MAX];
+
+	s.samples = get(b, 8);
+	s.objects = get(b, 8);
+	s.bytes = get(b, 8);
+	s.object_size = get(b, 8);
+	s.arena = (uint32_t)get(b, 4);
+	(void)get(b, 4);
+	if (b->left > 4 * sizeof(numbers) / sizeof(numbers[0]) || b->left % 4 != 0)
+		return "a stack of more frames than there can be, or of half a one";
+	while (b->left > 0)
+		numbers[s.depth++] = (uint32_t)get(b, 4);
+	return dump_add_stack(d, &s, numbers);
+}
+
 static const char *read_record(struct dump *d, uint32_t type, struct bytes *b)
 {
 	switch (type) {
@@ -152,6 +210,14 @@ static const char *read_record(struct dump *d, uint32_t type, struct bytes *b)
 		return b->left < 16 ? SHORT : read_block(d, b);
 	case END:
 		return b->left < 8 ? SHORT : dump_end(d, get(b, 8));
+	case PROFILE:
+		return b->left < 16 ? SHORT : dump_add_profile(d, get(b, 8));
+	case MODULE:
+		return b->left < 8 ? SHORT : read_module(d, b);
+	case FRAME:
+		return b->left < 16 ? SHORT : read_frame(d, b);
+	case STACK:
+		return b->left < 40 ? SHORT : read_stack(d, b);
 	default:
 		d->records++; /* of a later version */
 		return NULL;

@@ -107,6 +107,8 @@ static const char diff_text[] =
 	"Tells what lives more in B than in A, or less, of two dumps of views of a\n"
 	"program on quarry (quarry_view_dump): by arena and size class, what grew most\n"
 	"first. Arenas are matched by their names; those of one name are taken together.\n"
+	"Where a profile was kept (option profile), the same by the stack that allocated\n"
+	"it: the 20 that grew most, and the 10 that shrank most.\n"
 	"One of the two may be -, standard input.\n"
 	"\n"
 	"  --json  as one JSON object\n"

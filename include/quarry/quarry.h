@@ -1024,7 +1024,8 @@ enum quarry_dump_format {
 };
 
 /** Write all of a view to a file descriptor, in a format that doc/view-format.md describes: `quarry map` and
- * `quarry diff` read it, of this version of quarry and of later ones. Allocates nothing from any heap.
+ * `quarry diff` read it, of this version of quarry and of later ones. Where a profile is kept (quarry_profile_start), the
+ * stacks of its living samples are in it, as they are now and not at the view's moment. Allocates nothing from any heap.
  * @param format enum quarry_dump_format.
  * @return 0; -1 with write(2)'s errno, EINVAL, EBADF or ENOMEM. */
 QUARRY_API int quarry_view_dump(const quarry_view *view, int fd, int format);

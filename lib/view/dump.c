@@ -6,27 +6,12 @@
 #include <sys/mman.h>
 
 #include "lib/api/error.h"
+#include "lib/view/dump.h"
 #include "lib/view/print.h"
 #include "numa/os.h"
 
 #define VERSION 1
 #define GRAIN 16 /* bytes; of where objects of mixed slabs stand */
-
-enum record { REPORT = 1, ARENA, REGION, SLAB, BLOCK, STACK, END };
-
-struct dump {
-	struct qy_text out;
-	bool json;
-	uint64_t records;
-	quarry_arena **arenas; /* those that were told of, by number */
-	size_t arena_count;
-	/* Of the slab whose objects come: */
-	const char *slab;
-	uint64_t left; /* so many of them */
-	bool mixed, first;
-	int state;    /* of so many objects in a row; or of those that stand in a byte: */
-	uint32_t run, bits;
-};
 
 static unsigned long long long_of(uint64_t n)
 {
@@ -35,7 +20,7 @@ static unsigned long long long_of(uint64_t n)
 
 /* ---- binary ---- */
 
-static void put(struct dump *d, uint64_t n, unsigned bytes)
+void qy_dump_put(struct qy_dump *d, uint64_t n, unsigned bytes)
 {
 	char text[8];
 
@@ -44,18 +29,18 @@ static void put(struct dump *d, uint64_t n, unsigned bytes)
 	qy_text_put(&d->out, text, bytes);
 }
 
-static void begin(struct dump *d, enum record type, uint64_t bytes)
+void qy_dump_begin(struct qy_dump *d, enum qy_dump_record type, uint64_t bytes)
 {
 	d->records++;
 	if (d->json)
 		return;
-	put(d, type, 4);
-	put(d, bytes, 4);
+	qy_dump_put(d, type, 4);
+	qy_dump_put(d, bytes, 4);
 }
 
 /* ---- report, arenas, regions ---- */
 
-static void dump_report(struct dump *d, const quarry_view_report *r)
+static void dump_report(struct qy_dump *d, const quarry_view_report *r)
 {
 	const struct { const char *name; uint64_t n; } counts[] = {
 		{ "exact", r->exact }, { "unsettled", r->unsettled }, { "missed", r->missed },
@@ -73,10 +58,10 @@ static void dump_report(struct dump *d, const quarry_view_report *r)
 	else
 		qy_text_put(&d->out, "QuarryVw", 8);
 	if (!d->json) {
-		put(d, VERSION, 4);
-		put(d, 0, 4);
+		qy_dump_put(d, VERSION, 4);
+		qy_dump_put(d, 0, 4);
 	}
-	begin(d, REPORT, 4 * (n + 1) + 8 * m);
+	qy_dump_begin(d, QY_DUMP_REPORT, 4 * (n + 1) + 8 * m);
 	for (size_t i = 0; i < n + m; i++) {
 		const char *name = i < n ? counts[i].name : figures[i - n].name;
 		uint64_t value = i < n ? counts[i].n : figures[i - n].n;
@@ -84,16 +69,16 @@ static void dump_report(struct dump *d, const quarry_view_report *r)
 		if (d->json)
 			qy_text_format(&d->out, ",\"%s\":%llu", name, long_of(value));
 		else
-			put(d, value, i < n ? 4 : 8);
+			qy_dump_put(d, value, i < n ? 4 : 8);
 		if (!d->json && i + 1 == n)
-			put(d, 0, 4);
+			qy_dump_put(d, 0, 4);
 	}
 	if (d->json)
 		qy_text_format(&d->out, "}\n");
 }
 
 /* The arena's number; it is told of when it is a new one. */
-static size_t arena_of(struct dump *d, const quarry_view_item *item)
+static size_t arena_of(struct qy_dump *d, const quarry_view_item *item)
 {
 	size_t i = d->arena_count, n = strlen(item->arena_name);
 
@@ -103,87 +88,87 @@ static size_t arena_of(struct dump *d, const quarry_view_item *item)
 	if (i > 0)
 		return i - 1;
 	d->arenas[d->arena_count] = item->arena;
-	begin(d, ARENA, 4 + n);
+	qy_dump_begin(d, QY_DUMP_ARENA, 4 + n);
 	if (d->json) {
 		qy_text_format(&d->out, "{\"arena\":%zu,\"name\":", d->arena_count);
 		qy_print_json_string(&d->out, item->arena_name, n);
 		qy_text_format(&d->out, "}\n");
 	} else {
-		put(d, d->arena_count, 4);
+		qy_dump_put(d, d->arena_count, 4);
 		qy_text_put(&d->out, item->arena_name, n);
 	}
 	return d->arena_count++;
 }
 
-static void dump_region(struct dump *d, const quarry_view_item *item)
+static void dump_region(struct qy_dump *d, const quarry_view_item *item)
 {
 	size_t arena = arena_of(d, item);
 
-	begin(d, REGION, 28);
+	qy_dump_begin(d, QY_DUMP_REGION, 28);
 	if (d->json) {
 		qy_text_format(&d->out, "{\"region\":%llu,\"size\":%zu,\"arena\":%zu,\"node\":%d,\"pages\":%d}\n",
 			       long_of((uintptr_t)item->address), item->size, arena, item->node, item->page_kind);
 		return;
 	}
-	put(d, (uintptr_t)item->address, 8);
-	put(d, item->size, 8);
-	put(d, arena, 4);
-	put(d, (uint32_t)item->node, 4);
-	put(d, (uint32_t)item->page_kind, 4);
+	qy_dump_put(d, (uintptr_t)item->address, 8);
+	qy_dump_put(d, item->size, 8);
+	qy_dump_put(d, arena, 4);
+	qy_dump_put(d, (uint32_t)item->node, 4);
+	qy_dump_put(d, (uint32_t)item->page_kind, 4);
 }
 
-static void dump_block(struct dump *d, const quarry_view_item *item)
+static void dump_block(struct qy_dump *d, const quarry_view_item *item)
 {
-	begin(d, BLOCK, 16);
+	qy_dump_begin(d, QY_DUMP_BLOCK, 16);
 	if (d->json) {
 		qy_text_format(&d->out, "{\"block\":%llu,\"size\":%zu}\n", long_of((uintptr_t)item->address), item->size);
 		return;
 	}
-	put(d, (uintptr_t)item->address, 8);
-	put(d, item->size, 8);
+	qy_dump_put(d, (uintptr_t)item->address, 8);
+	qy_dump_put(d, item->size, 8);
 }
 
 /* ---- slabs, and the objects that come after each ---- */
 
-static void end_slab(struct dump *d)
+static void end_slab(struct qy_dump *d)
 {
 	if (d->json)
 		qy_text_format(&d->out, "]}\n");
 }
 
-static void dump_slab(struct dump *d, const quarry_view_item *item)
+static void dump_slab(struct qy_dump *d, const quarry_view_item *item)
 {
 	d->slab = item->address;
 	d->left = item->objects;
 	d->mixed = item->object_size == 0;
 	d->first = true;
 	d->run = d->bits = 0;
-	begin(d, SLAB, 28 + (d->mixed ? 4 * item->objects : (item->objects + 3) / 4));
+	qy_dump_begin(d, QY_DUMP_SLAB, 28 + (d->mixed ? 4 * item->objects : (item->objects + 3) / 4));
 	if (d->json) {
 		qy_text_format(&d->out, "{\"slab\":%llu,\"size\":%zu,\"object_size\":%zu,\"objects\":%zu,\"live\":%zu,\"cached\":%zu,",
 			       long_of((uintptr_t)item->address), item->size, item->object_size, item->objects, item->live,
 			       item->cached);
 		qy_text_format(&d->out, d->mixed ? "\"items\":[" : "\"runs\":[");
 	} else {
-		put(d, (uintptr_t)item->address, 8);
-		put(d, item->size, 4);
-		put(d, item->object_size, 4);
-		put(d, item->objects, 4);
-		put(d, item->live, 4);
-		put(d, item->cached, 4);
+		qy_dump_put(d, (uintptr_t)item->address, 8);
+		qy_dump_put(d, item->size, 4);
+		qy_dump_put(d, item->object_size, 4);
+		qy_dump_put(d, item->objects, 4);
+		qy_dump_put(d, item->live, 4);
+		qy_dump_put(d, item->cached, 4);
 	}
 	if (d->left == 0)
 		end_slab(d);
 }
 
-static void comma(struct dump *d)
+static void comma(struct qy_dump *d)
 {
 	if (!d->first)
 		qy_text_put(&d->out, ",", 1);
 	d->first = false;
 }
 
-static void dump_mixed(struct dump *d, const quarry_view_item *item)
+static void dump_mixed(struct qy_dump *d, const quarry_view_item *item)
 {
 	size_t offset = (size_t)((const char *)item->address - d->slab);
 
@@ -192,18 +177,18 @@ static void dump_mixed(struct dump *d, const quarry_view_item *item)
 		qy_text_format(&d->out, "[%zu,%zu,%d]", offset, item->size, item->state);
 		return;
 	}
-	put(d, offset / GRAIN, 2);
-	put(d, item->size / GRAIN | (uint64_t)item->state << 14, 2);
+	qy_dump_put(d, offset / GRAIN, 2);
+	qy_dump_put(d, item->size / GRAIN | (uint64_t)item->state << 14, 2);
 }
 
-static void end_run(struct dump *d)
+static void end_run(struct qy_dump *d)
 {
 	comma(d);
 	qy_text_format(&d->out, "[%u,%d]", d->run, d->state);
 	d->run = 0;
 }
 
-static void dump_state(struct dump *d, int state)
+static void dump_state(struct qy_dump *d, int state)
 {
 	if (d->json) {
 		if (d->run > 0 && state != d->state)
@@ -216,12 +201,12 @@ static void dump_state(struct dump *d, int state)
 	}
 	d->bits |= (uint32_t)state << (2 * d->run++);
 	if (d->run == 4 || d->left == 0) {
-		put(d, d->bits, 1);
+		qy_dump_put(d, d->bits, 1);
 		d->run = d->bits = 0;
 	}
 }
 
-static void dump_object(struct dump *d, const quarry_view_item *item)
+static void dump_object(struct qy_dump *d, const quarry_view_item *item)
 {
 	d->left--;
 	if (d->mixed)
@@ -236,7 +221,7 @@ static void dump_object(struct dump *d, const quarry_view_item *item)
 
 static int dump_item(const quarry_view_item *item, void *ctx)
 {
-	struct dump *d = ctx;
+	struct qy_dump *d = ctx;
 
 	switch (item->kind) {
 	case QUARRY_VIEW_REGION:
@@ -254,22 +239,23 @@ static int dump_item(const quarry_view_item *item, void *ctx)
 	return d->out.error;
 }
 
-static void dump_end(struct dump *d)
+static void dump_end(struct qy_dump *d)
 {
 	uint64_t records = d->records;
 
-	begin(d, END, 8);
+	qy_dump_begin(d, QY_DUMP_END, 8);
 	if (d->json)
 		qy_text_format(&d->out, "{\"end\":%llu}\n", long_of(records));
 	else
-		put(d, records, 8);
+		qy_dump_put(d, records, 8);
 }
 
 QUARRY_API int quarry_view_dump(const quarry_view *view, int fd, int format)
 {
 	quarry_view_report report = { .struct_size = sizeof(report) };
-	struct dump d = { .json = format == QUARRY_DUMP_JSON };
+	struct qy_dump d = { .json = format == QUARRY_DUMP_JSON };
 	char buffer[QY_PRINT_BUFFER];
+	bool stacks;
 	size_t size;
 	void *p;
 
@@ -289,7 +275,10 @@ QUARRY_API int quarry_view_dump(const quarry_view *view, int fd, int format)
 	dump_report(&d, &report);
 	(void)quarry_view_visit(view, QUARRY_VIEW_REGION | QUARRY_VIEW_SLAB | QUARRY_VIEW_OBJECT | QUARRY_VIEW_BLOCK, dump_item,
 				&d);
+	stacks = qy_dump_stacks(&d);
 	dump_end(&d);
 	qy_os->munmap(p, size);
+	if (!stacks)
+		return qy_fail(ENOMEM, "no memory for the frames of stacks");
 	return qy_text_flush(&d.out) == 0 ? 0 : qy_fail(errno, "fd: not all could be written to %d", fd);
 }

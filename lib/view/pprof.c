@@ -362,8 +362,7 @@ static void sift(uintptr_t *a, size_t i, size_t n)
 	}
 }
 
-/* In order, and each once. (qsort may allocate.) */
-static size_t sort_unique(uintptr_t *a, size_t n)
+size_t qy_sort_addresses(uintptr_t *a, size_t n)
 {
 	size_t kept = 0;
 
@@ -421,7 +420,7 @@ int qy_pprof_write(int fd, uint64_t mean)
 	w->room = room;
 	w->next_string = S_OTHERS;
 	qy_sites_visit(note_site, w);
-	w->count = sort_unique(w->addresses, w->count);
+	w->count = qy_sort_addresses(w->addresses, w->count);
 	w->objects = qy_min(qy_objects(w->object, OBJECTS_MAX), OBJECTS_MAX);
 	begin_gzip(&w->sink, fd);
 	put_all(w, mean);

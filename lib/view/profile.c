@@ -153,6 +153,13 @@ int qy_site_node(const struct qy_site *s)
 	return s->node < 0 ? -1 : qy_node_kernel_id(s->node);
 }
 
+const char *qy_frame_symbol(const void *address)
+{
+	Dl_info info;
+
+	return dladdr && dladdr((const char *)address - 1, &info) != 0 ? info.dli_sname : NULL;
+}
+
 void qy_put_frame(struct qy_text *out, const void *address)
 {
 	Dl_info info;

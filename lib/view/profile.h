@@ -28,6 +28,9 @@ struct qy_object {
 /* Fills at most max; returns how many there are. */
 size_t qy_objects(struct qy_object *list, size_t max);
 
+/* In order, and each once; returns how many are left. (qsort may allocate.) */
+size_t qy_sort_addresses(uintptr_t *a, size_t n);
+
 /* The name of a site's arena: at most QUARRY_ARENA_NAME_MAX bytes with the 0. */
 void qy_site_arena(const struct qy_site *s, char *name);
 #define QY_FRAME_NAME 512 /* bytes of a name, with the 0; what is longer is cut */
@@ -36,6 +39,9 @@ void qy_site_arena(const struct qy_site *s, char *name);
  * list of a stack's frames, has those characters replaced. */
 void qy_put_frame(struct qy_text *out, const void *address);
 int qy_site_node(const struct qy_site *s); /* by the kernel's id, or -1 */
+
+/* The function that it returns to, as far as its object exports it; else NULL. */
+const char *qy_frame_symbol(const void *address);
 
 /* As profile.proto, gzipped. 0; or -1 with errno. */
 int qy_pprof_write(int fd, uint64_t mean);

@@ -58,6 +58,23 @@ def as_json(kind, body):
         return slab(body)
     if kind == 5:
         return dict(zip(["block", "size"], struct.unpack("<QQ", body)))
+    if kind == 8:
+        return dict(zip(["profile", "lost"], struct.unpack("<QQ", body)))
+    if kind == 9:
+        number, length = struct.unpack_from("<II", body)
+        return {"module": number, "id": body[8:8 + length].hex(), "file": body[8 + length:].decode("utf-8", "replace")}
+    if kind == 10:
+        line = dict(zip(["frame", "module", "offset"], struct.unpack_from("<IIQ", body)))
+        line["function"] = body[16:].decode("utf-8", "replace")
+        if line["module"] == 0xffffffff:
+            del line["module"]
+        return line
+    if kind == 6:
+        line = dict(zip(["samples", "objects", "bytes", "object_size", "arena", "node"], struct.unpack_from("<4QIi", body)))
+        line["stack"] = list(struct.unpack_from("<%dI" % ((len(body) - 40) // 4), body, 40))
+        if line["arena"] == 0xffffffff:
+            del line["arena"]
+        return line
     assert kind == 7
     return {"end": struct.unpack("<Q", body)[0]}
 
@@ -90,5 +107,13 @@ assert told == list(things(lines))
 slabs = [line for line in lines if "slab" in line]
 mixed = [line for line in slabs if line["object_size"] == 0]
 assert sum(line["live"] for line in slabs) == lines[0]["objects"] and len(slabs) == lines[0]["slabs"]
+modules, frames, stacks = ([line for line in lines if kind in line and "region" not in line] for kind in ("id", "frame", "stack"))
+for i, line in enumerate(modules):
+    assert line["module"] == i
+for i, line in enumerate(frames):
+    assert line["frame"] == i and line.get("module", 0) < len(modules)
+for line in stacks:
+    assert all(i < len(frames) for i in line["stack"]) and line["bytes"] == line["objects"] * line["object_size"]
+assert bool(stacks) == any("profile" in line for line in lines)
 print("%d records, %d of mixed slabs, %d things" % (len(lines), len(mixed), len(told)))
 assert mixed, "no slab became mixed"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* For tests/dump.sh: makes a heap of objects of all sizes, large blocks, two arenas and mixed slabs, and writes of one view
  * of it DIR/a.bin and DIR/a.json, and what a visit tells to DIR/a.txt; then more lives, and DIR/b.bin and b.json are of
- * that. DIR/more.txt has what there is more: arena, object size (large blocks: 0), objects, bytes. */
+ * that. DIR/more.txt has what there is more: arena, object size (large blocks: 0), objects, bytes. DIR/c and d are the same
+ * with a profile in which all is a sample; DIR/stacks.txt has what each function has in c and in d: objects, bytes. */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -91,6 +92,67 @@ static void fill_gaps(void)
 	}
 }
 
+/* ---- by stack ---- */
+
+static void *kept[3000];
+static size_t kept_count;
+
+static void keep(quarry_arena *arena, size_t n, size_t size)
+{
+	for (size_t i = 0; i < n; i++) {
+		kept[kept_count] = quarry_arena_malloc(arena, size);
+		must(kept[kept_count++] != NULL, "memory");
+	}
+}
+
+/* (Each is in stacks by its name: what follows keeps the call from being a jump.) */
+#define ALLOCATES(name)                                                \
+	__attribute__((noinline)) void name(quarry_arena *arena, size_t n, size_t size); \
+	void name(quarry_arena *arena, size_t n, size_t size)          \
+	{                                                              \
+		keep(arena, n, size);                                  \
+		__asm__ volatile("" ::: "memory");                     \
+	}
+
+ALLOCATES(stays_as_it_is)
+ALLOCATES(grows_most)
+ALLOCATES(grows_a_little)
+ALLOCATES(shrinks)
+
+static void tell_stacks(void)
+{
+	FILE *file = fopen(in_folder("stacks", "txt"), "w");
+
+	must(file != NULL, "stacks");
+	/* 3000 bytes are of the class of 3072, 7000 of that of 7168, 100000 are 25 pages. */
+	fprintf(file, "stays_as_it_is 500 1536000 500 1536000\n");
+	fprintf(file, "grows_most 0 0 120 12288000\n");
+	fprintf(file, "grows_a_little 10 71680 30 215040\n");
+	fprintf(file, "shrinks 200 1433600 50 358400\n");
+	fclose(file);
+}
+
+static void look_at_stacks(quarry_arena *arena)
+{
+	size_t first;
+
+	must(quarry_profile_start(1) == 0, "profile");
+	quarry_thread_flush();
+	stays_as_it_is(arena, 500, 3000);
+	first = kept_count;
+	shrinks(arena, 200, 7000);
+	grows_a_little(arena, 10, 7000);
+	look("c");
+	for (size_t i = 0; i < 150; i++)
+		quarry_free(kept[first + i]);
+	for (int i = 0; i < 2; i++)
+		grows_a_little(arena, 10, 7000);
+	grows_most(arena, 120, 100000);
+	look("d");
+	quarry_profile_stop();
+	tell_stacks();
+}
+
 int main(int argc, char **argv)
 {
 	quarry_arena_attr attr = { .name = "cache \"one\"\xff" }, second = { .name = "second" };
@@ -116,5 +178,6 @@ int main(int argc, char **argv)
 	must(more != NULL, "more");
 	fprintf(more, "second 0 3 3145728\nsecond 64 20000 1280000\ncache 2048 7 14336\n");
 	fclose(more);
+	look_at_stacks(two);
 	return 0;
 }

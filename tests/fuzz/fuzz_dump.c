@@ -42,6 +42,25 @@ static void must(bool holds)
 		abort();
 }
 
+/* What a stack leads to is there. */
+static void add_up_stacks(const struct dump *d)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < d->stack_count; i++) {
+		const struct dump_stack *s = &d->stacks[i];
+
+		must(s->depth <= DUMP_DEPTH_MAX && s->first + s->depth <= d->number_count);
+		must(s->arena == DUMP_NONE || s->arena < d->arena_count);
+		for (uint32_t k = 0; k < s->depth; k++)
+			must(d->numbers[s->first + k] < d->frame_count);
+		bytes += s->bytes;
+	}
+	for (size_t i = 0; i < d->frame_count; i++)
+		must((d->frames[i].module == DUMP_NONE || d->frames[i].module < d->module_count) && d->frames[i].function);
+	must(bytes == d->stack_bytes && bytes < DUMP_ADDRESS_MAX && (d->has_profile || d->stack_count == 0));
+}
+
 static void add_up(const struct dump *d)
 {
 	uint64_t live = 0, held = 0, in_regions = 0;
@@ -56,6 +75,7 @@ static void add_up(const struct dump *d)
 		in_regions += d->regions[i].held;
 	}
 	must(live == d->objects_bytes + d->blocks_bytes && held == in_regions);
+	add_up_stacks(d);
 	taken++;
 }
 
@@ -97,11 +117,16 @@ static size_t record_after(const uint8_t *data, size_t size, size_t at)
 	return length > size - at - 8 ? size : at + 8 + length;
 }
 
+/* Any of them: stacks come behind all that is in regions. */
 static size_t some_record(const uint8_t *data, size_t size)
 {
-	size_t at = data[0] == 'Q' ? 16 : 0;
+	size_t first = data[0] == 'Q' ? 16 : 0, at = first;
+	uint32_t count = 0;
 
-	for (uint32_t n = model_below(200); n > 0 && at < size; n--)
+	for (; at < size; at = record_after(data, size, at))
+		count++;
+	at = first;
+	for (uint32_t n = model_below(count + 1); n > 0 && at < size; n--)
 		at = record_after(data, size, at);
 	return at;
 }

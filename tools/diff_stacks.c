@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "tools/diff_stacks.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/json.h"
+#include "tools/map.h"
+#include "tools/utf8.h"
+
+#define STACKS_SHOWN 20
+#define FRAMES_SHOWN 12
+#define WIDTH 80
+#define INDENT 4
+
+/* ---- which are the same ---- */
+
+static const struct dump_frame *frame_of(const struct diff_stack *s, uint32_t i)
+{
+	return &s->dump->frames[s->dump->numbers[s->stack->first + i]];
+}
+
+static const struct dump_module *module_of(const struct dump *d, const struct dump_frame *f)
+{
+	static const struct dump_module none = { (char *)"", (char *)"" };
+
+	return f->module == DUMP_NONE ? &none : &d->modules[f->module];
+}
+
+static int compare_frames(const struct dump *c, const struct dump_frame *f, const struct dump *d, const struct dump_frame *g)
+{
+	const struct dump_module *m, *n;
+	int order;
+
+	if (c == d && f == g)
+		return 0;
+	if (f->offset != g->offset)
+		return f->offset < g->offset ? -1 : 1;
+	m = module_of(c, f);
+	n = module_of(d, g);
+	order = strcmp(m->id, n->id);
+	return order != 0 || m->id[0] ? order : strcmp(m->file, n->file);
+}
+
+static int by_frames(const void *a, const void *b)
+{
+	const struct diff_stack *x = a, *y = b;
+	int order = 0;
+
+	if (x->stack->depth != y->stack->depth)
+		return x->stack->depth < y->stack->depth ? -1 : 1;
+	for (uint32_t i = 0; order == 0 && i < x->stack->depth; i++)
+		order = compare_frames(x->dump, frame_of(x, i), y->dump, frame_of(y, i));
+	return order;
+}
+
+/* (No figure is beyond 2^57.) */
+static int64_t grown(const struct diff_stack *s)
+{
+	return (int64_t)(s->of[1].bytes - s->of[0].bytes);
+}
+
+static int by_growth(const void *a, const void *b)
+{
+	const struct diff_stack *x = a, *y = b;
+
+	if (grown(x) != grown(y))
+		return grown(x) > grown(y) ? -1 : 1;
+	return by_frames(a, b);
+}
+
+/* Those of one stack, of whatever size, arena and node, become one. */
+static void join(struct diff_stacks *s)
+{
+	size_t kept = 0;
+
+	qsort(s->at, s->count, sizeof(s->at[0]), by_frames);
+	for (size_t i = 0; i < s->count; i++) {
+		if (kept == 0 || by_frames(&s->at[kept - 1], &s->at[i]) != 0) {
+			s->at[kept++] = s->at[i];
+			continue;
+		}
+		for (int k = 0; k < 2; k++) {
+			s->at[kept - 1].of[k].samples += s->at[i].of[k].samples;
+			s->at[kept - 1].of[k].objects += s->at[i].of[k].objects;
+			s->at[kept - 1].of[k].bytes += s->at[i].of[k].bytes;
+		}
+	}
+	s->count = kept;
+}
+
+bool diff_stacks_get(struct diff_stacks *s, const struct dump dumps[2])
+{
+	s->dumps = dumps;
+	if (!dumps[0].has_profile || !dumps[1].has_profile)
+		return true;
+	s->at = calloc(dumps[0].stack_count + dumps[1].stack_count + 1, sizeof(s->at[0]));
+	if (!s->at)
+		return false;
+	for (int k = 0; k < 2; k++)
+		for (size_t i = 0; i < dumps[k].stack_count; i++) {
+			const struct dump_stack *stack = &dumps[k].stacks[i];
+			struct diff_stack *to = &s->at[s->count++];
+
+			to->dump = &dumps[k];
+			to->stack = stack;
+			to->of[k].samples = stack->samples;
+			to->of[k].objects = stack->objects;
+			to->of[k].bytes = stack->bytes;
+		}
+	join(s);
+	qsort(s->at, s->count, sizeof(s->at[0]), by_growth);
+	return true;
+}
+
+void diff_stacks_free(struct diff_stacks *s)
+{
+	free(s->at);
+	s->at = NULL;
+}
+
+static bool is_as_it_was(const struct diff_stack *s)
+{
+	return memcmp(&s->of[0], &s->of[1], sizeof(s->of[0])) == 0;
+}
+
+/* ---- names ---- */
+
+/* What a frame is called: its function, as far as the dump knows it (what is exported); else where in which file it is.
+ * A reader of debug information would be asked here. */
+static const char *name_of(const struct dump *d, const struct dump_frame *f, char *text, size_t size)
+{
+	const struct dump_module *m = module_of(d, f);
+	const char *file = strrchr(m->file, '/') ? strrchr(m->file, '/') + 1 : m->file;
+
+	if (f->function[0])
+		return f->function;
+	snprintf(text, size, "%s%s0x%" PRIx64, file, file[0] ? "+" : "", f->offset);
+	return text;
+}
+
+/* ---- printing ---- */
+
+static size_t next_character(const char *name, size_t n, uint32_t *c)
+{
+	size_t length = utf8_decode(name, n, c);
+
+	if (length == 0)
+		*c = 0;
+	return length ? length : 1;
+}
+
+/* At most so many characters, of which none can mislead. */
+static void print_name(const char *name, size_t most)
+{
+	const char *end = name + strlen(name);
+	size_t count = 0;
+	uint32_t c;
+
+	for (const char *at = name; at < end; count++)
+		at += next_character(at, (size_t)(end - at), &c);
+	for (size_t i = 0; i < (count > most ? most - 3 : count); i++) {
+		size_t length = next_character(name, (size_t)(end - name), &c);
+
+		if (utf8_shows(c))
+			fwrite(name, 1, length, stdout);
+		else
+			putchar('?');
+		name += length;
+	}
+	if (count > most)
+		printf("...");
+}
+
+static void print_stack(const struct diff_stack *s)
+{
+	char text[DUMP_TEXT_MAX + 32];
+
+	printf("%20s %6s %12" PRId64 " %9s %9s %9s\n", "", "", (int64_t)(s->of[1].objects - s->of[0].objects),
+	       map_short(s->of[0].bytes), map_short(s->of[1].bytes), diff_signed(grown(s)));
+	for (uint32_t i = 0; i < s->stack->depth && i < FRAMES_SHOWN; i++) {
+		printf("%*s", INDENT, "");
+		print_name(name_of(s->dump, frame_of(s, i), text, sizeof(text)), WIDTH - INDENT);
+		printf("\n");
+	}
+	if (s->stack->depth > FRAMES_SHOWN)
+		printf("%*sand %" PRIu32 " more\n", INDENT, "", s->stack->depth - FRAMES_SHOWN);
+	if (s->stack->depth == 0)
+		printf("%*sno stack is known\n", INDENT, "");
+}
+
+/* What grew or shrank most is worth its lines; of what did little there may be thousands. */
+void diff_stacks_text(const struct diff_stacks *s, bool all)
+{
+	size_t shown = 0, as_they_were = 0, left_out = 0;
+
+	if (!s->at) {
+		if (s->dumps[0].has_profile != s->dumps[1].has_profile)
+			printf("\nnot by stack: the %s dump has no profile\n", s->dumps[0].has_profile ? "second" : "first");
+		return;
+	}
+	printf("\n%-27s %12s %9s %9s %9s\n", "by stack, of samples", "objects", "before", "after", "growth");
+	for (size_t i = 0; i < s->count; i++) {
+		/* (The first and the last ones: those that grew, and those that shrank.) */
+		bool among = shown < STACKS_SHOWN || (s->count - i <= STACKS_SHOWN / 2 && grown(&s->at[i]) < 0);
+
+		if (is_as_it_was(&s->at[i]) && !all)
+			as_they_were++;
+		else if (!among && !all)
+			left_out++;
+		else {
+			print_stack(&s->at[i]);
+			shown++;
+		}
+	}
+	if (left_out)
+		printf("and %zu more that changed\n", left_out);
+	if (as_they_were)
+		printf("and %zu as they were\n", as_they_were);
+}
+
+static void print_frame_json(const struct diff_stack *s, uint32_t i)
+{
+	const struct dump_frame *f = frame_of(s, i);
+	const struct dump_module *m = module_of(s->dump, f);
+	char text[DUMP_TEXT_MAX + 32];
+
+	printf("%s{\"name\":", i ? "," : "");
+	json_put_string(stdout, name_of(s->dump, f, text, sizeof(text)));
+	printf(",\"file\":");
+	json_put_string(stdout, m->file);
+	printf(",\"id\":\"%s\",\"offset\":%" PRIu64 "}", m->id, f->offset);
+}
+
+void diff_stacks_json(const struct diff_stacks *s, bool all)
+{
+	bool first = true;
+
+	printf(",\"stacks\":%s", s->at ? "[" : "null");
+	for (size_t i = 0; i < s->count; i++) {
+		const struct diff_stack *one = &s->at[i];
+
+		if (!all && is_as_it_was(one))
+			continue;
+		printf("%s\n{", first ? "" : ",");
+		first = false;
+		for (int k = 0; k < 2; k++)
+			printf("\"%s\":{\"samples\":%" PRIu64 ",\"objects\":%" PRIu64 ",\"bytes\":%" PRIu64 "},",
+			       k ? "after" : "before", one->of[k].samples, one->of[k].objects, one->of[k].bytes);
+		printf("\"growth\":%" PRId64 ",\"stack\":[", grown(one));
+		for (uint32_t k = 0; k < one->stack->depth; k++)
+			print_frame_json(one, k);
+		printf("]}");
+	}
+	printf("%s}\n", s->at ? "]" : "");
+}
