@@ -11,6 +11,7 @@ KINDS = {1: "free memory", 2: "slab", 4: "object", 8: "large block"}
 STATES = {0: "free", 1: "live", 2: "cached"}
 PAGES = ("auto", "base", "thp", "2m", "1g")
 wrong = []
+core = "core dump file" in gdb.execute("info files", to_string=True)
 
 
 def check(what, right):
@@ -48,6 +49,7 @@ def inspect(words):
     if kind == "4":
         # (3: the program itself cannot know; and what another thread's free would not tell is in a ring of this one.)
         wanted = {"his": "live", "his-freed": "cached", "his-sent": "cached"}.get(name, STATES.get(int(state)))
+        wanted = "unknown" if name == "hidden" and core else wanted
         check("%s: state, not %s: %s" % (name, wanted, text), head[6] == wanted)
     check("%s: place: %s" % (name, text), place[1] == words[12] and place[2] == node and place[3] == region and
           size_of(place[4]) == int(region_size) and place[5] == PAGES[int(page_kind)])
@@ -60,6 +62,11 @@ def inspect(words):
         asked = "200000" if name == "large-sampled" else "100"
         check("%s: asked for: %s" % (name, text), "sampled: %s bytes asked for, stands for 1.0 objects" % asked in text)
         check("%s: stack: %s" % (name, text), re.search(r"samples_are_taken \(.*held\.c:\d+\)\n.* in main \(.*held\.c", text))
+    if name == "hidden":
+        # What is not in a core file is said.
+        check("%s: note: %s" % (name, text), ("cannot be read (not in the core file?" in text) == core)
+    elif state == "1" and kind == "4":
+        check("%s: how sure: %s" % (name, text), ("live: as far as lists of free objects" in text) == core)
     if name == "his-sent":
         # (What else the thread frees may have sent it.)
         check("%s: where: %s" % (name, text), "on its way home" in text or "sent home to thread" in text)

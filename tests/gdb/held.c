@@ -46,7 +46,7 @@ static void must(const void *p)
 	} while (0)
 
 enum { SMALL, FREED, MEDIUM, PAGES, FRAMES, IN_ARENA, LARGE_IN_ARENA, SAMPLED, LARGE_SAMPLED, HIS, HIS_FREED, HIS_SENT,
-       HOLDER, NEIGHBOUR };
+       HOLDER, NEIGHBOUR, HIDDEN, HIDDEN_FREED };
 
 /* It ends only with the process: its caches stay its own. */
 static void *other(void *arg)
@@ -85,16 +85,23 @@ static void plain(void)
 int main(int argc, char **argv)
 {
 	quarry_arena_attr attr = { .name = "second one", .page_kind = QUARRY_PAGES_BASE };
-	quarry_arena *arena = quarry_arena_create(&attr);
+	quarry_arena_attr nodump = { .name = "hidden", .flags = QUARRY_ARENA_NODUMP };
+	quarry_arena *arena = quarry_arena_create(&attr), *hidden = quarry_arena_create(&nodump);
 	pthread_t thread;
 
 	out = argc > 1 ? fopen(argv[1], "w") : NULL;
 	must(out);
 	must(arena);
+	must(hidden);
 	pthread_barrier_init(&barrier, NULL, 2);
 	plain();
 	GET(IN_ARENA, quarry_arena_malloc(arena, 1000));
 	GET(LARGE_IN_ARENA, quarry_arena_malloc(arena, 50000));
+	GET(HIDDEN, quarry_arena_malloc(hidden, 600));
+	for (int i = 0; i < 3; i++) {
+		GET(HIDDEN_FREED, quarry_arena_malloc(hidden, 600));
+		quarry_free(keep[HIDDEN_FREED]);
+	}
 	pthread_create(&thread, NULL, other, NULL);
 	pthread_barrier_wait(&barrier);
 	quarry_free(keep[HIS_SENT]);
@@ -123,6 +130,7 @@ int main(int argc, char **argv)
 	tell("his-sent", keep[HIS_SENT]);
 	tell("foreign", &attr);
 	tell("holder", keep[HOLDER]);
+	tell("hidden", keep[HIDDEN]);
 	fclose(out);
 	ready();
 	if (argc > 2 && strcmp(argv[2], "abort") == 0)

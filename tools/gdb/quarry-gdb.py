@@ -10,6 +10,7 @@ it (-g, or a package with it). A heap that was written over may say anything: no
 be read is named.
 """
 
+import re
 import struct
 
 import gdb
@@ -48,14 +49,20 @@ class Memory:
         self.pages = {}
         self.order = "big" if "big" in gdb.execute("show endian", to_string=True) else "little"
         self.word = ("<" if self.order == "little" else ">") + "Q"
+        self.left_out = []
+
+    def is_left_out(self, address, size):
+        return any(address < end and address + size > begin for begin, end in self.left_out)
 
     def page(self, number):
         page = self.pages.get(number)
         if page is None:
+            page = b""
             try:
-                page = bytes(self.inferior.read_memory(number * self.PAGE, self.PAGE))
+                if not self.is_left_out(number * self.PAGE, self.PAGE):
+                    page = bytes(self.inferior.read_memory(number * self.PAGE, self.PAGE))
             except gdb.MemoryError:
-                page = b""
+                pass
             if len(self.pages) >= 16384:
                 self.pages.clear()
             self.pages[number] = page
@@ -64,7 +71,7 @@ class Memory:
         return page
 
     def read(self, address, size):
-        if size > self.PAGE:
+        if size > self.PAGE and not self.is_left_out(address, size):
             try:
                 return bytes(self.inferior.read_memory(address, size))
             except (gdb.MemoryError, OverflowError, ValueError):
@@ -82,10 +89,21 @@ class Memory:
 
 
 def absent():
-    """Why it may be so."""
+    """Why it may be so: of a core file."""
     if "core dump file" not in gdb.execute("info files", to_string=True):
         return ""
     return " (not in the core file? see coredump_filter in core(5), and QUARRY_ARENA_NODUMP)"
+
+
+def left_out(low, high):
+    """What of that the kernel left out of the core file: gdb would have it read as zeroes. (Files' memory elsewhere is
+    left out too, and read from the files.)"""
+    if not absent():
+        return []
+    sections = gdb.execute("maintenance info sections", to_string=True)
+    ranges = re.findall(r"(0x[0-9a-f]+)->(0x[0-9a-f]+) at 0x[0-9a-f]+: load\d+\w*(.*)", sections)
+    ranges = [(int(begin, 16), int(end, 16)) for begin, end, flags in ranges if "HAS_CONTENTS" not in flags]
+    return [(begin, end) for begin, end in ranges if begin < high and end > low]
 
 
 class Layout:
@@ -217,6 +235,7 @@ class Heap:
         self.slab_side = lib.number("qy_slab_side")
         window = lib.value("qy_window")
         self.claimed = int(window["claimed"])
+        self.memory.left_out = left_out(self.base, self.base + self.claimed)
         self.page_side, self.frame_side = int(window["page_side"]), int(window["frame_side"])
         self.unit, self.frame, self.page = (lib.constant(n) for n in ("unit", "frame", "page"))
         self.frame_record, self.region_offset = lib.constant("frame_record"), lib.constant("region_offset")
@@ -230,6 +249,7 @@ class Heap:
         self.classes = self.read_classes()
         self.notes = []
         self.known_cached = self.known_samples = None
+        self.incomplete = False  # not all lists of free objects could be followed
         self.known_regions, self.known_managers, self.known_lists = {}, {}, {}
 
     def note(self, text):
@@ -517,8 +537,9 @@ class Heap:
             most = self.claimed // self.grain
             for where, first in self.lists():
                 if first > 1:  # (1: closed)
-                    for at in self.walk(first, most)[0]:
-                        self.known_cached[at] = where
+                    objects, sound = self.walk(first, most)
+                    self.known_cached.update((at, where) for at in objects)
+                    self.incomplete |= not sound
         return self.known_cached
 
     # -- one address --
@@ -535,7 +556,10 @@ class Heap:
         objects, sound = self.own_list(slab)
         if address in objects:
             return "free", ""
-        return ("live", "") if sound else ("unknown", "its slab's list of free objects cannot be followed")
+        return self.live() if sound else ("unknown", "its slab's list of free objects cannot be followed")
+
+    def live(self):
+        return "live", "as far as lists of free objects could be followed" if self.incomplete else ""
 
     def in_mixed(self, slab, p):
         free, end = self.mixed(slab)
@@ -549,7 +573,7 @@ class Heap:
             last += 1
         address = slab["address"] + first * self.grain
         where = self.cached().get(address)
-        return address, (last + 1 - first) * self.grain, "cached" if where else "live", where or ""
+        return (address, (last + 1 - first) * self.grain) + (("cached", where) if where else self.live())
 
     def in_slab(self, slab, p):
         """(address, size, state, where) of the object that p is in; None for a gap."""
