@@ -44,7 +44,8 @@ def inspect(words):
         check("%s: not to be understood: %s" % (name, text), False)
         return
     check("%s: kind: %s" % (name, text), head[2] == KINDS[int(kind)])
-    check("%s: where it begins: %s" % (name, text), head[3] == begin and int(head[4]) == int(address, 16) - int(begin, 16))
+    offset = int(address, 16) - int(begin, 16)
+    check("%s: where it begins: %s" % (name, text), head[3] == begin and int(head[4]) == offset)
     check("%s: size: %s" % (name, text), head[5] == size)
     if kind == "4":
         # (3: the program itself cannot know; and what another thread's free would not tell is in a ring of this one.)
@@ -61,7 +62,8 @@ def inspect(words):
     if "sampled" in name:
         asked = "200000" if name == "large-sampled" else "100"
         check("%s: asked for: %s" % (name, text), "sampled: %s bytes asked for, stands for 1.0 objects" % asked in text)
-        check("%s: stack: %s" % (name, text), re.search(r"samples_are_taken \(.*held\.c:\d+\)\n.* in main \(.*held\.c", text))
+        stack = r"samples_are_taken \(.*held\.c:\d+\)\n.* in main \(.*held\.c"
+        check("%s: stack: %s" % (name, text), re.search(stack, text))
     if name == "hidden":
         # What is not in a core file is said.
         check("%s: note: %s" % (name, text), ("cannot be read (not in the core file?" in text) == core)

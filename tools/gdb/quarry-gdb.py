@@ -859,7 +859,8 @@ pages, and how much of each is in slabs and in large blocks."""
 
 class Slabs(Command):
     """quarry slabs [ARENA]: by size class, of all arenas or of one by its name: slabs, objects that live, are in
-threads' caches, and are free, what the slabs hold, and how much of that is held by slabs of which less than a quarter lives."""
+threads' caches, and are free, what the slabs hold, and how much of that is held by slabs of which less than a quarter
+lives."""
 
     name = "quarry slabs"
 
@@ -943,17 +944,31 @@ where that is an object or a large block, else to ADDRESS itself. Stacks and oth
         print("%d pointers to [0x%x, 0x%x) in what lives" % (found, low, high))
 
     @staticmethod
-    def words(heap, address, size, low, high):
-        """Where in a piece of memory a pointer stands."""
-        for at in range(address, address + size, 1 << 20):
+    def needles(order, low, high):
+        """The upper bytes that all these words have, two ways at most, and how many bytes are below them."""
+        below = 1
+        while (high - 1 >> 8 * below) - (low >> 8 * below) > 1:
+            below += 1
+        values = range(low >> 8 * below, (high - 1 >> 8 * below) + 1)
+        return [value.to_bytes(8 - below, order) for value in values], below
+
+    def words(self, heap, address, size, low, high):
+        """Where in a piece of memory a pointer stands. (To look at each word takes a minute a GiB.)"""
+        order = heap.memory.order
+        needles, below = self.needles(order, low, high)
+        for begin in range(address, address + size, 1 << 20):
             try:
-                raw = heap.memory.read(at, min(1 << 20, address + size - at))
+                raw = heap.memory.read(begin, min(1 << 20, address + size - begin))
             except Trouble as trouble:
                 heap.note(str(trouble))
                 continue
-            for i, (word,) in enumerate(struct.iter_unpack(heap.memory.word, raw)):
-                if low <= word < high:
-                    yield at + 8 * i
+            for needle in needles:
+                at = raw.find(needle)
+                while at >= 0:
+                    word = at - below if order == "little" else at
+                    if word >= 0 and word % 8 == 0 and low <= int.from_bytes(raw[word : word + 8], order) < high:
+                        yield begin + word
+                    at = raw.find(needle, at + 1)
 
 
 Prefix()
