@@ -164,7 +164,7 @@ check "names that are odd: nothing that a terminal obeys" is "$(tr -d '\n -~' <o
 check "names that are odd: cut" shows out '^    \?\[2J\?x+\.\.\.$'
 
 # ---- map ------------------------------------------------------------------------------------------------------
-for file in a.bin a.json; do
+for file in a.bin a.json d.bin d.json; do
 	quarry map $file
 	check "map $file" is $status 0
 	check "map $file: its title" shows out 'what lived at one moment'
