@@ -58,6 +58,57 @@ own = [f for f in files if f["path"].endswith("/leaky")]
 assert len(own) == 1 and int(own[0]["from"], 16) < int(own[0]["to"], 16), own
 assert any(len(f["build_id"]) == 40 for f in files)' "$work/report"
 
+# The command names what the library cannot: functions that are not exported, and lines.
+cp "$work/report" "$work/leaks.json"
+printf 'the program said so\n' | cat - "$work/leaks.json" >"$work/mixed.json"
+for file in leaks mixed; do
+	quarry leaks "$work/$file.json"
+	check "quarry leaks $file: status" is $status 0
+	check "quarry leaks $file: silent" silent err
+	check "quarry leaks $file: how many" says out "3 objects, 96 B, cannot be reached, with 4 behind, 128 B; of "
+	check "quarry leaks $file: a function that is not exported" grep -qE '^    #0 make_node' "$work/out"
+	check "quarry leaks $file: its caller" grep -qE '^    #[0-9]+ plant_a_ring' "$work/out"
+done
+if grep -q 'leaky\.c:' "$work/out"; then
+	check "quarry leaks: lines" grep -qE '^    #0 make_node .*leaky\.c:[0-9]+$' "$work/out"
+else
+	echo "SKIP: the command was built without libdw: no lines"
+fi
+check "quarry leaks: not what can be reached" is "$(grep -c 'nothing that leaked' "$work/out")" 0
+quarry leaks --all "$work/leaks.json"
+check "quarry leaks --all" says out "nothing that leaked"
+check "quarry leaks --all: how many" says out "; 1000 more can be reached"
+quarry leaks --json "$work/leaks.json"
+check "quarry leaks --json" python3 -c '
+import json, sys
+r = json.load(open(sys.argv[1]))
+assert (r["objects"], r["held_objects"], len(r["leaks"])) == (3, 4, 3), r
+assert all(l["stack"][0]["function"] == "make_node" for l in r["leaks"])' "$work/out"
+quarry leaks --check "$work/leaks.json"
+check "quarry leaks --check: the status" is $status 1
+check "quarry leaks --check: a line" is "$(wc -l <"$work/err")" 1
+quarry leaks - <"$work/leaks.json"
+check "quarry leaks -: nothing on standard input" one_line_error 1 "standard input: no report"
+for bad in '' '{}' '{"quarry_leaks":1,' '{"quarry_leaks":1,"leaks":[{"objects":-1}]}' \
+	'{"quarry_leaks":1,"leaks":[{"stack":["0xzz"]}],"files":[]}' '{"quarry_leaks":1,"files":[{"from":7}]}' \
+	'{"quarry_leaks":2,"leaks":[]}'; do
+	printf '%s' "$bad" >"$work/bad"
+	quarry leaks "$work/bad"
+	check "quarry leaks of '$bad'" one_line_error 1 "$work/bad: "
+done
+quarry leaks "$work/nowhere"
+check "quarry leaks of nothing" one_line_error 1 "nowhere"
+quarry leaks --what "$work/bad"
+check "quarry leaks with an unknown option" one_line_error 2 "'--what'"
+quarry leaks
+check "quarry leaks without a file" one_line_error 2 "no FILE"
+quarry leaks a b
+check "quarry leaks of two" one_line_error 2 "one FILE"
+leaks json profile=1 "$program" 1000
+cp "$work/report" "$work/none.json"
+quarry leaks --check "$work/none.json"
+check "quarry leaks --check where there are none" is $status 0
+
 leaks text profile=1 "$program" 1000 leak chain
 check "text says how many" says report "quarry leaks: 2 objects, "
 check "text says where" grep -qE '^    #[0-9]+ plant_a_leak$' "$work/report"

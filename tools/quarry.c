@@ -48,6 +48,7 @@ static const char help_text[] =
 	"  map [OPTION...] [FILE|PID]             nodes and what is on them, as a picture\n"
 	"  diff [OPTION...] A B                   what grew between two dumps of views\n"
 	"  flame [OPTION...] FILE                 a heap profile, as a flame graph\n"
+	"  leaks [OPTION...] FILE                 what leaked, with names and lines\n"
 	"  top [OPTION...] PID                    a process's memory by arena, live\n"
 	"  metrics [OPTION...] PID                its figures as OpenMetrics\n"
 	"  help [COMMAND|options]                 this, a command's, the list of options\n"
@@ -115,6 +116,18 @@ static const char diff_text[] =
 	"  --all   also what is as it was\n"
 	"\n"
 	"The exit status is 0 whatever grew.\n";
+
+static const char leaks_text[] =
+	"usage: quarry leaks [OPTION...] FILE\n"
+	"\n"
+	"Tells what leaked, by a report that quarry wrote as JSON (- is standard input):\n"
+	"quarry run --leaks=json, QUARRY_OPTIONS=leaks_at_exit=json, quarry_leaks_print.\n"
+	"Stacks get names and source lines from the files that the report names, as far\n"
+	"as they are the same. Other lines around the report are passed over.\n"
+	"\n"
+	"  --all    also what is suppressed, and places from which nothing leaked\n"
+	"  --json   as one JSON object\n"
+	"  --check  the exit status is 1 if anything leaked that is not suppressed\n";
 
 static const char flame_text[] =
 	"usage: quarry flame [OPTION...] FILE\n"
@@ -579,6 +592,7 @@ static const struct command {
 	{ "map", map_text, command_map },
 	{ "diff", diff_text, command_diff },
 	{ "flame", flame_text, command_flame },
+	{ "leaks", leaks_text, command_leaks },
 	{ "top", top_text, command_top },
 	{ "metrics", metrics_text, command_metrics },
 	{ "help", help_help_text, command_help },

@@ -19,6 +19,7 @@ int fail(enum status status, const char *format, ...) __attribute__((format(prin
 int command_diff(int argc, char **argv);
 int command_doctor(int argc, char **argv);
 int command_flame(int argc, char **argv);
+int command_leaks(int argc, char **argv);
 int command_map(int argc, char **argv);
 int command_metrics(int argc, char **argv);
 int command_top(int argc, char **argv);

@@ -86,7 +86,7 @@ static uint64_t key_of_range(const void *range)
 	return ((const struct range *)range)->from;
 }
 
-static bool find_own(struct own *own, const struct qy_roots *roots)
+static bool find_own(struct own *own, const struct qy_roots *roots, const struct qy_stopped *stopped)
 {
 	uintptr_t from, to;
 	void *list = qy_os->mmap(NULL, OWN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -97,6 +97,8 @@ static bool find_own(struct own *own, const struct qy_roots *roots)
 	qy_window_reserved(&from, &to);
 	add_own(own, (const void *)from, to - from);
 	add_own(own, roots->text, roots->mapped);
+	if (stopped->memory != NULL)
+		add_own(own, stopped->memory, stopped->mapped);
 	qy_samples_memory(add_own, own);
 	qy_meta_memory(add_own, own);
 	qy_sort(own->range, own->count, sizeof(own->range[0]), key_of_range);
@@ -202,7 +204,7 @@ bool qy_reach_from_roots(struct qy_reach *r, const struct qy_roots *roots, const
 	struct mapping m = { .rights = "r" };
 	struct own own;
 
-	if (!find_own(&own, roots))
+	if (!find_own(&own, roots, stopped))
 		return false;
 	for (const char *line = roots->text; (line = read_mapping(line, &m)) != NULL;) {
 		uintptr_t begin = m.from;
