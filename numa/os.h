@@ -21,6 +21,7 @@ struct qy_signal_action {
 
 enum qy_unwind { QY_UNWIND_AUTO, QY_UNWIND_TABLES, QY_UNWIND_FRAMES };
 
+#define QY_COPY_ALONE 255 /* the status of a copy whose process had ended before it began */
 #define QY_REGISTER_WORDS 384 /* of a thread: the general ones, and of the vectors what fits (x86: up to AVX-512) */
 
 struct qy_stopped_thread {
@@ -34,6 +35,7 @@ struct qy_stopped_thread {
 struct qy_stopped {
 	struct qy_stopped_thread *thread;
 	size_t count;
+	size_t others; /* threads there were when room was made */
 	void *memory; /* and the rest: for who made it */
 	size_t mapped;
 	uint64_t mask;
@@ -151,15 +153,21 @@ struct qy_os {
 	/* Where the caller is called from: return addresses, the innermost first, so many at most, without those in
 	 * quarry's own library. Allocates nothing and takes no lock of quarry's. */
 	unsigned (*stack)(void **frames, unsigned most);
+	/* Room for what is to be known of the threads that there are, and for who stops them. -1 with errno. */
+	int (*stop_room)(struct qy_stopped *stopped);
+	void (*stop_forget)(struct qy_stopped *stopped);
 	/* Stop all threads of the process but the caller, and read their registers (numa/os_copy.c); signals wait
-	 * until they are let go. Locks may be held by who was stopped, libc's own among them. -1 with errno where that
-	 * is not to be had (EPERM: ptrace(2) is forbidden, or a debugger has them), and nobody is stopped. */
+	 * until they are let go. Locks may be held by who was stopped, libc's own among them. Maps nothing. -1 with errno
+	 * where that is not to be had (EPERM: ptrace(2) is forbidden, or a debugger has them; ENOMEM: there are many more
+	 * than there is room for), and nobody is stopped. */
 	int (*stop_threads)(struct qy_stopped *stopped);
 	void (*let_go)(struct qy_stopped *stopped);
 	/* A process that has a copy of all memory, and this thread alone: it does the work, and ends with what that
 	 * returned as its status. No handler of fork(3) runs, all signals are blocked in it, and the program's wait(2)
-	 * does not see it. Its number, or -1 with errno. */
+	 * does not see it. Its number, or -1 with errno: EPERM where children are made in another namespace. */
 	int (*copy_process)(int (*work)(void *ctx), void *ctx);
+	/* In such a copy: memory that may not be there, or not be readable. False where that is so. */
+	bool (*try_read)(uint64_t *to, const uint64_t *from, size_t words);
 	int (*await_copy)(int pid, int *status); /* as waitpid(2) has it */
 	/* What /proc/self/pagemap says of pages (of the kernel's size) from one on: all of them, or -1. */
 	int (*page_entries)(const void *from, size_t count, uint64_t *entries);

@@ -6,10 +6,13 @@
 
 #include "numa/os.h"
 
+int qy_linux_stop_room(struct qy_stopped *stopped);
+void qy_linux_stop_forget(struct qy_stopped *stopped);
 int qy_linux_stop_threads(struct qy_stopped *stopped);
 void qy_linux_let_go(struct qy_stopped *stopped);
 int qy_linux_copy_process(int (*work)(void *ctx), void *ctx);
 int qy_linux_await_copy(int pid, int *status);
+bool qy_linux_try_read(uint64_t *to, const uint64_t *from, size_t words);
 int qy_linux_page_entries(const void *from, size_t count, uint64_t *entries);
 void qy_linux_close_others(const int *keep, size_t count);
 int qy_linux_write_all(int fd, const void *bytes, size_t len);

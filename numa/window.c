@@ -107,10 +107,10 @@ static bool place_sparse(void)
 			   MAP_PRIVATE | MAP_ANONYMOUS | QY_MAP_FIXED_NOREPLACE, -1, 0) == qy_slab_side;
 }
 
-void qy_window_reserved(uintptr_t *from, uintptr_t *to)
+void qy_window_memory(void (*tell)(void *ctx, const void *from, size_t bytes), void *ctx)
 {
-	*from = qy_window_base;
-	*to = (uintptr_t)(qy_window.frame_side + zones_total * FRAME_SLICE);
+	tell(ctx, (const void *)qy_window_base, sparse ? qy_window_claimed() : zones_total * QY_ZONE);
+	tell(ctx, qy_slab_side, zones_total * ZONE_SIDES);
 }
 
 int qy_window_init(size_t wanted)

@@ -14,8 +14,8 @@
 
 #include "lib/base/place.h"
 
-/* The window and its sides, claimed or not. */
-void qy_window_reserved(uintptr_t *from, uintptr_t *to);
+/* The window and its sides, as far as they are quarry's. */
+void qy_window_memory(void (*tell)(void *ctx, const void *from, size_t bytes), void *ctx);
 
 /* Reserve the window. wanted: bytes, 0 by the machine's memory. Before any other call; falls to smaller windows and
  * then to a sparse one; 0, or -1 with ENOMEM. */

@@ -19,7 +19,7 @@ trap 'rm -rf "$work"' EXIT
 . "$src/tests/checks.sh"
 
 program=$work/leaky
-"${CC:-cc}" -O1 -g -fno-omit-frame-pointer -rdynamic -o "$program" "$src/tests/leaky.c" -lpthread 2>"$work/compiler" ||
+"${CC:-cc}" -O1 -g -fno-omit-frame-pointer -rdynamic -o "$program" "$src/tests/leaky.c" 2>"$work/compiler" ||
 	{ cat "$work/compiler"; exit 1; }
 
 leaks() { # leaks FORMAT OPTIONS PROGRAM…: into out, err and status; the report alone into report

@@ -1164,7 +1164,7 @@ typedef struct quarry_leak {
 typedef struct quarry_leaks_report {
 	uint32_t struct_size;     /* set by the caller to sizeof: lets the struct grow */
 	uint32_t groups;          /* that were told of */
-	uint64_t live_objects, live_bytes; /* all there were: in caches, and large blocks, not those in threads' caches */
+	uint64_t live_objects, live_bytes; /* all there were, large blocks among them */
 	uint64_t objects, bytes;           /* the sums of what was told of, what is suppressed too */
 	uint64_t held_objects, held_bytes;
 	uint64_t suppressed_objects, suppressed_bytes; /* of those, with what they hold */
@@ -1173,29 +1173,36 @@ typedef struct quarry_leaks_report {
 	uint64_t took_ns;
 	uint32_t threads;         /* other threads, */
 	uint32_t unread;          /* and those of them whose registers are not known: their stacks counted whole, */
-	uint32_t scans;           /* and what leaked is what two scans found so, a tenth of a second apart */
+	uint32_t scans;           /* and what leaked is what two scans found so, a tenth of a second apart (then 3) */
 	uint32_t inexact;         /* slabs or lists that could not be looked at: 0, but for programs that wrote beyond
 	                           * their objects */
+	uint64_t skipped_bytes;   /* that could not be read: protected, kept from children (MADV_DONTFORK), or behind the
+	                           * end of a file */
 } quarry_leaks_report;
 
 #define QUARRY_LEAKS_REACHABLE 1u /* tell of places from which nothing leaked, too */
 
 /** Find what lives and cannot be reached: a conservative scan, in a copy of the process, so that all go on meanwhile. For
- * the copy all threads stand still (by ptrace(2), for their registers; report.stopped_ns). Roots are the private memory of
- * the process that is not quarry's own (data, stacks as far as they are in use, thread-local storage, other heaps),
- * registers, and what quarry_leaks_root names. A word that leads to any byte of an object holds it: pointers with bits in
- * the low places count, others that are hidden do not, nor those in memory shared with other processes, or in files.
- * The copy needs memory for the pages that the process writes meanwhile, and a 40th part of the heap. System calls like
- * epoll_wait(2) that threads wait in may end with EINTR. Where ptrace(2) is forbidden, or a debugger is attached, two scans
- * are made without registers, and stacks count whole. Under valgrind and the sanitizers use theirs.
- * Any thread may call; not a signal handler, nor fn of another call; one at a time is best.
+ * the copy all threads stand still (by ptrace(2), for their registers; report.stopped_ns: the time of a fork, and up to 0.2 s
+ * where a thread is held up in the kernel, as in vfork(2)). Roots are the private memory of the process that is not quarry's
+ * own (data, stacks as far as they are in use, thread-local storage, other heaps), registers, and what quarry_leaks_root
+ * names. An aligned word that leads to any byte of an object holds it: pointers with bits in the low places count. What does
+ * not: pointers that are hidden otherwise, at odd addresses (packed structs), one past the end, in memory shared with other
+ * processes or in files, and those that only the kernel has (epoll_data, io_uring's user_data, timers).
+ * The copy needs memory for the pages that the process writes meanwhile, a 40th part of the heap, and 16 bytes for each thing
+ * that one other leads to. System calls like epoll_wait(2) that threads wait in may end with EINTR. Where ptrace(2) is
+ * forbidden or a debugger is attached, and for arenas in files beside other threads, what two scans have found is told.
+ * (Where Yama allows only who was named to trace, the helper is named: a PR_SET_PTRACER of the program's is over then.)
+ * Any thread may call; not a signal handler, nor fn of another call; several may at a time.
  * @param flags 0 or QUARRY_LEAKS_REACHABLE.
  * @param fn is called for each group, with the most bytes first, by this thread, without any lock held; it may allocate.
  *           What it is given is valid until it returns. Other than 0 ends it. May be NULL.
  * @param report is filled; NULL: not wanted.
  * @return 0, or what fn returned; -1 with EDEADLK (inside another call of quarry's), EAGAIN or ENOMEM (no room for the
  *         copy, or in it), EIO (the copy was killed: no memory, or a page of a pool was taken from it), EINVAL, ENOENT (no
- *         /proc). Example:
+ *         /proc), EPERM (after unshare(CLONE_NEWPID), where a child would be the new namespace's first), ENOTSUP (under
+ *         valgrind or AddressSanitizer: they look for leaks themselves), EMFILE, ENFILE, ENOSYS (memfd_create(2), Linux
+ *         3.17), EFBIG or ENOSPC; of QUARRY_SUPPRESSIONS open(2)'s, or EINVAL for a wrong line. Example:
  * @code
  *   static int tell(const quarry_leak *l, void *ctx) { printf("%llu bytes\n", (unsigned long long)l->bytes); return 0; }
  *   quarry_leaks_find(0, tell, NULL, NULL);
@@ -1217,7 +1224,8 @@ QUARRY_API int quarry_leaks_print(int fd, int json);
 QUARRY_API int quarry_leaks_suppress(const char *rules);
 
 /** Count memory as a root: memory shared with other processes that holds pointers, or a place that leads to what is to be
- * taken for reachable. @return 0; -1 with EINVAL, or ENOMEM (128 at most). */
+ * taken for reachable. It is read whole, at each search; an object of quarry's that it is in, or begins in, counts as
+ * reachable too. @return 0; -1 with EINVAL, or ENOMEM (128 at most). */
 QUARRY_API int quarry_leaks_root(const void *p, size_t bytes);
 
 /** No longer. @return 0; -1 with ENOENT. */

@@ -161,58 +161,82 @@ struct work {
 	struct qy_stopped stopped;
 };
 
-/* All locks are held by the one thread that is there. What is free in files may be written by the parent meanwhile. */
+/* All locks are held by the one thread that is there. (What is mapped may be by a patched mmap, that allocates.) */
 static int work_in_copy(void *ctx)
 {
 	struct work *w = ctx;
-	bool shown;
 
 	qy_watch_after_fork();
 	qy_reclaim_after_fork();
 	qy_registry_after_fork();
 	qy_threads_after_fork();
-	shown = qy_forkcopy_show_files();
 	qy_registry_fork_unlock();
 	qy_threads_resume();
 	qy_purge_release();
-	return shown ? w->fn(w->ctx, &w->stopped) : QY_COPY_FAILED;
+	return qy_forkcopy_show_files() ? w->fn(w->ctx, &w->stopped) : QY_COPY_FAILED;
+}
+
+static void count_threads(const struct qy_stopped *stopped, struct qy_copy_report *report)
+{
+	report->threads = (uint32_t)stopped->count;
+	for (size_t i = 0; i < stopped->count; i++)
+		report->unread += stopped->thread[i].words == 0;
+	if (report->stop_error != 0)
+		report->threads = report->unread =
+			(uint32_t)qy_max(stopped->others, qy_threads_live() - (qy_tls.thread != NULL));
+}
+
+static bool any_in_files(void)
+{
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+		if (qy_read(&m->in_files) > 0)
+			return true;
+	return false;
+}
+
+/* Returns the copy's number, or -1. */
+static int make_copy(struct work *w, struct qy_copy_report *report)
+{
+	uint64_t since;
+	int pid, error;
+
+	qy_purge_hold();
+	since = qy_os->now_ns();
+	qy_threads_pause();
+	qy_registry_fork_lock();
+	if (report->stop_error == 0 && qy_os->stop_threads(&w->stopped) != 0)
+		report->stop_error = errno;
+	pid = qy_os->copy_process(work_in_copy, w);
+	error = errno;
+	count_threads(&w->stopped, report);
+	qy_os->let_go(&w->stopped);
+	report->files = any_in_files();
+	qy_registry_fork_unlock();
+	qy_threads_resume();
+	report->held_ns = qy_os->now_ns() - since;
+	qy_purge_release();
+	errno = error;
+	return pid;
 }
 
 int qy_fork_copy(int (*fn)(void *ctx, const struct qy_stopped *stopped), void *ctx, struct qy_copy_report *report)
 {
 	struct work w = { .fn = fn, .ctx = ctx };
-	int pid, error = EDEADLK, status;
-	uint64_t since;
+	int pid, error, status;
 
 	*report = (struct qy_copy_report){ .held_ns = 0 };
 	if (is_inside()) {
-		errno = error;
+		errno = EDEADLK;
 		return -1;
 	}
 	qy_collapse_forked();
-	qy_purge_hold();
-	since = qy_os->now_ns();
-	qy_threads_pause();
-	qy_registry_fork_lock();
-	if (qy_os->stop_threads(&w.stopped) != 0)
+	if (qy_os->stop_room(&w.stopped) != 0)
 		report->stop_error = errno;
-	pid = qy_os->copy_process(work_in_copy, &w);
+	pid = make_copy(&w, report);
 	error = errno;
-	for (size_t i = 0; i < w.stopped.count; i++)
-		report->unread += w.stopped.thread[i].words == 0;
-	report->threads = (uint32_t)w.stopped.count;
-	if (report->stop_error != 0)
-		report->threads = report->unread = (uint32_t)(qy_threads_live() - (qy_tls.thread != NULL));
-	qy_os->let_go(&w.stopped);
-	qy_registry_fork_unlock();
-	qy_threads_resume();
-	report->held_ns = qy_os->now_ns() - since;
-	qy_purge_release();
-	if (pid < 0 || qy_os->await_copy(pid, &status) != 0) {
-		errno = pid < 0 ? error : errno;
-		return -1;
-	}
-	return status;
+	qy_os->stop_forget(&w.stopped);
+	errno = error;
+	return pid < 0 || qy_os->await_copy(pid, &status) != 0 ? -1 : status;
 }
 
 /* Registered before the first allocation, so that of all handlers ours hold the locks for the shortest time: prepare

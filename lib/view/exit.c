@@ -74,7 +74,7 @@ static int format_of(const char *path)
 }
 
 /* (Nobody is there to be told of an error by its return: it is said, as that of a wrong option is.) */
-static void write_profile(const char *pattern)
+static __attribute__((noinline)) void write_profile(const char *pattern)
 {
 	char path[4096], line[512];
 	struct qy_text out;
@@ -96,18 +96,17 @@ static void write_profile(const char *pattern)
 		qy_os->close(fd);
 }
 
-static void say_leaks(bool json)
+static __attribute__((noinline)) void say_error(void)
 {
 	char line[512];
 	struct qy_text out;
 
-	if (quarry_leaks_print(exit_fd, json) == 0)
-		return;
 	qy_text_init(&out, line, sizeof(line), exit_fd);
 	qy_text_format(&out, "quarry: leaks_at_exit: %s\n", quarry_error_text());
 	(void)qy_text_flush(&out);
 }
 
+/* (With little on the stack: what is left over there from the program counts as its own.) */
 static __attribute__((destructor)) void say_all(void)
 {
 	long how = qy_setting(stats_at_exit), leaks = qy_setting(leaks_at_exit);
@@ -115,8 +114,8 @@ static __attribute__((destructor)) void say_all(void)
 
 	if (pattern != NULL && atomic_load_explicit(&qy_sample_mean_last, memory_order_relaxed) != 0)
 		write_profile(pattern);
-	if (leaks != 0)
-		say_leaks(leaks == 2);
+	if (leaks != 0 && quarry_leaks_print(exit_fd, leaks == 2) != 0)
+		say_error();
 	if (how != 0)
 		quarry_stats_print(exit_fd, how == 2);
 }

@@ -269,9 +269,10 @@ static int look(struct scan *s)
 	visit(s, sweep_ring, s);
 	tell_rings(s);
 	q->scan->scanned = s->reach.scanned;
+	q->scan->skipped = s->reach.skipped;
 	if (s->failed)
 		return ENOMEM;
-	return write_groups(s) ? 0 : EIO;
+	return write_groups(s) ? 0 : errno;
 }
 
 int qy_leak_scan(void *question, const struct qy_stopped *stopped)

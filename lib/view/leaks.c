@@ -10,6 +10,7 @@
 
 #include "lib/api/error.h"
 #include "lib/api/init.h"
+#include "lib/base/checker.h"
 #include "lib/base/lock.h"
 #include "lib/cache/fork.h"
 #include "lib/manager/manager.h"
@@ -25,6 +26,7 @@ struct search {
 	quarry_leaks_report report;
 	struct qy_leak_group *groups;
 	size_t groups_mapped, seen_mapped;
+	bool again; /* one scan is not enough */
 };
 
 static void *map_shared(size_t bytes, int fd)
@@ -42,17 +44,20 @@ static int error_of(int status)
 {
 	if (!WIFEXITED(status))
 		return EIO;
-	return WEXITSTATUS(status) == QY_COPY_FAILED ? ENOMEM : WEXITSTATUS(status);
+	return WEXITSTATUS(status) == QY_COPY_FAILED || WEXITSTATUS(status) == QY_COPY_ALONE ? ENOMEM : WEXITSTATUS(status);
 }
 
-/* One scan. 0, or an errno. Registers that the program's pointers may stand in are on the stack above the frame of this
- * function: its caller has saved them. */
-static __attribute__((noinline)) int scan_once(struct search *s)
+/* One scan, into a file of its own. 0, or an errno. */
+static int scan_once(struct search *s)
 {
 	struct qy_copy_report copy;
 	int status;
 
-	s->question.stack = (uintptr_t)__builtin_frame_address(0);
+	if (s->question.fd >= 0)
+		qy_os->close(s->question.fd);
+	s->question.fd = qy_os->memfd("quarry-leaks", QY_MFD_CLOEXEC);
+	if (s->question.fd < 0)
+		return errno;
 	memset(s->scan, 0, sizeof(*s->scan));
 	status = qy_fork_copy(qy_leak_scan, &s->question, &copy);
 	if (status < 0)
@@ -61,10 +66,12 @@ static __attribute__((noinline)) int scan_once(struct search *s)
 	s->report.threads = qy_max(s->report.threads, copy.threads);
 	s->report.unread = qy_max(s->report.unread, copy.unread);
 	s->report.stopped_ns = qy_max(s->report.stopped_ns, copy.held_ns);
+	s->again = copy.unread > 0 || (copy.files && copy.threads > 0);
 	return error_of(status);
 }
 
-/* (Where registers are not known, the first scan was as good as none, and is made again to be one of two.) */
+/* (Where registers are not known, or memory in files changed meanwhile, the first scan was as good as none, and is made
+ * again to be one of two.) */
 static int scan_twice(struct search *s)
 {
 	size_t bits = (qy_window_claimed() + QY_ZONE) / QY_SNAP_GRAIN;
@@ -87,14 +94,9 @@ static int scan_twice(struct search *s)
 
 static int scan(struct search *s)
 {
-	int error;
+	int error = scan_once(s);
 
-	__builtin_unwind_init();
-	error = scan_once(s);
-	if (error != 0 || s->report.unread == 0)
-		return error;
-	qy_os->set_size(s->question.fd, 0);
-	return scan_twice(s);
+	return error == 0 && s->again ? scan_twice(s) : error;
 }
 
 /* ---- what it found ---- */
@@ -153,8 +155,7 @@ static void fill(quarry_leak *l, const struct qy_leak_group *g, char *name)
 	l->suppressed = qy_leak_suppressed(l->frames, l->depth);
 }
 
-/* (Not a part of its caller: what it leaves on the stack would be reachable from there at the next look.) */
-static __attribute__((noinline)) int tell(struct search *s, unsigned flags, int (*fn)(const quarry_leak *leak, void *ctx), void *ctx)
+static int tell(struct search *s, unsigned flags, int (*fn)(const quarry_leak *leak, void *ctx), void *ctx)
 {
 	for (size_t i = 0; i < s->scan->groups; i++) {
 		char name[QUARRY_ARENA_NAME_MAX];
@@ -187,6 +188,7 @@ static void sum_up(struct search *s, uint64_t since)
 	s->report.held_objects = found->held_objects;
 	s->report.held_bytes = found->held_bytes;
 	s->report.scanned_bytes = found->scanned;
+	s->report.skipped_bytes = found->skipped;
 	s->report.inexact = found->inexact;
 	s->report.took_ns = qy_os->now_ns() - since;
 }
@@ -212,19 +214,25 @@ static const char *words_for(int error)
 		return "the copy of the process was killed";
 	case ENOENT:
 		return "/proc/self/maps cannot be read, or is too long";
+	case EPERM:
+		return "children of this process are in another namespace of processes";
+	case ENOSYS:
+		return "the kernel has no memfd_create(2)";
+	case EMFILE:
+	case ENFILE:
+		return "no descriptor for what the copy finds";
+	case EFBIG:
+	case ENOSPC:
+		return "what the copy found could not be written";
 	default:
 		return "no room for a copy of the process";
 	}
 }
 
-QUARRY_API int quarry_leaks_find(unsigned flags, int (*fn)(const quarry_leak *leak, void *ctx), void *ctx,
-				 quarry_leaks_report *report)
+static int check_arguments(unsigned flags, const quarry_leaks_report *report)
 {
-	struct search s = { .question = { .fd = -1 }, .report = { .struct_size = sizeof(s.report) } };
 	unsigned line;
-	uint64_t since;
-	uint32_t size;
-	int error, result = 0;
+	int error;
 
 	if ((flags & ~QUARRY_LEAKS_REACHABLE) != 0)
 		return qy_fail(EINVAL, "flags: 0x%x is not 0 or QUARRY_LEAKS_REACHABLE", flags);
@@ -233,18 +241,29 @@ QUARRY_API int quarry_leaks_find(unsigned flags, int (*fn)(const quarry_leak *le
 	qy_init_once();
 	if (qy_fail_inside())
 		return -1;
+	if (qy_checker != QY_CHECKER_NONE)
+		return qy_fail(ENOTSUP, "under a memory checker, which looks for leaks itself");
 	error = qy_leak_read_suppressions(&line);
-	if (error != 0)
-		return line > 0 ? qy_fail(error, "QUARRY_SUPPRESSIONS: line %u is not leak:PATTERN", line)
-				: qy_fail(error, "QUARRY_SUPPRESSIONS: the file cannot be read");
+	if (error == 0)
+		return 0;
+	return line > 0 ? qy_fail(error, "QUARRY_SUPPRESSIONS: line %u is not leak:PATTERN", line)
+			: qy_fail(error, "QUARRY_SUPPRESSIONS: the file cannot be read");
+}
+
+int qy_leaks_find(uintptr_t stack, unsigned flags, int (*fn)(const quarry_leak *leak, void *ctx), void *ctx,
+		  quarry_leaks_report *report)
+{
+	struct search s = { .question = { .fd = -1, .stack = stack }, .report = { .struct_size = sizeof(s.report) } };
+	uint64_t since;
+	uint32_t size;
+	int error, result = 0;
+
+	if (check_arguments(flags, report) != 0)
+		return -1;
 	since = qy_os->now_ns();
 	s.scan = map_shared(QY_PAGE, -1);
 	s.question.scan = s.scan;
-	s.question.fd = qy_os->memfd("quarry-leaks", QY_MFD_CLOEXEC);
-	if (s.scan == NULL || s.question.fd < 0)
-		error = s.scan == NULL ? ENOMEM : errno;
-	if (error == 0)
-		error = scan(&s);
+	error = s.scan == NULL ? ENOMEM : scan(&s);
 	if (error == 0)
 		error = take_groups(&s);
 	if (error == 0) {
@@ -260,4 +279,17 @@ QUARRY_API int quarry_leaks_find(unsigned flags, int (*fn)(const quarry_leak *le
 		report->struct_size = size;
 	}
 	return result;
+}
+
+static __attribute__((noinline)) int find(unsigned flags, int (*fn)(const quarry_leak *leak, void *ctx), void *ctx,
+					  quarry_leaks_report *report)
+{
+	return qy_leaks_find(QY_LEAKS_STACK, flags, fn, ctx, report);
+}
+
+QUARRY_API int quarry_leaks_find(unsigned flags, int (*fn)(const quarry_leak *leak, void *ctx), void *ctx,
+				 quarry_leaks_report *report)
+{
+	QY_LEAKS_FROM_HERE;
+	return find(flags, fn, ctx, report);
 }

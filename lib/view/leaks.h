@@ -25,9 +25,8 @@ struct qy_leak_group {
 /* What the copy and the process share. */
 struct qy_leak_scan {
 	uint64_t groups; /* in the file */
-	uint64_t live_objects, live_bytes, objects, bytes, held_objects, held_bytes, scanned;
+	uint64_t live_objects, live_bytes, objects, bytes, held_objects, held_bytes, scanned, skipped;
 	uint32_t inexact; /* lists or slabs that could not be looked at */
-	int error;
 };
 
 struct qy_leak_question {
@@ -41,6 +40,16 @@ struct qy_leak_question {
 
 /* In the copy: 0, or an errno (as exit status). */
 int qy_leak_scan(void *question, const struct qy_stopped *stopped);
+
+/* quarry_leaks_find; stack: where that of the caller is in use, from there on up. What stood in the registers that calls
+ * preserve has to be there: the function that the program calls does no more than that (QY_LEAKS_FROM_HERE), since what is
+ * left in its frame counts as the program's. */
+int qy_leaks_find(uintptr_t stack, unsigned flags, int (*fn)(const quarry_leak *leak, void *ctx), void *ctx,
+		  quarry_leaks_report *report);
+
+#define QY_LEAKS_FROM_HERE __builtin_unwind_init()
+/* In the function called by that one, which must not become a part of it. */
+#define QY_LEAKS_STACK ((uintptr_t)__builtin_frame_address(0))
 
 /* Whether a leak with these frames is one that the program's suppressions name; the rule then, else NULL. */
 const char *qy_leak_suppressed(void *const *frames, uint32_t depth);

@@ -78,6 +78,11 @@ static void text_sums(struct qy_text *out, const quarry_leaks_report *r, unsigne
 	if (r->unread > 0)
 		qy_text_format(out, "quarry leaks: the registers of %u of %u threads could not be read: %u scans\n", r->unread,
 			       r->threads, r->scans);
+	if (r->skipped_bytes > 0) {
+		qy_text_format(out, "quarry leaks: could not be read, and may lead to some of it: ");
+		qy_text_bytes(out, r->skipped_bytes);
+		qy_text_format(out, "\n");
+	}
 	if (r->inexact > 0)
 		qy_text_format(out, "quarry leaks: %u slabs or lists could not be looked at: there may be less\n", r->inexact);
 }
@@ -129,10 +134,10 @@ static void json_sums(struct qy_text *out, const quarry_leaks_report *r)
 {
 	qy_text_format(out,
 		       "],\n\"live_objects\":%llu,\"live_bytes\":%llu,\"objects\":%llu,\"bytes\":%llu,\"held_objects\":%llu,"
-		       "\"held_bytes\":%llu,\"suppressed_objects\":%llu,\"suppressed_bytes\":%llu,\"scanned_bytes\":%llu,",
+		       "\"held_bytes\":%llu,\"suppressed_objects\":%llu,\"suppressed_bytes\":%llu,\"scanned_bytes\":%llu,\"skipped_bytes\":%llu,",
 		       long_of(r->live_objects), long_of(r->live_bytes), long_of(r->objects), long_of(r->bytes),
 		       long_of(r->held_objects), long_of(r->held_bytes), long_of(r->suppressed_objects),
-		       long_of(r->suppressed_bytes), long_of(r->scanned_bytes));
+		       long_of(r->suppressed_bytes), long_of(r->scanned_bytes), long_of(r->skipped_bytes));
 	qy_text_format(out, "\"stopped_ns\":%llu,\"took_ns\":%llu,\"threads\":%u,\"unread\":%u,\"scans\":%u,\"inexact\":%u",
 		       long_of(r->stopped_ns), long_of(r->took_ns), r->threads, r->unread, r->scans, r->inexact);
 }
@@ -162,30 +167,31 @@ static void json_objects(struct qy_text *out)
 
 /* ---- the calls ---- */
 
-static int print(struct printer *p, bool json)
+static __attribute__((noinline)) int print(int fd, bool json)
 {
 	quarry_leaks_report report = { .struct_size = sizeof(report) };
-
-	if (json)
-		qy_text_format(&p->out, "{\"quarry_leaks\":1,\"pid\":%d,\"leaks\":[", qy_os->process_id());
-	if (quarry_leaks_find(json ? QUARRY_LEAKS_REACHABLE : 0, json ? json_leak : text_leak, p, &report) != 0)
-		return -1;
-	if (json) {
-		json_sums(&p->out, &report);
-		json_objects(&p->out);
-	} else {
-		text_sums(&p->out, &report, p->groups);
-	}
-	return qy_text_flush(&p->out);
-}
-
-QUARRY_API int quarry_leaks_print(int fd, int json)
-{
+	uintptr_t stack = QY_LEAKS_STACK;
 	char buffer[QY_PRINT_BUFFER];
 	struct printer p = { .groups = 0 };
 
 	if (fd < 0)
 		return qy_fail(EBADF, "fd: %d is no descriptor", fd);
 	qy_text_init(&p.out, buffer, sizeof(buffer), fd);
-	return print(&p, json != 0);
+	if (json)
+		qy_text_format(&p.out, "{\"quarry_leaks\":1,\"pid\":%d,\"leaks\":[", qy_os->process_id());
+	if (qy_leaks_find(stack, json ? QUARRY_LEAKS_REACHABLE : 0, json ? json_leak : text_leak, &p, &report) != 0)
+		return -1;
+	if (json) {
+		json_sums(&p.out, &report);
+		json_objects(&p.out);
+	} else {
+		text_sums(&p.out, &report, p.groups);
+	}
+	return qy_text_flush(&p.out);
+}
+
+QUARRY_API int quarry_leaks_print(int fd, int json)
+{
+	QY_LEAKS_FROM_HERE;
+	return print(fd, json != 0);
 }

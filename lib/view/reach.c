@@ -6,6 +6,7 @@
 #include "numa/os.h"
 #include "numa/region.h"
 
+#define WORDS_AT_ONCE (QY_PAGE / sizeof(uint64_t))
 #define PAGES_FROM ((size_t)256 << 10) /* bytes from which it is asked which pages there are */
 #define PAGES_AT_ONCE 32768 /* 128 MiB: what was reserved and never written is passed over in large steps */
 
@@ -101,19 +102,34 @@ static void push(struct qy_reach *r, const struct qy_thing *thing)
 
 typedef void on_thing(struct qy_reach *r, const struct qy_thing *thing);
 
-/* (Another thread's memory of a program that may have any: no instrumentation looks at it.) */
-static __attribute__((no_sanitize("address"))) void each_word(struct qy_reach *r, const uint64_t *word, size_t count,
-							       on_thing *fn)
+/* So many at once: they are copied out first, as reading may fail (what a program protects, or keeps from its children). */
+static void some_words(struct qy_reach *r, uintptr_t from, size_t count, on_thing *fn)
 {
+	uint64_t word[WORDS_AT_ONCE];
 	size_t bytes = r->view->snapshot.bytes;
 
-	r->scanned += count * sizeof(*word);
+	if (!qy_os->try_read(word, (const uint64_t *)from, count)) {
+		r->skipped += count * sizeof(word[0]);
+		return;
+	}
+	r->scanned += count * sizeof(word[0]);
 	for (size_t i = 0; i < count; i++) {
 		uintptr_t offset = (uintptr_t)word[i] - qy_window_base;
 		struct qy_thing thing;
 
 		if (QY_UNLIKELY(offset < bytes) && find_thing(r->view, offset, &thing))
 			fn(r, &thing);
+	}
+}
+
+/* All of [from, to): none across the border of a page. */
+static void each_word(struct qy_reach *r, uintptr_t from, uintptr_t to, on_thing *fn)
+{
+	while (from < to) {
+		uintptr_t end = qy_min(qy_align_down(from, QY_PAGE) + QY_PAGE, to);
+
+		some_words(r, from, (end - from) / sizeof(uint64_t), fn);
+		from = end;
 	}
 }
 
@@ -132,7 +148,7 @@ static void each_page_that_is_there(struct qy_reach *r, uintptr_t from, uintptr_
 			bool there = (entry[i] & (PAGE_IS_THERE | PAGE_IS_SWAPPED)) != 0 && !(entry[i] & PAGE_IS_FILE);
 
 			if (!told || there)
-				each_word(r, (const uint64_t *)from, (end - from) / sizeof(uint64_t), fn);
+				each_word(r, from, end, fn);
 			from = end;
 		}
 	}
@@ -150,7 +166,7 @@ static void each_word_of(struct qy_reach *r, const struct qy_thing *thing, on_th
 			return;
 		}
 	}
-	each_word(r, (const uint64_t *)from, thing->bytes / sizeof(uint64_t), fn);
+	each_word(r, from, from + qy_align_down(thing->bytes, sizeof(uint64_t)), fn);
 }
 
 static void drain(struct qy_reach *r, on_thing *fn)
@@ -174,7 +190,7 @@ void qy_reach_from(struct qy_reach *r, const void *from, size_t bytes)
 
 void qy_reach_from_words(struct qy_reach *r, const uint64_t *words, size_t count)
 {
-	each_word(r, words, count, push);
+	each_word(r, (uintptr_t)words, (uintptr_t)(words + count), push);
 	drain(r, push);
 }
 
@@ -241,7 +257,8 @@ static void *map(size_t bytes)
 
 bool qy_reach_begin(struct qy_reach *r, struct quarry_view *v)
 {
-	size_t most = v->report.objects + v->report.blocks + 1;
+	/* (What is kept is pushed once more when it is told of.) */
+	size_t most = 2 * (v->report.objects + v->report.blocks + 1);
 
 	*r = (struct qy_reach){ .view = v, .room = most };
 	r->mapped_stack = qy_align_up(most * sizeof(r->stack[0]), QY_PAGE);

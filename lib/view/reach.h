@@ -17,11 +17,11 @@ struct qy_reach {
 	struct quarry_view *view;
 	struct qy_thing *stack;
 	size_t depth, room;
-	size_t kept; /* at the other end of the stack: what is on either is there once */
+	size_t kept; /* at the other end of the stack; each thing may be once on either */
 	uint64_t *pointed; /* a bit per grain: what is not reached, and something that is not points to it */
 	uint64_t *entries; /* what the kernel says of pages */
 	size_t mapped_stack, mapped_pointed;
-	uint64_t scanned; /* bytes */
+	uint64_t scanned, skipped; /* bytes; skipped: could not be read */
 	uint64_t objects, bytes; /* reached since this was set to 0 */
 };
 

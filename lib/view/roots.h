@@ -18,7 +18,8 @@ struct qy_roots {
 bool qy_roots_read(struct qy_roots *roots);
 void qy_roots_end(struct qy_roots *roots);
 
-/* Reach from all of them. stack: where the stack of the thread that looks is in use, from there on up. False with ENOMEM. */
+/* Reach from all of them. stack: where the stack of the thread that looks is in use, from
+ * there on up. False with ENOMEM. */
 bool qy_reach_from_roots(struct qy_reach *r, const struct qy_roots *roots, const struct qy_stopped *stopped,
 			 uintptr_t stack);
 
