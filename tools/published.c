@@ -183,7 +183,7 @@ enum status published_read(struct published *p)
 		return wrong(p, "published: reading it comes to no end: who should fill its memory does not");
 	if (error)
 		return wrong_of(p, error == EIO || error == EFAULT ? ESRCH : error);
-	if (quarry_published_look(p->copy, p->size, NULL, NULL, NULL) != 0)
+	if (quarry_published_look(p->copy, p->size, NULL, 0, NULL, NULL) != 0)
 		return wrong(p, "%s", quarry_error_text());
 	return STATUS_OK;
 }

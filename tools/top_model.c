@@ -99,12 +99,13 @@ static void take_rates(struct top *top, const struct top *before)
 
 bool top_take(struct top *top, const struct published *p, const struct top *before)
 {
-	quarry_published_arena arena;
+	quarry_published_arena arena = { .stats.version = QUARRY_STATS_VERSION };
 
 	*top = (struct top){ .pid = p->pid, .now_ns = published_now(), .minor = p->minor, .major = p->major,
+			     .health.struct_size = sizeof(top->health), .total.version = QUARRY_STATS_VERSION,
 			     .rates = unknown };
 	memcpy(top->program, p->program, sizeof(top->program));
-	if (quarry_published_look(p->copy, p->size, &top->head, &top->health, &top->total) != 0)
+	if (quarry_published_look(p->copy, p->size, &top->head, sizeof(top->head), &top->health, &top->total) != 0)
 		return false;
 	if (top->head.arena_count > ROWS_MAX) {
 		top->head.arenas_left_out += top->head.arena_count - ROWS_MAX;

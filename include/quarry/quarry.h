@@ -1452,13 +1452,16 @@ typedef struct quarry_published_arena {
  * bytes may be anybody's. Text that comes out ends with a 0, but a name of QUARRY_ARENA_NAME_MAX bytes; it may
  * have any bytes in it, and is not fit for a terminal. Any thread may call; nothing outside is looked at.
  * @param copy size bytes, aligned for any type.
- * @param head, health, total receive what there is, what an older writer does not know as 0; each may be NULL.
- * @return 0; -1 with EINVAL (quarry_error_text() says why: not such a page, of an older or newer version, cut short),
- *         or EAGAIN (it was being written, or nothing has been published yet). */
-QUARRY_API int quarry_published_look(const void *copy, size_t size, quarry_published *head,
+ * @param head, health, total receive what there is, what an older writer does not know as 0; each may be NULL. health's
+ *        struct_size and total's version are set by the caller, as for quarry_health and quarry_stats_get.
+ * @param head_size sizeof(*head): so much of it is filled.
+ * @return 0; -1 with EINVAL (quarry_error_text() says why: a size or version not set; not such a page, of an older or newer
+ *         version, cut short), or EAGAIN (it was being written, or nothing has been published yet). */
+QUARRY_API int quarry_published_look(const void *copy, size_t size, quarry_published *head, size_t head_size,
 				     quarry_health_report *health, quarry_stats *total);
 
 /** The index-th arena of the copy.
+ * @param arena is filled as far as arena->stats.version says, which is set by the caller as for quarry_stats_get.
  * @return 0; -1 with the errors of quarry_published_look, and ERANGE past the last one. */
 QUARRY_API int quarry_published_arena_get(const void *copy, size_t size, size_t index, quarry_published_arena *arena);
 

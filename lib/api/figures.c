@@ -79,6 +79,22 @@ uint64_t qy_figure_value(const struct qy_figure *figure, const quarry_stats *sta
 	return value;
 }
 
+/* A program that was built when the struct was shorter, and had so many refusals. */
+#define OLDER_REFUSALS 24
+
+void qy_stats_as(quarry_stats *older, const quarry_stats *stats)
+{
+	const size_t refused = offsetof(quarry_stats, refused) + OLDER_REFUSALS * sizeof(older->refused[0]);
+	const size_t behind = offsetof(quarry_stats, idle_given_up) - offsetof(quarry_stats, placed_less);
+	uint32_t version = older->version;
+
+	memcpy(older, stats,
+	       version >= 4 ? sizeof(*stats) : version == 3 ? offsetof(quarry_stats, pass_ns) : refused);
+	if (version == 2)
+		memcpy((char *)older + refused, &stats->placed_less, behind);
+	older->version = version;
+}
+
 const char *qy_page_kind_name(int kind)
 {
 	return kind >= 0 && kind < QY_PAGE_KINDS ? kinds[kind] : "?";

@@ -19,6 +19,10 @@ struct qy_figure {
 const struct qy_figure *qy_figure(int index);
 uint64_t qy_figure_value(const struct qy_figure *figure, const quarry_stats *stats);
 
+/* The figures as the caller of a version knows them (1 to QUARRY_STATS_VERSION, in older->version): nothing behind the end of
+ * the struct as it was then is written to. */
+void qy_stats_as(quarry_stats *older, const quarry_stats *stats);
+
 /* "auto", "base", "thp", "2m", "1g": the names that the option `pages` takes. */
 const char *qy_page_kind_name(int kind);
 

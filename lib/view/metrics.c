@@ -162,7 +162,7 @@ static uint64_t figure_of(const struct family *family, const quarry_stats *stats
 
 static void print_by_arena(const struct page *page, const struct family *family)
 {
-	quarry_published_arena arena;
+	quarry_published_arena arena = { .stats.version = QUARRY_STATS_VERSION };
 
 	head(page, "arena_", family->name, family->unit, family->counter, family->help);
 	for (size_t i = 0; quarry_published_arena_get(page->picture, page->size, i, &arena) == 0; i++) {
@@ -195,7 +195,7 @@ static void print_kinds(const struct page *page, const char *name, const uint64_
 
 static void print_kinds_by_arena(const struct page *page, const char *name, size_t offset, const char *help)
 {
-	quarry_published_arena arena;
+	quarry_published_arena arena = { .stats.version = QUARRY_STATS_VERSION };
 
 	head(page, "arena_", name, "bytes", false, help);
 	for (size_t i = 0; quarry_published_arena_get(page->picture, page->size, i, &arena) == 0; i++) {
@@ -388,9 +388,11 @@ int qy_metrics_write(struct qy_text *out, const void *picture, size_t size, unsi
 	struct page page = { .out = out, .picture = picture, .size = size, .classic = flags & QUARRY_METRICS_CLASSIC,
 			     .by_arena = flags & QUARRY_METRICS_ARENAS };
 
-	if (quarry_published_look(picture, size, &page.head, &page.health, &page.total) != 0)
-		return -1;
+	page.health.struct_size = sizeof(page.health);
+	page.total.version = QUARRY_STATS_VERSION;
 	page.profile.struct_size = sizeof(page.profile);
+	if (quarry_published_look(picture, size, &page.head, sizeof(page.head), &page.health, &page.total) != 0)
+		return -1;
 	page.has_profile = quarry_published_profile(picture, size, &page.profile) == 0;
 	print_build(&page);
 	print_age(&page);

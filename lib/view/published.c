@@ -7,6 +7,7 @@
 
 #include "include/quarry/quarry.h"
 #include "lib/api/error.h"
+#include "lib/api/figures.h"
 #include "lib/base/base.h"
 #include "lib/view/history.h"
 
@@ -74,27 +75,58 @@ static int head_of(const void *copy, size_t size, quarry_published *h)
 	return 0;
 }
 
-static void stats_of(quarry_stats *stats, const char *from, size_t theirs)
+/* ---- what the caller knows of it ---- */
+
+static bool knows_version(const quarry_stats *stats)
 {
-	copy_record(stats, sizeof(*stats), from, theirs);
-	stats->version = QUARRY_STATS_VERSION;
+	return stats->version >= 1 && stats->version <= QUARRY_STATS_VERSION;
 }
 
-QUARRY_API int quarry_published_look(const void *copy, size_t size, quarry_published *head,
+static int no_version(void)
+{
+	return qy_fail(EINVAL, "stats: its version is not from 1 to %d", QUARRY_STATS_VERSION);
+}
+
+/* Our figures first: the writer's, the caller's and our struct may be three. */
+static void give_stats(quarry_stats *stats, const char *from, size_t theirs)
+{
+	quarry_stats ours;
+
+	copy_record(&ours, sizeof(ours), from, theirs);
+	qy_stats_as(stats, &ours);
+}
+
+/* A report: size is what its struct_size said, which is its first field. */
+static void give_report(void *report, uint32_t size, void *ours, size_t ours_size)
+{
+	const uint32_t both = (uint32_t)qy_min((size_t)size, ours_size);
+
+	memcpy(ours, &both, sizeof(both));
+	copy_record(report, size, ours, ours_size);
+}
+
+QUARRY_API int quarry_published_look(const void *copy, size_t size, quarry_published *head, size_t head_size,
 				     quarry_health_report *health, quarry_stats *total)
 {
+	quarry_health_report ours;
 	quarry_published h;
 
+	if (head != NULL && head_size == 0)
+		return qy_fail(EINVAL, "head_size: 0");
+	if (health != NULL && health->struct_size < sizeof(health->struct_size))
+		return qy_fail(EINVAL, "health: its struct_size is not set");
+	if (total != NULL && !knows_version(total))
+		return no_version();
 	if (head_of(copy, size, &h) != 0)
 		return -1;
 	if (head != NULL)
-		*head = h;
+		copy_record(head, head_size, (const char *)&h, sizeof(h));
 	if (health != NULL) {
-		copy_record(health, sizeof(*health), (const char *)copy + h.health_offset, h.health_size);
-		health->struct_size = sizeof(*health);
+		copy_record(&ours, sizeof(ours), (const char *)copy + h.health_offset, h.health_size);
+		give_report(health, health->struct_size, &ours, sizeof(ours));
 	}
 	if (total != NULL)
-		stats_of(total, (const char *)copy + h.total_offset, h.total_size);
+		give_stats(total, (const char *)copy + h.total_offset, h.total_size);
 	return 0;
 }
 
@@ -103,16 +135,18 @@ QUARRY_API int quarry_published_arena_get(const void *copy, size_t size, size_t 
 	quarry_published h;
 	const char *at;
 
-	if (head_of(copy, size, &h) != 0)
-		return -1;
 	if (arena == NULL)
 		return qy_fail(EINVAL, "arena: NULL");
+	if (!knows_version(&arena->stats))
+		return no_version();
+	if (head_of(copy, size, &h) != 0)
+		return -1;
 	if (index >= h.arena_count)
 		return qy_fail(ERANGE, "index: %zu, of %u arenas", index, h.arena_count);
 	at = (const char *)copy + h.arenas_offset + index * h.arena_size;
 	memcpy(&arena->id, at, sizeof(arena->id));
-	stats_of(&arena->stats, at + offsetof(quarry_published_arena, stats),
-		 h.arena_size - offsetof(quarry_published_arena, stats));
+	give_stats(&arena->stats, at + offsetof(quarry_published_arena, stats),
+		   h.arena_size - offsetof(quarry_published_arena, stats));
 	return 0;
 }
 
@@ -120,7 +154,6 @@ QUARRY_API int quarry_published_profile(const void *copy, size_t copy_size, quar
 {
 	quarry_profile_report ours;
 	quarry_published h;
-	uint32_t size;
 
 	if (report == NULL || report->struct_size < sizeof(report->struct_size))
 		return qy_fail(EINVAL, "report: NULL, or its struct_size is not set");
@@ -128,10 +161,8 @@ QUARRY_API int quarry_published_profile(const void *copy, size_t copy_size, quar
 		return -1;
 	if (h.profile_offset == 0)
 		return qy_fail(ENODATA, "published: by a library that tells nothing of its profile");
-	size = report->struct_size;
 	copy_record(&ours, sizeof(ours), (const char *)copy + h.profile_offset, h.profile_size);
-	copy_record(report, size, (const char *)&ours, sizeof(ours));
-	report->struct_size = (uint32_t)qy_min((size_t)size, sizeof(ours));
+	give_report(report, report->struct_size, &ours, sizeof(ours));
 	return 0;
 }
 

@@ -7,6 +7,7 @@
 
 #include "include/quarry/quarry.h"
 #include "lib/api/error.h"
+#include "lib/api/figures.h"
 #include "lib/api/init.h"
 #include "lib/base/settings.h"
 #include "lib/cache/idle.h"
@@ -270,25 +271,13 @@ static uint64_t decay_of(long decay_ms)
 	return decay_ms < 0 ? UINT64_MAX : (uint64_t)decay_ms;
 }
 
-/* A program that was built when the struct was shorter, and had so many refusals. */
-#define OLDER_REFUSALS 24
-
 static int get_older(quarry_arena *arena, quarry_stats *older)
 {
-	const size_t refused = offsetof(quarry_stats, refused) + OLDER_REFUSALS * sizeof(older->refused[0]);
 	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
 
 	if (quarry_stats_get(arena, &stats) != 0)
 		return -1;
-	stats.version = older->version;
-	if (older->version == 3) {
-		memcpy(older, &stats, offsetof(quarry_stats, pass_ns));
-		return 0;
-	}
-	memcpy(older, &stats, refused);
-	if (older->version == 2)
-		memcpy((char *)older + refused, &stats.placed_less,
-		       offsetof(quarry_stats, idle_given_up) - offsetof(quarry_stats, placed_less));
+	qy_stats_as(older, &stats);
 	return 0;
 }
 

@@ -426,12 +426,13 @@ static void *picture_of(size_t room, size_t *size)
 static void look_at_all(const void *copy, size_t size)
 {
 	quarry_published head;
-	quarry_health_report health;
-	quarry_stats total;
-	quarry_published_arena arena;
+	quarry_health_report health = { .struct_size = sizeof(health) };
+	quarry_stats total = { .version = QUARRY_STATS_VERSION };
+	quarry_published_arena arena = { .stats.version = QUARRY_STATS_VERSION };
 	quarry_sample samples[3];
 	quarry_profile_report profile = { .struct_size = sizeof(profile) };
-	int fd = open("/dev/null", O_WRONLY), found = quarry_published_look(copy, size, &head, &health, &total);
+	int fd = open("/dev/null", O_WRONLY);
+	int found = quarry_published_look(copy, size, &head, sizeof(head), &health, &total);
 
 	cr_assert(found == 0 || errno == EINVAL || errno == EAGAIN);
 	cr_assert_eq(quarry_published_metrics(copy, size, fd, QUARRY_METRICS_ARENAS), found);
@@ -452,15 +453,15 @@ static void look_at_all(const void *copy, size_t size)
 Test(published, what_was_gathered_is_read)
 {
 	quarry_published head;
-	quarry_health_report health;
-	quarry_stats total;
-	quarry_published_arena arena;
+	quarry_health_report health = { .struct_size = sizeof(health) };
+	quarry_stats total = { .version = QUARRY_STATS_VERSION };
+	quarry_published_arena arena = { .stats.version = QUARRY_STATS_VERSION };
 	size_t size;
 	char *picture;
 
 	set_up();
 	picture = picture_of(1, &size);
-	cr_assert_eq(quarry_published_look(picture, size, &head, &health, &total), 0, "%s", quarry_error_text());
+	cr_assert_eq(quarry_published_look(picture, size, &head, sizeof(head), &health, &total), 0, "%s", quarry_error_text());
 	cr_assert(head.arena_count == 1 && head.arenas_left_out == 1 && head.arena_room == 1 && head.pid == 4711);
 	cr_assert_str_eq(head.library, "9.8.7");
 	cr_assert(total.mapped == fake_total.mapped && health.used == 42);
@@ -473,9 +474,9 @@ Test(published, what_was_gathered_is_read)
 Test(published, records_of_other_sizes)
 {
 	quarry_published *picture;
-	quarry_health_report health;
-	quarry_stats total;
-	quarry_published_arena arena;
+	quarry_health_report health = { .struct_size = sizeof(health) };
+	quarry_stats total = { .version = QUARRY_STATS_VERSION };
+	quarry_published_arena arena = { .stats.version = QUARRY_STATS_VERSION };
 	size_t size;
 	uint32_t less = offsetof(quarry_stats, in_files);
 
@@ -483,7 +484,7 @@ Test(published, records_of_other_sizes)
 	picture = picture_of(2, &size);
 	picture->total_size = less;
 	picture->health_size = offsetof(quarry_health_report, events_lost);
-	cr_assert_eq(quarry_published_look(picture, size, NULL, &health, &total), 0);
+	cr_assert_eq(quarry_published_look(picture, size, NULL, 0, &health, &total), 0);
 	cr_assert(total.in_files == 0 && total.reclaimed_by == QUARRY_RECLAIMER_TIMER);
 	cr_assert(health.events_lost == 0 && health.breaker_probes == 51);
 	/* (Two arenas in records half as long again.) */
@@ -497,6 +498,47 @@ Test(published, records_of_other_sizes)
 	free(picture);
 }
 
+/* A program that was built with a header whose structs were shorter: what is behind their ends is its own. */
+Test(published, nothing_is_written_behind_an_older_programs_structs)
+{
+	const size_t version_3 = offsetof(quarry_stats, pass_ns), of_health = offsetof(quarry_health_report, events_lost);
+	const size_t of_head = offsetof(quarry_published, history_offset);
+	quarry_health_report health;
+	quarry_published_arena arena;
+	quarry_published head;
+	quarry_stats total;
+	size_t size;
+	char *picture;
+
+	set_up();
+	picture = picture_of(1, &size);
+	memset(&head, 0x5a, sizeof(head));
+	memset(&health, 0x5a, sizeof(health));
+	memset(&total, 0x5a, sizeof(total));
+	memset(&arena, 0x5a, sizeof(arena));
+	health.struct_size = (uint32_t)of_health;
+	total.version = arena.stats.version = 3;
+	cr_assert_eq(quarry_published_look(picture, size, &head, of_head, &health, &total), 0, "%s", quarry_error_text());
+	cr_assert_eq(quarry_published_arena_get(picture, size, 0, &arena), 0);
+	cr_assert(head.pid == 4711 && head.arena_count == 1 && health.struct_size == of_health && health.used == 42);
+	cr_assert(total.version == 3 && total.in_files == fake_total.in_files);
+	cr_assert(arena.stats.version == 3 && arena.stats.in_files == fake_arenas[0].in_files);
+	for (size_t i = of_head; i < sizeof(head); i++)
+		cr_assert_eq(((char *)&head)[i], 0x5a, "byte %zu of the head", i);
+	for (size_t i = of_health; i < sizeof(health); i++)
+		cr_assert_eq(((char *)&health)[i], 0x5a, "byte %zu of the health", i);
+	for (size_t i = version_3; i < sizeof(total); i++)
+		cr_assert(((char *)&total)[i] == 0x5a && ((char *)&arena.stats)[i] == 0x5a, "byte %zu of the figures", i);
+	/* What says nothing of how long it is, or that it is longer than anybody knows, is left alone. */
+	health.struct_size = total.version = 0;
+	arena.stats.version = QUARRY_STATS_VERSION + 1;
+	cr_assert(quarry_published_look(picture, size, &head, 0, NULL, NULL) == -1 && errno == EINVAL);
+	cr_assert(quarry_published_look(picture, size, NULL, 0, &health, NULL) == -1 && errno == EINVAL);
+	cr_assert(quarry_published_look(picture, size, NULL, 0, NULL, &total) == -1 && errno == EINVAL);
+	cr_assert(quarry_published_arena_get(picture, size, 0, &arena) == -1 && errno == EINVAL);
+	free(picture);
+}
+
 static void expect(const quarry_published *good, size_t size, size_t field, uint64_t value, size_t bytes, int err,
 		   const char *says)
 {
@@ -505,7 +547,7 @@ static void expect(const quarry_published *good, size_t size, size_t field, uint
 	memcpy(copy, good, size);
 	memcpy(copy + field, &value, bytes);
 	errno = 0;
-	cr_expect(quarry_published_look(copy, size, NULL, NULL, NULL) == -1 && errno == err, "at %zu: %d", field, errno);
+	cr_expect(quarry_published_look(copy, size, NULL, 0, NULL, NULL) == -1 && errno == err, "at %zu: %d", field, errno);
 	cr_expect_not_null(strstr(quarry_error_text(), says), "at %zu: %s", field, quarry_error_text());
 	look_at_all(copy, size);
 	free(copy);
@@ -551,7 +593,7 @@ Test(published, what_is_not_sound)
 		free(cut);
 		free(copy);
 	}
-	cr_expect(quarry_published_look(NULL, 0, NULL, NULL, NULL) == -1 && errno == EINVAL);
+	cr_expect(quarry_published_look(NULL, 0, NULL, 0, NULL, NULL) == -1 && errno == EINVAL);
 }
 
 /* Pages of random bytes, and sound ones with some of them changed. SEED in the environment repeats a run. */
@@ -569,7 +611,7 @@ Test(published, random_pages)
 			picture[from + next() % (i % 2 ? size - from : sizeof(quarry_published) - from)] = (char)next();
 		if (round % 2)
 			((quarry_published *)(void *)picture)->generation &= ~(uint64_t)1;
-		sound += quarry_published_look(picture, size, NULL, NULL, NULL) == 0;
+		sound += quarry_published_look(picture, size, NULL, 0, NULL, NULL) == 0;
 		look_at_all(picture, size);
 		free(picture);
 	}

@@ -75,14 +75,14 @@ static size_t read_page(int pid)
 }
 
 static quarry_published head;
-static quarry_stats total;
+static quarry_stats total = { .version = QUARRY_STATS_VERSION };
 
 static void look(void)
 {
 	size_t size = read_page(getpid());
 
 	cr_assert_gt(size, 0);
-	cr_assert_eq(quarry_published_look(copy, size, &head, NULL, &total), 0, "%s", quarry_error_text());
+	cr_assert_eq(quarry_published_look(copy, size, &head, sizeof(head), NULL, &total), 0, "%s", quarry_error_text());
 }
 
 /* Past the next time that it is due. */
@@ -94,7 +94,7 @@ static void publish(void)
 
 static quarry_published_arena arena_named(const char *name)
 {
-	quarry_published_arena arena;
+	quarry_published_arena arena = { .stats.version = QUARRY_STATS_VERSION };
 
 	for (size_t i = 0; quarry_published_arena_get(copy, sizeof(copy), i, &arena) == 0; i++)
 		if (strncmp(arena.stats.name, name, sizeof(arena.stats.name)) == 0)
@@ -141,7 +141,7 @@ Test(publish, read_as_others_read_it)
 
 Test(publish, more_arenas_than_there_is_room_for)
 {
-	quarry_published_arena arena;
+	quarry_published_arena arena = { .stats.version = QUARRY_STATS_VERSION };
 
 	for (int i = 0; i < QUARRY_PUBLISHED_ARENAS + 10; i++)
 		cr_assert_not_null(quarry_arena_create(NULL));
@@ -269,7 +269,8 @@ Test(publish, a_forked_child_has_a_page_of_its_own)
 
 		publish();
 		_exit(inherited ? 1 : read_page(getpid()) == 0 ? 2 :
-		      quarry_published_look(copy, sizeof(copy), &head, NULL, NULL) != 0 ? 3 : head.pid != getpid() ? 4 : 0);
+		      quarry_published_look(copy, sizeof(copy), &head, sizeof(head), NULL, NULL) != 0 ? 3 :
+		      head.pid != getpid() ? 4 : 0);
 	}
 	cr_assert_eq(status_of(child), 0);
 	look();
