@@ -28,10 +28,17 @@ static const size_t counts[] = {
 
 #define COUNTS (sizeof(counts) / sizeof(counts[0]))
 
+static _Atomic(uint64_t) told[COUNTS];
+
+/* A child is another process, whose page faults begin anew. */
+void qy_gather_after_fork(void)
+{
+	for (size_t i = 0; i < COUNTS; i++)
+		atomic_store_explicit(&told[i], 0, memory_order_relaxed);
+}
+
 static void never_fall(quarry_stats *total)
 {
-	static _Atomic(uint64_t) told[COUNTS];
-
 	for (size_t i = 0; i < COUNTS; i++) {
 		uint64_t *n = (void *)((char *)total + counts[i]);
 		uint64_t before = atomic_load_explicit(&told[i], memory_order_relaxed);

@@ -21,4 +21,6 @@ const quarry_stats *qy_gather_total(const quarry_published *picture);
 /* The arenas there are now. */
 size_t qy_gather_arenas(void);
 
+void qy_gather_after_fork(void); /* in the child */
+
 #endif

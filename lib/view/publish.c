@@ -129,6 +129,7 @@ static void publish(void)
 
 static void after_fork(void)
 {
+	qy_gather_after_fork();
 	page.shared = NULL;
 	page.refused_ns = 0;
 	qy_lock_init(&history.lock, QY_RANK_LEAF);

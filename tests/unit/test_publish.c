@@ -278,6 +278,57 @@ Test(publish, a_forked_child_has_a_page_of_its_own)
 }
 
 /* Of whom no handler tells, and who would write to what is not there. */
+#define FAULTS 4000
+
+static void fault_in(size_t pages)
+{
+	char *p = mmap(NULL, pages * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	cr_assert_neq(p, MAP_FAILED);
+	(void)madvise(p, pages * 4096, MADV_NOHUGEPAGE);
+	for (size_t i = 0; i < pages; i++)
+		p[i * 4096] = 1;
+	munmap(p, pages * 4096);
+}
+
+static uint64_t faults_told(void)
+{
+	static char text[1 << 16];
+	const char *at;
+
+	cr_assert_gt(quarry_metrics_text(text, sizeof(text), 0), 0);
+	at = strstr(text, "\nquarry_page_faults_total{kind=\"minor\"} ");
+	return at == NULL ? UINT64_MAX : strtoull(strchr(at, '}') + 2, NULL, 10);
+}
+
+/* Its own, of which it has none when it begins, and which rise from there: in metrics, page and history. */
+Test(publish, page_faults_of_a_forked_child)
+{
+	uint64_t before, first, second;
+	quarry_sample sample;
+	pid_t child;
+
+	set("publish", "on");
+	fault_in(FAULTS);
+	publish();
+	before = faults_told();
+	cr_assert_geq(before, FAULTS);
+	child = fork();
+	if (child == 0) {
+		first = faults_told();
+		fault_in(100);
+		second = faults_told();
+		publish();
+		look();
+		_exit(first >= before ? 1 : second < first + 100 || second >= before ? 2 :
+		      total.minor_faults < second || total.minor_faults >= before ? 3 :
+		      quarry_history_get(QUARRY_HISTORY_HOURS, &sample, 1, sizeof(sample)) != 1 ? 4 :
+		      sample.minor_faults != total.minor_faults ? 5 : 0);
+	}
+	cr_assert_eq(status_of(child), 0);
+	cr_assert_geq(faults_told(), before);
+}
+
 Test(publish, a_bare_clone_publishes_nothing)
 {
 	uint64_t start, end;
