@@ -294,6 +294,27 @@ bool qy_region_place(struct qy_region *r, const struct qy_placement *placement)
 	return true;
 }
 
+static qy_counter purge_ns;
+
+uint64_t qy_region_purge_ns(void)
+{
+	return qy_read(&purge_ns);
+}
+
+static void count_purge(uint64_t begun)
+{
+	qy_count_shared(&purge_ns, qy_os->now_ns() - begun);
+}
+
+static int unmap(void *addr, size_t len)
+{
+	uint64_t begun = qy_os->now_ns();
+	int r = qy_window_unmap(addr, len);
+
+	count_purge(begun);
+	return r;
+}
+
 void qy_region_destroy(struct qy_region *r)
 {
 	void *addr = qy_region_addr(r);
@@ -310,7 +331,7 @@ void qy_region_destroy(struct qy_region *r)
 	qy_memfd_close(&file);
 	/* When not even address space can be put back (a full table of mappings), the range stays claimed and mapped:
 	 * lost to quarry, but never handed out twice. */
-	if (qy_window_unmap(addr, frames << QY_FRAME_SHIFT) == 0)
+	if (unmap(addr, frames << QY_FRAME_SHIFT) == 0)
 		qy_window_release(addr, frames);
 	else
 		qy_refuse(QUARRY_REFUSED_PURGE);
@@ -325,20 +346,13 @@ static void break_frame(struct qy_region *r, uintptr_t from, uintptr_t end)
 		qy_region_broken(r, (void *)frame, (void *)from);
 }
 
-static qy_counter purge_ns;
-
-uint64_t qy_region_purge_ns(void)
-{
-	return qy_read(&purge_ns);
-}
-
 /* (Of a file, only a hole in it gives memory back.) */
 static bool give_back(const struct qy_region *r, uintptr_t first, uintptr_t end)
 {
 	uint64_t begun = qy_os->now_ns();
 	bool done = qy_os->madvise((void *)first, end - first, qy_region_is_file(r) ? QY_MADV_REMOVE : MADV_DONTNEED) == 0;
 
-	qy_count_shared(&purge_ns, qy_os->now_ns() - begun);
+	count_purge(begun);
 	return done;
 }
 

@@ -183,7 +183,7 @@ bool qy_region_may_be_huge(const struct qy_region *r, const void *addr);
  * to be broken. qy_region_purge does this by itself; whoever gives memory back otherwise calls it before. */
 void qy_region_broken(struct qy_region *r, void *frame_addr, void *going);
 
-/* Time that giving back took in the kernel. Process-wide. */
+/* Time that giving back took in the kernel, of pages and of whole regions. Process-wide. */
 uint64_t qy_region_purge_ns(void);
 
 /* How many huge pages were split so. Process-wide. */

@@ -1343,7 +1343,8 @@ typedef struct quarry_stats {
 	/* since version 4; process-wide */
 	uint64_t pass_ns;      /* ns that passes of the reclaimer took, of which */
 	uint64_t collapse_ns;  /* looking for dense memory and making huge pages of it; */
-	uint64_t purge_ns;     /* and ns in the kernel for memory that went back, in passes or not */
+	uint64_t purge_ns;     /* and ns in the kernel for memory that went back, in passes or not: by madvise(2), and by
+	                        * unmapping whole regions */
 	uint64_t minor_faults, major_faults; /* page faults, counts (getrusage(2)); 0 of an arena */
 } quarry_stats;
 

@@ -261,7 +261,7 @@ static void print_times(const struct page *page)
 	print_time(page, "reclaimer_pass_seconds", page->total.pass_ns, "Time that passes of the reclaimer took.");
 	print_time(page, "reclaimer_collapse_seconds", page->total.collapse_ns,
 		   "Of it: looking for dense memory, and making it huge.");
-	print_time(page, "purge_seconds", page->total.purge_ns, "Time in the kernel for memory that went back.");
+	print_time(page, "purge_seconds", page->total.purge_ns, "Time in the kernel for memory that went back, pages and whole regions.");
 	head(page, "", "page_faults", "", true, "Page faults of the process.");
 	qy_text_format(page->out, "quarry_page_faults_total{kind=\"minor\"} %llu\n", number(page->total.minor_faults));
 	qy_text_format(page->out, "quarry_page_faults_total{kind=\"major\"} %llu\n", number(page->total.major_faults));

@@ -525,3 +525,48 @@ Test(region, a_region_that_cannot_be_unmapped_is_lost_and_not_given_twice)
 	cr_assert_neq((char *)qy_region_addr(r), p);
 	use(r);
 }
+
+static const struct qy_os *inner;
+static uint64_t clock_ns;
+
+static uint64_t slow_now_ns(void)
+{
+	return clock_ns;
+}
+
+static void *slow_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+{
+	clock_ns += prot == PROT_NONE ? 5000000 : 0;
+	return inner->mmap(addr, len, prot, flags, fd, offset);
+}
+
+static int slow_madvise(void *addr, size_t len, int advice)
+{
+	clock_ns += advice == MADV_DONTNEED ? 300 : 0;
+	return inner->madvise(addr, len, advice);
+}
+
+/* Whatever way memory goes back, pages or a whole region. */
+Test(region, time_of_what_goes_back_is_counted)
+{
+	static struct qy_os slow;
+	struct qy_placement placement;
+	struct qy_region *r;
+
+	begin();
+	inner = qy_os;
+	slow = *qy_os;
+	slow.now_ns = slow_now_ns;
+	slow.mmap = slow_mmap;
+	slow.madvise = slow_madvise;
+	qy_os = &slow;
+	placement = placement_of(QUARRY_POLICY_BIND, 0, on(4));
+	r = create(&placement, 2, QUARRY_PAGES_BASE);
+	cr_assert_eq(qy_region_purge_ns(), 0);
+	use(r);
+	cr_assert(qy_region_purge(r, qy_region_addr(r), QY_FRAME));
+	cr_assert_eq(qy_region_purge_ns(), 300);
+	qy_region_destroy(r);
+	cr_assert_eq(qy_region_purge_ns(), 5000300);
+	qy_os = inner;
+}
