@@ -1054,8 +1054,9 @@ typedef struct quarry_inspection {
 	/* Of an object or a large block that is a living sample of the profile (quarry_profile_start); else all 0: */
 	unsigned sampled;      /* 1: it is one, and lives for certain */
 	unsigned depth;        /* how many frames are known of the stack that allocated it; 0: none */
-	size_t asked;          /* bytes that were asked for */
-	uint64_t age_ms;       /* how long ago: since it was allocated, or resized last */
+	size_t asked;          /* bytes that were asked for, by the last realloc if it stayed where it is */
+	uint64_t age_ms;       /* how long ago it was allocated. To the profile, a realloc that moves it, or that changes the
+	                        * pages of a large block, allocates anew; one that it has room for as it is does not */
 	void *stack[QUARRY_STACK_MAX]; /* return addresses, the innermost first */
 } quarry_inspection;
 

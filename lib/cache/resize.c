@@ -200,5 +200,9 @@ void *qy_resize(void *p, size_t size)
 		to = copy_in_arena(p, size);
 	else
 		to = size > usable && qy_breaker_minds(size) ? resize_judged(p, usable, size) : resize(p, usable, size);
-	return QY_LIKELY(to != NULL) ? to : qy_cache_refused();
+	if (QY_UNLIKELY(to == NULL))
+		return qy_cache_refused();
+	if (to == p && qy_samples_any())
+		qy_sample_asked(p, size);
+	return to;
 }

@@ -295,6 +295,21 @@ static bool get(const void *p, struct qy_sample *sample, bool take_out)
 	return found != NULL;
 }
 
+void qy_sample_asked(const void *p, size_t asked)
+{
+	uint64_t place = place_of(p);
+	unsigned t = (unsigned)(place >> 58) % TABLES;
+	struct qy_sample *found;
+
+	qy_lock(&tables[t].lock);
+	found = lookup(t, place, (uintptr_t)p);
+	if (found != NULL) {
+		add_to(&found->site->asked, (uint64_t)asked - found->asked);
+		found->asked = asked;
+	}
+	qy_unlock(&tables[t].lock);
+}
+
 bool qy_sample_take_out(const void *p, struct qy_sample *sample)
 {
 	return get(p, sample, true);

@@ -32,7 +32,7 @@ struct qy_site {
 	 * asked for with them. */
 	_Atomic(uint64_t) made, freed;
 	_Atomic(uint64_t) made_weight, freed_weight;
-	_Atomic(uint64_t) asked, asked_freed;
+	_Atomic(uint64_t) asked, asked_freed; /* (what was resized where it is: the last time) */
 	_Atomic(uint64_t) lives[QY_SITE_LIVES]; /* weights */
 	void *frames[];
 };
@@ -56,6 +56,9 @@ struct qy_site *qy_site_get(void *const *frames, uint32_t depth, size_t size, ui
 bool qy_sample_add(const void *p, const struct qy_sample *sample);
 
 void qy_sample_put_back(const void *p, const struct qy_sample *sample); /* as it was before it was taken out */
+
+/* If p is one: it was resized where it is, and has room for the new size. It is the same sample, of the same age. */
+void qy_sample_asked(const void *p, size_t asked);
 
 /* One is about to be freed: false when it is none that was sampled. */
 bool qy_sample_take_out(const void *p, struct qy_sample *sample);

@@ -451,6 +451,16 @@ static void check_sample(const char *p, size_t asked, uintptr_t where, uint64_t 
 	cr_expect(i.depth == 3 && i.stack[0] == (void *)where && i.stack[1] == place[1] && i.stack[2] == place[2]);
 }
 
+/* The only sample of its place: as figures have it. */
+static void check_asked(uintptr_t where, uint64_t asked, uint64_t live)
+{
+	const struct qy_site *s = site_at(where);
+
+	cr_assert_not_null(s);
+	cr_expect(s->asked == asked && s->asked - s->asked_freed == asked * live && s->made == 1,
+		  "%llu asked for, %llu freed", (unsigned long long)s->asked, (unsigned long long)s->asked_freed);
+}
+
 Test(profile, inspected_with_their_stacks)
 {
 	char *before = quarry_malloc(3000), *small, *large;
@@ -472,11 +482,22 @@ Test(profile, inspected_with_their_stacks)
 	large = quarry_realloc(large, 50000);
 	sleeps += 2;
 	check_sample(large, 50000, 0x77772, 2);
+	/* What has room as it is stays the sample that it is, and is asked for otherwise. */
+	at(0x77773);
+	cr_assert_eq(quarry_realloc(small, 80), small);
+	cr_assert_eq(quarry_realloc(large, 49000), large);
+	at(0x77770);
+	check_sample(small, 80, 0x77770, 342);
+	at(0x77772);
+	check_sample(large, 49000, 0x77772, 2);
+	check_asked(0x77770, 80, 1);
+	check_asked(0x77772, 49000, 1);
 	/* Nothing is known of others: of what was there before, of what was freed, of a gap. */
 	i = inspected(before);
 	cr_expect(i.sampled == 0 && i.depth == 0 && i.asked == 0 && i.age_ms == 0 && i.stack[0] == NULL && i.stack[63] == NULL);
 	quarry_free(small);
 	cr_expect_eq(inspected(small).sampled, 0);
+	check_asked(0x77770, 80, 0);
 	/* A caller that knows less gets no more. */
 	small = quarry_malloc(100);
 	memset(&i, 0x55, sizeof(i));
