@@ -58,7 +58,7 @@ void qy_block_set_tag(const struct qy_block_map *map, qy_page b, unsigned tag)
 	struct qy_block *h = qy_block_at(map, b);
 
 	qy_assert(qy_block_is(map, b) && tag < 16);
-	h->previous = (h->previous & QY_BLOCK_LENGTH_MAX) | tag << 28;
+	h->previous = (h->previous & QY_BLOCK_LENGTH_MAX) | tag << QY_BLOCK_LENGTH_BITS;
 }
 
 qy_page qy_block_split(const struct qy_block_map *map, qy_page b, uint32_t length)

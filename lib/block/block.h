@@ -27,7 +27,8 @@ struct qy_block {
 	uint32_t link[2];  /* the owner's: next and previous in a list of its own, as page numbers */
 };
 
-#define QY_BLOCK_LENGTH_MAX ((1u << 28) - 1)
+#define QY_BLOCK_LENGTH_BITS 28 /* above them are the flags, or the tag */
+#define QY_BLOCK_LENGTH_MAX ((1u << QY_BLOCK_LENGTH_BITS) - 1)
 #define QY_BLOCK_USED (1u << 28)
 #define QY_BLOCK_CLEAN (1u << 29) /* its memory reads as zero */
 #define QY_BLOCK_FIRST (1u << 30) /* of its run */
@@ -92,7 +93,7 @@ QY_INLINE qy_page qy_block_prev(const struct qy_block_map *map, qy_page b)
 /* The owner's tag, 0 to 15. It survives splits of the block and is lost when the block is absorbed. */
 QY_INLINE unsigned qy_block_tag(const struct qy_block_map *map, qy_page b)
 {
-	return qy_block_at(map, b)->previous >> 28;
+	return qy_block_at(map, b)->previous >> QY_BLOCK_LENGTH_BITS;
 }
 
 /* Make one free block of length pages, a run of its own. The slots must be zero. */
