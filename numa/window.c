@@ -273,11 +273,13 @@ static size_t find_frames(size_t frames, size_t align, int node)
 }
 
 /* Records of what is claimed are in core dumps: what is in the heap is told by them. (Of all that is reserved, a dump that
- * a debugger makes would be of terabytes.) The lock is not held: a patched madvise may allocate. */
+ * a debugger makes would be of terabytes.) The lock is not held: a patched madvise may allocate. A kernel that will not
+ * has dumps without them, and is no error of who allocates. */
 static void have_dumped(void)
 {
 	static _Atomic(size_t) dumped; /* zones */
 	size_t z = atomic_load_explicit(&dumped, memory_order_relaxed);
+	int error = errno;
 
 	while (!sparse && z < qy_window_claimed() / QY_ZONE) {
 		if (!atomic_compare_exchange_weak_explicit(&dumped, &z, z + 1, memory_order_relaxed, memory_order_relaxed))
@@ -287,6 +289,7 @@ static void have_dumped(void)
 		qy_os->madvise(qy_window.frame_side + z * FRAME_SLICE, FRAME_SLICE, QY_MADV_DODUMP);
 		z++;
 	}
+	errno = error;
 }
 
 void *qy_window_claim(size_t frames, size_t align_frames, int node)

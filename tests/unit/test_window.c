@@ -285,6 +285,20 @@ Test(window, records_of_what_is_claimed_are_dumped)
 	cr_assert_eq(fake_os_advised(QY_MADV_DODUMP), 3);
 }
 
+Test(window, records_that_cannot_be_dumped_are_no_error)
+{
+	install();
+	cr_assert_eq(qy_window_init(8 * GIB), 0);
+	fake_os_fail_advice(QY_MADV_DODUMP, EINVAL);
+	errno = 0;
+	cr_assert_not_null(qy_window_claim(1, 1, 0));
+	cr_assert_eq(errno, 0);
+	cr_assert_eq(fake_os_advised(QY_MADV_DODUMP), 3);
+	errno = 0;
+	cr_assert_null(qy_window_claim(QY_ZONE_FRAMES * 1000, 1, 0));
+	cr_assert_eq(errno, ENOMEM);
+}
+
 Test(window, its_size_by_what_was_asked)
 {
 	install();
