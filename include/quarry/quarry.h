@@ -1469,9 +1469,10 @@ QUARRY_API int quarry_published_arena_get(const void *copy, size_t size, size_t 
 
 /** Whose samples; a ring of a page has them by time_ns divided by what it is of, modulo its count. */
 enum quarry_history_ring {
-	QUARRY_HISTORY_SECONDS = 0, /* the last 60 seconds, */
+	QUARRY_HISTORY_SECONDS = 0, /* 60 seconds, */
 	QUARRY_HISTORY_MINUTES = 1, /* 60 minutes, */
-	QUARRY_HISTORY_HOURS = 2    /* and 48 hours, as the clock of the process counts them from its 0 */
+	QUARRY_HISTORY_HOURS = 2    /* and 48 hours: with that of the newest sample, the last ones. They are counted as the
+	                             * clock of the process has them, from its 0 */
 };
 
 #define QUARRY_HISTORY_MOST 60 /* samples that any ring has */
@@ -1487,13 +1488,13 @@ typedef struct quarry_sample {
 	uint64_t most_mapped, most_resident, most_in_use, most_cached, most_free; /* bytes */
 } quarry_sample;
 
-/** The figures of this process in the last minute, hour, or two days. They are noted when they are published (option
- * publish), which is at most once a second, not in the first second, and not while nothing happens: then samples are
- * missing, and the figures were what they were before. A forked child's begin anew. Any thread may call; not in a signal
- * handler.
+/** The figures of this process in a minute, an hour, or two days, which end with the newest sample and not now: look at its
+ * time_ns. They are noted when they are published (option publish), which is at most once a second, not in the first
+ * second, and not while nothing happens: then samples are missing, and the figures were what they were before. A forked
+ * child's begin anew. Any thread may call; not in a signal handler.
  * @param ring enum quarry_history_ring.
- * @param list receives the last samples that there are, max at most, the oldest first; the newest is of the second, minute
- *        or hour that goes on. May be NULL with max 0, to count.
+ * @param list receives the last samples that there are, max at most, the oldest first. The newest changes while the second,
+ *        minute or hour that it is of goes on. May be NULL with max 0, to count.
  * @param size sizeof(list[0]): so much of each is filled, and so far apart they are.
  * @return how many there are; -1 with EINVAL. */
 QUARRY_API long quarry_history_get(int ring, quarry_sample *list, size_t max, size_t size);
