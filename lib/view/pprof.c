@@ -10,12 +10,11 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "lib/view/profile.h"
+#include "lib/view/frames.h"
 #include "numa/os.h"
 
 #define BLOCK 16384      /* bytes of a stored block */
 #define MESSAGE 1600     /* of a message: a sample of QY_SITE_FRAMES frames has 64 * 10 + 4 * 10 + 3 * 40 */
-#define OBJECTS_MAX 4096 /* loaded files that are told of */
 
 /* ---- gzip ---- */
 
@@ -171,13 +170,10 @@ static const char *const strings[] = { STRINGS(AS_TEXT) };
 
 struct work {
 	struct sink sink;
-	uintptr_t *addresses; /* of frames, in order and once each, when all are there */
-	size_t count, room;
+	struct qy_frames *frames;
 	uint32_t arena_string[UINT16_MAX + 1]; /* 0: no site of it yet */
 	uint16_t arenas[UINT16_MAX + 1];       /* in the order of their strings */
 	uint32_t next_string;
-	size_t objects;
-	struct qy_object object[OBJECTS_MAX];
 };
 
 static void value_type(struct sink *out, unsigned field, unsigned type, unsigned unit)
@@ -200,36 +196,10 @@ static void label(struct message *sample, unsigned key, unsigned text, uint64_t 
 	sub(sample, 3, &m);
 }
 
-/* Return addresses: the call is before. */
-static uintptr_t address_of(const struct qy_site *s, uint32_t frame)
-{
-	return (uintptr_t)s->frames[frame] - 1;
-}
-
 /* (Sites that came since frames were looked at are left for the next time: they would have no location.) */
-static bool has_location(const struct work *w, uintptr_t address)
-{
-	size_t from = 0, to = w->count;
-
-	while (from < to) {
-		size_t middle = from + (to - from) / 2;
-
-		if (w->addresses[middle] == address)
-			return true;
-		if (w->addresses[middle] < address)
-			from = middle + 1;
-		else
-			to = middle;
-	}
-	return false;
-}
-
 static bool is_known(const struct work *w, const struct qy_site *s)
 {
-	for (uint32_t i = 0; i < s->depth; i++)
-		if (!has_location(w, address_of(s, i)))
-			return false;
-	return w->arena_string[s->arena] != 0;
+	return qy_frames_know(w->frames, s) && w->arena_string[s->arena] != 0;
 }
 
 static void put_sample(void *ctx, const struct qy_site *s)
@@ -243,7 +213,7 @@ static void put_sample(void *ctx, const struct qy_site *s)
 		return;
 	/* (A location's number is its address.) */
 	for (uint32_t i = 0; i < s->depth; i++)
-		varint(&part, address_of(s, i));
+		varint(&part, qy_call_of(s, i));
 	sub(&m, 1, &part);
 	part.used = 0;
 	varint(&part, f.made_objects);
@@ -258,35 +228,25 @@ static void put_sample(void *ctx, const struct qy_site *s)
 	emit(&w->sink, 2, m.bytes, m.used);
 }
 
-static const struct qy_object *object_of(const struct work *w, uintptr_t address, size_t *number)
-{
-	for (size_t i = 0; i < w->objects; i++)
-		if (address - w->object[i].from < w->object[i].to - w->object[i].from) {
-			*number = i + 1;
-			return &w->object[i];
-		}
-	*number = 0;
-	return NULL;
-}
-
 static void put_locations(struct work *w)
 {
-	for (size_t i = 0; i < w->count; i++) {
-		struct message m = { .used = 0 };
-		size_t object;
+	const struct qy_frames *f = w->frames;
 
-		(void)object_of(w, w->addresses[i], &object);
-		number(&m, 1, w->addresses[i]);
-		number(&m, 2, object);
-		number(&m, 3, w->addresses[i]);
+	for (size_t i = 0; i < f->count; i++) {
+		size_t module = qy_frame_module(f, f->call[i]);
+		struct message m = { .used = 0 };
+
+		number(&m, 1, f->call[i]);
+		number(&m, 2, module == f->modules ? 0 : module + 1);
+		number(&m, 3, f->call[i]);
 		emit(&w->sink, 4, m.bytes, m.used);
 	}
 }
 
 static void put_objects(struct work *w)
 {
-	for (size_t i = 0; i < w->objects; i++) {
-		const struct qy_object *o = &w->object[i];
+	for (size_t i = 0; i < w->frames->modules; i++) {
+		const struct qy_object *o = &w->frames->module[i];
 		struct message m = { .used = 0 };
 
 		number(&m, 1, i + 1);
@@ -317,27 +277,23 @@ static void put_arena_names(struct work *w)
 
 static void put_object_names(struct work *w)
 {
-	for (size_t i = 0; i < w->objects; i++) {
-		char id[2 * sizeof(w->object[i].id) + 1] = "";
+	for (size_t i = 0; i < w->frames->modules; i++) {
+		const struct qy_object *o = &w->frames->module[i];
+		char id[2 * sizeof(o->id) + 1] = "";
 
-		for (unsigned k = 0; k < w->object[i].id_length; k++) {
-			id[2 * k] = "0123456789abcdef"[w->object[i].id[k] >> 4];
-			id[2 * k + 1] = "0123456789abcdef"[w->object[i].id[k] & 15];
+		for (unsigned k = 0; k < o->id_length; k++) {
+			id[2 * k] = "0123456789abcdef"[o->id[k] >> 4];
+			id[2 * k + 1] = "0123456789abcdef"[o->id[k] & 15];
 			id[2 * k + 2] = 0;
 		}
-		put_string(&w->sink, w->object[i].name);
+		put_string(&w->sink, o->name);
 		put_string(&w->sink, id);
 	}
 }
 
 /* ---- what there is ---- */
 
-static void count_frames(void *ctx, const struct qy_site *s)
-{
-	*(size_t *)ctx += s->depth;
-}
-
-static void note_site(void *ctx, const struct qy_site *s)
+static void note_arena(void *ctx, const struct qy_site *s)
 {
 	struct work *w = ctx;
 
@@ -345,40 +301,6 @@ static void note_site(void *ctx, const struct qy_site *s)
 		w->arenas[w->next_string - S_OTHERS] = s->arena;
 		w->arena_string[s->arena] = w->next_string++;
 	}
-	for (uint32_t i = 0; i < s->depth && w->count < w->room; i++)
-		w->addresses[w->count++] = address_of(s, i);
-}
-
-static void sift(uintptr_t *a, size_t i, size_t n)
-{
-	for (size_t child; (child = 2 * i + 1) < n; i = child) {
-		uintptr_t was = a[i];
-
-		child += child + 1 < n && a[child + 1] > a[child];
-		if (a[child] <= was)
-			return;
-		a[i] = a[child];
-		a[child] = was;
-	}
-}
-
-size_t qy_sort_addresses(uintptr_t *a, size_t n)
-{
-	size_t kept = 0;
-
-	for (size_t i = n / 2; i-- > 0;)
-		sift(a, i, n);
-	for (size_t i = n; i-- > 1;) {
-		uintptr_t largest = a[0];
-
-		a[0] = a[i];
-		a[i] = largest;
-		sift(a, 0, i);
-	}
-	for (size_t i = 0; i < n; i++)
-		if (kept == 0 || a[kept - 1] != a[i])
-			a[kept++] = a[i];
-	return kept;
 }
 
 static void put_all(struct work *w, uint64_t mean)
@@ -403,29 +325,33 @@ static void put_all(struct work *w, uint64_t mean)
 	emit_number(out, 14, S_INUSE_SPACE);
 }
 
-int qy_pprof_write(int fd, uint64_t mean)
+static int write_with(struct qy_frames *frames, int fd, uint64_t mean)
 {
 	struct work *w;
-	size_t room = 0, bytes;
 	int error;
 
-	qy_sites_visit(count_frames, &room);
-	bytes = sizeof(*w) + (room + 1) * sizeof(uintptr_t);
-	w = qy_os->mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (w == MAP_FAILED) {
-		errno = ENOMEM;
-		return -1;
-	}
-	w->addresses = (void *)(w + 1);
-	w->room = room;
+	w = qy_os->mmap(NULL, sizeof(*w), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (w == MAP_FAILED)
+		return ENOMEM;
+	w->frames = frames;
 	w->next_string = S_OTHERS;
-	qy_sites_visit(note_site, w);
-	w->count = qy_sort_addresses(w->addresses, w->count);
-	w->objects = qy_min(qy_objects(w->object, OBJECTS_MAX), OBJECTS_MAX);
+	qy_sites_visit(note_arena, w);
 	begin_gzip(&w->sink, fd);
 	put_all(w, mean);
 	error = end_gzip(&w->sink);
-	qy_os->munmap(w, bytes);
+	qy_os->munmap(w, sizeof(*w));
+	return error;
+}
+
+int qy_pprof_write(int fd, uint64_t mean)
+{
+	struct qy_frames *frames = qy_frames_get(false);
+	int error;
+
+	if (frames == NULL)
+		return -1;
+	error = write_with(frames, fd, mean);
+	qy_frames_put(frames);
 	errno = error;
 	return error == 0 ? 0 : -1;
 }

@@ -28,9 +28,6 @@ struct qy_object {
 /* Fills at most max; returns how many there are. */
 size_t qy_objects(struct qy_object *list, size_t max);
 
-/* In order, and each once; returns how many are left. (qsort may allocate.) */
-size_t qy_sort_addresses(uintptr_t *a, size_t n);
-
 /* The name of a site's arena: at most QUARRY_ARENA_NAME_MAX bytes with the 0. */
 void qy_site_arena(const struct qy_site *s, char *name);
 #define QY_FRAME_NAME 512 /* bytes of a name, with the 0; what is longer is cut */

@@ -20,6 +20,7 @@ void qy_sort(void *list, size_t n, size_t size, uint64_t (*key)(const void *))
 {
 	char *at = list, spare[QY_SORT_SIZE];
 
+	qy_assert(size <= sizeof(spare));
 	for (size_t i = n / 2; i-- > 0;)
 		sift(at, i, n, size, key, spare);
 	for (size_t end = n; end-- > 1;) {

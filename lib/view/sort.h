@@ -7,6 +7,7 @@
 
 #define QY_SORT_SIZE 192 /* an element's, at most */
 
+/* Ascending. Equal ones come in any order. */
 void qy_sort(void *list, size_t n, size_t size, uint64_t (*key)(const void *element));
 
 #endif
