@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "lib/api/error.h"
+#include "lib/manager/manager.h"
 #include "lib/view/dump.h"
 #include "lib/view/print.h"
 #include "numa/os.h"
@@ -80,17 +81,15 @@ static void dump_report(struct qy_dump *d, const quarry_view_report *r)
 /* The arena's number; it is told of when it is a new one. */
 static size_t arena_of(struct qy_dump *d, const quarry_view_item *item)
 {
-	size_t i = d->arena_count, n = strlen(item->arena_name);
+	uint32_t *number = &d->arena_number[qy_arena_number(item->arena)];
+	size_t n = strlen(item->arena_name);
 
-	/* (Most regions are of the one before, or of one of the last.) */
-	while (i > 0 && d->arenas[i - 1] != item->arena)
-		i--;
-	if (i > 0)
-		return i - 1;
-	d->arenas[d->arena_count] = item->arena;
+	if (*number != 0)
+		return *number - 1;
+	*number = d->arena_count + 1;
 	qy_dump_begin(d, QY_DUMP_ARENA, 4 + n);
 	if (d->json) {
-		qy_text_format(&d->out, "{\"arena\":%zu,\"name\":", d->arena_count);
+		qy_text_format(&d->out, "{\"arena\":%u,\"name\":", d->arena_count);
 		qy_print_json_string(&d->out, item->arena_name, n);
 		qy_text_format(&d->out, "}\n");
 	} else {
@@ -255,8 +254,8 @@ QUARRY_API int quarry_view_dump(const quarry_view *view, int fd, int format)
 	quarry_view_report report = { .struct_size = sizeof(report) };
 	struct qy_dump d = { .json = format == QUARRY_DUMP_JSON };
 	char buffer[QY_PRINT_BUFFER];
+	size_t size = QY_ARENAS_MAX * sizeof(d.arena_number[0]);
 	bool stacks;
-	size_t size;
 	void *p;
 
 	if (format != QUARRY_DUMP_BINARY && format != QUARRY_DUMP_JSON)
@@ -265,12 +264,10 @@ QUARRY_API int quarry_view_dump(const quarry_view *view, int fd, int format)
 		return qy_fail(EBADF, "fd: %d is no descriptor", fd);
 	if (quarry_view_report_get(view, &report) != 0)
 		return -1;
-	/* (No more arenas are told of than there are regions.) */
-	size = qy_align_up((size_t)(report.regions + 1) * sizeof(d.arenas[0]), qy_os_page_size());
 	p = qy_os->mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
 		return qy_fail(ENOMEM, "no memory for the arenas' numbers");
-	d.arenas = p;
+	d.arena_number = p;
 	qy_text_init(&d.out, buffer, sizeof(buffer), fd);
 	dump_report(&d, &report);
 	(void)quarry_view_visit(view, QUARRY_VIEW_REGION | QUARRY_VIEW_SLAB | QUARRY_VIEW_OBJECT | QUARRY_VIEW_BLOCK, dump_item,

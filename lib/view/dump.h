@@ -15,8 +15,8 @@ struct qy_dump {
 	struct qy_text out;
 	bool json;
 	uint64_t records;
-	quarry_arena **arenas; /* those that were told of, by number */
-	size_t arena_count;
+	uint32_t *arena_number; /* and 1 more, of those that were told of, by their place in the registry */
+	uint32_t arena_count;
 	/* Of the slab whose objects come: */
 	const char *slab;
 	uint64_t left; /* so many of them */

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "lib/cache/sample.h"
-#include "lib/manager/manager.h"
 #include "lib/view/dump.h"
 #include "lib/view/frames.h"
 #include "lib/view/print.h"
@@ -73,20 +72,12 @@ static void dump_frame(const struct work *w, size_t number)
 
 /* ---- stacks ---- */
 
-static size_t arena_of(const struct qy_dump *d, const struct qy_site *s)
-{
-	for (size_t i = 0; i < d->arena_count; i++)
-		if (d->arenas[i] == &qy_arenas[s->arena])
-			return i;
-	return NONE;
-}
-
 static void dump_stack(void *ctx, const struct qy_site *s)
 {
 	const struct work *w = ctx;
 	struct qy_dump *d = w->dump;
 	struct qy_site_figures f;
-	size_t arena = arena_of(d, s);
+	uint32_t arena = d->arena_number[s->arena] - 1; /* NONE: nothing is in it any more */
 
 	qy_site_figures(s, &f);
 	if (f.live == 0 || !qy_frames_know(w->frames, s))
@@ -109,7 +100,7 @@ static void dump_stack(void *ctx, const struct qy_site *s)
 	qy_text_format(&d->out, "],\"samples\":%llu,\"objects\":%llu,\"bytes\":%llu,\"object_size\":%zu,", long_of(f.live),
 		       long_of(f.live_objects), long_of(f.live_bytes), s->size);
 	if (arena != NONE)
-		qy_text_format(&d->out, "\"arena\":%zu,", arena);
+		qy_text_format(&d->out, "\"arena\":%u,", arena);
 	qy_text_format(&d->out, "\"node\":%d}\n", qy_site_node(s));
 }
 

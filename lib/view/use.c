@@ -6,7 +6,8 @@
 #include <sys/mman.h>
 
 #include "lib/api/error.h"
-#include "lib/manager/class.h"
+#include "lib/manager/manager.h"
+#include "lib/view/print.h"
 #include "numa/os.h"
 
 /* Of each arena, in this order. */
@@ -15,6 +16,7 @@ enum { PAGES = 0, CLASSES = 1, MIXED = CLASSES + QY_CLASSES, BLOCKS, ROWS };
 struct sums {
 	struct qy_uses *uses;
 	size_t room;
+	uint32_t *row_of;       /* of arenas, by their place in the registry, the first row's number and 1 more */
 	quarry_view_use *arena; /* the first row of the one that was last told of */
 	uintptr_t frame; /* the huge page that is summed up, */
 	uint64_t frame_live; /* what lives in it, */
@@ -26,23 +28,19 @@ struct sums {
 /* Those of the arena that the item is of; NULL when it is a new one and there is no room. */
 static quarry_view_use *rows_of(struct sums *sums, const quarry_view_item *item)
 {
+	uint32_t *first = &sums->row_of[qy_arena_number(item->arena)];
 	struct qy_uses *uses = sums->uses;
-	size_t i = 0;
 
-	if (sums->arena != NULL && sums->arena->arena == item->arena)
-		return sums->arena;
-	while (i < uses->count && uses->rows[i].arena != item->arena)
-		i += ROWS;
-	if (i == uses->count) {
+	if (*first == 0) {
 		if (uses->count + ROWS > sums->room)
 			return NULL;
-		uses->count += ROWS;
-		for (size_t row = i; row < i + ROWS; row++) {
-			uses->rows[row].arena = item->arena;
-			uses->rows[row].arena_name = item->arena_name;
+		*first = (uint32_t)uses->count + 1;
+		for (size_t n = 0; n < ROWS; n++, uses->count++) {
+			uses->rows[uses->count].arena = item->arena;
+			uses->rows[uses->count].arena_name = item->arena_name;
 		}
 	}
-	sums->arena = &uses->rows[i];
+	sums->arena = &uses->rows[*first - 1];
 	return sums->arena;
 }
 
@@ -128,26 +126,36 @@ static int count_region(const quarry_view_item *item, void *count)
 	return 0;
 }
 
+static void *map(size_t bytes)
+{
+	void *p = qy_os->mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
 bool qy_uses_get(struct qy_uses *uses, const quarry_view *view)
 {
-	struct sums sums = { .uses = uses };
+	const size_t mapped = QY_ARENAS_MAX * sizeof(uint32_t);
+	struct sums sums = { .uses = uses, .row_of = map(mapped) };
 	size_t regions = 0;
-	void *p;
 
 	*uses = (struct qy_uses){ NULL, 0, 0 };
+	if (sums.row_of == NULL) {
+		errno = ENOMEM;
+		return false;
+	}
 	/* (No more arenas have anything than there are regions. What is not used is not touched.) */
 	(void)quarry_view_visit(view, QUARRY_VIEW_REGION, count_region, &regions);
 	sums.room = regions * ROWS;
 	uses->mapped = qy_align_up((sums.room + 1) * sizeof(uses->rows[0]), qy_os_page_size());
-	p = qy_os->mmap(NULL, uses->mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (p == MAP_FAILED) {
-		errno = ENOMEM;
-		return false;
+	uses->rows = map(uses->mapped);
+	if (uses->rows != NULL) {
+		(void)quarry_view_visit(view, QUARRY_VIEW_REGION | QUARRY_VIEW_SLAB | QUARRY_VIEW_BLOCK, add, &sums);
+		end_frame(&sums);
 	}
-	uses->rows = p;
-	(void)quarry_view_visit(view, QUARRY_VIEW_REGION | QUARRY_VIEW_SLAB | QUARRY_VIEW_BLOCK, add, &sums);
-	end_frame(&sums);
-	return true;
+	qy_os->munmap(sums.row_of, mapped);
+	errno = uses->rows == NULL ? ENOMEM : errno;
+	return uses->rows != NULL;
 }
 
 void qy_uses_put(struct qy_uses *uses)
