@@ -10,15 +10,21 @@
 #include "lib/api/error.h"
 #include "lib/manager/class.h"
 #include "lib/manager/manager.h"
+#include "lib/view/sort.h"
 #include "numa/os.h"
+
+#define PLACES 2048 /* twice as many as rows */
 
 struct search {
 	const quarry_view_use *use;
-	struct qy_holder *list; /* those with most bytes, in that order */
+	struct qy_holder *list; /* those with most bytes */
 	size_t count, max;      /* of them; and the room */
 	size_t found;
 	uint64_t now;
+	uint16_t row[PLACES];   /* by their sites' addresses, the rows' numbers and 1 more (open addressing) */
 };
+
+_Static_assert(PLACES >= 2 * QY_HOLDERS_MAX && QY_HOLDERS_MAX < UINT16_MAX, "half of them are free");
 
 /* ---- which ---- */
 
@@ -37,11 +43,15 @@ static bool is_of(const quarry_view_use *use, const struct qy_site *s)
 	}
 }
 
+static uint64_t key_of_holder(const void *holder)
+{
+	return UINT64_MAX - ((const struct qy_holder *)holder)->figures.live_bytes;
+}
+
 static void find(void *ctx, const struct qy_site *s)
 {
 	struct search *search = ctx;
 	struct qy_holder one = { .site = s };
-	size_t i;
 
 	if (!is_of(search->use, s))
 		return;
@@ -49,36 +59,41 @@ static void find(void *ctx, const struct qy_site *s)
 	if (one.figures.live == 0)
 		return;
 	search->found++;
-	for (i = search->count; i > 0 && search->list[i - 1].figures.live_bytes < one.figures.live_bytes; i--)
-		if (i < search->max)
-			search->list[i] = search->list[i - 1];
-	if (i < search->max)
-		search->list[i] = one;
-	search->count += search->count < search->max;
+	qy_sort_offer(search->list, &search->count, search->max, &one, sizeof(one), key_of_holder);
 }
 
 /* ---- for how long ---- */
 
+/* Where the site's row is told of, or would be. */
+static uint16_t *place_of(struct search *search, const struct qy_site *s)
+{
+	size_t i = (size_t)((uintptr_t)s * UINT64_C(0x9e3779b97f4a7c15) >> 40) % PLACES;
+
+	while (search->row[i] != 0 && search->list[search->row[i] - 1].site != s)
+		i = (i + 1) % PLACES;
+	return &search->row[i];
+}
+
+/* (Called for all samples there are, under a lock that their frees wait for: the site itself is not looked at.) */
 static void add_age(void *ctx, const struct qy_sample *sample)
 {
 	struct search *search = ctx;
+	uint16_t row = *place_of(search, sample->site);
+	uint64_t age = search->now > sample->born ? search->now - sample->born : 0;
 
-	if (!is_of(search->use, sample->site))
-		return;
-	for (size_t i = 0; i < search->count; i++)
-		if (search->list[i].site == sample->site) {
-			uint64_t age = search->now > sample->born ? search->now - sample->born : 0;
-
-			search->list[i].ages[qy_site_decade(age)] += sample->weight;
-			return;
-		}
+	if (row != 0)
+		search->list[row - 1].ages[qy_site_decade(age)] += sample->weight;
 }
 
 size_t qy_holders_get(const quarry_view_use *use, struct qy_holder *list, size_t max)
 {
 	struct search search = { .use = use, .list = list, .max = max, .now = qy_os->now_ms() };
 
+	qy_assert(max <= QY_HOLDERS_MAX);
 	qy_sites_visit(find, &search);
+	qy_sort(list, search.count, sizeof(list[0]), key_of_holder);
+	for (size_t i = 0; i < search.count; i++)
+		*place_of(&search, list[i].site) = (uint16_t)(i + 1);
 	if (search.count > 0)
 		qy_samples_visit(add_age, &search);
 	return search.found;

@@ -6,7 +6,7 @@
 #include "lib/view/profile.h"
 #include "lib/view/use.h"
 
-#define QY_HOLDERS_MAX ((size_t)1024) /* rows at a time: each sample is looked for among them */
+#define QY_HOLDERS_MAX ((size_t)1024) /* rows at a time */
 
 struct qy_holder {
 	const struct qy_site *site;
@@ -14,7 +14,7 @@ struct qy_holder {
 	uint64_t ages[QY_SITE_LIVES]; /* weights */
 };
 
-/* Those with most bytes, in that order, at most max; returns how many there are. */
+/* Those with most bytes, in that order, at most max, which is at most QY_HOLDERS_MAX; returns how many there are. */
 size_t qy_holders_get(const quarry_view_use *use, struct qy_holder *list, size_t max);
 
 /* The rows that hold most for little, each with the stacks that hold it, where the profile knows any: as text, or as a

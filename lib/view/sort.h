@@ -10,4 +10,9 @@
 /* Ascending. Equal ones come in any order. */
 void qy_sort(void *list, size_t n, size_t size, uint64_t (*key)(const void *element));
 
+/* Of all that are offered, keep the max with the least keys: in the order of a heap, until they are sorted. *count, at first
+ * 0, is how many there are. */
+void qy_sort_offer(void *list, size_t *count, size_t max, const void *element, size_t size,
+		   uint64_t (*key)(const void *element));
+
 #endif

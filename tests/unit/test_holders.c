@@ -164,6 +164,32 @@ Test(holders, against_who_allocated_what)
 	cr_assert_gt(holders, 50);
 }
 
+/* More stacks than are told of at a time. Each tenth has two objects, and these come first. */
+Test(holders, more_than_rows)
+{
+	static quarry_view_holder list[1100];
+	enum { STACKS = 3000, OF_TWO = STACKS / 10, TOLD = 1024 };
+	quarry_arena *arena = quarry_arena_create(NULL);
+	quarry_view_use use = { .kind = QUARRY_VIEW_SLAB, .arena = arena };
+
+	model_start("holders/more");
+	begin();
+	for (size_t i = 0; i < STACKS + OF_TWO; i++) {
+		place = (i < STACKS ? i : (i - STACKS) * 10) * 16;
+		clock_ms += i == STACKS ? 5000 : 0;
+		use.object_size = quarry_usable_size(quarry_arena_malloc(arena, 100));
+	}
+	cr_assert_eq(quarry_view_holders(&use, list, 1100, sizeof(list[0])), STACKS);
+	for (size_t i = 0; i < TOLD; i++) {
+		uint64_t objects = i < OF_TWO ? 2 : 1;
+
+		model_must(list[i].objects == objects && list[i].bytes == objects * use.object_size, "row %zu", i);
+		model_must(list[i].ages[4] == 1 && list[i].ages[0] == objects - 1, "row %zu has its ages", i);
+	}
+	for (size_t i = TOLD; i < 1100; i++)
+		model_must(list[i].struct_size == 0, "row %zu is told of", i);
+}
+
 /* ---- printed ---- */
 
 static char text[1 << 20];
