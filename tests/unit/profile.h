@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* A profile whose samples come from where a test says, and live for as long as it says. To be included once. */
+#ifndef QUARRY_TESTS_PROFILE_H
+#define QUARRY_TESTS_PROFILE_H
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "include/quarry/quarry.h"
+#include "lib/manager/sites.h"
+#include "numa/os.h"
+
+static quarry_profile_report report(void)
+{
+	quarry_profile_report r = { .struct_size = sizeof(r) };
+
+	cr_assert_eq(quarry_profile_report_get(&r), 0);
+	return r;
+}
+
+/* Where the next allocations come from, as the profile sees it. */
+static struct qy_os os;
+static void *place[3] = { (void *)0x1001, (void *)0x2001, (void *)0x3001 };
+
+static unsigned fake_stack(void **frames, unsigned most)
+{
+	cr_assert_geq(most, 3);
+	memcpy(frames, place, sizeof(place));
+	return 3;
+}
+
+static void at(uintptr_t where)
+{
+	place[0] = (void *)where;
+}
+
+static void begin(size_t mean)
+{
+	os = *qy_os;
+	os.stack = fake_stack;
+	qy_os = &os;
+	cr_assert_eq(quarry_profile_start(mean), 0);
+	quarry_thread_flush(); /* the next malloc enters, and sees it */
+}
+
+static const struct qy_site *found;
+
+static void find_site(void *where, const struct qy_site *s)
+{
+	if (s->depth > 0 && s->frames[0] == where)
+		found = s;
+}
+
+static const struct qy_site *site_at(uintptr_t where)
+{
+	found = NULL;
+	qy_sites_visit(find_site, (void *)where);
+	return found;
+}
+
+static int sleeps;
+
+static uint64_t later(void)
+{
+	return (uint64_t)sleeps;
+}
+
+#endif
