@@ -4,12 +4,10 @@
 #define _GNU_SOURCE
 #endif
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "tools/diff_stacks.h"
 #include "tools/dump.h"
@@ -34,22 +32,14 @@ struct growths {
 
 static int read_dump(struct dump *d, const char *path)
 {
-	const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
-	int fd = strcmp(path, "-") == 0 ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC), status, error;
 	size_t length = 0;
 	char *text = NULL;
+	int status = read_input("diff", path, &text, &length);
 
-	if (fd < 0)
-		return fail(STATUS_FAILED, "diff: %s: %s", path, strerror(errno));
-	error = read_whole(fd, &text, &length) == 0 ? 0 : errno;
-	if (fd != STDIN_FILENO)
-		close(fd);
-	if (error)
-		status = fail(STATUS_FAILED, "diff: %s: %s", name, strerror(error));
-	else if (!dump_is(text, length))
-		status = fail(STATUS_FAILED, "diff: %s: no dump of a view; see quarry diff --help", name);
-	else
-		status = dump_read(d, "diff", name, text, length);
+	if (status == STATUS_OK && !dump_is(text, length))
+		status = fail(STATUS_FAILED, "diff: %s: no dump of a view; see quarry diff --help", input_name(path));
+	else if (status == STATUS_OK)
+		status = dump_read(d, "diff", input_name(path), text, length);
 	free(text);
 	return status;
 }
@@ -135,26 +125,10 @@ const char *diff_signed(int64_t n)
 
 #define NAME_WIDTH 20
 
-/* So many characters of a name, or spaces. */
-static void print_name(const char *name)
-{
-	size_t n = strlen(name), shown = 0;
-	uint32_t c;
-
-	for (; n > 0 && shown < NAME_WIDTH; shown++) {
-		size_t length = utf8_decode(name, n, &c);
-
-		length = length ? length : 1;
-		fwrite(name, 1, length, stdout);
-		name += length;
-		n -= length;
-	}
-	printf("%*s", (int)(NAME_WIDTH - shown), "");
-}
-
 static void print_row(const struct growth *g, const char *arena)
 {
 	char size[16];
+	size_t shown;
 
 	if (g->blocks)
 		snprintf(size, sizeof(size), "large");
@@ -162,8 +136,8 @@ static void print_row(const struct growth *g, const char *arena)
 		snprintf(size, sizeof(size), "mixed");
 	else
 		snprintf(size, sizeof(size), "%" PRIu32, g->object_size);
-	print_name(arena);
-	printf(" %6s %12" PRId64 " %9s %9s %9s %8s\n", size, (int64_t)(g->of[1].live - g->of[0].live),
+	shown = utf8_put(stdout, arena, NAME_WIDTH);
+	printf("%*s %6s %12" PRId64 " %9s %9s %9s %8s\n", (int)(NAME_WIDTH - shown), "", size, (int64_t)(g->of[1].live - g->of[0].live),
 	       map_short(g->of[0].live_bytes), map_short(g->of[1].live_bytes), diff_signed(grown(g)),
 	       diff_signed((int64_t)(g->of[1].held - g->of[0].held)));
 }
@@ -183,7 +157,7 @@ static void print_text(const struct growths *g, bool all)
 		if (!all && is_as_it_was(&g->at[i]))
 			left_out++;
 		else
-			print_row(&g->at[i], g->at[i].arena[0] ? map_shown(g->at[i].arena) : "(no name)");
+			print_row(&g->at[i], g->at[i].arena[0] ? g->at[i].arena : "(no name)");
 	}
 	printf("%-20s %6s %12" PRId64 " %9s %9s %9s %8s\n", "all", "", (int64_t)(sum.of[1].live - sum.of[0].live),
 	       map_short(sum.of[0].live_bytes), map_short(sum.of[1].live_bytes), diff_signed(grown(&sum)),
@@ -265,7 +239,7 @@ int command_diff(int argc, char **argv)
 		else if (strcmp(argv[i], "--all") == 0)
 			all = true;
 		else if (argv[i][0] == '-' && argv[i][1])
-			return fail(STATUS_USAGE, "diff: unknown argument '%s'; see quarry diff --help", map_shown(argv[i]));
+			return fail(STATUS_USAGE, "diff: unknown argument '%s'; see quarry diff --help", utf8_shown(argv[i]));
 		else if (n == 2)
 			return fail(STATUS_USAGE, "diff: two FILEs; see quarry diff --help");
 		else

@@ -146,37 +146,6 @@ static const char *name_of(const struct dump *d, const struct dump_frame *f, cha
 
 /* ---- printing ---- */
 
-static size_t next_character(const char *name, size_t n, uint32_t *c)
-{
-	size_t length = utf8_decode(name, n, c);
-
-	if (length == 0)
-		*c = 0;
-	return length ? length : 1;
-}
-
-/* At most so many characters, of which none can mislead. */
-static void print_name(const char *name, size_t most)
-{
-	const char *end = name + strlen(name);
-	size_t count = 0;
-	uint32_t c;
-
-	for (const char *at = name; at < end; count++)
-		at += next_character(at, (size_t)(end - at), &c);
-	for (size_t i = 0; i < (count > most ? most - 3 : count); i++) {
-		size_t length = next_character(name, (size_t)(end - name), &c);
-
-		if (utf8_shows(c))
-			fwrite(name, 1, length, stdout);
-		else
-			putchar('?');
-		name += length;
-	}
-	if (count > most)
-		printf("...");
-}
-
 static void print_stack(const struct diff_stack *s)
 {
 	char text[DUMP_TEXT_MAX + 32];
@@ -185,7 +154,7 @@ static void print_stack(const struct diff_stack *s)
 	       map_short(s->of[0].bytes), map_short(s->of[1].bytes), diff_signed(grown(s)));
 	for (uint32_t i = 0; i < s->stack->depth && i < FRAMES_SHOWN; i++) {
 		printf("%*s", INDENT, "");
-		print_name(name_of(s->dump, frame_of(s, i), text, sizeof(text)), WIDTH - INDENT);
+		utf8_put(stdout, name_of(s->dump, frame_of(s, i), text, sizeof(text)), WIDTH - INDENT);
 		printf("\n");
 	}
 	if (s->stack->depth > FRAMES_SHOWN)

@@ -1,15 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Reading a profile: what is it? */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "tools/flame.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "tools/json.h"
 #include "tools/tools.h"
@@ -60,24 +54,12 @@ int flame_read(struct flame_profile *p, const char *name, char *text, size_t len
 
 int flame_read_file(struct flame_profile *p, const char *path)
 {
-	bool standard = strcmp(path, "-") == 0;
-	int fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC), status;
-	char *text = NULL, *room;
+	char *text = NULL;
 	size_t length;
+	int status = read_input("flame", path, &text, &length);
 
-	if (fd < 0)
-		return fail(STATUS_FAILED, "flame: %s: %s", path, strerror(errno));
-	status = read_whole(fd, &text, &length);
-	if (status != 0)
-		status = fail(STATUS_FAILED, "flame: %s: %s", path, strerror(errno));
-	if (!standard)
-		close(fd);
-	if (status == STATUS_OK) {
-		room = realloc(text, length + 1);
-		text = room ? room : text;
-		status = room ? flame_read(p, standard ? "standard input" : path, text, length) :
-				fail(STATUS_FAILED, "flame: %s", strerror(ENOMEM));
-	}
+	if (status == STATUS_OK)
+		status = flame_read(p, input_name(path), text, length);
 	free(text);
 	return status;
 }

@@ -4,12 +4,10 @@
 #define _GNU_SOURCE
 #endif
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "tools/flame.h"
 #include "tools/json.h"
@@ -249,20 +247,12 @@ static int read_text_report(struct report *r, const char *name, const char *text
 
 static int read_path(struct report *r, const char *path)
 {
-	bool input = strcmp(path, "-") == 0;
-	const char *name = input ? "standard input" : path;
-	int fd = input ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC), status;
 	size_t length = 0;
 	char *text = NULL;
+	int status = read_input("leaks", path, &text, &length);
 
-	if (fd < 0)
-		return fail(STATUS_FAILED, "leaks: %s: %s", path, strerror(errno));
-	if (read_whole(fd, &text, &length) != 0)
-		status = fail(STATUS_FAILED, "leaks: %s: %s", name, strerror(errno));
-	else
-		status = read_text_report(r, name, text, length);
-	if (!input)
-		close(fd);
+	if (status == STATUS_OK)
+		status = read_text_report(r, input_name(path), text, length);
 	free(text);
 	return status;
 }

@@ -15,6 +15,7 @@
 
 #include "include/quarry/quarry.h"
 #include "tools/svg.h"
+#include "tools/utf8.h"
 
 #define NODES "/sys/devices/system/node/"
 #define LIST_MAX 8192
@@ -158,7 +159,7 @@ static int parse(int argc, char **argv, struct arguments *args)
 		} else if (strcmp(a, "--all") == 0) {
 			args->all = true;
 		} else {
-			return fail(STATUS_USAGE, "map: unknown argument '%s'; see quarry map --help", map_shown(a));
+			return fail(STATUS_USAGE, "map: unknown argument '%s'; see quarry map --help", utf8_shown(a));
 		}
 	}
 	if (args->svg && !args->svg[0])

@@ -106,8 +106,6 @@ struct map_held *map_held_on(const struct map *map, int node, size_t *count);
 
 /* "1.5K", "15M", "1023K": at most 5 characters; in a buffer that the call after the eighth uses anew. */
 const char *map_short(uint64_t bytes);
-/* Text for one line of a terminal: what does not show is '?'; in a buffer that the next call uses anew. */
-const char *map_shown(const char *text);
 /* The title, one line; whatever the program's name is stands in it. */
 void map_title(const struct map *map, char *title, size_t size);
 void map_summary(const struct map *map, char *summary, size_t size);

@@ -8,14 +8,13 @@
 #include "tools/map.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "include/quarry/quarry.h"
 #include "tools/dump.h"
 #include "tools/json.h"
+#include "tools/utf8.h"
 
 #define NO_MEMORY "no memory"
 
@@ -382,43 +381,29 @@ static void read_dump(struct json *j, struct map *map)
 }
 
 /* A name of a file, for one line. */
-static const char *file_name(const char *path)
-{
-	return strcmp(path, "-") == 0 ? "standard input" : path;
-}
-
 int map_read_file(struct map *map, const char *path)
 {
-	int fd = strcmp(path, "-") == 0 ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC), error;
-	int status = STATUS_OK;
+	const char *name = input_name(path);
 	size_t length = 0;
 	char *text = NULL;
 	struct json j;
+	int status = read_input("map", path, &text, &length);
 
 	map->of = MAP_DUMP;
-	if (fd < 0)
-		return fail(STATUS_FAILED, "map: %s: %s", path, strerror(errno));
-	error = read_whole(fd, &text, &length) == 0 ? 0 : errno;
-	if (fd != STDIN_FILENO)
-		close(fd);
-	if (error) {
-		free(text);
-		return fail(STATUS_FAILED, "map: %s: %s", file_name(path), strerror(error));
-	}
-	if (dump_is(text, length)) {
-		status = map_read_view(map, file_name(path), text, length);
+	if (status != STATUS_OK || dump_is(text, length)) {
+		status = status != STATUS_OK ? status : map_read_view(map, name, text, length);
 		free(text);
 		return status;
 	}
 	json_init(&j, text, length);
 	read_dump(&j, map);
 	if (j.error && j.about[0])
-		status = fail(STATUS_FAILED, "map: %s: line %lu, near \"%s\": %s", file_name(path), json_line(&j),
-			      map_shown(j.about), j.error);
+		status = fail(STATUS_FAILED, "map: %s: line %lu, near \"%s\": %s", name, json_line(&j), utf8_shown(j.about),
+			      j.error);
 	else if (j.error)
-		status = fail(STATUS_FAILED, "map: %s: line %lu: %s", file_name(path), json_line(&j), j.error);
+		status = fail(STATUS_FAILED, "map: %s: line %lu: %s", name, json_line(&j), j.error);
 	else if (!map_finish(map))
-		status = fail(STATUS_FAILED, "map: %s: %s", file_name(path), strerror(ENOMEM));
+		status = fail(STATUS_FAILED, "map: %s: %s", name, strerror(ENOMEM));
 	free(text);
 	return status;
 }

@@ -299,28 +299,6 @@ const char *map_short(uint64_t bytes)
 	return text;
 }
 
-const char *map_shown(const char *text)
-{
-	static char line[256];
-	size_t n = strlen(text), used = 0;
-
-	for (size_t i = 0; i < n && used < sizeof(line) - 4;) {
-		uint32_t c = 0;
-		size_t length = utf8_decode(text + i, n - i, &c);
-
-		if (length == 0 || !utf8_shows(c)) {
-			line[used++] = '?';
-			i += length ? length : 1;
-			continue;
-		}
-		memcpy(line + used, text + i, length);
-		used += length;
-		i += length;
-	}
-	line[used] = '\0';
-	return line;
-}
-
 static const char *plural(uint64_t n)
 {
 	return n == 1 ? "" : "s";

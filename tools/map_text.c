@@ -381,7 +381,7 @@ static void draw_node(struct page *p, const struct map *map, const struct map_no
 	if (node->has_cpus == 0)
 		snprintf(right, sizeof(right), "no CPUs%s", node->allowed == 0 ? ", closed by the cpuset" : "");
 	else
-		snprintf(right, sizeof(right), "%s%.40s%s%s", node->cpus[0] ? "CPUs " : "", map_shown(node->cpus),
+		snprintf(right, sizeof(right), "%s%.40s%s%s", node->cpus[0] ? "CPUs " : "", utf8_shown(node->cpus),
 			 node->has_memory == 0 ? ", no memory" : "", node->allowed == 0 ? ", closed by the cpuset" : "");
 	paint(p, p->paint);
 	box_top(p, left, right);
@@ -505,7 +505,7 @@ static void draw_refusals(struct page *p, const struct map *map)
 	for (size_t i = 0; i < map->refused_count; i++) {
 		char text[64];
 
-		snprintf(text, sizeof(text), " %.24s %llu%s", map_shown(map->refused[i].name),
+		snprintf(text, sizeof(text), " %.24s %llu%s", utf8_shown(map->refused[i].name),
 			 (unsigned long long)map->refused[i].count, i + 1 < map->refused_count ? "," : "");
 		if (p->width + (int)strlen(text) > WIDTH) {
 			end_line(p);

@@ -177,14 +177,15 @@ bool cgroup_limit(const char *controller, const char *v2, const char *v1, uint64
 
 #define WHOLE_MAX ((size_t)512 << 20) /* statistics of 65,000 arenas are some 150 MB; a view of 100 million objects 70 */
 
-int read_whole(int fd, char **text, size_t *length)
+/* How much there is cannot be asked for: it may be a pipe. -1 with errno, EFBIG where it is more than makes sense. */
+static int read_whole(int fd, char **text, size_t *length)
 {
 	size_t size = 0, used = 0;
 	ssize_t n;
 
 	*text = NULL;
 	do {
-		if (used == size) {
+		if (used + 1 >= size) {
 			char *more = size < WHOLE_MAX ? realloc(*text, size ? 2 * size : 65536) : NULL;
 
 			if (!more) {
@@ -194,10 +195,34 @@ int read_whole(int fd, char **text, size_t *length)
 			*text = more;
 			size = size ? 2 * size : 65536;
 		}
-		n = read(fd, *text + used, size - used);
+		n = read(fd, *text + used, size - used - 1);
 		if (n > 0)
 			used += (size_t)n;
 	} while (n > 0 || (n < 0 && errno == EINTR));
+	(*text)[used] = '\0';
 	*length = used;
 	return n < 0 ? -1 : 0;
+}
+
+static bool is_standard_input(const char *path)
+{
+	return strcmp(path, "-") == 0;
+}
+
+const char *input_name(const char *path)
+{
+	return is_standard_input(path) ? "standard input" : path;
+}
+
+int read_input(const char *command, const char *path, char **text, size_t *length)
+{
+	int fd = is_standard_input(path) ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC), error;
+
+	*text = NULL;
+	if (fd < 0)
+		return fail(STATUS_FAILED, "%s: %s: %s", command, path, strerror(errno));
+	error = read_whole(fd, text, length) == 0 ? 0 : errno;
+	if (fd != STDIN_FILENO)
+		close(fd);
+	return error ? fail(STATUS_FAILED, "%s: %s: %s", command, input_name(path), strerror(error)) : STATUS_OK;
 }

@@ -48,9 +48,11 @@ probe probe_nodes, probe_hwloc, probe_mbind, probe_set_mempolicy, probe_get_memp
 /* A small file without its last newline; false when it cannot be read. */
 bool read_text(const char *path, char *text, size_t size);
 bool read_number(const char *path, uint64_t *number);
-/* All of a file, however it comes, in memory of the caller's (which is there in any case); -1 with errno, EFBIG where it
- * is larger than any that makes sense. */
-int read_whole(int fd, char **text, size_t *length);
+/* All of a file, or of standard input (-), with a 0 behind it, in memory of the caller's (which may be there in any case). A
+ * status, after a line on standard error with the command's name. */
+int read_input(const char *command, const char *path, char **text, size_t *length);
+/* What to call it. */
+const char *input_name(const char *path);
 /* The choice in brackets: "madvise" of "always [madvise] never". */
 bool read_choice(const char *path, char *choice, size_t size);
 /* The least limit that a controller's file sets for this process's cgroup and those around it. v2 and v1 are the

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "tools/utf8.h"
 
+#include <string.h>
+
 size_t utf8_decode(const char *s, size_t n, uint32_t *c)
 {
 	const unsigned char *u = (const unsigned char *)s;
@@ -42,4 +44,60 @@ bool utf8_shows(uint32_t c)
 		return false;
 	return c != 0xfeff && !(c >= 0xfff0 && c < 0xfffd) && (c & 0xfffe) != 0xfffe && !(c >= 0xe000 && c < 0xf900) &&
 	       c < 0xe0000;
+}
+
+/* The character at s, which is one that may be shown, or else a ?; how many bytes of s it stands for. */
+static size_t next_shown(const char *s, size_t n, const char **shown, size_t *length)
+{
+	uint32_t c;
+
+	*length = utf8_decode(s, n, &c);
+	*shown = *length && utf8_shows(c) ? s : "?";
+	n = *length ? *length : 1;
+	*length = *shown == s ? n : 1;
+	return n;
+}
+
+static size_t characters(const char *text, size_t n)
+{
+	const char *shown;
+	size_t count = 0, length;
+
+	for (size_t i = 0; i < n; count++)
+		i += next_shown(text + i, n - i, &shown, &length);
+	return count;
+}
+
+size_t utf8_put(FILE *out, const char *text, size_t most)
+{
+	size_t n = strlen(text), count = characters(text, n), whole = count > most ? most - 3 : count;
+
+	for (size_t i = 0, k = 0; k < whole; k++) {
+		const char *shown;
+		size_t length;
+
+		i += next_shown(text + i, n - i, &shown, &length);
+		fwrite(shown, 1, length, out);
+	}
+	if (count <= most)
+		return count;
+	fputs("...", out);
+	return most;
+}
+
+const char *utf8_shown(const char *text)
+{
+	static char line[256];
+	size_t n = strlen(text), used = 0;
+
+	for (size_t i = 0; i < n && used < sizeof(line) - 4;) {
+		const char *shown;
+		size_t length;
+
+		i += next_shown(text + i, n - i, &shown, &length);
+		memcpy(line + used, shown, length);
+		used += length;
+	}
+	line[used] = '\0';
+	return line;
 }
