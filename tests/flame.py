@@ -125,6 +125,13 @@ def profile(types=(1,), samples=((1,),), locations=(1,), value=4096, strings=STR
     return data + extra
 
 
+SAMPLE = message(2, message(1, varint(1)) + message(2, varint(1)))
+
+
+def packed_with(extra):
+    return gzip.compress(profile(extra=extra), 1)
+
+
 def make(folder):
     good = profile()
     packed = gzip.compress(good)
@@ -146,6 +153,12 @@ def make(folder):
         "too-many-values": (profile(extra=message(2, message(2, varint(1) * 9))), "more values"),
         "no-heap": (profile(types=(4,)), "not a heap profile"),
         "an-unknown-function": (profile(extra=message(4, number(1, 2) + message(4, number(1, 5)))), "a function that is not there"),
+        "stacks-without-end": (packed_with(SAMPLE * (4 << 20)), "more than 4194304 stacks"),
+        "frames-without-end": (packed_with(message(2, message(1, b"\x01" * (16 << 20)))), "more than 16777216 frames"),
+        "strings-without-end": (packed_with(b"\x32\x00" * (8 << 20)), "more than 8388608 strings"),
+        "mappings-without-end": (packed_with(b"\x1a\x00" * 65536), "more than 65536 mappings"),
+        "functions-without-end": (packed_with(b"\x2a\x00" * ((4 << 20) + 1)), "more than 4194304 functions"),
+        "locations-without-end": (packed_with(b"\x22\x00" * (4 << 20)), "more than 4194304 locations"),
         "heap-no-figures": (b"heap profile: x\n", "no figures"),
         "heap-no-stack": (b"heap profile: 1: 2 [1: 2] @ heap_v2/9\n 1: 2 [1: 2] @ 0x1 zz\n", "no address"),
         "jemalloc-no-figures": (b"heap_v2/9\n@ 0x1\n  t*: 1: x\n", "no figures"),

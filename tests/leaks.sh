@@ -17,6 +17,10 @@ library=$(readlink -f "${QUARRY_SO:-$build/.libs/libquarry-malloc.so}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 . "$src/tests/checks.sh"
+if ! command -v python3 >/dev/null; then
+	echo "SKIP: no python3, which reads the reports"
+	exit 77
+fi
 
 program=$work/leaky
 "${CC:-cc}" -O1 -g -fno-omit-frame-pointer -rdynamic -o "$program" "$src/tests/leaky.c" 2>"$work/compiler" ||
@@ -108,6 +112,50 @@ leaks json profile=1 "$program" 1000
 cp "$work/report" "$work/none.json"
 quarry leaks --check "$work/none.json"
 check "quarry leaks --check where there are none" is $status 0
+
+# Each process under `quarry run` writes its own report: all of them count, the first that has no leak too.
+quarry run --library "$library" --leaks=json --options profile=1 bash -c '"$0" 1000; "$0" 10 leak; echo; "$0" 10 chain >&2' "$program"
+(cat "$work/err"; printf 'no end of the line') >"$work/several.json"
+(cat "$work/none.json"; printf 'what a program said'; cat "$work/leaks.json") >"$work/two.json"
+processes=$(grep -c quarry_leaks "$work/several.json")
+check "several processes: they report" test "$processes" -ge 3
+quarry leaks --check "$work/several.json"
+check "several processes: --check counts all" is $status 1
+check "several processes: a line for each, and one for all" is "$(grep -cE '^(process [0-9]+|[0-9]+ processes):$' "$work/out")" $((processes + 1))
+check "several processes: those of the second" grep -qE '^    #[0-9]+ plant_a_leak' "$work/out"
+check "several processes: those of the last" grep -qE '^    #[0-9]+ plant_a_chain' "$work/out"
+check "several processes: all of them" is "$(grep -A 1 "^$processes processes:" "$work/out" | grep -c '^2 objects, .* cannot be reached, with 2 behind')" 1
+quarry leaks --json "$work/several.json"
+check "several processes: as JSON" python3 -c '
+import json, sys
+r = json.load(open(sys.argv[1]))
+assert (r["objects"], r["held_objects"], len(r["leaks"]), len(r["processes"])) == (2, 2, 2, int(sys.argv[2])), r
+assert r["leaks"][0]["pid"] != r["leaks"][1]["pid"], r' "$work/out" "$processes"
+quarry leaks --check "$work/two.json"
+check "a report that begins where another line has no end counts" is $status 1
+head -c -9 "$work/two.json" >"$work/cut.json"
+quarry leaks --check "$work/cut.json"
+check "a second report that is cut" one_line_error 1 "of report 2: "
+
+# What a report has from a program is nothing that a terminal obeys.
+cat >"$work/hostile.json" <<'EOF'
+{"quarry_leaks":1,"pid":7,"leaks":[
+ {"objects":2,"bytes":9,"suppressed":"\u001b]0;rule\u0007","arena":"\u001b[31mred\u009b2J\u202e\r","examples":["0x1b"],
+  "stack":["0x1010","0x5000"]}],
+ "files":[{"from":"0x1000","to":"0x2000","offset":0,"path":"/x/\u001b[2Jfile\n","build_id":"\u001b"}]}
+EOF
+quarry leaks --all "$work/hostile.json"
+check "hostile names: the status" is $status 0
+check "hostile names: what is told" says out "in arena ?[31mred?2J??: 0x1b"
+check "hostile names: a rule" says out "suppressed by ?]0;rule?"
+check "hostile names: a file" says out "+0x10 (?[2Jfile?)"
+check "hostile names: nothing that a terminal obeys" is "$(LC_ALL=C grep -cP '[\x00-\x09\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80\xae' "$work/out")" 0
+printf '{"quarry_leaks":1,"\\u001b[2J":1,"pid":-}' >"$work/bad"
+quarry leaks "$work/bad"
+check "a hostile key: one line" one_line_error 1 "line 1 of report 1: "
+printf '{"quarry_leaks":1,"\\u001b[2J":x}' >"$work/bad"
+quarry leaks "$work/bad"
+check "a hostile key: nothing that a terminal obeys" says err "report 1: ?[2J: not a value"
 
 leaks text profile=1 "$program" 1000 leak chain
 check "text says how many" says report "quarry leaks: 2 objects, "

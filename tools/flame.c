@@ -131,7 +131,7 @@ static int show(const struct arguments *args, struct flame_profile *p)
 	int status = STATUS_OK;
 
 	if (!flame_name(p) || !flame_build(&tree, p, &args->look))
-		status = fail(STATUS_FAILED, "flame: %s: %s", args->look.file, strerror(ENOMEM));
+		status = fail(STATUS_FAILED, "flame: %s: %s", args->look.file, p->error);
 	else if (tree.used == 0 && (args->look.arena || args->look.node >= 0))
 		status = fail(STATUS_FAILED, "flame: %s: nothing of that arena or node", args->look.file);
 	else if (args->json)

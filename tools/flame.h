@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* `quarry flame`: a heap profile from a file (flame_file.c finds out what it is; flame_pprof.c, flame_heap.c and
  * flame_lines.c read it), its addresses named (flame_names.c, with flame_elf.c and flame_dwarf.c), put together to a tree
- * (flame_model.c), and told as a picture (flame_svg.c), a table or JSON (flame_table.c).
+ * (flame_tree.c), and told as a picture (flame_svg.c), a table or JSON (flame_table.c).
  *
  * Nobody vouches for the file. Whatever is in it, what is read is bounded by FLAME_* below, and numbers saturate. */
 #ifndef QUARRY_TOOLS_FLAME_H
@@ -12,8 +12,15 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "tools/index.h"
+
 #define FLAME_UNPACKED_MAX ((size_t)256 << 20) /* bytes of a profile, without gzip */
+#define FLAME_SAMPLES_MAX ((size_t)4 << 20)
 #define FLAME_FRAMES_MAX ((size_t)16 << 20)    /* of all stacks together */
+#define FLAME_PLACES_MAX ((size_t)4 << 20)     /* in programs; and functions */
+#define FLAME_NODES_MAX ((size_t)4 << 20)      /* of the tree */
+#define FLAME_MODULES_MAX 65536                /* loaded files */
+#define FLAME_TEXT_MAX ((size_t)512 << 20)     /* bytes of all names together */
 #define FLAME_DEPTH_MAX 512                    /* frames of a stack that are drawn; inlined ones count */
 #define FLAME_NAME_MAX 1024                    /* bytes of a function's name; the rest is left out */
 
@@ -36,6 +43,7 @@ struct flame_module {
 	uint64_t from, to, offset; /* addresses, and where in the file the first one is */
 	char *path;                /* may be empty */
 	char *id;                  /* build id in hex, or "" */
+	uint32_t same;             /* the first of this path and id */
 	enum flame_state state;
 	uint64_t bytes;            /* of what is drawn, in its functions without what they call */
 };
@@ -75,8 +83,6 @@ struct flame_profile {
 	size_t module_count, module_room;
 	struct flame_function *functions;
 	size_t function_count, function_room;
-	uint32_t *function_index; /* of function_slots; the function's number + 1, or 0 */
-	size_t function_slots;
 	struct flame_place *places;
 	size_t place_count, place_room;
 	uint32_t *functions_of;
@@ -87,8 +93,9 @@ struct flame_profile {
 	size_t sample_count, sample_room;
 	char **texts; /* that samples point to */
 	size_t text_count, text_room;
-	const char *error; /* why reading failed */
-	bool no_memory;
+	struct index function_index, place_index, file_index, text_index;
+	size_t text_bytes;
+	const char *error; /* why it cannot be read, or drawn */
 };
 
 /* ---- reading ---- */
@@ -110,19 +117,28 @@ bool flame_unpack(const uint8_t *data, size_t length, char **text, size_t *unpac
 bool flame_has_zlib(void);
 
 bool flame_fail(struct flame_profile *p, const char *error);
-/* A list's room for one more of `size` bytes; false without memory. */
-bool flame_grow(struct flame_profile *p, void *list, size_t count, size_t *room, size_t size);
-/* Numbers of what is new or was there; FLAME_NONE without memory. A name is cut, and what is not text replaced. */
+bool flame_no_memory(struct flame_profile *p);
+/* A list's room for one more of `size` bytes; false without memory, and with the error where it has `most` already. */
+bool flame_grow(struct flame_profile *p, void *list, size_t count, size_t *room, size_t size, size_t most, const char *error);
+/* A copy for the caller, of `length` bytes at most; NULL with an error. */
+char *flame_copy(struct flame_profile *p, const char *text, size_t length);
+/* Numbers of what is new or was there; FLAME_NONE with an error. A name is cut, and what is not text replaced. */
 uint32_t flame_add_function(struct flame_profile *p, const char *name, size_t length, uint32_t module);
+uint32_t flame_place_at(struct flame_profile *p, uint64_t address, uint32_t module);
+/* A new one in any case. */
 uint32_t flame_add_place(struct flame_profile *p, uint64_t address, uint32_t module);
 uint32_t flame_add_named_place(struct flame_profile *p, const char *name, size_t length);
-bool flame_add_module(struct flame_profile *p, const struct flame_module *like);
+/* With its addresses, offset, and copies of a path and an id of so many bytes. */
+bool flame_add_module(struct flame_profile *p, const struct flame_module *like, const char *path, size_t path_length,
+		      const char *id, size_t id_length);
+/* One whose addresses are offsets in the file. */
+uint32_t flame_file(struct flame_profile *p, const char *path, const char *id);
 struct flame_sample *flame_add_sample(struct flame_profile *p);
 /* To the sample that was added last. */
 bool flame_add_frame(struct flame_profile *p, uint32_t place);
 /* The innermost first, and all of one place before those of the next. */
 bool flame_add_function_of(struct flame_profile *p, struct flame_place *place, uint32_t function);
-/* A copy that lives as long as the profile. */
+/* The same text, as long as the profile lives; NULL with an error. */
 const char *flame_keep(struct flame_profile *p, const char *text, size_t length);
 uint64_t flame_sum(uint64_t a, uint64_t b);
 
@@ -161,7 +177,7 @@ bool flame_dwarf_frames(struct flame_dwarf *dwarf, uint64_t address, struct flam
 /* A name as it was written, in a buffer until the next call; the name itself where that cannot be told. */
 const char *flame_demangle(const char *name);
 
-/* Names all places. False without memory. */
+/* Names all places. False with an error. */
 bool flame_name(struct flame_profile *p);
 
 /* ---- the tree ---- */
@@ -178,8 +194,9 @@ struct flame_tree {
 	const struct flame_profile *profile;
 	struct flame_node *nodes; /* a node stands behind its parent */
 	size_t count, room;
-	uint32_t *index;
-	size_t slots;
+	struct index index;
+	uint32_t *table; /* functions, largest first */
+	size_t table_count;
 	uint32_t deepest;
 	uint64_t cut; /* samples with frames beyond FLAME_DEPTH_MAX */
 	uint64_t used; /* samples that were taken */
@@ -193,7 +210,7 @@ struct flame_look {
 	const char *file;
 };
 
-/* Children stand largest first. Counts functions and modules too. False without memory. */
+/* Children stand largest first. Counts functions and modules too. False with the profile's error. */
 bool flame_build(struct flame_tree *tree, struct flame_profile *p, const struct flame_look *look);
 void flame_tree_free(struct flame_tree *tree);
 
@@ -203,8 +220,6 @@ void flame_what(const struct flame_profile *p, const struct flame_look *look, ch
 void flame_remarks(const struct flame_tree *tree, char *text, size_t size);
 /* The last part of a path. */
 const char *flame_module_name(const struct flame_profile *p, uint32_t module);
-/* Functions in the order of a table; free it. NULL without memory. */
-uint32_t *flame_table(const struct flame_profile *p, bool objects, size_t *count);
 
 bool flame_print_svg(const struct flame_tree *tree, const struct flame_look *look, FILE *out);
 void flame_print_text(const struct flame_tree *tree, const struct flame_look *look, FILE *out);

@@ -49,6 +49,8 @@ int flame_read(struct flame_profile *p, const char *name, char *text, size_t len
 		done = read_as(p, text, length);
 	}
 	free(unpacked);
+	/* (What a reader went on after is one nevertheless: no memory for the name of an arena.) */
+	done = done && !p->error;
 	return done ? STATUS_OK : fail(STATUS_FAILED, "flame: %s: %s", name, p->error);
 }
 

@@ -7,11 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct numbered {
-	uint64_t address;
-	uint32_t place;
-};
-
 struct heap {
 	struct flame_profile *p;
 	double mean; /* 0: nothing is to be weighed */
@@ -79,13 +74,13 @@ static bool read_figures(struct heap *h, struct flame_sample *s, char **at)
 	return true;
 }
 
-/* Return addresses: the call is before. (Places of one address are made one when all are there.) */
+/* Return addresses: the call is before. */
 static bool read_addresses(struct heap *h, char *at)
 {
 	uint64_t address;
 
 	while (digits(&at, 16, &address))
-		if (!flame_add_frame(h->p, flame_add_place(h->p, address - (address > 0), FLAME_NONE)))
+		if (!flame_add_frame(h->p, flame_place_at(h->p, address - (address > 0), FLAME_NONE)))
 			return false;
 	at += strspn(at, " \r");
 	return *at == '\0' || flame_fail(h->p, "a stack with something that is no address");
@@ -113,34 +108,6 @@ static bool read_of_jemalloc(struct heap *h, char *at)
 				flame_fail(h->p, "a line of a heap profile that has no figures");
 }
 
-static int by_address(const void *a, const void *b)
-{
-	const struct numbered *x = a, *y = b;
-
-	return x->address != y->address ? (x->address < y->address ? -1 : 1) : x->place < y->place ? -1 : x->place > y->place;
-}
-
-static bool make_one(struct flame_profile *p)
-{
-	struct numbered *list = malloc((p->place_count + 1) * sizeof(*list));
-	uint32_t *first = malloc((p->place_count + 1) * sizeof(*first));
-
-	for (uint32_t i = 0; list && first && i < p->place_count; i++)
-		list[i] = (struct numbered){ p->places[i].address, i };
-	if (list && first) {
-		qsort(list, p->place_count, sizeof(*list), by_address);
-		for (size_t i = 0; i < p->place_count; i++)
-			first[list[i].place] = i > 0 && list[i].address == list[i - 1].address ?
-						       first[list[i - 1].place] : list[i].place;
-		for (size_t i = 0; i < p->frame_count; i++)
-			p->frames[i] = first[p->frames[i]];
-	}
-	p->no_memory = !list || !first;
-	free(list);
-	free(first);
-	return p->no_memory ? flame_fail(p, "no memory") : true;
-}
-
 /* ---- what was loaded ---- */
 
 /* "FROM-TO r-xp OFFSET DEVICE INODE  PATH". What is none is left alone: other writers have other lines here. */
@@ -162,13 +129,7 @@ static bool read_map(struct flame_profile *p, char *at)
 	if (!digits(&at, 10, &inode))
 		return true;
 	at += strspn(at, " ");
-	m.path = strdup(at);
-	m.id = strdup("");
-	if (m.path && m.id && flame_add_module(p, &m))
-		return true;
-	free(m.path);
-	free(m.id);
-	return flame_fail(p, "no memory");
+	return flame_add_module(p, &m, at, strlen(at), "", 0);
 }
 
 static int by_start(const void *a, const void *b)
@@ -247,8 +208,6 @@ bool flame_read_heap(struct flame_profile *p, char *text, size_t length)
 		if (!maps && !(h.jemalloc ? read_of_jemalloc(&h, line) : read_stack(&h, line)))
 			return false;
 	}
-	if (!make_one(p))
-		return false;
 	find_modules(p);
 	return true;
 }

@@ -4,7 +4,6 @@
 #include "tools/flame.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 
 #include "tools/json.h"
 
@@ -58,14 +57,12 @@ static void put_files(FILE *out, const struct flame_profile *p)
 static void put_functions(FILE *out, const struct flame_tree *t, const struct flame_look *look)
 {
 	const struct flame_profile *p = t->profile;
-	size_t count;
-	uint32_t *table = flame_table(p, look->objects, &count);
 
 	fputs(",\n\"functions\":[", out);
-	for (size_t i = 0; table && i < count; i++) {
-		const struct flame_function *f = &p->functions[table[i]];
+	for (size_t i = 0; i < t->table_count; i++) {
+		const struct flame_function *f = &p->functions[t->table[i]];
 
-		fprintf(out, "%s\n{\"id\":%" PRIu32 ",", i ? "," : "", table[i]);
+		fprintf(out, "%s\n{\"id\":%" PRIu32 ",", i ? "," : "", t->table[i]);
 		put_string(out, "name", f->name);
 		fputc(',', out);
 		put_number(out, "file", f->module);
@@ -77,7 +74,6 @@ static void put_functions(FILE *out, const struct flame_tree *t, const struct fl
 		fputc('}', out);
 	}
 	fputc(']', out);
-	free(table);
 }
 
 static void put_tree(FILE *out, const struct flame_tree *t, const struct flame_look *look)

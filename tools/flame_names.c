@@ -11,7 +11,6 @@
 
 /* One for all parts of a file. */
 struct file {
-	uint32_t module; /* the first of them */
 	struct flame_elf *elf;
 	struct flame_dwarf *dwarf;
 };
@@ -20,13 +19,8 @@ struct names {
 	struct flame_profile *p;
 	struct file files[FILES_MAX];
 	size_t count;
-	struct file **of_module;
+	struct file **of_module; /* by the first of them */
 };
-
-static bool same_file(const struct flame_module *a, const struct flame_module *b)
-{
-	return strcmp(a->path, b->path) == 0 && strcmp(a->id, b->id) == 0;
-}
 
 static void open_file(struct file *f, struct flame_module *m)
 {
@@ -37,20 +31,16 @@ static void open_file(struct file *f, struct flame_module *m)
 		f->dwarf = flame_dwarf_open(m->path, flame_elf_fd(f->elf));
 }
 
+/* (By the first module of a file.) */
 static struct file *file_of(struct names *n, uint32_t module)
 {
-	struct flame_module *m = &n->p->modules[module];
-	struct file *f = n->of_module[module];
+	struct file **f = &n->of_module[module];
 
-	for (size_t i = 0; !f && i < n->count; i++)
-		if (same_file(m, &n->p->modules[n->files[i].module]))
-			f = &n->files[i];
-	if (!f && n->count < FILES_MAX) {
-		f = &n->files[n->count++];
-		f->module = module;
-		open_file(f, m);
+	if (!*f && n->count < FILES_MAX) {
+		*f = &n->files[n->count++];
+		open_file(*f, &n->p->modules[module]);
 	}
-	return n->of_module[module] = f;
+	return *f;
 }
 
 /* Where nothing is known: the file and where in it, as the library's own text forms have it (by the return address). */
@@ -74,7 +64,7 @@ static bool name_by(struct flame_profile *p, struct flame_place *place, uint32_t
 		if (!flame_add_function_of(p, place, function))
 			return false;
 		if (frames->at[i].file && !p->functions[function].file)
-			p->functions[function].file = strdup(frames->at[i].file);
+			p->functions[function].file = flame_copy(p, frames->at[i].file, SIZE_MAX);
 		place->line = frames->at[i].line > 0 ? (uint32_t)frames->at[i].line : 0;
 	}
 	return true;
@@ -97,20 +87,19 @@ static void name_by_symbol(struct flame_frames *frames, const char *symbol)
 static bool name_place(struct names *n, struct flame_place *place)
 {
 	const struct flame_module *m = place->module == FLAME_NONE ? NULL : &n->p->modules[place->module];
-	struct file *f = m ? file_of(n, place->module) : NULL;
+	uint32_t module = m ? m->same : FLAME_NONE;
+	struct file *f = m ? file_of(n, module) : NULL;
 	struct flame_frames frames = { .count = 0 };
 	uint64_t offset = m ? place->address - m->from + m->offset : 0, address;
 
-	if (!f)
-		return name_by_number(n->p, place, place->module, offset);
-	if (!f->elf || n->p->modules[f->module].state == FLAME_REPLACED || !flame_elf_address(f->elf, offset, &address))
-		return name_by_number(n->p, place, f->module, offset);
+	if (!f || !f->elf || n->p->modules[module].state == FLAME_REPLACED || !flame_elf_address(f->elf, offset, &address))
+		return name_by_number(n->p, place, module, offset);
 	if (f->dwarf)
 		(void)flame_dwarf_frames(f->dwarf, address, &frames);
 	name_by_symbol(&frames, flame_elf_symbol(f->elf, address));
 	if (frames.count == 0)
-		return name_by_number(n->p, place, f->module, address - flame_elf_base(f->elf));
-	return name_by(n->p, place, f->module, &frames);
+		return name_by_number(n->p, place, module, address - flame_elf_base(f->elf));
+	return name_by(n->p, place, module, &frames);
 }
 
 bool flame_name(struct flame_profile *p)
@@ -133,5 +122,5 @@ bool flame_name(struct flame_profile *p)
 	if (n)
 		free(n->of_module);
 	free(n);
-	return done;
+	return done ? !p->error : flame_no_memory(p);
 }

@@ -9,6 +9,7 @@
 
 #define LINES_MAX 32 /* functions that are inlined at one place */
 #define TYPES_MAX 64 /* values of a sample */
+#define STRINGS_MAX ((size_t)8 << 20)
 
 struct bytes {
 	const uint8_t *at, *end;
@@ -148,20 +149,14 @@ static bool read_mapping(struct reader *r, struct bytes from)
 	numbers_of(r, from, n, 7);
 	if (!string_at(r, n[5], &path) || !string_at(r, n[6], &id))
 		return false;
-	if (!flame_grow(r->p, &r->mappings, r->mapping_count, &r->mapping_room, sizeof(struct numbered)))
+	if (!flame_grow(r->p, &r->mappings, r->mapping_count, &r->mapping_room, sizeof(struct numbered), FLAME_MODULES_MAX,
+			"more than 65536 mappings"))
 		return false;
 	m.from = n[2];
 	m.to = n[3];
 	m.offset = n[4];
-	m.path = strndup((const char *)path.at, length_of(path));
-	m.id = strndup((const char *)id.at, length_of(id));
 	r->mappings[r->mapping_count++] = (struct numbered){ n[1], (uint32_t)r->p->module_count };
-	if (!m.path || !m.id || !flame_add_module(r->p, &m)) {
-		free(m.path);
-		free(m.id);
-		return flame_fail(r->p, "no memory");
-	}
-	return true;
+	return flame_add_module(r->p, &m, (const char *)path.at, length_of(path), (const char *)id.at, length_of(id));
 }
 
 static bool read_function(struct reader *r, struct bytes from)
@@ -173,13 +168,14 @@ static bool read_function(struct reader *r, struct bytes from)
 	numbers_of(r, from, n, 6);
 	if (!string_at(r, n[2] ? n[2] : n[3], &name) || !string_at(r, n[4], &file))
 		return false;
-	if (!flame_grow(r->p, &r->functions, r->function_count, &r->function_room, sizeof(struct numbered)))
+	if (!flame_grow(r->p, &r->functions, r->function_count, &r->function_room, sizeof(struct numbered), FLAME_PLACES_MAX,
+			"more than 4194304 functions"))
 		return false;
 	as = flame_add_function(r->p, (const char *)name.at, length_of(name), FLAME_NONE);
 	if (as == FLAME_NONE)
 		return false;
 	if (!r->p->functions[as].file && length_of(file))
-		r->p->functions[as].file = strndup((const char *)file.at, length_of(file));
+		r->p->functions[as].file = flame_copy(r->p, (const char *)file.at, length_of(file));
 	r->functions[r->function_count++] = (struct numbered){ n[1], as };
 	return true;
 }
@@ -218,7 +214,8 @@ static bool read_location(struct reader *r, struct bytes from)
 	uint32_t place;
 
 	numbers_of(r, from, n, 4);
-	if (!flame_grow(r->p, &r->locations, r->location_count, &r->location_room, sizeof(struct numbered)))
+	if (!flame_grow(r->p, &r->locations, r->location_count, &r->location_room, sizeof(struct numbered), FLAME_PLACES_MAX,
+			"more than 4194304 locations"))
 		return false;
 	place = flame_add_place(r->p, n[3], find(r->mappings, r->mapping_count, n[2]));
 	if (place == FLAME_NONE)
@@ -296,7 +293,8 @@ static bool read_sample(struct reader *r, struct bytes from)
 
 static bool read_string(struct reader *r, struct bytes text)
 {
-	if (!flame_grow(r->p, &r->strings, r->string_count, &r->string_room, sizeof(struct bytes)))
+	if (!flame_grow(r->p, &r->strings, r->string_count, &r->string_room, sizeof(struct bytes), STRINGS_MAX,
+			"more than 8388608 strings"))
 		return false;
 	r->strings[r->string_count++] = text;
 	return true;

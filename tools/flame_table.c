@@ -4,7 +4,6 @@
 
 #include <inttypes.h>
 #include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "tools/tools.h"
@@ -87,37 +86,6 @@ void flame_remarks(const struct flame_tree *t, char *text, size_t size)
 
 /* ---- the table ---- */
 
-static const struct flame_function *table_of;
-static int table_by;
-
-static int by_self(const void *a, const void *b)
-{
-	uint32_t i = *(const uint32_t *)a, k = *(const uint32_t *)b;
-	const struct flame_function *x = &table_of[i], *y = &table_of[k];
-
-	if (x->self[table_by] != y->self[table_by])
-		return x->self[table_by] < y->self[table_by] ? 1 : -1;
-	if (x->total[table_by] != y->total[table_by])
-		return x->total[table_by] < y->total[table_by] ? 1 : -1;
-	return i < k ? -1 : i > k;
-}
-
-/* (What no sample that was taken is of stands in no table.) */
-uint32_t *flame_table(const struct flame_profile *p, bool objects, size_t *count)
-{
-	uint32_t *list = malloc((p->function_count + 1) * sizeof(*list));
-
-	*count = 0;
-	for (uint32_t i = 0; list && i < p->function_count; i++)
-		if (p->functions[i].seen)
-			list[(*count)++] = i;
-	table_of = p->functions;
-	table_by = !objects;
-	if (list && *count)
-		qsort(list, *count, sizeof(*list), by_self);
-	return list;
-}
-
 /* For any terminal. */
 static void put_name(FILE *out, const char *name, int columns)
 {
@@ -190,8 +158,6 @@ void flame_print_text(const struct flame_tree *t, const struct flame_look *look,
 	const struct flame_profile *p = t->profile;
 	const struct flame_node *all = &t->nodes[0];
 	int by = !look->objects;
-	size_t count;
-	uint32_t *table = flame_table(p, look->objects, &count);
 	char text[2048];
 
 	put_line(out, look->title ? look->title : look->file);
@@ -202,11 +168,10 @@ void flame_print_text(const struct flame_tree *t, const struct flame_look *look,
 		append(text, sizeof(text), ": %s", bytes_text(all->total[1]));
 	put_line(out, text);
 	fprintf(out, "\n%9s %5s %9s %5s %-*s %s\n", "ITSELF", "%", "WITH ALL", "%", BAR, "", "FUNCTION");
-	for (size_t i = 0; table && i < count && i < ROWS; i++)
-		put_row(out, &p->functions[table[i]], all->total[by], by);
-	if (count > ROWS)
-		fprintf(out, "and %zu more (--json has them)\n", count - ROWS);
+	for (size_t i = 0; i < t->table_count && i < ROWS; i++)
+		put_row(out, &p->functions[t->table[i]], all->total[by], by);
+	if (t->table_count > ROWS)
+		fprintf(out, "and %zu more (--json has them)\n", t->table_count - ROWS);
 	flame_remarks(t, text, sizeof(text));
 	put_line(out, text);
-	free(table);
 }

@@ -1,272 +1,39 @@
 /* SPDX-License-Identifier: MIT */
-/* `quarry leaks`: a report of leaks that the library wrote as JSON, its addresses named as those of profiles are. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
-#include <errno.h>
+/* `quarry leaks`: reports of leaks that the library wrote as JSON, their addresses named as those of profiles are. */
+#include "tools/leaks.h"
+
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/flame.h"
 #include "tools/json.h"
 #include "tools/tools.h"
-
-#define BEGINS "{\"quarry_leaks\":1,"
-#define FRAMES_MOST 512 /* of a stack */
-#define EXAMPLES 4
-
-struct leak {
-	uint64_t objects, bytes, held_objects, held_bytes, reachable, size;
-	int node;
-	const char *arena, *suppressed; /* suppressed: NULL: it is not */
-	char example[EXAMPLES][24];
-	size_t first; /* in addresses */
-	uint32_t depth;
-};
-
-struct sums {
-	uint64_t live_objects, live_bytes, objects, bytes, held_objects, held_bytes, suppressed_objects, suppressed_bytes;
-	uint64_t threads, unread, scans, inexact;
-};
-
-struct report {
-	struct flame_profile names; /* files, and a place for each address */
-	struct leak *leaks;
-	size_t count, room;
-	uint64_t *addresses;
-	uint32_t *places;
-	size_t address_count, address_room;
-	struct sums sums;
-};
+#include "tools/utf8.h"
 
 struct look {
 	const char *path;
 	bool all, json, check;
 };
 
-/* ---- reading ---- */
-
-static bool read_address(struct json *j, uint64_t *address)
-{
-	char text[24], *end;
-
-	if (!json_string(j, text, sizeof(text)))
-		return false;
-	errno = 0;
-	*address = strtoull(text, &end, 16);
-	return (text[0] != 0 && *end == 0 && errno == 0) || json_fail(j, "an address is expected");
-}
-
-static void read_text_of(struct json *j, struct report *r, const char **text)
-{
-	char buffer[JSON_STRING_MAX];
-
-	if (json_string(j, buffer, sizeof(buffer)))
-		*text = flame_keep(&r->names, buffer, strlen(buffer));
-}
-
-static void read_stack(struct json *j, struct report *r, struct leak *l)
-{
-	bool first = true;
-	uint64_t address;
-
-	l->first = r->address_count;
-	json_enter(j, '[');
-	while (json_next(j, ']', &first) && read_address(j, &address)) {
-		if (l->depth == FRAMES_MOST ||
-		    !flame_grow(&r->names, &r->addresses, r->address_count, &r->address_room, sizeof(r->addresses[0])))
-			continue;
-		r->addresses[r->address_count++] = address;
-		l->depth++;
-	}
-}
-
-static void read_examples(struct json *j, struct leak *l)
-{
-	bool first = true;
-	uint64_t address;
-
-	json_enter(j, '[');
-	for (unsigned n = 0; json_next(j, ']', &first) && read_address(j, &address); n++)
-		if (n < EXAMPLES)
-			snprintf(l->example[n], sizeof(l->example[n]), "0x%" PRIx64, address);
-}
-
-static void read_leak(struct json *j, struct report *r)
-{
-	struct leak *l;
-	bool first = true;
-
-	if (!flame_grow(&r->names, &r->leaks, r->count, &r->room, sizeof(r->leaks[0])))
-		return;
-	l = &r->leaks[r->count++];
-	*l = (struct leak){ .node = -1 };
-	json_enter(j, '{');
-	while (json_next(j, '}', &first)) {
-		if (json_key(j, "objects"))
-			json_unsigned(j, &l->objects);
-		else if (json_key(j, "bytes"))
-			json_unsigned(j, &l->bytes);
-		else if (json_key(j, "held_objects"))
-			json_unsigned(j, &l->held_objects);
-		else if (json_key(j, "held_bytes"))
-			json_unsigned(j, &l->held_bytes);
-		else if (json_key(j, "reachable_objects"))
-			json_unsigned(j, &l->reachable);
-		else if (json_key(j, "object_size"))
-			json_unsigned(j, &l->size);
-		else if (json_key(j, "node"))
-			json_integer(j, &l->node);
-		else if (json_key(j, "arena") && !l->arena)
-			read_text_of(j, r, &l->arena);
-		else if (json_key(j, "suppressed") && !l->suppressed)
-			read_text_of(j, r, &l->suppressed);
-		else if (json_key(j, "examples"))
-			read_examples(j, l);
-		else if (json_key(j, "stack") && l->depth == 0)
-			read_stack(j, r, l);
-		else
-			json_skip(j);
-	}
-}
-
-static void read_file(struct json *j, struct report *r)
-{
-	struct flame_module m = { .state = FLAME_UNUSED };
-	char path[JSON_STRING_MAX] = "", id[128] = "";
-	bool first = true;
-
-	json_enter(j, '{');
-	while (json_next(j, '}', &first)) {
-		if (json_key(j, "from"))
-			read_address(j, &m.from);
-		else if (json_key(j, "to"))
-			read_address(j, &m.to);
-		else if (json_key(j, "offset"))
-			json_unsigned(j, &m.offset);
-		else if (json_key(j, "path"))
-			json_string(j, path, sizeof(path));
-		else if (json_key(j, "build_id"))
-			json_string(j, id, sizeof(id));
-		else
-			json_skip(j);
-	}
-	m.path = strdup(path);
-	m.id = strdup(id);
-	if (!m.path || !m.id || !flame_add_module(&r->names, &m)) {
-		r->names.no_memory = r->names.no_memory || !m.path || !m.id;
-		free(m.path);
-		free(m.id);
-	}
-}
-
-static void read_list(struct json *j, struct report *r, void (*read_one)(struct json *j, struct report *r))
-{
-	bool first = true;
-
-	json_enter(j, '[');
-	while (json_next(j, ']', &first) && !r->names.error && !r->names.no_memory)
-		read_one(j, r);
-}
-
-static bool read_sum(struct json *j, struct sums *s)
-{
-	const struct {
-		const char *name;
-		uint64_t *sum;
-	} sums[] = {
-		{ "live_objects", &s->live_objects },	{ "live_bytes", &s->live_bytes },
-		{ "objects", &s->objects },		{ "bytes", &s->bytes },
-		{ "held_objects", &s->held_objects },	{ "held_bytes", &s->held_bytes },
-		{ "suppressed_objects", &s->suppressed_objects }, { "suppressed_bytes", &s->suppressed_bytes },
-		{ "threads", &s->threads },		{ "unread", &s->unread },
-		{ "scans", &s->scans },			{ "inexact", &s->inexact },
-	};
-
-	for (size_t i = 0; i < sizeof(sums) / sizeof(sums[0]); i++)
-		if (json_key(j, sums[i].name))
-			return json_unsigned(j, sums[i].sum);
-	return false;
-}
-
-static void read_report(struct json *j, struct report *r)
-{
-	bool first = true;
-
-	json_enter(j, '{');
-	while (json_next(j, '}', &first) && !r->names.error && !r->names.no_memory) {
-		if (json_key(j, "leaks"))
-			read_list(j, r, read_leak);
-		else if (json_key(j, "files"))
-			read_list(j, r, read_file);
-		else if (!read_sum(j, &r->sums))
-			json_skip(j);
-	}
-}
-
-/* Return addresses: the call is before them. */
-static bool place_all(struct report *r)
-{
-	struct flame_profile *p = &r->names;
-
-	r->places = calloc(r->address_count + 1, sizeof(r->places[0]));
-	for (size_t i = 0; r->places && i < r->address_count; i++) {
-		uint64_t call = r->addresses[i] - (r->addresses[i] > 0);
-		uint32_t module = 0;
-
-		while (module < p->module_count && !(call >= p->modules[module].from && call < p->modules[module].to))
-			module++;
-		r->places[i] = flame_add_place(p, call, module < p->module_count ? module : FLAME_NONE);
-		if (r->places[i] == FLAME_NONE)
-			return false;
-	}
-	return r->places && flame_name(p);
-}
-
-/* The report alone, or among other lines, as where the program wrote to standard error as well. */
-static int read_text_report(struct report *r, const char *name, const char *text, size_t length)
-{
-	const char *from = memmem(text, length, BEGINS, strlen(BEGINS));
-	struct json j;
-
-	if (!from || (from > text && from[-1] != '\n'))
-		return fail(STATUS_FAILED, "leaks: %s: no report of leaks as JSON; see quarry leaks --help", name);
-	json_init(&j, from, (size_t)(text + length - from));
-	read_report(&j, r);
-	if (j.error)
-		return fail(STATUS_FAILED, "leaks: %s: line %lu of the report: %s%s%s", name, json_line(&j), j.about,
-			    j.about[0] ? ": " : "", j.error);
-	if (r->names.error)
-		return fail(STATUS_FAILED, "leaks: %s: %s", name, r->names.error);
-	if (r->names.no_memory || !place_all(r))
-		return fail(STATUS_FAILED, "leaks: %s: %s", name, strerror(ENOMEM));
-	return STATUS_OK;
-}
-
-static int read_path(struct report *r, const char *path)
-{
-	size_t length = 0;
-	char *text = NULL;
-	int status = read_input("leaks", path, &text, &length);
-
-	if (status == STATUS_OK)
-		status = read_text_report(r, input_name(path), text, length);
-	free(text);
-	return status;
-}
-
-/* ---- telling ---- */
-
 static bool is_told(const struct leak *l, const struct look *look)
 {
 	return look->all || (l->objects > 0 && !l->suppressed);
 }
 
+static struct leak_sums sums_of_all(const struct leaks *l)
+{
+	struct leak_sums all = { .objects = 0 };
+	uint64_t *to = (uint64_t *)&all;
+
+	for (size_t i = 0; i < l->report_count; i++)
+		for (size_t k = 0; k < sizeof(all) / sizeof(*to); k++)
+			to[k] = flame_sum(to[k], ((const uint64_t *)&l->reports[i].sums)[k]);
+	return all;
+}
+
 /* Each function of the place, those that were inlined first; fn says what to do with one. */
-static void each_function(const struct report *r, const struct leak *l,
-			  void (*fn)(const struct flame_function *f, uint32_t line, unsigned number, const struct report *r))
+static void each_function(const struct leaks *r, const struct leak *l,
+			  void (*fn)(const struct flame_function *f, uint32_t line, unsigned number, const struct leaks *r))
 {
 	unsigned number = 0;
 
@@ -279,15 +46,28 @@ static void each_function(const struct report *r, const struct leak *l,
 	}
 }
 
-static void put_function(const struct flame_function *f, uint32_t line, unsigned number, const struct report *r)
+/* ---- as text ---- */
+
+/* What a report has from a program: names of arenas, rules, files. */
+static void put(const char *text)
 {
-	printf("    #%u %s", number, f->name);
-	if (f->file && line > 0)
-		printf(" %s:%" PRIu32, f->file, line);
-	else if (f->file)
-		printf(" %s", f->file);
-	else if (f->module != FLAME_NONE)
-		printf(" (%s)", flame_module_name(&r->names, f->module));
+	utf8_put(stdout, text, 1024);
+}
+
+static void put_function(const struct flame_function *f, uint32_t line, unsigned number, const struct leaks *r)
+{
+	printf("    #%u ", number);
+	put(f->name);
+	if (f->file) {
+		putchar(' ');
+		put(f->file);
+		if (line > 0)
+			printf(":%" PRIu32, line);
+	} else if (f->module != FLAME_NONE) {
+		printf(" (");
+		put(flame_module_name(&r->names, f->module));
+		putchar(')');
+	}
 	putchar('\n');
 }
 
@@ -296,7 +76,7 @@ static const char *objects_text(uint64_t objects)
 	return objects == 1 ? "object" : "objects";
 }
 
-static void put_leak(const struct report *r, const struct leak *l)
+static void put_leak(const struct leaks *r, const struct leak *l)
 {
 	if (l->objects > 0)
 		printf("%" PRIu64 " %s, %s, cannot be reached", l->objects, objects_text(l->objects), bytes_text(l->bytes));
@@ -305,25 +85,24 @@ static void put_leak(const struct report *r, const struct leak *l)
 	if (l->held_objects > 0)
 		printf(", and %" PRIu64 " %s, %s, by %s alone", l->held_objects, objects_text(l->held_objects),
 		       bytes_text(l->held_bytes), l->objects == 1 ? "it" : "them");
-	printf("%s%s\n    %" PRIu64 " bytes each, in arena %s", l->suppressed ? "; suppressed by " : "",
-	       l->suppressed ? l->suppressed : "", l->size, l->arena ? l->arena : "");
+	if (l->suppressed) {
+		printf("; suppressed by ");
+		put(l->suppressed);
+	}
+	printf("\n    %" PRIu64 " bytes each, in arena ", l->size);
+	put(l->arena ? l->arena : "");
 	if (l->reachable > 0)
 		printf("; %" PRIu64 " more can be reached", l->reachable);
-	for (unsigned i = 0; i < EXAMPLES && l->example[i][0]; i++)
-		printf("%s%s", i == 0 ? ": " : ", ", l->example[i]);
-	printf("%s\n", l->objects > EXAMPLES ? ", ..." : "");
+	for (unsigned i = 0; i < l->examples; i++)
+		printf("%s0x%" PRIx64, i == 0 ? ": " : ", ", l->example[i]);
+	printf("%s\n", l->objects > LEAK_EXAMPLES ? ", ..." : "");
 	each_function(r, l, put_function);
 	if (l->depth == 0)
 		printf("    where it was allocated is not known (profile=1 knows)\n");
 }
 
-static void put_text(const struct report *r, const struct look *look)
+static void put_sums(const struct leak_sums *s)
 {
-	const struct sums *s = &r->sums;
-
-	for (size_t i = 0; i < r->count; i++)
-		if (is_told(&r->leaks[i], look))
-			put_leak(r, &r->leaks[i]);
 	printf("%" PRIu64 " %s, %s, cannot be reached", s->objects, objects_text(s->objects), bytes_text(s->bytes));
 	if (s->held_objects > 0)
 		printf(", with %" PRIu64 " behind, %s", s->held_objects, bytes_text(s->held_bytes));
@@ -337,7 +116,29 @@ static void put_text(const struct report *r, const struct look *look)
 		printf("%" PRIu64 " slabs or lists could not be looked at: there may be less\n", s->inexact);
 }
 
-static void put_json_function(const struct flame_function *f, uint32_t line, unsigned number, const struct report *r)
+static void put_text(const struct leaks *r, const struct look *look)
+{
+	struct leak_sums all = sums_of_all(r);
+
+	for (size_t i = 0; i < r->report_count; i++) {
+		const struct leak_report *report = &r->reports[i];
+
+		if (r->report_count > 1)
+			printf("%sprocess %" PRIu64 ":\n", i > 0 ? "\n" : "", report->pid);
+		for (size_t k = 0; k < report->count; k++)
+			if (is_told(&r->leaks[report->first + k], look))
+				put_leak(r, &r->leaks[report->first + k]);
+		put_sums(&report->sums);
+	}
+	if (r->report_count > 1) {
+		printf("\n%zu processes:\n", r->report_count);
+		put_sums(&all);
+	}
+}
+
+/* ---- as JSON ---- */
+
+static void put_json_function(const struct flame_function *f, uint32_t line, unsigned number, const struct leaks *r)
 {
 	printf("%s{\"function\":", number > 0 ? "," : "");
 	json_put_string(stdout, f->name);
@@ -348,30 +149,49 @@ static void put_json_function(const struct flame_function *f, uint32_t line, uns
 	printf(",\"line\":%" PRIu32 "}", line);
 }
 
-static void put_json(const struct report *r, const struct look *look)
+static void put_json_leak(const struct leaks *r, const struct leak *l, uint64_t pid, const char *comma)
 {
-	const struct sums *s = &r->sums;
+	printf("%s\n {\"pid\":%" PRIu64 ",\"objects\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"held_objects\":%" PRIu64
+	       ",\"held_bytes\":%" PRIu64 ",\"reachable_objects\":%" PRIu64 ",\"object_size\":%" PRIu64
+	       ",\"node\":%d,\"suppressed\":%s,\"arena\":",
+	       comma, pid, l->objects, l->bytes, l->held_objects, l->held_bytes, l->reachable, l->size, l->node,
+	       l->suppressed ? "true" : "false");
+	json_put_string(stdout, l->arena ? l->arena : "");
+	printf(",\"stack\":[");
+	each_function(r, l, put_json_function);
+	printf("]}");
+}
+
+static void put_json_sums(const struct leak_sums *s)
+{
+	printf("\"objects\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"held_objects\":%" PRIu64 ",\"held_bytes\":%" PRIu64
+	       ",\"suppressed_objects\":%" PRIu64 ",\"live_objects\":%" PRIu64 ",\"live_bytes\":%" PRIu64 "}",
+	       s->objects, s->bytes, s->held_objects, s->held_bytes, s->suppressed_objects, s->live_objects, s->live_bytes);
+}
+
+static void put_json(const struct leaks *r, const struct look *look)
+{
+	struct leak_sums all = sums_of_all(r);
 	const char *comma = "";
 
 	printf("{\"leaks\":[");
-	for (size_t i = 0; i < r->count; i++) {
-		const struct leak *l = &r->leaks[i];
+	for (size_t i = 0; i < r->report_count; i++)
+		for (size_t k = 0; k < r->reports[i].count; k++) {
+			const struct leak *l = &r->leaks[r->reports[i].first + k];
 
-		if (!is_told(l, look))
-			continue;
-		printf("%s\n {\"objects\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"held_objects\":%" PRIu64 ",\"held_bytes\":%" PRIu64
-		       ",\"reachable_objects\":%" PRIu64 ",\"object_size\":%" PRIu64 ",\"node\":%d,\"suppressed\":%s,\"arena\":",
-		       comma, l->objects, l->bytes, l->held_objects, l->held_bytes, l->reachable, l->size, l->node,
-		       l->suppressed ? "true" : "false");
-		json_put_string(stdout, l->arena ? l->arena : "");
-		printf(",\"stack\":[");
-		each_function(r, l, put_json_function);
-		printf("]}");
-		comma = ",";
+			if (!is_told(l, look))
+				continue;
+			put_json_leak(r, l, r->reports[i].pid, comma);
+			comma = ",";
+		}
+	printf("],\n\"processes\":[");
+	for (size_t i = 0; i < r->report_count; i++) {
+		printf("%s\n {\"pid\":%" PRIu64 ",", i > 0 ? "," : "", r->reports[i].pid);
+		put_json_sums(&r->reports[i].sums);
 	}
-	printf("],\n\"objects\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"held_objects\":%" PRIu64 ",\"held_bytes\":%" PRIu64
-	       ",\"suppressed_objects\":%" PRIu64 ",\"live_objects\":%" PRIu64 ",\"live_bytes\":%" PRIu64 "}\n",
-	       s->objects, s->bytes, s->held_objects, s->held_bytes, s->suppressed_objects, s->live_objects, s->live_bytes);
+	printf("],\n");
+	put_json_sums(&all);
+	putchar('\n');
 }
 
 /* ---- the command ---- */
@@ -397,23 +217,31 @@ static int parse(int argc, char **argv, struct look *look)
 	return look->path ? STATUS_OK : fail(STATUS_USAGE, "leaks: no FILE; see quarry leaks --help");
 }
 
+/* (By the sums too: a report may have left places out.) */
+static bool leaked(const struct leaks *r)
+{
+	for (size_t i = 0; i < r->report_count; i++)
+		if (r->reports[i].sums.objects > r->reports[i].sums.suppressed_objects)
+			return true;
+	for (size_t i = 0; i < r->leak_count; i++)
+		if (r->leaks[i].objects > 0 && !r->leaks[i].suppressed)
+			return true;
+	return false;
+}
+
 int command_leaks(int argc, char **argv)
 {
-	struct report r = { .count = 0 };
 	struct look look = { 0 };
+	struct leaks r = { .leak_count = 0 };
 	int status = parse(argc, argv, &look);
 
 	if (status == STATUS_OK)
-		status = read_path(&r, look.path);
+		status = leaks_read(&r, look.path);
 	if (status == STATUS_OK) {
 		(look.json ? put_json : put_text)(&r, &look);
-		for (size_t i = 0; look.check && i < r.count && status == STATUS_OK; i++)
-			if (r.leaks[i].objects > 0 && !r.leaks[i].suppressed)
-				status = fail(STATUS_FAILED, "leaks: %s: there are leaks", look.path);
+		if (look.check && leaked(&r))
+			status = fail(STATUS_FAILED, "leaks: %s: there are leaks", look.path);
 	}
-	flame_free(&r.names);
-	free(r.leaks);
-	free(r.addresses);
-	free(r.places);
+	leaks_free(&r);
 	return status;
 }

@@ -120,14 +120,16 @@ static const char diff_text[] =
 static const char leaks_text[] =
 	"usage: quarry leaks [OPTION...] FILE\n"
 	"\n"
-	"Tells what leaked, by a report that quarry wrote as JSON (- is standard input):\n"
+	"Tells what leaked, by reports that quarry wrote as JSON (- is standard input):\n"
 	"quarry run --leaks=json, QUARRY_OPTIONS=leaks_at_exit=json, quarry_leaks_print.\n"
+	"A file may have those of several processes: each is told of, and their sum.\n"
 	"Stacks get names and source lines from the files that the report names, as far\n"
-	"as they are the same. Other lines around the report are passed over.\n"
+	"as they are the same. Other lines around a report are passed over.\n"
 	"\n"
 	"  --all    also what is suppressed, and places from which nothing leaked\n"
 	"  --json   as one JSON object\n"
-	"  --check  the exit status is 1 if anything leaked that is not suppressed\n";
+	"  --check  the exit status is 1 if anything leaked that is not suppressed, in\n"
+	"           any of the processes\n";
 
 static const char flame_text[] =
 	"usage: quarry flame [OPTION...] FILE\n"

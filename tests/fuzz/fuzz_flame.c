@@ -3,7 +3,7 @@
  * read or refused, and the tree of what was read adds up.
  *
  *	clang -fsanitize=fuzzer,address,undefined -DQUARRY_FUZZ -DQUARRY_ZLIB=1 -I. -Iinclude tests/fuzz/fuzz_flame.c \
- *		tools/flame_{file,unpack,pprof,heap,lines,model}.c tools/{json,utf8,system}.c -lz -lm
+ *		tools/flame_{file,unpack,pprof,heap,lines,model,tree}.c tools/{index,json,utf8,system}.c -lz -lm
  *
  * Without QUARRY_FUZZ it is a program of its own: fuzz_flame INPUTS FILE… makes that many inputs of each file, as it is
  * and, when it is gzip, unpacked: cut, with bytes changed, and pieces left out and doubled. */
