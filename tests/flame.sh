@@ -122,6 +122,19 @@ quarry flame all.pb.gz -o all.heap
 check "what is no picture is not overwritten" one_line_error 2 "no picture"
 quarry flame all.pb.gz --svg none/x.svg
 check "into no folder" one_line_error 1 "No such file"
+cp pb.gz.svg kept.svg
+ln -s kept.svg link.svg
+chmod 640 kept.svg
+(trap '' XFSZ; ulimit -f 1; "$quarry" flame all.pb.gz -o link.svg >out 2>err)
+status=$?
+check "no room for a picture" one_line_error 1 "link.svg: File too large"
+check "no room for a picture: the one before is still there" cmp kept.svg pb.gz.svg
+quarry flame --objects all.pb.gz -o link.svg
+check "a picture in another's place" is "$status $(readlink link.svg) $(stat -c %a kept.svg)" "0 kept.svg 640"
+check "a picture in another's place: it is the new one" is "$(cmp -s kept.svg pb.gz.svg; echo $?)" 1
+check "nothing is left beside it" is "$(echo ./*.tmp)" "./*.tmp"
+quarry flame all.pb.gz -o /dev/null
+check "a picture into no file" is $status 0
 quarry flame --title 'A <title> & "more"' all.pb.gz --svg=title.svg
 check "a title" picture_is_sound title.svg
 check "a title stands there" is "$(get told 'd["words"][0]')" 'A <title> & "more"'
@@ -214,6 +227,17 @@ quarry flame --json mangled.collapsed
 check "names without end" is $status 0
 check "names without end: as they are" is "$(get out 'sum(f["name"].startswith("_Z1f1pIiiE") for f in d["functions"])')" 1
 check "names without end: others are as they were written" is "$(get out "$(of_name 'store::table::fill(int)' bytes)")" 100
+# What comes again and again is looked up once: it would take a minute.
+python3 - >again.collapsed <<'EOF'
+print("main;_ZN5store5tableC1E%s 1\n" % ("S_" * 13) * 60000)
+EOF
+awk '/@ 0x/ && NR > 1 { for (i = 0; i < 20000; i++) print; next } { print }' all.heap >again.heap
+for form in collapsed heap; do
+	quarry flame --json again.$form
+	check "$form: the same names again and again" is $status 0
+done
+check "again and again: all is as in the first" is "$(get out "d['bytes'] // $(get heap.told 'd["bytes"]')")" 20000
+quarry_seconds=120
 mkfifo pipe
 for file in "$work/pipe" /dev/zero /dev/tty "$work" /proc/self/mem "$src/README.md" relative; do
 	python3 "$src/tests/flame.py" good named "$file"

@@ -19,6 +19,8 @@
 #define ROOM ((rlim_t)64 << 20)         /* bytes more for the process that works on another, */
 #define SECONDS 1                       /* and its time */
 #define GIVE_UP 4                       /* so many names that took more */
+#define APART_MAX 4096                  /* such names in all: a process takes a millisecond or two */
+#define KNOWN_BYTES ((size_t)128 << 20) /* of names that are remembered */
 
 typedef char *demangler(const char *name, char *buffer, size_t *size, int *status);
 
@@ -112,22 +114,87 @@ static bool demangle_apart(demangler *demangle, const char *name, char *text, si
 	return child > 0 && status == 0 && used > 0;
 }
 
-const char *flame_demangle(const char *name)
+/* By the name as it is; false where it stays so. */
+static bool demangle_one(demangler *demangle, const char *name, char *text, size_t size)
 {
-	static char text[FLAME_NAME_MAX];
-	demangler *demangle;
+	static unsigned apart;
 	char *found;
 	int status;
 
-	if (strncmp(name, "_Z", 2) != 0 || strlen(name) > MANGLED_MAX || (demangle = find_demangler()) == NULL)
-		return name;
 	if (references(name) > FEW)
-		return demangle_apart(demangle, name, text, sizeof(text)) ? text : name;
+		return apart++ < APART_MAX && demangle_apart(demangle, name, text, size);
 	found = demangle(name, NULL, NULL, &status);
 	if (!found)
-		return name;
-	snprintf(text, sizeof(text), "%s", found);
+		return false;
+	snprintf(text, size, "%s", found);
 	free(found);
 	drop_hash(text);
-	return text;
+	return true;
+}
+
+/* ---- each name once ---- */
+
+static struct {
+	struct known {
+		char *name, *text; /* text: NULL: it stays as it is */
+	} *at;
+	size_t count, room, bytes;
+	struct index index;
+} known;
+
+static const struct known *find_known(const char *name, uint64_t hash)
+{
+	uint32_t i;
+
+	for (size_t step = 0; (i = index_next(&known.index, hash, &step)) != INDEX_NONE;)
+		if (strcmp(known.at[i].name, name) == 0)
+			return &known.at[i];
+	return NULL;
+}
+
+static bool room_for_known(void)
+{
+	size_t more = known.room ? 2 * known.room : 256;
+	struct known *at = known.count < known.room ? known.at : realloc(known.at, more * sizeof(*at));
+
+	if (!at)
+		return false;
+	known.room = known.count < known.room ? known.room : more;
+	known.at = at;
+	return true;
+}
+
+/* (Where there is no room any more it is asked for again.) */
+static void keep_known(const char *name, const char *text, uint64_t hash)
+{
+	struct known one = { strdup(name), text ? strdup(text) : NULL };
+	size_t bytes = strlen(name) + (text ? strlen(text) : 0) + sizeof(one);
+
+	if (one.name && (one.text || !text) && bytes <= KNOWN_BYTES - known.bytes && room_for_known() &&
+	    index_add(&known.index, hash, (uint32_t)known.count)) {
+		known.at[known.count++] = one;
+		known.bytes += bytes;
+		return;
+	}
+	free(one.name);
+	free(one.text);
+}
+
+const char *flame_demangle(const char *name)
+{
+	static char text[FLAME_NAME_MAX];
+	const struct known *found;
+	demangler *demangle;
+	uint64_t hash;
+	bool done;
+
+	if (strncmp(name, "_Z", 2) != 0 || strlen(name) > MANGLED_MAX || (demangle = find_demangler()) == NULL)
+		return name;
+	hash = index_hash_text(name, 0);
+	found = find_known(name, hash);
+	if (found)
+		return found->text ? found->text : name;
+	done = demangle_one(demangle, name, text, sizeof(text));
+	keep_known(name, done ? text : NULL, hash);
+	return done ? text : name;
 }

@@ -7,8 +7,6 @@
 #include "tools/metrics.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -60,35 +58,23 @@ static int parse(int argc, char **argv, struct arguments *args)
 	return STATUS_OK;
 }
 
-/* 0, or an errno. */
-static int write_beside(const struct published *p, const char *path, const char *beside, unsigned flags)
-{
-	int fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644), error = 0;
+struct text {
+	const struct published *from;
+	unsigned flags;
+};
 
-	if (fd < 0)
-		return errno;
-	if (quarry_published_metrics(p->copy, p->size, fd, flags) != 0)
-		error = errno;
-	if (close(fd) != 0 && !error)
-		error = errno;
-	if (!error && rename(beside, path) != 0)
-		error = errno;
-	if (error)
-		(void)unlink(beside);
-	return error;
+static int write_text(int fd, const void *ctx)
+{
+	const struct text *t = ctx;
+
+	return quarry_published_metrics(t->from->copy, t->from->size, fd, t->flags) == 0 ? 0 : errno;
 }
 
-/* The collector reads *.prom at any time: what is written has another name until it is whole. */
+/* The collector reads *.prom at any time. */
 static int write_textfile(const struct published *p, const char *path, unsigned flags)
 {
-	char beside[PATH_MAX];
-	int error;
+	int error = write_at_once(path, write_text, &(struct text){ p, flags | QUARRY_METRICS_CLASSIC });
 
-	if (snprintf(beside, sizeof(beside), "%s.%d.tmp", path, (int)getpid()) >= (int)sizeof(beside))
-		return fail(STATUS_FAILED, "metrics: %s: %s", path, strerror(ENAMETOOLONG));
-	error = write_beside(p, path, beside, flags | QUARRY_METRICS_CLASSIC);
-	if (error == EEXIST && unlink(beside) == 0)
-		error = write_beside(p, path, beside, flags | QUARRY_METRICS_CLASSIC);
 	return error ? fail(STATUS_FAILED, "metrics: %s: %s", path, strerror(error)) : STATUS_OK;
 }
 

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "tools/tools.h"
 #include "tools/utf8.h"
@@ -117,22 +118,39 @@ static bool is_other_file(const char *path)
 	return first != '<';
 }
 
+struct drawing {
+	bool (*draw)(FILE *out, const void *ctx);
+	const void *ctx;
+};
+
+static int write_picture(int fd, const void *ctx)
+{
+	const struct drawing *d = ctx;
+	int own = dup(fd), error = 0;
+	FILE *out = own < 0 ? NULL : fdopen(own, "we");
+
+	if (!out) {
+		error = errno;
+		if (own >= 0)
+			close(own);
+		return error;
+	}
+	errno = 0;
+	if (!d->draw(out, d->ctx))
+		error = ENOMEM;
+	else if (ferror(out))
+		error = errno ? errno : EIO;
+	return fclose(out) != 0 && !error ? errno : error;
+}
+
 int svg_write(const char *command, const char *path, bool (*draw)(FILE *out, const void *ctx), const void *ctx)
 {
-	bool to_stdout = strcmp(path, "-") == 0;
-	FILE *out;
-	bool done;
+	int error;
 
-	if (!to_stdout && is_other_file(path))
+	if (strcmp(path, "-") == 0)
+		return draw(stdout, ctx) ? STATUS_OK : fail(STATUS_FAILED, "%s: %s", command, strerror(ENOMEM));
+	if (is_other_file(path))
 		return fail(STATUS_USAGE, "%s: %s is there and is no picture: it would be overwritten", command, path);
-	out = to_stdout ? stdout : fopen(path, "we");
-	if (!out)
-		return fail(STATUS_FAILED, "%s: %s: %s", command, path, strerror(errno));
-	done = draw(out, ctx);
-	if (to_stdout)
-		return done ? STATUS_OK : fail(STATUS_FAILED, "%s: %s", command, strerror(ENOMEM));
-	done = done && !ferror(out);
-	if (fclose(out) != 0 || !done)
-		return fail(STATUS_FAILED, "%s: %s: %s", command, path, strerror(errno));
-	return STATUS_OK;
+	error = write_at_once(path, write_picture, &(struct drawing){ draw, ctx });
+	return error ? fail(STATUS_FAILED, "%s: %s: %s", command, path, strerror(error)) : STATUS_OK;
 }

@@ -6,9 +6,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PATH_SIZE 4096
@@ -225,4 +227,62 @@ int read_input(const char *command, const char *path, char **text, size_t *lengt
 	if (fd != STDIN_FILENO)
 		close(fd);
 	return error ? fail(STATUS_FAILED, "%s: %s: %s", command, input_name(path), strerror(error)) : STATUS_OK;
+}
+
+/* (Close is where a full disk may be told of.) */
+static int write_and_close(int fd, int (*write)(int fd, const void *ctx), const void *ctx)
+{
+	int error = write(fd, ctx);
+
+	if (close(fd) != 0 && !error)
+		error = errno;
+	return error;
+}
+
+static int write_as_it_is(const char *path, int (*write)(int fd, const void *ctx), const void *ctx)
+{
+	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+
+	return fd < 0 ? errno : write_and_close(fd, write, ctx);
+}
+
+/* With the rights that the other has. *made: it is there. */
+static int write_beside(const char *beside, const struct stat *other, int (*write)(int fd, const void *ctx), const void *ctx,
+			bool *made)
+{
+	int fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+
+	*made = fd >= 0;
+	if (fd < 0)
+		return errno;
+	if (other)
+		(void)fchmod(fd, other->st_mode & 0777);
+	return write_and_close(fd, write, ctx);
+}
+
+int write_at_once(const char *path, int (*write)(int fd, const void *ctx), const void *ctx)
+{
+	char real[PATH_MAX], beside[PATH_MAX + 32];
+	struct stat is;
+	bool there = stat(path, &is) == 0, made = false;
+	int error = 0;
+
+	if (there && !S_ISREG(is.st_mode))
+		return write_as_it_is(path, write, ctx);
+	/* (Of a link, what it leads to.) */
+	if (!there || !realpath(path, real))
+		snprintf(real, sizeof(real), "%s", path);
+	snprintf(beside, sizeof(beside), "%s.%d.tmp", real, (int)getpid());
+	error = write_beside(beside, there ? &is : NULL, write, ctx, &made);
+	/* (Of one with our number that was killed.) */
+	if (error == EEXIST && !made && unlink(beside) == 0)
+		error = write_beside(beside, there ? &is : NULL, write, ctx, &made);
+	/* (A file that may be written to, in a folder that may not.) */
+	if (error == EACCES && there && !made)
+		return write_as_it_is(path, write, ctx);
+	if (!error && rename(beside, real) != 0)
+		error = errno;
+	if (error && made)
+		(void)unlink(beside);
+	return error;
 }

@@ -53,6 +53,9 @@ bool read_number(const char *path, uint64_t *number);
 int read_input(const char *command, const char *path, char **text, size_t *length);
 /* What to call it. */
 const char *input_name(const char *path);
+/* Write a file at one stroke: `write` (0, or an errno) writes another beside it, which then takes its place, so that what
+ * was there is there until what comes is whole. What is no plain file is written to as it is. 0, or an errno. */
+int write_at_once(const char *path, int (*write)(int fd, const void *ctx), const void *ctx);
 /* The choice in brackets: "madvise" of "always [madvise] never". */
 bool read_choice(const char *path, char *choice, size_t size);
 /* The least limit that a controller's file sets for this process's cgroup and those around it. v2 and v1 are the
