@@ -275,6 +275,14 @@ quarry flame --json jemalloc.heap
 check "jemalloc's text" is "$(get out "[d['bytes'], d['objects'], $(of_name 0x20 bytes), $(of_name 0x10 self_bytes)]")" "[300, 3, 300, 200]"
 quarry flame --json --allocated jemalloc.heap
 check "jemalloc's text: allocated" is "$(get out "d['bytes']")" 500
+sed 's/\[[^]]*\]/[0: 0]/' jemalloc.heap >no-sums.heap
+quarry flame --json no-sums.heap
+check "jemalloc's text without sums of what was allocated: in use" is "$(get out "[d['bytes'], d['objects'], $(of_name 0x20 bytes)]")" "[300, 3, 300]"
+for what in --allocated "--allocated --objects"; do
+	# shellcheck disable=SC2086 # words are meant
+	quarry flame $what no-sums.heap
+	check "jemalloc's text without sums: $what" one_line_error 1 "(jemalloc keeps that with prof_accum:true alone)"
+done
 jemalloc=$(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | awk '$1 == "libjemalloc.so.2" { print $NF; exit }')
 if [[ -n $jemalloc ]] && MALLOC_CONF=prof:true,prof_final:true,prof_prefix:je,lg_prof_sample:12 LD_PRELOAD=$jemalloc \
 	./profiled >out 2>err && [[ -e $(echo je.*.heap) ]]; then

@@ -106,8 +106,9 @@ static int check_wishes(const struct flame_profile *p, const struct flame_look *
 				       look->objects ? FLAME_OBJECTS : FLAME_BYTES;
 
 	if (!p->has[wanted])
-		return fail(STATUS_FAILED, "flame: %s: %s without %s that %s", look->file, p->format,
-			    look->objects ? "objects" : "bytes", look->allocated ? "were allocated" : "are in use");
+		return fail(STATUS_FAILED, "flame: %s: %s without %s that %s%s", look->file, p->format,
+			    look->objects ? "objects" : "bytes", look->allocated ? "were allocated" : "are in use",
+			    look->allocated && p->not_allocated ? p->not_allocated : "");
 	if ((look->arena || look->node >= 0) && !p->labelled)
 		return fail(STATUS_FAILED, "flame: %s: %s without arenas and nodes", look->file, p->format);
 	return STATUS_OK;

@@ -78,6 +78,7 @@ struct flame_profile {
 	const char *format;
 	bool has[FLAME_VALUES];
 	bool labelled;
+	const char *not_allocated; /* why it has nothing of what was allocated; NULL: as is usual for the format */
 	uint64_t mean; /* bytes from one sample to the next; 0: not told */
 	struct flame_module *modules;
 	size_t module_count, module_room;

@@ -186,6 +186,18 @@ static bool read_head(struct heap *h, char *line)
 	return strncmp(at, "heapprofile", 11) == 0 || flame_fail(h->p, "a heap profile that is not heap_v2");
 }
 
+/* jemalloc writes noughts in the brackets unless it was told to keep them. */
+static void see_whether_sums_were_kept(struct flame_profile *p)
+{
+	for (size_t i = 0; i < p->sample_count; i++)
+		if (p->samples[i].values[FLAME_ALLOCATED_BYTES] > 0)
+			return;
+	if (p->sample_count == 0)
+		return;
+	p->has[FLAME_ALLOCATED_OBJECTS] = p->has[FLAME_ALLOCATED_BYTES] = false;
+	p->not_allocated = " (jemalloc keeps that with prof_accum:true alone)";
+}
+
 bool flame_read_heap(struct flame_profile *p, char *text, size_t length)
 {
 	struct heap h = { .p = p };
@@ -208,6 +220,8 @@ bool flame_read_heap(struct flame_profile *p, char *text, size_t length)
 		if (!maps && !(h.jemalloc ? read_of_jemalloc(&h, line) : read_stack(&h, line)))
 			return false;
 	}
+	if (h.jemalloc)
+		see_whether_sums_were_kept(p);
 	find_modules(p);
 	return true;
 }
