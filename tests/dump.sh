@@ -163,6 +163,18 @@ check "names that are odd: 80 columns" is "$(LC_ALL=C.UTF-8 grep -cE '.{81}' out
 check "names that are odd: nothing that a terminal obeys" is "$(tr -d '\n -~' <out | wc -c)" 0
 check "names that are odd: cut" shows out '^    \?\[2J\?x+\.\.\.$'
 
+# Names are those of a flame graph: C++'s as they were written, and of files that are those that ran what nobody exports.
+sed -e 's/"function":"grows_most"/"function":"_ZN5store5table4fillEi"/' -e 's/"id":"[0-9a-f]*"/"id":"00ff"/' d.json >mangled.json
+quarry diff c.json mangled.json
+check "names of C++" is "$(grep -cx '    store::table::fill(int)' out)" 1
+quarry diff --json c.json mangled.json
+check "names of C++ as JSON" says out '"name":"store::table::fill(int)"'
+for name in c d; do
+	sed 's/"function":"[^"]*"/"function":""/' $name.json >$name.unnamed.json
+done
+quarry diff c.unnamed.json d.unnamed.json
+check "names of files that are those that ran" is "$(sed -n '/^by stack/,$p' out | grep -m 1 -E 'grows|shrinks|stays')" "    grows_most"
+
 # ---- map ------------------------------------------------------------------------------------------------------
 for file in a.bin a.json d.bin d.json; do
 	quarry map $file

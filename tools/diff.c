@@ -205,7 +205,7 @@ static int compare(const char *const paths[2], bool json, bool all)
 			status = fail(STATUS_FAILED, "diff: %s", strerror(ENOMEM));
 	}
 	if (status == STATUS_OK && !diff_stacks_get(&stacks, dumps))
-		status = fail(STATUS_FAILED, "diff: %s", strerror(ENOMEM));
+		status = fail(STATUS_FAILED, "diff: %s", stacks.names.error ? stacks.names.error : strerror(ENOMEM));
 	if (status == STATUS_OK) {
 		add_rows(&g, &dumps[0], 0);
 		add_rows(&g, &dumps[1], 1);

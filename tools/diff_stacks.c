@@ -94,6 +94,58 @@ static void join(struct diff_stacks *s)
 	s->count = kept;
 }
 
+/* ---- names ---- */
+
+static bool place_frames(struct diff_stacks *s, int k)
+{
+	const struct dump *d = &s->dumps[k];
+
+	s->places[k] = calloc(d->frame_count + 1, sizeof(uint32_t));
+	for (size_t i = 0; s->places[k] && i < d->frame_count; i++) {
+		const struct dump_frame *f = &d->frames[i];
+		const struct dump_module *m = module_of(d, f);
+		uint32_t file = f->module == DUMP_NONE ? FLAME_NONE : flame_file(&s->names, m->file, m->id);
+
+		if (file == FLAME_NONE && f->module != DUMP_NONE)
+			return false;
+		s->places[k][i] = flame_place_at(&s->names, f->offset, file);
+		if (s->places[k][i] == FLAME_NONE)
+			return false;
+	}
+	return s->places[k] != NULL;
+}
+
+static const struct flame_place *place_of(const struct diff_stacks *s, const struct dump *d, const struct dump_frame *f)
+{
+	return &s->names.places[s->places[d == &s->dumps[1]][f - d->frames]];
+}
+
+/* What a frame is called: as in a flame graph, if the file that is here is the one that ran; else as the dump knows it, which
+ * is what was exported; else where in which file it is. */
+static bool dump_names(const struct diff_stacks *s, const struct flame_place *place, const struct dump_frame *f)
+{
+	return f->function[0] && (place->module == FLAME_NONE || s->names.modules[place->module].state != FLAME_SAME);
+}
+
+/* The functions of a frame, the innermost, which may be inlined, first. */
+static uint32_t functions_of(const struct diff_stacks *s, const struct dump *d, const struct dump_frame *f)
+{
+	const struct flame_place *place = place_of(s, d, f);
+
+	return dump_names(s, place, f) ? 1 : place->count;
+}
+
+static const char *name_of(const struct diff_stacks *s, const struct dump *d, const struct dump_frame *f, uint32_t i)
+{
+	const struct flame_place *place = place_of(s, d, f);
+
+	if (dump_names(s, place, f))
+		return flame_demangle(f->function);
+	return s->names.functions[s->names.functions_of[place->first + i]].name;
+}
+
+/* ---- the whole ---- */
+
 bool diff_stacks_get(struct diff_stacks *s, const struct dump dumps[2])
 {
 	s->dumps = dumps;
@@ -113,6 +165,8 @@ bool diff_stacks_get(struct diff_stacks *s, const struct dump dumps[2])
 			to->of[k].objects = stack->objects;
 			to->of[k].bytes = stack->bytes;
 		}
+	if (!place_frames(s, 0) || !place_frames(s, 1) || !flame_name(&s->names))
+		return false;
 	join(s);
 	qsort(s->at, s->count, sizeof(s->at[0]), by_growth);
 	return true;
@@ -120,6 +174,9 @@ bool diff_stacks_get(struct diff_stacks *s, const struct dump dumps[2])
 
 void diff_stacks_free(struct diff_stacks *s)
 {
+	flame_free(&s->names);
+	for (int k = 0; k < 2; k++)
+		free(s->places[k]);
 	free(s->at);
 	s->at = NULL;
 }
@@ -129,36 +186,32 @@ static bool is_as_it_was(const struct diff_stack *s)
 	return memcmp(&s->of[0], &s->of[1], sizeof(s->of[0])) == 0;
 }
 
-/* ---- names ---- */
-
-/* What a frame is called: its function, as far as the dump knows it (what is exported); else where in which file it is.
- * A reader of debug information would be asked here. */
-static const char *name_of(const struct dump *d, const struct dump_frame *f, char *text, size_t size)
-{
-	const struct dump_module *m = module_of(d, f);
-	const char *file = strrchr(m->file, '/') ? strrchr(m->file, '/') + 1 : m->file;
-
-	if (f->function[0])
-		return f->function;
-	snprintf(text, size, "%s%s0x%" PRIx64, file, file[0] ? "+" : "", f->offset);
-	return text;
-}
-
 /* ---- printing ---- */
 
-static void print_stack(const struct diff_stack *s)
+/* So many lines at most. */
+static unsigned print_frame(const struct diff_stacks *all, const struct diff_stack *s, uint32_t i, unsigned most)
 {
-	char text[DUMP_TEXT_MAX + 32];
+	const struct dump_frame *f = frame_of(s, i);
+	unsigned count = functions_of(all, s->dump, f);
+
+	for (unsigned k = 0; k < count && k < most; k++) {
+		printf("%*s", INDENT, "");
+		utf8_put(stdout, name_of(all, s->dump, f, k), WIDTH - INDENT);
+		printf("\n");
+	}
+	return count;
+}
+
+static void print_stack(const struct diff_stacks *all, const struct diff_stack *s)
+{
+	unsigned lines = 0;
 
 	printf("%20s %6s %12" PRId64 " %9s %9s %9s\n", "", "", (int64_t)(s->of[1].objects - s->of[0].objects),
 	       map_short(s->of[0].bytes), map_short(s->of[1].bytes), diff_signed(grown(s)));
-	for (uint32_t i = 0; i < s->stack->depth && i < FRAMES_SHOWN; i++) {
-		printf("%*s", INDENT, "");
-		utf8_put(stdout, name_of(s->dump, frame_of(s, i), text, sizeof(text)), WIDTH - INDENT);
-		printf("\n");
-	}
-	if (s->stack->depth > FRAMES_SHOWN)
-		printf("%*sand %" PRIu32 " more\n", INDENT, "", s->stack->depth - FRAMES_SHOWN);
+	for (uint32_t i = 0; i < s->stack->depth; i++)
+		lines += print_frame(all, s, i, lines < FRAMES_SHOWN ? FRAMES_SHOWN - lines : 0);
+	if (lines > FRAMES_SHOWN)
+		printf("%*sand %u more\n", INDENT, "", lines - FRAMES_SHOWN);
 	if (s->stack->depth == 0)
 		printf("%*sno stack is known\n", INDENT, "");
 }
@@ -183,7 +236,7 @@ void diff_stacks_text(const struct diff_stacks *s, bool all)
 		else if (!among && !all)
 			left_out++;
 		else {
-			print_stack(&s->at[i]);
+			print_stack(s, &s->at[i]);
 			shown++;
 		}
 	}
@@ -193,15 +246,20 @@ void diff_stacks_text(const struct diff_stacks *s, bool all)
 		printf("and %zu as they were\n", as_they_were);
 }
 
-static void print_frame_json(const struct diff_stack *s, uint32_t i)
+static void print_frame_json(const struct diff_stacks *all, const struct diff_stack *s, uint32_t i)
 {
 	const struct dump_frame *f = frame_of(s, i);
 	const struct dump_module *m = module_of(s->dump, f);
-	char text[DUMP_TEXT_MAX + 32];
+	uint32_t count = functions_of(all, s->dump, f);
 
 	printf("%s{\"name\":", i ? "," : "");
-	json_put_string(stdout, name_of(s->dump, f, text, sizeof(text)));
-	printf(",\"file\":");
+	json_put_string(stdout, name_of(all, s->dump, f, count - 1));
+	printf(",\"inlined\":[");
+	for (uint32_t k = 0; k + 1 < count; k++) {
+		printf("%s", k ? "," : "");
+		json_put_string(stdout, name_of(all, s->dump, f, k));
+	}
+	printf("],\"file\":");
 	json_put_string(stdout, m->file);
 	printf(",\"id\":\"%s\",\"offset\":%" PRIu64 "}", m->id, f->offset);
 }
@@ -223,7 +281,7 @@ void diff_stacks_json(const struct diff_stacks *s, bool all)
 			       k ? "after" : "before", one->of[k].samples, one->of[k].objects, one->of[k].bytes);
 		printf("\"growth\":%" PRId64 ",\"stack\":[", grown(one));
 		for (uint32_t k = 0; k < one->stack->depth; k++)
-			print_frame_json(one, k);
+			print_frame_json(s, one, k);
 		printf("]}");
 	}
 	printf("%s}\n", s->at ? "]" : "");

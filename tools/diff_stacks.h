@@ -5,6 +5,7 @@
 #define QUARRY_TOOLS_DIFF_STACKS_H
 
 #include "tools/dump.h"
+#include "tools/flame.h"
 
 struct diff_stack {
 	const struct dump *dump;        /* where its frames are told of, */
@@ -16,6 +17,8 @@ struct diff_stacks {
 	struct diff_stack *at; /* what grew most first */
 	size_t count;
 	const struct dump *dumps;
+	struct flame_profile names; /* of frames, by files that are here */
+	uint32_t *places[2];        /* theirs in it, of each dump */
 };
 
 /* False without memory. */
