@@ -215,7 +215,7 @@ struct flame_look {
 bool flame_build(struct flame_tree *tree, struct flame_profile *p, const struct flame_look *look);
 void flame_tree_free(struct flame_tree *tree);
 
-/* "in use, estimated from samples, one in 512.0 KiB": what is shown. */
+/* "in use, arena x, node 0, by samples some 512.0 KiB apart": what is shown. */
 void flame_what(const struct flame_profile *p, const struct flame_look *look, char *text, size_t size);
 /* What is to be known of names, in words; empty: nothing. */
 void flame_remarks(const struct flame_tree *tree, char *text, size_t size);

@@ -23,6 +23,8 @@ bool flame_has_libdw(void)
 	return true;
 }
 
+/* (libdw would ask servers for debug information where the system names some to all programs: a profile would tell them which
+ * programs are here, and drawing one would take as long as they do.) */
 struct flame_dwarf *flame_dwarf_open(const char *path, int fd)
 {
 	static const Dwfl_Callbacks calls = { .find_debuginfo = dwfl_standard_find_debuginfo,
@@ -30,6 +32,7 @@ struct flame_dwarf *flame_dwarf_open(const char *path, int fd)
 	struct flame_dwarf *dwarf = calloc(1, sizeof(*dwarf));
 	int own = dup(fd); /* libdw closes it */
 
+	(void)unsetenv("DEBUGINFOD_URLS");
 	if (dwarf)
 		dwarf->all = dwfl_begin(&calls);
 	if (dwarf && dwarf->all && own >= 0)

@@ -183,6 +183,7 @@ thread_in_background() {
 begin_thread() {
 	[[ -z $thread_begun && ,$steps, == *,thread,* ]] || return
 	thread_begun=yes
+	rm -f "$logs/thread-check.log" # of a run before: where this one does not come so far, nothing is to be counted
 	QUARRY_STRESS_SCALE=0.1 thread_in_background >"$logs/thread.log" 2>&1 &
 	thread=$!
 }
