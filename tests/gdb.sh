@@ -77,6 +77,10 @@ check "and what is likely is told nevertheless" is \
 at_ready list -ex 'set var qy_thread_records = (struct qy_thread *) 0x10' -ex 'quarry inspect keep[0]' -ex 'kill'
 check "records that cannot be read" says err "quarry: memory at 0x0 cannot be read"
 check "in one line" is "$(grep -c quarry: err)" 1
+at_ready list -ex 'set var qy_thread_records = (struct qy_thread *) 0xfffffffffffffff0' -ex 'quarry inspect keep[0]' \
+	-ex 'quarry find keep[0]' -ex 'kill'
+check "records at the end of all addresses" is "$(grep -c '^quarry: memory at 0x.* cannot be read' err)" 2
+check "no trace of Python's" is "$(grep -cE 'Traceback|Python Exception' err)" 0
 
 # ---- what is not there ------------------------------------------------------------------------------------------------
 in_gdb -ex "source $script" -ex 'quarry arenas' ./held

@@ -85,7 +85,8 @@ def commands(held):
         check("arenas: live of the second: %s" % row[0], abs(size_of(live) - (1024 + 13 * 4096)) < 60)
     text = said("quarry regions \"second one\"")
     check("regions: %s" % text, text.count("\n") == 3 and at["in-arena"][8] in text)
-    check("regions of none: %s", "error: quarry: no arena none" in said("quarry regions none"))
+    text = said("quarry regions none")
+    check("regions of none: %s" % text, "error: quarry: no arena none" in text)
     text = said("quarry slabs \"second one\"")
     check("slabs: %s" % text, re.search(r"^ +1024 +1 +1 +\d+ +\d+ +64 KiB +64 KiB$", text, re.M))
     text = said("quarry sites 1")
@@ -95,6 +96,7 @@ def commands(held):
     text = said("quarry find %s" % at["medium"][1])
     check("find: %s" % text, "%s: object at %s + 24" % (hex(int(at["holder"][1], 16) + 24), at["holder"][1]) in text)
     check("find: %s" % text, "large block at %s + 8000" % at["frames"][1] in text and "\n2 pointers to" in text)
+    check("find, what is not there: %s" % text, ("note: memory at" in text) == core)
     for command, error in (("quarry inspect", "takes one address"), ("quarry inspect nothing", "nothing: "),
                            ("quarry sites x", "takes a number"), ("quarry arenas x", "takes no argument")):
         text = said(command)

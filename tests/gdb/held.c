@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static FILE *out;
 static void *volatile keep[64];
@@ -80,6 +81,8 @@ static void plain(void)
 	quarry_free(keep[FREED]);
 	((void **)keep[HOLDER])[3] = (char *)keep[MEDIUM] + 100;
 	((void **)keep[FRAMES])[1000] = keep[MEDIUM];
+	/* (What a core file lacks hides nothing beside it.) */
+	madvise((void *)(((uintptr_t)keep[FRAMES] + 65536) & ~(uintptr_t)4095), 4096, MADV_DONTDUMP);
 }
 
 int main(int argc, char **argv)

@@ -39,6 +39,10 @@ def quoted(raw):
 # ---- memory and types ----
 
 
+# What gdb says of memory that is not there, or that no address can be of: where something was written over.
+UNREADABLE = (gdb.error, OverflowError, ValueError)
+
+
 class Memory:
     """Reads by pages, each once for a command: lists lead through objects one by one."""
 
@@ -61,7 +65,7 @@ class Memory:
             try:
                 if not self.is_left_out(number * self.PAGE, self.PAGE):
                     page = bytes(self.inferior.read_memory(number * self.PAGE, self.PAGE))
-            except gdb.MemoryError:
+            except UNREADABLE:
                 pass
             if len(self.pages) >= 16384:
                 self.pages.clear()
@@ -74,7 +78,7 @@ class Memory:
         if size > self.PAGE and not self.is_left_out(address, size):
             try:
                 return bytes(self.inferior.read_memory(address, size))
-            except (gdb.MemoryError, OverflowError, ValueError):
+            except UNREADABLE:
                 pass  # the page is named below
         parts = []
         while size > 0:
@@ -83,6 +87,28 @@ class Memory:
             address += len(parts[-1])
             size -= len(parts[-1])
         return b"".join(parts)
+
+    def pieces(self, address, size, missing):
+        """(address, bytes) of what can be read of that; missing is told in words what cannot. As much as goes in a piece, and
+        by pages where one of them is not there."""
+        end = address + size
+        while address < end:
+            most = min(1 << 20, end - address)
+            try:
+                yield address, self.read(address, most)
+            except Trouble:
+                yield from self.readable_pages(address, most, missing)
+            address += most
+
+    def readable_pages(self, address, size, missing):
+        end = address + size
+        while address < end:
+            most = min(self.PAGE - address % self.PAGE, end - address)
+            try:
+                yield address, self.read(address, most)
+            except Trouble as trouble:
+                missing(str(trouble))
+            address += most
 
     def pointer(self, address):
         return struct.unpack(self.word, self.read(address, 8))[0]
@@ -189,7 +215,7 @@ class Library:
     def number(self, name):
         try:
             return int(self.value(name))
-        except gdb.MemoryError:
+        except gdb.error:
             raise Trouble("%s cannot be read%s" % (name, absent()))
 
     def address(self, name):
@@ -247,14 +273,13 @@ class Heap:
         self.slab_kind, self.slab_state = lib.enum("qy_slab_kind"), lib.enum("qy_slab_state")
         self.use = lib.enum("qy_block_use")
         self.classes = self.read_classes()
-        self.notes = []
+        self.notes = {}  # in the order in which they were made
         self.known_cached = self.known_samples = None
         self.incomplete = False  # not all lists of free objects could be followed
         self.known_regions, self.known_managers, self.known_lists = {}, {}, {}
 
     def note(self, text):
-        if text not in self.notes:
-            self.notes.append(text)
+        self.notes[text] = True
 
     def read_classes(self):
         layout = self.lib.layout("qy_class")
@@ -706,13 +731,13 @@ class Command(gdb.Command):
         try:
             heap = Heap()
             self.run(heap, gdb.string_to_argv(argument))
-            for note in heap.notes[:5]:
+            for note in list(heap.notes)[:5]:
                 print("note: %s" % note)
             if len(heap.notes) > 5:
                 print("note: and %d more" % (len(heap.notes) - 5))
         except Trouble as trouble:
             raise gdb.GdbError("quarry: %s" % trouble)
-        except gdb.MemoryError as error:
+        except UNREADABLE as error:
             raise gdb.GdbError("quarry: %s%s" % (str(error).rstrip("."), absent()))
 
     def usage(self, text):
@@ -956,12 +981,7 @@ where that is an object or a large block, else to ADDRESS itself. Stacks and oth
         """Where in a piece of memory a pointer stands. (To look at each word takes a minute a GiB.)"""
         order = heap.memory.order
         needles, below = self.needles(order, low, high)
-        for begin in range(address, address + size, 1 << 20):
-            try:
-                raw = heap.memory.read(begin, min(1 << 20, address + size - begin))
-            except Trouble as trouble:
-                heap.note(str(trouble))
-                continue
+        for begin, raw in heap.memory.pieces(address, size, heap.note):
             for needle in needles:
                 at = raw.find(needle)
                 while at >= 0:
