@@ -77,9 +77,19 @@ check "and what is likely is told nevertheless" is \
 at_ready list -ex 'set var qy_thread_records = (struct qy_thread *) 0x10' -ex 'quarry inspect keep[0]' -ex 'kill'
 check "records that cannot be read" says err "quarry: memory at 0x0 cannot be read"
 check "in one line" is "$(grep -c quarry: err)" 1
-at_ready list -ex 'set var qy_thread_records = (struct qy_thread *) 0xfffffffffffffff0' -ex 'quarry inspect keep[0]' \
-	-ex 'quarry find keep[0]' -ex 'kill'
-check "records at the end of all addresses" is "$(grep -c '^quarry: memory at 0x.* cannot be read' err)" 2
+at_ready list -ex 'set var qy_slab_side = qy_slab_side - qy_slab_side - 64' -ex 'quarry inspect keep[0]' -ex 'quarry find keep[0]' \
+	-ex 'quarry slabs' -ex 'kill'
+check "records beyond the end of all addresses" is "$(grep -c '^quarry: memory at 0x.* cannot be read' err)" 3
+cat >large.py <<'EOF'
+for i in range(gdb.parse_and_eval("'sites.c'::tables").type.range()[1] + 1):
+    table = gdb.parse_and_eval("'sites.c'::tables[%d].entries" % i)
+    if int(table):
+        gdb.execute("set var ((struct entries *) %d)->mask = 0xfffffff" % int(table))
+        print("large", i)
+EOF
+at_ready list -ex 'source large.py' -ex 'quarry inspect keep[0]' -ex 'kill'
+check "a table of more than there can be" says err "bytes at 0x"
+check "a table of more than there can be: gdb lives" says out "[Inferior 1 (process"
 check "no trace of Python's" is "$(grep -cE 'Traceback|Python Exception' err)" 0
 
 # ---- what is not there ------------------------------------------------------------------------------------------------

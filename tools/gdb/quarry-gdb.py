@@ -47,6 +47,7 @@ class Memory:
     """Reads by pages, each once for a command: lists lead through objects one by one."""
 
     PAGE = 4096
+    MOST = 1 << 30  # of one list: gdb ends where it has no memory for what is asked for
 
     def __init__(self):
         self.inferior = gdb.selected_inferior()
@@ -75,6 +76,8 @@ class Memory:
         return page
 
     def read(self, address, size):
+        if size > self.MOST:
+            raise Trouble("%d bytes at 0x%x are more than there can be" % (size, address))
         if size > self.PAGE and not self.is_left_out(address, size):
             try:
                 return bytes(self.inferior.read_memory(address, size))
