@@ -107,6 +107,12 @@ in_gdb -ex 'set breakpoint pending on' -ex 'break qy_window_init' -ex 'run list'
 check "a program that has not allocated" says err "has not allocated yet"
 in_gdb -ex "source $script" -ex 'help quarry'
 check "help" says out "quarry inspect --"
+# Installed, linked to from elsewhere, by -x, and twice.
+check "installed" make -s -C "$build" install-dist_pkgdataDATA install-dist_gdbDATA DESTDIR="$work/root"
+ln -s "$(find "$work/root" -name quarry-gdb.py)" linked.py
+in_gdb -x linked.py -ex "source linked.py" -ex 'quarry arenas' ./held
+check "what is installed" says err "quarry: no quarry in this program"
+check "what is installed: nothing is left there" is "$(find "$work/root" "$src/tools/gdb" -name '*.pyc' | wc -l)" 0
 
 echo "gdb.sh: $checks checks, $failures failed"
 [[ $failures -eq 0 ]]
