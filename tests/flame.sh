@@ -319,7 +319,7 @@ for file in hostile/*.says; do
 	! "$quarry" flame --help | grep -q "built without zlib" || [[ $(head -c 2 "$name" | od -An -tx1) != " 1f 8b" ]] || says=gzip
 	check "$name" one_line_error 1 "$says"
 done
-check "mutations of all forms" "$build/tests/fuzz/fuzz_flame" 1500 all.pb.gz all.heap all.collapsed all.json jemalloc.heap
+check "mutations of all forms" "$build/tests/fuzz/fuzz_flame" 1500 all.pb.gz all.heap all.collapsed all.json jemalloc.heap profiled
 
 # ---- a real program ----------------------------------------------------------------------------------------------------
 QUARRY_OPTIONS=profile=16k QUARRY_PROFILE=python.pb.gz LD_PRELOAD=$library python3 -c '

@@ -12,7 +12,8 @@ src=${abs_top_srcdir:-$(cd "$(dirname "$0")/.." && pwd)}
 build=${abs_top_builddir:-$src}
 quarry=$(readlink -f "${QUARRY:-$build/quarry}")
 library=$(readlink -f "${QUARRY_SO:-$build/.libs/libquarry-malloc.so}")
-[[ -x $quarry && -f $library ]] || { echo "leaks.sh: $quarry or $library is not built"; exit 99; }
+[[ -x $quarry && -f $library && -x $build/tests/fuzz/fuzz_flame ]] ||
+	{ echo "leaks.sh: $quarry, $library or fuzz_flame is not built"; exit 99; }
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -136,6 +137,10 @@ check "a report that begins where another line has no end counts" is $status 1
 head -c -9 "$work/two.json" >"$work/cut.json"
 quarry leaks --check "$work/cut.json"
 check "a second report that is cut" one_line_error 1 "of report 2: "
+
+# (Without programs to take names from, which take longer than all else.)
+sed 's|"path":"[^"]*"|"path":"/none"|' "$work/two.json" >"$work/seed.json"
+check "mutations of reports" "$build/tests/fuzz/fuzz_flame" 1500 "$work/seed.json"
 
 # What a report has from a program is nothing that a terminal obeys.
 cat >"$work/hostile.json" <<'EOF'

@@ -22,6 +22,7 @@ int command_flame(int argc, char **argv);
 int command_leaks(int argc, char **argv);
 int command_map(int argc, char **argv);
 int command_metrics(int argc, char **argv);
+int command_run(int argc, char **argv);
 int command_top(int argc, char **argv);
 
 /* --- tools/probe.c: what the kernel does when it is really asked ------------------------------------------- */

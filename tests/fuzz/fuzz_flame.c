@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* The readers of profiles (tools/flame_file.c) under libFuzzer, or by mutations of real ones: whatever a file has in it is
- * read or refused, and the tree of what was read adds up.
+/* The readers of profiles (tools/flame_file.c), of reports of leaks (tools/leaks_read.c) and of programs' symbols
+ * (tools/flame_elf.c) under libFuzzer, or by mutations of real ones: whatever a file has in it is read or refused, the tree of
+ * a profile that was read adds up, and it is drawn.
  *
  *	clang -fsanitize=fuzzer,address,undefined -DQUARRY_FUZZ -DQUARRY_ZLIB=1 -I. -Iinclude tests/fuzz/fuzz_flame.c \
- *		tools/flame_{file,unpack,pprof,heap,lines,model,tree}.c tools/{index,json,utf8,system}.c -lz -lm
+ *		tools/flame_{file,unpack,pprof,heap,lines,model,tree,table,json,svg,names,elf,dwarf}.c tools/leaks_read.c \
+ *		tools/{index,json,svg,utf8,system}.c -lz -lm
  *
- * Without QUARRY_FUZZ it is a program of its own: fuzz_flame INPUTS FILE… makes that many inputs of each file, as it is
- * and, when it is gzip, unpacked: cut, with bytes changed, and pieces left out and doubled. */
+ * (A seed of each form: what tests/flame.sh and tests/leaks.sh give to the program.) Without QUARRY_FUZZ it is a program of its
+ * own: fuzz_flame INPUTS FILE… makes that many inputs of each file, as it is and, when it is gzip, unpacked: cut, with bytes
+ * changed, and pieces left out and doubled. Of each file some must be read, and some refused. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -15,8 +18,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "tools/flame.h"
+#include "tools/leaks.h"
 #include "tools/tools.h"
 #include "tools/utf8.h"
 
@@ -91,25 +97,98 @@ static void add_up(const struct flame_tree *t)
 	}
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static FILE *nowhere(void)
+{
+	static FILE *out;
+
+	if (!out)
+		out = fopen("/dev/null", "w");
+	must(out);
+	return out;
+}
+
+static void try_profile(char *text, size_t size)
 {
 	struct flame_profile p = { 0 };
 	struct flame_tree tree = { 0 };
-	struct flame_look look = { .node = -1, .inverted = size & 1, .allocated = size & 2 };
+	struct flame_look look = { .node = -1, .inverted = size & 1, .allocated = size & 2, .objects = size & 4, .file = "input" };
+
+	if (flame_read(&p, "input", text, size) == STATUS_OK) {
+		check_profile(&p);
+		/* (Names: none of a file, as the seeds name programs that are here.) */
+		for (size_t i = 0; i < p.module_count; i++)
+			p.modules[i].path[0] = '\0';
+		must(flame_name(&p));
+		must(flame_build(&tree, &p, &look));
+		add_up(&tree);
+		flame_print_text(&tree, &look, nowhere());
+		flame_print_json(&tree, &look, nowhere());
+		must(flame_print_svg(&tree, &look, nowhere()));
+		taken++;
+	}
+	flame_tree_free(&tree);
+	flame_free(&p);
+}
+
+/* A path of what is read from files. */
+static const char *in_a_file(const uint8_t *data, size_t size)
+{
+	static char path[64];
+	static int fd = -1;
+
+	if (fd < 0)
+		fd = memfd_create("input", MFD_CLOEXEC);
+	must(fd >= 0 && ftruncate(fd, 0) == 0 && pwrite(fd, data, size, 0) == (ssize_t)size);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return path;
+}
+
+static void try_leaks(const uint8_t *data, size_t size)
+{
+	struct leaks leaks = { .leak_count = 0 };
+
+	if (leaks_read(&leaks, in_a_file(data, size)) == STATUS_OK) {
+		for (size_t i = 0; i < leaks.report_count; i++)
+			must(leaks.reports[i].count <= leaks.leak_count - leaks.reports[i].first);
+		for (size_t i = 0; i < leaks.leak_count; i++)
+			must(leaks.leaks[i].depth == 0 || leaks.leaks[i].first + leaks.leaks[i].depth <= leaks.place_count);
+		for (size_t i = 0; i < leaks.place_count; i++)
+			must(leaks.names.places[leaks.places[i]].count > 0);
+		taken++;
+	}
+	leaks_free(&leaks);
+}
+
+static void try_program(const uint8_t *data, size_t size)
+{
+	struct flame_elf *elf = flame_elf_open(in_a_file(data, size));
+	size_t length = 0;
+
+	for (uint64_t address = 0; elf && address < 0x8000; address += 61) {
+		const char *name = flame_elf_symbol(elf, address);
+		uint64_t at;
+
+		length += (name ? strlen(name) : 0) + flame_elf_address(elf, address, &at);
+	}
+	/* (What has no symbols that are asked for is none.) */
+	*(length ? &taken : &refused) += 1;
+	flame_elf_close(elf);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
 	char *text = malloc(size + 1); /* as large as it is, so that a byte too many is seen */
 
 	if (!text)
 		return 0;
 	if (size)
 		memcpy(text, data, size);
-	if (flame_read(&p, "input", text, size) == STATUS_OK) {
-		check_profile(&p);
-		must(flame_build(&tree, &p, &look));
-		add_up(&tree);
-		taken++;
-	}
-	flame_tree_free(&tree);
-	flame_free(&p);
+	if (size > 4 && memcmp(data, "\x7f" "ELF", 4) == 0)
+		try_program(data, size);
+	else if (memmem(data, size < 100 ? size : 100, "{\"quarry_leaks\"", 15))
+		try_leaks(data, size);
+	else
+		try_profile(text, size);
 	free(text);
 	return 0;
 }
@@ -175,42 +254,53 @@ static size_t spoil(uint8_t *data, size_t size)
 	return size;
 }
 
-static void spoil_often(const uint8_t *whole, size_t size, unsigned long inputs)
+static bool spoil_often(const char *name, const uint8_t *whole, size_t size, unsigned long inputs)
 {
 	static uint8_t input[INPUT_MAX];
 
+	taken = refused = 0;
 	for (unsigned long k = 0; k < inputs; k++) {
 		memcpy(input, whole, size);
 		LLVMFuzzerTestOneInput(input, spoil(input, size));
 	}
+	printf("fuzz_flame: %s: %lu read, %lu refused\n", name, taken, refused);
+	return taken > 0 && refused > 0;
+}
+
+static bool spoil_file(const char *name, unsigned long inputs)
+{
+	static uint8_t whole[INPUT_MAX];
+	FILE *file = fopen(name, "rb");
+	const char *error;
+	char *unpacked = NULL;
+	size_t size;
+	bool done;
+
+	if (!file) {
+		perror(name);
+		return false;
+	}
+	size = fread(whole, 1, sizeof(whole), file);
+	fclose(file);
+	done = spoil_often(name, whole, size, inputs);
+	if (size < 2 || memcmp(whole, "\x1f\x8b", 2) != 0)
+		return done;
+	if (!flame_unpack(whole, size, &unpacked, &size, &error) || size > INPUT_MAX)
+		done = false;
+	else
+		done = spoil_often("unpacked", (uint8_t *)unpacked, size, inputs) && done;
+	free(unpacked);
+	return done;
 }
 
 int main(int argc, char **argv)
 {
-	static uint8_t whole[INPUT_MAX];
 	unsigned long inputs = argc > 1 ? strtoul(argv[1], NULL, 0) : 0;
+	bool done = true;
 
 	model_start("fuzz_flame");
-	for (int i = 2; i < argc; i++) {
-		FILE *file = fopen(argv[i], "rb");
-		const char *error;
-		char *unpacked;
-		size_t size;
-
-		if (!file) {
-			perror(argv[i]);
-			return 1;
-		}
-		size = fread(whole, 1, sizeof(whole), file);
-		fclose(file);
-		spoil_often(whole, size, inputs);
-		if (size < 2 || memcmp(whole, "\x1f\x8b", 2) != 0)
-			continue;
-		if (flame_unpack(whole, size, &unpacked, &size, &error) && size <= INPUT_MAX)
-			spoil_often((uint8_t *)unpacked, size, inputs);
-		free(unpacked);
-	}
-	printf("fuzz_flame: %lu read, %lu refused\n", taken, refused);
-	return argc > 2 && (taken == 0 || refused == 0);
+	for (int i = 2; i < argc; i++)
+		done = spoil_file(argv[i], inputs) && done;
+	return !done;
 }
 #endif
