@@ -41,77 +41,7 @@ until_true() { # until_true COMMAND...: for ten seconds at most
 	return 1
 }
 
-# Programs that publish what they are told to: an arena with a name that a terminal would obey; and pages that no library
-# wrote.
-cat >"$work/publisher.c" <<'END'
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <linux/userfaultfd.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#include <quarry/quarry.h>
-static void serve(void)
-{
-	puts("ready");
-	fflush(stdout);
-	for (char line[64]; fgets(line, sizeof(line), stdin);)
-		for (int i = 0; i < 20000; i++)
-			free(malloc(50000 + i));
-}
-/* Whoever reads it waits for ever, from outside too. */
-static int fill_never(void *page, size_t size)
-{
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register all = { { (unsigned long)page, size }, UFFDIO_REGISTER_MODE_MISSING, 0 };
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
-	return fd < 0 || ioctl(fd, UFFDIO_API, &api) != 0 || ioctl(fd, UFFDIO_REGISTER, &all) != 0;
-}
-/* A mapping with what the file has, each above the one before: "FILE", or with "r:" before it one that is not writable,
- * with "u:" one that is never filled, with "p:" one of its parent. */
-static int publish(const char *arg)
-{
-	static char *place;
-	char how = arg[1] == ':' ? arg[0] : 0, bytes[1 << 16] = "";
-	int fd = memfd_create("quarry-published", 0);
-	FILE *file = fopen(how ? arg + 2 : arg, "r");
-	quarry_published head;
-	size_t n = file ? fread(bytes, 1, sizeof(bytes), file) : 0;
-	memcpy(&head, bytes, sizeof(head));
-	head.pid = how == 'p' ? getppid() : getpid();
-	if (head.magic == QUARRY_PUBLISHED_MAGIC)
-		memcpy(bytes, &head, sizeof(head));
-	if (!place)
-		place = mmap(NULL, 64 * sizeof(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	place += 2 * sizeof(bytes);
-	if (n == 0 || ftruncate(fd, sizeof(bytes)) != 0 || (how != 'u' && write(fd, bytes, n) != (ssize_t)n) ||
-	    mmap(place, sizeof(bytes), how == 'r' ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
-		 0) == MAP_FAILED)
-		return 1;
-	return how == 'u' && fill_never(place, sizeof(bytes)) ? 77 : 0;
-}
-int main(int argc, char **argv)
-{
-	quarry_arena_attr attr = { .name = "e\033[2Jvil\x9b\"\\\n\377", .hard_limit = 64 << 20 };
-	for (int i = 1, status; i < argc; i++)
-		if ((status = publish(argv[i])) != 0)
-			return status;
-	if (argc < 2) {
-		quarry_arena *arena = quarry_arena_create(&attr);
-		memset(quarry_arena_malloc(arena, 16 << 20), 1, 16 << 20);
-		for (int i = 0; i < 100000; i++)
-			if (!memset(malloc(2000), 1, 2000))
-				return 1;
-	}
-	serve();
-	return 0;
-}
-END
-"${CC:-cc}" -I"$src/include" -o "$work/publisher" "$work/publisher.c" "$library" || exit 99
+"${CC:-cc}" -I"$src/include" -o "$work/publisher" "$src/tests/publisher.c" "$library" || exit 99
 
 last=
 start() { # start NAME VARIABLES... COMMAND...: its pid in $last, once it is ready; its standard input by $work/NAME
