@@ -114,21 +114,24 @@ static const char *take_place(struct dump *d, uint64_t address, uint64_t size)
 static struct dump_row *row_for(struct dump *d, uint32_t object_size, bool blocks)
 {
 	uint32_t arena = d->regions[d->region_count - 1].arena;
+	uint64_t hash = index_hash(arena, (uint64_t)object_size << 1 | blocks);
 	struct dump_row *row;
+	uint32_t i;
 
-	for (size_t i = d->arenas[arena].rows; i != 0; i = row->next) {
-		row = &d->rows[i - 1];
-		if (row->object_size == object_size && row->blocks == blocks)
+	for (size_t step = 0; (i = index_next(&d->row_index, hash, &step)) != INDEX_NONE;) {
+		row = &d->rows[i];
+		if (row->arena == arena && row->object_size == object_size && row->blocks == blocks)
 			return row;
 	}
+	/* (The rows of all arenas are less than a number can be: 65,536 of 32,768 sizes.) */
+	if (!index_add(&d->row_index, hash, (uint32_t)d->row_count))
+		return NULL;
 	row = dump_one_more(&d->rows, &d->row_count, &d->row_room, sizeof(d->rows[0]));
 	if (!row)
 		return NULL;
 	row->arena = arena;
 	row->object_size = object_size;
 	row->blocks = blocks;
-	row->next = d->arenas[arena].rows;
-	d->arenas[arena].rows = d->row_count;
 	return row;
 }
 
@@ -248,6 +251,7 @@ void dump_free(struct dump *d)
 	free(d->arenas);
 	free(d->regions);
 	free(d->rows);
+	index_free(&d->row_index);
 	dump_free_stacks(d);
 	memset(d, 0, sizeof(*d));
 }

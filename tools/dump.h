@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tools/index.h"
+
 #define DUMP_ARENAS_MAX 65536
 #define DUMP_NAME_MAX 256
 #define DUMP_OBJECT_MAX 32768
@@ -25,12 +27,10 @@ struct dump_row {
 	uint32_t arena, object_size;
 	bool blocks;
 	uint64_t count, held, objects, live, live_bytes, cached, cached_bytes;
-	size_t next; /* of the same arena, and one; 0: none */
 };
 
 struct dump_arena {
 	char *name;
-	size_t rows; /* the last that was made, and one */
 };
 
 struct dump_region {
@@ -63,6 +63,7 @@ struct dump {
 	struct dump_arena *arenas;
 	struct dump_region *regions;
 	struct dump_row *rows;
+	struct index row_index;
 	size_t arena_count, region_count, row_count, arena_room, region_room, row_room;
 	struct dump_module *modules;
 	struct dump_frame *frames;

@@ -3,7 +3,7 @@
  * read or refused, and what was read adds up.
  *
  *	clang -fsanitize=fuzzer,address,undefined -DQUARRY_FUZZ -I. -Iinclude tests/fuzz/fuzz_dump.c tools/dump*.c \
- *		tools/json.c tools/utf8.c
+ *		tools/index.c tools/json.c tools/utf8.c
  *
  * Without QUARRY_FUZZ it is a program of its own: fuzz_dump INPUTS FILE… makes that many inputs of pieces of the files,
  * cut, with bytes and numbers changed, and records left out, doubled and moved. */
