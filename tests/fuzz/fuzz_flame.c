@@ -111,7 +111,8 @@ static void try_profile(char *text, size_t size)
 {
 	struct flame_profile p = { 0 };
 	struct flame_tree tree = { 0 };
-	struct flame_look look = { .node = -1, .inverted = size & 1, .allocated = size & 2, .objects = size & 4, .file = "input" };
+	struct flame_look look = { .node = -1, .inverted = size & 1, .allocated = size & 2, .objects = size & 4,
+				   .file = "input" };
 
 	if (flame_read(&p, "input", text, size) == STATUS_OK) {
 		check_profile(&p);
