@@ -274,18 +274,26 @@ static uint64_t star;
 
 static __attribute__((noinline)) void make_star(void)
 {
-	void **middle = quarry_malloc(1000 * sizeof(void *)), **one = quarry_malloc(64), **other = quarry_malloc(64);
+	void **leaf[1000], **middle, **one, **other;
 
+	/* (First, so that each is a ring that is looked at before the middle, and pushed from there once more.) */
+	for (unsigned i = 0; i < 1000; i++) {
+		leaf[i] = quarry_malloc(32);
+		memset(leaf[i], 0, 32);
+		leaf[i][0] = leaf[i];
+	}
+	one = quarry_malloc(64);
+	other = quarry_malloc(64);
+	middle = quarry_malloc(sizeof(leaf));
 	memset(one, 0, 64);
 	memset(other, 0, 64);
-	for (unsigned i = 0; i < 1000; i++) {
-		middle[i] = quarry_malloc(32);
-		memset(middle[i], 0, 32);
-	}
-	*(void **)middle[500] = middle; /* a ring of its own, too */
+	memcpy(middle, leaf, sizeof(leaf));
+	middle[500] = middle; /* a ring of its own, too */
+	leaf[500][1] = one;
 	one[0] = other;
 	other[0] = one;
 	other[1] = middle;
+	written(middle);
 	written(one);
 	written(other);
 	star = mask(middle);

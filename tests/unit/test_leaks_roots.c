@@ -163,6 +163,43 @@ Test(leaks, what_calls_left_behind_on_a_stack_is_no_root)
 	pthread_join(t, NULL);
 }
 
+/* Two stacks side by side in one mapping: the upper one's pointer does not say what of the lower one is in use. */
+static void *sleep_below(void *unused)
+{
+	char c;
+
+	cr_assert_eq(write(back[1], "", 1), 1);
+	cr_assert_eq(read(line[0], &c, 1), 1);
+	return unused;
+}
+
+Test(leaks, what_another_thread_has_in_the_same_mapping_counts)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), half = 64 * page;
+	char *both = mmap(NULL, page + 2 * half, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), c;
+	pthread_t low, high;
+	pthread_attr_t attr;
+
+	cr_assert_neq(both, MAP_FAILED);
+	cr_assert_eq(mprotect(both, page, PROT_NONE), 0);
+	cr_assert_eq(pipe(line), 0);
+	cr_assert_eq(pipe(back), 0);
+	cr_assert_eq(pthread_attr_init(&attr), 0);
+	cr_assert_eq(pthread_attr_setstack(&attr, both + page, half), 0);
+	cr_assert_eq(pthread_create(&low, &attr, sleep_with, NULL), 0);
+	cr_assert_eq(read(back[0], &c, 1), 1);
+	cr_assert_eq(write(line[1], "", 1), 1);
+	cr_assert_eq(read(back[0], &c, 1), 1);
+	cr_assert_eq(pthread_attr_setstack(&attr, both + page + half, half), 0);
+	cr_assert_eq(pthread_create(&high, &attr, sleep_below, NULL), 0);
+	cr_assert_eq(read(back[0], &c, 1), 1);
+	cr_assert_eq(look(0, NULL, NULL).objects, 0);
+	cr_assert_eq(write(line[1], "  ", 2), 2);
+	pthread_join(low, NULL);
+	pthread_join(high, NULL);
+	pthread_attr_destroy(&attr);
+}
+
 /* ---- what the kernel refuses ---- */
 
 static void *just_sleep(void *unused)
@@ -271,6 +308,28 @@ Test(leaks, are_found_in_two_scans_where_threads_cannot_be_stopped)
 	cr_assert_eq(told_count, 1);
 	cr_assert(told[0].objects == 1 && (uintptr_t)told[0].example[0] == masked_one);
 	end_sleeping();
+}
+
+/* (What stands in a file is not of the moment at which the copy was made: others write to it meanwhile.) */
+Test(leaks, are_looked_for_twice_where_arenas_are_in_files)
+{
+	quarry_arena_attr attr = { .struct_size = sizeof(attr), .flags = QUARRY_ARENA_FD };
+	quarry_arena *arena = quarry_arena_create(&attr);
+	int next;
+
+	cr_assert_not_null(arena, "%s", quarry_error_text());
+	roots[0] = quarry_arena_malloc(arena, 100);
+	lose_one(77);
+	begin_sleeping();
+	next = dup(0);
+	cr_assert_eq(close(next), 0);
+	cr_assert_eq(look(0, NULL, NULL).scans, 2);
+	cr_assert_eq(look(0, NULL, NULL).objects, 1);
+	cr_assert_eq(dup(0), next, "descriptors were left open");
+	roots[0] = NULL;
+	cr_assert_eq(look(0, NULL, NULL).objects, 2);
+	end_sleeping();
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
 }
 
 /* Stands for a thread that has something in a register at times. */
