@@ -40,6 +40,7 @@ exceptions=(
 	"call|lib/api|qy_events_listen|the same"
 	"include|lib/api|lib/manager/regions.h|the same of what becomes of regions; and not everything may be called from it"
 	"call|lib/api|qy_regions_*|the same"
+	"call|lib/api|qy_at_exit|named, so that a static program takes in what is told at exit; nothing is called"
 	"call|lib/api|quarry_stats_get|quarry_ctl_get reads figures as any program does"
 	"call|lib/cache|qy_options_init|declared in lib/base/settings.h: whoever starts quarry has the settings filled first"
 

@@ -193,6 +193,13 @@ if [[ $have_library == yes ]]; then
 	check "which names it" says err "quarry: QUARRY_OPTIONS: unknown option 'decay', did you mean 'decay_ms'?"
 	QUARRY_OPTIONS=decay_ms=5,junk=1 LD_PRELOAD=$library "$work/hello" 2>"$work/err"
 	check "right ones are silent" silent err
+	if "${CC:-cc}" -static -o "$work/hello-static" "$work/hello.c" "${library%/*}/libquarry-malloc.a" -pthread 2>/dev/null; then
+		QUARRY_OPTIONS=stats_at_exit=text,profile=1 QUARRY_PROFILE=$work/static.heap "$work/hello-static" 2>"$work/err"
+		check "a static program tells of itself at its end" grep -q '^quarry [0-9.]*: [0-9]* arena' "$work/err"
+		check "and of its profile" test -s "$work/static.heap"
+	else
+		not_checked "a static program on the library: cannot be linked here"
+	fi
 else
 	not_checked "programs on the library: it is not built here"
 fi

@@ -17,6 +17,8 @@ QUARRY_API const char *quarry_version_string(void)
 	return "0.1.0";
 }
 
+static const char *const take_in __attribute__((used)) = &qy_at_exit;
+
 void qy_init_once(void)
 {
 	qy_start();

@@ -17,6 +17,8 @@
 #include "lib/cache/sample.h"
 #include "numa/os.h"
 
+const char qy_at_exit = 1;
+
 /* Where they go: many programs close standard error before destructors run, so that a copy is needed. */
 static int exit_fd = STDERR_FILENO;
 
