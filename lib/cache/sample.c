@@ -75,8 +75,12 @@ static uint64_t weight_of(size_t bytes, uint64_t mean)
 
 /* ---- drawing ---- */
 
+/* What its lists hold was not drawn for: it goes back, to be drawn for when it comes again. (Inside another slow path the
+ * heap may be in the middle of something, and it stays.) */
 void qy_sample_begin(struct qy_cache *c, uint64_t mean)
 {
+	if (c->mean == 0 && c->thread->depth == 1u + c->thread->resizes)
+		qy_cache_flush(c);
 	c->mean = mean;
 	if (c->random == 0)
 		c->random = qy_os->now_ns() ^ (uintptr_t)c << 16;
@@ -283,6 +287,18 @@ void qy_sample_resized(const void *p, const struct qy_sample *was, const void *t
 	errno = error;
 }
 
+/* (The first thread's lists are filled before a program begins, by its loader and libraries.) */
+static void begin_here(void)
+{
+	struct qy_thread *t = qy_thread_enter();
+
+	if (t == NULL)
+		return;
+	for (struct qy_cache *c = t->caches; c != NULL; c = c->next)
+		qy_sample_look(c);
+	qy_thread_leave(t);
+}
+
 void qy_sampling_start(uint64_t mean, int unwind)
 {
 	atomic_store_explicit(&qy_mixed_keeps_apart, mean != 0, memory_order_relaxed);
@@ -291,4 +307,5 @@ void qy_sampling_start(uint64_t mean, int unwind)
 		(void)qy_os->stack_prepare((enum qy_unwind)unwind);
 	}
 	atomic_store_explicit(&qy_sample_mean, mean, memory_order_release);
+	begin_here();
 }

@@ -86,7 +86,7 @@ QY_INLINE bool qy_samples_any(void)
 	return QY_UNLIKELY(atomic_load_explicit(&qy_samples_live, memory_order_relaxed) != 0);
 }
 
-/* Begin, or go on with another mean, or end (0). */
+/* Begin, or go on with another mean, or end (0). For the calling thread at once. */
 void qy_sampling_start(uint64_t mean, int unwind);
 
 #endif

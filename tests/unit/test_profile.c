@@ -145,6 +145,19 @@ Test(profile, mean_of_one_samples_all)
 	cr_expect_eq(report().in_use_bytes, 0);
 }
 
+/* As a loader and libraries leave a process: before it is known that a profile is wanted. */
+Test(profile, what_stood_in_lists_is_drawn_for)
+{
+	for (unsigned i = 0; i < 300; i++)
+		blocks[i] = quarry_malloc(8 + i % 8 * 16);
+	for (unsigned i = 0; i < 200; i++)
+		quarry_free(blocks[i]);
+	begin(1);
+	for (unsigned i = 0; i < 2000; i++)
+		blocks[i] = quarry_malloc(8 + i % 8 * 16);
+	cr_assert_eq(report().samples, 2000);
+}
+
 Test(profile, contents_are_nobody_elses)
 {
 	begin(1);
