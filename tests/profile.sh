@@ -105,7 +105,7 @@ sys.exit(not (told["sums"][1] > 180e6 and told["samples"] > 20))' "$work/told" |
 
 # What cannot be written is said, in one line, and the program's own status stays.
 profile "$work/none/file" "" "$program" 2>"$work/error" || complain "the status of a program whose profile cannot be written"
-[[ $(wc -l <"$work/error") -eq 1 ]] && grep -q "^quarry: QUARRY_PROFILE: .*none/file" "$work/error" ||
+[[ $(wc -l <"$work/error") -eq 1 ]] && grep -q "^quarry: QUARRY_PROFILE: .*none/file.*: No such file or directory$" "$work/error" ||
 	complain "what is said of a file that cannot be made: $(<"$work/error")"
 # No profile was kept, so there is none to write.
 QUARRY_PROFILE=$work/nothing LD_PRELOAD=$QUARRY_SO "$program"

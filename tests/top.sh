@@ -165,6 +165,7 @@ check "top: the last line has rates" grep -q '"minor_faults":[0-9]' <(tail -1 "$
 for column in name node mapped resident in_use cached free huge frag limit refills remote purged; do
 	quarry top --once --sort $column "$loud"
 	check "top --sort $column" is $status 0
+	check "top --sort $column: the mark moves no column" grep -q '  MAP\|\*MAP' <(cut -c18-23 "$work/out")
 done
 quarry top --once --sort name "$loud"
 check "top: sorted by name" is "$(sed -n '/ARENA/,$p' "$work/out" | sed -n 2p | cut -c1)" e

@@ -261,7 +261,8 @@ static int width_of(int column)
 static void print_columns(struct page *page, const char *color, const char *name, const struct field *fields)
 {
 	char text[LINE_MAX_BYTES];
-	int n = snprintf(text, sizeof(text), "%-*s", NAME_WIDTH, name);
+	int wider = (int)strlen(fields[TOP_NODE].text) - width_of(TOP_NODE); /* a head with its mark */
+	int n = snprintf(text, sizeof(text), "%-*s", NAME_WIDTH - (wider > 0 ? wider : 0), name);
 
 	for (int i = TOP_NODE; i < TOP_COLUMNS; i++)
 		n += snprintf(text + n, sizeof(text) - (size_t)n, "%*s", width_of(i), fields[i].text);

@@ -80,7 +80,7 @@ static __attribute__((noinline)) void write_profile(const char *pattern)
 {
 	char path[4096], line[512];
 	struct qy_text out;
-	int fd = -1;
+	int fd = -1, error;
 
 	errno = ENAMETOOLONG;
 	if (expand(pattern, path, sizeof(path)))
@@ -89,10 +89,11 @@ static __attribute__((noinline)) void write_profile(const char *pattern)
 		qy_os->close(fd);
 		return;
 	}
+	error = errno;
 	qy_text_init(&out, line, sizeof(line), exit_fd);
 	qy_text_format(&out, "quarry: QUARRY_PROFILE: ");
 	qy_text_quoted(&out, pattern, strlen(pattern), 200);
-	qy_text_format(&out, ": errno %d\n", errno);
+	qy_text_format(&out, ": %s\n", strerror(error));
 	(void)qy_text_flush(&out);
 	if (fd >= 0)
 		qy_os->close(fd);
