@@ -85,7 +85,7 @@ check "run --stats without a program" one_line_error 2 "no program"
 quarry run --fast true
 check "run with a wrong option" one_line_error 2 "'--fast'"
 quarry run --stats=xml true
-check "run --stats with a wrong format" one_line_error 2 "'--stats=xml'"
+check "run --stats with a wrong format" one_line_error 2 "is not text or json"
 quarry run --options
 check "run --options without a list" one_line_error 2 "--options needs a value"
 quarry run --options decay=5 touch "$work/marker"
@@ -159,6 +159,10 @@ quarry "${run[@]}" "$work/plain"
 check "a file that is no program" one_line_error 126 "Permission denied"
 quarry run --library "$work/none.so" true
 check "no such library" one_line_error 126 "none.so"
+quarry run --library "$work/plain" true
+check "a library that is none" one_line_error 126 "no library"
+quarry run --library /proc/self/cmdline true
+check "a library that is something else" one_line_error 126 "no library"
 mkdir "$work/a b"
 cp "$library" "$work/a b/"
 quarry run --library "$work/a b/${library##*/}" true

@@ -188,7 +188,7 @@ QUARRY_SUPPRESSIONS=$work/nowhere leaks text profile=1 "$program" 10
 check "rules that are not there" says report "QUARRY_SUPPRESSIONS: "
 
 quarry run --leaks=xml "$program"
-check "run --leaks with a wrong format" one_line_error 2 "'--leaks=xml'"
+check "run --leaks with a wrong format" one_line_error 2 "--leaks: 'xml' is not text or json"
 
 # Programs that free what they had, or keep it in sight.
 clean() { # clean PROGRAM ARGUMENT…

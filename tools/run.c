@@ -194,6 +194,23 @@ static bool is_static(int fd)
 	return true;
 }
 
+/* Whether the loader could load it; where not, it says so in words of its own, and the program runs without. */
+static bool is_library(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC), own = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	Elf64_Ehdr header = { 0 }, like = { 0 };
+	bool read = fd >= 0 && pread(fd, &header, sizeof(header), 0) == sizeof(header);
+
+	if (own < 0 || pread(own, &like, sizeof(like), 0) != sizeof(like))
+		like = header;
+	if (fd >= 0)
+		close(fd);
+	if (own >= 0)
+		close(own);
+	return read && memcmp(header.e_ident, ELFMAG, SELFMAG) == 0 && header.e_type == ET_DYN &&
+	       header.e_ident[EI_CLASS] == like.e_ident[EI_CLASS] && header.e_machine == like.e_machine;
+}
+
 /* The loader preloads nothing into some programs and says nothing: then this does. */
 static void warn_when_not_preloaded(const char *path)
 {
@@ -225,6 +242,19 @@ static const char *option_argument(const char *name, int argc, char **args, int 
 	return NULL;
 }
 
+/* --name or --name=FORMAT. */
+static bool is_format(const char *name, const char *arg, const char **format, int *status)
+{
+	size_t n = strlen(name);
+
+	if (strncmp(arg, name, n) != 0 || (arg[n] != '=' && arg[n] != '\0'))
+		return false;
+	*format = arg[n] == '=' ? arg + n + 1 : "text";
+	if (strcmp(*format, "text") != 0 && strcmp(*format, "json") != 0)
+		*status = fail(STATUS_USAGE, "run: %s: '%s' is not text or json", name, *format);
+	return true;
+}
+
 static int parse_run(int argc, char **argv, struct run *run)
 {
 	int status = STATUS_OK, i;
@@ -239,14 +269,9 @@ static int parse_run(int argc, char **argv, struct run *run)
 			run->options = value;
 		else if ((value = option_argument("--library", argc, argv, &i, &status)) != NULL)
 			run->library = value;
-		else if (strcmp(argv[i], "--stats") == 0 || strcmp(argv[i], "--stats=text") == 0)
-			run->stats = "text";
-		else if (strcmp(argv[i], "--stats=json") == 0)
-			run->stats = "json";
-		else if (strcmp(argv[i], "--leaks") == 0 || strcmp(argv[i], "--leaks=text") == 0)
-			run->leaks = "text";
-		else if (strcmp(argv[i], "--leaks=json") == 0)
-			run->leaks = "json";
+		else if (is_format("--stats", argv[i], &run->stats, &status) ||
+			 is_format("--leaks", argv[i], &run->leaks, &status))
+			continue;
 		else if (status == STATUS_OK) /* a value that is missing has been told */
 			status = fail(STATUS_USAGE, "run: unknown option '%s'; see quarry run --help", argv[i]);
 	}
@@ -268,6 +293,8 @@ int command_run(int argc, char **argv)
 		return status;
 	if (run.library && (!realpath(run.library, library) || access(library, R_OK) != 0))
 		return fail(STATUS_CANNOT_RUN, "run: %s: %s", run.library, strerror(errno));
+	if (run.library && !is_library(library))
+		return fail(STATUS_CANNOT_RUN, "run: %s is no library of this machine's", run.library);
 	if (!run.library && !find_library(library))
 		return fail(STATUS_CANNOT_RUN, "run: no " LIBRARY " beside this command or in " QUARRY_LIBDIR
 					       "; name it with --library");
