@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-# Makes the manual's section 3 from the comments of include/quarry/quarry.h, so that there is one text to keep true:
-# a page for each function and each type.
+# Makes the manual's section 3 from the comments of the public headers, so that there is one text to keep true: a page
+# for each function and each type.
 #
-#   awk -v outdir=DIR -v version=0.1.0 -f mkman.awk quarry.h     writes DIR/quarry_malloc.3 and the others
-#   awk -v list=1 -f mkman.awk quarry.h                          prints their names, one a line
+#   awk -v outdir=DIR -v version=0.1.0 -f mkman.awk HEADER...   writes DIR/quarry_malloc.3 and the others
+#   awk -v list=1 -f mkman.awk HEADER...                         prints their names, one a line
 #
 # What it reads: a doc comment (slash and two stars) before a declaration; in it @param NAME, @return, and @code to
 # @endcode. A line that is indented goes on with the @ before it; one that is not is description again. The sections
@@ -20,6 +20,13 @@ BEGIN {
 }
 
 # --- Reading --------------------------------------------------------------------------------------------------
+
+FNR == 1 {
+	section = constants = holder = ""
+	forget_doc()
+	header = FILENAME
+	sub(/^.*\//, "", header)
+}
 
 in_doc {
 	take_doc($0)
@@ -133,7 +140,8 @@ function new_page(name)
 	page_doc[name] = has_doc ? doc : ""
 	page_code[name] = declaration
 	page_constants[name] = constants
-	page_section[name] = section
+	page_section[name] = header ": " section
+	page_header[name] = header
 }
 
 function add_inline(name)
@@ -192,13 +200,13 @@ function write_page(name)
 		return
 	}
 	split_doc(page_doc[name])
-	out(".\\\" Made from include/quarry/quarry.h by doc/mkman.awk. Change it there.")
+	out(".\\\" Made from include/quarry/" page_header[name] " by doc/mkman.awk. Change it there.")
 	out(".TH " name " 3 \"\" \"quarry " version "\" \"quarry\"")
 	out(".SH NAME")
 	out(name " \\- " short_description(name))
 	if (page_kind[name] == "function")
 		out(".SH LIBRARY\nlibquarry\n.RI ( \\-lquarry ),\nand in libquarry-malloc")
-	out(".SH SYNOPSIS\n.nf\n.B #include <quarry/quarry.h>\n.PP")
+	out(".SH SYNOPSIS\n.nf\n.B #include <quarry/" page_header[name] ">\n.PP")
 	write_synopsis(name)
 	out(".fi")
 	write_description(name)
@@ -252,6 +260,8 @@ function split_doc(text,  lines, n, i, line, where)
 	sub(/\n+$/, "", description)
 	# What only leads to the code under it.
 	sub(/ *Example:$/, "", description)
+	sub(/ *Example:$/, "", result)
+	sub(/ *Example:$/, "", meaning[parameter_count])
 }
 
 # The first sentence, for apropos(1): without its full stop, and not longer than a line.
@@ -316,27 +326,52 @@ function inline_head(declared)
 }
 
 # "void *quarry_realloc(void *p, size_t size);" with its parameters in italics.
-function prototype(declared,  head, arguments, n, i, parts, line, last)
+function prototype(declared,  head, n, i, parts, line, last, at)
 {
 	gsub(/[ \t\n]+/, " ", declared)
 	sub(/^QUARRY_API /, "", declared)
 	gsub(/ (QUARRY_MALLOC_LIKE|QUARRY_SIZE[12]\([0-9, ]*\))/, "", declared)
 	head = declared
 	sub(/\(.*/, "(", head)
-	arguments = substr(declared, length(head) + 1)
-	sub(/\).*/, "", arguments)
-	n = split(arguments, parts, / *, */)
+	n = split_arguments(substr(declared, length(head) + 1), parts)
 	line = ".BI \"" code(head)
 	for (i = 1; i <= n; i++) {
-		last = parts[i]
-		sub(/^.*[ *]/, "", last)
 		if (parts[i] == "void") {
 			line = line "void"
 			break
 		}
-		line = line code(substr(parts[i], 1, length(parts[i]) - length(last))) "\" " last " \"" (i < n ? ", " : "")
+		# A function's name stands in "(*fn)(...)", others' at the end.
+		if (match(parts[i], /\(\*[a-z_]+\)/)) {
+			at = RSTART + 2
+			last = substr(parts[i], at, RLENGTH - 3)
+		} else {
+			last = parts[i]
+			sub(/^.*[ *]/, "", last)
+			at = length(parts[i]) - length(last) + 1
+		}
+		line = line code(substr(parts[i], 1, at - 1)) "\" " last " \"" code(substr(parts[i], at + length(last))) \
+			(i < n ? ", " : "")
 	}
 	return line ");\""
+}
+
+# At the commas up to the bracket that ends them, and at none that is in brackets.
+function split_arguments(text, parts,  i, c, depth, n)
+{
+	n = 1
+	parts[1] = ""
+	depth = 0
+	for (i = 1; i <= length(text); i++) {
+		c = substr(text, i, 1)
+		if (c == ")" && depth-- == 0)
+			break
+		depth += c == "("
+		if (c == "," && depth == 0)
+			parts[++n] = ""
+		else if (c != " " || parts[n] != "")
+			parts[n] = parts[n] c
+	}
+	return n
 }
 
 function write_description(name,  i)

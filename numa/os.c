@@ -34,6 +34,7 @@
 
 #include "numa/os_copy.h"
 #include "numa/os_files.h"
+#include "numa/os_signals.h"
 
 /* A call that this architecture or its headers lack: the kernel answers ENOSYS to the number -1. */
 #ifndef SYS_mbind
@@ -265,134 +266,6 @@ static bool linux_thread_alive(int pid, int tid)
 	return syscall(SYS_tgkill, pid, tid, 0) == 0 || errno != ESRCH;
 }
 
-/* The kernel's own struct, as x86-64 and arm64 have it; libc's is another, and libc hides its own signals. */
-struct kernel_sigaction {
-	uintptr_t handler;
-	unsigned long flags;
-	uintptr_t restorer;
-	uint64_t mask;
-};
-
-static int linux_signal_action(int sig, struct qy_signal_action *action)
-{
-#if defined(__x86_64__) || defined(__aarch64__)
-	struct kernel_sigaction is = { 0, 0, 0, 0 };
-
-	if (syscall(SYS_rt_sigaction, sig, NULL, &is, sizeof(is.mask)) != 0)
-		return -1;
-	action->handled = is.handler > (uintptr_t)SIG_IGN;
-	action->ignored = is.handler == (uintptr_t)SIG_IGN;
-	action->flags = is.flags;
-	action->mask = is.mask;
-	return 0;
-#else
-	(void)sig;
-	(void)action;
-	errno = ENOSYS;
-	return -1;
-#endif
-}
-
-static int timer_signal;
-static struct sigaction timer_was; /* what was set for the signal before */
-static void (*timer_ring)(const void *context);
-
-static void on_timer(int sig, siginfo_t *info, void *context)
-{
-	int saved = errno;
-
-	/* (Somebody may send the signal by hand: what is ignored by default is ignored then.) */
-	(void)sig;
-	if (info->si_code == SI_TIMER && info->si_value.sival_ptr == &timer_ring)
-		timer_ring(context);
-	errno = saved;
-}
-
-static bool timer_handled(const struct sigaction *action)
-{
-	return (action->sa_flags & SA_SIGINFO) != 0 && action->sa_sigaction == on_timer;
-}
-
-static bool has_handler(const struct sigaction *action)
-{
-	return (action->sa_flags & SA_SIGINFO) != 0 || (action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN);
-}
-
-/* The signal's handler is ours from here on, or it is as it was. */
-static int take_signal(int sig)
-{
-	struct sigaction ours = { .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK }, was;
-
-	if (sig == SIGSEGV || sig == SIGBUS || sig == SIGILL || sig == SIGFPE || sig == SIGTRAP || sig == SIGABRT ||
-	    sig == SIGSYS) {
-		errno = EINVAL;
-		return -1;
-	}
-	ours.sa_sigaction = on_timer;
-	sigfillset(&ours.sa_mask);
-	if (sigaction(sig, NULL, &was) != 0)
-		return -1;
-	if (timer_handled(&was))
-		return 0;
-	if (!has_handler(&was) && sigaction(sig, &ours, &was) != 0)
-		return -1;
-	if (!has_handler(&was)) {
-		timer_was = was;
-		return 0;
-	}
-	/* (Another thread of the program may just have come.) */
-	(void)sigaction(sig, &was, NULL);
-	errno = EBUSY;
-	return -1;
-}
-
-/* No timer will send it: it does again what it did, unless the program has made it its own since. */
-static void leave_signal(int sig)
-{
-	struct sigaction was;
-	int saved = errno;
-
-	if (sigaction(sig, &timer_was, &was) == 0 && !timer_handled(&was))
-		(void)sigaction(sig, &was, NULL);
-	errno = saved;
-}
-
-static int linux_timer_make(int sig, void (*ring)(const void *context))
-{
-	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = sig };
-	int timer = -1;
-
-	timer_ring = ring;
-	timer_signal = sig;
-	event.sigev_value.sival_ptr = &timer_ring;
-	if (take_signal(sig) != 0)
-		return -1;
-	if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) == 0)
-		return timer;
-	leave_signal(sig);
-	return -1;
-}
-
-static int timer_ring_in(int timer, uint64_t ms)
-{
-	struct itimerspec spec = { { 0, 0 }, { (time_t)(ms / 1000), (long)(ms % 1000) * 1000000 } };
-
-	return (int)syscall(SYS_timer_settime, timer, 0, &spec, NULL);
-}
-
-static int linux_timer_set(int timer, uint64_t ms)
-{
-	struct sigaction is;
-
-	if (sigaction(timer_signal, NULL, &is) != 0 || !timer_handled(&is)) {
-		/* What it was armed for before would come to a handler that knows nothing of it. */
-		(void)timer_ring_in(timer, 0);
-		errno = EBUSY;
-		return -1;
-	}
-	return timer_ring_in(timer, ms);
-}
-
 /* The kernel reads the set before it looks what is to be done with it, and nothing is: there is no such how. */
 static bool linux_readable(const void *p)
 {
@@ -481,12 +354,22 @@ static int linux_copy(void *to, const void *from, size_t len)
 
 static int linux_create(const char *path)
 {
-	return (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
+	int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
+			      0666);
+
+	if (fd >= 0)
+		(void)syscall(SYS_fcntl, fd, F_SETFL, 0);
+	return fd;
 }
 
-static void linux_close(int fd)
+static int linux_close(int fd)
 {
-	close_quietly(fd);
+	int saved = errno;
+
+	if (syscall(SYS_close, fd) != 0 && errno != EINTR)
+		return -1;
+	errno = saved;
+	return 0;
 }
 
 static int linux_membarrier(int command)
@@ -588,9 +471,10 @@ const struct qy_os qy_os_linux = {
 	.thread_alive = linux_thread_alive,
 	.thread_switches = qy_thread_switches,
 	.thread_blocked = qy_thread_blocked,
-	.signal_action = linux_signal_action,
-	.timer_make = linux_timer_make,
-	.timer_set = linux_timer_set,
+	.signal_action = qy_linux_signal_action,
+	.timer_make = qy_linux_timer_make,
+	.timer_set = qy_linux_timer_set,
+	.signal_take = qy_linux_signal_take,
 	.was_waiting = qy_context_waited,
 	.readable = linux_readable,
 	.page_is_huge = linux_page_is_huge,

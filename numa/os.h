@@ -96,6 +96,10 @@ struct qy_os {
 	/* Have it ring once, in so many ms; 0: not at all. May be called in a signal handler. -1 with EBUSY when the
 	 * program has taken the signal for itself since: it rests then. */
 	int (*timer_set)(int timer, uint64_t ms);
+	/* Have fn called, in the handler and told of what was interrupted, when somebody sends the process that signal: all signals blocked, calls that
+	 * can be restarted restarted, errno kept. One for the process. -1 with EBUSY when the program handles the signal,
+	 * EINVAL for one that cannot be had or that tells of a crash, and the signal is as it was. */
+	int (*signal_take)(int sig, void (*fn)(const void *context));
 	/* Whether what a signal handler interrupted (its third argument) was a system call that the program waited in,
 	 * or is about to wait in again, and that in no other signal handler (numa/blocked.c). False when it cannot be
 	 * told, and where an alternate stack has little room left. */
@@ -108,8 +112,9 @@ struct qy_os {
 	int (*pair)(int ends[2]);
 	int (*send)(int end, const void *bytes, size_t len, unsigned ms);
 	int (*receive)(int end, void *bytes, size_t len, unsigned ms);
-	void (*close)(int fd);
-	/* A new file, or an old one that is emptied, to be written to; by the umask for whom. */
+	int (*close)(int fd); /* errno stays where it succeeds; the descriptor is gone in any case */
+	/* A new file, or an old one that is emptied, to be written to; by the umask for whom. Nobody is waited for: ENXIO of
+	 * a named pipe that nobody reads. */
 	int (*create)(const char *path);
 	/* Memory with a descriptor, which does not outlive exec. flags: QY_MFD_.... The number is above those of
 	 * standard input, output and error, also where these are closed: what a program prints must not go into its

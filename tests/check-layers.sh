@@ -4,7 +4,7 @@
 # the #include lines of the sources and from the undefined symbols of the objects (nm -u), because a declaration
 # copied by hand would deceive the first and an inline function the second.
 #
-# Beside that: only numa/os.c, os_files.c and os_copy.c call the kernel, and only numa/ includes hwloc's and libnuma's headers.
+# Beside that: only numa/os.c, os_files.c, os_signals.c and os_copy.c call the kernel, and only numa/ includes hwloc's and libnuma's headers.
 #
 # Run by make check; by hand: abs_top_srcdir=SOURCES abs_top_builddir=BUILD tests/check-layers.sh
 set -euo pipefail
@@ -74,6 +74,7 @@ clock_gettime sysconf sysinfo"
 kernel_exceptions=(
 	"numa/os.c|*|the one table of calls"
 	"numa/os_files.c|*|those of it for memory with descriptors"
+	"numa/os_signals.c|*|for signals and a timer"
 	"numa/os_copy.c|*|and for a copy of the process"
 	"lib/base/lock.c|syscall|futex(2): a lock sleeps, and stands below the table"
 )

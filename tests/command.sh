@@ -85,7 +85,11 @@ check "run --stats without a program" one_line_error 2 "no program"
 quarry run --fast true
 check "run with a wrong option" one_line_error 2 "'--fast'"
 quarry run --stats=xml true
-check "run --stats with a wrong format" one_line_error 2 "is not text or json"
+check "run --stats with a wrong format" one_line_error 2 "'xml' is not text, summary, off or json"
+quarry run --leaks=summary true
+check "run --leaks with a wrong format" one_line_error 2 "'summary' is not text or json"
+quarry run --profile= true
+check "run --profile without a file" one_line_error 2 "--profile= needs a value"
 quarry run --options
 check "run --options without a list" one_line_error 2 "--options needs a value"
 quarry run --options decay=5 touch "$work/marker"
@@ -120,7 +124,7 @@ show='echo "options=$QUARRY_OPTIONS"; echo "preload=$LD_PRELOAD"'
 quarry "${run[@]}" sh -c "$show"
 check "run" is $status 0
 check "LD_PRELOAD" says out "preload=$library"
-check "no options" says out "options="
+check "no options but for the summary" says out "options=stats_at_exit=summary"
 quarry "${run[@]}" --options junk=1,decay_ms=5 --stats=json sh -c "$show"
 check "options" says out "options=junk=1,decay_ms=5,stats_at_exit=json"
 run_with QUARRY_OPTIONS=strict=1 LD_PRELOAD="$library" -- "${run[@]}" --options strict=0 sh -c "$show"
@@ -134,7 +138,7 @@ if [ "$(cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages 2>/dev/null
 	check "strict, and an empty pool: one line" is "$(grep -c '^quarry: ' "$work/err")" 1
 	quarry run --library "$library" --options pages=2m,strict=on true
 	check "strict by --options, and an empty pool" grep -qF "$empty" "$work/err"
-	run_with QUARRY_OPTIONS=pages=2m,strict=1 -- "${run[@]}" --options strict=0 true
+	run_with QUARRY_OPTIONS=pages=2m,strict=1 -- "${run[@]}" --stats=off --options strict=0 true
 	check "not strict after all: nothing is told" is "$(wc -c <"$work/err")" 0
 else
 	not_checked "strict, and an empty pool: there is none, or it has pages"
@@ -187,6 +191,54 @@ if [[ $have_library == yes ]]; then
 	printf '%s\n' '#include <stdlib.h>' 'int main(int c, char **v) { void *volatile p = malloc(c); free(p); return !v; }' \
 		>"$work/hello.c"
 	"${CC:-cc}" -o "$work/hello" "$work/hello.c" || exit 99
+	quarry run "$work/hello"
+	check "a summary" grep -Eq '^quarry [0-9.]*: hello \([0-9]+\): .* mapped at most' "$work/err"
+	check "which has page kinds" says err "  pages      base 2.0 MiB"
+	quarry run bash -c "'$work/hello'; '$work/hello'; true"
+	check "a summary is of one process" is "$(grep -c 'mapped at most' "$work/err")" 1
+	check "the one that was run" says err ": bash ("
+	quarry run --stats=off "$work/hello"
+	check "no summary" silent err
+	quarry run --options stats_at_exit=off "$work/hello"
+	check "no summary by an option" silent err
+	QUARRY_OPTIONS=stats_at_exit=json quarry run "$work/hello"
+	check "the environment's option instead of a summary" is_json "$work/err"
+	(cd "$work" && quarry run --stats=off --profile=%p.%n.heap --view "$work/hello")
+	check "a profile in a file" grep -q '^heap profile:' "$work"/*.1.heap
+	check "a view in a file" is "$(head -c 8 "$work"/quarry.*.view)" QuarryVw
+	check "nothing is left unfinished" is "$(find "$work" -name '*.part' | wc -l)" 0
+	# (Not by a rename: what is there is no plain file.)
+	ln -s "$work/linked" "$work/link" && : >"$work/linked"
+	quarry run --stats=off --view="$work/link" "$work/hello"
+	check "a link stays one" test -L "$work/link" -a -s "$work/linked"
+	mkfifo "$work/fifo"
+	quarry run --stats=off --view="$work/fifo" "$work/hello"
+	check "a pipe that nobody reads" is "$status,$(<"$work/err")" "0,quarry: QUARRY_VIEW: $work/fifo: No such device or address"
+	mkdir "$work/100%new"
+	(cd "$work/100%new" && quarry run --stats=off --view=a.%%.view "$work/hello")
+	check "signs of a folder's name mean nothing" test -s "$work/100%new/a.%.view"
+	QUARRY_VIEW=$work/kept.view LD_PRELOAD=$library "$work/hello"
+	cp "$work/kept.view" "$work/copy"
+	QUARRY_VIEW=$work/kept.view quarry map "$work/kept.view"
+	check "the command does not write over what it reads" cmp "$work/kept.view" "$work/copy"
+	python3 -c 'import os, subprocess, sys
+reader, writer = os.pipe()
+os.close(reader)
+sys.exit(subprocess.call(sys.argv[1:], stderr=writer))' "$quarry" run --library "$library" "$work/hello"
+	check "a summary that nobody reads is no end by a signal" is $? 0
+	# The process has closed all, and opened something of its own where the copy of standard error was.
+	printf '%s\n' '#include <fcntl.h>' '#include <stdlib.h>' '#include <unistd.h>' 'int main(int c, char **v) {' \
+		'for (int i = 3; i < 1000; i++) close(i);' 'int fd = open(v[1], O_WRONLY | O_CREAT, 0600);' \
+		'return dup2(fd, 200) < 0 || dup2(fd, 2) < 0 || !malloc(c); }' >"$work/closes.c"
+	"${CC:-cc}" -w -o "$work/closes" "$work/closes.c" || exit 99
+	quarry run --stats "$work/closes" "$work/database"
+	check "nothing is written into what a program opened" is "$status,$(stat -c %s "$work/database")" 0,0
+	quarry run --stats=off --options report_signal=urg "$work/hello"
+	check "one signal for two" is "$(<"$work/err")" "quarry: report_signal: it is reclaim_signal, too: Device or resource busy"
+	QUARRY_VIEW=$work/none/view quarry run --stats=off "$work/hello"
+	check "a view that cannot be written" is "$(<"$work/err")" "quarry: QUARRY_VIEW: $work/none/view: No such file or directory"
+	QUARRY_PROFILE=$work/unasked quarry run --stats=off "$work/hello"
+	check "a profile that was not kept" says err "quarry: QUARRY_PROFILE: $work/unasked: no profile was kept: set the option profile"
 	quarry run --stats "$work/hello"
 	check "statistics as text" grep -q '^quarry [0-9.]*: [0-9]* arena' "$work/err"
 	quarry run --stats=json "$work/hello"
@@ -547,6 +599,13 @@ for awk in mawk gawk original-awk "busybox awk"; do
 	check "mkman by $awk makes the same" cmp -s "$work/all" <(made $awk)
 done
 made awk >/dev/null
+# Prototypes stand there as in the header, whatever their parameters are.
+flat=$(tr -s '\n\t ' ' ' <"$header" | sed -E 's/ QUARRY_(MALLOC_LIKE|SIZE[12]\([0-9, ]*\))//g')
+while read -r page; do
+	prototype=$(sed -nE '/^\.BI "/{ s/^\.BI "//; s/"$//; s/" ([][a-z_0-9]*) "/\1/g; s/\\-/-/g; p }' "$work/man/$page" | tail -1)
+	check "manual page $page: the prototype '$prototype'" test -n "$prototype" -a -z "${flat##*"$prototype"*}"
+done < <(sed -nE 's/^QUARRY_API .*[ *](quarry_[a-z0-9_]+)\(.*/\1.3/p' "$header")
+check "manual pages: what leads to an example does not stand without it" is "$(grep -l 'Example:$' "$work"/man/*.3)" ""
 if command -v groff >/dev/null; then
 	for page in "$work"/man/*.3 "$src/doc/quarry.1" "$src/doc/quarry.7"; do
 		[[ $(head -c 3 "$page") == .so ]] && continue

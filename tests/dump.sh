@@ -210,6 +210,18 @@ check "another record is counted" one_line_error 1 "not as many records as there
 sed 's/"live":3,/"live":4,/' a.json >wrong.json
 quarry diff a.json wrong.json
 check "what does not add up is refused" one_line_error 1 "a slab's objects are not as many as it says"
+# An object that is told of where a larger slab would have it.
+head -n 3 a.json >behind.json
+python3 - a.json behind.json <<'END'
+import json, sys
+lines = [json.loads(l) for l in open(sys.argv[1])]
+region = next(l for l in lines if "region" in l)
+head = [json.dumps(l, separators=(",", ":")) for l in lines[:lines.index(region) + 1]]
+slab = '{"slab":%d,"size":131072,"object_size":64,"objects":1,"live":1,"cached":0,"items":[[65536,65520,1]],"size":65552}'
+open(sys.argv[2], "w").write("\n".join(head + [slab % region["region"], '{"end":%d}' % (len(head))]) + "\n")
+END
+quarry map behind.json
+check "objects behind their slab are refused" grep -qE "a slab's sizes come after its objects|more objects than it has place for" "$work/err"
 for change in 's/^{"stack":\[/&999999,/' 's/^{"frame":1,/{"frame":2,/' 's/^{"frame":0,"module":0/{"frame":0,"module":77/' \
 	's/"samples":120,/"samples":1200000000000000000,/' 's/"id":"../"id":"no/' 's/"arena":2,"node":0}/"arena":12,"node":0}/' \
 	's/^{"profile":1,"lost":0}$/&\n&/' '/^{"profile"/d' '/^{"module":1,/d'; do

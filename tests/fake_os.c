@@ -339,6 +339,11 @@ static int table_signal_action(int sig, struct qy_signal_action *action)
 	return signal_action_by != NULL ? signal_action_by(sig, action) : qy_os_linux.signal_action(sig, action);
 }
 
+static int table_signal_take(int sig, void (*fn)(const void *context))
+{
+	return qy_os_linux.signal_take(sig, fn);
+}
+
 static void (*timer_ring)(const void *context);
 static uint64_t timer_at; /* ms; 0: at rest */
 static int timer_signal;
@@ -490,9 +495,9 @@ static int table_read_at(int fd, void *to, size_t len, uint64_t at)
 	CALL(FAKE_READ_AT, int, -1, qy_os_linux.read_at(fd, to, len, at));
 }
 
-static void table_close(int fd)
+static int table_close(int fd)
 {
-	qy_os_linux.close(fd);
+	return qy_os_linux.close(fd);
 }
 
 static int table_page_is_huge(const void *addr, bool *huge)
@@ -572,6 +577,7 @@ static const struct qy_os fake_table = {
 	.signal_action = table_signal_action,
 	.timer_make = table_timer_make,
 	.timer_set = table_timer_set,
+	.signal_take = table_signal_take,
 	.was_waiting = table_was_waiting,
 	.readable = table_readable,
 	.page_is_huge = table_page_is_huge,

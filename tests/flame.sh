@@ -193,6 +193,101 @@ check "replaced: JSON says so" is "$(get out '[f["state"] for f in d["files"] if
 rm plain
 quarry flame --json plain.pb.gz
 check "gone: JSON says so" is "$(get out '[f["state"] for f in d["files"] if f["path"].endswith("plain")][0]')" missing
+# All places of a program, named as addr2line does: functions inlined in one another, in blocks, in parts that the compiler put
+# elsewhere (cold), and in functions that are in functions.
+if "$quarry" flame --help | grep -q "built without libdw"; then
+	echo "SKIP: what was inlined where: built without libdw"
+elif ! command -v addr2line >/dev/null || ! command -v nm >/dev/null; then
+	echo "SKIP: what was inlined where: no addr2line, or no nm"
+else
+	cat >nested.c <<'EOF_C'
+#include <stdlib.h>
+static int total;
+static inline __attribute__((always_inline)) int innermost(int n) { total += n * 3; return total ^ n; }
+static inline __attribute__((always_inline)) int middle(int n)
+{
+	int sum = innermost(n);
+	{
+		int k = sum & 7;
+		if (__builtin_expect(k == 5, 0)) {
+			total += innermost(k);
+			abort();
+		}
+		sum += innermost(sum + k);
+	}
+	return sum;
+}
+static inline __attribute__((always_inline)) int outer(int n) { return middle(n) + middle(n + 1); }
+#define MAKE(name) \
+	__attribute__((noinline)) int name(int n); \
+	int name(int n) { if (__builtin_expect(n < 0, 0)) exit(outer(n) + 3); return outer(n) * innermost(n); }
+MAKE(first)
+MAKE(second)
+MAKE(third)
+int main(int argc, char **argv)
+{
+#ifdef __clang__
+#define local(n) outer((n) + argc)
+#else
+	__attribute__((noinline)) int local(int n) { return outer(n + argc); }
+#endif
+	(void)argv;
+	return first(argc) + second(argc) + third(argc) + local(3) == 7;
+}
+EOF_C
+	cat >places.py <<'EOF_PY'
+import collections, json, subprocess, sys
+def places(program):
+    "Each byte of the program's own functions."
+    lines = subprocess.run(["nm", "--defined-only", "-S", program], capture_output=True, text=True).stdout.split("\n")
+    parts = [l.split() for l in lines if len(l.split()) == 4 and l.split()[2] in "tT"]
+    names = "first", "second", "third", "main", "local"
+    return sorted(a for p in parts if p[3].split(".")[0] in names for a in range(int(p[0], 16), int(p[0], 16) + int(p[1], 16)))
+def segment(program):
+    "Where the file's code is: its offset, address and size."
+    for l in subprocess.run(["readelf", "-lW", program], capture_output=True, text=True).stdout.split("\n"):
+        p = l.split()
+        if p[:1] == ["LOAD"] and "E" in p[6:8]:
+            return int(p[1], 16), int(p[2], 16), int(p[4], 16)
+program = sys.argv[2]
+at = places(program)
+if sys.argv[1] == "make": # a sample of so many bytes at each; addresses are those behind the call
+    offset, address, size = segment(program)
+    print("heap_v2/1")
+    for i, a in enumerate(at):
+        print("@ 0x%x\n  t*: 1: %d [0: 0]" % (a + 1, i + 1))
+    print("\nMAPPED_LIBRARIES:\n%x-%x r-xp %08x 00:00 1 %s" % (address, address + size, offset, program))
+else:
+    told_all = json.load(open(sys.argv[3]))
+    names = {f["id"]: f["name"].split(".")[0] for f in told_all["functions"]}
+    stacks, told = [], {}
+    for n in told_all["tree"]: # a parent stands before it
+        stacks.append([] if n["parent"] is None else stacks[n["parent"]] + [names[n["function"]]])
+        told[tuple(stacks[-1])] = told.get(tuple(stacks[-1]), 0) + n["self_bytes"]
+    wanted, lines = collections.Counter(), subprocess.run(["addr2line", "-a", "-f", "-i", "-e", program] + [hex(a) for a in at],
+                                                          capture_output=True, text=True).stdout.split("\n")
+    starts = [i for i, l in enumerate(lines) if l.startswith("0x")] + [len(lines)]
+    for i, (start, end) in enumerate(zip(starts, starts[1:])):
+        wanted[tuple(n.split(".")[0] for n in lines[start + 1:end:2] if n)[::-1]] += i + 1
+    for s in sorted(wanted.keys() | told.keys()):
+        if wanted[s] != told.get(s, 0):
+            print("   ", ";".join(s), "is", told.get(s, 0), "not", wanted[s])
+    print(len(at), max(map(len, wanted)), sum(wanted[s] != told.get(s, 0) for s in wanted.keys() | told.keys()))
+EOF_PY
+	check "what was inlined where: a program" "${CC:-cc}" -O2 -g -fno-ipa-icf -o nested nested.c
+	printf 'heap_v2/9\n@ 0x1\n  t*: 1: 2 [0: 0]\n\nMAPPED_LIBRARIES:\n' >unnamed.heap
+	quarry flame --text unnamed.heap
+	check "where the kernel does not tell what is loaded" is $status 0
+	python3 places.py make "$work/nested" >nested.heap
+	quarry flame --json nested.heap
+	check "what was inlined where: named" is $status 0
+	python3 places.py compare "$work/nested" out >compared
+	grep '^ ' compared | head -5
+	read -r places deepest wrong < <(tail -1 compared)
+	check "what was inlined where: as addr2line has it" is "$wrong" 0
+	check "what was inlined where: at many places, four deep" test "$places" -gt 300 -a "$deepest" -ge 4
+fi
+
 if [[ -n ${CXX:-} ]] && command -v "$CXX" >/dev/null; then
 	cat >inlined.cc <<-'EOF'
 		#include <cstdlib>
@@ -286,7 +381,7 @@ check "numbers without end saturate" is "$(get out 'd["bytes"] == 2 ** 64 - 1')"
 
 # (A mean of 1: nothing is to be weighed.)
 printf '%s\n' heap_v2/1 '  t*: 3: 300 [0: 0]' '  t0: 3: 300 [0: 0]' '@ 0x10 0x20' '  t*: 2: 200 [5: 500]' '  t0: 2: 200 [5: 500]' \
-	'@ 0x30 0x20' '  t*: 1: 100 [0: 0]' '' 'MAPPED_LIBRARIES:' >jemalloc.heap
+	'@ 0x30 0x20' '  t*: 1: 100 [0: 0]' '' 'MAPPED_LIBRARIES:' '7000-8000 rw-p 00000000 00:00 0' >jemalloc.heap
 quarry flame --json jemalloc.heap
 check "jemalloc's text" is "$(get out "[d['bytes'], d['objects'], $(of_name 0x20 bytes), $(of_name 0x10 self_bytes)]")" "[300, 3, 300, 200]"
 quarry flame --json --allocated jemalloc.heap

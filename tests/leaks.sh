@@ -103,6 +103,45 @@ for bad in '' '{}' '{"quarry_leaks":1,' '{"quarry_leaks":1,"leaks":[{"objects":-
 done
 quarry leaks "$work/nowhere"
 check "quarry leaks of nothing" one_line_error 1 "nowhere"
+# Its own rules go by the names that it tells: make_node is static. What the process had suppressed stays so.
+rules() { # rules LINE…: what --check says of leaks.json with them
+	printf '%s\n' "$@" >"$work/rules"
+	quarry leaks --check --suppressions "$work/rules" "$work/leaks.json"
+}
+rules '# none' 'leak:no_such_function' 'leak:^ake_node' 'leak:make_nod$'
+check "quarry leaks --suppressions: no rule that matches" is $status 1
+rules 'leak:^make_node$'
+check "quarry leaks --suppressions: a function that is not exported" is "$status $(wc -c <"$work/err")" "0 0"
+check "quarry leaks --suppressions: how many" says out "7 of those are suppressed, 224 B"
+check "quarry leaks --suppressions: not where" bash -c "! grep -q make_node '$work/out'"
+rules 'leak:plant_a_r*g' 'leak:plant_a_chain'
+check "quarry leaks --suppressions: what is left" is "$status $(grep -c 'cannot be reached' "$work/out")" "1 2"
+check "quarry leaks --suppressions: where that is" grep -qE '^    #[0-9]+ plant_a_leak' "$work/out"
+rules 'leak:/leaky$'
+check "quarry leaks --suppressions: a loaded file" is $status 0
+quarry leaks --all --suppressions="$work/rules" "$work/leaks.json"
+check "quarry leaks --suppressions --all: by which rule" says out "; suppressed by /leaky$"
+quarry leaks --json --suppressions="$work/rules" "$work/leaks.json"
+check "quarry leaks --suppressions --json" python3 -c '
+import json, sys
+r = json.load(open(sys.argv[1]))
+assert (r["objects"], r["suppressed_objects"], r["leaks"]) == (3, 7, []), r' "$work/out"
+rules 'leak:fine' 'lake:wrong'
+check "quarry leaks --suppressions: a wrong line" one_line_error 2 "$work/rules: line 2 is not leak:PATTERN"
+printf 'leak:fine\nleak:a\0b\n' >"$work/rules"
+quarry leaks --suppressions "$work/rules" "$work/leaks.json"
+check "quarry leaks --suppressions: a line with a byte 0" one_line_error 1 "$work/rules: line 2 is not leak:PATTERN"
+printf 'leak:%s\n' "$(printf 'a*%.0s' {1..2000})" >"$work/rules"
+timeout 20 "$quarry" leaks --suppressions "$work/rules" "$work/leaks.json" >/dev/null
+check "quarry leaks --suppressions: many stars" is $? 0
+quarry leaks --suppressions "$work/nowhere" "$work/leaks.json"
+check "quarry leaks --suppressions: no file" one_line_error 1 "$work/nowhere: No such file"
+quarry leaks "$work/leaks.json" --suppressions
+check "quarry leaks --suppressions without one" one_line_error 2 "needs a FILE"
+quarry leaks --suppressions a --suppressions b "$work/leaks.json"
+check "quarry leaks --suppressions twice" one_line_error 2 "one file of --suppressions"
+quarry leaks --suppressions - -
+check "quarry leaks --suppressions: standard input twice" one_line_error 2 "may be -"
 quarry leaks --what "$work/bad"
 check "quarry leaks with an unknown option" one_line_error 2 "'--what'"
 quarry leaks
@@ -136,7 +175,7 @@ quarry leaks --check "$work/two.json"
 check "a report that begins where another line has no end counts" is $status 1
 head -c -9 "$work/two.json" >"$work/cut.json"
 quarry leaks --check "$work/cut.json"
-check "a second report that is cut" one_line_error 1 "of report 2: "
+check "a second report that is cut" one_line_error 2 "of report 2: "
 
 # (Without programs to take names from, which take longer than all else.)
 sed 's|"path":"[^"]*"|"path":"/none"|' "$work/two.json" >"$work/seed.json"
@@ -182,10 +221,20 @@ import json, sys
 assert [l.get("suppressed") for l in json.load(open(sys.argv[1]))["leaks"] if l["objects"]] == ["plant_a_l*k$"]' "$work/report"
 printf 'leak:fine\nno rule\n' >"$work/rules"
 QUARRY_SUPPRESSIONS=$work/rules leaks text profile=1 "$program" 10
-check "a wrong rule is named, and its line" says report "QUARRY_SUPPRESSIONS: line 2"
-check "a wrong rule is one line" is "$(wc -l <"$work/report")" 1
-QUARRY_SUPPRESSIONS=$work/nowhere leaks text profile=1 "$program" 10
-check "rules that are not there" says report "QUARRY_SUPPRESSIONS: "
+check "a wrong rule is named, its file and its line" says report \
+	"quarry leaks: QUARRY_SUPPRESSIONS: '$work/rules': line 2 is not leak:PATTERN: none of its rules count"
+QUARRY_SUPPRESSIONS=$work/nowhere leaks text profile=1 "$program" 10 leak
+check "rules that are not there: their file is named" says report \
+	"quarry leaks: QUARRY_SUPPRESSIONS: '$work/nowhere': No such file or directory: none of its rules count"
+check "rules that are not there: what leaked is told all the same" grep -qE '^    #[0-9]+ plant_a_leak$' "$work/report"
+check "rules that are not there: how much, too" says report "quarry leaks: 1 object, "
+QUARRY_SUPPRESSIONS=$work/nowhere leaks json profile=1 "$program" 10 leak
+check "rules that are not there: as JSON" is "$(sums objects) $(sums suppressions_error)" \
+	"1 QUARRY_SUPPRESSIONS: '$work/nowhere': No such file or directory: none of its rules count"
+quarry leaks "$work/report"
+check "rules that were not there: quarry leaks says so" says out "'$work/nowhere': No such file or directory"
+QUARRY_SUPPRESSIONS=$work leaks text profile=1 "$program" 10
+check "rules that are a folder" says report "QUARRY_SUPPRESSIONS: '$work': Is a directory"
 
 quarry run --leaks=xml "$program"
 check "run --leaks with a wrong format" one_line_error 2 "--leaks: 'xml' is not text or json"

@@ -107,9 +107,62 @@ sys.exit(not (told["sums"][1] > 180e6 and told["samples"] > 20))' "$work/told" |
 profile "$work/none/file" "" "$program" 2>"$work/error" || complain "the status of a program whose profile cannot be written"
 [[ $(wc -l <"$work/error") -eq 1 ]] && grep -q "^quarry: QUARRY_PROFILE: .*none/file.*: No such file or directory$" "$work/error" ||
 	complain "what is said of a file that cannot be made: $(<"$work/error")"
-# No profile was kept, so there is none to write.
-QUARRY_PROFILE=$work/nothing LD_PRELOAD=$QUARRY_SO "$program"
-[[ ! -e $work/nothing ]] || complain "a profile of nothing"
+# No profile was kept, so there is none to write, and that is said.
+QUARRY_PROFILE=$work/nothing LD_PRELOAD=$QUARRY_SO "$program" 2>"$work/error"
+[[ ! -e $work/nothing && ! -e $work/nothing.part ]] || complain "a profile of nothing"
+grep -q "^quarry: QUARRY_PROFILE: .*nothing: no profile was kept" "$work/error" || complain "of no profile: $(<"$work/error")"
+
+# Asked by a signal: a process that waits, and is in no call of ours; its children, of which one works and one waits.
+cat >"$work/asked.py" <<'EOF'
+import os, sys, time
+folder = sys.argv[1]
+kept = [str(i) for i in range(100000)]
+child = os.fork()
+if child == 0:
+    while not os.path.exists(folder + "/end"):
+        kept.append([bytearray(n) for n in range(100, 3000, 7)][-1])
+    os._exit(0)
+idle = os.fork()
+if idle == 0:
+    while not os.path.exists(folder + "/end"):
+        time.sleep(1)
+    os._exit(0)
+print(child, idle, flush=True)
+os.waitpid(child, 0)
+os.waitpid(idle, 0)
+EOF
+QUARRY_OPTIONS=profile=64k,report_signal=sigusr2,stats_at_exit=summary QUARRY_PROFILE=$work/asked.%p.%n.heap \
+	QUARRY_VIEW=$work/asked.%p.%n.json LD_PRELOAD=$QUARRY_SO python3 "$work/asked.py" "$work" >"$work/child" 2>"$work/error" &
+parent=$!
+
+# wait_for CONDITION…: for some seconds at most
+wait_for() {
+	local i
+	for ((i = 0; i < 300; i++)); do
+		"$@" && return
+		sleep 0.1
+	done
+	complain "never: $*"
+}
+wait_for test -s "$work/child"
+read -r child idle <"$work/child"
+for process in $parent $child $idle; do
+	for number in 1 2; do
+		kill -USR2 "$process"
+		# (The view comes after the profile, and both when they are whole.)
+		wait_for test -e "$work/asked.$process.$number.json"
+		head -n 1 "$work/asked.$process.$number.heap" | grep -q '@ heap_v2/65536$' || complain "no profile of $process when asked"
+		tail -n 1 "$work/asked.$process.$number.json" | grep -q '^{"end":' || complain "no whole view of $process when asked"
+	done
+done
+said_by_child() { [[ $(grep -c "($child): " "$work/error") -eq 2 ]]; }
+wait_for said_by_child
+touch "$work/end"
+wait $parent || complain "the status of a program that was asked"
+[[ -s $work/asked.$parent.3.heap ]] || complain "no profile at the end of a program that was asked"
+head -n 1 "$work/asked.$parent.3.json" | grep -q '"exact":1' || complain "a view at the end does not wait for the thread that told before"
+[[ $(grep -c "($parent): .*mapped at most" "$work/error"),$(grep -c "($child): " "$work/error") == 3,2 ]] || complain "what is said when asked: $(<"$work/error")"
+echo "asked by a signal: 6 times"
 
 echo "profile: $errors failures"
 [[ $errors -eq 0 ]]

@@ -18,9 +18,12 @@ static void serve(void)
 {
 	puts("ready");
 	fflush(stdout);
-	for (char line[64]; fgets(line, sizeof(line), stdin);)
+	for (char line[64]; fgets(line, sizeof(line), stdin);) {
+		if (strcmp(line, "exec\n") == 0)
+			execlp("sleep", "sleep", "600", (char *)NULL);
 		for (int i = 0; i < 20000; i++)
 			free(malloc(50000 + i));
+	}
 }
 
 /* Whoever reads it waits for ever, from outside too. */

@@ -218,7 +218,13 @@ check "metrics --textfile: nothing beside it" is "$(find "$work" -name 'x.prom*'
 quarry metrics --textfile "$work/none/x.prom" "$loud"
 check "metrics --textfile in no folder" one_line_error 1 "No such file"
 quarry metrics --socket "$work/x.prom" "$loud"
-check "metrics --socket where a file is" one_line_error 1 "in use"
+check "metrics --socket where a file is" one_line_error 1 "$work/x.prom: a plain file is there, and no socket"
+check "metrics --socket where a file is: it stays" classic "$work/x.prom"
+quarry metrics --socket "$work" "$loud"
+check "metrics --socket where a folder is" one_line_error 1 "$work: a folder is there"
+quarry metrics --textfile "$work/x.txt" "$loud"
+check "metrics --textfile that nobody reads" one_line_error 2 "$work/x.txt: node_exporter's textfile collector reads nothing whose name does not end in .prom"
+check "metrics --textfile that nobody reads: it is not made" test ! -e "$work/x.txt"
 
 "$quarry" metrics --socket "$work/socket" "$loud" 2>"$work/socket.err" &
 server=$!
@@ -253,6 +259,53 @@ for _ in 1 2 3; do
 done
 check "who does not ask for it gets the older format" says err "text/plain; version=0.0.4"
 check "the older format" classic "$work/out"
+for path in /metrics /metrics?name=x '/?'; do
+	get "GET $path HTTP/1.0\\r\\n\\r\\n"
+	check "GET $path" says err "200 OK"
+done
+for path in /nothing /metrics/ /metric /metricsx //; do
+	get "GET $path HTTP/1.0\\r\\n\\r\\n"
+	check "GET $path" says err "404 Not Found"
+done
+# Others that say nothing hold up nobody, however many they are: who has waited longest gives up his place. (Each of them has
+# five seconds.)
+cat >"$work/idle.py" <<'END'
+import socket, sys, time
+def one(text=b""):
+	s = socket.socket(socket.AF_UNIX)
+	s.connect(sys.argv[1]) # (with a time limit it would not wait for its turn)
+	s.settimeout(20)
+	s.sendall(text)
+	return s
+def all_of(s):
+	data = b""
+	while some := s.recv(65536):
+		data += some
+	return data
+def try_it():
+	idle = [one(text) for text in (b"", b"G", b"GET /metrics HTTP/1.0\r\n") for _ in range(5)]
+	first = all_of(one(b"GET / HTTP/1.0\r\n\r\n"))
+	idle += [one() for _ in range(20)]
+	second = all_of(one(b"GET / HTTP/1.0\r\n\r\n"))
+	gave_up = all_of(idle[0])
+	kept = idle[-1]
+	kept.sendall(b"GET / HTTP/1.0\r\n\r\n")
+	third = all_of(kept)
+	return first[9:12], second[9:12], third[9:12], gave_up[9:12]
+# (Each has five seconds: where the machine stood still for most of that, it is tried again.)
+for attempt in range(5):
+	began = time.monotonic()
+	answers = ()
+	try:
+		answers = try_it()
+	except OSError:
+		pass
+	if time.monotonic() - began < 3:
+		break
+print(*answers)
+END
+check "connections that say nothing hold up nobody" is "$(python3 "$work/idle.py" "$work/socket" 2>&1)" \
+	"b'200' b'200' b'200' b'400'"
 get 'POST / HTTP/1.0\r\n\r\n'
 check "no other method" says err "405"
 get "GET /$(head -c 9000 /dev/zero | tr '\0' x) HTTP/1.0\\r\\n\\r\\n"
@@ -401,8 +454,8 @@ if traces; then
 	started+=("$server_2")
 	connects() { python3 -c 'import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])' "$work/slipped"; }
 	check "it listens" until_true test -S "$work/slipped"
-	# (Three are for the request that does not come, and for the two parts of the answer.)
-	check "metrics: a signal just before it waits" slip "$server_2" 3 connects
+	# (One is for the request that does not come.)
+	check "metrics: a signal just before it waits" slip "$server_2" 1 connects
 	kill -9 "$server_2" 2>/dev/null
 	wait "$server_2"
 	check "metrics: it ends as by any other" is $? 0
@@ -453,6 +506,34 @@ else
 	skip "on a terminal: no script(1)"
 fi
 
+# ---- it becomes another program -----------------------------------------------------------------------------------
+start changing env QUARRY_OPTIONS=publish=on "$work/publisher"
+changing=$last
+printf 'more\n' >&"$fd"
+check "a process that will run another program" until_true publishes "$changing"
+: >"$work/out"
+"$quarry" top --interval 0.1 "$changing" >"$work/out" 2>"$work/err" </dev/null &
+watcher=$!
+"$quarry" metrics --socket "$work/changed" "$changing" 2>"$work/changing.err" &
+server_3=$!
+started+=("$watcher" "$server_3")
+until_true test -s "$work/out"
+until_true test -S "$work/changed"
+printf 'exec\n' >&"$fd"
+wait $watcher
+status=$?
+: >"$work/out"
+check "it runs another program: top says so" one_line_error 1 "$changing: it became another program meanwhile: sleep"
+quarry top --once "$changing"
+check "that one is another matter" one_line_error 1 "$changing: it is not on quarry"
+python3 "$work/get.py" "$work/changed" 'GET / HTTP/1.0\r\n\r\n' >"$work/out" 2>"$work/err"
+check "it runs another program: 503" says err "503"
+wait $server_3
+check "it runs another program: metrics end" is "$?-$(cat "$work/changing.err")" \
+	"1-quarry: metrics: $changing: it became another program meanwhile: sleep"
+kill -9 "$changing"
+wait "$changing" 2>/dev/null
+
 # ---- it ends ----------------------------------------------------------------------------------------------------
 : >"$work/out"
 "$quarry" top --interval 0.1 "$loud" >"$work/out" 2>"$work/err" </dev/null &
@@ -485,7 +566,7 @@ hostile() { # hostile NAME TEXT [PAGE...]
 	shift 2
 	[[ $# != 0 ]] || set -- "$work/page"
 	start "$name" env QUARRY_OPTIONS=publish=off "$work/publisher" "$@"
-	for command in "top --once" metrics; do
+	for command in "top --once" metrics doctor; do
 		# shellcheck disable=SC2086
 		quarry $command "$last"
 		check "$command: $name" one_line_error 1 "$text"
@@ -514,6 +595,35 @@ bytes 'quarry1\0\001\0\0\0\160\0\0\0\0\020\0\0\0\0\0\0\003\0\0\0\0\0\0\0'
 hostile half-written "being written"
 bytes 'quarry1\0\001\0\0\0\160\0\0\0\0\020\0\0\0\0\0\0\004\0\0\0\0\0\0\0\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377'
 hostile counts-without-end "not sound"
+
+# ---- how a process is -------------------------------------------------------------------------------------------
+"${CC:-cc}" -I"$src/include" -o "$work/patient" "$src/tests/patient.c" || exit 99
+for state in well ill; do
+	"$work/patient" "$state" "$work/page"
+	start "$state" env QUARRY_OPTIONS=publish=off "$work/publisher" "$work/page"
+	quarry doctor "$last"
+	check "doctor of who is $state" is $status 0
+	check "doctor of who is $state: nothing else is said" silent err
+	if [[ $state == well ]]; then
+		check "doctor: all is well" says out "0 of 15 lacking"
+		check "doctor: how large" says out "1.6 GiB resident now, 1.7 GiB at most in 60 minutes: 2.0 GiB with 20 % of room"
+	else
+		check "doctor: all is ill" says out "15 of 15 lacking"
+		check "doctor: each costs, or is refused" is "$(grep -c '^        costs: ' "$work/out")" 14
+		check "doctor: each has a way out" is "$(grep -c '^        fix:   ' "$work/out")" 15
+		check "doctor: when it is full" says out "at that pace its limit is reached in 0.8 h"
+		check "doctor: which is refused" says out "refused              thp 5"
+		check "doctor: what is free" says out "fix:   decay_ms=100, or quarry_purge at rest"
+	fi
+	quarry doctor --json "$last"
+	check "doctor --json of who is $state" python3 -m json.tool "$work/out" "$work/json"
+	check "doctor --json of who is $state: whose" says out "\"pid\":$last,"
+	kill "$last"
+done
+quarry doctor 1x
+check "doctor of no process" one_line_error 2 "'1x'"
+quarry doctor 1 2
+check "doctor of two" one_line_error 2 "'2'"
 
 # ---- trends -----------------------------------------------------------------------------------------------------
 # A page whose process grew by 3 MiB an hour for two days, and by 51 KiB a minute, with peaks, in the last hour; of its last

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #endif
 #include "tools/doctor.h"
+#include "tools/published.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -282,20 +283,31 @@ static void check_all(void)
 
 int command_doctor(int argc, char **argv)
 {
+	struct patient patient = { 0 };
 	struct utsname kernel = { .release = "?" };
+	int status = STATUS_OK, pid = 0;
 	bool json = false;
 
-	for (int i = 1; i < argc; i++) {
+	for (int i = 1; i < argc && status == STATUS_OK; i++) {
 		if (strcmp(argv[i], "--json") == 0)
 			json = true;
+		else if (argv[i][0] == '-' || pid != 0)
+			status = fail(STATUS_USAGE, "doctor: unknown argument '%s'; see quarry doctor --help", argv[i]);
 		else
-			return fail(STATUS_USAGE, "doctor: unknown argument '%s'; see quarry doctor --help", argv[i]);
+			status = (int)published_pid("doctor", argv[i], &pid);
 	}
+	if (status != STATUS_OK)
+		return status;
 	uname(&kernel);
-	check_all();
-	if (json)
-		print_json(findings, finding_count, &kernel);
+	if (pid == 0)
+		check_all();
 	else
-		print_text(findings, finding_count, &kernel);
+		status = (int)check_process(pid, &patient);
+	if (status != STATUS_OK)
+		return status;
+	if (json)
+		print_json(findings, finding_count, &kernel, &patient);
+	else
+		print_text(findings, finding_count, &kernel, &patient);
 	return STATUS_OK;
 }

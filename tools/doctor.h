@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What the files of `quarry doctor` share: doctor.c (the checks in order, calls, limits), doctor_nodes.c (nodes),
- * doctor_pages.c (huge pages), doctor_print.c (the report). */
+ * doctor_pages.c (huge pages), doctor_process.c (a process), doctor_print.c (the report). */
 #ifndef QUARRY_DOCTOR_H
 #define QUARRY_DOCTOR_H
 
@@ -59,10 +59,21 @@ void check_between(void); /* what there is between several nodes */
 
 void check_huge_pages(void);
 
+/* ---- a process ---- */
+
+/* Whose figures were looked at. */
+struct patient {
+	int pid; /* 0: the machine was */
+	char program[64], library[17];
+};
+
+/* By what it publishes. An error is told. */
+enum status check_process(int pid, struct patient *patient);
+
 /* ---- the report ---- */
 
 struct utsname;
-void print_text(const struct finding *findings, size_t count, const struct utsname *kernel);
-void print_json(const struct finding *findings, size_t count, const struct utsname *kernel);
+void print_text(const struct finding *findings, size_t count, const struct utsname *kernel, const struct patient *patient);
+void print_json(const struct finding *findings, size_t count, const struct utsname *kernel, const struct patient *patient);
 
 #endif

@@ -76,16 +76,24 @@ static void print_distances(void)
 	}
 }
 
-void print_text(const struct finding *findings, size_t count, const struct utsname *kernel)
+static void print_machine(const struct utsname *kernel)
 {
-	static const char *const states[] = { "ok", "LACK", "?" };
-	size_t lacks = 0;
-
 	printf("quarry %s on %s %s, %d CPUs, base pages of %ld KiB\n", quarry_version_string(), kernel->sysname,
 	       kernel->release, cpus_allowed(), sysconf(_SC_PAGESIZE) / 1024);
 	for (size_t i = 0; i < node_count; i++)
 		print_node(&nodes[i]);
 	print_distances();
+}
+
+void print_text(const struct finding *findings, size_t count, const struct utsname *kernel, const struct patient *patient)
+{
+	static const char *const states[] = { "ok", "LACK", "?" };
+	size_t lacks = 0;
+
+	if (patient->pid)
+		printf("%s (%d) on quarry %s\n", patient->program, patient->pid, patient->library);
+	else
+		print_machine(kernel);
 	printf("\n");
 	for (size_t i = 0; i < count; i++) {
 		const struct finding *f = &findings[i];
@@ -96,7 +104,7 @@ void print_text(const struct finding *findings, size_t count, const struct utsna
 			printf("        fix:   %s\n", f->fix);
 		lacks += f->state == LACK;
 	}
-	printf("\n%zu of %zu lacking%s\n", lacks, count, lacks && geteuid() != 0 ? "; most fixes need root" : "");
+	printf("\n%zu of %zu lacking%s\n", lacks, count, lacks && !patient->pid && geteuid() != 0 ? "; most fixes need root" : "");
 }
 
 /* ------------------------------------------------------------------------------------------------------ */
@@ -144,20 +152,31 @@ static void json_node(const struct node *node)
 	printf("]}");
 }
 
-void print_json(const struct finding *findings, size_t count, const struct utsname *kernel)
+static void json_machine(const struct utsname *kernel)
 {
-	static const char *const states[] = { "ok", "lack", "unknown" };
-
-	printf("{");
-	json_text("quarry", quarry_version_string());
-	printf(",");
 	json_text("kernel", kernel->release);
 	printf(",\"cpus\":%d,\"page_size\":%ld,\n\"nodes\":[", cpus_allowed(), sysconf(_SC_PAGESIZE));
 	for (size_t i = 0; i < node_count; i++) {
 		printf("%s\n", i ? "," : "");
 		json_node(&nodes[i]);
 	}
-	printf("],\n\"checks\":[");
+	printf("]");
+}
+
+void print_json(const struct finding *findings, size_t count, const struct utsname *kernel, const struct patient *patient)
+{
+	static const char *const states[] = { "ok", "lack", "unknown" };
+
+	printf("{");
+	json_text("quarry", patient->pid ? patient->library : quarry_version_string());
+	printf(",");
+	if (patient->pid) {
+		printf("\"pid\":%d,", patient->pid);
+		json_text("program", patient->program);
+	} else {
+		json_machine(kernel);
+	}
+	printf(",\n\"checks\":[");
 	for (size_t i = 0; i < count; i++) {
 		const struct finding *f = &findings[i];
 		printf("%s\n{", i ? "," : "");

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tools/cells.h"
 #include "tools/tools.h"
 
 #define NO_MEMORY "no memory"
@@ -90,6 +91,8 @@ const char *dump_add_region(struct dump *d, const struct dump_region *region)
 		return NO_MEMORY;
 	*at = *region;
 	at->held = 0;
+	if (d->cells && !cells_add_region(d->cells, at))
+		return NO_MEMORY;
 	d->end = region->address;
 	d->records++;
 	return NULL;
@@ -135,13 +138,28 @@ static struct dump_row *row_for(struct dump *d, uint32_t object_size, bool block
 	return row;
 }
 
+/* (One may say twice where its objects are, and each time truly.) */
+static bool has_place(const struct dump_slab *s)
+{
+	if (s->bytes[DUMP_FREE] + s->bytes[DUMP_LIVE] + s->bytes[DUMP_CACHED] > s->size)
+		return false;
+	for (uint32_t i = 0; i < DUMP_PIECES; i++) {
+		const uint64_t *bytes = s->pieces[i], begin = (uint64_t)i * DUMP_PIECE;
+		uint64_t room = begin >= s->size ? 0 : s->size - begin < DUMP_PIECE ? s->size - begin : DUMP_PIECE;
+
+		if (bytes[DUMP_FREE] + bytes[DUMP_LIVE] + bytes[DUMP_CACHED] > room)
+			return false;
+	}
+	return (uint64_t)s->objects * s->object_size <= s->size;
+}
+
 static const char *check_slab(const struct dump_slab *s)
 {
 	uint64_t objects = s->seen[DUMP_FREE] + s->seen[DUMP_LIVE] + s->seen[DUMP_CACHED];
 
 	if (s->object_size > DUMP_OBJECT_MAX || s->object_size % 16 != 0)
 		return "a slab of a size that cannot be";
-	if (s->objects > DUMP_SLAB_OBJECTS_MAX || (uint64_t)s->objects * s->object_size > s->size)
+	if (s->objects > DUMP_SLAB_OBJECTS_MAX || !has_place(s))
 		return "a slab of more objects than it has place for";
 	if (objects != s->objects || s->seen[DUMP_LIVE] != s->live || s->seen[DUMP_CACHED] != s->cached)
 		return "a slab's objects are not as many as it says";
@@ -167,6 +185,8 @@ const char *dump_add_slab(struct dump *d, const struct dump_slab *s)
 	row->cached += s->cached;
 	row->live_bytes += s->bytes[DUMP_LIVE];
 	row->cached_bytes += s->bytes[DUMP_CACHED];
+	if (d->cells)
+		cells_add_slab(d->cells, s);
 	d->slabs++;
 	d->objects += s->live;
 	d->objects_bytes += s->bytes[DUMP_LIVE];
@@ -187,6 +207,8 @@ const char *dump_add_block(struct dump *d, uint64_t address, uint64_t size)
 	row->live++;
 	row->held += size;
 	row->live_bytes += size;
+	if (d->cells)
+		cells_add_block(d->cells, address, size);
 	d->blocks++;
 	d->blocks_bytes += size;
 	d->records++;
@@ -208,10 +230,25 @@ const char *dump_end(struct dump *d, uint64_t records)
 	return NULL;
 }
 
+/* Bytes of one state, by the pieces in which they are. What reaches behind the last is of no slab that can be told by them. */
+static void note(struct dump_slab *s, uint64_t from, uint64_t to, unsigned state)
+{
+	for (uint64_t next; from < to && from < DUMP_PIECES * DUMP_PIECE; from = next) {
+		uint64_t end = (from / DUMP_PIECE + 1) * DUMP_PIECE;
+
+		next = to < end ? to : end;
+		s->pieces[from / DUMP_PIECE][state] += next - from;
+	}
+}
+
 const char *dump_slab_run(struct dump_slab *s, uint64_t count, unsigned state)
 {
+	uint64_t at;
+
 	if (state >= DUMP_STATES || count > DUMP_SLAB_OBJECTS_MAX || s->seen[state] > DUMP_SLAB_OBJECTS_MAX)
 		return "a state, or a number of objects, that cannot be";
+	at = (s->seen[DUMP_FREE] + s->seen[DUMP_LIVE] + s->seen[DUMP_CACHED]) * s->object_size;
+	note(s, at, at + count * s->object_size, state);
 	s->seen[state] += count;
 	s->bytes[state] += count * s->object_size;
 	return NULL;
@@ -223,6 +260,7 @@ const char *dump_slab_item(struct dump_slab *s, uint64_t offset, uint64_t size, 
 	    size > s->size - offset)
 		return "an object that cannot stand there";
 	*end = offset + size;
+	note(s, offset, *end, state);
 	s->seen[state]++;
 	s->bytes[state] += size;
 	return NULL;

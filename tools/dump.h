@@ -19,6 +19,8 @@
 #define DUMP_ID_MAX 64     /* bytes of a build id */
 #define DUMP_DEPTH_MAX 256 /* frames of a stack */
 #define DUMP_NONE UINT32_MAX
+#define DUMP_PIECE 65536u /* of a slab: where in it objects are is known so exactly, */
+#define DUMP_PIECES 16u   /* if it is not longer than so many */
 
 enum { DUMP_FREE, DUMP_LIVE, DUMP_CACHED, DUMP_STATES }; /* enum quarry_view_state */
 
@@ -59,7 +61,10 @@ struct dump_stack {
 	size_t first;   /* in dump.numbers: the frames */
 };
 
+struct cells;
+
 struct dump {
+	struct cells *cells; /* whom else to tell (tools/cells.h), or NULL */
 	struct dump_arena *arenas;
 	struct dump_region *regions;
 	struct dump_row *rows;
@@ -86,6 +91,7 @@ struct dump_slab {
 	uint32_t size, object_size, objects, live, cached;
 	/* What its objects add up to: */
 	uint64_t seen[DUMP_STATES], bytes[DUMP_STATES];
+	uint64_t pieces[DUMP_PIECES][DUMP_STATES]; /* bytes */
 };
 
 /* ---- tools/dump.c ---- */

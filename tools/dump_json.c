@@ -84,6 +84,7 @@ static void read_runs(struct json *j, struct line *l)
 	bool first = true;
 	uint64_t run[2];
 
+	l->slab.size = l->size > UINT32_MAX ? UINT32_MAX : (uint32_t)l->size;
 	l->slab.object_size = l->object_size > UINT32_MAX ? UINT32_MAX : (uint32_t)l->object_size;
 	for (json_enter(j, '['); json_next(j, ']', &first);)
 		if (read_numbers(j, run, 2) && !l->error)
@@ -169,7 +170,7 @@ static const char *add_slab(struct dump *d, struct line *l)
 	    l->live > l->objects || l->cached > l->objects)
 		return "a slab that cannot be";
 	/* (What stood behind its objects does not count: they were read by what was before them.) */
-	if (s->object_size != l->object_size || (l->object_size == 0 && s->size != l->size && l->objects > 0))
+	if (s->object_size != l->object_size || (s->size != l->size && l->objects > 0))
 		return "a slab's sizes come after its objects";
 	s->address = l->first;
 	s->size = (uint32_t)l->size;

@@ -12,10 +12,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tools/flame_scopes.h"
+
 struct flame_dwarf {
 	Dwfl *all;
 	Dwfl_Module *module;
 	GElf_Addr bias; /* from the file's addresses to libdw's */
+	struct flame_scopes *scopes;
 };
 
 bool flame_has_libdw(void)
@@ -33,9 +36,11 @@ struct flame_dwarf *flame_dwarf_open(const char *path, int fd)
 	int own = dup(fd); /* libdw closes it */
 
 	(void)unsetenv("DEBUGINFOD_URLS");
-	if (dwarf)
+	if (dwarf) {
 		dwarf->all = dwfl_begin(&calls);
-	if (dwarf && dwarf->all && own >= 0)
+		dwarf->scopes = flame_scopes_begin();
+	}
+	if (dwarf && dwarf->all && dwarf->scopes && own >= 0)
 		dwarf->module = dwfl_report_offline(dwarf->all, path, path, own);
 	if (dwarf && dwarf->module && dwfl_report_end(dwarf->all, NULL, NULL) == 0 &&
 	    dwfl_module_getelf(dwarf->module, &dwarf->bias))
@@ -48,8 +53,11 @@ struct flame_dwarf *flame_dwarf_open(const char *path, int fd)
 
 void flame_dwarf_close(struct flame_dwarf *dwarf)
 {
-	if (dwarf && dwarf->all)
-		dwfl_end(dwarf->all);
+	if (dwarf) {
+		flame_scopes_end(dwarf->scopes);
+		if (dwarf->all)
+			dwfl_end(dwarf->all);
+	}
 	free(dwarf);
 }
 
@@ -98,30 +106,21 @@ static const char *file_of_call(Dwarf_Die *die, Dwarf_Die *unit)
 	return dwarf_filesrc(files, file, NULL, NULL);
 }
 
-/* From the innermost scope outwards as far as the function that is really there. (What libdw first tells of the place
- * goes on at where an inlined function is written, not at where it was put.) */
-static void add_scopes(struct flame_frames *found, Dwarf_Die *unit, Dwarf_Addr address, const char *file, int line)
+/* From what was inlined outwards as far as the function that is really there. */
+static void add_scopes(struct flame_frames *found, struct flame_dwarf *dwarf, Dwarf_Die *unit, Dwarf_Addr address,
+		       const char *file, int line)
 {
-	Dwarf_Die *scopes = NULL, *chain = NULL;
-	int count = dwarf_getscopes(unit, address, &scopes);
+	Dwarf_Die at[sizeof(found->at) / sizeof(found->at[0])];
+	unsigned count = flame_scopes_at(dwarf->scopes, unit, address, at, sizeof(at) / sizeof(at[0]));
 
-	count = count > 0 ? dwarf_getscopes_die(&scopes[0], &chain) : 0;
-	for (int i = 0; i < count; i++) {
-		int tag = dwarf_tag(&chain[i]);
-		const char *name;
+	for (unsigned i = 0; i < count; i++) {
+		const char *name = name_of(&at[i]);
 
-		if (tag != DW_TAG_inlined_subroutine && tag != DW_TAG_subprogram)
-			continue;
-		name = name_of(&chain[i]);
 		if (name)
 			add(found, name, file, line);
-		if (tag == DW_TAG_subprogram)
-			break;
-		file = file_of_call(&chain[i], unit);
-		line = line_of_call(&chain[i]);
+		file = file_of_call(&at[i], unit);
+		line = line_of_call(&at[i]);
 	}
-	free(scopes);
-	free(chain);
 }
 
 bool flame_dwarf_frames(struct flame_dwarf *dwarf, uint64_t address, struct flame_frames *found)
@@ -137,7 +136,7 @@ bool flame_dwarf_frames(struct flame_dwarf *dwarf, uint64_t address, struct flam
 	found->count = 0;
 	file = line ? dwfl_lineinfo(line, NULL, &number, NULL, NULL, NULL) : NULL;
 	if (unit)
-		add_scopes(found, unit, address + dwarf->bias - bias, file, number);
+		add_scopes(found, dwarf, unit, address + dwarf->bias - bias, file, number);
 	if (found->count > 0)
 		return true;
 	name = dwfl_module_addrinfo(dwarf->module, address + dwarf->bias, &offset, &symbol, NULL, NULL, NULL);

@@ -198,11 +198,19 @@ static void see_whether_sums_were_kept(struct flame_profile *p)
 	p->not_allocated = " (jemalloc keeps that with prof_accum:true alone)";
 }
 
+/* Writers end with what was loaded, line by line; where the kernel does not tell of that, there are no lines. */
+static bool check_end(struct flame_profile *p, bool maps, bool ends)
+{
+	if (!maps)
+		return flame_fail(p, "a heap profile that was cut: no MAPPED_LIBRARIES behind its stacks");
+	return ends || flame_fail(p, "a heap profile that was cut: its last line has no end");
+}
+
 bool flame_read_heap(struct flame_profile *p, char *text, size_t length)
 {
 	struct heap h = { .p = p };
 	char *end = text + length, *next = text;
-	bool maps = false;
+	bool maps = false, ends = length > 0 && end[-1] == '\n';
 
 	p->format = "heap_v2";
 	for (int i = 0; i < FLAME_VALUES; i++)
@@ -220,6 +228,8 @@ bool flame_read_heap(struct flame_profile *p, char *text, size_t length)
 		if (!maps && !(h.jemalloc ? read_of_jemalloc(&h, line) : read_stack(&h, line)))
 			return false;
 	}
+	if (!check_end(p, maps, ends))
+		return false;
 	if (h.jemalloc)
 		see_whether_sums_were_kept(p);
 	find_modules(p);

@@ -11,7 +11,7 @@ const char help_text[] =
 	"usage: quarry COMMAND [ARGUMENT...]\n"
 	"\n"
 	"  run [OPTION...] PROGRAM [ARGUMENT...]  run a program on quarry's malloc\n"
-	"  doctor [--json]                        what this machine can and cannot give\n"
+	"  doctor [--json] [PID]                  what this machine, or a process, lacks\n"
 	"  map [OPTION...] [FILE|PID]             nodes and what is on them, as a picture\n"
 	"  diff [OPTION...] A B                   what grew between two dumps of views\n"
 	"  flame [OPTION...] FILE                 a heap profile, as a flame graph\n"
@@ -31,21 +31,30 @@ const char run_text[] =
 	"  --options LIST    options as in QUARRY_OPTIONS: name=value,name=value; they\n"
 	"                    come after those of the environment, and so count\n"
 	"  --stats[=FORMAT]  write the statistics to standard error at the end; FORMAT is\n"
-	"                    text (the default) or json\n"
+	"                    text (the default), json, off, or summary, which is what\n"
+	"                    there is without this and --leaks: a few lines, of PROGRAM\n"
 	"  --leaks[=FORMAT]  the same of what cannot be reached any more then, and where\n"
 	"                    it was allocated: profile=1, which costs time, unless LIST\n"
 	"                    or the environment says otherwise\n"
+	"  --profile[=FILE]  keep a heap profile (profile=512k) and write it to FILE at\n"
+	"                    the end; quarry.%p.pb.gz (%p: the process's number)\n"
+	"  --view[=FILE]     write a view of the heap then, for quarry map and diff;\n"
+	"                    quarry.%p.view\n"
 	"  --library FILE    preload this library\n"
 	"\n"
 	"The exit status is PROGRAM's; 2 for a wrong option, 127 when PROGRAM is not\n"
 	"found, 126 when it or the library cannot be run.\n";
 
 const char doctor_text[] =
-	"usage: quarry doctor [--json]\n"
+	"usage: quarry doctor [--json] [PID]\n"
 	"\n"
 	"Tries what quarry asks of a kernel, and says for each thing that is lacking what\n"
 	"it costs and which command ends it. Changes nothing. The exit status is 0\n"
 	"whatever was found.\n"
+	"\n"
+	"With PID, the same of a process on quarry, by what it publishes: its limits and\n"
+	"how large it should be, growth, memory that is not in use, huge pages, faults,\n"
+	"what was refused. It takes the right to trace the process.\n"
 	"\n"
 	"  --json  as one JSON object\n";
 
@@ -57,17 +66,19 @@ const char map_text[] =
 	"there; with PID, what the kernel tells of a process (it takes the right to trace\n"
 	"it). Dumps are written by QUARRY_OPTIONS=stats_at_exit=json, quarry run\n"
 	"--stats=json, and quarry_stats_print. A file whose name is a number is ./NAME.\n"
-	"Of a dump of a view (quarry_view_dump), what slabs and large blocks hold is\n"
-	"drawn, on the nodes that were asked for.\n"
+	"A dump of a view (quarry_view_dump) is drawn as a picture of the heap: by node,\n"
+	"arena and address, how much of each cell lives, what threads cache, and what\n"
+	"nothing holds. Statistics and the kernel tell nothing of that.\n"
 	"\n"
 	"  --svg FILE  write an SVG picture to FILE, or - for standard output\n"
 	"  --json      as one JSON object\n"
 	"  --ascii     no other characters than ASCII; the default outside of UTF-8\n"
 	"              locales\n"
 	"  --utf8      box drawing whatever the locale is\n"
-	"  --all       leave nothing out where there are many arenas\n"
+	"  --all       leave nothing out where there are many arenas, or regions\n"
 	"\n"
-	"Colours are used on a terminal, unless NO_COLOR is set.\n";
+	"Colours are used on a terminal, unless NO_COLOR is set; a heap is as wide as\n"
+	"COLUMNS says.\n";
 
 const char diff_text[] =
 	"usage: quarry diff [OPTION...] A B\n"
@@ -96,7 +107,11 @@ const char leaks_text[] =
 	"  --all    also what is suppressed, and places from which nothing leaked\n"
 	"  --json   as one JSON object\n"
 	"  --check  the exit status is 1 if anything leaked that is not suppressed, in\n"
-	"           any of the processes\n";
+	"           any of the processes, and 2 if that cannot be told\n"
+	"  --suppressions FILE\n"
+	"           leave out, too, what has a function, source file or program in its\n"
+	"           stack that matches a line leak:PATTERN of FILE: names as they are told\n"
+	"           here (* is anything, ^ the beginning, $ the end; # begins a comment)\n";
 
 const char flame_text[] =
 	"usage: quarry flame [OPTION...] FILE\n"
@@ -161,9 +176,9 @@ const char metrics_text[] =
 	"  --classic        in the format of Prometheus before OpenMetrics\n"
 	"  --no-arenas      the figures of the process alone\n"
 	"  --textfile PATH  into a file, at one stroke and in the classic format: for\n"
-	"                   node_exporter's textfile collector\n"
-	"  --socket PATH    listen on a Unix socket, and answer HTTP GET; OpenMetrics for\n"
-	"                   those who ask for it; until the process ends\n";
+	"                   node_exporter's textfile collector, which reads *.prom\n"
+	"  --socket PATH    listen on a Unix socket, and answer HTTP GET of /metrics;\n"
+	"                   OpenMetrics for those who ask for it; until the process ends\n";
 
 const char version_text[] =
 	"usage: quarry version\n"

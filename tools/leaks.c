@@ -6,12 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/view/rules.h"
 #include "tools/json.h"
 #include "tools/tools.h"
 #include "tools/utf8.h"
 
 struct look {
-	const char *path;
+	const char *path, *rules_path;
+	char *rules; /* as qy_rules_copy has them; NULL: there are none */
 	bool all, json, check;
 };
 
@@ -43,6 +45,66 @@ static void each_function(const struct leaks *r, const struct leak *l,
 		for (uint32_t k = 0; k < place->count; k++)
 			fn(&r->names.functions[r->names.functions_of[place->first + k]],
 			   k + 1 == place->count ? place->line : 0, number++, r);
+	}
+}
+
+/* ---- suppressions ---- */
+
+static int read_rules(struct look *look)
+{
+	char *text = NULL;
+	size_t length = 0;
+	unsigned line;
+	int status = read_input("leaks", look->rules_path, &text, &length);
+
+	if (status == STATUS_OK) {
+		look->rules = malloc(length + 2);
+		if (!look->rules)
+			status = fail(STATUS_FAILED, "leaks: no memory");
+	}
+	line = look->rules ? qy_rules_copy(text, length, look->rules) : 0;
+	if (line > 0)
+		status = fail(STATUS_FAILED, "leaks: %s: line %u is not leak:PATTERN", input_name(look->rules_path), line);
+	free(text);
+	return status;
+}
+
+/* By the names that are told, which a rule may have been copied from; files are told by the last part of their paths. */
+static const char *rule_for(const char *rules, const struct leaks *r, const struct leak *l)
+{
+	for (uint32_t i = 0; i < l->depth; i++) {
+		const struct flame_place *place = &r->names.places[r->places[l->first + i]];
+
+		for (uint32_t k = 0; k < place->count; k++) {
+			const struct flame_function *f = &r->names.functions[r->names.functions_of[place->first + k]];
+			const char *module = f->module == FLAME_NONE ? NULL : r->names.modules[f->module].path;
+			const char *rule = qy_rules_match(rules, f->name);
+
+			rule = rule ? rule : qy_rules_match(rules, f->file);
+			rule = rule ? rule : qy_rules_match(rules, module);
+			if (rule)
+				return rule;
+		}
+	}
+	return NULL;
+}
+
+static void suppress(struct leaks *r, const char *rules)
+{
+	for (size_t i = 0; i < r->report_count; i++) {
+		struct leak_sums *sums = &r->reports[i].sums;
+
+		for (size_t k = 0; k < r->reports[i].count; k++) {
+			struct leak *l = &r->leaks[r->reports[i].first + k];
+
+			if (l->suppressed)
+				continue;
+			l->suppressed = rule_for(rules, r, l);
+			if (!l->suppressed)
+				continue;
+			sums->suppressed_objects = flame_sum(sums->suppressed_objects, flame_sum(l->objects, l->held_objects));
+			sums->suppressed_bytes = flame_sum(sums->suppressed_bytes, flame_sum(l->bytes, l->held_bytes));
+		}
 	}
 }
 
@@ -129,6 +191,10 @@ static void put_text(const struct leaks *r, const struct look *look)
 			if (is_told(&r->leaks[report->first + k], look))
 				put_leak(r, &r->leaks[report->first + k]);
 		put_sums(&report->sums);
+		if (report->rules_error) {
+			put(report->rules_error);
+			putchar('\n');
+		}
 	}
 	if (r->report_count > 1) {
 		printf("\n%zu processes:\n", r->report_count);
@@ -187,6 +253,11 @@ static void put_json(const struct leaks *r, const struct look *look)
 	printf("],\n\"processes\":[");
 	for (size_t i = 0; i < r->report_count; i++) {
 		printf("%s\n {\"pid\":%" PRIu64 ",", i > 0 ? "," : "", r->reports[i].pid);
+		if (r->reports[i].rules_error) {
+			printf("\"suppressions_error\":");
+			json_put_string(stdout, r->reports[i].rules_error);
+			putchar(',');
+		}
 		put_json_sums(&r->reports[i].sums);
 	}
 	printf("],\n");
@@ -196,13 +267,28 @@ static void put_json(const struct leaks *r, const struct look *look)
 
 /* ---- the command ---- */
 
+static int set_rules(struct look *look, const char *path)
+{
+	if (!path)
+		return fail(STATUS_USAGE, "leaks: --suppressions needs a FILE, or - for standard input");
+	if (look->rules_path)
+		return fail(STATUS_USAGE, "leaks: one file of --suppressions at a time; see quarry leaks --help");
+	look->rules_path = path;
+	return STATUS_OK;
+}
+
 static int parse(int argc, char **argv, struct look *look)
 {
 	for (int i = 1; i < argc; i++) {
 		const char *a = argv[i];
+		int status = STATUS_OK;
 
 		if (strcmp(a, "--all") == 0)
 			look->all = true;
+		else if (strcmp(a, "--suppressions") == 0)
+			status = set_rules(look, argv[++i < argc ? i : argc]);
+		else if (strncmp(a, "--suppressions=", 15) == 0)
+			status = set_rules(look, a + 15);
 		else if (strcmp(a, "--json") == 0)
 			look->json = true;
 		else if (strcmp(a, "--check") == 0)
@@ -213,19 +299,31 @@ static int parse(int argc, char **argv, struct look *look)
 			return fail(STATUS_USAGE, "leaks: one FILE at a time; see quarry leaks --help");
 		else
 			look->path = a;
+		if (status != STATUS_OK)
+			return status;
 	}
+	if (look->path && look->rules_path && strcmp(look->path, "-") == 0 && strcmp(look->rules_path, "-") == 0)
+		return fail(STATUS_USAGE, "leaks: one of FILE and --suppressions may be -, standard input");
 	return look->path ? STATUS_OK : fail(STATUS_USAGE, "leaks: no FILE; see quarry leaks --help");
 }
 
-/* (By the sums too: a report may have left places out.) */
+/* (By the sums only where a report has left places out: what is suppressed counts there with what it holds.) */
 static bool leaked(const struct leaks *r)
 {
-	for (size_t i = 0; i < r->report_count; i++)
-		if (r->reports[i].sums.objects > r->reports[i].sums.suppressed_objects)
+	for (size_t i = 0; i < r->report_count; i++) {
+		const struct leak_sums *sums = &r->reports[i].sums;
+		uint64_t told = 0;
+
+		for (size_t k = 0; k < r->reports[i].count; k++) {
+			const struct leak *l = &r->leaks[r->reports[i].first + k];
+
+			if (l->objects > 0 && !l->suppressed)
+				return true;
+			told = flame_sum(told, l->objects);
+		}
+		if (sums->objects > told && sums->objects > sums->suppressed_objects)
 			return true;
-	for (size_t i = 0; i < r->leak_count; i++)
-		if (r->leaks[i].objects > 0 && !r->leaks[i].suppressed)
-			return true;
+	}
 	return false;
 }
 
@@ -235,13 +333,21 @@ int command_leaks(int argc, char **argv)
 	struct leaks r = { .leak_count = 0 };
 	int status = parse(argc, argv, &look);
 
+	if (status == STATUS_OK && look.rules_path)
+		status = read_rules(&look);
 	if (status == STATUS_OK)
 		status = leaks_read(&r, look.path);
+	/* (For a script that is no answer.) */
+	if (look.check && status == STATUS_FAILED)
+		status = STATUS_USAGE;
 	if (status == STATUS_OK) {
+		if (look.rules)
+			suppress(&r, look.rules);
 		(look.json ? put_json : put_text)(&r, &look);
 		if (look.check && leaked(&r))
 			status = fail(STATUS_FAILED, "leaks: %s: there are leaks", look.path);
 	}
 	leaks_free(&r);
+	free(look.rules);
 	return status;
 }

@@ -27,6 +27,7 @@ struct leak_report {
 	uint64_t pid; /* 0: not told */
 	size_t first, count; /* in the list of leaks */
 	struct leak_sums sums;
+	const char *rules_error; /* why the process's own suppressions did not count; NULL: they did, or it had none */
 };
 
 struct leaks {

@@ -256,6 +256,8 @@ static bool read_report(struct reader *r)
 			read_list(r, read_mapping);
 		else if (json_key(j, "pid"))
 			json_unsigned(j, &r->report->pid);
+		else if (json_key(j, "suppressions_error"))
+			read_text_of(r, &r->report->rules_error);
 		else if (!read_sum(j, &r->report->sums))
 			json_skip(j);
 	}

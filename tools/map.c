@@ -232,8 +232,8 @@ int command_map(int argc, char **argv)
 			status = svg_write("map", args.svg, draw, &(struct drawing){ &map, &look });
 		else if (args.json)
 			map_print_json(&map, stdout);
-		else
-			map_print_text(&map, &look, stdout);
+		else if (!map_print_text(&map, &look, stdout))
+			status = fail(STATUS_FAILED, "map: %s", strerror(ENOMEM));
 	}
 	map_free(&map);
 	return status;

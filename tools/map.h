@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What `quarry map` draws, wherever it is from: nodes, and what has memory on them. Three readers fill it (this
  * machine: tools/map.c; a dump: tools/map_file.c, map_view.c; a process: tools/map_process.c), three printers draw it
- * (tools/map_text.c, tools/map_picture.c, tools/map_json.c). Names in it are UTF-8 and otherwise as somebody chose
+ * (tools/map_text.c, tools/map_picture.c, tools/map_json.c). What is in a view has another picture (tools/map_heap.h). Names in it are UTF-8 and otherwise as somebody chose
  * them: who prints, escapes. */
 #ifndef QUARRY_TOOLS_MAP_H
 #define QUARRY_TOOLS_MAP_H
@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "tools/cells.h"
 #include "tools/tools.h"
 
 #define MAP_KINDS 5 /* of enum quarry_page_kind; AUTO: base or huge, which was not told */
@@ -67,6 +68,7 @@ struct map {
 	uint64_t arenas_not_listed, metadata;
 	struct map_refusal refused[32];
 	size_t refused_count;
+	struct cells cells; /* of a view */
 	uint64_t bytes, strayed, largest; /* of all shares: sums, and the largest (map_finish) */
 };
 
@@ -122,8 +124,8 @@ int map_read_process(struct map *map, int pid);
 
 /* ---- printers ---- */
 
-void map_print_text(const struct map *map, const struct map_look *look, FILE *out);
-bool map_print_svg(const struct map *map, const struct map_look *look, FILE *out); /* false: no memory */
+bool map_print_text(const struct map *map, const struct map_look *look, FILE *out); /* false: no memory */
+bool map_print_svg(const struct map *map, const struct map_look *look, FILE *out);
 void map_print_json(const struct map *map, FILE *out);
 
 #endif

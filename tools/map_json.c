@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "tools/json.h"
+#include "tools/map_heap.h"
 
 static void put_kinds(FILE *out, const char *name, const uint64_t by_kind[MAP_KINDS])
 {
@@ -104,5 +105,8 @@ void map_print_json(const struct map *map, FILE *out)
 		json_put_string(out, map->refused[i].name);
 		fprintf(out, ":%" PRIu64, map->refused[i].count);
 	}
-	fputs("}}\n", out);
+	fputs("}", out);
+	if (map->of == MAP_VIEW)
+		heap_print_json(map, out);
+	fputs("}\n", out);
 }

@@ -252,6 +252,7 @@ void map_free(struct map *map)
 	}
 	free(map->nodes);
 	free(map->arenas);
+	cells_free(&map->cells);
 }
 
 static int by_size(const void *a, const void *b)
@@ -343,9 +344,8 @@ void map_summary(const struct map *map, char *summary, size_t size)
 		machine_summary(map, summary, size);
 		return;
 	}
-	n = (size_t)snprintf(summary, size, "%s %s", bytes_text(map->bytes),
-			     map->of == MAP_VIEW ? "in slabs and large blocks" : "in memory");
-	if (map->of == MAP_DUMP || map->of == MAP_VIEW)
+	n = (size_t)snprintf(summary, size, "%s in memory", bytes_text(map->bytes));
+	if (map->of == MAP_DUMP)
 		n += (size_t)snprintf(summary + n, size - n, ", %zu arena%s", map->arena_count, plural(map->arena_count));
 	if (map->strayed)
 		snprintf(summary + n, size - n, ", %s strayed", bytes_text(map->strayed));

@@ -6,16 +6,14 @@
 #endif
 #include "tools/map.h"
 
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <wchar.h>
 
 #include "include/quarry/quarry.h"
+#include "tools/map_heap.h"
+#include "tools/map_page.h"
 #include "tools/utf8.h"
 
-#define WIDTH 80
-#define INNER (WIDTH - 4) /* between "| " and " |" */
 #define NAME_WIDTH 18
 #define ARENA_BAR 22
 #define MEMORY_BAR 40
@@ -33,122 +31,16 @@ static const struct {
 	[GLYPH_OTHER] = { "━", "-", "38;5;246" },	  [GLYPH_FREE] = { "·", ".", "38;5;240" },
 };
 
-static const struct {
-	const char *utf8, *ascii;
-} corners[] = { { "┌", "+" }, { "┐", "+" }, { "└", "+" }, { "┘", "+" }, { "─", "-" }, { "│", "|" } };
-
-enum corner { TOP_LEFT, TOP_RIGHT, BOTTOM_LEFT, BOTTOM_RIGHT, DASH, SIDE };
-
-/* A line that is being put together: its bytes, and how many columns they take. */
-struct page {
-	const struct map_look *look;
-	FILE *out;
-	char line[4096];
-	size_t used;
-	int width;
-	const char *paint; /* of the line, "" for none */
-};
-
-static void raw(struct page *p, const char *bytes, size_t n, int columns)
-{
-	if (p->used + n < sizeof(p->line)) {
-		memcpy(p->line + p->used, bytes, n);
-		p->used += n;
-		p->width += columns;
-	}
-}
-
-static void paint(struct page *p, const char *color)
-{
-	char code[32];
-
-	if (!p->look->color)
-		return;
-	snprintf(code, sizeof(code), "\033[%s%sm", color && *color ? "0;" : "0", color ? color : "");
-	raw(p, code, strlen(code), 0);
-}
-
-static void unpaint(struct page *p)
-{
-	paint(p, p->paint);
-}
-
-/* Text as somebody chose it, in so many columns (0: as many as it takes, which are at most limit). */
-static void put_name(struct page *p, const char *name, int columns, int limit)
-{
-	size_t n = strlen(name);
-	int start = p->width, room = columns ? columns : limit;
-
-	for (size_t i = 0; i < n;) {
-		uint32_t c = 0;
-		size_t length = utf8_decode(name + i, n - i, &c);
-		bool shows = length > 0 && utf8_shows(c) && !(p->look->ascii && c > 0x7e);
-		int wide = shows ? wcwidth((wchar_t)c) : 1;
-
-		if (wide < 0)
-			wide = 1;
-		if (p->width - start + wide > room - 1 && i + (length ? length : 1) < n) {
-			raw(p, "~", 1, 1);
-			break;
-		}
-		if (p->width - start + wide > room)
-			break;
-		raw(p, shows ? name + i : "?", shows ? length : 1, wide);
-		i += length ? length : 1;
-	}
-	while (p->width - start < columns)
-		raw(p, " ", 1, 1);
-}
-
-static void put(struct page *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void put(struct page *p, const char *format, ...) /* ASCII */
-{
-	char text[512];
-	va_list args;
-	int n;
-
-	va_start(args, format);
-	n = vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	n = n < (int)sizeof(text) ? n : (int)sizeof(text) - 1;
-	raw(p, text, (size_t)n, n);
-}
-
-static void put_corner(struct page *p, enum corner which)
-{
-	const char *s = p->look->ascii ? corners[which].ascii : corners[which].utf8;
-
-	raw(p, s, strlen(s), 1);
-}
-
-static void pad_to(struct page *p, int column)
-{
-	while (p->width < column)
-		raw(p, " ", 1, 1);
-}
-
-static void end_line(struct page *p)
-{
-	while (p->used > 0 && p->line[p->used - 1] == ' ')
-		p->used--;
-	if (p->look->color && p->used > 0)
-		raw(p, "\033[0m", 4, 0);
-	fwrite(p->line, 1, p->used, p->out);
-	fputc('\n', p->out);
-	p->used = 0;
-	p->width = 0;
-}
-
 static void put_cells(struct page *p, int glyph, int count)
 {
 	const char *s = p->look->ascii ? glyphs[glyph].ascii : glyphs[glyph].utf8;
 
 	if (count <= 0)
 		return;
-	paint(p, glyphs[glyph].color);
+	page_paint(p, glyphs[glyph].color);
 	for (; count > 0; count--)
-		raw(p, s, strlen(s), 1);
-	unpaint(p);
+		page_raw(p, s, strlen(s), 1);
+	page_unpaint(p);
 }
 
 /* How many cells a part takes of a bar that stands for whole: at least one when there is something. */
@@ -179,75 +71,6 @@ static int put_parts(struct page *p, const int *glyph, const uint64_t *parts, in
 	return sum;
 }
 
-/* Text in lines of the page's width, broken at spaces; each set in by so many columns. */
-static void put_wrapped(struct page *p, const char *text, int indent, const char *color)
-{
-	int room = WIDTH - indent - 2;
-	char line[WIDTH * 4 + 1];
-
-	while (*text) {
-		size_t n = 0, fits = 0;
-		int columns = 0;
-
-		for (; text[n] && (columns < room || ((unsigned char)text[n] & 0xc0) == 0x80) && n < sizeof(line) - 1; n++) {
-			columns += ((unsigned char)text[n] & 0xc0) != 0x80;
-			fits = text[n] == ' ' ? n : fits;
-		}
-		if (text[n] && fits)
-			n = fits;
-		memcpy(line, text, n);
-		line[n] = '\0';
-		paint(p, color);
-		pad_to(p, indent);
-		put_name(p, line, 0, WIDTH - indent);
-		end_line(p);
-		text += n + strspn(text + n, " ");
-	}
-}
-
-/* ---- boxes ---- */
-
-static void box_top(struct page *p, const char *left, const char *right)
-{
-	int end = WIDTH - 3 - (int)strlen(right) - (right[0] ? 2 : 0);
-
-	put_corner(p, TOP_LEFT);
-	put_corner(p, DASH);
-	put(p, " %s ", left);
-	while (p->width < end)
-		put_corner(p, DASH);
-	if (right[0])
-		put(p, " %s ", right);
-	while (p->width < WIDTH - 1)
-		put_corner(p, DASH);
-	put_corner(p, TOP_RIGHT);
-	end_line(p);
-}
-
-static void box_open(struct page *p)
-{
-	paint(p, p->paint);
-	put_corner(p, SIDE);
-	put(p, " ");
-}
-
-static void box_close(struct page *p)
-{
-	pad_to(p, WIDTH - 1);
-	put_corner(p, SIDE);
-	end_line(p);
-}
-
-static void box_bottom(struct page *p)
-{
-	paint(p, p->paint);
-	put_corner(p, BOTTOM_LEFT);
-	while (p->width < WIDTH - 1)
-		put_corner(p, DASH);
-	put_corner(p, BOTTOM_RIGHT);
-	end_line(p);
-}
-
 /* ---- a node ---- */
 
 static void node_memory(struct page *p, const struct map_node *node)
@@ -265,12 +88,12 @@ static void node_memory(struct page *p, const struct map_node *node)
 	parts[MAP_KINDS] = used > held ? used - held : 0;
 	glyph[MAP_KINDS + 1] = GLYPH_FREE;
 	parts[MAP_KINDS + 1] = total > used ? total - used : 0;
-	box_open(p);
-	put(p, "%-9s ", "memory");
+	page_box_open(p);
+	page_put(p, "%-9s ", "memory");
 	put_parts(p, glyph, parts, MAP_KINDS + 2, total, MEMORY_BAR);
-	pad_to(p, 2 + 10 + MEMORY_BAR + 1);
-	put(p, "%5s used of %s", map_short(used), map_short(total));
-	box_close(p);
+	page_pad(p, 2 + 10 + MEMORY_BAR + 1);
+	page_put(p, "%5s used of %s", map_short(used), map_short(total));
+	page_box_close(p);
 }
 
 static void node_pool(struct page *p, const struct map_node *node, int pool)
@@ -281,25 +104,25 @@ static void node_pool(struct page *p, const struct map_node *node, int pool)
 
 	if (total == 0 && unused == 0)
 		return;
-	box_open(p);
-	put(p, "%-9s ", pool ? "1g pool" : "2m pool");
+	page_box_open(p);
+	page_put(p, "%-9s ", pool ? "1g pool" : "2m pool");
 	put_parts(p, glyph, parts, 2, total, MEMORY_BAR);
-	pad_to(p, 2 + 10 + MEMORY_BAR + 1);
-	put(p, "%5llu used of %llu", (unsigned long long)parts[0], (unsigned long long)total);
-	box_close(p);
+	page_pad(p, 2 + 10 + MEMORY_BAR + 1);
+	page_put(p, "%5llu used of %llu", (unsigned long long)parts[0], (unsigned long long)total);
+	page_box_close(p);
 }
 
 static void node_attributes(struct page *p, const struct map_node *node)
 {
 	if (!node->bandwidth && !node->latency)
 		return;
-	box_open(p);
-	put(p, "%-9s ", "reach");
+	page_box_open(p);
+	page_put(p, "%-9s ", "reach");
 	if (node->bandwidth)
-		put(p, "%llu MiB/s%s", (unsigned long long)node->bandwidth, node->latency ? ", " : "");
+		page_put(p, "%llu MiB/s%s", (unsigned long long)node->bandwidth, node->latency ? ", " : "");
 	if (node->latency)
-		put(p, "%llu ns", (unsigned long long)node->latency);
-	box_close(p);
+		page_put(p, "%llu ns", (unsigned long long)node->latency);
+	page_box_close(p);
 }
 
 /* "thp 36M base 12M !4.0M": what does not fit behind the bar stands on a line of its own. */
@@ -315,16 +138,16 @@ static void share_details(struct page *p, const struct map_share *share)
 			n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s %s", n ? " " : "", map_kind_name(kind),
 					      map_short(share->by_kind[kind]));
 	}
-	if (p->width + 1 + (int)n + (share->strayed ? 7 : 0) > WIDTH - 2) {
-		box_close(p);
-		box_open(p);
-		pad_to(p, 2 + NAME_WIDTH + 1);
+	if (p->width + 1 + (int)n + (share->strayed ? 7 : 0) > PAGE_WIDTH - 2) {
+		page_box_close(p);
+		page_box_open(p);
+		page_pad(p, 2 + NAME_WIDTH + 1);
 	}
-	put(p, "%s", text);
+	page_put(p, "%s", text);
 	if (share->strayed) {
-		paint(p, glyphs[GLYPH_STRAYED].color);
-		put(p, " !%s", map_short(share->strayed));
-		unpaint(p);
+		page_paint(p, glyphs[GLYPH_STRAYED].color);
+		page_put(p, " !%s", map_short(share->strayed));
+		page_unpaint(p);
 	}
 }
 
@@ -340,14 +163,14 @@ static void node_share(struct page *p, const struct map *map, const struct map_h
 	}
 	glyph[MAP_KINDS] = GLYPH_STRAYED;
 	parts[MAP_KINDS] = held->share->strayed;
-	box_open(p);
-	put_name(p, held->arena->name, NAME_WIDTH, 0);
-	put(p, " ");
+	page_box_open(p);
+	page_name(p, held->arena->name, NAME_WIDTH, 0);
+	page_put(p, " ");
 	put_parts(p, glyph, parts, MAP_KINDS + 1, map->largest, ARENA_BAR);
-	pad_to(p, 2 + NAME_WIDTH + 1 + ARENA_BAR);
-	put(p, "%6s  ", map_short(bytes));
+	page_pad(p, 2 + NAME_WIDTH + 1 + ARENA_BAR);
+	page_put(p, "%6s  ", map_short(bytes));
 	share_details(p, held->share);
-	box_close(p);
+	page_box_close(p);
 }
 
 static void node_shares(struct page *p, const struct map *map, const struct map_node *node)
@@ -362,9 +185,9 @@ static void node_shares(struct page *p, const struct map *map, const struct map_
 	for (size_t i = drawn; i < count; i++)
 		rest = map_add(rest, held[i].share->bytes);
 	if (drawn < count) {
-		box_open(p);
-		put(p, "and %zu smaller ones: %s (--all draws them)", count - drawn, map_short(rest));
-		box_close(p);
+		page_box_open(p);
+		page_put(p, "and %zu smaller ones: %s (--all draws them)", count - drawn, map_short(rest));
+		page_box_close(p);
 	}
 	free(held);
 }
@@ -383,15 +206,15 @@ static void draw_node(struct page *p, const struct map *map, const struct map_no
 	else
 		snprintf(right, sizeof(right), "%s%.40s%s%s", node->cpus[0] ? "CPUs " : "", utf8_shown(node->cpus),
 			 node->has_memory == 0 ? ", no memory" : "", node->allowed == 0 ? ", closed by the cpuset" : "");
-	paint(p, p->paint);
-	box_top(p, left, right);
+	page_paint(p, p->paint);
+	page_box_top(p, left, right);
 	if (node->memory_total)
 		node_memory(p, node);
 	node_pool(p, node, 0);
 	node_pool(p, node, 1);
 	node_attributes(p, node);
 	node_shares(p, map, node);
-	box_bottom(p);
+	page_box_bottom(p);
 	p->paint = "";
 }
 
@@ -412,17 +235,17 @@ static void draw_arena(struct page *p, const struct map *map, const struct map_a
 				     arena->free_clean };
 	char remarks[256], marked[sizeof(remarks) + 2];
 
-	put_name(p, arena->name, NAME_WIDTH, 0);
-	put(p, " %-10s ", policy_word(arena->policy));
-	put_name(p, arena->asked ? arena->asked : "?", 9, 0);
-	put(p, " %-4s", arena->kind ? arena->kind : "?");
+	page_name(p, arena->name, NAME_WIDTH, 0);
+	page_put(p, " %-10s ", policy_word(arena->policy));
+	page_name(p, arena->asked ? arena->asked : "?", 9, 0);
+	page_put(p, " %-4s", arena->kind ? arena->kind : "?");
 	for (size_t i = 0; i < sizeof(columns) / sizeof(columns[0]); i++)
-		put(p, "%6s", map_short(columns[i]));
-	end_line(p);
+		page_put(p, "%6s", map_short(columns[i]));
+	page_end_line(p);
 	map_remarks(map, arena, remarks, sizeof(remarks));
 	if (remarks[0]) {
 		snprintf(marked, sizeof(marked), "! %s", remarks);
-		put_wrapped(p, marked, 2, glyphs[GLYPH_STRAYED].color);
+		page_wrapped(p, marked, 2, glyphs[GLYPH_STRAYED].color);
 	}
 }
 
@@ -430,18 +253,18 @@ static void put_rest(struct page *p, uint64_t count, const char *what)
 {
 	if (count == 0)
 		return;
-	put(p, "and %llu %s", (unsigned long long)count, what);
-	end_line(p);
+	page_put(p, "and %llu %s", (unsigned long long)count, what);
+	page_end_line(p);
 }
 
 static void draw_arenas(struct page *p, const struct map *map)
 {
 	size_t shown = 0, left_out = 0, empty = 0;
 
-	end_line(p);
-	put(p, "%-*s %-10s %-9s %-4s%6s%6s%6s%6s%6s%6s", NAME_WIDTH, "arena", "policy", "nodes", "page", "mapd",
+	page_end_line(p);
+	page_put(p, "%-*s %-10s %-9s %-4s%6s%6s%6s%6s%6s%6s", NAME_WIDTH, "arena", "policy", "nodes", "page", "mapd",
 	    "resid", "used", "cache", "dirty", "clean");
-	end_line(p);
+	page_end_line(p);
 	for (size_t i = 0; i < map->arena_count; i++) {
 		const struct map_arena *arena = &map->arenas[i];
 
@@ -461,7 +284,7 @@ static void draw_arenas(struct page *p, const struct map *map)
 
 static void draw_distances(struct page *p, const struct map *map)
 {
-	const size_t at_once = (WIDTH - 8) / 5;
+	const size_t at_once = (PAGE_WIDTH - 8) / 5;
 
 	for (size_t first = 0; map->node_count > 1 && first < map->node_count; first += at_once) {
 		size_t last = first + at_once < map->node_count ? first + at_once : map->node_count;
@@ -471,27 +294,27 @@ static void draw_distances(struct page *p, const struct map *map)
 			any = any || map->nodes[i].distance;
 		if (!any)
 			return;
-		end_line(p);
-		put(p, "%-8s", "distance");
+		page_end_line(p);
+		page_put(p, "%-8s", "distance");
 		for (size_t to = first; to < last; to++)
 			if (map->nodes[to].id >= 0)
-				put(p, "%5d", map->nodes[to].id);
-		end_line(p);
+				page_put(p, "%5d", map->nodes[to].id);
+		page_end_line(p);
 		for (size_t from = 0; from < map->node_count; from++) {
 			const int *distance = map->nodes[from].distance;
 
 			if (!distance)
 				continue;
-			put(p, "%8d", map->nodes[from].id);
+			page_put(p, "%8d", map->nodes[from].id);
 			for (size_t to = first; to < last; to++) {
 				if (map->nodes[to].id < 0)
 					continue;
 				if (distance[to] >= 0 && distance[to] < 10000)
-					put(p, "%5d", distance[to]);
+					page_put(p, "%5d", distance[to]);
 				else
-					put(p, "%5s", "?");
+					page_put(p, "%5s", "?");
 			}
-			end_line(p);
+			page_end_line(p);
 		}
 	}
 }
@@ -500,28 +323,28 @@ static void draw_refusals(struct page *p, const struct map *map)
 {
 	if (map->refused_count == 0)
 		return;
-	end_line(p);
-	put(p, "refused by the kernel, times:");
+	page_end_line(p);
+	page_put(p, "refused by the kernel, times:");
 	for (size_t i = 0; i < map->refused_count; i++) {
 		char text[64];
 
 		snprintf(text, sizeof(text), " %.24s %llu%s", utf8_shown(map->refused[i].name),
 			 (unsigned long long)map->refused[i].count, i + 1 < map->refused_count ? "," : "");
-		if (p->width + (int)strlen(text) > WIDTH) {
-			end_line(p);
-			put(p, "   ");
+		if (p->width + (int)strlen(text) > PAGE_WIDTH) {
+			page_end_line(p);
+			page_put(p, "   ");
 		}
-		put_name(p, text, 0, WIDTH);
+		page_name(p, text, 0, PAGE_WIDTH);
 	}
-	end_line(p);
+	page_end_line(p);
 }
 
 static void legend_of(struct page *p, int glyph, const char *what)
 {
 	if (p->width > 0)
-		put(p, "  ");
+		page_put(p, "  ");
 	put_cells(p, glyph, 2);
-	put(p, " %s", what);
+	page_put(p, " %s", what);
 }
 
 static void draw_legend(struct page *p, const struct map *map)
@@ -530,7 +353,7 @@ static void draw_legend(struct page *p, const struct map *map)
 
 	for (size_t i = 0; i < map->node_count; i++)
 		untold = untold || map->nodes[i].held_by_kind[QUARRY_PAGES_AUTO];
-	end_line(p);
+	page_end_line(p);
 	if (map->of != MAP_MACHINE) {
 		legend_of(p, QUARRY_PAGES_BASE, "base pages");
 		legend_of(p, QUARRY_PAGES_THP, "thp");
@@ -540,31 +363,33 @@ static void draw_legend(struct page *p, const struct map *map)
 			legend_of(p, QUARRY_PAGES_AUTO, "base or thp");
 		if (map->strayed)
 			legend_of(p, GLYPH_STRAYED, "strayed");
-		end_line(p);
+		page_end_line(p);
 		legend_of(p, GLYPH_OTHER, "others' memory");
 		legend_of(p, GLYPH_FREE, "free");
 		if (map->largest)
-			put(p, "  an arena's bar: %s a cell", map_short(map->largest / ARENA_BAR));
-		end_line(p);
+			page_put(p, "  an arena's bar: %s a cell", map_short(map->largest / ARENA_BAR));
+		page_end_line(p);
 		return;
 	}
 	legend_of(p, GLYPH_OTHER, "in use");
 	legend_of(p, GLYPH_FREE, "free");
 	legend_of(p, QUARRY_PAGES_2M, "2 MiB pages in use");
 	legend_of(p, QUARRY_PAGES_1G, "1 GiB pages in use");
-	end_line(p);
+	page_end_line(p);
 }
 
-void map_print_text(const struct map *map, const struct map_look *look, FILE *out)
+bool map_print_text(const struct map *map, const struct map_look *look, FILE *out)
 {
 	struct page p = { .look = look, .out = out, .paint = "" };
 	char title[512], summary[256], both[sizeof(title) + sizeof(summary) + 2];
 
+	if (map->of == MAP_VIEW)
+		return heap_print_text(map, look, out);
 	map_title(map, title, sizeof(title));
 	map_summary(map, summary, sizeof(summary));
 	snprintf(both, sizeof(both), "%s: %s", title, summary);
-	put_wrapped(&p, both, 0, "1");
-	put_wrapped(&p, map->note, 0, "");
+	page_wrapped(&p, both, 0, "1");
+	page_wrapped(&p, map->note, 0, "");
 	for (size_t i = 0; i < map->node_count; i++)
 		draw_node(&p, map, &map->nodes[i]);
 	if (map->of == MAP_DUMP)
@@ -572,4 +397,5 @@ void map_print_text(const struct map *map, const struct map_look *look, FILE *ou
 	draw_distances(&p, map);
 	draw_refusals(&p, map);
 	draw_legend(&p, map);
+	return true;
 }

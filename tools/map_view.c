@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A map from a dump of a view: what slabs and large blocks hold, on the nodes that were asked for. */
+/* A map from a dump of a view: what slabs and large blocks hold, on the nodes that were asked for, and each cell of it. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -14,7 +14,6 @@ static bool add_region(struct map *map, const struct dump_region *r)
 	struct map_arena *arena = &map->arenas[r->arena];
 	struct map_share *share;
 
-	arena->mapped = map_add(arena->mapped, r->size);
 	if (r->held == 0)
 		return true;
 	share = map_share_on(arena, r->node < 0 ? MAP_NODE_UNTOLD : r->node);
@@ -36,18 +35,12 @@ static bool fill(struct map *map, const struct dump *d)
 	for (size_t i = 0; i < d->region_count; i++)
 		if (!add_region(map, &d->regions[i]))
 			return false;
-	for (size_t i = 0; i < d->row_count; i++) {
-		struct map_arena *arena = &map->arenas[d->rows[i].arena];
-
-		arena->in_use = map_add(arena->in_use, d->rows[i].live_bytes);
-		arena->cached = map_add(arena->cached, d->rows[i].cached_bytes);
-	}
 	return map_finish(map);
 }
 
 int map_read_view(struct map *map, const char *name, const char *text, size_t length)
 {
-	struct dump d = { 0 };
+	struct dump d = { .cells = &map->cells };
 	int status = dump_read(&d, "map", name, text, length);
 
 	map->of = MAP_VIEW;

@@ -43,6 +43,13 @@ static int parse_one(struct arguments *args, int argc, char **argv, int *i)
 	return STATUS_OK;
 }
 
+static bool ends_in(const char *path, const char *end)
+{
+	size_t n = strlen(path), m = strlen(end);
+
+	return n >= m && strcmp(path + n - m, end) == 0;
+}
+
 static int parse(int argc, char **argv, struct arguments *args)
 {
 	int status = STATUS_OK;
@@ -55,6 +62,9 @@ static int parse(int argc, char **argv, struct arguments *args)
 		return fail(STATUS_USAGE, "metrics: no PID; see quarry metrics --help");
 	if (args->textfile && args->socket)
 		return fail(STATUS_USAGE, "metrics: --textfile or --socket, not both");
+	if (args->textfile && !ends_in(args->textfile, ".prom"))
+		return fail(STATUS_USAGE, "metrics: --textfile %s: node_exporter's textfile collector reads nothing whose name "
+			    "does not end in .prom", args->textfile);
 	return STATUS_OK;
 }
 

@@ -4,8 +4,8 @@
 
 #include "tools/published.h"
 
-/* Answer HTTP on a Unix socket with the metrics of the process, one connection after the other, until the process ends or
- * a signal ends this one. flags: enum quarry_metrics_flags. */
+/* Answer HTTP on a Unix socket with the metrics of the process, to several at once, until the process ends or a signal ends
+ * this one. flags: enum quarry_metrics_flags. */
 int metrics_serve(struct published *from, const char *path, unsigned flags);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* HTTP/1.0 on a Unix socket, as much of it as a scrape needs: GET, one connection at a time, no more than some seconds and
- * some kilobytes each. Who may connect is by the rights of the socket and its folder. */
+/* Listening on a Unix socket, and serving those who connect (metrics_http.c), several at once: who says nothing holds up
+ * nobody. Who may connect is by the rights of the socket and its folder. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -13,14 +13,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#define REQUEST_MAX 8192
-#define SECONDS 5     /* for a request, and for the answer */
+#include "tools/metrics_http.h"
+
+#define CLIENTS_MAX 16
 #define SHORT_MS 100  /* until the next try, without descriptors or memory */
 #define LOOK_MS 1000  /* between two looks for the process, where the kernel does not tell (before Linux 5.3) */
 
@@ -151,181 +151,192 @@ static int begin(struct lock *lock, const char *path)
 	return fd;
 }
 
-/* ---- a request ---- */
+/* ---- those who connected ---- */
 
-/* Until the time (published_now) is over, or a signal wants an end: then false. */
-static bool wait_for(int fd, short events, uint64_t end)
-{
-	struct pollfd one = { .fd = fd, .events = events };
-	uint64_t now;
-
-	while (!wants_end && (now = published_now()) < end) {
-		int n = poll_unless(&wants_end, &end_signals, &one, 1, (int)((end - now) / 1000000 + 1));
-
-		if (n != 0 && (n > 0 || errno != EINTR))
-			return n > 0;
-	}
-	return false;
-}
-
-static uint64_t in_seconds(unsigned seconds)
-{
-	return published_now() + seconds * UINT64_C(1000000000);
-}
-
-static bool is_passing(int error)
-{
-	return error == EINTR || error == EAGAIN;
-}
-
-/* Up to the empty line. False when none came in time, or it was too long. */
-static bool read_request(int fd, char *text, size_t size)
-{
-	uint64_t end = in_seconds(SECONDS);
-	size_t used = 0;
-
-	while (used + 1 < size && wait_for(fd, POLLIN, end)) {
-		ssize_t n = recv(fd, text + used, size - 1 - used, MSG_DONTWAIT);
-
-		if (n == 0 || (n < 0 && !is_passing(errno)))
-			return false;
-		used += n > 0 ? (size_t)n : 0;
-		text[used] = '\0';
-		if (strstr(text, "\r\n\r\n") || strstr(text, "\n\n"))
-			return strlen(text) == used;
-	}
-	return false;
-}
-
-static void send_all(int fd, const char *text, size_t size)
-{
-	uint64_t end = in_seconds(SECONDS);
-
-	while (size > 0 && wait_for(fd, POLLOUT, end)) {
-		ssize_t n = send(fd, text, size, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-		if (n < 0 && !is_passing(errno))
-			return;
-		text += n > 0 ? n : 0;
-		size -= n > 0 ? (size_t)n : 0;
-	}
-}
-
-static void answer(int fd, const char *status, const char *type, const char *body, size_t size)
-{
-	char head[256];
-	int n = snprintf(head, sizeof(head), "HTTP/1.0 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
-			 "Connection: close\r\n\r\n", status, type, size);
-
-	send_all(fd, head, (size_t)n);
-	send_all(fd, body, size);
-}
-
-static void answer_line(int fd, const char *status, const char *why)
-{
-	char line[300];
-
-	snprintf(line, sizeof(line), "%s\n", why);
-	answer(fd, status, "text/plain; charset=utf-8", line, strlen(line));
-}
-
-/* (In a file without a name, since its length comes first.) */
-static void answer_metrics(int fd, const struct published *from, unsigned flags)
-{
-	int file = memfd_create("quarry-metrics", MFD_CLOEXEC);
-	off_t size = 0;
-	char *text = MAP_FAILED;
-
-	if (file >= 0 && quarry_published_metrics(from->copy, from->size, file, flags) == 0)
-		size = lseek(file, 0, SEEK_END);
-	if (size > 0)
-		text = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, file, 0);
-	if (text != MAP_FAILED) {
-		answer(fd, "200 OK", flags & QUARRY_METRICS_CLASSIC ? "text/plain; version=0.0.4; charset=utf-8" :
-				     "application/openmetrics-text; version=1.0.0; charset=utf-8", text, (size_t)size);
-		munmap(text, (size_t)size);
-	} else {
-		answer_line(fd, "500 Internal Server Error", strerror(errno));
-	}
-	if (file >= 0)
-		close(file);
-}
-
-/* Who does not ask for OpenMetrics gets the format that every scraper knows. What cannot be read now may be the next
- * time. */
-static void serve_one(int fd, struct published *from, unsigned flags)
-{
-	char request[REQUEST_MAX];
-
-	if (!read_request(fd, request, sizeof(request))) {
-		answer_line(fd, "400 Bad Request", "no request, or one that is too long");
-	} else if (strncmp(request, "GET /", 5) != 0) {
-		answer_line(fd, "405 Method Not Allowed", "GET is all there is");
-	} else if (published_read(from) != STATUS_OK) {
-		answer_line(fd, "503 Service Unavailable", from->error);
-	} else {
-		if (!strcasestr(request, "application/openmetrics-text"))
-			flags |= QUARRY_METRICS_CLASSIC;
-		answer_metrics(fd, from, flags);
-	}
-}
-
-/* ---- one after the other ---- */
+struct server {
+	int listening, process; /* process: readable when it has ended; -1: the kernel does not tell */
+	struct published *from;
+	unsigned flags;
+	bool gone;              /* the process: the answers that have begun are all there is to do */
+	uint64_t accepts_from;  /* when (published_now), after there was no descriptor or memory */
+	struct http_client clients[CLIENTS_MAX]; /* fd: -1: none */
+};
 
 static bool is_short_of(int error)
 {
 	return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
-/* False with errno when there will be no other. */
-static bool accept_one(int listening, struct published *from, unsigned flags)
+/* Where there is no place left, whoever has waited longest without a request gives up his. NULL: all are being answered. */
+static struct http_client *place_for_one(struct server *s)
 {
-	int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct http_client *oldest = NULL;
 
+	for (size_t i = 0; i < CLIENTS_MAX; i++) {
+		struct http_client *c = &s->clients[i];
+
+		if (c->fd < 0)
+			return c;
+		if (!c->answering && (!oldest || c->end < oldest->end))
+			oldest = c;
+	}
+	return oldest;
+}
+
+/* False with errno when there will be no other. */
+static bool accept_one(struct server *s)
+{
+	struct http_client *place = place_for_one(s);
+	int fd = place ? accept4(s->listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
+
+	if (!place)
+		return true;
 	if (fd < 0 && is_short_of(errno)) {
-		(void)poll_unless(&wants_end, &end_signals, NULL, 0, SHORT_MS);
+		s->accepts_from = published_now() + SHORT_MS * UINT64_C(1000000);
 		return true;
 	}
 	if (fd < 0)
-		return is_passing(errno) || errno == ECONNABORTED;
-	serve_one(fd, from, flags);
-	close(fd);
+		return errno == EINTR || errno == EAGAIN || errno == ECONNABORTED;
+	if (place->fd >= 0)
+		http_give_up(place);
+	http_begin(place, fd);
 	return true;
 }
 
-/* 0 when a signal wants an end; an errno, ESRCH when the process has ended. */
-static int serve(int listening, int process, struct published *from, unsigned flags)
+/* fds: of those who are connected, in their order. */
+static void go_on(struct server *s, const struct pollfd *fds)
 {
-	struct pollfd either[] = { { .fd = listening, .events = POLLIN }, { .fd = process, .events = POLLIN } };
+	uint64_t now = published_now();
 
+	/* (A look at the process may take a while.) */
+	for (size_t i = 0; i < CLIENTS_MAX && !wants_end; i++) {
+		struct http_client *c = &s->clients[i];
+
+		if (c->fd < 0)
+			continue;
+		if ((fds++)->revents)
+			http_go_on(c, s->from, s->flags);
+		else if (now >= c->end)
+			http_give_up(c);
+	}
+	s->gone = s->gone || s->from->gone;
+}
+
+/* ---- waiting ---- */
+
+static bool is_answering(const struct server *s)
+{
+	for (size_t i = 0; i < CLIENTS_MAX; i++)
+		if (s->clients[i].fd >= 0 && s->clients[i].answering)
+			return true;
+	return false;
+}
+
+static void sooner(int *ms, uint64_t now, uint64_t then)
+{
+	int left = then > now ? (int)((then - now) / 1000000 + 1) : 0;
+
+	if (*ms < 0 || left < *ms)
+		*ms = left;
+}
+
+enum { LISTENING, PROCESS, CLIENTS, FDS = CLIENTS + CLIENTS_MAX };
+
+/* What to wait for, and for how long. (A negative descriptor is none. But poll(2) takes no more of them than RLIMIT_NOFILE.) */
+static nfds_t wait_for_what(struct server *s, struct pollfd fds[FDS], int *ms)
+{
+	uint64_t now = published_now();
+	bool accepts = !s->gone && now >= s->accepts_from && place_for_one(s);
+	nfds_t count = CLIENTS;
+
+	*ms = s->process < 0 ? LOOK_MS : -1;
+	fds[LISTENING] = (struct pollfd){ .fd = accepts ? s->listening : -1, .events = POLLIN };
+	fds[PROCESS] = (struct pollfd){ .fd = s->gone ? -1 : s->process, .events = POLLIN };
+	if (!s->gone && now < s->accepts_from)
+		sooner(ms, now, s->accepts_from);
+	for (size_t i = 0; i < CLIENTS_MAX; i++) {
+		const struct http_client *c = &s->clients[i];
+
+		if (c->fd < 0)
+			continue;
+		fds[count++] = (struct pollfd){ .fd = c->fd, .events = c->answering ? POLLOUT : POLLIN };
+		sooner(ms, now, c->end);
+	}
+	return count;
+}
+
+/* 0 when a signal wants an end; an errno, ESRCH when the process has ended. */
+static int serve(struct server *s)
+{
 	while (!wants_end) {
-		int n = poll_unless(&wants_end, &end_signals, either, 2, process < 0 ? LOOK_MS : -1);
+		struct pollfd fds[FDS];
+		int ms;
+		nfds_t count = wait_for_what(s, fds, &ms);
 
-		if (n < 0 && errno != EINTR)
+		if (poll_unless(&wants_end, &end_signals, fds, count, ms) < 0 && errno != EINTR)
 			return errno;
-		if (n > 0 && either[0].revents && !accept_one(listening, from, flags))
+		go_on(s, fds + CLIENTS);
+		if (fds[LISTENING].revents && !accept_one(s))
 			return errno;
-		if (from->gone || (n > 0 && either[1].revents) || (process < 0 && published_ended(from)))
+		s->gone = s->gone || fds[PROCESS].revents || (s->process < 0 && published_ended(s->from));
+		if (s->gone && !is_answering(s))
 			return ESRCH;
 	}
 	return 0;
 }
 
+/* ---- the whole ---- */
+
+/* (bind(2) says the same of whatever stands there.) */
+static const char *words_for(int error, const char *path)
+{
+	struct stat is;
+
+	if (error != EADDRINUSE || lstat(path, &is) != 0 || S_ISSOCK(is.st_mode))
+		return strerror(error);
+	return S_ISREG(is.st_mode) ? "a plain file is there, and no socket" :
+	       S_ISDIR(is.st_mode) ? "a folder is there, and no socket" :
+	       S_ISLNK(is.st_mode) ? "a symbolic link is there, and no socket" : "something else than a socket is there";
+}
+
+static int serve_all(struct server *s)
+{
+	int error;
+
+	for (size_t i = 0; i < CLIENTS_MAX; i++)
+		s->clients[i].fd = -1;
+	error = published_ended(s->from) ? ESRCH : serve(s);
+	for (size_t i = 0; i < CLIENTS_MAX; i++)
+		if (s->clients[i].fd >= 0)
+			http_end(&s->clients[i]);
+	return error;
+}
+
 int metrics_serve(struct published *from, const char *path, unsigned flags)
 {
+	struct server *s = calloc(1, sizeof(*s));
 	struct lock lock;
-	int listening, process, error;
+	int error;
 
+	if (!s)
+		return fail(STATUS_FAILED, "metrics: no memory");
 	catch_signals();
-	listening = begin(&lock, path);
-	if (listening < 0)
-		return fail(STATUS_FAILED, "metrics: %s: %s", path, strerror(errno));
-	process = published_process(from);
-	error = published_ended(from) ? ESRCH : serve(listening, process, from, flags);
+	s->from = from;
+	s->flags = flags;
+	s->listening = begin(&lock, path);
+	if (s->listening < 0) {
+		free(s);
+		return fail(STATUS_FAILED, "metrics: %s: %s", path, words_for(errno, path));
+	}
+	s->process = published_process(from);
+	error = serve_all(s);
 	(void)unlink(path);
-	close(listening);
+	close(s->listening);
 	give_lock(&lock);
-	if (process >= 0)
-		close(process);
+	if (s->process >= 0)
+		close(s->process);
+	free(s);
+	if (error == ESRCH && from->gone)
+		return fail(STATUS_FAILED, "metrics: %d: %s", from->pid, from->error);
 	return error ? fail(STATUS_FAILED, "metrics: %d: %s", from->pid, strerror(error)) : STATUS_OK;
 }

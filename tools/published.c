@@ -18,6 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tools/utf8.h"
+
 #define LARGEST (UINT64_C(4) << 20) /* no page of ours is so large */
 
 uint64_t published_now(void)
@@ -57,7 +59,9 @@ static enum status wrong(struct published *p, const char *format, ...)
 
 static enum status wrong_of(struct published *p, int error)
 {
-	p->gone = error == ENOENT || error == ESRCH;
+	p->gone = error == ENOENT || error == ESRCH || error == ESTALE;
+	if (error == ESTALE)
+		return wrong(p, "it became another program meanwhile: %s", utf8_shown(p->program));
 	if (p->gone)
 		return wrong(p, "%s", strerror(ESRCH));
 	if (error == ENODATA)
@@ -71,11 +75,12 @@ static enum status wrong_of(struct published *p, int error)
 /* ---- /proc ---- */
 
 /* "123 (a) b) S 1 ...": the name may have anything in it, so the last parenthesis counts. 0, or an errno; ESRCH: that
- * is another process, or what is left of one that has ended. */
+ * is another process, or what is left of one that has ended; ESTALE: it runs another program, whose stack begins elsewhere
+ * (told to those who may trace the process, 0 to others). */
 static int read_stat(struct published *p)
 {
 	char path[64], text[1024], *open, *close, state;
-	uint64_t started;
+	uint64_t started, stack;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", p->pid);
 	if (!read_text(path, text, sizeof(text)))
@@ -84,13 +89,16 @@ static int read_stat(struct published *p)
 	close = strrchr(text, ')');
 	if (!open || !close || close < open ||
 	    sscanf(close + 1, " %c %*d %*d %*d %*d %*d %*u %" SCNu64 " %*u %" SCNu64
-			      " %*u %*u %*u %*d %*d %*d %*d %*d %*d %" SCNu64,
-		   &state, &p->minor, &p->major, &started) != 4)
+			      " %*u %*u %*u %*d %*d %*d %*d %*d %*d %" SCNu64 " %*u %*d %*u %*u %*u %" SCNu64,
+		   &state, &p->minor, &p->major, &started, &stack) != 5)
 		return EIO;
 	if ((p->started && p->started != started) || state == 'Z' || state == 'X')
 		return ESRCH;
 	p->started = started;
 	snprintf(p->program, sizeof(p->program), "%.*s", (int)(close - open - 1), open + 1);
+	if (p->stack && stack && p->stack != stack)
+		return ESTALE;
+	p->stack = stack ? stack : p->stack;
 	return 0;
 }
 
@@ -167,6 +175,20 @@ static enum status prepare(struct published *p)
 	return STATUS_OK;
 }
 
+/* Its memory went: it ended, or became another program, or is at it. */
+static int why_it_is_gone(struct published *p)
+{
+	const struct timespec between = { 0, 2000000 };
+	int error = 0;
+
+	for (int i = 0; i < 50 && !error; i++) {
+		error = read_stat(p);
+		if (!error)
+			nanosleep(&between, NULL);
+	}
+	return error ? error : ESRCH;
+}
+
 enum status published_read(struct published *p)
 {
 	int error = read_stat(p);
@@ -176,13 +198,14 @@ enum status published_read(struct published *p)
 	if (!p->place_count && prepare(p) != STATUS_OK)
 		return STATUS_FAILED;
 	error = published_copy(p);
-	/* (EIO, EFAULT: it ended in between, or became another program.) */
+	if (error == EIO || error == EFAULT)
+		error = why_it_is_gone(p);
 	if (error == EAGAIN)
 		return wrong(p, "published: it is being written all the time");
 	if (error == ETIMEDOUT)
 		return wrong(p, "published: reading it comes to no end: who should fill its memory does not");
 	if (error)
-		return wrong_of(p, error == EIO || error == EFAULT ? ESRCH : error);
+		return wrong_of(p, error);
 	if (quarry_published_look(p->copy, p->size, NULL, 0, NULL, NULL) != 0)
 		return wrong(p, "%s", quarry_error_text());
 	return STATUS_OK;

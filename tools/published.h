@@ -26,6 +26,7 @@ struct published {
 	pid_t left;               /* a reader that could not be ended; 0: none */
 	char program[64];         /* its name, as the kernel has it; any bytes */
 	uint64_t started;         /* clock ticks since the machine was, from /proc/PID/stat */
+	uint64_t stack;           /* where the program's begins, from there; 0: not told */
 	char error[256];
 	bool gone;                /* it has ended, or is another program now: it will not be read again */
 	uint64_t minor, major;    /* page faults since it was */

@@ -83,33 +83,91 @@ static int set_preload(const char *library)
 /* ---- the options and the program ---- */
 
 struct run {
-	const char *options, *stats, *leaks, *library;
+	const char *options, *stats, *leaks, *profile, *view, *library;
 	char **program;
 };
 
-/* What --leaks is best with, the environment's options, those given, --stats and --leaks, in this order: the later
- * count. */
+/* Whether a list of options has one of that name. */
+static bool names(const char *list, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (const char *at = list; at && *at; at += strcspn(at, ","), at += *at == ',') {
+		at += strspn(at, " \t\n");
+		if (strncmp(at, name, n) == 0 && at[n + strspn(at + n, " \t\n")] == '=')
+			return true;
+	}
+	return false;
+}
+
+static void add(FILE *list, const char *name, const char *value)
+{
+	if (value && *value)
+		fprintf(list, "%s%s%s", ftell(list) > 0 ? "," : "", name, value);
+}
+
+/* What --leaks and --profile are best with, the environment's options, those given, --stats and --leaks, in this order:
+ * the later count. */
+static char *all_options(const struct run *run, const char *environment)
+{
+	const char *stats = run->stats;
+	size_t size;
+	char *text = NULL;
+	FILE *list = open_memstream(&text, &size);
+
+	if (!list)
+		return NULL;
+	if (!stats && !run->leaks && !names(environment, "stats_at_exit") && !names(run->options, "stats_at_exit"))
+		stats = "summary";
+	add(list, "profile=", run->leaks ? "1" : run->profile ? "512k" : NULL);
+	add(list, "", environment);
+	add(list, "", run->options);
+	add(list, "stats_at_exit=", stats);
+	add(list, "leaks_at_exit=", run->leaks);
+	if (fclose(list) == 0)
+		return text;
+	free(text);
+	return NULL;
+}
+
 static int set_options(const struct run *run)
 {
 	const char *environment = getenv(VARIABLE);
-	char *list;
+	char number[16], *list;
+	bool set;
 
-	if (!environment)
-		environment = "";
 	if (run->options && quarry_ctl_set("options_check", run->options) != 0)
 		return fail(STATUS_USAGE, "run: --options: %s", quarry_error_text());
 	/* (What is wrong with it the library has told when this command started.) */
-	if (quarry_ctl_set("options_check", environment) != 0)
+	if (quarry_ctl_set("options_check", environment ? environment : "") != 0)
 		return STATUS_USAGE;
-	if (asprintf(&list, "%s%s%s%s%s%s%s%s%s", run->leaks ? "profile=1" : "", run->leaks && *environment ? "," : "",
-		     environment, run->options ? "," : "", run->options ? run->options : "",
-		     run->stats ? ",stats_at_exit=" : "", run->stats ? run->stats : "",
-		     run->leaks ? ",leaks_at_exit=" : "", run->leaks ? run->leaks : "") < 0)
-		return fail(STATUS_FAILED, "run: %s", strerror(errno));
-	if (*list && setenv(VARIABLE, list + strspn(list, ","), 1) != 0)
-		return fail(STATUS_FAILED, "run: %s", strerror(errno));
+	list = all_options(run, environment);
+	/* (A summary is of this process, which the program is going to be, and not of those that it starts.) */
+	snprintf(number, sizeof(number), "%d", (int)getpid());
+	set = list && setenv(VARIABLE, list, 1) == 0 && setenv("QUARRY_RUN", number, 1) == 0;
 	free(list);
-	return STATUS_OK;
+	return set ? STATUS_OK : fail(STATUS_FAILED, "run: %s", strerror(errno));
+}
+
+/* Where the program is to write a file, wherever it goes by then. */
+static int set_file(const char *variable, const char *file)
+{
+	char here[PATH_MAX] = "", path[3 * PATH_MAX] = "", *to = path;
+
+	if (!file)
+		return STATUS_OK;
+	if (*file != '/' && getcwd(here, sizeof(here) - 1))
+		strcat(here, "/");
+	/* (Only the file's own signs mean something.) */
+	for (const char *at = here; *at; at++) {
+		*to++ = *at;
+		if (*at == '%')
+			*to++ = '%';
+	}
+	if (strlen(file) >= PATH_MAX)
+		return fail(STATUS_USAGE, "run: a file's name of %zu bytes is too long", strlen(file));
+	strcpy(to, file);
+	return setenv(variable, path, 1) == 0 ? STATUS_OK : fail(STATUS_FAILED, "run: %s", strerror(errno));
 }
 
 /* An option's value as the program will have it: the environment's, which is this process's too, or one that was
@@ -242,21 +300,30 @@ static const char *option_argument(const char *name, int argc, char **args, int 
 	return NULL;
 }
 
-/* --name or --name=FORMAT. */
-static bool is_format(const char *name, const char *arg, const char **format, int *status)
+/* --name or --name=VALUE, one of those listed where there is a list. */
+static bool is_given(const char *name, const char *arg, const char *without, const char *const *of, const char **value,
+		     int *status)
 {
 	size_t n = strlen(name);
 
 	if (strncmp(arg, name, n) != 0 || (arg[n] != '=' && arg[n] != '\0'))
 		return false;
-	*format = arg[n] == '=' ? arg + n + 1 : "text";
-	if (strcmp(*format, "text") != 0 && strcmp(*format, "json") != 0)
-		*status = fail(STATUS_USAGE, "run: %s: '%s' is not text or json", name, *format);
+	*value = arg[n] == '=' ? arg + n + 1 : without;
+	if (**value == '\0')
+		*status = fail(STATUS_USAGE, "run: %s= needs a value", name);
+	if (!of || **value == '\0')
+		return true;
+	for (size_t i = 0; of[i]; i++)
+		if (strcmp(*value, of[i]) == 0)
+			return true;
+	*status = fail(STATUS_USAGE, "run: %s: '%s' is not text%s or json", name, *value, of[2] ? ", summary, off" : "");
 	return true;
 }
 
 static int parse_run(int argc, char **argv, struct run *run)
 {
+	static const char *const formats[] = { "text", "json", NULL };
+	static const char *const stats[] = { "text", "json", "summary", "off", NULL };
 	int status = STATUS_OK, i;
 
 	for (i = 1; i < argc && argv[i][0] == '-' && status == STATUS_OK; i++) {
@@ -269,8 +336,10 @@ static int parse_run(int argc, char **argv, struct run *run)
 			run->options = value;
 		else if ((value = option_argument("--library", argc, argv, &i, &status)) != NULL)
 			run->library = value;
-		else if (is_format("--stats", argv[i], &run->stats, &status) ||
-			 is_format("--leaks", argv[i], &run->leaks, &status))
+		else if (is_given("--stats", argv[i], "text", stats, &run->stats, &status) ||
+			 is_given("--leaks", argv[i], "text", formats, &run->leaks, &status) ||
+			 is_given("--profile", argv[i], "quarry.%p.pb.gz", NULL, &run->profile, &status) ||
+			 is_given("--view", argv[i], "quarry.%p.view", NULL, &run->view, &status))
 			continue;
 		else if (status == STATUS_OK) /* a value that is missing has been told */
 			status = fail(STATUS_USAGE, "run: unknown option '%s'; see quarry run --help", argv[i]);
@@ -289,6 +358,10 @@ int command_run(int argc, char **argv)
 
 	if (status == STATUS_OK)
 		status = set_options(&run);
+	if (status == STATUS_OK)
+		status = set_file("QUARRY_PROFILE", run.profile);
+	if (status == STATUS_OK)
+		status = set_file("QUARRY_VIEW", run.view);
 	if (status != STATUS_OK)
 		return status;
 	if (run.library && (!realpath(run.library, library) || access(library, R_OK) != 0))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What the files of the command `quarry` share. The command uses the public API and libc, and nothing inside quarry:
- * it is what any program could be. */
+ * it is what any program could be. (lib/view/rules.c, which is text alone, is compiled once more for `quarry leaks`.) */
 #ifndef QUARRY_TOOLS_H
 #define QUARRY_TOOLS_H
 

@@ -138,9 +138,9 @@ static void print_health(struct page *page)
 		snprintf(limit, sizeof(limit), "%s %s%% of %s", ONE_OF(limits, h->limit_kind),
 			 share(h->limit_per_mille).text, bytes((double)h->limit).text);
 	line(page, h->state >= 0 && h->state < 3 ? colors[h->state] : "",
-	     "%s: pressure %s, PSI %s%% some %s%% full; limit %s; breaker %s", ONE_OF(states, h->state),
-	     ONE_OF(levels, h->level), share(h->psi_some).text, share(h->psi_full).text, limit,
-	     ONE_OF(breakers, h->breaker));
+	     "%s: pressure %s, breaker %s; limit %s; PSI %s%% some %s%% full", ONE_OF(states, h->state),
+	     ONE_OF(levels, h->level), ONE_OF(breakers, h->breaker), limit, share(h->psi_some).text,
+	     share(h->psi_full).text);
 }
 
 /* What was refused most. */

@@ -563,7 +563,7 @@ enum quarry_option {
 	QUARRY_OPT_THP_MIN = 6,          /* thp_min: bytes in use from which new memory is born huge, and what is dense on
 	                                  * base pages is made huge in the background; twice that of one block */
 	QUARRY_OPT_NUMA = 7,             /* numa: 0 treat the machine as one node, 1 follow its nodes */
-	QUARRY_OPT_STATS_AT_EXIT = 8,    /* stats_at_exit: 0 no, 1 text, 2 JSON, to standard error */
+	QUARRY_OPT_STATS_AT_EXIT = 8,    /* stats_at_exit: 0 no, 1 text, 2 JSON, 3 a summary, to standard error */
 	QUARRY_OPT_ON_ERROR = 9,         /* on_error: 0 ignore and count, 1 report on standard error, 2 abort */
 	QUARRY_OPT_JUNK = 10,            /* junk: fill what is freed, to show use after free */
 	QUARRY_OPT_WINDOW = 11,          /* window: bytes of address space to reserve; 0 by the machine's memory */
@@ -606,6 +606,8 @@ enum quarry_option {
 	                                  * 2 by frame pointers: much faster, and wrong for code without them */
 	QUARRY_OPT_LEAKS_AT_EXIT = 42,   /* leaks_at_exit: 0 no, 1 text, 2 JSON, to standard error: what cannot be reached
 	                                  * when the program ends (quarry_leaks_print) */
+	QUARRY_OPT_REPORT_SIGNAL = 43,   /* report_signal: the number of the signal at which a thread writes what is
+					  * written at the end of the program; 0 none. At the start alone */
 	QUARRY_OPT_PUBLISH = 36          /* publish: 0 off, 1 auto, 2 on: whether the figures stand in a page that others
 	                                  * may read (quarry_published), renewed at most once in a second and in a
 	                                  * hundredth of the time. auto: by the reclaimer's thread, where there is one,
@@ -813,7 +815,7 @@ enum quarry_health_reason {
 };
 
 typedef struct quarry_health_report {
-	uint32_t struct_size;      /* set by the caller to sizeof: lets the struct grow */
+	uint32_t struct_size;      /* set by the caller to sizeof: lets the struct grow. What is behind it is not written */
 	int32_t state;             /* enum quarry_health_state */
 	int32_t level;             /* enum quarry_pressure */
 	uint32_t reasons;          /* enum quarry_health_reason, or-ed */
@@ -1179,6 +1181,10 @@ typedef struct quarry_leaks_report {
 	                           * their objects */
 	uint64_t skipped_bytes;   /* that could not be read: protected, kept from children (MADV_DONTFORK), or behind the
 	                           * end of a file */
+	int32_t suppressions_error;  /* why no rule of the file QUARRY_SUPPRESSIONS counted: open(2)'s or read(2)'s errno,
+	                              * EFBIG (1 MiB), ENOMEM, or EINVAL: a line is none; 0: no error. Without a report
+	                              * that has room for this such a file is an error of the call */
+	uint32_t suppressions_line;  /* which line; 0 but for EINVAL */
 } quarry_leaks_report;
 
 #define QUARRY_LEAKS_REACHABLE 1u /* tell of places from which nothing leaked, too */
@@ -1203,7 +1209,7 @@ typedef struct quarry_leaks_report {
  *         copy, or in it), EIO (the copy was killed: no memory, or a page of a pool was taken from it), EINVAL, ENOENT (no
  *         /proc), EPERM (after unshare(CLONE_NEWPID), where a child would be the new namespace's first), ENOTSUP (under
  *         valgrind or AddressSanitizer: they look for leaks themselves), EMFILE, ENFILE, ENOSYS (memfd_create(2), Linux
- *         3.17), EFBIG or ENOSPC; of QUARRY_SUPPRESSIONS open(2)'s, or EINVAL for a wrong line. Example:
+ *         3.17), EFBIG or ENOSPC. Example:
  * @code
  *   static int tell(const quarry_leak *l, void *ctx) { printf("%llu bytes\n", (unsigned long long)l->bytes); return 0; }
  *   quarry_leaks_find(0, tell, NULL, NULL);
@@ -1219,7 +1225,9 @@ QUARRY_API int quarry_leaks_print(int fd, int json);
 /** Leave out what was allocated by functions, or in files, that match: lines "leak:PATTERN" as LeakSanitizer has them
  * (PATTERN is looked for in the names that are exported, and the paths, of a stack's frames; * is anything, ^ and $ are the
  * beginning and the end; lines that begin with # and empty ones are nothing). They are added to those that are there; the
- * file that the environment names as QUARRY_SUPPRESSIONS is read at the first look for leaks.
+ * file that the environment names as QUARRY_SUPPRESSIONS is read at the first look for leaks, and where it cannot be, or a
+ * line of it is none, the report says so and none of its rules count. (`quarry leaks --suppressions FILE` knows functions that
+ * are not exported, too.)
  * @param rules text; copied.
  * @return 0; -1 with EINVAL (a line that is none, which quarry_error_text names; nothing is added), ENOMEM. */
 QUARRY_API int quarry_leaks_suppress(const char *rules);

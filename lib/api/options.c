@@ -31,7 +31,8 @@ enum kind {
 	KIND_SIZE,   /* a number of bytes; takes the suffixes k, m, g and t */
 	KIND_FLAG,   /* 0 or 1; takes off, on, no and yes */
 	KIND_CHOICE, /* one of the names in choices, counted from 0 */
-	KIND_SIGNAL, /* the number of one that means nothing to a program which does not handle it */
+	KIND_SIGNAL, /* the number or name of one; where 0 is none, one that somebody sends, else one that means nothing
+	              * to a program which does not handle it */
 };
 
 /* number, name, field of qy_settings, kind, minimum, maximum, default, runtime, choices, help */
@@ -53,10 +54,12 @@ enum kind {
 	  "bytes in use, or half of one block, from which new memory is born huge")                                        \
 	X(QUARRY_OPT_NUMA, "numa", numa, KIND_FLAG, 0, 1, 1, 0, NULL,                                                 \
 	  "follow the machine's memory nodes; 0 treats it as one node")                                               \
-	X(QUARRY_OPT_STATS_AT_EXIT, "stats_at_exit", stats_at_exit, KIND_CHOICE, 0, 2, 0, 1, "off|text|json",         \
+	X(QUARRY_OPT_STATS_AT_EXIT, "stats_at_exit", stats_at_exit, KIND_CHOICE, 0, 3, 0, 1, "off|text|json|summary", \
 	  "write the statistics to standard error when the program ends")                                             \
 	X(QUARRY_OPT_LEAKS_AT_EXIT, "leaks_at_exit", leaks_at_exit, KIND_CHOICE, 0, 2, 0, 1, "off|text|json",         \
 	  "write what cannot be reached to standard error when the program ends")                                     \
+	X(QUARRY_OPT_REPORT_SIGNAL, "report_signal", report_signal, KIND_SIGNAL, 0, 64, 0, 0, NULL,                   \
+	  "at this signal (usr1, usr2, ...) all is written that is at the end; 0 none")                           \
 	X(QUARRY_OPT_ON_ERROR, "on_error", on_error, KIND_CHOICE, 0, 2, QY_ERROR_IGNORE, 1, "ignore|report|abort",    \
 	  "at a bad free: count it, say so on standard error too, or end the program")                                \
 	X(QUARRY_OPT_JUNK, "junk", junk, KIND_FLAG, 0, 1, 0, 1, NULL,                                                 \
@@ -237,6 +240,9 @@ static int out_of_range(struct qy_text *why, const struct option *o, const char 
 		qy_text_format(why, "' is not one of %s", o->choices);
 	else if (o->kind == KIND_FLAG)
 		qy_text_format(why, "' is not one of 0|1|off|on|no|yes");
+	else if (o->kind == KIND_SIGNAL && o->minimum == 0)
+		qy_text_format(why, "' is not 0, usr1, usr2, urg, winch or a number from %d to %d (SIGRTMIN to SIGRTMAX)",
+			       SIGRTMIN, SIGRTMAX);
 	else if (o->kind == KIND_SIGNAL)
 		qy_text_format(why, "' is not %d (SIGURG), %d (SIGWINCH) or a number from %d to %d (SIGRTMIN to SIGRTMAX): "
 			       "any other may be sent to the program, and would be lost",
@@ -281,6 +287,26 @@ static bool parse_word(const struct option *o, const char *text, size_t length, 
 	return false;
 }
 
+/* With "SIG" before it, or without. */
+static bool parse_signal(const char *text, size_t length, long *value)
+{
+	static const struct {
+		const char *name;
+		int number;
+	} signals[] = { { "off", 0 }, { "usr1", SIGUSR1 }, { "usr2", SIGUSR2 }, { "urg", SIGURG }, { "winch", SIGWINCH } };
+
+	if (length > 3 && strncasecmp(text, "sig", 3) == 0) {
+		text += 3;
+		length -= 3;
+	}
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		if (word_is(text, length, signals[i].name, strlen(signals[i].name))) {
+			*value = signals[i].number;
+			return true;
+		}
+	return false;
+}
+
 static bool parse_number(const char *text, size_t length, bool sizes, long *value)
 {
 	static const char suffixes[] = "kmgt";
@@ -308,8 +334,10 @@ static bool parse_number(const char *text, size_t length, bool sizes, long *valu
 /* Those that are ignored where the program does nothing about them, so that one that somebody sends is lost as it was
  * before; and those that mean what a program makes of them. (SIGCHLD and SIGCONT are ignored as well, but whether they
  * are handled changes what becomes of a child, and SIGCONT wakes up whoever was stopped.) */
-static bool is_signal(long value)
+static bool is_signal(const struct option *o, long value)
 {
+	if (o->minimum == 0 && (value == 0 || value == SIGUSR1 || value == SIGUSR2))
+		return true;
 	return value == SIGURG || value == SIGWINCH || (value >= SIGRTMIN && value <= SIGRTMAX);
 }
 
@@ -318,8 +346,9 @@ static int parse_value(struct qy_text *why, const struct option *o, const char *
 {
 	if (parse_word(o, text, length, value))
 		return 0;
-	if (parse_number(text, length, o->kind == KIND_SIZE, value) && *value >= o->minimum && *value <= o->maximum &&
-	    (o->kind != KIND_SIGNAL || is_signal(*value)))
+	if (((o->kind == KIND_SIGNAL && parse_signal(text, length, value)) ||
+	     parse_number(text, length, o->kind == KIND_SIZE, value)) &&
+	    *value >= o->minimum && *value <= o->maximum && (o->kind != KIND_SIGNAL || is_signal(o, *value)))
 		return 0;
 	return out_of_range(why, o, text, length);
 }

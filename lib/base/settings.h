@@ -21,6 +21,7 @@ struct qy_settings {
 	_Atomic long thp_min;          /* bytes */
 	_Atomic long numa;
 	_Atomic long stats_at_exit;
+	_Atomic long report_signal;
 	_Atomic long leaks_at_exit;
 	_Atomic long on_error;         /* enum qy_on_error */
 	_Atomic long junk;

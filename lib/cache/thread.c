@@ -56,6 +56,14 @@ static void leave_thread(void *thread);
 /* The thread has said good-bye: what it does after that must start nothing, or the process might never end. */
 static __thread bool gone __attribute__((tls_model("initial-exec")));
 
+/* The reclaimer's does, and who called qy_thread_serve. */
+static __thread bool serves __attribute__((tls_model("initial-exec")));
+
+void qy_thread_serve(void)
+{
+	serves = true;
+}
+
 bool qy_thread_gone(void)
 {
 	return gone;
@@ -341,8 +349,9 @@ static struct qy_thread *take_thread(int node, int tid)
 	bury_some(&qy_thread_buckets[(unsigned)tid % BUCKETS], 4, tid);
 	for (int n = 0; n < 8; n++)
 		bury_some(&qy_thread_buckets[next_bucket++ % BUCKETS], 1, -1);
-	/* (The reclaimer's thread has no use for what others left, and would keep it.) */
-	if (!qy_reclaim_is_caller() && !qy_list_empty(park_of(node)))
+	serves |= qy_reclaim_is_caller();
+	/* (Such a thread has no use for what others left, and would keep it.) */
+	if (!serves && !qy_list_empty(park_of(node)))
 		from = park_of(node)->next;
 	else if (!qy_list_empty(&qy_threads_unused))
 		from = qy_threads_unused.next;
@@ -366,7 +375,7 @@ static struct qy_thread *take_thread(int node, int tid)
 		qy_publish(t->state, QY_THREAD_LIVE);
 		t->quiet = 0;
 		atomic_fetch_add_explicit(&qy_threads_stirred, 1, memory_order_seq_cst);
-		qy_publish(t->service, qy_reclaim_is_caller());
+		qy_publish(t->service, serves);
 		if (qy_threads_watching)
 			atomic_fetch_or_explicit(&t->idle, QY_WATCHED, memory_order_seq_cst);
 		qy_list_push_front(&qy_thread_buckets[(unsigned)tid % BUCKETS], &t->link);

@@ -164,6 +164,9 @@ void qy_thread_look(void);
  * something. */
 extern QY_HIDDEN _Atomic(uint64_t) qy_threads_stirred;
 
+/* The calling thread is the library's own, and counts as none of the program's: before it allocates. */
+void qy_thread_serve(void);
+
 /* Whether the calling thread has ended, as far as quarry was told. */
 bool qy_thread_gone(void);
 

@@ -13,9 +13,8 @@
 #include "lib/manager/registry.h"
 #include "numa/os.h"
 
-#define AT_ONCE 512             /* objects looked at while somebody is held, and a list of 1024 at most: 0.1 to 0.3 ms
-                                 * when they are cold */
-#define SLABS_AT_ONCE 8         /* slabs */
+#define AT_ONCE 256             /* objects looked at while somebody is held, and what is left of a list of 1024, or of a
+                                 * slab's: each may be a miss of the caches, and after the last it is some 0.1 ms */
 #define FRAMES_AT_ONCE 16       /* frames of large blocks, with the manager's lock held */
 #define RAN_NS 20000000         /* nothing that does not enter takes so long of a CPU's time, faults included */
 #define SETTLE_MS 1000          /* how long a thread is waited for that is neither seen to run nor to be blocked, */
@@ -328,11 +327,12 @@ static void settle(struct walk *w)
 /* ---- slabs and blocks ---- */
 
 /* With whoever is at it held: whether it is still his. */
-static void look_at_slab(const struct qy_slab *s, uintptr_t owner)
+static uint32_t look_at_slab(const struct qy_slab *s, uintptr_t owner)
 {
 	if (qy_peek(s->kind) == QY_SLAB_HEAD && atomic_load_explicit(&s->owner, memory_order_relaxed) == owner &&
 	    s->state != QY_SLAB_FULL)
-		qy_snapshot_look_at_slab(s);
+		return qy_snapshot_look_at_slab(s);
+	return 1;
 }
 
 static bool is_to_be_seen(const struct qy_snapshot *s, const struct qy_slab *slab)
@@ -361,7 +361,7 @@ static bool look_at_orphan(struct walk *w, const struct qy_slab *s)
 	qy_lock(&m->lock);
 	h = atomic_load_explicit(&s->heap, memory_order_acquire);
 	if (h == &m->orphans || (m->mixed != NULL && h == &m->mixed->heap))
-		look_at_slab(s, 0);
+		(void)look_at_slab(s, 0);
 	qy_unlock(&m->lock);
 	note_time(w, since);
 	qy_thread_leave(self);
@@ -378,11 +378,9 @@ static bool look_at_owned(struct walk *w, const struct qy_snapshot *snapshot, co
 
 	if (look == QY_LOOK_NOT_NOW)
 		return false;
-	for (unsigned n = 0; s <= last && n < SLABS_AT_ONCE; s++)
-		if (is_to_be_seen(snapshot, s) && atomic_load_explicit(&s->owner, memory_order_relaxed) == owner) {
-			look_at_slab(s, owner);
-			n++;
-		}
+	for (uint32_t n = 0; s <= last && n < AT_ONCE; s++)
+		if (is_to_be_seen(snapshot, s) && atomic_load_explicit(&s->owner, memory_order_relaxed) == owner)
+			n += look_at_slab(s, owner);
 	end(w, t, look, self, since);
 	return true;
 }

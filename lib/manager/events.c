@@ -27,6 +27,9 @@ static quarry_event_fn *listener;
 static void *listener_ctx;
 
 static _Atomic(uint32_t) busy;                                                  /* a thread delivers */
+#define CALL ((uint32_t)1 << 31) /* of qy_events_waiting: a call is waited for */
+static void (*call)(void);
+
 static __thread bool delivering __attribute__((tls_model("initial-exec"))); /* this one */
 
 static void clear_ring(void)
@@ -35,7 +38,7 @@ static void clear_ring(void)
 		atomic_store_explicit(&ring[i].turn, i, memory_order_relaxed);
 	atomic_store_explicit(&put_next, 0, memory_order_relaxed);
 	atomic_store_explicit(&take_next, 0, memory_order_relaxed);
-	atomic_store(&qy_events_waiting, 0);
+	atomic_fetch_and(&qy_events_waiting, CALL);
 }
 
 void qy_events_note(const quarry_event *event)
@@ -94,6 +97,22 @@ static void tell(quarry_event *event)
 		fn(event, ctx);
 }
 
+void qy_events_call(void (*fn)(void))
+{
+	call = fn;
+	atomic_fetch_or(&qy_events_waiting, CALL);
+}
+
+/* Whether there was a call. */
+static bool make_call(void)
+{
+	if ((atomic_load(&qy_events_waiting) & CALL) == 0)
+		return false;
+	atomic_fetch_and(&qy_events_waiting, ~CALL);
+	call();
+	return true;
+}
+
 static void release(void)
 {
 	delivering = false;
@@ -110,9 +129,10 @@ void qy_events_deliver_slow(void)
 	/* What came between the last look and giving up the turn is nobody else's. */
 	while (!delivering && atomic_load(&qy_events_waiting) != 0 && atomic_exchange(&busy, 1) == 0) {
 		delivering = true;
-		for (told = 0; take(&event); told++) {
-			tell(&event);
+		for (told = make_call(); take(&event); told++) {
+			/* (Before: the function may fork, and the child begins with none.) */
 			atomic_fetch_sub(&qy_events_waiting, 1);
+			tell(&event);
 		}
 		release();
 		if (told == 0)

@@ -8,7 +8,7 @@
 #include "include/quarry/quarry.h"
 #include "lib/base/base.h"
 
-extern QY_HIDDEN _Atomic(uint32_t) qy_events_waiting; /* in the ring */
+extern QY_HIDDEN _Atomic(uint32_t) qy_events_waiting; /* in the ring, and a bit for a call */
 
 /* Note one; kind, state, was, arena, bytes, limit and count are the caller's. Nothing is noted while nobody listens. */
 void qy_events_note(const quarry_event *event);
@@ -21,6 +21,10 @@ QY_INLINE void qy_events_deliver(void)
 	if (QY_UNLIKELY(atomic_load_explicit(&qy_events_waiting, memory_order_relaxed) != 0))
 		qy_events_deliver_slow();
 }
+
+/* Have fn called by the next thread that delivers, once; always the same one. May be called in a signal handler. A forked child
+ * makes the call, too. */
+void qy_events_call(void (*fn)(void));
 
 /* Who is told, from now on (NULL: nobody). When it returns, the one before is not running any more, unless it is
  * the caller. */

@@ -417,6 +417,24 @@ static void book_placed(struct qy_manager *m, const struct qy_region *r, bool ad
 		qy_uncount(figure, bytes);
 }
 
+/* Of all managers together, whose peaks are not at one time. */
+static _Atomic(uint64_t) mapped_now, mapped_most;
+
+static void note_peak(uint64_t bytes)
+{
+	uint64_t now = atomic_fetch_add_explicit(&mapped_now, bytes, memory_order_relaxed) + bytes;
+	uint64_t most = atomic_load_explicit(&mapped_most, memory_order_relaxed);
+
+	while (most < now && !atomic_compare_exchange_weak_explicit(&mapped_most, &most, now, memory_order_relaxed,
+								     memory_order_relaxed))
+		;
+}
+
+uint64_t qy_managers_peak_mapped(void)
+{
+	return atomic_load_explicit(&mapped_most, memory_order_relaxed);
+}
+
 /* The lock is held. */
 static void book_region(struct qy_manager *m, const struct qy_region *r)
 {
@@ -424,6 +442,7 @@ static void book_region(struct qy_manager *m, const struct qy_region *r)
 
 	qy_count(&m->region_count, 1);
 	qy_count(&m->mapped, bytes);
+	note_peak(bytes);
 	if (qy_read(&m->mapped) > qy_read(&m->peak_mapped))
 		atomic_store_explicit(&m->peak_mapped, qy_read(&m->mapped), memory_order_relaxed);
 	qy_count(&m->kind_wanted[r->kind_wanted], bytes);
@@ -438,6 +457,7 @@ void qy_manager_unbook_region(struct qy_manager *m, const struct qy_region *r)
 
 	qy_uncount(&m->region_count, 1);
 	qy_uncount(&m->mapped, bytes);
+	atomic_fetch_sub_explicit(&mapped_now, bytes, memory_order_relaxed);
 	qy_uncount(&m->kind_wanted[r->kind_wanted], bytes);
 	qy_uncount(&m->kind_got[r->kind], bytes);
 	qy_uncount(&m->in_files, qy_region_is_file(r) ? bytes : 0);

@@ -439,6 +439,8 @@ void qy_runs_add_region(struct qy_manager *m, struct qy_region *r);
 void qy_runs_drop_region(struct qy_manager *m, uint32_t run);
 /* Ask the kernel for a region with at least so many frames. The lock is not held. Whether there is more now. */
 bool qy_manager_more(struct qy_manager *m, uint32_t frames, uint32_t align);
+/* Bytes: the most that all managers together had mapped at a time. */
+uint64_t qy_managers_peak_mapped(void);
 void qy_manager_unbook_region(struct qy_manager *m, const struct qy_region *r);
 /* A region has got another placement, and its policy. The lock is held. */
 void qy_manager_replace_region(struct qy_manager *m, struct qy_region *r, const struct qy_placement *placement,

@@ -388,6 +388,7 @@ static struct qy_region *take_regions(struct qy_manager *m, struct qy_region *li
 
 	qy_lock(&m->lock);
 	while ((r = m->regions) != NULL) {
+		qy_manager_unbook_region(m, r);
 		qy_runs_drop_region(m, (uint32_t)qy_region_frame(r));
 		r->next = list;
 		list = r;
@@ -401,11 +402,8 @@ void qy_manager_empty(struct qy_manager *m)
 	struct qy_region *list = NULL;
 
 	qy_manager_reset(m);
-	for (struct qy_manager *one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one)) {
-		for (struct qy_region *r = one->regions; r != NULL; r = r->next)
-			qy_manager_unbook_region(one, r);
+	for (struct qy_manager *one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))
 		list = take_regions(one, list);
-	}
 	qy_manager_unmap(list);
 }
 

@@ -129,19 +129,23 @@ void qy_snapshot_note_full(struct qy_snapshot *s, const struct qy_slab *slab, un
 	(void)note_class(s, unit_of(slab), cls + 1);
 }
 
-static void mark_free_ones(struct qy_snapshot *s, const struct qy_slab *slab)
+static uint32_t mark_free_ones(struct qy_snapshot *s, const struct qy_slab *slab)
 {
+	uint32_t n = 1;
 	const struct qy_class *c = &qy_classes[slab->cls];
 	uintptr_t offset = qy_window_offset(qy_slab_memory(slab));
 	uint64_t free_ones[QY_SLAB_WORDS];
 
 	if (!qy_slab_find_free(slab, free_ones)) {
 		note_unsound(s);
-		return;
+		return n;
 	}
 	for (uint32_t i = 0; i < c->capacity; i++)
-		if (free_ones[i / 64] >> (i % 64) & 1)
+		if (free_ones[i / 64] >> (i % 64) & 1) {
 			mark_at(s, offset + (uintptr_t)i * c->size, QY_SNAP_FREE);
+			n++;
+		}
+	return n;
 }
 
 static void mark_free_grains(struct qy_snapshot *s, const struct qy_slab *slab)
@@ -157,19 +161,21 @@ static void mark_free_grains(struct qy_snapshot *s, const struct qy_slab *slab)
 		atomic_store_explicit(&s->ends[offset / QY_SNAP_GRAIN / 64 + w], r->end[w], memory_order_relaxed);
 }
 
-void qy_snapshot_look_at_slab(const struct qy_slab *slab)
+uint32_t qy_snapshot_look_at_slab(const struct qy_slab *slab)
 {
 	struct qy_snapshot *s = qy_snapshot_of_now();
 	uintptr_t unit = unit_of(slab);
+	uint32_t n = 1;
 
 	if (s == NULL || unit >= s->bytes >> QY_UNIT_SHIFT ||
 	    atomic_load_explicit(&s->classes[unit], memory_order_relaxed) != 0)
-		return;
+		return n;
 	if (slab->state == QY_SLAB_MIXED)
 		mark_free_grains(s, slab);
 	else
-		mark_free_ones(s, slab);
+		n = mark_free_ones(s, slab);
 	(void)note_class(s, unit, slab->state == QY_SLAB_MIXED ? QY_SNAP_MIXED : slab->cls + 1u);
+	return n;
 }
 
 /* ---- blocks ---- */

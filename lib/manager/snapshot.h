@@ -67,7 +67,8 @@ void qy_snapshot_mark_list(void *list, uint32_t at_most, enum qy_snap_mark mark)
 void qy_snapshot_mark_mail(void *list, uint32_t at_most) QY_COLD;
 void qy_snapshot_slab_begins(const struct qy_slab *s) QY_COLD;
 void qy_snapshot_slab_ends(const struct qy_slab *s) QY_COLD;
-void qy_snapshot_look_at_slab(const struct qy_slab *s) QY_COLD;
+/* How many objects were looked at for it, and one. */
+uint32_t qy_snapshot_look_at_slab(const struct qy_slab *s) QY_COLD;
 void qy_snapshot_large(const void *p, size_t bytes) QY_COLD;
 
 /* An object that the program frees, before anything is done with it. Where the thread cannot enter, which is what the end
@@ -131,7 +132,7 @@ QY_INLINE void qy_snap_slab_ends(const struct qy_slab *s)
 QY_INLINE void qy_snap_slab_changes(const struct qy_slab *s)
 {
 	if (QY_SNAPSHOT_BEING_MADE)
-		qy_snapshot_look_at_slab(s);
+		(void)qy_snapshot_look_at_slab(s);
 }
 
 /* A large block is about to be freed, or to change its size. With the manager's lock. */

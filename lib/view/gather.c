@@ -69,7 +69,7 @@ static void gather_arenas(quarry_published *picture, size_t room)
 
 	qy_arena_list_get(&list);
 	for (i = 0; i < list.count && picture->arena_count < room; i++) {
-		if (!qy_print_arena_stats(list.at[i], &at->stats))
+		if (!qy_arena_list_stats(&list, i, &at->stats))
 			continue;
 		at->id = qy_arena_number(list.at[i]);
 		at++;

@@ -63,13 +63,14 @@ QUARRY_API int quarry_health(quarry_health_report *report)
 	quarry_health_report ours;
 	uint32_t size = report == NULL ? 0 : report->struct_size;
 
-	/* (A larger one is of a program built with a newer header: what this library does not know is 0.) */
-	if (size < sizeof(ours) || size > 4096)
+	/* (A larger one is of a program built with a newer header: what this library does not know is 0. A smaller one is of
+	 * an older: it gets what it has room for.) */
+	if (size < sizeof(report->struct_size) || size > 4096)
 		return qy_fail(EINVAL, "report: NULL, or its struct_size is that of no quarry_health_report");
 	qy_init_once();
 	fill(&ours);
 	memset(report, 0, size);
-	memcpy(report, &ours, sizeof(ours));
+	memcpy(report, &ours, qy_min(size, sizeof(ours)));
 	report->struct_size = size;
 	return 0;
 }

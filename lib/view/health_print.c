@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What a report says, in words and as JSON. Nothing is looked at but by quarry_health. */
 #include <errno.h>
+#include <string.h>
 
 #include "lib/api/error.h"
 #include "lib/view/health.h"
@@ -100,15 +101,18 @@ static void one_line(struct qy_text *out, const quarry_health_report *r)
 
 QUARRY_API int quarry_health_text(const quarry_health_report *report, char *text, size_t size)
 {
+	quarry_health_report whole = { .struct_size = sizeof(whole) };
 	char none[1];
 	struct qy_text out;
 
-	if (report == NULL || report->struct_size < sizeof(*report))
+	if (report == NULL || report->struct_size < sizeof(report->struct_size))
 		return qy_fail(EINVAL, "report: NULL, or its struct_size is that of no quarry_health_report");
 	if (text == NULL && size != 0)
 		return qy_fail(EINVAL, "text: NULL, for %lu bytes", (unsigned long)size);
 	qy_text_init(&out, size != 0 ? text : none, size != 0 ? size : sizeof(none), -1);
-	one_line(&out, report);
+	/* (What a caller built with an older header does not have is 0.) */
+	memcpy(&whole, report, qy_min(report->struct_size, sizeof(whole)));
+	one_line(&out, &whole);
 	return (int)out.total;
 }
 

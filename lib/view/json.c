@@ -192,7 +192,7 @@ void qy_print_json(struct qy_text *out, const quarry_stats *total, const struct 
 	qy_text_format(out, ",\n\"arenas_not_listed\":%zu,\n\"arenas\":[", list->missing);
 	for (size_t i = 0; i < list->count; i++) {
 		quarry_stats stats;
-		if (!qy_print_arena_stats(list->at[i], &stats))
+		if (!qy_arena_list_stats(list, i, &stats))
 			continue;
 		qy_text_format(out, "%s\n", first ? "" : ",");
 		json_stats(out, &stats);

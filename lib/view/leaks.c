@@ -231,9 +231,6 @@ static const char *words_for(int error)
 
 static int check_arguments(unsigned flags, const quarry_leaks_report *report)
 {
-	unsigned line;
-	int error;
-
 	if ((flags & ~QUARRY_LEAKS_REACHABLE) != 0)
 		return qy_fail(EINVAL, "flags: 0x%x is not 0 or QUARRY_LEAKS_REACHABLE", flags);
 	if (report != NULL && report->struct_size < sizeof(report->struct_size))
@@ -243,11 +240,7 @@ static int check_arguments(unsigned flags, const quarry_leaks_report *report)
 		return -1;
 	if (qy_checker != QY_CHECKER_NONE)
 		return qy_fail(ENOTSUP, "under a memory checker, which looks for leaks itself");
-	error = qy_leak_read_suppressions(&line);
-	if (error == 0)
-		return 0;
-	return line > 0 ? qy_fail(error, "QUARRY_SUPPRESSIONS: line %u is not leak:PATTERN", line)
-			: qy_fail(error, "QUARRY_SUPPRESSIONS: the file cannot be read");
+	return 0;
 }
 
 int qy_leaks_find(uintptr_t stack, unsigned flags, int (*fn)(const quarry_leak *leak, void *ctx), void *ctx,
@@ -260,6 +253,13 @@ int qy_leaks_find(uintptr_t stack, unsigned flags, int (*fn)(const quarry_leak *
 
 	if (check_arguments(flags, report) != 0)
 		return -1;
+	qy_leak_read_suppressions(&s.report);
+	/* (Who cannot be told of it in the report is told so.) */
+	if (s.report.suppressions_error != 0 &&
+	    (report == NULL || report->struct_size < offsetof(quarry_leaks_report, suppressions_line) +
+							     sizeof(report->suppressions_line)))
+		return qy_fail(s.report.suppressions_error, "QUARRY_SUPPRESSIONS: line %u is wrong, or the file cannot be read",
+			       s.report.suppressions_line);
 	since = qy_os->now_ns();
 	s.scan = map_shared(QY_PAGE, -1);
 	s.question.scan = s.scan;

@@ -5,6 +5,7 @@
 #define QUARRY_VIEW_LEAKS_H
 
 #include "include/quarry/quarry.h"
+#include "lib/base/text.h"
 #include "lib/manager/sites.h"
 #include "numa/os.h"
 
@@ -54,7 +55,10 @@ int qy_leaks_find(uintptr_t stack, unsigned flags, int (*fn)(const quarry_leak *
 /* Whether a leak with these frames is one that the program's suppressions name; the rule then, else NULL. */
 const char *qy_leak_suppressed(void *const *frames, uint32_t depth);
 
-/* Those of the file that the environment names, once. 0, or an errno; *line is the one that is no rule, or 0. */
-int qy_leak_read_suppressions(unsigned *line);
+/* Those of the file that the environment names, once. What went wrong stands in the report then. */
+void qy_leak_read_suppressions(quarry_leaks_report *report);
+
+/* In words, with the file. */
+void qy_leak_put_suppressions_error(struct qy_text *out, const quarry_leaks_report *report);
 
 #endif

@@ -75,6 +75,11 @@ static void text_sums(struct qy_text *out, const quarry_leaks_report *r, unsigne
 		text_amount(out, r->suppressed_objects, r->suppressed_bytes);
 		qy_text_format(out, "\n");
 	}
+	if (r->suppressions_error != 0) {
+		qy_text_format(out, "quarry leaks: ");
+		qy_leak_put_suppressions_error(out, r);
+		qy_text_format(out, "\n");
+	}
 	if (r->unread > 0)
 		qy_text_format(out, "quarry leaks: the registers of %u of %u threads could not be read: %u scans\n", r->unread,
 			       r->threads, r->scans);
@@ -140,6 +145,15 @@ static void json_sums(struct qy_text *out, const quarry_leaks_report *r)
 		       long_of(r->suppressed_bytes), long_of(r->scanned_bytes), long_of(r->skipped_bytes));
 	qy_text_format(out, "\"stopped_ns\":%llu,\"took_ns\":%llu,\"threads\":%u,\"unread\":%u,\"scans\":%u,\"inexact\":%u",
 		       long_of(r->stopped_ns), long_of(r->took_ns), r->threads, r->unread, r->scans, r->inexact);
+	if (r->suppressions_error != 0) {
+		char words[QY_ERROR_TEXT_MAX + 1024];
+		struct qy_text text;
+
+		qy_text_init(&text, words, sizeof(words), -1);
+		qy_leak_put_suppressions_error(&text, r);
+		qy_text_format(out, ",\"suppressions_error\":");
+		qy_print_json_string(out, words, text.used);
+	}
 }
 
 /* What names can be made of addresses with. */

@@ -2,7 +2,6 @@
 /* The calls that write metrics: of this process, to a descriptor, into memory and into a file; and of a copy of what
  * another has published. No heap is used: the figures stand in a mapping while they are written. */
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -11,6 +10,7 @@
 #include "lib/view/gather.h"
 #include "lib/view/metrics.h"
 #include "lib/view/print.h"
+#include "lib/view/whole.h"
 #include "numa/os.h"
 
 #define SOME_MORE 16 /* arenas that are made meanwhile */
@@ -79,41 +79,18 @@ QUARRY_API int quarry_published_metrics(const void *copy, size_t size, int fd, u
 
 /* ---- into a file ---- */
 
-/* One that a process of the same number left behind, which did not come to the end, is in the way. */
-static int make_file(const char *path)
+static int write_metrics(int fd, const void *flags)
 {
-	int fd = qy_os->create_file(path);
-
-	if (fd < 0 && errno == EEXIST && qy_os->remove_file(path) == 0)
-		fd = qy_os->create_file(path);
-	return fd;
-}
-
-static int write_file(const char *path, const char *beside, unsigned flags)
-{
-	int fd = make_file(beside), error;
-
-	if (fd < 0)
-		return qy_fail(errno, "path: no file can be made beside %s", path);
-	error = quarry_metrics_print(fd, flags) == 0 ? 0 : errno;
-	qy_os->close(fd);
-	if (error == 0 && qy_os->rename_file(beside, path) == 0)
-		return 0;
-	error = error ? error : errno;
-	(void)qy_os->remove_file(beside);
-	return qy_fail(error, "path: %s could not be written", path);
+	return quarry_metrics_print(fd, *(const unsigned *)flags);
 }
 
 QUARRY_API int quarry_metrics_write(const char *path, unsigned flags)
 {
-	char beside[PATH_MAX];
-	struct qy_text name;
-
 	if (path == NULL || *path == '\0')
 		return qy_fail(EINVAL, "path: there is none");
-	qy_text_init(&name, beside, sizeof(beside), -1);
-	qy_text_format(&name, "%s.%d-%d.tmp", path, qy_os->process_id(), qy_os->thread_id());
-	if (name.total >= sizeof(beside))
-		return qy_fail(ENAMETOOLONG, "path: too long");
-	return check_flags(flags) == 0 ? write_file(path, beside, flags) : -1;
+	if (check_flags(flags) != 0)
+		return -1;
+	if (qy_write_whole(path, write_metrics, &flags) == 0)
+		return 0;
+	return errno == ENAMETOOLONG ? qy_fail(ENAMETOOLONG, "path: too long") : qy_fail(errno, "path: %s could not be written", path);
 }

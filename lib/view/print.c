@@ -12,100 +12,17 @@
 
 #define NAME_WIDTH 26
 
-/* Why the kernel mostly refuses a thing, and what ends it; by enum quarry_refusal. */
-static const struct refusal {
-	const char *why;
-	const char *fix;
-} refusals[] = {
-	[QUARRY_REFUSED_MBIND_EPERM] = {
-		"memory could not be bound to nodes: a container's seccomp profile",
-		"add CAP_SYS_NICE (docker: --cap-add SYS_NICE), or --security-opt" },
-	[QUARRY_REFUSED_MBIND_ENOSYS] = {
-		"memory could not be bound to nodes: the kernel or a sandbox has no mbind",
-		"a kernel built with CONFIG_NUMA; in gVisor and the like there is none" },
-	[QUARRY_REFUSED_MBIND_EINVAL] = {
-		"a node outside the cpuset, or a policy this kernel does not have",
-		"widen cpuset.mems, or ask for nodes of `quarry doctor`'s list" },
-	[QUARRY_REFUSED_MBIND_OTHER] = {
-		"memory could not be bound to nodes: the kernel was out of memory",
-		"more memory on the node, or fewer arenas with a policy of their own" },
-	[QUARRY_REFUSED_HUGE_1G] = {
-		"no free 1 GiB page in the node's pool",
-		"boot with hugepagesz=1G hugepages=N; `quarry doctor` shows the pools" },
-	[QUARRY_REFUSED_HUGE_2M] = {
-		"no free 2 MiB page in the node's pool",
-		"sysctl vm.nr_hugepages=N; `quarry doctor` shows the pools" },
-	[QUARRY_REFUSED_THP] = {
-		"transparent huge pages are switched off, or memory is in small pieces",
-		"echo madvise > /sys/kernel/mm/transparent_hugepage/enabled" },
-	[QUARRY_REFUSED_CGROUP] = {
-		"the control group's memory limit was reached: ENOMEM came first",
-		"raise the cgroup's memory.max, or free memory in the group" },
-	[QUARRY_REFUSED_POPULATE] = {
-		"memory could not be faulted in ahead: a limit, or a kernel before 5.14",
-		"raise the cgroup's memory.max, or free memory on the node" },
-	[QUARRY_REFUSED_MAP] = {
-		"no memory or address space: ulimit -v, overcommit or too many mappings",
-		"ulimit -v unlimited; `quarry doctor` tells of overcommit and mappings" },
-	[QUARRY_REFUSED_LIMIT] = {
-		"an arena, or the process, reached its hard limit",
-		"quarry_arena_set_limits, the option hard_limit, or free what it holds" },
-	[QUARRY_REFUSED_MOVE_PAGES] = {
-		"the kernel would not say where pages are: seccomp, or no CONFIG_NUMA",
-		"add CAP_SYS_NICE, or another --security-opt" },
-	[QUARRY_REFUSED_RSEQ] = {
-		"the C library has not registered rseq: the CPU costs a call at each refill",
-		"glibc 2.35 or later, without GLIBC_TUNABLES=glibc.pthread.rseq=0" },
-	[QUARRY_REFUSED_LOCK] = {
-		"memory could not be locked: RLIMIT_MEMLOCK",
-		"ulimit -l unlimited, or CAP_IPC_LOCK" },
-	[QUARRY_REFUSED_THREAD] = {
-		"the reclaimer's thread could not be started: it works in series instead",
-		"raise the cgroup's pids.max or ulimit -u" },
-	[QUARRY_REFUSED_TIMER] = {
-		"no timer: refused, or the program has a handler for its signal: in series",
-		"ulimit -i, another reclaim_signal, or quarry_tend in the program's loop" },
-	[QUARRY_REFUSED_MEMBARRIER] = {
-		"no membarrier: slow calls pay for a fence instead",
-		"Linux 4.14 or later, and a seccomp profile that allows it" },
-	[QUARRY_REFUSED_PURGE] = {
-		"free memory could not be given back: it is locked, or in hugetlb pages",
-		"no mlockall in the program, or pages=thp instead of 2m and 1g" },
-	[QUARRY_REFUSED_WINDOW] = {
-		"no run of address space to reserve: regions are placed one by one",
-		"ulimit -v unlimited, or a smaller window in QUARRY_OPTIONS" },
-	[QUARRY_REFUSED_NODE_FULL] = {
-		"a strict arena's nodes have no room left: ENOMEM came first",
-		"free memory on the nodes, give the arena more of them, or no `strict`" },
-	[QUARRY_REFUSED_MOVE] = {
-		"pages could not be moved to another node: no room there, or pinned",
-		"free memory, or pages in the pool, on the node; `quarry map` shows it" },
-	[QUARRY_REFUSED_FORK] = {
-		"hugetlb memory, or what has descriptors, was not copied at a fork, or late",
-		"a larger fork_copy, a larger pool, or pages=thp instead of 2m and 1g" },
-	[QUARRY_REFUSED_HUGE_CGROUP] = {
-		"the control group allows no more hugetlb pages: the next kind was taken",
-		"raise the cgroup's hugetlb.<size>.max (v1: limit_in_bytes)" },
-	[QUARRY_REFUSED_BREAKER] = {
-		"large requests came while the breaker was open",
-		"raise the limit that is nearly full (see pressure), or breaker_at" },
-	[QUARRY_REFUSED_FD] = {
-		"no memory file for an arena that wants descriptors: too many are open",
-		"raise ulimit -n (and -f); a seccomp profile that allows memfd_create" },
-	[QUARRY_REFUSED_PUBLISH] = {
-		"no page for the figures: `quarry top` cannot look at this process",
-		"raise ulimit -n (and -f), allow memfd_create, or publish=off" },
-};
-
-#define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))
-
-_Static_assert(sizeof(refusals) / sizeof(refusals[0]) == QUARRY_REFUSED_PUBLISH + 1, "a refusal has no line");
-
 bool qy_print_arena_stats(quarry_arena *arena, quarry_stats *stats)
 {
 	memset(stats, 0, sizeof(*stats));
 	stats->version = QUARRY_STATS_VERSION;
 	return quarry_stats_get(arena, stats) == 0;
+}
+
+bool qy_arena_list_stats(const struct qy_arena_list *list, size_t i, quarry_stats *stats)
+{
+	return list->counts != NULL ? qy_arena_counts_stats(list->counts, list->at[i], stats) :
+				      qy_print_arena_stats(list->at[i], stats);
 }
 
 static const char *plural(uint64_t n)
@@ -235,27 +152,6 @@ static void text_events(struct qy_text *out, const quarry_stats *t)
 		   t->bad_frees ? "of what was not live: on_error=report says where" : "of what was not live");
 }
 
-static void text_refusals(struct qy_text *out, const quarry_stats *t)
-{
-	bool none = true;
-
-	qy_text_format(out, "\nrefused\n");
-	for (int i = 0; i < QUARRY_REFUSED_COUNT; i++) {
-		if (!t->refused[i])
-			continue;
-		none = false;
-		if (i >= REFUSALS) {
-			qy_text_format(out, "  %-12d  %llu times\n", i, (unsigned long long)t->refused[i]);
-			continue;
-		}
-		qy_text_format(out, "  %-12s  %llu time%s\n", quarry_refusal_name(i), (unsigned long long)t->refused[i],
-			       plural(t->refused[i]));
-		qy_text_format(out, "    %s\n    fix: %s\n", refusals[i].why, refusals[i].fix);
-	}
-	if (none)
-		qy_text_format(out, "  nothing\n");
-}
-
 /* A name on one line of a table: what a terminal would take for a command is shown as '?'. */
 static void text_name(struct qy_text *out, const char *name, size_t n)
 {
@@ -297,7 +193,7 @@ static void text_arenas(struct qy_text *out, const struct qy_arena_list *list)
 		       "cached", "free", "huge");
 	for (size_t i = 0; i < list->count; i++) {
 		quarry_stats stats;
-		if (!qy_print_arena_stats(list->at[i], &stats))
+		if (!qy_arena_list_stats(list, i, &stats))
 			continue;
 		if (stats.mapped)
 			text_arena(out, &stats);
@@ -348,7 +244,7 @@ static void text_nodes(struct qy_text *out, const struct qy_arena_list *list)
 		       "thp", "hugetlb", "untold", "strayed");
 	for (size_t i = 0; i < list->count; i++) {
 		quarry_stats stats;
-		if (qy_print_arena_stats(list->at[i], &stats) && stats.mapped)
+		if (qy_arena_list_stats(list, i, &stats) && stats.mapped)
 			text_residencies(out, list->at[i], &stats);
 	}
 }
@@ -358,7 +254,7 @@ void qy_print_text(struct qy_text *out, const quarry_stats *total, const struct 
 	text_totals(out, total);
 	text_kinds(out, total);
 	text_events(out, total);
-	text_refusals(out, total);
+	qy_refusals_print(out, total);
 	qy_health_print(out);
 	text_arenas(out, list);
 	text_nodes(out, list);
@@ -384,12 +280,15 @@ void qy_arena_list_get(struct qy_arena_list *list)
 	}
 	list->count = qy_min(there, room);
 	list->missing = there - list->count;
+	list->counts = list->mapped ? qy_arena_counts_get(list) : NULL;
 }
 
 void qy_arena_list_put(struct qy_arena_list *list)
 {
 	if (list->mapped)
 		qy_os->munmap(list->at, list->mapped);
+	qy_arena_counts_put(list->counts);
+	list->counts = NULL;
 	list->at = NULL;
 	list->count = list->mapped = 0;
 }

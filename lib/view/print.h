@@ -16,7 +16,10 @@
 /* The arenas there are. Up to a hundred or so stand in the struct; more in a mapping of their own, which is not from
  * any heap, so that a program out of memory can still look. Where even that is refused the first ones are there and
  * missing counts the others. */
+struct qy_arena_counts;
+
 struct qy_arena_list {
+	struct qy_arena_counts *counts; /* what would be looked for anew for each; NULL: it is */
 	quarry_arena **at;
 	size_t count;
 	size_t missing;
@@ -31,14 +34,28 @@ void qy_arena_list_put(struct qy_arena_list *list);
 /* The length of the well-formed UTF-8 character at s (of n bytes, at least one); 0 when there is none. */
 size_t qy_utf8_length(const unsigned char *s, size_t n);
 
-/* The figures of an arena of the list; false when it has gone meanwhile. */
+/* The figures of an arena, or with NULL of the process; false when it has gone meanwhile. */
 bool qy_print_arena_stats(quarry_arena *arena, quarry_stats *stats);
+
+/* The same of the list's i-th. */
+bool qy_arena_list_stats(const struct qy_arena_list *list, size_t i, quarry_stats *stats);
+
+/* (stats.c) What all threads' caches have counted, in one walk, and what else is alike for all: each has a cache for each
+ * arena that it used, so that going through them for each arena would take the square of the time. NULL: there is no memory
+ * for that. */
+struct qy_arena_counts *qy_arena_counts_get(const struct qy_arena_list *list);
+void qy_arena_counts_put(struct qy_arena_counts *counts);
+bool qy_arena_counts_stats(const struct qy_arena_counts *counts, quarry_arena *arena, quarry_stats *stats);
 
 /* A number that no other arena has while this one is there. */
 uint64_t qy_arena_number(const quarry_arena *arena);
 
 /* Lines of at most 80 columns. */
 void qy_print_text(struct qy_text *out, const quarry_stats *total, const struct qy_arena_list *list);
+
+/* "refused", with two lines for each thing that was; and why it mostly is, NULL when nothing is known of it. */
+void qy_refusals_print(struct qy_text *out, const quarry_stats *total);
+const char *qy_refusal_why(int refusal);
 
 /* One object, a line per arena, valid whatever the arenas' names are. */
 void qy_print_json(struct qy_text *out, const quarry_stats *total, const struct qy_arena_list *list);

@@ -249,6 +249,9 @@ static int put_maps(struct qy_text *out)
 	}
 	n = qy_os->read_file("/proc/self/maps", text, MAPS);
 	qy_text_format(out, "\nMAPPED_LIBRARIES:\n");
+	/* (More than there is room for ends with a line, too.) */
+	while (n > 0 && text[n - 1] != '\n')
+		n--;
 	if (n > 0)
 		qy_text_put(out, text, (size_t)n);
 	qy_os->munmap(text, MAPS);

@@ -4,6 +4,7 @@
  * can be); residency is asked of mincore(2), frame by frame, so that the kernel's lock is held for microseconds. */
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "include/quarry/quarry.h"
 #include "lib/api/error.h"
@@ -165,6 +166,20 @@ static uint64_t clean_and_there(struct qy_manager *m)
 	return bytes;
 }
 
+/* What was counted in it, but for threads' caches. */
+static void add_counts(struct qy_manager *m, quarry_stats *stats)
+{
+	struct qy_mixed *mixed = __atomic_load_n(&m->mixed, __ATOMIC_ACQUIRE);
+
+	stats->refills += qy_read(&m->past_refills);
+	stats->adopted += qy_read(&m->past_adopted);
+	/* (What m->thinning received it sent on, to one of those that are counted.) */
+	stats->remote_frees += qy_read(&m->past_received);
+	atomic_thread_fence(memory_order_acquire); /* what is handed over to those is missing for a moment, never twice */
+	stats->remote_frees += qy_read(&m->orphans.remote_received);
+	stats->remote_frees += mixed == NULL ? 0 : qy_read(&mixed->heap.remote_received);
+}
+
 static void add_manager(struct qy_manager *m, quarry_stats *stats)
 {
 	uint64_t there = clean_and_there(m);
@@ -198,13 +213,7 @@ static void add_manager(struct qy_manager *m, quarry_stats *stats)
 		stats->kind_wanted[kind] += qy_read(&m->kind_wanted[kind]);
 		stats->kind_got[kind] += qy_read(&m->kind_got[kind]);
 	}
-	stats->refills += qy_read(&m->past_refills);
-	stats->adopted += qy_read(&m->past_adopted);
-	/* (What m->thinning received it sent on, to one of those that are counted.) */
-	stats->remote_frees += qy_read(&m->past_received);
-	atomic_thread_fence(memory_order_acquire); /* what is handed over to those is missing for a moment, never twice */
-	stats->remote_frees += qy_read(&m->orphans.remote_received);
-	stats->remote_frees += mixed == NULL ? 0 : qy_read(&mixed->heap.remote_received);
+	add_counts(m, stats);
 }
 
 /* Arenas that ended: what happened in them has happened. */
@@ -222,11 +231,10 @@ static void add_past(quarry_stats *stats)
 	atomic_thread_fence(memory_order_acquire);
 }
 
-static void finish(quarry_stats *stats, const struct qy_manager *m)
+static void add_caches(quarry_stats *stats, const struct qy_manager *m)
 {
 	struct sum sum = { m, stats };
 
-	stats->in_use -= qy_min(stats->in_use, stats->cached);
 	qy_threads_visit(add_thread, &sum);
 }
 
@@ -246,10 +254,14 @@ static void add_arena(struct qy_manager *head, quarry_stats *stats)
 	}
 }
 
+static uint64_t metadata(void)
+{
+	return qy_window_metadata_touched() + qy_meta_used();
+}
+
 static void add_process(quarry_stats *stats)
 {
 	qy_threads_visit(add_moves, stats);
-	stats->metadata = qy_window_metadata_touched() + qy_meta_used();
 	stats->passes = qy_reclaim_passes();
 	stats->pass_ns = qy_reclaim_pass_ns();
 	stats->collapse_ns = qy_collapse_ns();
@@ -292,6 +304,37 @@ static __attribute__((constructor)) void begin_publishing(void)
 	qy_publish_begin();
 }
 
+/* All but what caches have counted, and metadata. */
+static void get_of_arena(struct qy_manager *m, quarry_stats *stats)
+{
+	memset(stats, 0, sizeof(*stats));
+	stats->version = QUARRY_STATS_VERSION;
+	qy_manager_name(m, stats->name);
+	stats->node = qy_peek(m->of_node) ? qy_node_kernel_id((int)qy_peek(m->index)) : -1;
+	add_arena(m, stats);
+	stats->decay = decay_of(qy_manager_decay_set(m));
+	stats->in_use -= qy_min(stats->in_use, stats->cached);
+	add_process(stats);
+}
+
+static void get_of_process(quarry_stats *stats)
+{
+	memset(stats, 0, sizeof(*stats));
+	stats->version = QUARRY_STATS_VERSION;
+	stats->node = -1;
+	/* (First: one that ends meanwhile is missing for a moment, and never there twice.) */
+	add_past(stats);
+	for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+		add_manager(m, stats);
+	stats->peak_mapped = qy_managers_peak_mapped();
+	look_at_all_frames(stats);
+	stats->decay = decay_of(qy_setting(decay_ms));
+	stats->in_use -= qy_min(stats->in_use, stats->cached);
+	add_caches(stats, NULL);
+	qy_os->page_faults(&stats->minor_faults, &stats->major_faults);
+	add_process(stats);
+}
+
 QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)
 {
 	struct qy_manager *m = NULL;
@@ -306,25 +349,100 @@ QUARRY_API int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)
 		if (m == NULL)
 			return qy_fail_arena(arena);
 	}
-	memset(stats, 0, sizeof(*stats));
-	stats->version = QUARRY_STATS_VERSION;
-	stats->node = -1;
 	if (m != NULL) {
-		qy_manager_name(m, stats->name);
-		stats->node = qy_peek(m->of_node) ? qy_node_kernel_id((int)qy_peek(m->index)) : -1;
-		add_arena(m, stats);
-		stats->decay = decay_of(qy_manager_decay_set(m));
-		finish(stats, m);
+		get_of_arena(m, stats);
+		add_caches(stats, m);
 	} else {
-		/* (First: one that ends meanwhile is missing for a moment, and never there twice.) */
-		add_past(stats);
-		for (m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
-			add_manager(m, stats);
-		look_at_all_frames(stats);
-		stats->decay = decay_of(qy_setting(decay_ms));
-		finish(stats, NULL);
-		qy_os->page_faults(&stats->minor_faults, &stats->major_faults);
+		get_of_process(stats);
 	}
-	add_process(stats);
+	stats->metadata = metadata();
 	return 0;
+}
+
+/* ---- of many arenas ---- */
+
+struct qy_arena_counts {
+	size_t mapped, room;
+	uint64_t metadata;
+	struct {
+		uint64_t refills, remote_frees, adopted;
+	} of[]; /* by the arena's number */
+};
+
+static void count_caches(void *ctx, struct qy_thread *t)
+{
+	struct qy_arena_counts *counts = ctx;
+
+	for (struct qy_cache *c = __atomic_load_n(&t->caches, __ATOMIC_ACQUIRE); c != NULL; c = qy_peek(c->next)) {
+		const struct qy_manager *head = qy_peek(qy_peek(c->heap.manager)->head);
+		uint32_t i = head == NULL ? UINT32_MAX : qy_peek(head->index);
+
+		if (i >= counts->room)
+			continue;
+		counts->of[i].refills += qy_read(&c->heap.refills);
+		counts->of[i].remote_frees += qy_read(&c->heap.remote_received);
+		counts->of[i].adopted += qy_read(&c->heap.adopted);
+	}
+}
+
+/* What was counted in caches that are gone, before those that are there: what goes from one to the other meanwhile is missing
+ * for a moment, never there twice. */
+static void count_past(struct qy_arena_counts *counts, const struct qy_arena_list *list)
+{
+	for (size_t i = 0; i < list->count; i++) {
+		struct qy_manager *head = qy_manager_of_arena(list->at[i]);
+		quarry_stats stats = { .version = QUARRY_STATS_VERSION };
+		uint64_t number = qy_arena_number(list->at[i]);
+
+		if (head == NULL)
+			continue;
+		add_counts(head, &stats);
+		for (struct qy_manager *m = qy_family_next(head, NULL); m != NULL; m = qy_family_next(head, m))
+			if (m != head)
+				add_counts(m, &stats);
+		counts->of[number].refills = stats.refills;
+		counts->of[number].remote_frees = stats.remote_frees;
+		counts->of[number].adopted = stats.adopted;
+	}
+	atomic_thread_fence(memory_order_acquire);
+}
+
+struct qy_arena_counts *qy_arena_counts_get(const struct qy_arena_list *list)
+{
+	struct qy_arena_counts *counts;
+	size_t room = 0, bytes;
+
+	for (size_t i = 0; i < list->count; i++)
+		room = qy_max(room, qy_arena_number(list->at[i]) + 1);
+	bytes = qy_align_up(sizeof(*counts) + room * sizeof(counts->of[0]), qy_os_page_size());
+	counts = qy_os->mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (counts == MAP_FAILED)
+		return NULL;
+	counts->mapped = bytes;
+	counts->room = room;
+	counts->metadata = metadata();
+	count_past(counts, list);
+	qy_threads_visit(count_caches, counts);
+	return counts;
+}
+
+void qy_arena_counts_put(struct qy_arena_counts *counts)
+{
+	if (counts != NULL)
+		qy_os->munmap(counts, counts->mapped);
+}
+
+bool qy_arena_counts_stats(const struct qy_arena_counts *counts, quarry_arena *arena, quarry_stats *stats)
+{
+	struct qy_manager *m = qy_manager_of_arena(arena);
+	uint64_t i = qy_arena_number(arena);
+
+	if (m == NULL || i >= counts->room)
+		return false;
+	get_of_arena(m, stats);
+	stats->refills = counts->of[i].refills;
+	stats->remote_frees = counts->of[i].remote_frees;
+	stats->adopted = counts->of[i].adopted;
+	stats->metadata = counts->metadata;
+	return true;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* The readers of dumps of views (tools/dump.c) under libFuzzer, or by mutations of real ones: whatever a file has in it is
- * read or refused, and what was read adds up.
+ * read or refused, what was read adds up, and the picture of it (tools/map_heap.h) can be drawn.
  *
- *	clang -fsanitize=fuzzer,address,undefined -DQUARRY_FUZZ -I. -Iinclude tests/fuzz/fuzz_dump.c tools/dump*.c \
- *		tools/index.c tools/json.c tools/utf8.c
+ *	clang -fsanitize=fuzzer,address,undefined -DQUARRY_FUZZ -I. -Iinclude tests/fuzz/fuzz_dump.c tools/cells.c tools/dump*.c \
+ *		tools/index.c tools/json.c tools/map_{heap*,model,page,svg,view}.c tools/svg.c tools/system.c tools/utf8.c
  *
  * Without QUARRY_FUZZ it is a program of its own: fuzz_dump INPUTS FILE… makes that many inputs of pieces of the files,
  * cut, with bytes and numbers changed, and records left out, doubled and moved. */
@@ -16,7 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tools/cells.h"
 #include "tools/dump.h"
+#include "tools/map_heap.h"
 #include "tools/tools.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -61,6 +63,41 @@ static void add_up_stacks(const struct dump *d)
 	must(bytes == d->stack_bytes && bytes < DUMP_ADDRESS_MAX && (d->has_profile || d->stack_count == 0));
 }
 
+/* Cells are of what there is, none holds more than it has, and there are not too many. */
+static void add_up_cells(const struct dump *d, struct cells *c)
+{
+	uint64_t mapped = 0, held = 0, cached = 0;
+	struct cell sum = { 0 };
+	size_t next = 0;
+
+	for (size_t i = 0; i < c->stretch_count; next += c->stretches[i++].count) {
+		const struct stretch *s = &c->stretches[i];
+
+		must(s->first == next && s->count == (s->size - 1) / cells_size(c) + 1 && s->arena < d->arena_count);
+		for (size_t k = 0; k < s->count; k++) {
+			const struct cell *cell = &c->list[s->first + k];
+			uint64_t size = k + 1 < s->count ? cells_size(c) : s->size - k * cells_size(c);
+
+			must(cell_mapped(cell) == size && cell_held(cell) <= size);
+			/* (What is spread over a border is rounded on both sides of it.) */
+			must(cell->bytes[CELL_LIVE] + cell->bytes[CELL_CACHED] <= cell->bytes[CELL_SLABS] + 2);
+			must(cell_free(cell) <= cell->bytes[CELL_SLABS]);
+			cell_add(&sum, cell);
+		}
+	}
+	for (size_t i = 0; i < d->region_count; i++) {
+		mapped += d->regions[i].size;
+		held += d->regions[i].held;
+	}
+	for (size_t i = 0; i < d->row_count; i++)
+		cached += d->rows[i].cached_bytes;
+	must(next == c->count && c->count <= CELLS_MOST + c->stretch_count);
+	must(cell_mapped(&sum) == mapped && cell_held(&sum) == held && sum.bytes[CELL_CACHED] == cached);
+	must(cell_live(&sum) == d->objects_bytes + d->blocks_bytes);
+	cells_coarsen(c, 1);
+	must(c->count <= c->stretch_count + 1);
+}
+
 static void add_up(const struct dump *d)
 {
 	uint64_t live = 0, held = 0, in_regions = 0;
@@ -79,9 +116,47 @@ static void add_up(const struct dump *d)
 	taken++;
 }
 
+/* As text, no line is longer than it may be, and no name does anything to a terminal. */
+static void look_at_text(const char *text, size_t size)
+{
+	int width = 0;
+
+	for (size_t i = 0; i < size; i++) {
+		must(text[i] == '\n' || ((unsigned char)text[i] >= ' ' && text[i] != 0x7f));
+		width = text[i] == '\n' ? 0 : width + 1;
+		must(width <= 80);
+	}
+}
+
+static void draw(const char *dump, size_t length)
+{
+	struct map map = { 0 };
+	struct map_look look = { .ascii = true };
+
+	must(map_read_view(&map, "input", dump, length) == STATUS_OK);
+	for (int how = 0; how < 4; how++) {
+		char *picture = NULL;
+		size_t size = 0;
+		FILE *out = open_memstream(&picture, &size);
+
+		must(out != NULL);
+		look.all = how == 3;
+		if (how == 0)
+			heap_print_json(&map, out);
+		else
+			must(how == 1 ? heap_print_svg(&map, &look, out) : heap_print_text(&map, &look, out));
+		must(fclose(out) == 0 && size > 0);
+		if (how >= 2)
+			look_at_text(picture, size);
+		free(picture);
+	}
+	map_free(&map);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct dump d = { 0 };
+	struct cells cells = { 0 };
+	struct dump d = { .cells = &cells };
 	char *text = malloc(size + 1); /* as large as it is, so that a byte too many is seen */
 
 	if (!text)
@@ -89,9 +164,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	text = realloc(text, size ? size : 1);
 	if (text && size)
 		memcpy(text, data, size);
-	if (text && dump_is(text, size) && dump_read(&d, "fuzz", "input", text, size) == STATUS_OK)
+	if (text && dump_is(text, size) && dump_read(&d, "fuzz", "input", text, size) == STATUS_OK) {
 		add_up(&d);
+		add_up_cells(&d, &cells);
+		draw(text, size);
+	}
 	dump_free(&d);
+	cells_free(&cells);
 	free(text);
 	return 0;
 }

@@ -90,12 +90,14 @@ def commands(held):
     text = said("quarry slabs \"second one\"")
     check("slabs: %s" % text, re.search(r"^ +1024 +1 +1 +\d+ +\d+ +64 KiB +64 KiB$", text, re.M))
     text = said("quarry sites 1")
-    check("sites: %s" % text, text.startswith("200 KiB in 1 objects of 200704 bytes (1 samples)") or
-          re.match(r"19\d(\.\d)? KiB in 1 objects of \d+ bytes \(1 samples\)", text))
+    check("sites: %s" % text, text.startswith("200 KiB in 1 object of 200704 bytes (1 sample)") or
+          re.match(r"19\d(\.\d)? KiB in 1 object of \d+ bytes \(1 sample\)", text))
     check("sites: %s" % text, "samples_are_taken" in text and "2 sites" in text)
     text = said("quarry find %s" % at["medium"][1])
     check("find: %s" % text, "%s: object at %s + 24" % (hex(int(at["holder"][1], 16) + 24), at["holder"][1]) in text)
     check("find: %s" % text, "large block at %s + 8000" % at["frames"][1] in text and "\n2 pointers to" in text)
+    text = said("quarry find %s" % at["holder"][1])
+    check("find, one or more: %s" % text, re.search(r"^(1 pointer|([02-9]|\d\d+) pointers) to ", text, re.M))
     check("find, what is not there: %s" % text, ("note: memory at" in text) == core)
     for command, error in (("quarry inspect", "takes one address"), ("quarry inspect nothing", "nothing: "),
                            ("quarry sites x", "takes a number"), ("quarry arenas x", "takes no argument")):

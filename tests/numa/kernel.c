@@ -400,7 +400,7 @@ int policy_of(const void *p, unsigned long mask[IDS / 64])
 
 /* ---- the process ---- */
 
-void process_pages(uint64_t on[IDS])
+void process_pages_with(const char *policy, uint64_t on[IDS])
 {
 	static const char key[] = "kernelpagesize_kB=";
 	FILE *f = fopen("/proc/self/numa_maps", "r");
@@ -413,6 +413,8 @@ void process_pages(uint64_t on[IDS])
 		const char *size = strstr(line, key);
 		uint64_t unit = size == NULL ? 1 : strtoull(size + sizeof(key) - 1, NULL, 10) / 4;
 
+		if (strstr(line, policy) == NULL)
+			continue;
 		for (const char *at = strstr(line, " N"); at != NULL; at = strstr(at + 2, " N")) {
 			char *end;
 			long id = strtol(at + 2, &end, 10);
@@ -423,6 +425,11 @@ void process_pages(uint64_t on[IDS])
 	}
 	free(line);
 	fclose(f);
+}
+
+void process_pages(uint64_t on[IDS])
+{
+	process_pages_with("", on);
 }
 
 uint64_t process_pages_on(int id)

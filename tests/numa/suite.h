@@ -157,6 +157,7 @@ int policy_of(const void *p, unsigned long mask[IDS / 64]); /* of its mapping; -
 
 /* Pages of the whole process on each node, by numa_maps, in units of 4 KiB. */
 void process_pages(uint64_t on[IDS]);
+void process_pages_with(const char *policy, uint64_t on[IDS]); /* of mappings with that in their lines */
 uint64_t process_pages_on(int id);
 uint64_t process_rss(void); /* pages */
 /* From smaps_rollup, bytes. */

@@ -88,6 +88,23 @@ int quarry_stats_get(quarry_arena *arena, quarry_stats *stats)
 	return 0;
 }
 
+struct qy_arena_counts *qy_arena_counts_get(const struct qy_arena_list *list)
+{
+	(void)list;
+	return NULL;
+}
+
+void qy_arena_counts_put(struct qy_arena_counts *counts)
+{
+	(void)counts;
+}
+
+bool qy_arena_counts_stats(const struct qy_arena_counts *counts, quarry_arena *arena, quarry_stats *stats)
+{
+	(void)counts;
+	return quarry_stats_get(arena, stats) == 0;
+}
+
 uint64_t qy_arena_number(const quarry_arena *arena)
 {
 	return (uint64_t)((const quarry_stats *)(const void *)arena - fake_arenas);
@@ -203,9 +220,9 @@ static uint64_t fake_now_ns(void)
 	return fake_ns;
 }
 
-static void fake_close(int fd)
+static int fake_close(int fd)
 {
-	close(fd);
+	return close(fd);
 }
 
 static int fake_rename_error;

@@ -9,6 +9,7 @@
 #include "include/quarry/quarry.h"
 #include "lib/manager/sites.h"
 #include "numa/os.h"
+#include "tests/unit/stacks.h"
 
 static quarry_profile_report report(void)
 {
@@ -18,28 +19,9 @@ static quarry_profile_report report(void)
 	return r;
 }
 
-/* Where the next allocations come from, as the profile sees it. */
-static struct qy_os os;
-static void *place[3] = { (void *)0x1001, (void *)0x2001, (void *)0x3001 };
-
-static unsigned fake_stack(void **frames, unsigned most)
-{
-	cr_assert_geq(most, 3);
-	memcpy(frames, place, sizeof(place));
-	return 3;
-}
-
 static void at(uintptr_t where)
 {
 	place[0] = (void *)where;
-}
-
-static void begin(size_t mean)
-{
-	os = *qy_os;
-	os.stack = fake_stack;
-	qy_os = &os;
-	cr_assert_eq(quarry_profile_start(mean), 0);
 }
 
 static const struct qy_site *found;

@@ -50,6 +50,24 @@ static quarry_stats stats_of(quarry_arena *arena)
 /* ------------------------------------------------------------------------------------------------------ */
 /* Making and naming                                                                                      */
 
+/* Arenas that have much one after the other never had it together. */
+Test(arena, the_peak_of_all_is_of_one_moment)
+{
+	uint64_t alone = 0, at_start = stats_of(NULL).peak_mapped;
+
+	for (int i = 0; i < 4; i++) {
+		quarry_arena *arena = make("one after the other", 0, QUARRY_POLICY_LOCAL, QUARRY_PAGES_BASE);
+
+		cr_assert_not_null(quarry_arena_malloc(arena, 64 * MIB));
+		alone = stats_of(arena).peak_mapped;
+		cr_assert_eq(quarry_arena_destroy(arena), 0);
+	}
+	cr_assert_geq(alone, 64 * MIB);
+	cr_assert_geq(stats_of(NULL).peak_mapped, alone);
+	cr_assert_lt(stats_of(NULL).peak_mapped, at_start + 2 * alone);
+	cr_assert_geq(stats_of(NULL).peak_mapped, stats_of(NULL).mapped);
+}
+
 Test(arena, made_with_and_without_attributes)
 {
 	quarry_arena_attr attr = { .name = "buffers", .hard_limit = 8 * MIB, .soft_limit = MIB }; /* struct_size 0: this

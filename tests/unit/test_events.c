@@ -102,6 +102,37 @@ Test(limits, a_full_ring_counts_what_it_drops)
 	cr_assert_eq(qy_events_lost(), 36);
 }
 
+static unsigned called;
+
+static void count_call(void)
+{
+	called++;
+	if (called == 1)
+		qy_events_call(count_call);
+}
+
+Test(limits, a_call_is_made_once_by_whoever_delivers)
+{
+	begin();
+	qy_events_call(count_call);
+	qy_events_call(count_call);
+	cr_assert_eq(called, 0);
+	note(7);
+	qy_events_deliver();
+	cr_assert_eq(called, 2, "and the one that it asked for itself: %u", called);
+	cr_assert_eq(heard_count, 1);
+	qy_events_deliver();
+	cr_assert_eq(called, 2);
+	cr_assert_eq(atomic_load(&qy_events_waiting), 0);
+	/* With nobody who listens; and in a child. */
+	quarry_on_event(NULL, NULL);
+	qy_events_call(count_call);
+	qy_events_after_fork();
+	qy_events_deliver();
+	cr_assert_eq(called, 3);
+	cr_assert_eq(atomic_load(&qy_events_waiting), 0);
+}
+
 static _Atomic(unsigned) inside;
 
 static void *note_many(void *unused)
@@ -223,7 +254,7 @@ Test(limits, a_forked_child_is_told_of_its_own, .timeout = 60)
 
 Test(limits, health_in_words)
 {
-	quarry_health_report r = { .struct_size = sizeof(r) }, old = { .struct_size = 8 };
+	quarry_health_report r = { .struct_size = sizeof(r) }, old;
 	struct {
 		quarry_health_report r;
 		uint64_t more;
@@ -233,7 +264,9 @@ Test(limits, health_in_words)
 	begin();
 	cr_assert_eq(quarry_health(NULL), -1);
 	cr_assert_eq(errno, EINVAL);
+	old.struct_size = sizeof(old.struct_size) - 1;
 	cr_assert_eq(quarry_health(&old), -1);
+	cr_assert_eq(quarry_health_text(&old, NULL, 0), -1);
 	cr_assert_eq(quarry_health(&newer.r), 0);
 	cr_assert_eq(newer.more, 0);
 	cr_assert_eq(newer.r.struct_size, sizeof(newer));
@@ -248,6 +281,13 @@ Test(limits, health_in_words)
 	cr_assert_eq(r.state, QUARRY_HEALTH_YELLOW);
 	quarry_health_text(&r, text, sizeof(text));
 	cr_assert_str_eq(text, "yellow: cgroup limit of 1000.0 MiB filled to 93.1 %");
+	/* Of a caller that was built with less nothing else is written, or read. */
+	memset(&old, 0x55, sizeof(old));
+	old.struct_size = offsetof(quarry_health_report, psi_some);
+	cr_assert_eq(quarry_health(&old), 0);
+	cr_assert(old.struct_size == offsetof(quarry_health_report, psi_some) && old.level == HIGH && old.used == r.used);
+	cr_assert(old.psi_some == 0x55555555 && old.events_lost == UINT64_C(0x5555555555555555));
+	cr_assert_eq(quarry_health_text(&old, few, sizeof(few)), (int)strlen(text));
 	cr_assert_eq(quarry_health_text(&r, few, sizeof(few)), (int)strlen(text));
 	cr_assert_str_eq(few, "yellow: c");
 	cr_assert_eq(quarry_health_text(&r, NULL, 0), (int)strlen(text));

@@ -12,6 +12,7 @@
 #include "lib/view/leaks.h"
 #include "numa/os.h"
 #include "tests/unit/leaks.h"
+#include "tests/unit/stacks.h"
 
 #define THINGS 3000
 #define EDGES 3
@@ -312,24 +313,11 @@ Test(leaks, rings_that_hold_all_there_is)
 
 /* ---- by stack ---- */
 
-static struct qy_os os;
-static void *place[3] = { (void *)0x1001, (void *)0x2001, (void *)0x3001 };
-
-static unsigned fake_stack(void **frames, unsigned most)
-{
-	cr_assert_geq(most, 3);
-	memcpy(frames, place, sizeof(place));
-	return 3;
-}
-
 Test(leaks, are_told_by_where_they_came_from)
 {
 	static void *kept[10];
 
-	os = *qy_os;
-	os.stack = fake_stack;
-	qy_os = &os;
-	cr_assert_eq(quarry_profile_start(1), 0);
+	begin(1);
 	quarry_thread_flush();
 	for (unsigned i = 0; i < 10; i++)
 		kept[i] = quarry_malloc(200);

@@ -6,6 +6,7 @@
 #include <criterion/criterion.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -32,8 +33,9 @@ static const struct {
 	{ "strict", 5, RUN, 0, 1, 0, "0", NULL, &qy_settings.strict },
 	{ "thp_min", 6, RUN, 0, 1L << 46, 8388608, "8388608", NULL, &qy_settings.thp_min },
 	{ "numa", 7, START, 0, 1, 1, "1", NULL, &qy_settings.numa },
-	{ "stats_at_exit", 8, RUN, 0, 2, 0, "off", "off|text|json", &qy_settings.stats_at_exit },
+	{ "stats_at_exit", 8, RUN, 0, 3, 0, "off", "off|text|json|summary", &qy_settings.stats_at_exit },
 	{ "leaks_at_exit", 42, RUN, 0, 2, 0, "off", "off|text|json", &qy_settings.leaks_at_exit },
+	{ "report_signal", 43, START, 0, 64, 0, "0", NULL, &qy_settings.report_signal },
 	{ "on_error", 9, RUN, 0, 2, 0, "ignore", "ignore|report|abort", &qy_settings.on_error },
 	{ "junk", 10, RUN, 0, 1, 0, "0", NULL, &qy_settings.junk },
 	{ "window", 11, START, 0, 1L << 46, 0, "0", NULL, &qy_settings.window },
@@ -296,6 +298,29 @@ Test(options, a_signal_that_others_send_is_refused)
 	cr_assert_eq(atomic_load(&qy_settings.reclaim_signal), 23);
 	init_with("reclaim_signal=28");
 	cr_assert_eq(atomic_load(&qy_settings.reclaim_signal), 28);
+}
+
+Test(options, signals_by_name_and_number)
+{
+	static const struct {
+		const char *list;
+		long value;
+	} right[] = { { "report_signal=usr1", SIGUSR1 }, { "report_signal=SIGUSR2", SIGUSR2 }, { "report_signal=12", SIGUSR2 },
+		      { "report_signal=sigurg", SIGURG }, { "report_signal=off", 0 }, { "report_signal=winch", SIGWINCH },
+		      { "report_signal=40", 40 }, { "report_signal=0", 0 } };
+	static const char *const wrong[] = { "report_signal=kill", "report_signal=9", "report_signal=sig", "report_signal=15",
+					     "report_signal=65", "report_signal=usr", "report_signal=", "report_signal=usr11" };
+
+	for (size_t i = 0; i < sizeof(right) / sizeof(right[0]); i++) {
+		init_with(right[i].list);
+		cr_assert_eq(atomic_load(&qy_settings.report_signal), right[i].value, "%s", right[i].list);
+	}
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+		assert_refused("options_check", wrong[i], EINVAL, "is not 0, usr1, usr2");
+	assert_refused("options_check", "reclaim_signal=usr1", EINVAL, "reclaim_signal");
+	init_with("reclaim_signal=winch");
+	cr_assert_eq(atomic_load(&qy_settings.reclaim_signal), SIGWINCH);
+	assert_refused("report_signal", "usr1", EPERM, "report_signal");
 }
 
 /* Who sleeps for as long as the value of before allowed is told, whichever way it is set, and only then. */

@@ -42,6 +42,34 @@ Test(os, a_timer_takes_no_handler_from_the_program)
 	cr_assert_eq(qy_os_linux.timer_make(33, nothing), -1, "libc's own");
 }
 
+static volatile sig_atomic_t taken;
+
+static void take(const void *context)
+{
+	taken += context != NULL;
+	errno = 12345;
+}
+
+Test(os, a_signal_that_is_taken_calls_and_keeps_errno)
+{
+	struct sigaction action = { .sa_handler = handler }, is;
+
+	cr_assert_eq(sigaction(SIGUSR1, &action, NULL), 0);
+	errno = 0;
+	cr_assert_eq(qy_os_linux.signal_take(SIGUSR1, take), -1);
+	cr_assert_eq(errno, EBUSY);
+	cr_assert_eq(sigaction(SIGUSR1, NULL, &is), 0);
+	cr_assert_eq(is.sa_handler, handler);
+	cr_assert_eq(qy_os_linux.signal_take(SIGBUS, take), -1);
+	cr_assert_eq(errno, EINVAL);
+	cr_assert_eq(qy_os_linux.signal_take(SIGUSR2, take), 0);
+	errno = 0;
+	raise(SIGUSR2);
+	cr_assert_eq(taken, 1);
+	cr_assert_eq(errno, 0);
+	cr_assert_eq(qy_os_linux.signal_take(SIGUSR2, take), 0, "ours already");
+}
+
 /* Without a timer it does again what it did. */
 Test(os, a_signal_is_let_go_when_there_is_no_timer)
 {

@@ -22,6 +22,7 @@
 #include "lib/base/settings.h"
 #include "lib/reclaim/publish.h"
 #include "lib/reclaim/reclaim.h"
+#include "lib/view/print.h"
 #include "lib/view/publish.h"
 #include "numa/os.h"
 #include "tests/fake_os.h"
@@ -151,6 +152,83 @@ Test(publish, more_arenas_than_there_is_room_for)
 	cr_assert_eq(head.arena_count, QUARRY_PUBLISHED_ARENAS);
 	cr_assert(head.arenas_left_out >= 10 && head.arenas_left_out == total.arenas - QUARRY_PUBLISHED_ARENAS);
 	cr_assert_eq(quarry_published_arena_get(copy, sizeof(copy), QUARRY_PUBLISHED_ARENAS - 1, &arena), 0);
+}
+
+#define MANY 300
+
+static unsigned long mincores;
+static int (*real_mincore)(void *addr, size_t len, unsigned char *in);
+
+static int counted_mincore(void *addr, size_t len, unsigned char *in)
+{
+	mincores++;
+	return real_mincore(addr, len, in);
+}
+
+static void make_many(quarry_arena *made[MANY])
+{
+	for (int i = 0; i < MANY; i++) {
+		made[i] = quarry_arena_create(NULL);
+		cr_assert_not_null(made[i]);
+		for (int n = 0; n < 100 * (i % 7); n++)
+			cr_assert_not_null(quarry_arena_malloc(made[i], 2000));
+	}
+}
+
+/* What is looked at once for all of a list is, of each, what it is when that is asked for alone. */
+Test(publish, many_arenas_are_looked_at_once)
+{
+	static quarry_arena *made[MANY];
+	static struct qy_arena_list list;
+	static struct qy_os os;
+	unsigned long alone;
+	uint64_t refills = 0;
+
+	make_many(made);
+	os = *qy_os;
+	real_mincore = os.mincore;
+	os.mincore = counted_mincore;
+	qy_os = &os;
+	for (int way = 0; way < 2; way++) {
+		unsigned seen = 0;
+
+		alone = mincores;
+		mincores = 0;
+		qy_arena_list_get(&list);
+		cr_assert_not_null(list.counts);
+		cr_assert_geq(list.count, MANY);
+		for (size_t i = 0; i < list.count; i++) {
+			quarry_stats one = { .version = QUARRY_STATS_VERSION }, listed;
+
+			if (way == 0) {
+				cr_assert_eq(quarry_stats_get(list.at[i], &one), 0);
+				refills += one.refills;
+				continue;
+			}
+			cr_assert(qy_arena_list_stats(&list, i, &listed));
+			refills -= listed.refills;
+			seen += listed.refills > 0;
+		}
+		qy_arena_list_put(&list);
+		cr_assert(way == 0 || seen >= MANY * 6 / 7 - 7, "%u", seen);
+	}
+	cr_assert_eq(refills, 0);
+	cr_assert_leq(mincores + 2 * MANY, alone, "%lu calls, %lu one by one", mincores, alone);
+	qy_arena_list_get(&list);
+	for (size_t i = 0; i < list.count; i++) {
+		quarry_stats one = { .version = QUARRY_STATS_VERSION }, listed;
+
+		cr_assert(qy_arena_list_stats(&list, i, &listed));
+		cr_assert_eq(quarry_stats_get(list.at[i], &one), 0);
+		cr_assert_arr_eq(&listed, &one, sizeof(one), "arena %zu", i);
+	}
+	cr_assert_eq(quarry_arena_destroy(made[5]), 0);
+	for (size_t i = 0; i < list.count; i++) {
+		quarry_stats listed;
+
+		cr_assert_eq(qy_arena_list_stats(&list, i, &listed), list.at[i] != made[5]);
+	}
+	qy_arena_list_put(&list);
 }
 
 /* The process's counts do not fall with the arena in which they were counted. */

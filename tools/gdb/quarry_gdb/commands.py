@@ -21,6 +21,11 @@ def frame_text(pc):
     return "??" if symbol.startswith("No symbol") else symbol.replace(" in section .text", "").replace(" of ", " in ")
 
 
+def count(number, what):
+    """A number of things, which are one or more."""
+    return "%d %s%s" % (number, what, "" if number == 1 else "s")
+
+
 def print_stack(frames):
     if not frames:
         print("    no stack is known")
@@ -97,8 +102,8 @@ Where it is a sample of the profile: what was asked for, and the stack that allo
         found = heap.inspect(p)
         if found is None:
             raise Trouble("0x%x is not in quarry's memory" % p)
-        head = "0x%x: %s at 0x%x + %d, %d bytes" % (
-            p, found["kind"], found["address"], p - found["address"], found["size"])
+        head = "0x%x: %s at 0x%x + %d, %s" % (
+            p, found["kind"], found["address"], p - found["address"], count(found["size"], "byte"))
         if "state" in found:
             head += ", %s%s" % (found["state"], ": " + found["where"] if found["where"] else "")
         print(head)
@@ -106,15 +111,15 @@ Where it is a sample of the profile: what was asked for, and the stack that allo
         slab = found.get("slab")
         if slab is not None:
             objects, taken, _ = heap.use_of(slab)
-            print("  slab 0x%x of %s, %s, %d of %d objects taken, %s" % (
+            print("  slab 0x%x of %s, %s, %d of %s taken, %s" % (
                 slab["address"], short(slab["size"]),
                 "mixed sizes" if slab["mixed"] else "objects of %d bytes" % slab["class"]["size"],
-                taken, objects, owner_text(heap, slab)))
+                taken, count(objects, "object"), owner_text(heap, slab)))
         sample = heap.samples().get(found["address"]) if found.get("state") == "live" else None
         if sample is not None:
             site, asked, weight = sample
-            print("  sampled: %d bytes asked for, stands for %.1f objects, allocated by" % (
-                asked, weight / heap.lib.constant("weight_one")))
+            print("  sampled: %s asked for, stands for %.1f objects, allocated by" % (
+                count(asked, "byte"), weight / heap.lib.constant("weight_one")))
             print_stack(heap.site(site)["frames"])
 
 
@@ -240,11 +245,12 @@ class Sites(Command):
         sites.sort(key=lambda s: -s["objects"] * s["size"])
         total = sum(s["objects"] * s["size"] for s in sites)
         for s in sites[: int(argv[0]) if argv else 10]:
-            print("%s in %.0f objects of %d bytes (%d samples), %.1f %%, arena %s" % (
-                short(int(s["objects"] * s["size"])), s["objects"], s["size"], s["live"],
+            print("%s in %s of %d bytes (%s), %.1f %%, arena %s" % (
+                short(int(s["objects"] * s["size"])), count(round(s["objects"]), "object"), s["size"],
+                count(s["live"], "sample"),
                 100 * s["objects"] * s["size"] / total, heap.arena_name(s["arena"])))
             print_stack(s["frames"])
-        print("%s in all, of %d sites" % (short(int(total)), len(sites)))
+        print("%s in all, of %s" % (short(int(total)), count(len(sites), "site")))
 
 
 class Find(Command):
@@ -271,10 +277,10 @@ where that is an object or a large block, else to ADDRESS itself. Stacks and oth
                 if found > self.MOST:
                     print("and more")
                     return
-                print("0x%x: %s at 0x%x + %d, %d bytes, arena %s" % (
-                    at, holder["kind"], holder["address"], at - holder["address"], holder["size"],
+                print("0x%x: %s at 0x%x + %d, %s, arena %s" % (
+                    at, holder["kind"], holder["address"], at - holder["address"], count(holder["size"], "byte"),
                     heap.manager(holder["region"]["owner"])["name"]))
-        print("%d pointers to [0x%x, 0x%x) in what lives" % (found, low, high))
+        print("%s to [0x%x, 0x%x) in what lives" % (count(found, "pointer"), low, high))
 
     @staticmethod
     def needles(order, low, high):
