@@ -25,10 +25,10 @@ complain() {
 	errors=$((errors + 1))
 }
 
-# The functions that the public header declares with QUARRY_API: the name before the first parenthesis, attributes
+# The functions that the public headers declare with QUARRY_API: the name before the first parenthesis, attributes
 # aside. Declarations may go over several lines, so the header is read as one.
 api_of_header() {
-	sed 's@//.*@@' "$src/include/quarry/quarry.h" | tr '\n\t' '  ' | sed 's@/\*@\n/*@g; s@\*/@*/\n@g' |
+	sed 's@//.*@@' "$src"/include/quarry/*.h | tr '\n\t' '  ' | sed 's@/\*@\n/*@g; s@\*/@*/\n@g' |
 		grep -v '^/\*' | tr '\n' ' ' | grep -o 'QUARRY_API [^;{]*;' |
 		grep -o 'quarry_[a-z0-9_]* *(' | tr -d ' (' | sort -u
 }

@@ -571,23 +571,23 @@ while read -r name default; do
 	check "quarry(7) has $name and its default" grep -qxF ".BR $name \" = \" $default" "$src/doc/quarry.7"
 	check "README.md has $name and its default" grep -q "^| \`$name\` | [^|]* | $default | " "$src/README.md"
 done <"$work/options"
-for name in $(sed -nE 's/^QUARRY_API [^(]*[ *](quarry_[a-z_]+)\(.*/\1/p' "$src/include/quarry/quarry.h"); do
+headers=("$src"/include/quarry/*.h)
+for name in $(sed -nE 's/^QUARRY_API [^(]*[ *](quarry_[a-z0-9_]+)\(.*/\1/p' "${headers[@]}"); do
 	check "quarry(7) names $name" grep -qw "$name" "$src/doc/quarry.7"
 done
 check "quarry(7) has no others" is "$(grep -c '^\.BR [a-z_]* " = "' "$src/doc/quarry.7")" "$(wc -l <"$work/options")"
 check "README.md has no others" is "$(sed -n '/^## Options/,/^## The tree/s/^| `[a-z_]*` | .* |$/&/p' "$src/README.md" | wc -l)" \
 	"$(wc -l <"$work/options")"
 
-header=$src/include/quarry/quarry.h
 mkdir "$work/man"
 made() { # made AWK...: the pages by this awk, as one file
 	rm -f "$work"/man/*
-	"$@" -v outdir="$work/man" -v version=1.2.3 -f "$src/doc/mkman.awk" "$header" && cat "$work"/man/*.3
+	"$@" -v outdir="$work/man" -v version=1.2.3 -f "$src/doc/mkman.awk" "${headers[@]}" && cat "$work"/man/*.3
 }
 made awk >"$work/all"
-awk -v list=1 -f "$src/doc/mkman.awk" "$header" | sort >"$work/listed"
+awk -v list=1 -f "$src/doc/mkman.awk" "${headers[@]}" | sort >"$work/listed"
 check "mkman lists what it makes" cmp -s "$work/listed" <(cd "$work/man" && printf '%s\n' *.3 | sort)
-sed -nE 's/^(QUARRY_API|static inline) .*[ *](quarry_[a-z0-9_]+)\(.*/\2.3/p' "$header" >"$work/functions"
+sed -nE 's/^(QUARRY_API|static inline) .*[ *](quarry_[a-z0-9_]+)\(.*/\2.3/p' "${headers[@]}" >"$work/functions"
 check "every page is of something of quarry's" is "$(grep -vc '^quarry_' "$work/listed")" 0
 check "there are functions" test "$(wc -l <"$work/functions")" -ge 40
 while read -r page; do
@@ -600,11 +600,11 @@ for awk in mawk gawk original-awk "busybox awk"; do
 done
 made awk >/dev/null
 # Prototypes stand there as in the header, whatever their parameters are.
-flat=$(tr -s '\n\t ' ' ' <"$header" | sed -E 's/ QUARRY_(MALLOC_LIKE|SIZE[12]\([0-9, ]*\))//g')
+flat=$(cat "${headers[@]}" | tr -s '\n\t ' ' ' | sed -E 's/ QUARRY_(MALLOC_LIKE|SIZE[12]\([0-9, ]*\))//g')
 while read -r page; do
 	prototype=$(sed -nE '/^\.BI "/{ s/^\.BI "//; s/"$//; s/" ([][a-z_0-9]*) "/\1/g; s/\\-/-/g; p }' "$work/man/$page" | tail -1)
 	check "manual page $page: the prototype '$prototype'" test -n "$prototype" -a -z "${flat##*"$prototype"*}"
-done < <(sed -nE 's/^QUARRY_API .*[ *](quarry_[a-z0-9_]+)\(.*/\1.3/p' "$header")
+done < <(sed -nE 's/^QUARRY_API .*[ *](quarry_[a-z0-9_]+)\(.*/\1.3/p' "${headers[@]}")
 check "manual pages: what leads to an example does not stand without it" is "$(grep -l 'Example:$' "$work"/man/*.3)" ""
 if command -v groff >/dev/null; then
 	for page in "$work"/man/*.3 "$src/doc/quarry.1" "$src/doc/quarry.7"; do

@@ -90,7 +90,8 @@ count_results() {
 	failed=$((failed + $(figure FAIL "$log") + $(figure XPASS "$log") + $(figure ERROR "$log")))
 	skipped=$((skipped + $(figure SKIP "$log")))
 	skip_lines+=$(sed -n "s/^SKIP: /    $name: /p" "$log")$'\n'
-	fail_lines+=$(sed -nE "s/^(FAIL|XPASS|ERROR): /    $name: /p" "$log")$'\n'
+	# With what the driver shows of its log.
+	fail_lines+=$(sed -nE "s/^(FAIL|XPASS|ERROR): /    $name: /p; s/^    \| /        | /p" "$log")$'\n'
 	echo "$total"
 }
 
