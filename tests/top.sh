@@ -242,7 +242,7 @@ while True:
 		break
 	data += some
 head, body = data.split(b"\r\n\r\n", 1)
-assert b"Content-Length: %d" % len(body) in head
+assert b"Content-Length: %d" % len(body) in head or sys.argv[2].startswith("HEAD") and not body
 sys.stderr.write(head.decode() + "\n")
 sys.stdout.buffer.write(body)
 END
@@ -308,6 +308,11 @@ check "connections that say nothing hold up nobody" is "$(python3 "$work/idle.py
 	"b'200' b'200' b'200' b'400'"
 get 'POST / HTTP/1.0\r\n\r\n'
 check "no other method" says err "405"
+check "and which there are" says err "Allow: GET, HEAD"
+get 'HEAD /metrics HTTP/1.0\r\n\r\n'
+check "HEAD" says err "200 OK"
+check "HEAD: how much it would be" grep -qE '^Content-Length: [1-9]' "$work/err"
+check "HEAD: and none of it" silent out
 get "GET /$(head -c 9000 /dev/zero | tr '\0' x) HTTP/1.0\\r\\n\\r\\n"
 check "a request that is too long" grep -qE "400|reset by peer|Broken pipe" "$work/err"
 get 'GET / HTTP/1.0\r\n\r\n'

@@ -42,10 +42,12 @@ static bool is_passing(int error)
 
 static void send_some(struct http_client *c)
 {
-	while (c->sent < c->head_size + c->body_size) {
+	size_t body_size = c->head_alone ? 0 : c->body_size;
+
+	while (c->sent < c->head_size + body_size) {
 		bool in_head = c->sent < c->head_size;
 		const char *from = in_head ? c->head + c->sent : c->body + (c->sent - c->head_size);
-		size_t size = in_head ? c->head_size - c->sent : c->head_size + c->body_size - c->sent;
+		size_t size = in_head ? c->head_size - c->sent : c->head_size + body_size - c->sent;
 		ssize_t n = send(c->fd, from, size, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n < 0 && is_passing(errno))
@@ -112,9 +114,12 @@ static bool is_target(const char *target, const char *path)
  * time. */
 static void answer_request(struct http_client *c, struct published *from, unsigned flags)
 {
-	if (strncmp(c->request, "GET /", 5) != 0) {
-		answer_line(c, "405 Method Not Allowed", "GET is all there is");
-	} else if (!is_target(c->request + 4, "/metrics") && !is_target(c->request + 4, "/")) {
+	const char *target = strchr(c->request, '/');
+
+	c->head_alone = strncmp(c->request, "HEAD /", 6) == 0;
+	if (!c->head_alone && strncmp(c->request, "GET /", 5) != 0) {
+		answer_line(c, "405 Method Not Allowed\r\nAllow: GET, HEAD", "GET and HEAD are all there is");
+	} else if (!is_target(target, "/metrics") && !is_target(target, "/")) {
 		answer_line(c, "404 Not Found", "/metrics is all there is");
 	} else if (published_read(from) != STATUS_OK) {
 		answer_line(c, "503 Service Unavailable", from->error);

@@ -12,7 +12,7 @@
 /* A connection; fd: -1 when it has ended. */
 struct http_client {
 	int fd;
-	bool answering;
+	bool answering, head_alone; /* head_alone: asked by HEAD, and the body is not sent */
 	uint64_t end; /* until when (published_now) it has time for what it does */
 	size_t used;  /* of the request */
 	char *body;   /* mapped, or the line */
