@@ -70,6 +70,8 @@ quarry
 check "no command" one_line_error 2 "no command"
 quarry frobnicate
 check "wrong command" one_line_error 2 "'frobnicate'"
+quarry run $'\e[31mno\nsuch'
+check "names with control characters" one_line_error 127 "?[31mno?such"
 quarry help frobnicate
 check "help of a wrong command" one_line_error 2 "'frobnicate'"
 quarry help run doctor

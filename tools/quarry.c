@@ -12,16 +12,21 @@
 #include "include/quarry/quarry.h"
 #include "tools/help.h"
 
+/* One line, whatever the names in it hold: what would move the cursor of a terminal, or end the line, is a question
+ * mark. */
 int fail(enum status status, const char *format, ...)
 {
+	char line[8192];
 	va_list args;
 
 	fflush(stdout);
-	fputs("quarry: ", stderr);
 	va_start(args, format);
-	vfprintf(stderr, format, args);
+	vsnprintf(line, sizeof(line), format, args);
 	va_end(args);
-	fputc('\n', stderr);
+	for (char *c = line; *c != '\0'; c++)
+		if ((unsigned char)*c < ' ' || *c == '\x7f')
+			*c = '?';
+	fprintf(stderr, "quarry: %s\n", line);
 	return status;
 }
 
