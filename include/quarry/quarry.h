@@ -309,6 +309,18 @@ QUARRY_API quarry_arena *quarry_arena_of(const void *p);
  * @endcode */
 QUARRY_API int quarry_populate(void *p, size_t len);
 
+/** Give memory inside a live block back to the kernel, and keep the block: it reads as zero then, and comes in again when
+ * it is touched. The inverse of quarry_populate, for a table of which a part is empty for a while. Nobody may be using
+ * these bytes meanwhile. Whole pages go (MADV_DONTNEED; in memory files MADV_REMOVE, Linux 3.5); what is no whole page at
+ * either end is cleared. A huge page of which a part goes is taken apart. Any thread may call; it waits for another that
+ * gives back.
+ * @param p anywhere in a block. @param len bytes from there, not beyond the block's end (quarry_usable_size); 0:
+ *        nothing is done.
+ * @return 0; -1 with EINVAL (p is in no live block, or len goes beyond it), ENOTSUP (memory that does not go in parts:
+ *         hugetlb, locked, strict arenas; or the kernel refuses, counted as refused[purge]): contents are as they were
+ *         then; EDEADLK inside a function of quarry_on_region. */
+QUARRY_API int quarry_discard(void *p, size_t len);
+
 /** The descriptor and the offset at which memory of an arena made with QUARRY_ARENA_FD stands: for io_uring,
  * vhost-user, RDMA or udmabuf, or for another process (SCM_RIGHTS, pidfd_getfd), which maps it with MAP_SHARED.
  *

@@ -225,6 +225,24 @@ QUARRY_API int quarry_populate(void *p, size_t len)
 	return qy_fail(errno, "len: the kernel has not brought all of %lu bytes in", (unsigned long)len);
 }
 
+QUARRY_API int quarry_discard(void *p, size_t len)
+{
+	size_t left;
+
+	qy_init_once();
+	if (qy_fail_inside())
+		return -1;
+	left = qy_arena_left(p);
+	if (left == 0)
+		return qy_fail(EINVAL, "p: it is in no block of quarry's");
+	if (len > left)
+		return qy_fail(EINVAL, "len: %lu bytes are more than the %lu that the block has from p on",
+			       (unsigned long)len, (unsigned long)left);
+	if (len == 0 || qy_arena_discard(p, len) == 0)
+		return 0;
+	return qy_fail(errno, "p: memory of that kind does not go back in parts, or the kernel refuses");
+}
+
 QUARRY_API int quarry_fd_of(const void *p, uint64_t *offset)
 {
 	uint64_t at;

@@ -192,6 +192,17 @@ int qy_arena_populate(void *p, size_t len)
 	return qy_large_populate(p, len);
 }
 
+int qy_arena_discard(void *p, size_t len)
+{
+	int result;
+
+	/* What becomes of the huge pages there is told to nobody else meanwhile, nor to a child. */
+	qy_purge_hold();
+	result = qy_large_discard(p, len);
+	qy_purge_release();
+	return result;
+}
+
 int qy_arena_fd(const void *p, uint64_t *offset)
 {
 	return qy_large_fd(p, offset);

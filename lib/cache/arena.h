@@ -44,6 +44,9 @@ int qy_arena_redirect(const quarry_arena *arena);
 size_t qy_arena_left(const void *p); /* bytes to the end of the block that p is in */
 int qy_arena_populate(void *p, size_t len);
 
+/* Give memory of a live block back. 0; -1 with ENOTSUP. */
+int qy_arena_discard(void *p, size_t len);
+
 /* The descriptor of what p is in, and where in it. -1 with EINVAL, ENOTSUP, EBADF. */
 int qy_arena_fd(const void *p, uint64_t *offset);
 

@@ -507,6 +507,22 @@ int qy_large_populate(void *p, size_t len)
 	return r != NULL && qy_region_populate(r, p, len) ? 0 : -1;
 }
 
+int qy_large_discard(void *p, size_t len)
+{
+	struct qy_region *r = qy_region_of_frame(qy_frame_at(run_of(p)));
+	struct qy_manager *m = qy_manager_of(p);
+
+	if (r == NULL || m == NULL || !qy_region_purge(r, p, len)) {
+		errno = ENOTSUP;
+		return -1;
+	}
+	qy_lock(&m->lock);
+	qy_count(&m->purges, 1);
+	qy_count(&m->purged, len);
+	qy_unlock(&m->lock);
+	return 0;
+}
+
 int qy_large_fd(const void *p, uint64_t *offset)
 {
 	struct qy_region *r;

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+/* The page allocator's state, and its bitmaps. Lock-free throughout.
+ *
+ * A page is in one of four states, told by two arrays: `used`, a bit each, and `runs`, a word each.
+ *
+ *	free        used 0, runs (generation, 0)
+ *	head        used 1, runs (generation, length): the first of an allocated run
+ *	inside      used 1, runs (generation, 0): all others of it
+ *	retired     used 1, runs QY_RUN_RETIRED: its generations are exhausted, nobody ever gets it again
+ *
+ * Who sets a bit of `used` from 0 to 1 owns the page until the bit is 0 again: by it pages are taken and given back, and
+ * their contents handed from thread to thread. The word of a run's head is what makes it one: freeing, splitting and
+ * resizing are one compare-and-swap of that word from exactly (generation, length), so that of several who free the same
+ * run one wins and the others know. Freeing makes the word (generation + 1, 0) first and gives the bits back after, so a
+ * page with a free bit never has a live head.
+ *
+ * In between, for a moment, a page has its bit and is in no run. Each operation counts itself in its stripe when it
+ * begins and when it is over; who reads that all that had begun was over, before and after, saw no such moment.
+ *
+ * Above `used` are two levels of summary, a bit for each 64: "full". A bit that says full wrongly would hide pages, so who
+ * fills a word sets it and looks again, and clears it when there is room after all; who makes room in a full word
+ * clears it after. A bit that says "room" wrongly costs a look, and who comes upon it mends it. (The multi-level bitmap
+ * is the idea of Tomate's page allocator, which has four levels and runs up to 64.)
+ *
+ * `none` says for each group of 4,096 pages which run is known not to begin there: hints alone. A search that fails by
+ * hints looks at all of `used` before it says so, so that a wrong one costs time and never memory.
+ *
+ * Runs that cross words are claimed a word after the other, from low addresses to high, and given back when a later one
+ * is taken. Of those who stand in each other's way the one whose obstacle lies highest gets on, so the whole does. */
+#ifndef QUARRY_OBJECT_PAGES_H
+#define QUARRY_OBJECT_PAGES_H
+
+#include "include/quarry/pages.h"
+#include "lib/base/base.h"
+
+#define QY_PAGES_MAGIC 0x73656761u
+#define QY_PAGES_STRIPES 64
+#define QY_PAGES_GROUP_SHIFT 12 /* pages of one word of `full` */
+#define QY_RUN_RETIRED ((uint64_t)UINT32_MAX << 32)
+#define QY_NO_PAGE UINT64_MAX
+
+typedef _Atomic(uint64_t) qy_bits;
+
+/* What a thread writes beside the bitmaps; threads share one only where there are more than 64. */
+struct qy_pages_stripe {
+	_Alignas(QY_CACHE_LINE) _Atomic(uint64_t) begun; /* operations */
+	_Atomic(uint64_t) ended;
+	_Atomic(uint64_t) hint;     /* the word that gave a page last */
+	_Atomic(uint64_t) run_hint; /* and a run of several */
+};
+
+struct quarry_pages {
+	struct quarry_pages_map map; /* first: the header's inline functions read it */
+	uint32_t magic;
+	uint32_t last_generation; /* that a word may have; ids have one more, so that none is 0 */
+	uint64_t words, groups, tops; /* of used, of full, of full_groups */
+	qy_bits *used, *full, *full_groups;
+	qy_bits *dirty; /* handed out since it last went back to the kernel: may be in memory */
+	_Atomic(uint64_t) *runs;
+	_Atomic(uint32_t) *none; /* by group; 0: nothing is known */
+	quarry_arena *arena;
+	bool own_arena;
+	void *memory; /* what this record lies in, as it was allocated */
+	_Alignas(QY_CACHE_LINE) _Atomic(uint64_t) retired; /* pages */
+	_Atomic(uint64_t) purged; /* bytes */
+	_Atomic(uint64_t) failed; /* allocations */
+	struct qy_pages_stripe stripe[QY_PAGES_STRIPES];
+};
+
+QY_INLINE uint64_t qy_run_word(uint64_t generation, uint64_t length)
+{
+	return generation << 32 | length;
+}
+
+QY_INLINE uint32_t qy_run_length(uint64_t word)
+{
+	return (uint32_t)word;
+}
+
+QY_INLINE uint32_t qy_run_generation(uint64_t word)
+{
+	return (uint32_t)(word >> 32);
+}
+
+QY_INLINE void *qy_pages_address(const quarry_pages *p, uint64_t index)
+{
+	return (char *)p->map.base + (index << p->map.page_shift);
+}
+
+/* Whether it is one; sets the error when not. */
+bool qy_pages_check(const quarry_pages *p);
+
+/* The index of the page that begins at the address; QY_NO_PAGE, and the error is set, when none does. */
+uint64_t qy_pages_find(const quarry_pages *p, const void *address);
+
+/* The calling thread's stripe, its operation begun; and over. */
+struct qy_pages_stripe *qy_pages_begin(quarry_pages *p);
+QY_INLINE void qy_pages_end(struct qy_pages_stripe *stripe)
+{
+	atomic_fetch_add_explicit(&stripe->ended, 1, memory_order_release);
+}
+
+/* Operations that ended until now, and after that those that have begun. */
+uint64_t qy_pages_ended(quarry_pages *p);
+uint64_t qy_pages_begun(quarry_pages *p);
+
+/* ---- pages_bits.c ---- */
+
+/* The mask of n bits (1 to 64) from a bit on. */
+QY_INLINE uint64_t qy_mask(uint64_t from, uint64_t n)
+{
+	return (~(uint64_t)0 >> (64 - n)) << from;
+}
+
+/* Take n free pages that begin at a multiple of align (a power of two), or return QY_NO_PAGE. */
+uint64_t qy_pages_take(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t n, uint64_t align);
+
+/* Take exactly these; all or nothing. */
+bool qy_pages_claim(quarry_pages *p, uint64_t first, uint64_t n);
+
+bool qy_pages_claim_word(quarry_pages *p, uint64_t word, uint64_t mask);
+
+/* Give pages back that the caller owns. */
+void qy_pages_release(quarry_pages *p, uint64_t first, uint64_t n);
+void qy_pages_release_word(quarry_pages *p, uint64_t word, uint64_t mask);
+
+/* Words of these were given to the program: they may be in memory from now on. */
+void qy_pages_soil(quarry_pages *p, uint64_t first, uint64_t n);
+
+/* ---- pages.c ---- */
+
+/* Free the run whose head's word is exactly that. False: it is no longer. */
+bool qy_pages_free_run(quarry_pages *p, uint64_t index, uint64_t word);
+
+#endif
