@@ -8,13 +8,35 @@
 #include "lib/base/text.h"
 
 #define SLOTS 32
+#define WRITING UINT32_MAX /* no ticket */
 
 static struct error_slot {
-	_Atomic uint32_t ticket; /* whose text it is; 0 while it is being written */
+	_Atomic uint32_t ticket; /* whose text it is; 0 at first, WRITING while it is being written */
 	char text[QY_ERROR_TEXT_MAX];
 } error_slots[SLOTS];
 static _Atomic uint32_t error_tickets;
 static _Thread_local uint32_t error_ticket __attribute__((tls_model("initial-exec"))); /* 0: no error yet */
+
+/* The next slot that nobody writes to at this moment, from now on ours to write to; the ticket is set. NULL, when so
+ * many threads are in the midst of it (or, in a forked child, were). */
+static struct error_slot *take_slot(void)
+{
+	for (int tries = 0; tries < 2 * SLOTS; tries++) {
+		uint32_t ticket = atomic_fetch_add_explicit(&error_tickets, 1, memory_order_relaxed) + 1;
+		struct error_slot *slot = &error_slots[ticket % SLOTS];
+		uint32_t was = atomic_load_explicit(&slot->ticket, memory_order_relaxed);
+
+		/* Acquired, so that no byte of the new text is seen under the old ticket. */
+		if (ticket == 0 || ticket == WRITING || was == WRITING ||
+		    !atomic_compare_exchange_strong_explicit(&slot->ticket, &was, WRITING, memory_order_acquire,
+							     memory_order_relaxed))
+			continue;
+		error_ticket = ticket;
+		return slot;
+	}
+	error_ticket = 0;
+	return NULL;
+}
 
 int qy_fail(int error, const char *format, ...)
 {
@@ -22,12 +44,11 @@ int qy_fail(int error, const char *format, ...)
 	struct qy_text text;
 	va_list list;
 
-	do {
-		error_ticket = atomic_fetch_add_explicit(&error_tickets, 1, memory_order_relaxed) + 1;
-	} while (error_ticket == 0);
-	slot = &error_slots[error_ticket % SLOTS];
-	/* An exchange and not a store, so that no byte of the new text is seen under the old ticket. */
-	atomic_exchange_explicit(&slot->ticket, 0, memory_order_acquire);
+	slot = take_slot();
+	if (slot == NULL) {
+		errno = error;
+		return -1;
+	}
 	qy_text_init(&text, slot->text, sizeof(slot->text), -1);
 	va_start(list, format);
 	qy_text_vformat(&text, format, list);
