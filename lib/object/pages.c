@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The page allocator: made and ended, and runs allocated, freed, resized and split. (pages.h has the rules.) */
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "lib/api/error.h"
@@ -13,25 +14,60 @@
 
 /* ---- threads ---- */
 
-/* The calling thread's number, from 1; 0: none yet. */
-static __thread uint32_t thread_number;
-static _Atomic(uint32_t) thread_numbers;
+/* The calling thread's stripe, of every allocator, and 1; 0: it has none yet. */
+static __thread uint32_t thread_stripe;
+static _Atomic(uint32_t) owned; /* of the first QY_PAGES_OWNED stripes, those that a thread has */
+static _Atomic(uint32_t) sharers;
+static pthread_once_t key_once = PTHREAD_ONCE_INIT;
+static pthread_key_t key;
+static bool key_made;
 
-static QY_NOINLINE uint32_t number_thread(void)
+/* A thread ends: its stripe is for the next. (In a forked child those of the parent's other threads stay owned.) */
+static void leave_stripe(void *bit)
 {
-	thread_number = atomic_fetch_add_explicit(&thread_numbers, 1, memory_order_relaxed) + 1;
-	return thread_number;
+	thread_stripe = 0;
+	atomic_fetch_and_explicit(&owned, ~(uint32_t)(uintptr_t)bit, memory_order_release);
+}
+
+static void make_key(void)
+{
+	key_made = pthread_key_create(&key, leave_stripe) == 0;
+}
+
+static QY_COLD uint32_t choose_stripe(void)
+{
+	uint32_t was = atomic_load_explicit(&owned, memory_order_relaxed), bit = 0;
+
+	pthread_once(&key_once, make_key);
+	while (key_made && was != UINT32_MAX) {
+		bit = ~was & (was + 1);
+		if (atomic_compare_exchange_weak_explicit(&owned, &was, was | bit, memory_order_acquire,
+							  memory_order_relaxed))
+			break;
+		bit = 0;
+	}
+	if (bit != 0 && pthread_setspecific(key, (void *)(uintptr_t)bit) != 0) {
+		leave_stripe((void *)(uintptr_t)bit);
+		bit = 0;
+	}
+	if (bit != 0)
+		return thread_stripe = (uint32_t)__builtin_ctz(bit) + 1;
+	return thread_stripe = QY_PAGES_OWNED + 1 +
+			       atomic_fetch_add_explicit(&sharers, 1, memory_order_relaxed) % QY_PAGES_OWNED;
 }
 
 struct qy_pages_stripe *qy_pages_begin(quarry_pages *p)
 {
-	uint32_t number = thread_number;
+	uint32_t number = thread_stripe;
 	struct qy_pages_stripe *stripe;
 
 	if (QY_UNLIKELY(number == 0))
-		number = number_thread();
-	stripe = &p->stripe[(number - 1) % QY_PAGES_STRIPES];
-	atomic_fetch_add(&stripe->begun, 1);
+		number = choose_stripe();
+	stripe = &p->stripe[number - 1];
+	if (QY_LIKELY(number <= QY_PAGES_OWNED))
+		qy_count(&stripe->begun, 1);
+	else
+		qy_count_shared(&stripe->begun, 1);
 	return stripe;
 }
 
@@ -86,8 +122,9 @@ static void spread_hints(quarry_pages *p)
 
 		for (unsigned bit = 0; bit < 6; bit++)
 			reversed |= (i >> bit & 1) << (5 - bit);
-		atomic_init(&p->stripe[i].hint, p->words * reversed / QY_PAGES_STRIPES);
-		atomic_init(&p->stripe[i].run_hint, p->words * reversed / QY_PAGES_STRIPES);
+		p->stripe[i].home = p->words * reversed / QY_PAGES_STRIPES;
+		atomic_init(&p->stripe[i].hint, p->stripe[i].home);
+		atomic_init(&p->stripe[i].run_hint, p->stripe[i].home);
 	}
 }
 
@@ -257,7 +294,7 @@ static void *alloc(quarry_pages *p, uint64_t n, uint64_t align)
 		atomic_fetch_add_explicit(&p->failed, 1, memory_order_relaxed);
 		errno = ENOMEM;
 	}
-	qy_pages_end(stripe);
+	qy_pages_end(p, stripe);
 	return run;
 }
 
@@ -303,7 +340,7 @@ QUARRY_API void *quarry_pages_alloc_at(quarry_pages *p, void *address, uint64_t 
 	got = qy_pages_claim(p, index, n);
 	if (got)
 		begin_run(p, index, n);
-	qy_pages_end(stripe);
+	qy_pages_end(p, stripe);
 	if (got)
 		return address;
 	qy_fail(EBUSY, "address: not all of %lu pages from %p on are free", (unsigned long)n, address);
@@ -325,8 +362,9 @@ bool qy_pages_free_run(quarry_pages *p, uint64_t index, uint64_t word)
 		if (QY_UNLIKELY(last))
 			atomic_fetch_add(&p->retired, 1);
 		qy_pages_release(p, index + last, n - last);
+		qy_pages_hint(p, stripe, index, n);
 	}
-	qy_pages_end(stripe);
+	qy_pages_end(p, stripe);
 	return won;
 }
 
@@ -420,7 +458,7 @@ QUARRY_API int quarry_pages_resize(quarry_pages *p, void *address, uint64_t n)
 		return 0;
 	stripe = qy_pages_begin(p);
 	result = n > qy_run_length(word) ? grow(p, index, word, n) : shrink(p, index, word, n);
-	qy_pages_end(stripe);
+	qy_pages_end(p, stripe);
 	return result;
 }
 
@@ -441,7 +479,7 @@ QUARRY_API void *quarry_pages_split(quarry_pages *p, void *address, uint64_t n)
 	/* From here to begin_run nobody else can have the second part: its pages are used, and in no run. */
 	if (set_length(p, index, word, n))
 		second = begin_run(p, index + n, qy_run_length(word) - n);
-	qy_pages_end(stripe);
+	qy_pages_end(p, stripe);
 	if (second == NULL)
 		qy_fail(EINVAL, "p: the run was freed or changed by another thread meanwhile");
 	return second;

@@ -35,18 +35,21 @@
 
 #define QY_PAGES_MAGIC 0x73656761u
 #define QY_PAGES_STRIPES 64
+#define QY_PAGES_OWNED 32 /* stripes of one thread each */
 #define QY_PAGES_GROUP_SHIFT 12 /* pages of one word of `full` */
 #define QY_RUN_RETIRED ((uint64_t)UINT32_MAX << 32)
 #define QY_NO_PAGE UINT64_MAX
 
 typedef _Atomic(uint64_t) qy_bits;
 
-/* What a thread writes beside the bitmaps; threads share one only where there are more than 64. */
+/* What a thread writes beside the bitmaps. Up to 32 threads at a time have one each, which nobody else writes to
+ * while they live; all others share the rest. */
 struct qy_pages_stripe {
-	_Alignas(QY_CACHE_LINE) _Atomic(uint64_t) begun; /* operations */
-	_Atomic(uint64_t) ended;
-	_Atomic(uint64_t) hint;     /* the word that gave a page last */
-	_Atomic(uint64_t) run_hint; /* and a run of several */
+	_Alignas(QY_CACHE_LINE) qy_counter begun; /* operations */
+	qy_counter ended;
+	uint64_t home; /* the word at which the thread's searches begin at first. From there on round to it again, */
+	_Atomic(uint64_t) hint;     /* the first that may have a free page, as far as the thread knows, */
+	_Atomic(uint64_t) run_hint; /* and runs of several */
 };
 
 struct quarry_pages {
@@ -93,11 +96,15 @@ bool qy_pages_check(const quarry_pages *p);
 /* The index of the page that begins at the address; QY_NO_PAGE, and the error is set, when none does. */
 uint64_t qy_pages_find(const quarry_pages *p, const void *address);
 
-/* The calling thread's stripe, its operation begun; and over. */
+/* The calling thread's stripe, its operation begun; and over. What an operation changes is written with release after
+ * it is counted as begun: who sees any of it sees that count. Who sees it ended sees all of it. */
 struct qy_pages_stripe *qy_pages_begin(quarry_pages *p);
-QY_INLINE void qy_pages_end(struct qy_pages_stripe *stripe)
+QY_INLINE void qy_pages_end(quarry_pages *p, struct qy_pages_stripe *stripe)
 {
-	atomic_fetch_add_explicit(&stripe->ended, 1, memory_order_release);
+	if (QY_LIKELY(stripe < &p->stripe[QY_PAGES_OWNED]))
+		atomic_store_explicit(&stripe->ended, qy_read(&stripe->ended) + 1, memory_order_release);
+	else
+		atomic_fetch_add_explicit(&stripe->ended, 1, memory_order_release);
 }
 
 /* Operations that ended until now, and after that those that have begun. */
@@ -114,6 +121,10 @@ QY_INLINE uint64_t qy_mask(uint64_t from, uint64_t n)
 
 /* Take n free pages that begin at a multiple of align (a power of two), or return QY_NO_PAGE. */
 uint64_t qy_pages_take(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t n, uint64_t align);
+
+/* A run of n pages was given back by the thread: its next searches begin there, if that comes first from its home on. So
+ * what a thread has stays together, in as few pages as can be, and those of others are elsewhere. */
+void qy_pages_hint(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t index, uint64_t n);
 
 /* Take exactly these; all or nothing. */
 bool qy_pages_claim(quarry_pages *p, uint64_t first, uint64_t n);

@@ -3,6 +3,7 @@
 #include "lib/object/pages.h"
 
 #define FULL UINT64_MAX
+#define GROUP ((uint64_t)1 << QY_PAGES_GROUP_SHIFT)
 #define LOOKS 64 /* searches in vain while others change something, until it is called in vain */
 
 /* ---- summaries ---- */
@@ -12,39 +13,34 @@ static void group_opened(quarry_pages *p, uint64_t group)
 	atomic_fetch_and(&p->full_groups[group / 64], ~((uint64_t)1 << group % 64));
 }
 
-static void word_opened(quarry_pages *p, uint64_t word)
+static void words_opened(quarry_pages *p, uint64_t group, uint64_t words)
 {
-	if (atomic_fetch_and(&p->full[word / 64], ~((uint64_t)1 << word % 64)) == FULL)
-		group_opened(p, word / 64);
+	if (words != 0 && atomic_fetch_and(&p->full[group], ~words) == FULL)
+		group_opened(p, group);
 }
 
-/* Somebody found this word full. Whoever makes room after the second look sees our bit, and clears it. */
-static void word_filled(quarry_pages *p, uint64_t word)
+/* Somebody found these words of a group full. Whoever makes room after the second look sees our bits, and clears them. */
+static void words_filled(quarry_pages *p, uint64_t group, uint64_t words)
 {
-	uint64_t bit = (uint64_t)1 << word % 64, group = word / 64, was = atomic_fetch_or(&p->full[group], bit);
+	uint64_t was, opened = 0;
 
-	if (atomic_load(&p->used[word]) != FULL) {
-		word_opened(p, word);
-	} else if ((was | bit) == FULL) {
+	if (words == 0)
+		return;
+	was = atomic_fetch_or(&p->full[group], words);
+	for (uint64_t left = words; left != 0; left &= left - 1)
+		if (atomic_load(&p->used[group * 64 + (uint64_t)__builtin_ctzll(left)]) != FULL)
+			opened |= left & -left;
+	words_opened(p, group, opened);
+	if (opened == 0 && (was | words) == FULL) {
 		atomic_fetch_or(&p->full_groups[group / 64], (uint64_t)1 << group % 64);
 		if (atomic_load(&p->full[group]) != FULL)
 			group_opened(p, group);
 	}
 }
 
-/* ---- words and ranges ---- */
-
-bool qy_pages_claim_word(quarry_pages *p, uint64_t word, uint64_t mask)
+static void word_filled(quarry_pages *p, uint64_t word)
 {
-	uint64_t old = atomic_load_explicit(&p->used[word], memory_order_relaxed);
-
-	do {
-		if (old & mask)
-			return false;
-	} while (!atomic_compare_exchange_weak(&p->used[word], &old, old | mask));
-	if ((old | mask) == FULL)
-		word_filled(p, word);
-	return true;
+	words_filled(p, word / 64, (uint64_t)1 << word % 64);
 }
 
 static void forget_none(quarry_pages *p, uint64_t group)
@@ -53,18 +49,65 @@ static void forget_none(quarry_pages *p, uint64_t group)
 		atomic_store_explicit(&p->none[group], 0, memory_order_relaxed);
 }
 
-void qy_pages_release_word(quarry_pages *p, uint64_t word, uint64_t mask)
+/* There is room in a group that was not there; in these words there was none at all. */
+static void made_room(quarry_pages *p, uint64_t group, uint64_t words)
 {
-	uint64_t group = word / 64, old = atomic_fetch_and(&p->used[word], ~mask);
-
-	qy_check((old & mask) == mask);
-	if (old == FULL)
-		word_opened(p, word);
+	words_opened(p, group, words);
 	/* A run that ends here may begin in the group before. */
 	forget_none(p, group);
 	if (group > 0)
 		forget_none(p, group - 1);
 }
+
+/* ---- words ---- */
+
+/* Sets *full when the word is, by that. */
+static bool claim_word(quarry_pages *p, uint64_t word, uint64_t mask, bool *full)
+{
+	uint64_t old = atomic_load_explicit(&p->used[word], memory_order_relaxed);
+
+	do {
+		if (old & mask)
+			return false;
+	} while (!atomic_compare_exchange_weak(&p->used[word], &old, old | mask));
+	*full = (old | mask) == FULL;
+	return true;
+}
+
+bool qy_pages_claim_word(quarry_pages *p, uint64_t word, uint64_t mask)
+{
+	bool full;
+
+	if (!claim_word(p, word, mask, &full))
+		return false;
+	if (full)
+		word_filled(p, word);
+	return true;
+}
+
+/* Whether it was full. (Of a word that is ours whole nobody else can change anything.) */
+static bool release_word(quarry_pages *p, uint64_t word, uint64_t mask)
+{
+	uint64_t old;
+
+	if (mask == FULL) {
+		qy_check(atomic_load_explicit(&p->used[word], memory_order_relaxed) == FULL);
+		atomic_store_explicit(&p->used[word], 0, memory_order_release);
+		return true;
+	}
+	old = atomic_fetch_and(&p->used[word], ~mask);
+	qy_check((old & mask) == mask);
+	return old == FULL;
+}
+
+void qy_pages_release_word(quarry_pages *p, uint64_t word, uint64_t mask)
+{
+	bool was_full = release_word(p, word, mask);
+
+	made_room(p, word / 64, (uint64_t)was_full << word % 64);
+}
+
+/* ---- ranges ---- */
 
 /* The part of [first, first + n) in the word of first. */
 static uint64_t part(uint64_t first, uint64_t n)
@@ -72,11 +115,24 @@ static uint64_t part(uint64_t first, uint64_t n)
 	return qy_min(64 - first % 64, n);
 }
 
+/* The part of it in the group of first. */
+static uint64_t part_of_group(uint64_t first, uint64_t n)
+{
+	return qy_min(GROUP - first % GROUP, n);
+}
+
+/* (The summary is told once for all words of a group.) */
 void qy_pages_release(quarry_pages *p, uint64_t first, uint64_t n)
 {
-	for (uint64_t here; n > 0; first += here, n -= here) {
-		here = part(first, n);
-		qy_pages_release_word(p, first / 64, qy_mask(first % 64, here));
+	while (n > 0) {
+		uint64_t group = first / GROUP, end = first + part_of_group(first, n), opened = 0;
+
+		for (uint64_t here; first < end; first += here, n -= here) {
+			here = part(first, n);
+			if (release_word(p, first / 64, qy_mask(first % 64, here)))
+				opened |= (uint64_t)1 << first / 64 % 64;
+		}
+		made_room(p, group, opened);
 	}
 }
 
@@ -85,9 +141,19 @@ static bool claim(quarry_pages *p, uint64_t first, uint64_t n, uint64_t *blocked
 {
 	uint64_t at = first, left = n;
 
-	for (uint64_t here; left > 0; at += here, left -= here) {
-		here = part(at, left);
-		if (!qy_pages_claim_word(p, at / 64, qy_mask(at % 64, here))) {
+	while (left > 0) {
+		uint64_t group = at / GROUP, end = at + part_of_group(at, left), filled = 0;
+		bool full = false, got = true;
+
+		for (uint64_t here; at < end; at += here, left -= here) {
+			here = part(at, left);
+			got = claim_word(p, at / 64, qy_mask(at % 64, here), &full);
+			if (!got)
+				break;
+			filled |= (uint64_t)full << at / 64 % 64;
+		}
+		words_filled(p, group, filled);
+		if (!got) {
 			qy_pages_release(p, first, n - left);
 			*blocked = at;
 			return false;
@@ -308,6 +374,25 @@ static QY_COLD uint64_t take_thoroughly(quarry_pages *p, uint64_t n, uint64_t al
 			break;
 	}
 	return QY_NO_PAGE;
+}
+
+/* How far a word is from the thread's home, going up and round. */
+static uint64_t way(const quarry_pages *p, const struct qy_pages_stripe *stripe, uint64_t word)
+{
+	return word >= stripe->home ? word - stripe->home : word + p->words - stripe->home;
+}
+
+static void move_hint(const quarry_pages *p, const struct qy_pages_stripe *stripe, _Atomic(uint64_t) *hint, uint64_t word)
+{
+	if (way(p, stripe, word) < way(p, stripe, atomic_load_explicit(hint, memory_order_relaxed)))
+		atomic_store_explicit(hint, word, memory_order_relaxed);
+}
+
+void qy_pages_hint(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t index, uint64_t n)
+{
+	move_hint(p, stripe, &stripe->hint, index / 64);
+	if (n > 1)
+		move_hint(p, stripe, &stripe->run_hint, index / 64);
 }
 
 uint64_t qy_pages_take(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t n, uint64_t align)

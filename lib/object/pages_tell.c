@@ -183,7 +183,7 @@ static size_t purge_group(quarry_pages *p, uint64_t group)
 	for (uint64_t i = 0; i < words; i++)
 		if (held[i] != 0)
 			qy_pages_release_word(p, from + i, held[i]);
-	qy_pages_end(stripe);
+	qy_pages_end(p, stripe);
 	return bytes;
 }
 
