@@ -2,10 +2,11 @@
 /* Stress: page allocators. Threads allocate, split, resize, hand over and free runs of one small allocator, so that all
  * are in each other's way and memory runs out all the time; each page is stamped with its run, and verified before it
  * goes. One of the threads purges, walks and counts meanwhile. Then races: of several that free the same run, by address
- * and by id, exactly one gets it; ids that are stale never reach what came after. At the end all is free. */
+ * and by id, exactly one gets it; ids that are stale never reach what came after. Then a place that is hardly large enough:
+ * what there is room for is not refused, and no summary hides what is free. At the end all is free. */
 #include "tests/stress/stress.h"
 
-#include "include/quarry/pages.h"
+#include "lib/object/pages.h"
 
 #define PAGE 4096
 #define COUNT 9000 /* pages: three groups of words, the last of them in part */
@@ -264,6 +265,69 @@ static void race_for_runs(struct st_worker *w)
 
 /* ------------------------------------------------------------------------------------------------------ */
 
+/* All in a place that is hardly large enough, and each round a look at whether a summary hides what is free. Half of
+ * the threads take single pages, of which there are always enough: none is refused. */
+static struct {
+	quarry_pages *pages;
+	pthread_barrier_t barrier;
+	uint64_t rounds, count;
+} crowd;
+
+static void crowd_step(struct st_worker *w)
+{
+	quarry_pages *p = crowd.pages;
+	uint64_t n = 1 + st_below(&w->rng, 60);
+	void *run;
+
+	if (w->number % 2 == 0)
+		run = quarry_pages_alloc(p, n = 1);
+	else if (st_below(&w->rng, 2) == 0)
+		run = quarry_pages_alloc_at(p, quarry_pages_at(p, st_below(&w->rng, crowd.count - n)), n);
+	else
+		run = quarry_pages_alloc(p, n);
+	if (run == NULL && n == 1 && w->number % 2 == 0)
+		st_fail("there is room for a page, and it was refused: errno %d", errno);
+	if (run != NULL)
+		ST_CHECK(quarry_pages_free(p, run) == 0);
+}
+
+static void check_summaries(const quarry_pages *p)
+{
+	for (uint64_t i = 0; i < p->groups * 64; i++)
+		if (p->full[i / 64] >> i % 64 & 1 && i < p->words && p->used[i] != UINT64_MAX)
+			st_fail("word %llu is full, it says, and has %llx", (unsigned long long)i, (unsigned long long)p->used[i]);
+	for (uint64_t i = 0; i < p->tops * 64; i++)
+		if (p->full_groups[i / 64] >> i % 64 & 1 && i < p->groups && p->full[i] != UINT64_MAX)
+			st_fail("group %llu is full, it says", (unsigned long long)i);
+}
+
+static void crowded(struct st_worker *w)
+{
+	for (uint64_t round = 0; round < crowd.rounds; round++) {
+		pthread_barrier_wait(&crowd.barrier);
+		for (int i = 0; i < 40; i++)
+			crowd_step(w);
+		w->done += 40;
+		pthread_barrier_wait(&crowd.barrier);
+		if (w->number == 0)
+			check_summaries(crowd.pages);
+	}
+}
+
+static void in_a_crowd(void)
+{
+	quarry_pages_attr attr = { .count = 61 + 60 * (st.threads / 2) + (st.threads + 1) / 2 };
+
+	crowd.count = attr.count;
+	crowd.rounds = st_scaled(4000, 20);
+	ST_CHECK((crowd.pages = quarry_pages_create(&attr)) != NULL);
+	ST_CHECK(pthread_barrier_init(&crowd.barrier, NULL, st.threads) == 0);
+	st_threads(crowded);
+	ST_CHECK(quarry_pages_destroy(crowd.pages) == 0);
+}
+
+/* ------------------------------------------------------------------------------------------------------ */
+
 static void check_empty(void)
 {
 	quarry_pages_stats stats = { .struct_size = sizeof stats };
@@ -294,6 +358,7 @@ int main(int argc, char **argv)
 	ST_CHECK(pthread_barrier_init(&race.barrier, NULL, st.threads) == 0);
 	st_threads(race_for_runs);
 	check_empty();
+	in_a_crowd();
 	printf("pages: %llu calls found no room, %llu of %llu looks saw one moment\n", (unsigned long long)no_room,
 	       (unsigned long long)coherent, (unsigned long long)walks);
 	ST_CHECK(quarry_pages_destroy(pages) == 0);

@@ -6,6 +6,7 @@
 #endif
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -277,8 +278,12 @@ static void step_wrong(void)
 		model_must(quarry_pages_length(m.pages, p) == 0, "page %lu", (unsigned long)index);
 		model_must(quarry_pages_free_id(m.pages, quarry_page_id_make(index, 1)) == -1 && errno == ESTALE, "%d", errno);
 	} else {
-		model_must(quarry_pages_length(m.pages, p) == m.run[m.owner[index] - 1].length, "page %lu",
-			   (unsigned long)index);
+		uint64_t length = m.run[m.owner[index] - 1].length;
+
+		model_must(quarry_pages_length(m.pages, p) == length, "page %lu", (unsigned long)index);
+		if (index + length < m.count && length + 1 < 4096)
+			model_must(quarry_pages_from_id(m.pages, quarry_page_id_make(index, length + 1), NULL) == NULL &&
+					   errno == ESTALE, "errno %d", errno);
 	}
 	model_must(quarry_pages_free(m.pages, p + 1 + model_below((uint32_t)m.page_size - 1)) == -1 && errno == EINVAL,
 		   "inside a page");
@@ -658,6 +663,63 @@ Test(pages, memory_comes_when_it_is_touched_and_goes_by_a_purge)
 	pages = quarry_pages_create(&attr);
 	cr_assert_not_null(pages);
 	cr_expect_geq(resident(pages), 8 * MIB);
+	cr_assert_eq(quarry_pages_destroy(pages), 0);
+}
+
+static void *free_in_another_thread(void *pair)
+{
+	void **of = pair;
+
+	cr_assert_eq(quarry_pages_free(of[0], of[1]), 0);
+	return NULL;
+}
+
+/* Room for a run of three groups that begins in the first, and grew to that by a free in the third, of which the hint
+ * for the first knows nothing; and the thread's search begins behind it. */
+Test(pages, room_that_hints_do_not_know_of)
+{
+	quarry_pages *pages = make(6 * 4096, 4 * KIB, 0);
+	pthread_t thread;
+	void *part[3];
+
+	for (int i = 0; i < 3; i++)
+		cr_assert_not_null(part[i] = quarry_pages_alloc(pages, 4096));
+	cr_assert_not_null(quarry_pages_alloc(pages, 3 * 4096));
+	for (int i = 0; i < 3; i++) {
+		void *of[] = { pages, part[i] };
+
+		cr_assert_null(quarry_pages_alloc(pages, 3 * 4096));
+		cr_assert_eq(pthread_create(&thread, NULL, free_in_another_thread, of), 0);
+		cr_assert_eq(pthread_join(thread, NULL), 0);
+	}
+	cr_expect_eq(quarry_pages_alloc(pages, 3 * 4096), part[0]);
+	cr_assert_eq(quarry_pages_destroy(pages), 0);
+}
+
+/* More threads than have a line of their own for their counts, at once and one after the other. */
+static void *use_a_little(void *pages)
+{
+	for (int i = 0; i < 100; i++)
+		cr_assert_eq(quarry_pages_free(pages, quarry_pages_alloc(pages, 1 + (uint64_t)i % 3)), 0);
+	return NULL;
+}
+
+Test(pages, any_number_of_threads)
+{
+	quarry_pages *pages = make(6400, 4 * KIB, 0);
+	uint64_t epoch = quarry_pages_epoch(pages);
+	pthread_t thread[100];
+
+	for (int i = 0; i < 100; i++)
+		cr_assert_eq(pthread_create(&thread[i], NULL, use_a_little, pages), 0);
+	for (int i = 0; i < 100; i++)
+		cr_assert_eq(pthread_join(thread[i], NULL), 0);
+	for (int i = 0; i < 100; i++) {
+		cr_assert_eq(pthread_create(&thread[0], NULL, use_a_little, pages), 0);
+		cr_assert_eq(pthread_join(thread[0], NULL), 0);
+	}
+	cr_expect_eq(quarry_pages_epoch(pages), epoch + 200 * 200);
+	cr_expect_eq(stats_of(pages).allocated, 0);
 	cr_assert_eq(quarry_pages_destroy(pages), 0);
 }
 
