@@ -266,9 +266,11 @@ static void race_for_runs(struct st_worker *w)
 /* ------------------------------------------------------------------------------------------------------ */
 
 /* All in a place that is hardly large enough, and each round a look at whether a summary hides what is free. Half of
- * the threads take single pages, of which there are always enough: none is refused. */
+ * the threads take single pages, of which there are always enough: none is refused. Then in one that is too small, whose
+ * words are full at every moment. */
 static struct {
 	quarry_pages *pages;
+	bool enough;
 	pthread_barrier_t barrier;
 	uint64_t rounds, count;
 } crowd;
@@ -285,7 +287,7 @@ static void crowd_step(struct st_worker *w)
 		run = quarry_pages_alloc_at(p, quarry_pages_at(p, st_below(&w->rng, crowd.count - n)), n);
 	else
 		run = quarry_pages_alloc(p, n);
-	if (run == NULL && n == 1 && w->number % 2 == 0)
+	if (run == NULL && w->number % 2 == 0 && crowd.enough)
 		st_fail("there is room for a page, and it was refused: errno %d", errno);
 	if (run != NULL)
 		ST_CHECK(quarry_pages_free(p, run) == 0);
@@ -314,11 +316,12 @@ static void crowded(struct st_worker *w)
 	}
 }
 
-static void in_a_crowd(void)
+static void in_a_crowd(uint64_t count, bool enough)
 {
-	quarry_pages_attr attr = { .count = 61 + 60 * (st.threads / 2) + (st.threads + 1) / 2 };
+	quarry_pages_attr attr = { .count = count };
 
-	crowd.count = attr.count;
+	crowd.count = count;
+	crowd.enough = enough;
 	crowd.rounds = st_scaled(4000, 20);
 	ST_CHECK((crowd.pages = quarry_pages_create(&attr)) != NULL);
 	ST_CHECK(pthread_barrier_init(&crowd.barrier, NULL, st.threads) == 0);
@@ -333,6 +336,7 @@ static void check_empty(void)
 	quarry_pages_stats stats = { .struct_size = sizeof stats };
 
 	ST_CHECK(quarry_pages_stats_get(pages, &stats) == 0);
+	check_summaries(pages);
 	ST_CHECK(stats.coherent == 1 && stats.allocated == 0 && stats.free == COUNT && stats.largest == COUNT);
 }
 
@@ -358,7 +362,8 @@ int main(int argc, char **argv)
 	ST_CHECK(pthread_barrier_init(&race.barrier, NULL, st.threads) == 0);
 	st_threads(race_for_runs);
 	check_empty();
-	in_a_crowd();
+	in_a_crowd(61 + 60 * (st.threads / 2) + (st.threads + 1) / 2, true);
+	in_a_crowd(66, false);
 	printf("pages: %llu calls found no room, %llu of %llu looks saw one moment\n", (unsigned long long)no_room,
 	       (unsigned long long)coherent, (unsigned long long)walks);
 	ST_CHECK(quarry_pages_destroy(pages) == 0);
