@@ -3,16 +3,17 @@
  * quarry/pages.h: pages of one size, in runs, from an arena, with numbers for them.
  *
  * A page allocator has so many pages of one size, side by side, and hands out runs of them: 1 to thousands. Any thread
- * may call anything at any time, but for quarry_pages_destroy, and nothing waits: there is no lock. Memory comes in as
- * it is touched, and 8.3 bytes for each page that has been used are kept elsewhere, zeroed by the kernel and so there
- * only for those that were. Runs have addresses, and ids of 32 or 64 bits, which are found from each other by a shift:
- * for tables and files in which a pointer has no room. A 64-bit id has a generation too: when its run has been freed,
- * it is ESTALE for ever, whoever has the pages now. Generations never begin anew: a page that has used up its own is
- * retired (quarry_pages_attr.generation_bits).
+ * may call anything at any time, but for quarry_pages_destroy, and nothing waits (but quarry_pages_purge, for others
+ * who give memory back): there is no lock. Memory comes in as it is touched, and 8.3 bytes for each page that has been
+ * used are kept elsewhere, zeroed by the kernel and so there only for those that were. Runs have addresses, and ids of
+ * 32 or 64 bits, which are found from each other by a shift: for tables and files in which a pointer has no room. A
+ * 64-bit id has a generation too: when its run has been freed, it is ESTALE for ever, whoever has the pages now.
+ * Generations never begin anew: a page that has used up its own is retired (quarry_pages_attr.generation_bits).
  *
  * In a forked child all is as it was in the parent, in the child's copy of the memory, and usable at once. Runs that
  * other threads of the parent were just getting or freeing may be in neither state there: those pages are lost to the
- * child, until it destroys the allocator. (Memory with descriptors, QUARRY_ARENA_FD, is in a child as quarry_fd_of says.)
+ * child, until it destroys the allocator, and its figures are never called coherent. (Memory with descriptors,
+ * QUARRY_ARENA_FD, is in a child as quarry_fd_of says.)
  */
 #ifndef QUARRY_PAGES_H
 #define QUARRY_PAGES_H
@@ -40,10 +41,10 @@ typedef struct quarry_pages_attr {
 	uint64_t page_size;       /* bytes: a power of two from 4 KiB to 2 MiB; 0: 4 KiB */
 	uint64_t count;           /* pages, 1 to 2^32 - 1 */
 	quarry_arena *arena;      /* where they are allocated, as one block. NULL: see memory */
-	const quarry_arena_attr *memory; /* without an arena: one of its own, made so, which gives them nodes, a page kind
-	                           * and a name. NULL: the calling thread's default arena */
-	uint32_t generation_bits; /* 1 to 28, or 0: 28. A page that began runs 2^bits - 1 times is retired when the last of
-	                           * them is freed: for tests of what becomes of it */
+	const quarry_arena_attr *memory; /* without an arena: one of its own, made so, which gives them nodes, a
+	                                  * page kind and a name. NULL: the calling thread's default arena */
+	uint32_t generation_bits; /* 1 to 28, or 0: 28. A page that began runs 2^bits - 1 times is retired when the last
+	                           * of them is freed: for tests of what becomes of it */
 	uint32_t reserved;        /* 0 */
 } quarry_pages_attr;
 
@@ -73,25 +74,24 @@ QUARRY_API quarry_arena *quarry_pages_arena(quarry_pages *pages);
 /* ------------------------------------------------------------------------------------------------------ */
 /* Runs of pages                                                                                          */
 
-/** Allocate n pages that lie side by side. Lock-free; a thread looks first where it found pages last, and threads
- * begin in different places. Contents are what the last owner left, or zero where the pages are fresh.
+/** Allocate n pages that lie side by side. Lock-free; a thread begins to look at the first page that it knows to be
+ * free, threads in different places. Contents are what the last owner left, or zero where the pages are fresh.
  * @param n pages. @return the first page; NULL with EINVAL (n is 0, or no allocator), ENOMEM: nowhere n together are
  *         free. That is the truth and no accident of timing, unless others come and go without a pause, or have pages
  *         back to the kernel (quarry_pages_purge has up to 4,096 pages in hand). */
-QUARRY_API void *quarry_pages_alloc(quarry_pages *pages, uint64_t n) __attribute__((warn_unused_result));
+QUARRY_API void *quarry_pages_alloc(quarry_pages *pages, uint64_t n);
 
 /** The same, at a multiple of alignment.
  * @param n pages.
  * @param alignment bytes, a power of two up to 2 MiB, else EINVAL. */
-QUARRY_API void *quarry_pages_alloc_aligned(quarry_pages *pages, uint64_t n, size_t alignment)
-	__attribute__((warn_unused_result));
+QUARRY_API void *quarry_pages_alloc_aligned(quarry_pages *pages, uint64_t n, size_t alignment);
 
 /** Allocate exactly the n pages that begin at address, for instance as a file says that they were.
  * @param address of a page, as quarry_pages_at gives it.
  * @param n pages.
  * @return address; NULL with EINVAL (no page begins there, or n is 0 or goes beyond the last), EBUSY (they are not
  *         all free). */
-QUARRY_API void *quarry_pages_alloc_at(quarry_pages *pages, void *address, uint64_t n) __attribute__((warn_unused_result));
+QUARRY_API void *quarry_pages_alloc_at(quarry_pages *pages, void *address, uint64_t n);
 
 /** Free a run, from any thread. Its pages stay in memory until quarry_pages_purge.
  * @param p its first page; NULL is ignored.
@@ -176,7 +176,8 @@ static inline uint64_t quarry_page_id64_generation(quarry_page_id64 id)
 /** What stands at the beginning of every page allocator, for the inline functions here: read it, never write it.
  *
  * quarry_pages_at is the address of the page with an index, quarry_pages_index the index of the page that an address is
- * in (2^32 or more, or what is not below count, for an address that is in none): arithmetic alone, which checks nothing. */
+ * in (2^32 or more, or what is not below count, for an address that is in none): arithmetic alone, which checks
+ * nothing. */
 typedef struct quarry_pages_map {
 	void *base;
 	uint64_t count;      /* pages */
@@ -208,8 +209,8 @@ QUARRY_API int quarry_pages_to_id64(quarry_pages *pages, const void *p, quarry_p
 
 /** The run that an id names: its address and length, looked up in one load.
  * @param bytes receives how long it is, when not NULL.
- * @return its first page; NULL with EINVAL (never an id of these pages), ESTALE (no run of that length begins there now).
- *         An id of 32 bits cannot know whether it is still the same run that does. */
+ * @return its first page; NULL with EINVAL (never an id of these pages), ESTALE (no run of that length begins there
+ *         now). An id of 32 bits cannot know whether it is still the same run that does. */
 QUARRY_API void *quarry_pages_from_id(quarry_pages *pages, quarry_page_id id, size_t *bytes);
 
 /** The same by a 64-bit id: ESTALE as soon as its run is freed, and for ever; and while the run has another length.
@@ -244,17 +245,17 @@ typedef struct quarry_run {
 QUARRY_API int quarry_pages_walk(quarry_pages *pages, int (*fn)(const quarry_run *run, void *ctx), void *ctx);
 
 /** Give free pages back to the kernel that were used since they last went (madvise(2), MADV_DONTNEED; of memory files,
- * MADV_REMOVE): they read as zero when they are allocated again. Others may go on; what is in hand for the moment, 4,096
- * pages at most, cannot be allocated meanwhile. Memory that does not go in parts (hugetlb, locked, strict arenas) stays,
- * and so do the contents.
+ * MADV_REMOVE): they read as zero when they are allocated again. Others may go on; what is in hand for the moment,
+ * 4,096 pages at most, cannot be allocated meanwhile. Memory that does not go in parts (hugetlb, locked, strict arenas)
+ * stays, and so do the contents.
  * @return bytes that went. 0 with EINVAL when it is no allocator. */
 QUARRY_API size_t quarry_pages_purge(quarry_pages *pages);
 
 /** Figures of a page allocator. Pages unless said otherwise. */
 typedef struct quarry_pages_stats {
 	uint32_t struct_size; /* set by the caller to sizeof, or 0, which means the same */
-	uint32_t coherent;    /* 1: the figures are of one moment, and so committed = allocated + free; 0: others changed
-	                       * something at every look of several */
+	uint32_t coherent;    /* 1: the figures are of one moment, and so committed = allocated + free; 0: others
+	                       * changed something at every look of several */
 	uint64_t epoch;       /* as quarry_pages_epoch */
 	uint64_t page_size;   /* bytes */
 	uint64_t count;       /* all there are */

@@ -93,22 +93,19 @@ uint64_t qy_pages_begun(quarry_pages *p)
 
 static bool check_attr(const quarry_pages_attr *attr)
 {
-	size_t bytes;
-
 	if (attr->struct_size != 0 && attr->struct_size != sizeof(*attr))
 		qy_fail(EINVAL, "struct_size: %d is not the size of any quarry_pages_attr", (int)attr->struct_size);
 	else if ((attr->flags & ~(uint32_t)QUARRY_PAGES_POPULATED) || attr->reserved != 0)
 		qy_fail(EINVAL, "flags: unknown bits in 0x%x, or reserved is not 0", (unsigned)attr->flags);
 	else if (!qy_is_pow2(attr->page_size) || attr->page_size < PAGE_SIZE_MIN || attr->page_size > PAGE_SIZE_MAX)
-		qy_fail(EINVAL, "page_size: %lu is no power of two from 4096 to 2097152", (unsigned long)attr->page_size);
+		qy_fail(EINVAL, "page_size: %lu is no power of two from 4096 to 2097152",
+			(unsigned long)attr->page_size);
 	else if (attr->count == 0 || attr->count > UINT32_MAX)
 		qy_fail(EINVAL, "count: %lu is not within 1 and 4294967295", (unsigned long)attr->count);
 	else if (attr->generation_bits > GENERATION_BITS)
 		qy_fail(EINVAL, "generation_bits: %d is more than 28", (int)attr->generation_bits);
 	else if (attr->arena != NULL && attr->memory != NULL)
 		qy_fail(EINVAL, "memory: an arena is given as well");
-	else if (__builtin_mul_overflow(attr->count, attr->page_size, &bytes) || bytes > PTRDIFF_MAX)
-		qy_fail(ENOMEM, "count: %lu pages are more than the address space", (unsigned long)attr->count);
 	else
 		return true;
 	return false;

@@ -8,17 +8,17 @@
  *	inside      used 1, runs (generation, 0): all others of it
  *	retired     used 1, runs QY_RUN_RETIRED: its generations are exhausted, nobody ever gets it again
  *
- * Who sets a bit of `used` from 0 to 1 owns the page until the bit is 0 again: by it pages are taken and given back, and
- * their contents handed from thread to thread. The word of a run's head is what makes it one: freeing, splitting and
- * resizing are one compare-and-swap of that word from exactly (generation, length), so that of several who free the same
- * run one wins and the others know. Freeing makes the word (generation + 1, 0) first and gives the bits back after, so a
- * page with a free bit never has a live head.
+ * Who sets a bit of `used` from 0 to 1 owns the page until the bit is 0 again: by it pages are taken and given back,
+ * and their contents handed from thread to thread. The word of a run's head is what makes it one: freeing, splitting
+ * and resizing are one compare-and-swap of that word from exactly (generation, length), so that of several who free the
+ * same run one wins and the others know. Freeing makes the word (generation + 1, 0) first and gives the bits back
+ * after, so a page with a free bit never has a live head.
  *
  * In between, for a moment, a page has its bit and is in no run. Each operation counts itself in its stripe when it
  * begins and when it is over; who reads that all that had begun was over, before and after, saw no such moment.
  *
- * Above `used` are two levels of summary, a bit for each 64: "full". A bit that says full wrongly would hide pages, so who
- * fills a word sets it and looks again, and clears it when there is room after all; who makes room in a full word
+ * Above `used` are two levels of summary, a bit for each 64: "full". A bit that says full wrongly would hide pages, so
+ * who fills a word sets it and looks again, and clears it when there is room after all; who makes room in a full word
  * clears it after. A bit that says "room" wrongly costs a look, and who comes upon it mends it. (The multi-level bitmap
  * is the idea of Tomate's page allocator, which has four levels and runs up to 64.)
  *
@@ -122,8 +122,8 @@ QY_INLINE uint64_t qy_mask(uint64_t from, uint64_t n)
 /* Take n free pages that begin at a multiple of align (a power of two), or return QY_NO_PAGE. */
 uint64_t qy_pages_take(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t n, uint64_t align);
 
-/* A run of n pages was given back by the thread: its next searches begin there, if that comes first from its home on. So
- * what a thread has stays together, in as few pages as can be, and those of others are elsewhere. */
+/* A run of n pages was given back by the thread: its next searches begin there, if that comes first from its home on.
+ * So what a thread has stays together, in as few pages as can be, and those of others are elsewhere. */
 void qy_pages_hint(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t index, uint64_t n);
 
 /* Take exactly these; all or nothing. */

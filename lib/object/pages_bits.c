@@ -19,7 +19,8 @@ static void words_opened(quarry_pages *p, uint64_t group, uint64_t words)
 		group_opened(p, group);
 }
 
-/* Somebody found these words of a group full. Whoever makes room after the second look sees our bits, and clears them. */
+/* Somebody found these words of a group full. Whoever makes room after the second look sees our bits, and clears
+ * them. */
 static void words_filled(quarry_pages *p, uint64_t group, uint64_t words)
 {
 	uint64_t was, opened = 0;
@@ -382,7 +383,8 @@ static uint64_t way(const quarry_pages *p, const struct qy_pages_stripe *stripe,
 	return word >= stripe->home ? word - stripe->home : word + p->words - stripe->home;
 }
 
-static void move_hint(const quarry_pages *p, const struct qy_pages_stripe *stripe, _Atomic(uint64_t) *hint, uint64_t word)
+static void move_hint(const quarry_pages *p, const struct qy_pages_stripe *stripe, _Atomic(uint64_t) *hint,
+		      uint64_t word)
 {
 	if (way(p, stripe, word) < way(p, stripe, atomic_load_explicit(hint, memory_order_relaxed)))
 		atomic_store_explicit(hint, word, memory_order_relaxed);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Stress: page allocators. Threads allocate, split, resize, hand over and free runs of one small allocator, so that all
  * are in each other's way and memory runs out all the time; each page is stamped with its run, and verified before it
- * goes. One of the threads purges, walks and counts meanwhile. Then races: of several that free the same run, by address
- * and by id, exactly one gets it; ids that are stale never reach what came after. Then a place that is hardly large enough:
- * what there is room for is not refused, and no summary hides what is free. At the end all is free. */
+ * goes. One of the threads purges, walks and counts meanwhile. Then races: of several that free the same run, by
+ * address and by id, exactly one gets it; ids that are stale never reach what came after. Then a place that is hardly
+ * large enough: what there is room for is not refused, and no summary hides what is free. At the end all is free. */
 #include "tests/stress/stress.h"
 
 #include "lib/object/pages.h"
@@ -41,8 +41,8 @@ static void verify(const struct held *run)
 		const uint64_t *words = (const uint64_t *)(void *)(run->p + i * PAGE);
 
 		if (words[0] != run->tag + i || words[PAGE / 8 - 1] != run->tag + i)
-			st_fail("page %llu of the run at %p, %llu long: %llx and %llx instead of %llx", (unsigned long long)i,
-				(void *)run->p, (unsigned long long)run->length, (unsigned long long)words[0],
+			st_fail("page %llu of the run at %p, %llu long: %llx and %llx instead of %llx",
+				(unsigned long long)i, (void *)run->p, (unsigned long long)run->length, (unsigned long long)words[0],
 				(unsigned long long)words[PAGE / 8 - 1], (unsigned long long)(run->tag + i));
 	}
 }
@@ -56,7 +56,8 @@ static uint64_t some_length(struct st_rng *rng)
 
 static bool take(struct held *run, struct st_worker *w)
 {
-	uint64_t length = some_length(&w->rng), align = st_below(&w->rng, 4) == 0 ? (uint64_t)1 << st_below(&w->rng, 9) : 1;
+	uint64_t length = some_length(&w->rng);
+	uint64_t align = st_below(&w->rng, 4) == 0 ? (uint64_t)1 << st_below(&w->rng, 9) : 1;
 	uint64_t at = st_below(&w->rng, COUNT);
 
 	if (st_below(&w->rng, 8) == 0)
@@ -266,8 +267,8 @@ static void race_for_runs(struct st_worker *w)
 /* ------------------------------------------------------------------------------------------------------ */
 
 /* All in a place that is hardly large enough, and each round a look at whether a summary hides what is free. Half of
- * the threads take single pages, of which there are always enough: none is refused. Then in one that is too small, whose
- * words are full at every moment. */
+ * the threads take single pages, of which there are always enough: none is refused. Then in one that is too small,
+ * whose words are full at every moment. */
 static struct {
 	quarry_pages *pages;
 	bool enough;
@@ -297,7 +298,8 @@ static void check_summaries(const quarry_pages *p)
 {
 	for (uint64_t i = 0; i < p->groups * 64; i++)
 		if (p->full[i / 64] >> i % 64 & 1 && i < p->words && p->used[i] != UINT64_MAX)
-			st_fail("word %llu is full, it says, and has %llx", (unsigned long long)i, (unsigned long long)p->used[i]);
+			st_fail("word %llu is full, it says, and has %llx", (unsigned long long)i,
+				(unsigned long long)p->used[i]);
 	for (uint64_t i = 0; i < p->tops * 64; i++)
 		if (p->full_groups[i / 64] >> i % 64 & 1 && i < p->groups && p->full[i] != UINT64_MAX)
 			st_fail("group %llu is full, it says", (unsigned long long)i);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* How many allocations something makes, by the allocator's own count: a profile is kept with a mean of one byte, so that
- * every allocation is a sample (include/quarry/quarry.h: quarry_profile_start), in any arena, by any function of quarry's.
- * (The others of quarry_stats count refills and slabs: a hit of malloc counts nothing.) All threads are counted together;
- * what a thread had in its lists before the start is no sample, so start in each one that is to be counted.
+/* How many allocations something makes, by the allocator's own count: a profile is kept with a mean of one byte, so
+ * that every allocation is a sample (include/quarry/quarry.h: quarry_profile_start), in any arena, by any function of
+ * quarry's. (The others of quarry_stats count refills and slabs: a hit of malloc counts nothing.) All threads are
+ * counted together; what a thread had in its lists before the start is no sample, so start in each one that is to be
+ * counted.
  *
  *	count_allocs_start();
  *	n = count_allocs(quarry_pages_free(pages, quarry_pages_alloc(pages, 1)));

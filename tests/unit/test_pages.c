@@ -36,8 +36,8 @@ static quarry_pages_stats stats_of(quarry_pages *pages)
 
 	model_must(quarry_pages_stats_get(pages, &stats) == 0, "errno %d", errno);
 	model_must(stats.coherent == 1, "nobody else is here");
-	model_must(stats.committed == stats.allocated + stats.free, "%lu of %lu and %lu", (unsigned long)stats.committed,
-		   (unsigned long)stats.allocated, (unsigned long)stats.free);
+	model_must(stats.committed == stats.allocated + stats.free, "%lu of %lu and %lu",
+		   (unsigned long)stats.committed, (unsigned long)stats.allocated, (unsigned long)stats.free);
 	model_must(stats.count == stats.committed + stats.retired, "%lu retired", (unsigned long)stats.retired);
 	return stats;
 }
@@ -102,7 +102,8 @@ static void renew_id(struct run *run)
 	quarry_page_id64 id = 0;
 
 	if (run->length >> QUARRY_PAGE_ID_LENGTH_BITS) {
-		model_must(quarry_pages_to_id64(m.pages, stamp_of(run, 0), &id) == -1 && errno == EOVERFLOW, "%d", errno);
+		model_must(quarry_pages_to_id64(m.pages, stamp_of(run, 0), &id) == -1 && errno == EOVERFLOW, "%d",
+			   errno);
 		run->id = 0;
 		return;
 	}
@@ -165,7 +166,8 @@ static bool is_room(uint64_t n, uint64_t align)
 
 static void step_alloc(void)
 {
-	uint64_t n = model_size(m.count < 5000 ? (uint32_t)m.count : 5000), align = model_one_in(3) ? (uint64_t)1 << model_below(10) : 1;
+	uint64_t n = model_size(m.count < 5000 ? (uint32_t)m.count : 5000);
+	uint64_t align = model_one_in(3) ? (uint64_t)1 << model_below(10) : 1;
 	void *p;
 
 	if (m.runs == RUNS_MAX)
@@ -237,7 +239,8 @@ static void step_resize(uint32_t number)
 	check_contents(&(struct run){ run->index, n < run->length ? n : run->length, run->tag, 0 });
 	for (i = n; i < run->length; i++)
 		m.owner[run->index + i] = 0;
-	model_must(run->id == 0 || (quarry_pages_resolve(m.pages, run->id, NULL) == NULL && errno == ESTALE), "%d", errno);
+	model_must(run->id == 0 || (quarry_pages_resolve(m.pages, run->id, NULL) == NULL && errno == ESTALE), "%d",
+		   errno);
 	run->length = n;
 	own(number);
 	renew_id(run);
@@ -274,15 +277,17 @@ static void step_wrong(void)
 
 	if (!is_head) {
 		model_must(quarry_pages_free(m.pages, p) == -1 && errno == EINVAL, "page %lu", (unsigned long)index);
-		model_must(quarry_pages_resize(m.pages, p, 2) == -1 && errno == EINVAL, "page %lu", (unsigned long)index);
+		model_must(quarry_pages_resize(m.pages, p, 2) == -1 && errno == EINVAL, "page %lu",
+			   (unsigned long)index);
 		model_must(quarry_pages_length(m.pages, p) == 0, "page %lu", (unsigned long)index);
-		model_must(quarry_pages_free_id(m.pages, quarry_page_id_make(index, 1)) == -1 && errno == ESTALE, "%d", errno);
+		model_must(quarry_pages_free_id(m.pages, quarry_page_id_make(index, 1)) == -1 && errno == ESTALE, "%d",
+			   errno);
 	} else {
 		uint64_t length = m.run[m.owner[index] - 1].length;
 
 		model_must(quarry_pages_length(m.pages, p) == length, "page %lu", (unsigned long)index);
 		if (index + length < m.count && length + 1 < 4096)
-			model_must(quarry_pages_from_id(m.pages, quarry_page_id_make(index, length + 1), NULL) == NULL &&
+			model_must(!quarry_pages_from_id(m.pages, quarry_page_id_make(index, length + 1), NULL) &&
 					   errno == ESTALE, "errno %d", errno);
 	}
 	model_must(quarry_pages_free(m.pages, p + 1 + model_below((uint32_t)m.page_size - 1)) == -1 && errno == EINVAL,
@@ -292,8 +297,10 @@ static void step_wrong(void)
 		quarry_page_id64 id = m.stale[model_below(most)];
 
 		if (id != 0) {
-			model_must(quarry_pages_resolve(m.pages, id, NULL) == NULL && errno == ESTALE, "%lx", (unsigned long)id);
-			model_must(quarry_pages_free_id64(m.pages, id) == -1 && errno == ESTALE, "%lx", (unsigned long)id);
+			model_must(quarry_pages_resolve(m.pages, id, NULL) == NULL && errno == ESTALE, "%lx",
+				   (unsigned long)id);
+			model_must(quarry_pages_free_id64(m.pages, id) == -1 && errno == ESTALE, "%lx",
+				   (unsigned long)id);
 		}
 	}
 }
@@ -334,17 +341,19 @@ static void check_all(void)
 	}
 	model_must(stats.free == free_pages && stats.largest == longest && stats.runs == m.runs &&
 			   stats.retired == m.retired,
-		   "free %lu and %lu, longest %lu and %lu, runs %lu and %u, retired %lu and %lu", (unsigned long)stats.free,
-		   (unsigned long)free_pages, (unsigned long)stats.largest, (unsigned long)longest, (unsigned long)stats.runs,
-		   m.runs, (unsigned long)stats.retired, (unsigned long)m.retired);
+		   "free %lu and %lu, longest %lu and %lu, runs %lu and %u, retired %lu and %lu",
+		   (unsigned long)stats.free, (unsigned long)free_pages, (unsigned long)stats.largest,
+		   (unsigned long)longest, (unsigned long)stats.runs, m.runs, (unsigned long)stats.retired,
+		   (unsigned long)m.retired);
 	model_must(quarry_pages_walk(m.pages, check_run, &walked) == 0 && walked.runs == m.runs, "%lu runs",
 		   (unsigned long)walked.runs);
 	for (uint32_t i = 0; i < m.runs; i++) {
+		const struct run *run = &m.run[i];
 		size_t bytes = 0;
 
-		check_contents(&m.run[i]);
-		model_must(m.run[i].id == 0 || (quarry_pages_resolve(m.pages, m.run[i].id, &bytes) == stamp_of(&m.run[i], 0) &&
-						bytes == m.run[i].length * m.page_size), "run %u", i);
+		check_contents(run);
+		model_must(run->id == 0 || (quarry_pages_resolve(m.pages, run->id, &bytes) == stamp_of(run, 0) &&
+					    bytes == run->length * m.page_size), "run %u", i);
 	}
 }
 
@@ -664,6 +673,33 @@ Test(pages, memory_comes_when_it_is_touched_and_goes_by_a_purge)
 	cr_assert_not_null(pages);
 	cr_expect_geq(resident(pages), 8 * MIB);
 	cr_assert_eq(quarry_pages_destroy(pages), 0);
+}
+
+/* Memory files go back as holes; what does not go in parts stays, with its contents, and is as dirty as it was. */
+static void purge_in(quarry_arena_attr memory, bool goes)
+{
+	quarry_pages_attr attr = { .count = 600, .memory = &memory };
+	quarry_pages *pages = quarry_pages_create(&attr);
+	char *p, wanted = goes ? 0 : 'x';
+
+	cr_assert_not_null(pages, "errno %d: %s", errno, quarry_error_text());
+	p = quarry_pages_alloc(pages, 600);
+	cr_assert_not_null(p);
+	memset(p, 'x', 600 * 4 * KIB);
+	cr_assert_eq(quarry_pages_free(pages, p), 0);
+	cr_expect_eq(quarry_pages_purge(pages), goes ? 600 * 4 * KIB : 0);
+	cr_expect_eq(stats_of(pages).dirty, goes ? 0 : 600);
+	cr_assert_eq(quarry_pages_alloc(pages, 600), p);
+	for (size_t i = 0; i < 600 * 4 * KIB; i++)
+		model_must(p[i] == wanted, "byte %lu", (unsigned long)i);
+	cr_assert_eq(quarry_pages_destroy(pages), 0);
+}
+
+Test(pages, what_does_not_go_back_stays_as_it_is)
+{
+	purge_in((quarry_arena_attr){ .page_kind = QUARRY_PAGES_THP }, true);
+	purge_in((quarry_arena_attr){ .flags = QUARRY_ARENA_FD }, true);
+	purge_in((quarry_arena_attr){ .flags = QUARRY_ARENA_LOCKED }, false);
 }
 
 static void *free_in_another_thread(void *pair)
