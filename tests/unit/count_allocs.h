@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* How many allocations something makes, by the allocator's own count: a profile is kept with a mean of one byte, so
- * that every allocation is a sample (include/quarry/quarry.h: quarry_profile_start), in any arena, by any function of
- * quarry's. (The others of quarry_stats count refills and slabs: a hit of malloc counts nothing.) All threads are
- * counted together; what a thread had in its lists before the start is no sample, so start in each one that is to be
- * counted.
+/* How many allocations something makes, by the allocator's own count: a profile is kept with a mean of one byte, so that
+ * every allocation is a sample (include/quarry/quarry.h: quarry_profile_start), in any arena, by any function of
+ * quarry's. (Nothing else counts them: a hit of malloc touches no counter, and quarry_stats has refills.) All threads are
+ * counted together; one that was there before the start is counted only some refills of its own later, so start before.
  *
  *	count_allocs_start();
  *	n = count_allocs(quarry_pages_free(pages, quarry_pages_alloc(pages, 1)));
@@ -31,7 +30,7 @@ static inline uint64_t count_allocs_now(void)
 	return report.samples + report.lost;
 }
 
-/* Whether an allocation of so many bytes is seen. (Lists that were made before are not: they are used up here.) */
+/* Whether an allocation of so many bytes is seen. */
 static inline int count_allocs_sees(size_t size)
 {
 	uint64_t before = count_allocs_now();
@@ -51,7 +50,6 @@ static inline void count_allocs_start(void)
 	quarry_ctl_set("profile_stacks", "frames");
 	if (quarry_profile_start(1) != 0)
 		abort();
-	quarry_thread_flush();
 	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
 		if (!count_allocs_sees(sizes[i])) {
 			fprintf(stderr, "count_allocs: %zu bytes were allocated and not counted\n", sizes[i]);

@@ -54,6 +54,20 @@ Test(count_allocs, as_many_as_there_are, .init = count_allocs_start, .fini = cou
 	}
 }
 
+/* Objects that a thread has in its lists when the count begins are counted, too. */
+Test(count_allocs, lists_of_before_do_not_hide_anything, .fini = count_allocs_stop)
+{
+	for (int i = 0; i < 100; i++)
+		kept[i] = quarry_malloc(1 + 20 * (size_t)i);
+	for (int i = 0; i < 100; i++)
+		quarry_free(kept[i]);
+	count_allocs_start();
+	for (size_t size = 1; size <= 2000; size += 7) {
+		cr_expect_eq(count_allocs(kept[0] = quarry_malloc(size)), 1, "%zu bytes", size);
+		quarry_free(kept[0]);
+	}
+}
+
 static void *allocate_ten(void *unused)
 {
 	(void)unused;
