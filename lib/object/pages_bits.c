@@ -267,7 +267,8 @@ static uint64_t take_of_gap(quarry_pages *p, struct gap *gap, uint64_t n, uint64
 /* One word more: the gap grows by it, or ends in it, and another begins at its end. */
 static uint64_t take_at_word(quarry_pages *p, struct gap *gap, uint64_t word, uint64_t n, uint64_t align)
 {
-	uint64_t used = atomic_load_explicit(&p->used[word], memory_order_relaxed), index;
+	/* (Acquired: who sees what an operation did sees that it has begun.) */
+	uint64_t used = atomic_load_explicit(&p->used[word], memory_order_acquire), index;
 
 	if (gap->length == 0)
 		gap->first = word * 64;

@@ -14,7 +14,7 @@
 static bool next_run(quarry_pages *p, uint64_t *index, uint64_t *word)
 {
 	while (*index < p->map.count) {
-		if (*index % 64 == 0 && atomic_load_explicit(&p->used[*index / 64], memory_order_relaxed) == 0) {
+		if (*index % 64 == 0 && atomic_load_explicit(&p->used[*index / 64], memory_order_acquire) == 0) {
 			*index += 64;
 			continue;
 		}
