@@ -4,8 +4,9 @@
  *
  * A page allocator has so many pages of one size, side by side, and hands out runs of them: 1 to thousands. Any thread
  * may call anything at any time, but for quarry_pages_destroy, and nothing waits (but quarry_pages_purge, for others
- * who give memory back): there is no lock. Memory comes in as it is touched, and 8.3 bytes for each page that has been
- * used are kept elsewhere, zeroed by the kernel and so there only for those that were. Runs have addresses, and ids of
+ * who give memory back): there is no lock. Memory is zero and comes in as it is touched (what an arena had in use before
+ * goes back to the kernel first; where it does not go in parts, hugetlb, locked or strict, all is cleared and so brought
+ * in by quarry_pages_create), and 8.3 bytes for each page that has been used are kept elsewhere, zeroed by the kernel and so there only for those that were. Runs have addresses, and ids of
  * 32 or 64 bits, which are found from each other by a shift: for tables and files in which a pointer has no room. A
  * 64-bit id has a generation too: when its run has been freed, it is ESTALE for ever, whoever has the pages now.
  * Generations never begin anew: a page that has used up its own is retired (quarry_pages_attr.generation_bits).
@@ -75,7 +76,8 @@ QUARRY_API quarry_arena *quarry_pages_arena(quarry_pages *pages);
 /* Runs of pages                                                                                          */
 
 /** Allocate n pages that lie side by side. Lock-free; a thread begins to look at the first page that it knows to be
- * free, threads in different places. Contents are what the last owner left, or zero where the pages are fresh.
+ * free, threads in different places. Contents are what the last owner left; zero where nobody had the pages yet,
+ * or quarry_pages_purge gave them back.
  * @param n pages. @return the first page; NULL with EINVAL (n is 0, or no allocator), ENOMEM: nowhere n together are
  *         free. That is the truth and no accident of timing, unless others come and go without a pause, or have pages
  *         back to the kernel (quarry_pages_purge has up to 4,096 pages in hand). */
@@ -244,7 +246,7 @@ typedef struct quarry_run {
  * @return 0, or what fn returned; -1 with EINVAL. */
 QUARRY_API int quarry_pages_walk(quarry_pages *pages, int (*fn)(const quarry_run *run, void *ctx), void *ctx);
 
-/** Give free pages back to the kernel that were used since they last went (madvise(2), MADV_DONTNEED; of memory files,
+/** Give free pages back to the kernel that were used, or populated, since they last went (madvise(2), MADV_DONTNEED; of memory files,
  * MADV_REMOVE): they read as zero when they are allocated again. Others may go on; what is in hand for the moment,
  * 4,096 pages at most, cannot be allocated meanwhile. Memory that does not go in parts (hugetlb, locked, strict arenas)
  * stays, and so do the contents.
@@ -265,7 +267,7 @@ typedef struct quarry_pages_stats {
 	uint64_t free;        /* counted by the bitmap */
 	uint64_t runs;        /* allocated runs, count */
 	uint64_t largest;     /* the longest run that could be allocated */
-	uint64_t dirty;       /* of free: used since they last went back, and so maybe in memory */
+	uint64_t dirty;       /* of free: used or populated since they last went back, and so maybe in memory */
 	uint64_t metadata;    /* bytes of address space for the allocator's own; what was never needed of it is in no
 	                       * memory */
 	uint64_t failed;      /* calls that found no room, count */

@@ -174,6 +174,24 @@ static quarry_pages *lay_out(void *memory, const quarry_pages_attr *attr)
 	return p;
 }
 
+/* An arena's memory may be what another block left there: it goes back to the kernel, and is zero as new memory is.
+ * Where it does not go in parts it is cleared, and in memory from then on. */
+static void freshen(quarry_pages *p, size_t bytes)
+{
+	if (quarry_discard(p->map.base, bytes) == 0)
+		return;
+	memset(p->map.base, 0, bytes);
+	qy_pages_soil(p, 0, p->map.count);
+}
+
+static bool populate(quarry_pages *p, size_t bytes)
+{
+	if (quarry_populate(p->map.base, bytes) != 0)
+		return false;
+	qy_pages_soil(p, 0, p->map.count);
+	return true;
+}
+
 /* The record and the pages, in the arena (NULL: the default one). */
 static quarry_pages *make(const quarry_pages_attr *attr, quarry_arena *arena, bool own)
 {
@@ -184,14 +202,17 @@ static quarry_pages *make(const quarry_pages_attr *attr, quarry_arena *arena, bo
 	quarry_pages *p;
 	int error;
 
-	if (base != NULL && (!(attr->flags & QUARRY_PAGES_POPULATED) || quarry_populate(base, bytes) == 0)) {
+	if (base != NULL) {
 		p = lay_out((void *)qy_align_up((uintptr_t)memory, QY_CACHE_LINE), attr);
 		p->map.base = base;
 		p->memory = memory;
 		p->arena = quarry_arena_of(base);
 		p->own_arena = own;
-		p->magic = QY_PAGES_MAGIC;
-		return p;
+		freshen(p, bytes);
+		if (!(attr->flags & QUARRY_PAGES_POPULATED) || populate(p, bytes)) {
+			p->magic = QY_PAGES_MAGIC;
+			return p;
+		}
 	}
 	error = base == NULL ? ENOMEM : errno;
 	quarry_free(base);

@@ -58,7 +58,7 @@ struct quarry_pages {
 	uint32_t last_generation; /* that a word may have; ids have one more, so that none is 0 */
 	uint64_t words, groups, tops; /* of used, of full, of full_groups */
 	qy_bits *used, *full, *full_groups;
-	qy_bits *dirty; /* handed out since it last went back to the kernel: may be in memory */
+	qy_bits *dirty; /* handed out, populated or cleared since it last went back to the kernel: may be in memory */
 	_Atomic(uint64_t) *runs;
 	_Atomic(uint32_t) *none; /* by group; 0: nothing is known */
 	quarry_arena *arena;

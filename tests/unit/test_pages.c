@@ -635,12 +635,17 @@ Test(pages, made_in_an_arena_or_in_one_of_their_own)
 	cr_assert_eq(quarry_arena_destroy(arena), 0);
 }
 
-static uint64_t resident(quarry_pages *pages)
+static uint64_t resident_in(quarry_arena *arena)
 {
 	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
 
-	cr_assert_eq(quarry_stats_get(quarry_pages_arena(pages), &stats), 0);
+	cr_assert_eq(quarry_stats_get(arena, &stats), 0);
 	return stats.resident;
+}
+
+static uint64_t resident(quarry_pages *pages)
+{
+	return resident_in(quarry_pages_arena(pages));
 }
 
 /* 512 MiB cost next to nothing until they are used, and what was used goes back; populated ones are there at once. */
@@ -672,7 +677,49 @@ Test(pages, memory_comes_when_it_is_touched_and_goes_by_a_purge)
 	pages = quarry_pages_create(&attr);
 	cr_assert_not_null(pages);
 	cr_expect_geq(resident(pages), 8 * MIB);
+	cr_expect_eq(stats_of(pages).dirty, 2048);
+	cr_expect_eq(quarry_pages_purge(pages), 8 * MIB);
+	cr_expect_lt(resident(pages), MIB);
 	cr_assert_eq(quarry_pages_destroy(pages), 0);
+}
+
+/* What was in an arena's memory before is in no page, however many there are: it went back, or, in memory that does not
+ * go in parts, was cleared. */
+static void make_where_others_were(quarry_arena_attr memory, bool goes)
+{
+	quarry_arena *arena = quarry_arena_create(&memory);
+
+	cr_assert_not_null(arena);
+	for (uint64_t count = 1; count <= 4096; count *= 4) {
+		quarry_pages_attr attr = { .count = count, .arena = arena };
+		quarry_pages *pages = quarry_pages_create(&attr);
+		char *p = quarry_pages_alloc(pages, count);
+		uint64_t before;
+
+		cr_assert_not_null(p);
+		memset(p, 0xaa, count * 4 * KIB);
+		cr_assert_eq(quarry_pages_destroy(pages), 0);
+		before = resident_in(arena);
+		pages = quarry_pages_create(&attr);
+		cr_assert_not_null(pages);
+		cr_expect_eq(stats_of(pages).dirty, goes ? 0 : count);
+		if (goes && quarry_pages_at(pages, 0) == (void *)p && count >= 1024)
+			cr_expect_lt(resident_in(arena), before - count * 3 * KIB, "%lu of %lu",
+				     (unsigned long)resident_in(arena), (unsigned long)before);
+		p = quarry_pages_alloc(pages, count);
+		for (size_t i = 0; i < count * 4 * KIB; i++)
+			model_must(p[i] == 0, "byte %lu of %lu pages", (unsigned long)i, (unsigned long)count);
+		cr_assert_eq(quarry_pages_destroy(pages), 0);
+	}
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
+}
+
+Test(pages, pages_that_nobody_had_are_zero)
+{
+	make_where_others_were((quarry_arena_attr){ .page_kind = QUARRY_PAGES_BASE }, true);
+	make_where_others_were((quarry_arena_attr){ .page_kind = QUARRY_PAGES_THP }, true);
+	make_where_others_were((quarry_arena_attr){ .flags = QUARRY_ARENA_FD }, true);
+	make_where_others_were((quarry_arena_attr){ .flags = QUARRY_ARENA_LOCKED }, false);
 }
 
 /* Memory files go back as holes; what does not go in parts stays, with its contents, and is as dirty as it was. */
