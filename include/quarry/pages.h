@@ -12,8 +12,9 @@
  * Generations never begin anew: a page that has used up its own is retired (quarry_pages_attr.generation_bits).
  *
  * In a forked child all is as it was in the parent, in the child's copy of the memory, and usable at once. Runs that
- * other threads of the parent were just getting or freeing may be in neither state there: those pages are lost to the
- * child, until it destroys the allocator, and its figures are never called coherent. (Memory with descriptors,
+ * other threads of the parent were just getting, freeing or purging may be in neither state there: those pages are lost
+ * to the child, until it destroys the allocator (quarry_pages_stats.lost). That is known of fork(2), and not of clone(2)
+ * or _Fork(3), after which the figures of a child with such runs are never coherent. (Memory with descriptors,
  * QUARRY_ARENA_FD, is in a child as quarry_fd_of says.)
  */
 #ifndef QUARRY_PAGES_H
@@ -261,8 +262,9 @@ typedef struct quarry_pages_stats {
 	uint64_t epoch;       /* as quarry_pages_epoch */
 	uint64_t page_size;   /* bytes */
 	uint64_t count;       /* all there are */
-	uint64_t committed;   /* all that can be used: those not retired */
+	uint64_t committed;   /* all that can be used: those neither retired nor lost */
 	uint64_t retired;     /* their generations are used up */
+	uint64_t lost;        /* in a forked child: other threads of its parent were just getting or freeing them */
 	uint64_t allocated;   /* in runs: counted by these */
 	uint64_t free;        /* counted by the bitmap */
 	uint64_t runs;        /* allocated runs, count */

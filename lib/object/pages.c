@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The page allocator: made and ended, and runs allocated, freed, resized and split. (pages.h has the rules.) */
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 
 #include "lib/api/error.h"
@@ -11,83 +10,6 @@
 #define PAGE_SIZE_MAX ((size_t)2 << 20)
 #define BASE_ALIGN ((size_t)2 << 20) /* so that a page's index is aligned as its address is */
 #define GENERATION_BITS 28
-
-/* ---- threads ---- */
-
-/* The calling thread's stripe, of every allocator, and 1; 0: it has none yet. */
-static __thread uint32_t thread_stripe;
-static _Atomic(uint32_t) owned; /* of the first QY_PAGES_OWNED stripes, those that a thread has */
-static _Atomic(uint32_t) sharers;
-static pthread_once_t key_once = PTHREAD_ONCE_INIT;
-static pthread_key_t key;
-static bool key_made;
-
-/* A thread ends: its stripe is for the next. (In a forked child those of the parent's other threads stay owned.) */
-static void leave_stripe(void *bit)
-{
-	thread_stripe = 0;
-	atomic_fetch_and_explicit(&owned, ~(uint32_t)(uintptr_t)bit, memory_order_release);
-}
-
-static void make_key(void)
-{
-	key_made = pthread_key_create(&key, leave_stripe) == 0;
-}
-
-static QY_COLD uint32_t choose_stripe(void)
-{
-	uint32_t was = atomic_load_explicit(&owned, memory_order_relaxed), bit = 0;
-
-	pthread_once(&key_once, make_key);
-	while (key_made && was != UINT32_MAX) {
-		bit = ~was & (was + 1);
-		if (atomic_compare_exchange_weak_explicit(&owned, &was, was | bit, memory_order_acquire,
-							  memory_order_relaxed))
-			break;
-		bit = 0;
-	}
-	if (bit != 0 && pthread_setspecific(key, (void *)(uintptr_t)bit) != 0) {
-		leave_stripe((void *)(uintptr_t)bit);
-		bit = 0;
-	}
-	if (bit != 0)
-		return thread_stripe = (uint32_t)__builtin_ctz(bit) + 1;
-	return thread_stripe = QY_PAGES_OWNED + 1 +
-			       atomic_fetch_add_explicit(&sharers, 1, memory_order_relaxed) % QY_PAGES_OWNED;
-}
-
-struct qy_pages_stripe *qy_pages_begin(quarry_pages *p)
-{
-	uint32_t number = thread_stripe;
-	struct qy_pages_stripe *stripe;
-
-	if (QY_UNLIKELY(number == 0))
-		number = choose_stripe();
-	stripe = &p->stripe[number - 1];
-	if (QY_LIKELY(number <= QY_PAGES_OWNED))
-		qy_count(&stripe->begun, 1);
-	else
-		qy_count_shared(&stripe->begun, 1);
-	return stripe;
-}
-
-uint64_t qy_pages_ended(quarry_pages *p)
-{
-	uint64_t sum = 0;
-
-	for (int i = 0; i < QY_PAGES_STRIPES; i++)
-		sum += atomic_load(&p->stripe[i].ended);
-	return sum;
-}
-
-uint64_t qy_pages_begun(quarry_pages *p)
-{
-	uint64_t sum = 0;
-
-	for (int i = 0; i < QY_PAGES_STRIPES; i++)
-		sum += atomic_load(&p->stripe[i].begun);
-	return sum;
-}
 
 /* ---- made and ended ---- */
 
@@ -202,6 +124,7 @@ static quarry_pages *make(const quarry_pages_attr *attr, quarry_arena *arena, bo
 	quarry_pages *p;
 	int error;
 
+	qy_pages_prepare();
 	if (base != NULL) {
 		p = lay_out((void *)qy_align_up((uintptr_t)memory, QY_CACHE_LINE), attr);
 		p->map.base = base;

@@ -47,6 +47,9 @@ typedef _Atomic(uint64_t) qy_bits;
 struct qy_pages_stripe {
 	_Alignas(QY_CACHE_LINE) qy_counter begun; /* operations */
 	qy_counter ended;
+	_Atomic(uint32_t) forks; /* how many this process had behind it when the stripe was last used. Where that is not
+				  * the present number, what began here and did not end was cut off by one: as good
+				  * as over */
 	uint64_t home; /* the word at which the thread's searches begin at first. From there on round to it again, */
 	_Atomic(uint64_t) hint;     /* the first that may have a free page, as far as the thread knows, */
 	_Atomic(uint64_t) run_hint; /* and runs of several */
@@ -67,6 +70,7 @@ struct quarry_pages {
 	_Alignas(QY_CACHE_LINE) _Atomic(uint64_t) retired; /* pages */
 	_Atomic(uint64_t) purged; /* bytes */
 	_Atomic(uint64_t) failed; /* allocations */
+	_Atomic(bool) cut;        /* a fork cut operations off: pages may be in no state (but for us, not in the parent) */
 	struct qy_pages_stripe stripe[QY_PAGES_STRIPES];
 };
 
@@ -96,6 +100,8 @@ bool qy_pages_check(const quarry_pages *p);
 /* The index of the page that begins at the address; QY_NO_PAGE, and the error is set, when none does. */
 uint64_t qy_pages_find(const quarry_pages *p, const void *address);
 
+/* ---- pages_count.c ---- */
+
 /* The calling thread's stripe, its operation begun; and over. What an operation changes is written with release after
  * it is counted as begun: who sees any of it sees that count. Who sees it ended sees all of it. */
 struct qy_pages_stripe *qy_pages_begin(quarry_pages *p);
@@ -106,6 +112,13 @@ QY_INLINE void qy_pages_end(quarry_pages *p, struct qy_pages_stripe *stripe)
 	else
 		atomic_fetch_add_explicit(&stripe->ended, 1, memory_order_release);
 }
+
+/* Before anything else: what is to be done once. */
+void qy_pages_prepare(void);
+
+/* Whether operations of other threads were cut off by the fork that made this process, or one before: their pages may
+ * be used and in no run for ever. */
+bool qy_pages_cut(quarry_pages *p);
 
 /* Operations that ended until now, and after that those that have begun. */
 uint64_t qy_pages_ended(quarry_pages *p);

@@ -94,7 +94,13 @@ static bool count_all(quarry_pages *p, quarry_pages_stats *stats)
 	count_runs(p, stats);
 	count_bits(p, stats);
 	stats->committed = stats->count - stats->retired;
-	return qy_pages_begun(p) == stats->epoch;
+	if (qy_pages_begun(p) != stats->epoch)
+		return false;
+	if (QY_UNLIKELY(qy_pages_cut(p))) {
+		stats->lost = stats->committed - stats->allocated - stats->free;
+		stats->committed -= stats->lost;
+	}
+	return true;
 }
 
 QUARRY_API int quarry_pages_stats_get(quarry_pages *p, quarry_pages_stats *stats)
