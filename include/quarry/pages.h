@@ -280,9 +280,17 @@ typedef struct quarry_pages_stats {
  * @param stats struct_size is sizeof or 0. @return 0; -1 with EINVAL. */
 QUARRY_API int quarry_pages_stats_get(quarry_pages *pages, quarry_pages_stats *stats);
 
-/** A count that every change moves on: who reads the same twice knows that nothing was allocated, freed, resized, split
- * or purged between (what failed counts too), so that what was learnt of runs still holds. 64 loads.
- * @return it; 0 with EINVAL when it is no allocator. */
+/** A number that is another after every change: who reads the same before and after a look at runs knows that nothing
+ * was allocated, freed, resized, split or purged between (nor tried in vain), nor was in the midst of it, so that what was
+ * learnt of them is of one moment. While a call of another thread is under way, each answer is one that never comes again.
+ * 128 loads and more.
+ * @return it; 0 with EINVAL when it is no allocator. Example:
+ * @code
+ *   uint64_t epoch = quarry_pages_epoch(pages);
+ *   char *node = quarry_pages_resolve(pages, left, NULL), *other = quarry_pages_resolve(pages, right, NULL);
+ *   if (quarry_pages_epoch(pages) == epoch)
+ *           ;  // both were there at once, or at once not
+ * @endcode */
 QUARRY_API uint64_t quarry_pages_epoch(quarry_pages *pages);
 
 #ifdef __cplusplus

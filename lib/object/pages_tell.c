@@ -8,6 +8,8 @@
 
 #define LOOKS 8 /* at all that there is, for one of a single moment */
 
+#define UNSETTLED ((uint64_t)1 << 63)
+
 /* ---- the walk ---- */
 
 /* The next allocated run from *index on, or false. Where 64 pages are free, one look passes them. */
@@ -103,6 +105,13 @@ static bool count_all(quarry_pages *p, quarry_pages_stats *stats)
 	return true;
 }
 
+/* While something is under way, no epoch is that of another look: what is over by the next may have changed something
+ * before this one, or between. */
+static uint64_t unsettled(quarry_pages *p)
+{
+	return UNSETTLED | atomic_fetch_add(&p->unsettled, 1);
+}
+
 QUARRY_API int quarry_pages_stats_get(quarry_pages *p, quarry_pages_stats *stats)
 {
 	if (!qy_pages_check(p))
@@ -115,6 +124,8 @@ QUARRY_API int quarry_pages_stats_get(quarry_pages *p, quarry_pages_stats *stats
 	stats->count = p->map.count;
 	for (int look = 0; look < LOOKS && !stats->coherent; look++)
 		stats->coherent = count_all(p, stats);
+	if (!stats->coherent)
+		stats->epoch = unsettled(p);
 	qy_assert(!stats->coherent || stats->committed == stats->allocated + stats->free);
 	stats->metadata = quarry_usable_size(p->memory);
 	stats->failed = atomic_load(&p->failed);
@@ -124,7 +135,14 @@ QUARRY_API int quarry_pages_stats_get(quarry_pages *p, quarry_pages_stats *stats
 
 QUARRY_API uint64_t quarry_pages_epoch(quarry_pages *p)
 {
-	return qy_pages_check(p) ? qy_pages_ended(p) : 0;
+	uint64_t ended;
+
+	if (!qy_pages_check(p))
+		return 0;
+	/* What the caller has looked at, it has seen before. */
+	atomic_thread_fence(memory_order_acquire);
+	ended = qy_pages_ended(p);
+	return qy_pages_begun(p) == ended ? ended : unsettled(p);
 }
 
 /* ---- given back ---- */

@@ -21,7 +21,8 @@ struct held {
 };
 
 static quarry_pages *pages;
-static _Atomic(uint64_t) no_room, coherent, walks;
+static _Atomic(uint64_t) no_room, coherent, walks, quiet;
+static _Atomic(quarry_page_id64) latest; /* a run's, that may be gone */
 
 /* ------------------------------------------------------------------------------------------------------ */
 /* Runs with contents                                                                                     */
@@ -88,6 +89,7 @@ static void let_go(struct held *run, struct st_worker *w)
 	ST_CHECK(quarry_pages_length(pages, run->p) == run->length);
 	ST_CHECK(quarry_pages_to_id64(pages, run->p, &id64) == 0 && quarry_pages_to_id(pages, run->p, &id) == 0);
 	ST_CHECK(quarry_pages_resolve(pages, id64, &bytes) == run->p && bytes == run->length * PAGE);
+	atomic_store_explicit(&latest, id64, memory_order_relaxed);
 	switch (st_below(&w->rng, 3)) {
 	case 0:
 		ST_CHECK(quarry_pages_free(pages, run->p) == 0);
@@ -179,6 +181,20 @@ static void look(void)
 	atomic_fetch_add_explicit(&walks, 1, memory_order_relaxed);
 }
 
+/* Between two equal epochs an id is stale, or is not. */
+static void watch(void)
+{
+	quarry_page_id64 id = atomic_load_explicit(&latest, memory_order_relaxed);
+	uint64_t epoch = quarry_pages_epoch(pages);
+	bool first = quarry_pages_resolve(pages, id, NULL) != NULL, second = quarry_pages_resolve(pages, id, NULL) != NULL;
+
+	if (quarry_pages_epoch(pages) != epoch)
+		return;
+	if (first != second)
+		st_fail("an id went stale, and the epoch was %llx before and after", (unsigned long long)epoch);
+	atomic_fetch_add_explicit(&quiet, 1, memory_order_relaxed);
+}
+
 static void step(struct held *held, struct st_worker *w)
 {
 	struct held *run = &held[st_below(&w->rng, HELD)], *other = &held[st_below(&w->rng, HELD)];
@@ -202,6 +218,8 @@ static void everything(struct st_worker *w)
 
 	while (st_more(w)) {
 		step(held, w);
+		if (w->done % 4 == 0)
+			watch();
 		if (w->done % 4096 == 0 && w->number == 0)
 			quarry_pages_purge(pages);
 		if (w->done % 1024 == 0 && w->number <= 1)
@@ -366,8 +384,9 @@ int main(int argc, char **argv)
 	check_empty();
 	in_a_crowd(61 + 60 * (st.threads / 2) + (st.threads + 1) / 2, true);
 	in_a_crowd(66, false);
-	printf("pages: %llu calls found no room, %llu of %llu looks saw one moment\n", (unsigned long long)no_room,
-	       (unsigned long long)coherent, (unsigned long long)walks);
+	printf("pages: %llu calls found no room, %llu of %llu looks saw one moment, %llu epochs were quiet\n",
+	       (unsigned long long)no_room, (unsigned long long)coherent, (unsigned long long)walks,
+	       (unsigned long long)quiet);
 	ST_CHECK(quarry_pages_destroy(pages) == 0);
 	return st_end(ST_SLACK, 0);
 }

@@ -936,6 +936,37 @@ Test(pages, a_fork_in_the_middle_of_something)
 	cr_assert_eq(quarry_pages_destroy(pages), 0);
 }
 
+/* Nobody who looks before an operation and in the middle of it, or in the middle and after it, or twice in the middle,
+ * has the same number. */
+Test(pages, no_change_goes_by_unseen)
+{
+	quarry_pages *pages = busy.pages = make(400, 4 * KIB, 0);
+	uint64_t seen[6] = { quarry_pages_epoch(pages) };
+	quarry_pages_stats stats = { .struct_size = sizeof stats };
+	pthread_t thread;
+
+	cr_expect_eq(quarry_pages_epoch(pages), seen[0]);
+	pthread_barrier_init(&busy.barrier, NULL, 2);
+	cr_assert_eq(pthread_create(&thread, NULL, be_busy, NULL), 0);
+	pthread_barrier_wait(&busy.barrier);
+	seen[1] = quarry_pages_epoch(pages);
+	seen[2] = quarry_pages_epoch(pages);
+	cr_assert_eq(quarry_pages_stats_get(pages, &stats), 0);
+	cr_expect_eq(stats.coherent, 0);
+	seen[3] = stats.epoch;
+	cr_assert_eq(quarry_pages_stats_get(pages, &stats), 0);
+	seen[4] = stats.epoch;
+	pthread_barrier_wait(&busy.barrier);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+	seen[5] = quarry_pages_epoch(pages);
+	cr_expect_eq(quarry_pages_epoch(pages), seen[5]);
+	cr_expect_eq(stats_of(pages).epoch, seen[5]);
+	for (int i = 0; i < 6; i++)
+		for (int k = 0; k < i; k++)
+			cr_expect_neq(seen[i], seen[k], "%d and %d", i, k);
+	cr_assert_eq(quarry_pages_destroy(pages), 0);
+}
+
 static void *churn(void *pages)
 {
 	for (uint64_t n = 1; !busy.stop; n = n % 90 + 1)
