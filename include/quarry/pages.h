@@ -80,8 +80,9 @@ QUARRY_API quarry_arena *quarry_pages_arena(quarry_pages *pages);
  * free, threads in different places. Contents are what the last owner left; zero where nobody had the pages yet,
  * or quarry_pages_purge gave them back.
  * @param n pages. @return the first page; NULL with EINVAL (n is 0, or no allocator), ENOMEM: nowhere n together are
- *         free. That is the truth and no accident of timing, unless others come and go without a pause, or have pages
- *         back to the kernel (quarry_pages_purge has up to 4,096 pages in hand). */
+ *         free. That is the truth and no accident of timing, unless others come and go without a pause, or give pages
+ *         back to the kernel (quarry_pages_purge has up to 4,096 pages in hand). It is known by a look at each
+ *         page's bit, and, while others change something, 4 of them for a million pages, and up to 64 for fewer. */
 QUARRY_API void *quarry_pages_alloc(quarry_pages *pages, uint64_t n);
 
 /** The same, at a multiple of alignment.

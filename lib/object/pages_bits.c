@@ -4,7 +4,12 @@
 
 #define FULL UINT64_MAX
 #define GROUP ((uint64_t)1 << QY_PAGES_GROUP_SHIFT)
-#define LOOKS 64 /* searches in vain while others change something, until it is called in vain */
+/* Searches in vain of everything while others change something, until it is called in vain: 64 of up to 16,384 pages,
+ * fewer of more, and 4 of a million. When memory is out servers ask again and again. Those do not count in which
+ * somebody was a step before us: then a run that was there is now in use, or others are in each other's way. */
+#define LOOKS 64
+#define LOOKS_MIN 4
+#define LOOKED_WORDS ((uint64_t)LOOKS * 256)
 
 /* ---- summaries ---- */
 
@@ -244,6 +249,7 @@ static uint64_t take_one_in_group(quarry_pages *p, uint64_t group, uint64_t from
 /* The free pages that the search has come by last, without a gap. */
 struct gap {
 	uint64_t first, length;
+	bool beaten; /* somebody took of one before us */
 };
 
 /* Take n of the gap, where it has room for them from a multiple of align on; where somebody else did meanwhile, the gap
@@ -259,6 +265,7 @@ static uint64_t take_of_gap(quarry_pages *p, struct gap *gap, uint64_t n, uint64
 			return QY_NO_PAGE;
 		if (claim(p, first, n, &blocked))
 			return first;
+		gap->beaten = true;
 		gap->first = qy_min((blocked | 63) + 1, end);
 		gap->length = end - gap->first;
 	}
@@ -270,6 +277,8 @@ static uint64_t take_at_word(quarry_pages *p, struct gap *gap, uint64_t word, ui
 	/* (Acquired: who sees what an operation did sees that it has begun.) */
 	uint64_t used = atomic_load_explicit(&p->used[word], memory_order_acquire), index;
 
+	if (used == FULL && gap->length == 0)
+		return QY_NO_PAGE;
 	if (gap->length == 0)
 		gap->first = word * 64;
 	if (used == 0) {
@@ -285,10 +294,10 @@ static uint64_t take_at_word(quarry_pages *p, struct gap *gap, uint64_t word, ui
 	return index;
 }
 
-/* A run that begins in words [from, end), and may end beyond. */
-static uint64_t take_in_words(quarry_pages *p, uint64_t from, uint64_t end, uint64_t n, uint64_t align)
+/* A run that begins in words [from, end), and may end beyond. Sets *beaten when one was there, for a moment. */
+static uint64_t take_in_words(quarry_pages *p, uint64_t from, uint64_t end, uint64_t n, uint64_t align, bool *beaten)
 {
-	struct gap gap = { from * 64, 0 };
+	struct gap gap = { from * 64, 0, false };
 
 	for (uint64_t word = from; word < p->words; word++) {
 		uint64_t index;
@@ -299,6 +308,7 @@ static uint64_t take_in_words(quarry_pages *p, uint64_t from, uint64_t end, uint
 		if (index != QY_NO_PAGE)
 			return index;
 	}
+	*beaten |= gap.beaten;
 	return QY_NO_PAGE;
 }
 
@@ -315,13 +325,14 @@ static bool is_full_group(quarry_pages *p, uint64_t group)
 static uint64_t take_in_group(quarry_pages *p, uint64_t group, uint64_t n, uint64_t align)
 {
 	uint32_t none = atomic_load_explicit(&p->none[group], memory_order_relaxed);
+	bool beaten = false;
 	uint64_t index;
 
 	if (is_full_group(p, group) || (none != 0 && n >= none))
 		return QY_NO_PAGE;
 	if (n == 1 && align == 1)
 		return take_one_in_group(p, group, 0);
-	index = take_in_words(p, group * 64, group_end(p, group), n, align);
+	index = take_in_words(p, group * 64, group_end(p, group), n, align, &beaten);
 	/* (Of aligned ones there may be none where others are.) */
 	if (index == QY_NO_PAGE && align == 1)
 		atomic_store_explicit(&p->none[group], (uint32_t)n, memory_order_relaxed);
@@ -334,11 +345,12 @@ static uint64_t take_in_group(quarry_pages *p, uint64_t group, uint64_t n, uint6
 static uint64_t take_by_hints(quarry_pages *p, uint64_t from, uint64_t n, uint64_t align)
 {
 	uint64_t index, group = from / 64;
+	bool beaten = false;
 
 	if (n == 1 && align == 1)
 		index = take_one_in_group(p, group, from);
 	else
-		index = take_in_words(p, from, group_end(p, group), n, align);
+		index = take_in_words(p, from, group_end(p, group), n, align, &beaten);
 	for (uint64_t left = p->groups; index == QY_NO_PAGE && left > 0;) {
 		uint64_t step = 1;
 
@@ -353,11 +365,26 @@ static uint64_t take_by_hints(quarry_pages *p, uint64_t from, uint64_t n, uint64
 	return index;
 }
 
-/* Each word, whatever the summaries say. */
-static uint64_t take_by_all(quarry_pages *p, uint64_t n, uint64_t align)
+static uint64_t take_one_of_all(quarry_pages *p)
 {
-	uint64_t index = take_in_words(p, 0, p->words, n, align);
+	for (uint64_t word = 0; word < p->words; word++) {
+		uint64_t index = QY_NO_PAGE;
 
+		if (atomic_load_explicit(&p->used[word], memory_order_acquire) != FULL)
+			index = take_in_word(p, word, 1, 1);
+		if (index != QY_NO_PAGE)
+			return index;
+	}
+	return QY_NO_PAGE;
+}
+
+/* Each word, whatever the summaries say. */
+static uint64_t take_by_all(quarry_pages *p, uint64_t n, uint64_t align, bool *beaten)
+{
+	uint64_t index;
+
+	atomic_fetch_add_explicit(&p->looks, 1, memory_order_relaxed);
+	index = n == 1 && align == 1 ? take_one_of_all(p) : take_in_words(p, 0, p->words, n, align, beaten);
 	if (index != QY_NO_PAGE)
 		forget_none(p, index >> QY_PAGES_GROUP_SHIFT);
 	return index;
@@ -367,13 +394,17 @@ static uint64_t take_by_all(quarry_pages *p, uint64_t n, uint64_t align)
  * begun) is a search in vain the truth. */
 static QY_COLD uint64_t take_thoroughly(quarry_pages *p, uint64_t n, uint64_t align)
 {
-	for (int look = 0; look < LOOKS; look++) {
-		uint64_t ended = qy_pages_ended(p), index = take_by_all(p, n, align);
+	uint64_t most = qy_min(qy_max(LOOKED_WORDS / p->words, LOOKS_MIN), LOOKS);
+
+	for (uint64_t look = 0, counted = 0; look < LOOKS && counted < most; look++) {
+		bool beaten = false;
+		uint64_t ended = qy_pages_ended(p), index = take_by_all(p, n, align, &beaten);
 
 		if (index != QY_NO_PAGE)
 			return index;
 		if (qy_pages_begun(p) == ended + 1)
 			break;
+		counted += !beaten;
 	}
 	return QY_NO_PAGE;
 }

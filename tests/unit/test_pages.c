@@ -780,6 +780,25 @@ Test(pages, room_that_hints_do_not_know_of)
 	cr_assert_eq(quarry_pages_destroy(pages), 0);
 }
 
+/* The same for a single page, in a word of which a summary says that it is full. (So it may be for a moment, and for
+ * ever in a child, where a fork cut off who would have cleared it.) */
+Test(pages, a_page_that_a_summary_hides)
+{
+	quarry_pages *pages = make(4096, 4 * KIB, 0);
+	pthread_t thread;
+	void *of[] = { pages, NULL }, *p = quarry_pages_alloc(pages, 4095);
+
+	cr_assert(p != NULL && quarry_pages_alloc(pages, 1) != NULL);
+	cr_assert_not_null(of[1] = quarry_pages_split(pages, p, 700));
+	cr_assert_not_null(quarry_pages_split(pages, of[1], 1));
+	cr_assert_eq(pthread_create(&thread, NULL, free_in_another_thread, of), 0);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+	pages->full[0] |= (uint64_t)1 << 700 / 64;
+	cr_expect_eq(quarry_pages_alloc(pages, 1), of[1]);
+	cr_expect_eq(pages->looks, 1);
+	cr_assert_eq(quarry_pages_destroy(pages), 0);
+}
+
 /* More threads than have a line of their own for their counts, at once and one after the other. */
 static void *use_a_little(void *pages)
 {
@@ -965,6 +984,53 @@ Test(pages, no_change_goes_by_unseen)
 		for (int k = 0; k < i; k++)
 			cr_expect_neq(seen[i], seen[k], "%d and %d", i, k);
 	cr_assert_eq(quarry_pages_destroy(pages), 0);
+}
+
+/* How many looks at everything a failing call takes. */
+static uint64_t looks_in_vain(quarry_pages *pages, uint64_t n, size_t alignment)
+{
+	uint64_t before = pages->looks;
+
+	expect_errno(quarry_pages_alloc_aligned(pages, n, alignment) == NULL, ENOMEM);
+	return pages->looks - before;
+}
+
+/* When all is in use, a call in vain is as cheap as it can be: one look when nobody else is here (also in a child, where
+ * the other's operation was cut off), and a few, the fewer the more there is to see, when somebody is in the middle of
+ * something. */
+Test(pages, in_vain_is_told_after_few_looks)
+{
+	static const struct {
+		uint64_t count, looks;
+	} of[] = { { 1 << 20, 4 }, { 1 << 18, 4 }, { 1 << 17, 8 }, { 4096, 64 } };
+
+	for (int i = 0; i < 4; i++) {
+		quarry_pages *pages = busy.pages = make(of[i].count, 4 * KIB, 0);
+		pthread_t thread;
+		pid_t child;
+		int status;
+
+		pthread_barrier_init(&busy.barrier, NULL, 2);
+		cr_assert_eq(pthread_create(&thread, NULL, be_busy, NULL), 0);
+		pthread_barrier_wait(&busy.barrier);
+		cr_assert_not_null(quarry_pages_alloc_at(pages, quarry_pages_at(pages, 0), 60));
+		cr_assert_not_null(quarry_pages_alloc(pages, of[i].count - 68));
+		cr_expect_eq(looks_in_vain(pages, 2, 4 * KIB), of[i].looks);
+		cr_assert_not_null(quarry_pages_alloc(pages, 1));
+		cr_expect_eq(looks_in_vain(pages, 1, 4 * KIB), of[i].looks);
+		cr_expect_eq(looks_in_vain(pages, 1, 8 * KIB), of[i].looks);
+		child = fork();
+		if (child == 0)
+			_exit((int)looks_in_vain(pages, 1, 4 * KIB));
+		cr_assert_eq(waitpid(child, &status, 0), child);
+		cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 1, "status %x", (unsigned)status);
+		pthread_barrier_wait(&busy.barrier);
+		cr_assert_eq(pthread_join(thread, NULL), 0);
+		cr_assert_not_null(quarry_pages_alloc(pages, 7));
+		cr_expect_eq(looks_in_vain(pages, 1, 4 * KIB), 1);
+		cr_expect_eq(looks_in_vain(pages, 5, 4 * KIB), 1);
+		cr_assert_eq(quarry_pages_destroy(pages), 0);
+	}
 }
 
 static void *churn(void *pages)
