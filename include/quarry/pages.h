@@ -4,7 +4,8 @@
  *
  * A page allocator has so many pages of one size, side by side, and hands out runs of them: 1 to thousands. Any thread
  * may call anything at any time, but for quarry_pages_destroy, and nothing waits (but quarry_pages_purge, for others
- * who give memory back): there is no lock. Memory is zero and comes in as it is touched (what an arena had in use before
+ * who give memory back): there is no lock. Yet none of it is for signal handlers: one that comes in the middle of a call
+ * would count on what the call is about to count. Memory is zero and comes in as it is touched (what an arena had in use before
  * goes back to the kernel first; where it does not go in parts, hugetlb, locked or strict, all is cleared and so brought
  * in by quarry_pages_create), and 8.3 bytes for each page that has been used are kept elsewhere, zeroed by the kernel and so there only for those that were. Runs have addresses, and ids of
  * 32 or 64 bits, which are found from each other by a shift: for tables and files in which a pointer has no room. A
