@@ -4,19 +4,20 @@
  *
  * A page allocator has so many pages of one size, side by side, and hands out runs of them: 1 to thousands. Any thread
  * may call anything at any time, but for quarry_pages_destroy, and nothing waits (but quarry_pages_purge, for others
- * who give memory back): there is no lock. Yet none of it is for signal handlers: one that comes in the middle of a call
- * would count on what the call is about to count. Memory is zero and comes in as it is touched (what an arena had in use before
- * goes back to the kernel first; where it does not go in parts, hugetlb, locked or strict, all is cleared and so brought
- * in by quarry_pages_create), and 8.3 bytes for each page that has been used are kept elsewhere, zeroed by the kernel and so there only for those that were. Runs have addresses, and ids of
- * 32 or 64 bits, which are found from each other by a shift: for tables and files in which a pointer has no room. A
- * 64-bit id has a generation too: when its run has been freed, it is ESTALE for ever, whoever has the pages now.
- * Generations never begin anew: a page that has used up its own is retired (quarry_pages_attr.generation_bits).
+ * who give memory back): there is no lock. Yet none of it is for signal handlers: one that comes in the middle of a
+ * call would count on what the call is about to count. Memory is zero and comes in as it is touched (what an arena had
+ * in use before goes back to the kernel first; where it does not go in parts, hugetlb, locked or strict, all is
+ * cleared and so brought in by quarry_pages_create), and 8.3 bytes for each page that has been used are kept
+ * elsewhere, zeroed by the kernel and so there only for those that were. Runs have addresses, and ids of 32 or 64
+ * bits, which are found from each other by a shift: for tables and files in which a pointer has no room. A 64-bit id
+ * has a generation too: when its run has been freed, it is ESTALE for ever, whoever has the pages now. Generations
+ * never begin anew: a page that has used up its own is retired (quarry_pages_attr.generation_bits).
  *
  * In a forked child all is as it was in the parent, in the child's copy of the memory, and usable at once. Runs that
- * other threads of the parent were just getting, freeing or purging may be in neither state there: those pages are lost
- * to the child, until it destroys the allocator (quarry_pages_stats.lost). That is known of fork(2), and not of clone(2)
- * or _Fork(3), after which the figures of a child with such runs are never coherent. (Memory with descriptors,
- * QUARRY_ARENA_FD, is in a child as quarry_fd_of says.)
+ * other threads of the parent were just getting, freeing or purging may be in neither state there: those pages are
+ * lost to the child, until it destroys the allocator (quarry_pages_stats.lost). That is known of fork(2), and not of
+ * clone(2) or _Fork(3), after which the figures of a child with such runs are never coherent. (Memory with
+ * descriptors, QUARRY_ARENA_FD, is in a child as quarry_fd_of says.)
  */
 #ifndef QUARRY_PAGES_H
 #define QUARRY_PAGES_H
@@ -249,10 +250,10 @@ typedef struct quarry_run {
  * @return 0, or what fn returned; -1 with EINVAL. */
 QUARRY_API int quarry_pages_walk(quarry_pages *pages, int (*fn)(const quarry_run *run, void *ctx), void *ctx);
 
-/** Give free pages back to the kernel that were used, or populated, since they last went (madvise(2), MADV_DONTNEED; of memory files,
- * MADV_REMOVE): they read as zero when they are allocated again. Others may go on; what is in hand for the moment,
- * 4,096 pages at most, cannot be allocated meanwhile. Memory that does not go in parts (hugetlb, locked, strict arenas)
- * stays, and so do the contents.
+/** Give free pages back to the kernel that were used, or populated, since they last went (madvise(2), MADV_DONTNEED;
+ * of memory files, MADV_REMOVE): they read as zero when they are allocated again. Others may go on; what is in hand
+ * for the moment, 4,096 pages at most, cannot be allocated meanwhile. Memory that does not go in parts (hugetlb,
+ * locked, strict arenas) stays, and so do the contents.
  * @return bytes that went. 0 with EINVAL when it is no allocator. */
 QUARRY_API size_t quarry_pages_purge(quarry_pages *pages);
 
@@ -283,9 +284,9 @@ typedef struct quarry_pages_stats {
 QUARRY_API int quarry_pages_stats_get(quarry_pages *pages, quarry_pages_stats *stats);
 
 /** A number that is another after every change: who reads the same before and after a look at runs knows that nothing
- * was allocated, freed, resized, split or purged between (nor tried in vain), nor was in the midst of it, so that what was
- * learnt of them is of one moment. While a call of another thread is under way, each answer is one that never comes again.
- * 128 loads and more.
+ * was allocated, freed, resized, split or purged between (nor tried in vain), nor was in the midst of it, so that what
+ * was learnt of them is of one moment. While a call of another thread is under way, each answer is one that never
+ * comes again. 128 loads and more.
  * @return it; 0 with EINVAL when it is no allocator. Example:
  * @code
  *   uint64_t epoch = quarry_pages_epoch(pages);

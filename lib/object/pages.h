@@ -72,7 +72,7 @@ struct quarry_pages {
 	_Atomic(uint64_t) failed; /* allocations */
 	_Atomic(uint64_t) looks;  /* at each word, for runs that were not found by hints */
 	_Atomic(uint64_t) unsettled; /* epochs that were asked for while something was under way */
-	_Atomic(bool) cut;        /* a fork cut operations off: pages may be in no state (but for us, not in the parent) */
+	_Atomic(bool) cut;        /* a fork cut operations off: pages may be in no state for ever */
 	struct qy_pages_stripe stripe[QY_PAGES_STRIPES];
 };
 

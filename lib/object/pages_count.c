@@ -67,8 +67,8 @@ static QY_COLD uint32_t choose_stripe(void)
 
 /* ---- forks ---- */
 
-/* Nothing was begun here since the fork. Looked at after a count of `begun`: then that is all from before it (who begins
- * the first here after a fork settles the stripe before it counts itself). */
+/* Nothing was begun here since the fork. Looked at after a count of `begun`: then that is all from before it (who
+ * begins the first here after a fork settles the stripe before it counts itself). */
 static bool is_before_fork(struct qy_pages_stripe *stripe)
 {
 	return atomic_load(&stripe->forks) != atomic_load_explicit(&forks, memory_order_relaxed);

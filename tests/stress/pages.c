@@ -43,7 +43,8 @@ static void verify(const struct held *run)
 
 		if (words[0] != run->tag + i || words[PAGE / 8 - 1] != run->tag + i)
 			st_fail("page %llu of the run at %p, %llu long: %llx and %llx instead of %llx",
-				(unsigned long long)i, (void *)run->p, (unsigned long long)run->length, (unsigned long long)words[0],
+				(unsigned long long)i, (void *)run->p, (unsigned long long)run->length,
+				(unsigned long long)words[0],
 				(unsigned long long)words[PAGE / 8 - 1], (unsigned long long)(run->tag + i));
 	}
 }
@@ -186,7 +187,8 @@ static void watch(void)
 {
 	quarry_page_id64 id = atomic_load_explicit(&latest, memory_order_relaxed);
 	uint64_t epoch = quarry_pages_epoch(pages);
-	bool first = quarry_pages_resolve(pages, id, NULL) != NULL, second = quarry_pages_resolve(pages, id, NULL) != NULL;
+	bool first = quarry_pages_resolve(pages, id, NULL) != NULL;
+	bool second = quarry_pages_resolve(pages, id, NULL) != NULL;
 
 	if (quarry_pages_epoch(pages) != epoch)
 		return;

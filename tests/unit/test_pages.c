@@ -39,7 +39,8 @@ static quarry_pages_stats stats_of(quarry_pages *pages)
 	model_must(stats.coherent == 1, "nobody else is here");
 	model_must(stats.committed == stats.allocated + stats.free, "%lu of %lu and %lu",
 		   (unsigned long)stats.committed, (unsigned long)stats.allocated, (unsigned long)stats.free);
-	model_must(stats.lost == 0 && stats.count == stats.committed + stats.retired, "%lu retired", (unsigned long)stats.retired);
+	model_must(stats.lost == 0 && stats.count == stats.committed + stats.retired, "%lu retired",
+		   (unsigned long)stats.retired);
 	return stats;
 }
 
@@ -995,9 +996,9 @@ static uint64_t looks_in_vain(quarry_pages *pages, uint64_t n, size_t alignment)
 	return pages->looks - before;
 }
 
-/* When all is in use, a call in vain is as cheap as it can be: one look when nobody else is here (also in a child, where
- * the other's operation was cut off), and a few, the fewer the more there is to see, when somebody is in the middle of
- * something. */
+/* When all is in use, a call in vain is as cheap as it can be: one look when nobody else is here (also in a child,
+ * where the other's operation was cut off), and a few, the fewer the more there is to see, when somebody is in the
+ * middle of something. */
 Test(pages, in_vain_is_told_after_few_looks)
 {
 	static const struct {
