@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/object/records.h"
+
+#include <pthread.h>
+
+#include "include/quarry/quarry.h"
+
+#define SLAB_BYTES 16384
+#define SLAB_RECORDS (SLAB_BYTES / sizeof(struct qy_record))
+#define TAG_BITS 22
+#define TAG_MASK (((uint64_t)1 << TAG_BITS) - 1)
+#define LINE_SHIFT 6
+
+_Static_assert(sizeof(struct qy_record) == QY_CACHE_LINE, "a record is a cache line");
+_Static_assert(sizeof(struct qy_record_lists) <= QY_RECORD_BODY, "a thread's lists stand in a record");
+
+/* The first record of what was carved: what leads to all of it, in addresses as they are, for who looks for leaks. */
+struct slab {
+	struct slab *next;
+};
+
+/* How many records a list has that is in the depot: in the body of its first. */
+struct counted {
+	uint32_t count;
+};
+
+__thread struct qy_record_lists *qy_record_lists;
+
+static _Atomic(uint64_t) depot;
+static _Atomic(struct slab *) slabs;
+static _Atomic(uint64_t) made;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t exit_key;
+static bool have_exit_key;
+
+uint64_t qy_records_made(void)
+{
+	return atomic_load_explicit(&made, memory_order_relaxed);
+}
+
+/* ---- the depot ---- */
+
+static struct qy_record *record_at(uint64_t head)
+{
+	return (struct qy_record *)(uintptr_t)(head >> TAG_BITS << LINE_SHIFT);
+}
+
+static uint64_t head_of(const struct qy_record *r, uint64_t tag)
+{
+	return (uint64_t)(uintptr_t)r >> LINE_SHIFT << TAG_BITS | (tag & TAG_MASK);
+}
+
+static void give(struct qy_record *list, uint32_t count)
+{
+	uint64_t head = atomic_load_explicit(&depot, memory_order_relaxed);
+
+	((struct counted *)(void *)list->body)->count = count;
+	do {
+		atomic_store_explicit(&list->below, (uint64_t)(uintptr_t)record_at(head), memory_order_relaxed);
+	} while (!atomic_compare_exchange_weak_explicit(&depot, &head, head_of(list, head), memory_order_release,
+							memory_order_relaxed));
+}
+
+static struct qy_record *take(uint32_t *count)
+{
+	uint64_t head = atomic_load_explicit(&depot, memory_order_acquire);
+	struct qy_record *r, *below;
+
+	do {
+		r = record_at(head);
+		if (r == NULL)
+			return NULL;
+		below = (struct qy_record *)(uintptr_t)atomic_load_explicit(&r->below, memory_order_relaxed);
+	} while (!atomic_compare_exchange_weak_explicit(&depot, &head, head_of(below, head + 1), memory_order_acquire,
+							memory_order_acquire));
+	*count = ((struct counted *)(void *)r->body)->count;
+	return r;
+}
+
+/* ---- more ---- */
+
+/* Records first to last - 1 of a slab, as a list. */
+static struct qy_record *carve(struct qy_record *slab, size_t first, size_t last)
+{
+	for (size_t i = first; i < last; i++) {
+		slab[i].next = i + 1 < last ? &slab[i + 1] : NULL;
+		atomic_init(&slab[i].below, 0);
+	}
+	return &slab[first];
+}
+
+static struct qy_record *grow(uint32_t *count)
+{
+	quarry_arena *arena = quarry_arena_of_node(quarry_node_current());
+	struct qy_record *r = quarry_arena_aligned_alloc(arena, QY_CACHE_LINE, SLAB_BYTES);
+	struct slab *slab = (void *)r;
+
+	if (r == NULL)
+		return NULL;
+	qy_check((uintptr_t)r >> (LINE_SHIFT + 64 - TAG_BITS) == 0);
+	slab->next = atomic_load_explicit(&slabs, memory_order_relaxed);
+	while (!atomic_compare_exchange_weak_explicit(&slabs, &slab->next, slab, memory_order_release,
+						      memory_order_relaxed))
+		;
+	atomic_fetch_add_explicit(&made, SLAB_RECORDS - 1, memory_order_relaxed);
+	for (size_t i = QY_RECORDS_BATCH; i < SLAB_RECORDS; i += QY_RECORDS_BATCH)
+		give(carve(r, i, i + QY_RECORDS_BATCH), QY_RECORDS_BATCH);
+	*count = QY_RECORDS_BATCH - 1;
+	return carve(r, 1, QY_RECORDS_BATCH);
+}
+
+/* ---- threads ---- */
+
+/* Another destructor of the thread may use chains after this: it has lists anew then, and this runs again. */
+static void leave(void *lists)
+{
+	struct qy_record_lists *l = lists;
+	struct qy_record *own = lists;
+
+	qy_record_lists = NULL;
+	if (l->full != NULL)
+		give(l->full, QY_RECORDS_BATCH);
+	if (l->list != NULL)
+		give(l->list, l->count);
+	own->next = NULL;
+	give(own, 1);
+}
+
+static void make_key(void)
+{
+	have_exit_key = pthread_key_create(&exit_key, leave) == 0;
+}
+
+/* A thread's lists, empty, in a record of theirs. */
+static struct qy_record_lists *arrive(struct qy_record *r)
+{
+	struct qy_record_lists *l = (void *)r->body;
+
+	*l = (struct qy_record_lists){ .count = 0 };
+	qy_record_lists = l;
+	pthread_once(&once, make_key);
+	if (have_exit_key)
+		(void)pthread_setspecific(exit_key, l); /* where that fails, its records are lost when it ends */
+	return l;
+}
+
+QY_COLD static struct qy_record *find(uint32_t *count)
+{
+	struct qy_record *r = take(count);
+
+	return r != NULL ? r : grow(count);
+}
+
+QY_NOINLINE void *qy_record_get_slow(void)
+{
+	struct qy_record_lists *l = qy_record_lists;
+	struct qy_record *r;
+	uint32_t count;
+
+	if (l == NULL) {
+		r = find(&count);
+		if (r == NULL)
+			return NULL;
+		l = arrive(r);
+		l->list = r->next;
+		l->count = count - 1;
+	}
+	if (l->list == NULL && l->full != NULL) {
+		l->list = l->full;
+		l->full = NULL;
+		l->count = QY_RECORDS_BATCH;
+	} else if (l->list == NULL) {
+		r = find(&count);
+		if (r == NULL)
+			return NULL;
+		l->list = r;
+		l->count = count;
+	}
+	r = l->list;
+	l->list = r->next;
+	l->count--;
+	return r;
+}
+
+QY_NOINLINE void qy_record_put_slow(struct qy_record *r)
+{
+	struct qy_record_lists *l = qy_record_lists;
+
+	if (l == NULL) {
+		arrive(r);
+		return;
+	}
+	if (l->full != NULL)
+		give(l->full, QY_RECORDS_BATCH);
+	l->full = l->list;
+	r->next = NULL;
+	l->list = r;
+	l->count = 1;
+}
