@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* Write slabs, for what writes to them (marshal.c).
+ *
+ * What is written and not sent stands, in this order: in the oldest half, in the other one, in a chain. So nothing goes to
+ * a half while there is a chain behind the halves, until the chain is part of a flush.
+ *
+ * Only one half is filled at a time. Who has no bytes is not the oldest, while the other has some. */
+#ifndef QUARRY_OBJECT_WSLAB_H
+#define QUARRY_OBJECT_WSLAB_H
+
+#include "include/quarry/wslab.h"
+#include "lib/base/base.h"
+
+enum qy_wslab_state {
+	QY_WSLAB_EMPTY,
+	QY_WSLAB_FILLED,  /* from its beginning */
+	QY_WSLAB_FULL,    /* as it was left for the other */
+	QY_WSLAB_FLUSHED, /* part of the flush, and written to no more */
+	QY_WSLAB_HELD     /* sent, and the kernel still reads it */
+};
+
+#endif
