@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "lib/api/error.h"
+#include "lib/object/copy.h"
 
 #define FRESH 4096 /* bytes of new memory for copies, at least: room for those that follow */
 
@@ -206,7 +207,7 @@ QUARRY_API int quarry_chain_append_copy(quarry_chain *chain, const void *p, size
 		seg = fresh(n - here);
 		if (seg == NULL)
 			return -1;
-		memcpy(seg->data, (const char *)p + here, n - here);
+		qy_copy(seg->data, (const char *)p + here, n - here);
 	}
 	if (here > 0) {
 		memcpy(chain->last->data + chain->last->len, p, here);

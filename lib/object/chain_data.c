@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* The bytes of chains: copied, compared, found, brought together, told as vectors.
- *
- * Copies go by memcpy(3) whatever their size: glibc's own goes past the caches from three quarters of a thread's share
- * of them on, and a path of our own was slower below and no faster above (doc/design.md). */
+/* The bytes of chains: copied, compared, found, brought together, told as vectors. */
 #include "lib/object/chain.h"
 
 #include <errno.h>
 
 #include "lib/api/error.h"
+#include "lib/object/copy.h"
 
 static bool is_within(const quarry_chain *c, uint64_t at, uint64_t n)
 {
@@ -23,7 +21,7 @@ void qy_place_copy(struct qy_place from, void *dst, size_t n)
 	while (n > 0) {
 		size_t len = qy_min(from.seg->len - from.at, n);
 
-		memcpy(to, from.seg->data + from.at, len);
+		qy_copy(to, from.seg->data + from.at, len);
 		to += len;
 		n -= len;
 		from = (struct qy_place){ .seg = from.seg->next };
@@ -82,7 +80,7 @@ QUARRY_API int quarry_chain_copy_in(quarry_chain *chain, uint64_t at, const void
 	while (n > 0) {
 		size_t len = qy_min(to.seg->len - to.at, n);
 
-		memcpy(to.seg->data + to.at, p, len);
+		qy_copy(to.seg->data + to.at, p, len);
 		p += len;
 		n -= len;
 		to = (struct qy_place){ .seg = to.seg->next };
@@ -98,18 +96,6 @@ QUARRY_API int quarry_cseg_copy_in(quarry_cseg *seg, size_t at, const void *src,
 		return qy_fail(ERANGE, "at: %lu, in a segment of %lu bytes", (unsigned long)at,
 			       (unsigned long)seg->len);
 	return quarry_copy_checked(seg->data + at, seg->len - at, src, n);
-}
-
-QUARRY_API int quarry_copy_checked(void *dst, size_t room, const void *src, size_t n)
-{
-	if (n > room)
-		return qy_fail(ERANGE, "n: %lu bytes, and room for %lu", (unsigned long)n, (unsigned long)room);
-	if (n == 0)
-		return 0;
-	if (dst == NULL || src == NULL)
-		return qy_chain_fail_null();
-	memcpy(dst, src, n);
-	return 0;
 }
 
 /* ---- brought together ---- */

@@ -198,10 +198,19 @@ static void fill(quarry_wslab *w, const unsigned char *p, size_t n)
 
 QUARRY_API int quarry_wslab_write(quarry_wslab *w, const void *p, size_t n)
 {
+	quarry_wslab_half *h;
 	size_t room, here;
 
 	if (!is_one(w) || (p == NULL && n > 0))
 		return fail_none();
+	h = filled(w);
+	if (QY_LIKELY(h != NULL && n <= w->size - h->tail && w->more.len == 0 && n > 0)) {
+		forget_reserved(w);
+		memcpy(h->p + h->tail, p, n);
+		h->tail += (uint32_t)n;
+		w->written += n;
+		return 0;
+	}
 	room = quarry_wslab_room(w);
 	here = qy_min(room, n);
 	if (n > room && !(w->flags & QUARRY_WSLAB_GROW))

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/object/copy.h"
+
+#include <errno.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+#include "include/quarry/chain.h"
+#include "lib/api/error.h"
+#include "lib/object/chain.h"
+
+#define LINE ((size_t)QY_CACHE_LINE)
+
+_Atomic(size_t) qy_copy_stream_min = QUARRY_COPY_STREAM_MIN;
+
+QUARRY_API size_t quarry_copy_set_stream_min(size_t n)
+{
+	return atomic_exchange_explicit(&qy_copy_stream_min, n == 0 ? SIZE_MAX : n, memory_order_relaxed);
+}
+
+#ifdef __SSE2__
+/* n bytes, a multiple of a line, to where a line begins. Of the processor's own kind of order: nobody else may see it
+ * later than what is written after it, so that a fence ends it. */
+static void stream(unsigned char *to, const unsigned char *from, size_t n)
+{
+	for (size_t i = 0; i < n; i += LINE) {
+		const __m128i *f = (const void *)(from + i);
+		__m128i *t = (void *)(to + i);
+		__m128i a = _mm_loadu_si128(f), b = _mm_loadu_si128(f + 1);
+		__m128i c = _mm_loadu_si128(f + 2), d = _mm_loadu_si128(f + 3);
+
+		_mm_stream_si128(t, a);
+		_mm_stream_si128(t + 1, b);
+		_mm_stream_si128(t + 2, c);
+		_mm_stream_si128(t + 3, d);
+	}
+	_mm_sfence();
+}
+#else
+/* (Others' memcpy knows their processors.) */
+static void stream(unsigned char *to, const unsigned char *from, size_t n)
+{
+	memcpy(to, from, n);
+}
+#endif
+
+QY_NOINLINE void qy_copy_past_caches(void *dst, const void *src, size_t n)
+{
+	unsigned char *to = dst;
+	const unsigned char *from = src;
+	size_t head = qy_min((size_t)-(uintptr_t)to & (LINE - 1), n), lines = (n - head) & ~(LINE - 1);
+
+	memcpy(to, from, head);
+	if (lines > 0)
+		stream(to + head, from + head, lines);
+	memcpy(to + head + lines, from + head + lines, n - head - lines);
+}
+
+QUARRY_API int quarry_copy_checked(void *dst, size_t room, const void *src, size_t n)
+{
+	if (n > room)
+		return qy_fail(ERANGE, "n: %lu bytes, and room for %lu", (unsigned long)n, (unsigned long)room);
+	if (n == 0)
+		return 0;
+	if (dst == NULL || src == NULL)
+		return qy_chain_fail_null();
+	qy_copy(dst, src, n);
+	return 0;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* Copies of what may be large. From qy_copy_stream_min bytes on, what is written goes past the caches (non-temporal
+ * stores): the lines of the destination are not fetched first, and what else is in the caches stays there. It pays where
+ * the destination is not read soon, or is larger than the caches that it would be read from. */
+#ifndef QUARRY_OBJECT_COPY_H
+#define QUARRY_OBJECT_COPY_H
+
+#include <string.h>
+
+#include "lib/base/base.h"
+
+extern QY_HIDDEN _Atomic(size_t) qy_copy_stream_min;
+
+void qy_copy_past_caches(void *dst, const void *src, size_t n);
+
+QY_INLINE void qy_copy(void *dst, const void *src, size_t n)
+{
+	if (QY_LIKELY(n < atomic_load_explicit(&qy_copy_stream_min, memory_order_relaxed)))
+		memcpy(dst, src, n);
+	else
+		qy_copy_past_caches(dst, src, n);
+}
+
+#endif
