@@ -54,7 +54,7 @@ typedef struct quarry_wslab_half {
 typedef struct quarry_wslab {
 	quarry_wslab_half half[2];
 	uint32_t size, flags;
-	uint32_t oldest;         /* the half that was written to first, of those with bytes */
+	uint32_t oldest;         /* the half that was written to first, when both have bytes */
 	uint32_t prefixes;       /* that are open */
 	uint32_t reserved;       /* bytes at where */
 	unsigned char *where;

@@ -79,7 +79,8 @@ void qy_place_copy(struct qy_place from, void *dst, size_t n);
  * the bytes is in most places. */
 int64_t qy_place_find(struct qy_place from, const void *bytes, size_t n);
 
-/* How many bytes are alike, at most n, from a place on and at bytes. */
+/* n when as many bytes are alike from a place on and at bytes. When they differ, less than n, and less than are there;
+ * otherwise as many as are there. */
 size_t qy_place_match(struct qy_place from, const void *bytes, size_t n);
 
 /* -1, with the thread's error set: EINVAL, ERANGE. */

@@ -203,11 +203,8 @@ size_t qy_place_match(struct qy_place from, const void *bytes, size_t n)
 		const unsigned char *at = from.seg->data + from.at;
 		size_t len = qy_min(from.seg->len - from.at, n - done);
 
-		if (memcmp(at, p + done, len) != 0) {
-			while (*at++ == p[done])
-				done++;
+		if (memcmp(at, p + done, len) != 0)
 			return done;
-		}
 		done += len;
 	}
 	return done;

@@ -76,7 +76,6 @@ QUARRY_API int quarry_wslab_prefix_cancel(quarry_wslab *w, quarry_wslab_prefix *
 		} else {
 			h->tail = 0;
 			h->state = QY_WSLAB_EMPTY;
-			w->oldest = !i;
 		}
 	}
 	quarry_chain_trim_back(&w->more, w->more.len - prefix->more);

@@ -59,11 +59,10 @@ static void begin(quarry_wslab *w, quarry_wslab_half *h)
 }
 
 /* It has no bytes to be sent any more. */
-static void end(quarry_wslab *w, quarry_wslab_half *h)
+static void end(quarry_wslab_half *h)
 {
 	h->head = h->tail = 0;
 	h->state = h->holds > 0 ? QY_WSLAB_HELD : QY_WSLAB_EMPTY;
-	w->oldest = h == &w->half[0];
 }
 
 /* ---- life ---- */
@@ -124,8 +123,8 @@ QUARRY_API int quarry_wslab_reset(quarry_wslab *w)
 	quarry_chain_free(&w->more);
 	quarry_chain_free(&w->out);
 	for (unsigned i = 0; i < 2; i++)
-		end(w, &w->half[i]);
-	w->oldest = w->prefixes = 0;
+		end(&w->half[i]);
+	w->prefixes = 0;
 	w->gone = w->written;
 	w->flushing = 0;
 	return 0;
@@ -356,7 +355,7 @@ QUARRY_API int64_t quarry_wslab_sent(quarry_wslab *w, uint64_t n)
 		h->head += len;
 		n -= len;
 		if (h->head == h->tail)
-			end(w, h);
+			end(h);
 	}
 	quarry_chain_trim_front(&w->out, n);
 	return (int64_t)w->flushing;
