@@ -236,6 +236,12 @@ QUARRY_API int quarry_chain_copy_in(quarry_chain *chain, uint64_t at, const void
  * @return how many bytes were copied; -1 with EINVAL (NULL) or ERANGE (room is less than the chain has). */
 QUARRY_API int64_t quarry_copy_chain(void *dst, size_t room, const quarry_chain *chain);
 
+/** Copy the bytes of buffers to one, one after the other. (One buffer: n is 1.)
+ * @param room bytes that dst has.
+ * @return how many bytes were copied; -1 with EINVAL (NULL) or ERANGE (room is less than they have): nothing is copied
+ *         then. */
+QUARRY_API int64_t quarry_copy_bufs(void *dst, size_t room, const quarry_chain_buf *bufs, size_t n);
+
 /** Copy n bytes within a segment, over those from at on: a copy with bounds, of which the caller knows that nobody else
  * reads the segment.
  * @return 0; -1 with EINVAL (NULL) or ERANGE (at + n is more than its length): nothing is copied then. */

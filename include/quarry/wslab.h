@@ -222,6 +222,52 @@ static inline int quarry_wslab_put_u64be(quarry_wslab *w, uint64_t value)
 	return quarry_wslab_write(w, &value, sizeof(value));
 }
 
+/* ------------------------------------------------------------------------------------------------------ */
+/* Inflight buffers                                                                                       */
+
+/** What a handler has received and not yet understood: one piece of memory, aligned to 64 bytes, that bytes are received
+ * into at the end and taken from at the beginning. It lives as long as the handler: it is allocated once, and moves what it
+ * has to its beginning when room is wanted. Zero-initialise it. For one thread at a time. */
+typedef struct quarry_inflight {
+	unsigned char *p;
+	uint32_t head, tail; /* bytes [head, tail) are there */
+	uint32_t size;
+} quarry_inflight;
+
+/** Allocate an inflight buffer.
+ * @param arena the handler's, with which it ends if it is not put before; NULL: where the thread's plain allocations come
+ *        from.
+ * @param n bytes, up to 1 GiB, rounded up to 64; 0: 16384.
+ * @return 0; -1 with EINVAL (NULL, n too large) or ENOMEM. Example:
+ * @code
+ *   size_t room, n;
+ *   void *to = quarry_inflight_space(&in, &room);
+ *   ssize_t got = read(fd, to, room);
+ *   if (got > 0)
+ *           quarry_inflight_filled(&in, (size_t)got);
+ *   const void *at = quarry_inflight_data(&in, &n);
+ *   quarry_inflight_take(&in, parse(at, n));
+ * @endcode */
+QUARRY_API int quarry_inflight_get(quarry_inflight *in, quarry_arena *arena, size_t n);
+
+/** Free an inflight buffer. May be called again, and for one that is zero-initialised or NULL. */
+QUARRY_API void quarry_inflight_put(quarry_inflight *in);
+
+/** Where to receive to. What is there moves to the beginning when there is no room behind it.
+ * @param room receives how many bytes there are.
+ * @return NULL with ENOBUFS (it is full: what is there must be taken first) or EINVAL (NULL), and *room 0. */
+QUARRY_API void *quarry_inflight_space(quarry_inflight *in, size_t *room);
+
+/** n bytes were received there. @return 0; -1 with ERANGE (more than there was room for) or EINVAL (NULL). */
+QUARRY_API int quarry_inflight_filled(quarry_inflight *in, size_t n);
+
+/** What is there, in one piece. It stays where it is until the next quarry_inflight_space.
+ * @param n receives how many bytes; 0 with NULL. */
+QUARRY_API const void *quarry_inflight_data(const quarry_inflight *in, size_t *n);
+
+/** n bytes from the beginning are done with. @return 0; -1 with ERANGE (there are not so many) or EINVAL (NULL). */
+QUARRY_API int quarry_inflight_take(quarry_inflight *in, size_t n);
+
 #ifdef __cplusplus
 }
 #endif

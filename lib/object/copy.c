@@ -68,3 +68,25 @@ QUARRY_API int quarry_copy_checked(void *dst, size_t room, const void *src, size
 	qy_copy(dst, src, n);
 	return 0;
 }
+
+QUARRY_API int64_t quarry_copy_bufs(void *dst, size_t room, const quarry_chain_buf *bufs, size_t n)
+{
+	unsigned char *to = dst;
+	size_t sum = 0;
+
+	if (bufs == NULL && n > 0)
+		return qy_chain_fail_null();
+	for (size_t i = 0; i < n; i++) {
+		if (bufs[i].n > room - sum)
+			return qy_fail(ERANGE, "room: %lu bytes are less than the buffers have", (unsigned long)room);
+		if (bufs[i].n > 0 && (bufs[i].p == NULL || dst == NULL))
+			return qy_chain_fail_null();
+		sum += bufs[i].n;
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (bufs[i].n > 0)
+			qy_copy(to, bufs[i].p, bufs[i].n);
+		to += bufs[i].n;
+	}
+	return (int64_t)sum;
+}

@@ -9,7 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "lib/object/records.h"
+#include "lib/object/storage.h"
 
 #define CHAINS 6
 #define STEPS 40000
@@ -472,6 +472,14 @@ Test(chain, errors_change_nothing)
 	expect_error(quarry_chain_find(&a, 0, "xyz", 3), ENOENT);
 	expect_error(quarry_copy_chain(foreign, 13, &a), ERANGE);
 	cr_expect_eq(quarry_copy_chain(foreign, 14, &a), 14);
+	memset(foreign, 0, sizeof(foreign));
+	memcpy(memory, "abcdefghij", 10);
+	expect_error(quarry_copy_bufs(foreign, 13, bufs, 3), ERANGE);
+	expect_error(quarry_copy_bufs(NULL, 14, bufs, 3), EINVAL);
+	expect_error(quarry_copy_bufs(foreign, 14, NULL, 3), EINVAL);
+	cr_expect(foreign[0] == 0 && quarry_copy_bufs(foreign, 14, bufs, 3) == 14);
+	cr_expect(memcmp(foreign, memory, 10) == 0 && memcmp(foreign + 10, memory + 60, 4) == 0 && foreign[14] == 0);
+	cr_expect(quarry_copy_bufs(NULL, 0, NULL, 0) == 0 && quarry_copy_bufs(foreign, 10, bufs, 1) == 10);
 	expect_error(quarry_cseg_copy_in(a.first, 5, foreign, 6), ERANGE);
 	expect_error(quarry_cseg_copy_in(a.first, 11, foreign, 0), ERANGE);
 	expect_error(quarry_cseg_copy_in(NULL, 0, foreign, 1), EINVAL);
@@ -488,6 +496,84 @@ Test(chain, errors_change_nothing)
 	quarry_chain_free(&b);
 	cr_expect_eq(quarry_storage_refs(s), 1);
 	quarry_storage_unref(s);
+}
+
+/* A storage with as many shares as can be. */
+Test(chain, too_many_shares_are_an_error)
+{
+	static unsigned char memory[100];
+	quarry_storage *s = quarry_storage_wrap(memory, 100, count_release, &releases, 0);
+	quarry_chain a = { .len = 0 }, b = { .len = 0 };
+
+	cr_assert_eq(quarry_chain_append_borrowed(&a, memory, 50), 0);
+	cr_assert_eq(quarry_chain_append(&a, s, memory, 100), 0);
+	atomic_store(&s->refs, QY_STORAGE_REFS_MAX);
+	errno = 0;
+	cr_expect(quarry_storage_ref(s) == NULL && errno == EOVERFLOW);
+	expect_error(quarry_chain_append(&a, s, memory, 100), EOVERFLOW);
+	expect_error(quarry_chain_split(&a, 100, &b), EOVERFLOW);
+	expect_error(quarry_chain_clone(&a, 0, QUARRY_CHAIN_ALL, &b), EOVERFLOW);
+	cr_expect(b.len == 0 && b.first == NULL && a.len == 150 && a.segs == 2);
+	cr_expect_eq(quarry_storage_refs(s), QY_STORAGE_REFS_MAX);
+	atomic_store(&s->refs, 2);
+	cr_expect_eq(quarry_chain_clone(&a, 0, QUARRY_CHAIN_ALL, &b), 0);
+	quarry_chain_free(&a);
+	quarry_chain_free(&b);
+	cr_expect_eq(releases, 0);
+	quarry_storage_unref(s);
+	cr_expect_eq(releases, 1);
+}
+
+/* All arenas of nodes are full: no records come, and no memory for copies. */
+static void limit_all(uint64_t limit)
+{
+	for (int i = 0; i < quarry_node_count(); i++)
+		cr_assert_eq(quarry_arena_set_limits(quarry_arena_of_node(quarry_node_id(i)), limit, 0), 0);
+}
+
+Test(chain, without_memory_nothing_changes)
+{
+	static unsigned char memory[1000];
+	quarry_storage *s = quarry_storage_wrap(memory, 1000, count_release, &releases, 0);
+	quarry_chain_buf bufs[3] = { { s, memory, 10 }, { NULL, memory, 10 }, { s, memory, 10 } };
+	quarry_chain a = { .len = 0 }, b = { .len = 0 };
+	void *owned = quarry_malloc(1 << 20);
+	uint64_t len, bad = bad_frees();
+	size_t segs;
+
+	cr_assert_eq(quarry_chain_append(&a, s, memory, 1000), 0);
+	limit_all(1);
+	while (quarry_chain_append(&a, s, memory, 10) == 0)
+		cr_assert_lt(a.segs, 100000);
+	cr_expect_eq(errno, ENOMEM);
+	len = a.len;
+	segs = a.segs;
+	cr_expect_eq(quarry_storage_refs(s), segs + 1);
+	expect_error(quarry_chain_prepend(&a, s, memory, 10), ENOMEM);
+	expect_error(quarry_chain_append_borrowed(&a, memory, 10), ENOMEM);
+	expect_error(quarry_chain_append_owned(&a, owned, 10), ENOMEM);
+	expect_error(quarry_chain_append_wrapped(&a, memory, 10, count_release, &releases), ENOMEM);
+	expect_error(quarry_chain_append_copy(&a, memory, 10), ENOMEM);
+	expect_error(quarry_chain_prepend_copy(&a, memory, 10), ENOMEM);
+	expect_error(quarry_chain_split(&a, 500, &b), ENOMEM);
+	expect_error(quarry_chain_clone(&a, 0, QUARRY_CHAIN_ALL, &b), ENOMEM);
+	cr_expect(quarry_chain_coalesce(&a, 1010) == NULL && errno == ENOMEM);
+	cr_expect(quarry_storage_own(owned) == NULL && errno == ENOMEM);
+	/* Two records: for a part of what is wanted. */
+	cr_assert_eq(quarry_chain_trim_back(&a, 20), 0);
+	expect_error(quarry_chain_from_bufs(&a, bufs, 3), ENOMEM);
+	expect_error(quarry_chain_clone(&a, 0, QUARRY_CHAIN_ALL, &b), ENOMEM);
+	cr_expect(a.len == len - 20 && a.segs == segs - 2 && b.len == 0 && quarry_storage_refs(s) == segs - 1);
+	/* What needs no memory goes on. */
+	cr_expect(quarry_chain_split(&a, 1000, &b) == 0 && a.len == 1000 && quarry_chain_prepend_chain(&a, &b) == 0);
+	limit_all(0);
+	cr_expect_eq(quarry_chain_clone(&a, 0, QUARRY_CHAIN_ALL, &b), 0);
+	quarry_chain_free(&a);
+	quarry_chain_free(&b);
+	cr_expect(quarry_storage_refs(s) == 1 && releases == 0 && bad_frees() == bad);
+	quarry_storage_unref(s);
+	quarry_free(owned);
+	cr_expect(releases == 1 && bad_frees() == bad);
 }
 
 /* ---- nothing is allocated once warm ---- */

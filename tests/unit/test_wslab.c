@@ -480,3 +480,54 @@ Test(wslab, through_a_socket_in_parts_and_nothing_is_allocated)
 	close(fd[0]);
 	close(fd[1]);
 }
+
+/* ---- inflight buffers ---- */
+
+Test(wslab, inflight_bytes_against_a_flat_string)
+{
+	struct rng rng = rng_start(20260805);
+	quarry_inflight in = { .p = NULL };
+	struct model m; /* its flat string alone */
+	uint64_t before;
+	unsigned char *p;
+
+	model_init(&m);
+	cr_assert_eq(quarry_inflight_get(&in, NULL, 1000), 0);
+	cr_assert(in.size == 1024 && (uintptr_t)in.p % 64 == 0);
+	p = in.p;
+	cr_assert_eq(quarry_profile_start(1), 0);
+	before = allocations();
+	for (int i = 0; i < 20000; i++) {
+		size_t n, room = 1;
+		void *to = quarry_inflight_space(&in, &room);
+		const void *at;
+
+		cr_assert(to != NULL ? room > 0 && m.len + room <= 1024 : room == 0 && errno == ENOBUFS && m.len == 1024);
+		expect_error(quarry_inflight_filled(&in, room + 1), ERANGE);
+		if (to != NULL) {
+			n = rng_below(&rng, room + 1);
+			rng_fill(&rng, to, n);
+			model_edit(&m, m.len, 0, to, n);
+			cr_assert_eq(quarry_inflight_filled(&in, n), 0);
+		}
+		at = quarry_inflight_data(&in, &n);
+		cr_assert(n == m.len && (at != NULL) == (n > 0) && memcmp(at != NULL ? at : m.flat, m.flat, n) == 0);
+		expect_error(quarry_inflight_take(&in, n + 1), ERANGE);
+		n = rng_below(&rng, 3) == 0 ? n : rng_below(&rng, n + 1);
+		cr_assert_eq(quarry_inflight_take(&in, n), 0);
+		model_edit(&m, 0, n, NULL, 0);
+	}
+	cr_assert(allocations() == before && in.p == p);
+	quarry_profile_stop();
+	model_end(&m);
+	quarry_inflight_put(&in);
+	quarry_inflight_put(&in);
+	quarry_inflight_put(NULL);
+	expect_error(quarry_inflight_take(&in, 0), EINVAL);
+	expect_error(quarry_inflight_filled(&in, 0), EINVAL);
+	expect_error(quarry_inflight_get(&in, NULL, SIZE_MAX), EINVAL);
+	expect_error(quarry_inflight_get(NULL, NULL, 5), EINVAL);
+	cr_expect(quarry_inflight_data(NULL, NULL) == NULL);
+	cr_assert(quarry_inflight_get(&in, NULL, 0) == 0 && in.size == 16384);
+	quarry_inflight_put(&in);
+}
