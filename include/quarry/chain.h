@@ -7,13 +7,14 @@
  * storage, by address and length, and holds one share. A chain is a list of segments.
  *
  * Storages and segments are records of 64 bytes that come from lists of the calling thread: once as many are there as
- * are in use at a time, making, cloning and splitting chains allocates nothing, and no segment costs a call of malloc
- * (as folly's IOBuf, DPDK's mbuf and .NET's ReadOnlySequence have it, of which each allocates for a segment, or keeps
- * its count beside the bytes).
+ * are in use at a time, making, cloning and splitting chains allocates nothing. (The ideas are folly's IOBuf, DPDK's mbuf
+ * and .NET's ReadOnlySequence, each of which allocates for a segment, or keeps its count beside the bytes.) Records are
+ * not given back: as many stay as were in use at once.
  *
  * A chain, and the cursors on it, are for one thread at a time. Storages may have shares in chains of many threads.
  * Functions tell errors by -1 or NULL and errno; a function that fails has changed nothing, where it does not say
- * otherwise. After fork(2), a child has copies of all of it and may go on with what its thread had.
+ * otherwise. After fork(2), a child has copies of all of it and may go on with what its thread had; lost there are the
+ * unused records that other threads kept, some hundred of each.
  */
 #ifndef QUARRY_CHAIN_H
 #define QUARRY_CHAIN_H
@@ -42,7 +43,8 @@ enum quarry_storage_flags {
 };
 
 /** Allocate memory and make it a storage with one share, the caller's.
- * @param arena where; NULL: where the thread's plain allocations come from.
+ * @param arena where, and not to be destroyed before all shares are let go of; NULL: where the thread's plain allocations
+ *        come from.
  * @param n bytes, at least; quarry_storage_size says how many there are.
  * @return NULL with EINVAL (n is 0) or ENOMEM. */
 QUARRY_API quarry_storage *quarry_storage_alloc(quarry_arena *arena, size_t n);
@@ -328,7 +330,8 @@ QUARRY_API int quarry_cursor_share(quarry_cursor *cursor, uint64_t n, quarry_cha
  * @return 1, or 0 and the cursor stays; -1 with EAGAIN: so far they are, and more must come to tell; EINVAL (NULL). */
 QUARRY_API int quarry_cursor_is_next(quarry_cursor *cursor, const void *bytes, size_t n);
 
-/** How far from the cursor a delimiter begins.
+/** How far from the cursor a delimiter begins. It looks at all bytes from the cursor on, each time: where they come in small
+ * pieces, quarry_chain_find goes on from where the last look ended.
  * @param delimiter, n its bytes, at least one. It may stand across pieces.
  * @return bytes before it; -1 with EAGAIN (it is not there yet) or EINVAL (NULL, n is 0). */
 QUARRY_API int64_t quarry_cursor_find(const quarry_cursor *cursor, const void *delimiter, size_t n);

@@ -6,6 +6,7 @@
 
 #include "lib/api/error.h"
 #include "lib/object/chain.h"
+#include "lib/object/copy.h"
 
 #define VARINT_MAX 10 /* bytes of 64 bits by sevens */
 
@@ -122,6 +123,13 @@ QUARRY_API int quarry_cursor_peek(const quarry_cursor *cursor, void *dst, size_t
 
 QUARRY_API int quarry_cursor_read(quarry_cursor *cursor, void *dst, size_t n)
 {
+	const quarry_cseg *seg = is_one(cursor) ? cursor->seg : NULL;
+
+	if (seg != NULL && dst != NULL && n <= (size_t)(seg->data + seg->len - cursor->p)) {
+		qy_copy(dst, cursor->p, n);
+		cursor->p += n;
+		return 0;
+	}
 	return quarry_cursor_peek(cursor, dst, n) == 0 ? quarry_cursor_skip(cursor, n) : -1;
 }
 

@@ -63,6 +63,14 @@ static inline struct rng rng_start(uint64_t seed)
 	return (struct rng){ seed };
 }
 
+/* As many random steps as QUARRY_STRESS_SCALE says: for long runs, with seeds of the environment. */
+static inline int scaled(int steps)
+{
+	const char *scale = getenv("QUARRY_STRESS_SCALE");
+
+	return scale != NULL && *scale != 0 ? (int)(steps * atof(scale)) : steps;
+}
+
 /* Few different bytes, so that what is looked for is there, and half there, often. */
 static inline void rng_fill(struct rng *rng, unsigned char *p, size_t n)
 {

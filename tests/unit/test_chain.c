@@ -221,7 +221,7 @@ Test(chain, random_steps_against_a_flat_string)
 
 	for (int i = 0; i < CHAINS; i++)
 		model_init(&m[i]);
-	for (int i = 0; i < STEPS; i++)
+	for (int i = 0; i < scaled(STEPS); i++)
 		step(&rng, &m[rng_below(&rng, CHAINS)], &m[rng_below(&rng, CHAINS)]);
 	for (int i = 0; i < CHAINS; i++)
 		model_check(&m[i]);
@@ -251,7 +251,7 @@ Test(chain, copies_past_the_caches_are_the_same)
 	}
 	cr_assert_eq(quarry_copy_set_stream_min(100), 1);
 	model_init(&m);
-	for (int i = 0; i < STEPS / 4; i++)
+	for (int i = 0; i < scaled(STEPS / 4); i++)
 		step(&rng, &m, &m);
 	model_end(&m);
 	cr_assert_eq(wrapped_live, 0);

@@ -199,7 +199,7 @@ Test(cursor, random_steps_against_a_position)
 	model_init(&m);
 	cr_assert_eq(quarry_cursor_init(&c, &m.chain), 0); /* empty so far */
 	saved = c;
-	for (int i = 0; i < STEPS; i++) {
+	for (int i = 0; i < scaled(STEPS); i++) {
 		switch (rng_below(&rng, 9)) {
 		case 0:
 		case 1: grow(&rng, &m); break;

@@ -242,7 +242,7 @@ static void run(struct rng *rng, uint32_t size, uint32_t flags)
 	model_init(&s.m);
 	cr_assert_eq(quarry_wslab_init(&s.w, &attr), 0);
 	cr_assert_eq((uintptr_t)s.w.half[0].p % 64 + (uintptr_t)s.w.half[1].p % 64, 0);
-	for (int i = 0; i < STEPS; i++) {
+	for (int i = 0; i < scaled(STEPS); i++) {
 		size_t n = rng_below(rng, 3 * size >> rng_below(rng, 7));
 
 		rng_fill(rng, bytes, n);
