@@ -74,6 +74,7 @@ static struct qy_record *take(uint32_t *count)
 	} while (!atomic_compare_exchange_weak_explicit(&depot, &head, head_of(below, head + 1), memory_order_acquire,
 							memory_order_acquire));
 	*count = ((struct counted *)(void *)r->body)->count;
+	qy_check(*count > 0 && *count <= QY_RECORDS_BATCH);
 	return r;
 }
 

@@ -4,18 +4,20 @@
  * one verifies every byte of it and frees a part. Memory is wrapped with a release that fills it with another pattern and
  * counts: what is freed too early is seen by whoever still reads it, and what is never freed by the count at the end.
  *
- * Threads end and are started anew between rounds, so that their records go through the depot; one round forks children
+ * In the last round one half of the threads makes and the other half frees. Threads end and are started anew between rounds, so that their records go through the depot; one round forks children
  * that free what they inherited. */
 #include "tests/stress/stress.h"
 
 #include <sys/wait.h>
 
 #include "include/quarry/chain.h"
+#include "lib/object/records.h"
 
 #define PLACES 64 /* where a chain lies for whoever comes */
 #define PACKET 512
 #define KEPT 8    /* chains of a thread */
 #define ROUNDS 4
+#define HANDFUL 400 /* records */
 
 /* In front of each packet: which pattern it has. */
 struct packet {
@@ -144,6 +146,61 @@ static void empty_places(void)
 	}
 }
 
+/* Half of the threads make, the other half let go: all records go from the ones to the others, by the depot. */
+static void one_way(struct st_worker *w)
+{
+	for (uint64_t i = 0; i < st.ops / st.threads / ROUNDS / 64; i++, w->done++) {
+		_Atomic(struct parcel *) *at = &place[st_below(&w->rng, PLACES)];
+		struct parcel *p = NULL, *mine;
+
+		if (w->number % 2 == 1) {
+			p = atomic_exchange_explicit(at, NULL, memory_order_acq_rel);
+			if (p == NULL)
+				continue;
+			verify(&p->chain);
+			quarry_chain_free(&p->chain);
+			quarry_free(p);
+			continue;
+		}
+		mine = quarry_malloc(sizeof(*mine));
+		ST_CHECK(mine != NULL);
+		mine->chain = (quarry_chain){ .len = 0 };
+		make(w, &mine->chain);
+		while (mine->chain.segs < 150)
+			ST_CHECK(quarry_chain_clone(&mine->chain, 0, QUARRY_CHAIN_ALL, &mine->chain) == 0);
+		if (atomic_compare_exchange_strong_explicit(at, &p, mine, memory_order_acq_rel, memory_order_relaxed))
+			continue;
+		verify(&mine->chain);
+		quarry_chain_free(&mine->chain);
+		quarry_free(mine);
+	}
+}
+
+/* Records alone, so many at a time that the depot is asked all the time: nobody else has what one has. */
+static void records(struct st_worker *w)
+{
+	struct mark {
+		uint64_t number, check;
+	} *mine[HANDFUL];
+
+	for (uint64_t i = 0; i < st.ops / st.threads / ROUNDS / 8; i++, w->done++) {
+		size_t n = HANDFUL / 2 + (size_t)st_below(&w->rng, HANDFUL / 2);
+
+		for (size_t k = 0; k < n; k++) {
+			mine[k] = qy_record_get();
+			ST_CHECK(mine[k] != NULL);
+			mine[k]->number = w->next_id + k;
+			mine[k]->check = st_mix(w->next_id + k);
+		}
+		for (size_t k = 0; k < n; k++) {
+			if (mine[k]->number != w->next_id + k || mine[k]->check != st_mix(w->next_id + k))
+				st_fail("a record at %p was had twice", (void *)mine[k]);
+			qy_record_put(mine[k]);
+		}
+		w->next_id += n;
+	}
+}
+
 /* While others are at work: the child has what lies about at that moment, and may use and free its own of it. */
 static void fork_one(struct st_worker *w)
 {
@@ -184,6 +241,10 @@ int main(int argc, char **argv)
 	for (int round = 0; round < ROUNDS; round++)
 		st_threads(round == 1 && !ST_TSAN ? work_and_fork : work);
 	empty_places();
+	if (st.threads > 1)
+		st_threads(one_way);
+	empty_places();
+	st_threads(records);
 	if (atomic_load(&live) != 0)
 		st_fail("%llu packets were not released", (unsigned long long)atomic_load(&live));
 	/* Records stay: as many as ever were in use at once. */
