@@ -38,6 +38,11 @@ uint64_t qy_records_made(void)
 	return atomic_load_explicit(&made, memory_order_relaxed);
 }
 
+uint64_t qy_records_depot(void)
+{
+	return atomic_load_explicit(&depot, memory_order_relaxed);
+}
+
 /* ---- the depot ---- */
 
 static struct qy_record *record_at(uint64_t head)

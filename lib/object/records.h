@@ -68,7 +68,8 @@ QY_INLINE void qy_record_put(void *record)
 	l->count++;
 }
 
-/* How many records there are in the process, in use or not. For tests. */
+/* For tests: how many records there are in the process, in use or not; and the depot's head, with its number. */
 uint64_t qy_records_made(void);
+uint64_t qy_records_depot(void);
 
 #endif

@@ -685,6 +685,29 @@ Test(chain, records_of_threads_that_ended_are_used_again)
 	cr_assert_eq(qy_records_made(), made);
 }
 
+/* A list that was taken and came back has another head: who saw the first one, and was held up, is told that it is late. */
+Test(chain, the_depot_never_looks_as_it_did_before)
+{
+	enum { CYCLES = 1000, MANY = 3 * QY_RECORDS_BATCH };
+	static uint64_t seen[CYCLES];
+	void *record[MANY];
+	uint64_t made = 0;
+
+	for (int i = 0; i < CYCLES; i++) {
+		for (int k = 0; k < MANY; k++)
+			cr_assert_not_null(record[k] = qy_record_get());
+		/* (Two fit the thread's own lists.) */
+		for (int k = MANY; k-- > 0;)
+			qy_record_put(record[k]);
+		seen[i] = qy_records_depot();
+		for (int k = 0; k < i; k++)
+			cr_assert_neq(seen[i], seen[k], "cycles %d and %d", k, i);
+		if (i == 0)
+			made = qy_records_made();
+	}
+	cr_assert_eq(qy_records_made(), made);
+}
+
 Test(chain, a_child_goes_on_with_copies)
 {
 	struct handed h = { .rounds = 0 };

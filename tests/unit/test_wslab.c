@@ -4,7 +4,8 @@
  * and that nothing is allocated between init and fini. */
 #include "tests/unit/chain_model.h"
 
-#include <fcntl.h>
+#include <linux/errqueue.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -476,6 +477,96 @@ Test(wslab, through_a_socket_in_parts_and_nothing_is_allocated)
 	cr_assert_eq(allocations(), before);
 	quarry_profile_stop();
 	cr_assert(got >= 2000000 && partial > 0 && full > 0, "%d partial sends, %d times full", partial, full);
+	cr_assert_eq(quarry_wslab_fini(&w), 0);
+	close(fd[0]);
+	close(fd[1]);
+}
+
+/* ---- without a copy by the kernel ---- */
+
+/* A pair of connected sockets of TCP on the loopback; false when they cannot be had. */
+static bool connect_pair(int fd[2])
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t size = sizeof(address);
+	int listener = socket(AF_INET, SOCK_STREAM, 0), on = 1;
+	bool fine = listener >= 0 && bind(listener, (void *)&address, size) == 0 && listen(listener, 1) == 0 &&
+		    getsockname(listener, (void *)&address, &size) == 0;
+
+	fd[0] = fine ? socket(AF_INET, SOCK_STREAM, 0) : -1;
+	fine = fine && connect(fd[0], (void *)&address, size) == 0 && (fd[1] = accept(listener, NULL, NULL)) >= 0;
+	close(listener);
+	return fine && setsockopt(fd[0], SOL_SOCKET, SO_ZEROCOPY, &on, sizeof(on)) == 0;
+}
+
+/* The kernel's notices: of sends so many to so many. Returns how many sends they are about, 0: none came yet. */
+static unsigned notices(int fd, unsigned *first)
+{
+	char control[128];
+	struct msghdr msg = { .msg_control = control, .msg_controllen = sizeof(control) };
+	const struct sock_extended_err *e;
+
+	if (recvmsg(fd, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+		return 0;
+	e = (const void *)CMSG_DATA(CMSG_FIRSTHDR(&msg));
+	cr_assert_eq(e->ee_origin, SO_EE_ORIGIN_ZEROCOPY);
+	*first = e->ee_info;
+	return e->ee_data - e->ee_info + 1;
+}
+
+Test(wslab, sent_without_a_copy_and_held_until_the_kernel_says_so)
+{
+	enum { ALL = 1000000, SENDS = 4096 };
+	struct rng rng = rng_start(79);
+	quarry_wslab_attr attr = { .struct_size = sizeof(attr), .flags = QUARRY_WSLAB_GROW, .size = 8192 };
+	static int hold[SENDS];
+	unsigned char bytes[3000], back[8192];
+	uint64_t written = 0, got = 0;
+	unsigned sends = 0, told = 0, first, n;
+	quarry_wslab w;
+	int fd[2];
+
+	if (!connect_pair(fd))
+		cr_skip("no MSG_ZEROCOPY here");
+	cr_assert_eq(quarry_wslab_init(&w, &attr), 0);
+	while (got < ALL || told < sends) {
+		struct iovec iov[16];
+		struct msghdr msg = { .msg_iov = iov };
+		size_t len = rng_below(&rng, sizeof(bytes));
+		ssize_t k;
+
+		for (size_t i = 0; i < len; i++)
+			bytes[i] = (unsigned char)((written + i) * 37 >> 4);
+		if (written + len <= ALL && quarry_wslab_pending(&w) < 60000) {
+			cr_assert_eq(quarry_wslab_write(&w, bytes, len), 0);
+			written += len;
+		} else if (written + len > ALL && written < ALL) {
+			cr_assert_eq(quarry_wslab_write(&w, bytes, ALL - written), 0);
+			written = ALL;
+		}
+		if (quarry_wslab_iov(&w, iov, 16) == 0)
+			cr_assert_geq(quarry_wslab_flush_begin(&w), 0);
+		msg.msg_iovlen = (size_t)quarry_wslab_iov(&w, iov, 16);
+		if (msg.msg_iovlen > 0 && sends < SENDS) {
+			int h = quarry_wslab_hold(&w);
+
+			k = sendmsg(fd[0], &msg, MSG_DONTWAIT | (h > 0 ? MSG_ZEROCOPY : 0));
+			if (k > 0 && h > 0)
+				hold[sends++] = h;
+			else if (h > 0)
+				cr_assert_eq(quarry_wslab_drop(&w, h), 0);
+			if (k > 0)
+				cr_assert_geq(quarry_wslab_sent(&w, (uint64_t)k), 0);
+		}
+		k = recv(fd[1], back, 1 + rng_below(&rng, sizeof(back)), MSG_DONTWAIT);
+		for (ssize_t i = 0; i < k; i++, got++)
+			cr_assert_eq(back[i], (unsigned char)(got * 37 >> 4), "byte %llu", (unsigned long long)got);
+		while ((n = notices(fd[0], &first)) > 0) {
+			for (told += n; n-- > 0; first++)
+				cr_assert_eq(quarry_wslab_drop(&w, hold[first]), 0);
+		}
+	}
+	cr_assert(sends > 10 && quarry_wslab_pending(&w) == 0);
 	cr_assert_eq(quarry_wslab_fini(&w), 0);
 	close(fd[0]);
 	close(fd[1]);
