@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What chains, cursors and write slabs cost: all of it in each round, one after the other, and the medians of the rounds,
- * beside a pair of quarry_malloc and quarry_free of 64 bytes in the same rounds (which is what a segment would cost that is
- * allocated), and beside memcpy where bytes are copied. Chains are of 1000 segments of 1460 bytes; "once per segment" means
- * that each packet has a storage of its own, as received ones have.
+/* What chains, cursors and write slabs cost: all of it in each round, one after the other, and the medians of the
+ * rounds, beside a pair of quarry_malloc and quarry_free of 64 bytes in the same rounds (which is what a segment would
+ * cost that is allocated), and beside memcpy where bytes are copied. Chains are of 1000 segments of 1460 bytes; "once
+ * per segment" means that each packet has a storage of its own, as received ones have.
  *
  *	chain [ROUNDS] (11) */
 #include <stdbool.h>
@@ -347,8 +347,8 @@ int main(int argc, char **argv)
 
 		for (int how = 0; how < 4; how++)
 			rate[how] = (double)BIG / median(copied[k][how], rounds);
-		printf("copy of %5zu KiB: in no cache: memcpy %6.2f GB/s, past the caches %6.2f; again and again: %6.2f, %6.2f\n",
-		       (size_t)16 << 2 * k, rate[0], rate[1], rate[2], rate[3]);
+		printf("copy of %5zu KiB: in no cache: memcpy %6.2f GB/s, past the caches %6.2f; "
+		       "again and again: %6.2f, %6.2f\n", (size_t)16 << 2 * k, rate[0], rate[1], rate[2], rate[3]);
 	}
 	return 0;
 }

@@ -7,9 +7,9 @@
  * storage, by address and length, and holds one share. A chain is a list of segments.
  *
  * Storages and segments are records of 64 bytes that come from lists of the calling thread: once as many are there as
- * are in use at a time, making, cloning and splitting chains allocates nothing. (The ideas are folly's IOBuf, DPDK's mbuf
- * and .NET's ReadOnlySequence, each of which allocates for a segment, or keeps its count beside the bytes.) Records are
- * not given back: as many stay as were in use at once.
+ * are in use at a time, making, cloning and splitting chains allocates nothing. (The ideas are folly's IOBuf, DPDK's
+ * mbuf and .NET's ReadOnlySequence, each of which allocates for a segment, or keeps its count beside the bytes.)
+ * Records are not given back: as many stay as were in use at once.
  *
  * A chain, and the cursors on it, are for one thread at a time. Storages may have shares in chains of many threads.
  * Functions tell errors by -1 or NULL and errno; a function that fails has changed nothing, where it does not say
@@ -43,8 +43,8 @@ enum quarry_storage_flags {
 };
 
 /** Allocate memory and make it a storage with one share, the caller's.
- * @param arena where, and not to be destroyed before all shares are let go of; NULL: where the thread's plain allocations
- *        come from.
+ * @param arena where, and not to be destroyed before all shares are let go of; NULL: where the thread's plain
+ *        allocations come from.
  * @param n bytes, at least; quarry_storage_size says how many there are.
  * @return NULL with EINVAL (n is 0) or ENOMEM. */
 QUARRY_API quarry_storage *quarry_storage_alloc(quarry_arena *arena, size_t n);
@@ -153,8 +153,8 @@ QUARRY_API int quarry_chain_append_borrowed(quarry_chain *chain, const void *p, 
  * @return 0; -1 with EINVAL (NULL) or ENOMEM. */
 QUARRY_API int quarry_chain_append_copy(quarry_chain *chain, const void *p, size_t n);
 
-/** Put a copy of bytes in front, in one piece: into the headroom where it is enough, otherwise in memory of the thread's
- * default arena, at its end, so that the next header has headroom.
+/** Put a copy of bytes in front, in one piece: into the headroom where it is enough, otherwise in memory of the
+ * thread's default arena, at its end, so that the next header has headroom.
  * @return 0; -1 with EINVAL (NULL) or ENOMEM. */
 QUARRY_API int quarry_chain_prepend_copy(quarry_chain *chain, const void *p, size_t n);
 
@@ -166,16 +166,16 @@ QUARRY_API int quarry_chain_from_bufs(quarry_chain *chain, const quarry_chain_bu
 /** Append what readv(2), recvmsg(2) or another's API tells of as vectors, borrowed: all or none. */
 QUARRY_API int quarry_chain_from_iov(quarry_chain *chain, const struct iovec *iov, size_t n);
 
-/** Move all of another chain behind this one; the other is empty then. No byte is touched and nothing allocated; indexes
- * of the one with fewer segments are written anew.
+/** Move all of another chain behind this one; the other is empty then. No byte is touched and nothing allocated;
+ * indexes of the one with fewer segments are written anew.
  * @return 0; -1 with EINVAL (NULL, or the same chain twice). */
 QUARRY_API int quarry_chain_append_chain(quarry_chain *chain, quarry_chain *other);
 
 /** Move all of another chain in front of this one. Otherwise as quarry_chain_append_chain. */
 QUARRY_API int quarry_chain_prepend_chain(quarry_chain *chain, quarry_chain *other);
 
-/** How many bytes quarry_chain_prepend_copy can write without new memory: those before the first segment in its storage,
- * when nobody else has a share of that and it may be written to; otherwise 0. */
+/** How many bytes quarry_chain_prepend_copy can write without new memory: those before the first segment in its
+ * storage, when nobody else has a share of that and it may be written to; otherwise 0. */
 QUARRY_API size_t quarry_chain_headroom(const quarry_chain *chain);
 
 /** The same behind the last segment. */
@@ -210,8 +210,8 @@ QUARRY_API void *quarry_chain_coalesce(quarry_chain *chain, size_t n);
 /** Tell of the bytes from at on as vectors for writev(2), sendmsg(2) or io_uring.
  * @param iov receives at most max vectors; may be NULL with max 0, to count.
  * @param bytes receives how many bytes those have, when not NULL.
- * @return how many vectors were told, or, with iov NULL, how many it would take for all; -1 with EINVAL (NULL) or ERANGE
- *         (at is more than there is). Example:
+ * @return how many vectors were told, or, with iov NULL, how many it would take for all; -1 with EINVAL (NULL) or
+ *         ERANGE (at is more than there is). Example:
  * @code
  *   struct iovec iov[64];
  *   while (chain.len > 0) {
@@ -272,8 +272,8 @@ QUARRY_API int quarry_chain_compare_bytes(const quarry_chain *a, const void *p, 
 
 /** Find bytes from at on, across pieces.
  * @param bytes, n what is looked for, at least one byte.
- * @return how far from the chain's beginning they begin; -1 with EINVAL (NULL, n is 0), ERANGE (at is more than there is)
- *         or ENOENT (they are not there). */
+ * @return how far from the chain's beginning they begin; -1 with EINVAL (NULL, n is 0), ERANGE (at is more than there
+ *         is) or ENOENT (they are not there). */
 QUARRY_API int64_t quarry_chain_find(const quarry_chain *chain, uint64_t at, const void *bytes, size_t n);
 
 /** Let go of all that is in a chain, which is empty then. NULL is ignored; an empty chain may be freed again. */
@@ -284,9 +284,9 @@ QUARRY_API void quarry_chain_free(quarry_chain *chain);
 
 /** A place in a chain, for parsing across pieces. A copy of it is a place to come back to, by assignment.
  *
- * Reading takes nothing from the chain. Where there are not enough bytes, functions fail with EAGAIN and the cursor stays:
- * after more was appended to the chain, they can be called again. A cursor stays good while bytes are appended; other
- * changes of the chain, but those by quarry_cursor_trim, leave it leading nowhere. */
+ * Reading takes nothing from the chain. Where there are not enough bytes, functions fail with EAGAIN and the cursor
+ * stays: after more was appended to the chain, they can be called again. A cursor stays good while bytes are appended;
+ * other changes of the chain, but those by quarry_cursor_trim, leave it leading nowhere. */
 typedef struct quarry_cursor {
 	const quarry_chain *chain;
 	const quarry_cseg *seg;
@@ -330,8 +330,8 @@ QUARRY_API int quarry_cursor_share(quarry_cursor *cursor, uint64_t n, quarry_cha
  * @return 1, or 0 and the cursor stays; -1 with EAGAIN: so far they are, and more must come to tell; EINVAL (NULL). */
 QUARRY_API int quarry_cursor_is_next(quarry_cursor *cursor, const void *bytes, size_t n);
 
-/** How far from the cursor a delimiter begins. It looks at all bytes from the cursor on, each time: where they come in small
- * pieces, quarry_chain_find goes on from where the last look ended.
+/** How far from the cursor a delimiter begins. It looks at all bytes from the cursor on, each time: where they come in
+ * small pieces, quarry_chain_find goes on from where the last look ended.
  * @param delimiter, n its bytes, at least one. It may stand across pieces.
  * @return bytes before it; -1 with EAGAIN (it is not there yet) or EINVAL (NULL, n is 0). */
 QUARRY_API int64_t quarry_cursor_find(const quarry_cursor *cursor, const void *delimiter, size_t n);

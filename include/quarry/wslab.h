@@ -116,7 +116,8 @@ QUARRY_API uint64_t quarry_wslab_pending(const quarry_wslab *w);
  *         is open) or EINVAL (NULL). */
 QUARRY_API int64_t quarry_wslab_flush_begin(quarry_wslab *w);
 
-/** Tell of the bytes of the flush that are not sent yet as vectors for sendmsg(2): two are enough where it does not grow.
+/** Tell of the bytes of the flush that are not sent yet as vectors for sendmsg(2): two are enough where it does not
+ * grow.
  * @return how many of at most max were told, 0 when no flush is under way; -1 with EINVAL (NULL). */
 QUARRY_API long quarry_wslab_iov(const quarry_wslab *w, struct iovec *iov, size_t max);
 
@@ -128,8 +129,8 @@ QUARRY_API int64_t quarry_wslab_sent(quarry_wslab *w, uint64_t n);
 /** The kernel is given what the flush has yet to send, and will say when it has read it (MSG_ZEROCOPY, SEND_ZC): called
  * before it is given, once for each notice that comes. What is held is not written over, also after it is sent; when
  * nothing else is free, writing gets EAGAIN, or goes on in the chain.
- * @return a number to give to quarry_wslab_drop with the notice; -1 with EINVAL (NULL, no flush is under way), ENOMEM, or
- *         EAGAIN (QUARRY_WSLAB_HOLDS notices are owed for what stands in chains: let the kernel copy this time). */
+ * @return a number to give to quarry_wslab_drop with the notice; -1 with EINVAL (NULL, no flush is under way), ENOMEM,
+ *         or EAGAIN (QUARRY_WSLAB_HOLDS notices are owed for what stands in chains: let the kernel copy this time). */
 QUARRY_API int quarry_wslab_hold(quarry_wslab *w);
 
 /** The notice has come. @param hold as quarry_wslab_hold gave it. @return 0; -1 with EINVAL (no such hold). */
@@ -163,12 +164,12 @@ QUARRY_API int quarry_wslab_prefix_begin(quarry_wslab *w, quarry_wslab_prefix *p
 
 /** Fill the length in, the inner ones first.
  * @param big_endian the highest byte first, else the lowest.
- * @return 0; -1 with EOVERFLOW (it does not fit its width: the prefix is still open), or EINVAL (NULL; it is not open, or
- *         one in it is). */
+ * @return 0; -1 with EOVERFLOW (it does not fit its width: the prefix is still open), or EINVAL (NULL; it is not open,
+ *         or one in it is). */
 QUARRY_API int quarry_wslab_prefix_end(quarry_wslab *w, quarry_wslab_prefix *prefix, int big_endian);
 
-/** Take back the prefix and all that was written after it (other prefixes too), for instance because there was no room for
- * the rest. @return 0; -1 with EINVAL (NULL, it is not open). */
+/** Take back the prefix and all that was written after it (other prefixes too), for instance because there was no room
+ * for the rest. @return 0; -1 with EINVAL (NULL, it is not open). */
 QUARRY_API int quarry_wslab_prefix_cancel(quarry_wslab *w, quarry_wslab_prefix *prefix);
 
 /** Write an unsigned number by 7 bits a byte, the lowest first (LEB128): 1 to 10 bytes. As quarry_wslab_write. */
@@ -225,9 +226,9 @@ static inline int quarry_wslab_put_u64be(quarry_wslab *w, uint64_t value)
 /* ------------------------------------------------------------------------------------------------------ */
 /* Inflight buffers                                                                                       */
 
-/** What a handler has received and not yet understood: one piece of memory, aligned to 64 bytes, that bytes are received
- * into at the end and taken from at the beginning. It lives as long as the handler: it is allocated once, and moves what it
- * has to its beginning when room is wanted. Zero-initialise it. For one thread at a time. */
+/** What a handler has received and not yet understood: one piece of memory, aligned to 64 bytes, that bytes are
+ * received into at the end and taken from at the beginning. It lives as long as the handler: it is allocated once, and
+ * moves what it has to its beginning when room is wanted. Zero-initialise it. For one thread at a time. */
 typedef struct quarry_inflight {
 	unsigned char *p;
 	uint32_t head, tail; /* bytes [head, tail) are there */
@@ -235,8 +236,8 @@ typedef struct quarry_inflight {
 } quarry_inflight;
 
 /** Allocate an inflight buffer.
- * @param arena the handler's, with which it ends if it is not put before; NULL: where the thread's plain allocations come
- *        from.
+ * @param arena the handler's, with which it ends if it is not put before; NULL: where the thread's plain allocations
+ *        come from.
  * @param n bytes, up to 1 GiB, rounded up to 64; 0: 16384.
  * @return 0; -1 with EINVAL (NULL, n too large) or ENOMEM. Example:
  * @code

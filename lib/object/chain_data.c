@@ -216,7 +216,8 @@ int64_t qy_place_find(struct qy_place from, const void *bytes, size_t n)
 	uint64_t before = 0;
 
 	for (; from.seg != NULL; from = (struct qy_place){ .seg = from.seg->next }) {
-		const unsigned char *start = from.seg->data + from.at, *end = from.seg->data + from.seg->len, *p = start;
+		const unsigned char *start = from.seg->data + from.at, *p = start;
+		const unsigned char *end = from.seg->data + from.seg->len;
 
 		while (p < end && (p = memchr(p, b[0], (size_t)(end - p))) != NULL) {
 			struct qy_place here = { .seg = from.seg, .at = (size_t)(p - from.seg->data) };

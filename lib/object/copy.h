@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Copies of what may be large. From qy_copy_stream_min bytes on, what is written goes past the caches (non-temporal
- * stores): the lines of the destination are not fetched first, and what else is in the caches stays there. It pays where
- * the destination is not read soon, or is larger than the caches that it would be read from. */
+ * stores): the lines of the destination are not fetched first, and what else is in the caches stays there. It pays
+ * where the destination is not read soon, or is larger than the caches that it would be read from. */
 #ifndef QUARRY_OBJECT_COPY_H
 #define QUARRY_OBJECT_COPY_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Cursors. One has no count of its own: where it is follows from the index of the segment that it is in, so that going
- * on within a segment is one addition. At the end of a segment it stays there until bytes are wanted: they may be appended
- * to that one as well as behind it. */
+ * on within a segment is one addition. At the end of a segment it stays there until bytes are wanted: they may be
+ * appended to that one as well as behind it. */
 #include <errno.h>
 
 #include "lib/api/error.h"

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Records of 64 bytes for segments and storages (chain.h): from a thread's own list, with no lock and no atomic on a hit.
+/* Records of 64 bytes for segments and storages (chain.h): from a thread's own list, with no lock and no atomic on a
+ * hit.
  *
  * A thread has two lists of at most QY_RECORDS_BATCH records, as the magazines of Bonwick and Adams (USENIX 2001): when
- * both are full, one goes to the depot as it is, and when both are empty, one comes from there. So records that are made
- * here and freed there go back by so many at a time. What a thread has when it ends goes to the depot too.
+ * both are full, one goes to the depot as it is, and when both are empty, one comes from there. So records that are
+ * made here and freed there go back by so many at a time. What a thread has when it ends goes to the depot too.
  *
  * The depot is a stack of lists without a lock: the head is an address with a number that every taking counts up, so
  * that a head that went away and came back is not taken for the same one (22 bits; records are never freed, so that a
@@ -21,10 +22,10 @@
 #define QY_RECORD_BODY 48
 
 struct qy_record {
-	_Alignas(QY_CACHE_LINE) unsigned char body[QY_RECORD_BODY]; /* the user's, and nobody else's while it is in use */
+	_Alignas(QY_CACHE_LINE) unsigned char body[QY_RECORD_BODY]; /* the user's, who is alone with it */
 	struct qy_record *next;  /* in a free list */
-	_Atomic(uint64_t) below; /* the list under the one that begins here, in the depot. Never written by anyone else, for
-	                          * a thread that comes too late to take this one reads it */
+	_Atomic(uint64_t) below; /* the list under the one that begins here, in the depot. The user never writes it: a
+	                          * thread that comes too late to take this one reads it */
 };
 
 /* Itself a record. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Storages: memory with a count of shares that stands in a record of its own (records.h), so that taking and letting go
- * of shares never comes near the memory. No lock: the count is all that threads have in common of it, the rest is written
- * before the first share is handed on.
+ * of shares never comes near the memory. No lock: the count is all that threads have in common of it, the rest is
+ * written before the first share is handed on.
  *
- * Who has the only share, and sees that, is alone until it hands one on itself: so what a chain alone has a share of may be
- * written to around its segment. */
+ * Who has the only share, and sees that, is alone until it hands one on itself: so what a chain alone has a share of
+ * may be written to around its segment. */
 #ifndef QUARRY_OBJECT_STORAGE_H
 #define QUARRY_OBJECT_STORAGE_H
 

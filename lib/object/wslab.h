@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Write slabs, for what writes to them (marshal.c).
  *
- * What is written and not sent stands, in this order: in the oldest half, in the other one, in a chain. So nothing goes to
- * a half while there is a chain behind the halves, until the chain is part of a flush.
+ * What is written and not sent stands, in this order: in the oldest half, in the other one, in a chain. So nothing goes
+ * to a half while there is a chain behind the halves, until the chain is part of a flush.
  *
- * Only one half is filled at a time. Which is the oldest is said when one begins to be filled, and matters only while both
- * have bytes. */
+ * Only one half is filled at a time. Which is the oldest is said when one begins to be filled, and matters only while
+ * both have bytes. */
 #ifndef QUARRY_OBJECT_WSLAB_H
 #define QUARRY_OBJECT_WSLAB_H
 

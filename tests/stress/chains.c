@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Stress: chains whose storages are shared by all threads. Each thread makes packets (a storage with a known pattern),
  * clones pieces of what it has, cuts, joins and trims them, and hands chains to others over a ring of places; who gets
- * one verifies every byte of it and frees a part. Memory is wrapped with a release that fills it with another pattern and
- * counts: what is freed too early is seen by whoever still reads it, and what is never freed by the count at the end.
+ * one verifies every byte of it and frees a part. Memory is wrapped with a release that fills it with another pattern
+ * and counts: what is freed too early is seen by whoever still reads it, and what is never freed by the count at the
+ * end.
  *
- * In the last round one half of the threads makes and the other half frees. Threads end and are started anew between rounds, so that their records go through the depot; one round forks children
- * that free what they inherited. */
+ * In the last round one half of the threads makes and the other half frees. Threads end and are started anew between
+ * rounds, so that their records go through the depot; one round forks children that free what they inherited. */
 #include "tests/stress/stress.h"
 
 #include <sys/wait.h>

@@ -17,6 +17,12 @@
 
 #define MODEL_MAX 60000 /* bytes of one */
 
+#define expect_error(call, error) \
+	do { \
+		errno = 0; \
+		cr_expect((call) == -1 && errno == (error), "%s: errno %d", #call, errno); \
+	} while (0)
+
 /* What a chain stands for. */
 struct model {
 	quarry_chain chain;

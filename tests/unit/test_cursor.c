@@ -5,12 +5,6 @@
 
 #define STEPS 60000
 
-#define expect_error(call, error) \
-	do { \
-		errno = 0; \
-		cr_expect((call) == -1 && errno == (error), "%s: errno %d", #call, errno); \
-	} while (0)
-
 /* ---- random steps ---- */
 
 /* Bytes come in pieces of few bytes, so that all is across boundaries. */
@@ -271,7 +265,8 @@ static void one_varint(uint64_t want)
 
 Test(cursor, varints_in_pieces)
 {
-	static const unsigned char wide[] = "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", wider[] = "\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00";
+	static const unsigned char wide[] = "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02";
+	static const unsigned char wider[] = "\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00";
 	quarry_chain chain = { .len = 0 };
 	quarry_cursor c;
 	uint64_t got = 7;
