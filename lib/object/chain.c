@@ -431,7 +431,11 @@ int qy_chain_share(struct qy_place from, uint64_t n, quarry_chain *out)
 
 	while (n > 0) {
 		size_t len = (size_t)qy_min(from.seg->len - from.at, n);
+		const quarry_cseg *next = from.seg->next;
 
+		/* The count that is next is asked for before this one's locked instruction, which lets no load by. */
+		if (next != NULL)
+			qy_prefetch_write(next->storage);
 		if (len > 0) {
 			if (!qy_storage_share(from.seg->storage))
 				break;
