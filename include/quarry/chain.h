@@ -244,9 +244,9 @@ QUARRY_API int64_t quarry_copy_chain(void *dst, size_t room, const quarry_chain 
  *         then. */
 QUARRY_API int64_t quarry_copy_bufs(void *dst, size_t room, const quarry_chain_buf *bufs, size_t n);
 
-/** Copy n bytes within a segment, over those from at on: a copy with bounds, of which the caller knows that nobody else
- * reads the segment.
- * @return 0; -1 with EINVAL (NULL) or ERANGE (at + n is more than its length): nothing is copied then. */
+/** Copy n bytes to within a segment, over those from at on.
+ * @return 0; -1 with EINVAL (NULL), ERANGE (at + n is more than its length), EBUSY (it is shared) or EACCES (it is
+ *         borrowed or may not be written to): nothing is copied then. */
 QUARRY_API int quarry_cseg_copy_in(quarry_cseg *seg, size_t at, const void *src, size_t n);
 
 /** Copy with bounds: n bytes from src to dst, which has room for so many. They may not overlap.

@@ -92,9 +92,11 @@ QUARRY_API int quarry_cseg_copy_in(quarry_cseg *seg, size_t at, const void *src,
 {
 	if (seg == NULL)
 		return qy_chain_fail_null();
-	if (at > seg->len)
-		return qy_fail(ERANGE, "at: %lu, in a segment of %lu bytes", (unsigned long)at,
-			       (unsigned long)seg->len);
+	if (at > seg->len || n > seg->len - at)
+		return qy_fail(ERANGE, "n: %lu bytes from %lu on, in a segment of %lu", (unsigned long)n,
+			       (unsigned long)at, (unsigned long)seg->len);
+	if (may_write((struct qy_place){ .seg = seg, .at = at }, n) != 0)
+		return -1;
 	return quarry_copy_checked(seg->data + at, seg->len - at, src, n);
 }
 

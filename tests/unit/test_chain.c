@@ -292,11 +292,15 @@ Test(chain, what_is_borrowed_or_for_reading_is_never_written_to)
 	cr_assert(quarry_chain_headroom(&a) == 0 && quarry_chain_tailroom(&a) == 0);
 	expect_error(quarry_chain_copy_in(&a, 0, "x", 1), EACCES);
 	expect_error(quarry_chain_copy_in(&a, 8, "x", 1), EACCES);
+	expect_error(quarry_cseg_copy_in(a.first, 0, "x", 1), EACCES);
+	expect_error(quarry_cseg_copy_in(a.last, 0, "x", 1), EACCES);
 	cr_assert_eq(quarry_chain_append_copy(&a, "tail", 4), 0);
 	cr_assert_eq(quarry_chain_prepend_copy(&a, "head", 4), 0);
 	cr_assert_eq(quarry_chain_copy_in(&a, 0, "HE", 2), 0);
+	cr_assert_eq(quarry_cseg_copy_in(a.last, 1, "AIL", 3), 0);
+	expect_error(quarry_cseg_copy_in(a.last, 1, NULL, 3), EINVAL);
 	expect_error(quarry_chain_copy_in(&a, 3, "xx", 2), EACCES);
-	cr_assert_eq(memcmp(quarry_chain_coalesce(&a, QUARRY_CHAIN_ALL), "HEad34567890123456tail", 22), 0);
+	cr_assert_eq(memcmp(quarry_chain_coalesce(&a, QUARRY_CHAIN_ALL), "HEad34567890123456tAIL", 22), 0);
 	cr_assert(a.segs == 1 && a.len == 22);
 	cr_assert_str_eq(memory, "0123456789");
 	quarry_chain_free(&a);
