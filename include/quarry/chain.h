@@ -107,7 +107,8 @@ typedef struct quarry_cseg {
 } quarry_cseg;
 
 /** A chain. Zero-initialise it; it is empty then, and again after quarry_chain_free. Fields are for reading. Move it by
- * assignment only if the old one is not used any more. */
+ * assignment only if the old one is not used any more. It has at most INT64_MAX bytes (of borrowed memory, and of clones,
+ * there can be as many): what would make it longer fails with EOVERFLOW, and changes nothing. */
 typedef struct quarry_chain {
 	quarry_cseg *first, *last;
 	uint64_t len;    /* bytes */
@@ -140,12 +141,12 @@ QUARRY_API int quarry_chain_append_owned(quarry_chain *chain, void *p, size_t n)
 
 /** Append any memory, with what becomes of it at the last release. As quarry_storage_wrap and quarry_chain_append
  * together.
- * @return 0; -1 with EINVAL or ENOMEM, and release is not called then. */
+ * @return 0; -1 with EINVAL, ENOMEM or EOVERFLOW, and release is not called then. */
 QUARRY_API int quarry_chain_append_wrapped(quarry_chain *chain, void *p, size_t n, quarry_storage_release *release,
 					   void *ctx);
 
 /** Append memory that outlives the chain and all clones of it (a constant, for one). It is never written to.
- * @return 0; -1 with EINVAL or ENOMEM. */
+ * @return 0; -1 with EINVAL (p is NULL, or n goes beyond the end of addresses), ENOMEM or EOVERFLOW. */
 QUARRY_API int quarry_chain_append_borrowed(quarry_chain *chain, const void *p, size_t n);
 
 /** Append a copy of bytes: behind the last segment where there is room that nobody shares, otherwise (the rest) in
@@ -163,12 +164,13 @@ QUARRY_API int quarry_chain_prepend_copy(quarry_chain *chain, const void *p, siz
  * @return 0; -1 with errno as of quarry_chain_append, and the chain is as it was. */
 QUARRY_API int quarry_chain_from_bufs(quarry_chain *chain, const quarry_chain_buf *bufs, size_t n);
 
-/** Append what readv(2), recvmsg(2) or another's API tells of as vectors, borrowed: all or none. */
+/** Append what readv(2), recvmsg(2) or another's API tells of as vectors, borrowed: all or none.
+ * @return 0; -1 with errno as of quarry_chain_append_borrowed, and the chain is as it was. */
 QUARRY_API int quarry_chain_from_iov(quarry_chain *chain, const struct iovec *iov, size_t n);
 
 /** Move all of another chain behind this one; the other is empty then. No byte is touched and nothing allocated;
  * indexes of the one with fewer segments are written anew.
- * @return 0; -1 with EINVAL (NULL, or the same chain twice). */
+ * @return 0; -1 with EINVAL (NULL, or the same chain twice) or EOVERFLOW (together they are too long). */
 QUARRY_API int quarry_chain_append_chain(quarry_chain *chain, quarry_chain *other);
 
 /** Move all of another chain in front of this one. Otherwise as quarry_chain_append_chain. */

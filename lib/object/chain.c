@@ -20,6 +20,11 @@ int qy_chain_fail_range(const quarry_chain *c, uint64_t at, uint64_t n)
 		       (unsigned long)c->len);
 }
 
+int qy_chain_fail_long(const quarry_chain *c, uint64_t n)
+{
+	return qy_fail(EOVERFLOW, "n: %lu bytes more, for a chain of %lu", (unsigned long)n, (unsigned long)c->len);
+}
+
 struct qy_place qy_chain_place(const quarry_chain *c, uint64_t at)
 {
 	struct qy_place place;
@@ -49,8 +54,11 @@ struct qy_place qy_chain_place(const quarry_chain *c, uint64_t at)
 /* With a share of storage (NULL: borrowed) that is taken over when this succeeds. */
 static int add(quarry_chain *chain, quarry_storage *storage, const void *p, size_t n, bool in_front)
 {
-	quarry_cseg *seg = qy_cseg_make(storage, (unsigned char *)(uintptr_t)p, n);
+	quarry_cseg *seg;
 
+	if (qy_chain_fits(chain, n) != 0)
+		return -1;
+	seg = qy_cseg_make(storage, (unsigned char *)(uintptr_t)p, n);
 	if (seg == NULL)
 		return -1;
 	if (in_front)
@@ -127,7 +135,18 @@ QUARRY_API int quarry_chain_append_borrowed(quarry_chain *chain, const void *p, 
 {
 	if (chain == NULL || (p == NULL && n > 0))
 		return qy_chain_fail_null();
+	if (n > UINTPTR_MAX - (uintptr_t)p)
+		return qy_fail(EINVAL, "p: %lu bytes at %p are no memory", (unsigned long)n, p);
 	return n == 0 ? 0 : add(chain, NULL, p, n, false);
+}
+
+/* All of a chain that was made for that, or none, behind another one. */
+static int append_made(quarry_chain *chain, quarry_chain *made)
+{
+	if (quarry_chain_append_chain(chain, made) == 0)
+		return 0;
+	quarry_chain_free(made);
+	return -1;
 }
 
 QUARRY_API int quarry_chain_from_bufs(quarry_chain *chain, const quarry_chain_buf *bufs, size_t n)
@@ -146,7 +165,7 @@ QUARRY_API int quarry_chain_from_bufs(quarry_chain *chain, const quarry_chain_bu
 			return -1;
 		}
 	}
-	return quarry_chain_append_chain(chain, &made);
+	return append_made(chain, &made);
 }
 
 QUARRY_API int quarry_chain_from_iov(quarry_chain *chain, const struct iovec *iov, size_t n)
@@ -161,7 +180,7 @@ QUARRY_API int quarry_chain_from_iov(quarry_chain *chain, const struct iovec *io
 		quarry_chain_free(&made);
 		return -1;
 	}
-	return quarry_chain_append_chain(chain, &made);
+	return append_made(chain, &made);
 }
 
 /* ---- copies in front and behind ---- */
@@ -203,6 +222,8 @@ QUARRY_API int quarry_chain_append_copy(quarry_chain *chain, const void *p, size
 
 	if (chain == NULL || (p == NULL && n > 0))
 		return qy_chain_fail_null();
+	if (qy_chain_fits(chain, n) != 0)
+		return -1;
 	if (here < n) {
 		seg = fresh(n - here);
 		if (seg == NULL)
@@ -227,6 +248,8 @@ QUARRY_API int quarry_chain_prepend_copy(quarry_chain *chain, const void *p, siz
 		return qy_chain_fail_null();
 	if (n == 0)
 		return 0;
+	if (qy_chain_fits(chain, n) != 0)
+		return -1;
 	if (quarry_chain_headroom(chain) >= n) {
 		seg = chain->first;
 		seg->data -= n;
@@ -276,6 +299,8 @@ QUARRY_API int quarry_chain_append_chain(quarry_chain *chain, quarry_chain *othe
 		return qy_chain_fail_null();
 	if (other->first == NULL)
 		return 0;
+	if (qy_chain_fits(chain, other->len) != 0)
+		return -1;
 	if (chain->first == NULL)
 		*chain = *other;
 	else
@@ -291,7 +316,8 @@ QUARRY_API int quarry_chain_prepend_chain(quarry_chain *chain, quarry_chain *oth
 	if (chain == NULL || other == NULL || chain == other)
 		return qy_chain_fail_null();
 	front = *other;
-	quarry_chain_append_chain(&front, chain);
+	if (quarry_chain_append_chain(&front, chain) != 0)
+		return -1;
 	*chain = front;
 	*other = (quarry_chain){ .len = 0 };
 	return 0;
@@ -448,7 +474,7 @@ int qy_chain_share(struct qy_place from, uint64_t n, quarry_chain *out)
 		from = (struct qy_place){ .seg = from.seg->next };
 	}
 	if (n == 0)
-		return quarry_chain_append_chain(out, &made);
+		return append_made(out, &made);
 	quarry_chain_free(&made);
 	return -1;
 }

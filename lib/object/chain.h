@@ -3,12 +3,14 @@
  *
  * Of a chain always: no segment is empty; first is NULL exactly when last is, and then len and segs are 0; a segment's
  * index is the one before's plus its len, and the first's is origin (they may wrap round); len is the sum of the
- * segments'. Each segment has one share of its storage. */
+ * segments', and at most QY_CHAIN_TOP. Each segment has one share of its storage. */
 #ifndef QUARRY_OBJECT_CHAIN_H
 #define QUARRY_OBJECT_CHAIN_H
 
 #include "include/quarry/chain.h"
 #include "lib/object/storage.h"
+
+#define QY_CHAIN_TOP ((uint64_t)INT64_MAX) /* bytes: more could not be told */
 
 /* A byte of a chain: seg->data[at]; or its end: seg NULL, or at == seg->len of the last. */
 struct qy_place {
@@ -35,6 +37,14 @@ QY_INLINE void qy_cseg_free(quarry_cseg *seg)
 
 	qy_record_put(seg);
 	qy_storage_let_go(storage);
+}
+
+/* 0 when a chain may have n bytes more; -1, with the thread's error set: EOVERFLOW. */
+int qy_chain_fail_long(const quarry_chain *c, uint64_t n) __attribute__((cold));
+
+QY_INLINE int qy_chain_fits(const quarry_chain *c, uint64_t n)
+{
+	return QY_LIKELY(n <= QY_CHAIN_TOP - c->len) ? 0 : qy_chain_fail_long(c, n);
 }
 
 QY_INLINE void qy_chain_push_back(quarry_chain *c, quarry_cseg *seg)

@@ -76,6 +76,7 @@ QUARRY_API int64_t quarry_copy_bufs(void *dst, size_t room, const quarry_chain_b
 
 	if (bufs == NULL && n > 0)
 		return qy_chain_fail_null();
+	room = qy_min(room, (size_t)QY_CHAIN_TOP);
 	for (size_t i = 0; i < n; i++) {
 		if (bufs[i].n > room - sum)
 			return qy_fail(ERANGE, "room: %lu bytes are less than the buffers have", (unsigned long)room);

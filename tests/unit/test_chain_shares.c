@@ -178,6 +178,43 @@ Test(chain, errors_change_nothing)
 	quarry_storage_unref(s);
 }
 
+/* Lengths that others tell of: none makes a chain that is longer than can be told. */
+Test(chain, too_many_bytes_are_an_error)
+{
+	static char memory[16] = "0123456789";
+	const size_t half = (size_t)1 << 62;
+	struct iovec beyond = { memory, SIZE_MAX }, two[2] = { { memory, 5 }, { memory, 2 * half - 5 } };
+	quarry_chain_buf bufs[2] = { { NULL, memory, half }, { NULL, memory, half } };
+	quarry_chain a = { .len = 0 }, b = { .len = 0 }, rest = { .len = 0 };
+
+	expect_error(quarry_chain_append_borrowed(&a, memory, SIZE_MAX), EINVAL);
+	expect_error(quarry_chain_append_borrowed(&a, memory, UINTPTR_MAX - (uintptr_t)memory + 1), EINVAL);
+	expect_error(quarry_chain_from_iov(&a, &beyond, 1), EINVAL);
+	expect_error(quarry_chain_append_borrowed(&a, memory, 2 * half), EOVERFLOW);
+	expect_error(quarry_chain_append_wrapped(&a, memory, 2 * half, count_release, &releases), EOVERFLOW);
+	expect_error(quarry_chain_from_iov(&a, two, 2), EOVERFLOW);
+	expect_error(quarry_chain_from_bufs(&a, bufs, 2), EOVERFLOW);
+	expect_error(quarry_copy_bufs(memory, SIZE_MAX, bufs, 2), ERANGE);
+	cr_assert(a.len == 0 && a.first == NULL && releases == 0);
+	cr_assert_eq(quarry_chain_append_borrowed(&a, memory, half), 0);
+	cr_assert_eq(quarry_chain_append_borrowed(&a, memory, half - 1), 0);
+	cr_assert_eq(quarry_chain_append_borrowed(&b, memory, 1), 0);
+	expect_error(quarry_chain_append_borrowed(&a, memory, 1), EOVERFLOW);
+	expect_error(quarry_chain_append_copy(&a, memory, 1), EOVERFLOW);
+	expect_error(quarry_chain_prepend_copy(&a, memory, 1), EOVERFLOW);
+	expect_error(quarry_chain_from_iov(&a, two, 1), EOVERFLOW);
+	expect_error(quarry_chain_clone(&a, 0, 1, &a), EOVERFLOW);
+	expect_error(quarry_chain_append_chain(&a, &b), EOVERFLOW);
+	expect_error(quarry_chain_prepend_chain(&a, &b), EOVERFLOW);
+	expect_error(quarry_copy_chain(memory, 16, &a), ERANGE);
+	cr_assert(a.len == INT64_MAX && a.segs == 2 && b.len == 1 && b.segs == 1);
+	/* As long as can be is no different from others. */
+	cr_assert_eq(quarry_chain_split(&a, half - 1, &rest), 0);
+	cr_assert(quarry_chain_append_chain(&a, &b) == 0 && quarry_chain_trim_front(&rest, 1) == 0);
+	cr_assert(quarry_chain_append_chain(&a, &rest) == 0 && a.len == INT64_MAX && a.segs == 3);
+	quarry_chain_free(&a);
+}
+
 /* A storage with as many shares as can be. */
 Test(chain, too_many_shares_are_an_error)
 {
