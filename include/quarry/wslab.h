@@ -168,8 +168,8 @@ QUARRY_API int quarry_wslab_prefix_begin(quarry_wslab *w, quarry_wslab_prefix *p
  *         or one in it is). */
 QUARRY_API int quarry_wslab_prefix_end(quarry_wslab *w, quarry_wslab_prefix *prefix, int big_endian);
 
-/** Take back the prefix and all that was written after it (other prefixes too), for instance because there was no room
- * for the rest. @return 0; -1 with EINVAL (NULL, it is not open). */
+/** Take back the prefix and all that was written or reserved after it (other prefixes too), for instance because there
+ * was no room for the rest. @return 0; -1 with EINVAL (NULL, it is not open). */
 QUARRY_API int quarry_wslab_prefix_cancel(quarry_wslab *w, quarry_wslab_prefix *prefix);
 
 /** Write an unsigned number by 7 bits a byte, the lowest first (LEB128): 1 to 10 bytes. As quarry_wslab_write. */

@@ -65,6 +65,7 @@ QUARRY_API int quarry_wslab_prefix_cancel(quarry_wslab *w, quarry_wslab_prefix *
 {
 	if (!is_open(w, prefix))
 		return qy_fail(EINVAL, "prefix: it is not open");
+	qy_wslab_forget_reserved(w);
 	for (unsigned i = 0; i < 2; i++) {
 		quarry_wslab_half *h = &w->half[i];
 

@@ -104,22 +104,13 @@ static bool is_held(const quarry_wslab *w)
 	return w->half[0].holds > 0 || w->half[1].holds > 0;
 }
 
-static void forget_reserved(quarry_wslab *w)
-{
-	w->reserved = 0;
-	if (QY_LIKELY(w->fresh == NULL))
-		return;
-	quarry_storage_unref(w->fresh);
-	w->fresh = NULL;
-}
-
 QUARRY_API int quarry_wslab_reset(quarry_wslab *w)
 {
 	if (!is_one(w))
 		return fail_none();
 	if (is_held(w))
 		return qy_fail(EBUSY, "w: the kernel holds a part of it");
-	forget_reserved(w);
+	qy_wslab_forget_reserved(w);
 	quarry_chain_free(&w->more);
 	quarry_chain_free(&w->out);
 	for (unsigned i = 0; i < 2; i++)
@@ -204,7 +195,7 @@ QUARRY_API int quarry_wslab_write(quarry_wslab *w, const void *p, size_t n)
 		return fail_none();
 	h = filled(w);
 	if (QY_LIKELY(h != NULL && n <= w->size - h->tail && w->more.len == 0 && n > 0)) {
-		forget_reserved(w);
+		qy_wslab_forget_reserved(w);
 		memcpy(h->p + h->tail, p, n);
 		h->tail += (uint32_t)n;
 		w->written += n;
@@ -214,7 +205,7 @@ QUARRY_API int quarry_wslab_write(quarry_wslab *w, const void *p, size_t n)
 	here = qy_min(room, n);
 	if (n > room && !(w->flags & QUARRY_WSLAB_GROW))
 		return fail_room(n, 2 * (size_t)w->size);
-	forget_reserved(w);
+	qy_wslab_forget_reserved(w);
 	if (n > room && quarry_chain_append_copy(&w->more, (const char *)p + here, n - here) != 0)
 		return -1;
 	fill(w, p, here);
@@ -251,7 +242,7 @@ QUARRY_API void *quarry_wslab_reserve(quarry_wslab *w, size_t n)
 		fail_none();
 		return NULL;
 	}
-	forget_reserved(w);
+	qy_wslab_forget_reserved(w);
 	h = filled(w);
 	if (h == NULL || w->size - h->tail < n)
 		h = empty(w);
@@ -295,7 +286,7 @@ QUARRY_API int quarry_wslab_advance(quarry_wslab *w, size_t n)
 		return -1;
 	}
 	w->written += n;
-	forget_reserved(w);
+	qy_wslab_forget_reserved(w);
 	return 0;
 }
 
@@ -309,7 +300,7 @@ QUARRY_API int64_t quarry_wslab_flush_begin(quarry_wslab *w)
 		return qy_fail(EALREADY, "w: a flush is under way");
 	if (w->prefixes > 0)
 		return qy_fail(EBUSY, "w: a prefix is open");
-	forget_reserved(w);
+	qy_wslab_forget_reserved(w);
 	for (unsigned i = 0; i < 2; i++)
 		if (w->half[i].state == QY_WSLAB_FILLED || w->half[i].state == QY_WSLAB_FULL)
 			w->half[i].state = QY_WSLAB_FLUSHED;

@@ -20,4 +20,14 @@ enum qy_wslab_state {
 	QY_WSLAB_HELD     /* sent, and the kernel still reads it */
 };
 
+/* Before anything that changes what is behind the last byte: nothing can be taken in there any more. */
+QY_INLINE void qy_wslab_forget_reserved(quarry_wslab *w)
+{
+	w->reserved = 0;
+	if (QY_LIKELY(w->fresh == NULL))
+		return;
+	quarry_storage_unref(w->fresh);
+	w->fresh = NULL;
+}
+
 #endif

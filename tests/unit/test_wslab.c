@@ -334,6 +334,31 @@ Test(wslab, what_is_sent_is_held_until_the_second_notice)
 	cr_assert_eq(quarry_wslab_fini(&w), 0);
 }
 
+/* ---- prefixes ---- */
+
+/* What was reserved goes with what was written, in a half and in the chain. */
+Test(wslab, a_prefix_taken_back_takes_what_is_reserved_too)
+{
+	static const size_t before[] = { 4, 100, 128, 300 };
+	quarry_wslab_attr attr = { .struct_size = sizeof(attr), .flags = QUARRY_WSLAB_GROW, .size = 64 };
+	char block[300] = { 0 };
+	quarry_wslab_prefix prefix;
+	quarry_wslab w;
+
+	for (unsigned i = 0; i < 8; i++) {
+		cr_assert_eq(quarry_wslab_init(&w, &attr), 0);
+		cr_assert_eq(quarry_wslab_write(&w, block, before[i / 2]), 0);
+		cr_assert_eq(quarry_wslab_prefix_begin(&w, &prefix, 4), 0);
+		if (i % 2)
+			cr_assert_eq(quarry_wslab_write(&w, "SECRETSECRET", 12), 0);
+		cr_assert_not_null(quarry_wslab_reserve(&w, 10));
+		cr_assert_eq(quarry_wslab_prefix_cancel(&w, &prefix), 0);
+		expect_error(quarry_wslab_advance(&w, 10), ERANGE);
+		cr_assert_eq(quarry_wslab_flush_begin(&w), (int64_t)before[i / 2]);
+		cr_assert_eq(quarry_wslab_fini(&w), 0);
+	}
+}
+
 /* ---- marshalled and read back ---- */
 
 Test(wslab, numbers_are_read_back_by_a_cursor)
