@@ -29,6 +29,7 @@ extern "C" {
 
 #define QUARRY_WSLAB_SIZE 16384 /* bytes of a half, when nothing else is asked for */
 #define QUARRY_WSLAB_HOLDS 4 /* holds at a time that have a part in a chain */
+#define QUARRY_WSLAB_NESTED 32 /* prefixes that can be open at a time */
 
 enum quarry_wslab_flags {
 	QUARRY_WSLAB_GROW = 1 /* when both halves are full, go on in a chain */
@@ -59,6 +60,8 @@ typedef struct quarry_wslab {
 	uint32_t reserved;       /* bytes at where */
 	unsigned char *where;
 	quarry_storage *fresh;   /* reserved memory that is in no chain yet */
+	uint64_t serial;         /* of the prefix that was begun last */
+	uint64_t open[QUARRY_WSLAB_NESTED]; /* the serials of those that are, the outer ones first */
 	uint64_t written, gone;  /* bytes since init; and those sent, and dropped by reset */
 	uint64_t flushing;       /* bytes of the flush that are not sent yet */
 	quarry_chain more;       /* written when both halves were full */
@@ -142,7 +145,8 @@ QUARRY_API int quarry_wslab_drop(quarry_wslab *w, int hold);
 /** The place of a length that is filled in when all that it counts is written. */
 typedef struct quarry_wslab_prefix {
 	unsigned char *at;
-	uint32_t width, depth;
+	uint32_t width, depth; /* depth: how many it is in */
+	uint64_t serial;
 	uint32_t tail[2], state[2]; /* as they were, for cancel */
 	uint64_t more;
 	uint64_t written;
@@ -151,7 +155,8 @@ typedef struct quarry_wslab_prefix {
 /** Leave room for a length, which counts the bytes that are written after it until quarry_wslab_prefix_end. They may be
  * nested. No flush begins in between.
  * @param width bytes of the length: 1, 2, 4 or 8.
- * @return 0; -1 with EINVAL (NULL, another width), EAGAIN or ENOMEM (as quarry_wslab_reserve). Example:
+ * @return 0; -1 with EINVAL (NULL, another width), EOVERFLOW (QUARRY_WSLAB_NESTED are open), EAGAIN, EMSGSIZE or ENOMEM
+ *         (as quarry_wslab_reserve). Example:
  * @code
  *   quarry_wslab_prefix length;
  *   quarry_wslab_prefix_begin(&w, &length, 4);
@@ -164,8 +169,8 @@ QUARRY_API int quarry_wslab_prefix_begin(quarry_wslab *w, quarry_wslab_prefix *p
 
 /** Fill the length in, the inner ones first.
  * @param big_endian the highest byte first, else the lowest.
- * @return 0; -1 with EOVERFLOW (it does not fit its width: the prefix is still open), or EINVAL (NULL; it is not open,
- *         or one in it is). */
+ * @return 0; -1 with EOVERFLOW (it does not fit its width: the prefix is still open), or EINVAL (NULL; it is not open
+ *         any more, whatever is open in its place; or one in it is). */
 QUARRY_API int quarry_wslab_prefix_end(quarry_wslab *w, quarry_wslab_prefix *prefix, int big_endian);
 
 /** Take back the prefix and all that was written or reserved after it (other prefixes too), for instance because there

@@ -22,6 +22,8 @@ QUARRY_API int quarry_wslab_prefix_begin(quarry_wslab *w, quarry_wslab_prefix *p
 
 	if (prefix == NULL || (width != 1 && width != 2 && width != 4 && width != 8))
 		return qy_fail(EINVAL, "width: %u, and it can be 1, 2, 4 or 8; or prefix is NULL", width);
+	if (w != NULL && w->prefixes == QUARRY_WSLAB_NESTED)
+		return qy_fail(EOVERFLOW, "prefix: %d are open, one in the other", QUARRY_WSLAB_NESTED);
 	made.at = quarry_wslab_reserve(w, width);
 	if (made.at == NULL)
 		return -1;
@@ -33,21 +35,26 @@ QUARRY_API int quarry_wslab_prefix_begin(quarry_wslab *w, quarry_wslab_prefix *p
 	if (quarry_wslab_advance(w, width) != 0)
 		return -1;
 	made.written = w->written;
-	made.depth = ++w->prefixes;
+	made.serial = ++w->serial;
+	made.depth = w->prefixes++;
+	w->open[made.depth] = made.serial;
 	*prefix = made;
 	return 0;
 }
 
+/* Its serial says so: the slab may have been reset since, or one that it was in taken back, and another be where it
+ * was. */
 static bool is_open(const quarry_wslab *w, const quarry_wslab_prefix *prefix)
 {
-	return w != NULL && prefix != NULL && prefix->at != NULL && prefix->depth <= w->prefixes;
+	return w != NULL && prefix != NULL && prefix->at != NULL && prefix->depth < w->prefixes &&
+	       w->open[prefix->depth] == prefix->serial;
 }
 
 QUARRY_API int quarry_wslab_prefix_end(quarry_wslab *w, quarry_wslab_prefix *prefix, int big_endian)
 {
 	uint64_t n;
 
-	if (!is_open(w, prefix) || prefix->depth != w->prefixes)
+	if (!is_open(w, prefix) || prefix->depth + 1 != w->prefixes)
 		return qy_fail(EINVAL, "prefix: it is not open, or one in it is");
 	n = w->written - prefix->written;
 	if (prefix->width < 8 && n >> (8 * prefix->width) != 0)
@@ -81,7 +88,7 @@ QUARRY_API int quarry_wslab_prefix_cancel(quarry_wslab *w, quarry_wslab_prefix *
 	}
 	quarry_chain_trim_back(&w->more, w->more.len - prefix->more);
 	w->written = prefix->written - prefix->width;
-	w->prefixes = prefix->depth - 1;
+	w->prefixes = prefix->depth;
 	prefix->at = NULL;
 	return 0;
 }

@@ -12,6 +12,10 @@
 #define HALVES 3   /* the bits of a hold's number that tell of halves; above, one more than the chain's number */
 #define SLOT_SHIFT 2
 
+/* How many were ever made: each has serials of its own for prefixes, so that those of one before, at the same address,
+ * are not taken for its own. */
+static _Atomic(uint32_t) made;
+
 static bool is_one(const quarry_wslab *w)
 {
 	return w != NULL && w->size > 0;
@@ -91,6 +95,7 @@ QUARRY_API int quarry_wslab_init(quarry_wslab *w, const quarry_wslab_attr *attr)
 	if (p == NULL)
 		return -1;
 	*w = (quarry_wslab){ .size = size, .flags = attr->flags };
+	w->serial = (uint64_t)atomic_fetch_add_explicit(&made, 1, memory_order_relaxed) << 32;
 	w->half[0].p = p;
 	w->half[1].p = w->half[0].p + size;
 	return 0;

@@ -359,6 +359,57 @@ Test(wslab, a_prefix_taken_back_takes_what_is_reserved_too)
 	}
 }
 
+/* One that ended, was taken back or reset is not taken for the one that is open where it was. */
+Test(wslab, a_prefix_that_is_gone_is_not_another_one)
+{
+	quarry_wslab_attr attr = { .struct_size = sizeof(attr), .flags = QUARRY_WSLAB_GROW, .size = 64 };
+	quarry_wslab_prefix gone, outer, inner, ended, dead, lost, now;
+	char block[200] = { 0 };
+	quarry_wslab w, other;
+
+	cr_assert(quarry_wslab_init(&w, &attr) == 0 && quarry_wslab_init(&other, &attr) == 0);
+	cr_assert_eq(quarry_wslab_prefix_begin(&other, &lost, 4), 0);
+	for (int i = 0; i < 2; i++) {
+		/* Gone by the end of all that was, and by a reset. */
+		cr_assert_eq(quarry_wslab_write(&w, block, 200), 0);
+		cr_assert_eq(quarry_wslab_prefix_begin(&w, &gone, 4), 0);
+		cr_assert_eq(i == 0 ? quarry_wslab_fini(&w) : quarry_wslab_reset(&w), 0);
+		if (i == 0)
+			cr_assert_eq(quarry_wslab_init(&w, &attr), 0);
+		cr_assert_eq(quarry_wslab_prefix_begin(&w, &now, 4), 0);
+		cr_assert_eq(quarry_wslab_write(&w, "abc", 3), 0);
+		expect_error(quarry_wslab_prefix_end(&w, &gone, 0), EINVAL);
+		expect_error(quarry_wslab_prefix_cancel(&w, &gone), EINVAL);
+		expect_error(quarry_wslab_prefix_end(&other, &now, 0), EINVAL);
+		cr_assert_eq(quarry_wslab_prefix_end(&w, &now, 0), 0);
+		cr_assert(w.half[0].tail == 7 && memcmp(w.half[0].p, "\3\0\0\0abc", 7) == 0);
+		cr_assert_eq(quarry_wslab_reset(&w), 0);
+	}
+	/* Within another one: by an end (as a copy has it), and with the one that it was in. */
+	cr_assert_eq(quarry_wslab_prefix_begin(&w, &outer, 2), 0);
+	cr_assert_eq(quarry_wslab_prefix_begin(&w, &inner, 2), 0);
+	ended = inner;
+	cr_assert_eq(quarry_wslab_prefix_end(&w, &inner, 0), 0);
+	cr_assert_eq(quarry_wslab_prefix_begin(&w, &dead, 2), 0);
+	expect_error(quarry_wslab_prefix_cancel(&w, &ended), EINVAL);
+	cr_assert_eq(quarry_wslab_prefix_begin(&w, &lost, 2), 0);
+	cr_assert_eq(quarry_wslab_prefix_cancel(&w, &outer), 0);
+	cr_assert(quarry_wslab_pending(&w) == 0 && w.prefixes == 0);
+	cr_assert_eq(quarry_wslab_prefix_begin(&w, &now, 2), 0);
+	cr_assert_eq(quarry_wslab_prefix_begin(&w, &inner, 2), 0);
+	expect_error(quarry_wslab_prefix_end(&w, &dead, 0), EINVAL);
+	expect_error(quarry_wslab_prefix_cancel(&w, &dead), EINVAL);
+	expect_error(quarry_wslab_prefix_cancel(&w, &lost), EINVAL);
+	cr_assert_eq(quarry_wslab_pending(&w), 4);
+	/* As deep as can be, and taken back by the outermost. */
+	for (int i = 2; i < QUARRY_WSLAB_NESTED; i++)
+		cr_assert_eq(quarry_wslab_prefix_begin(&w, &inner, 2), 0);
+	expect_error(quarry_wslab_prefix_begin(&w, &lost, 2), EOVERFLOW);
+	cr_assert_eq(quarry_wslab_prefix_end(&w, &inner, 0), 0);
+	cr_assert(quarry_wslab_prefix_cancel(&w, &now) == 0 && quarry_wslab_pending(&w) == 0);
+	cr_assert(quarry_wslab_fini(&w) == 0 && quarry_wslab_fini(&other) == 0);
+}
+
 /* ---- marshalled and read back ---- */
 
 Test(wslab, numbers_are_read_back_by_a_cursor)
