@@ -98,9 +98,13 @@ static struct qy_record *carve(struct qy_record *slab, size_t first, size_t last
 static struct qy_record *grow(uint32_t *count)
 {
 	quarry_arena *arena = quarry_arena_of_node(quarry_node_current());
-	struct qy_record *r = quarry_arena_aligned_alloc(arena, QY_CACHE_LINE, SLAB_BYTES);
-	struct slab *slab = (void *)r;
+	struct qy_record *r;
+	struct slab *slab;
 
+	if (arena == NULL)
+		return NULL; /* (NULL would be the one that the thread chose, which it may destroy) */
+	r = quarry_arena_aligned_alloc(arena, QY_CACHE_LINE, SLAB_BYTES);
+	slab = (void *)r;
 	if (r == NULL)
 		return NULL;
 	qy_check((uintptr_t)r >> (LINE_SHIFT + 64 - TAG_BITS) == 0);
