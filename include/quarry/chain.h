@@ -124,7 +124,7 @@ typedef struct quarry_chain_buf {
 } quarry_chain_buf;
 
 /** Append bytes of a storage, which gets one more share; the caller keeps the one it has.
- * @param p, n within the storage; n 0: nothing is done.
+ * @param p, n within the storage; n 0: nothing is done, wherever p is.
  * @return 0; -1 with EINVAL (NULL), ERANGE (not within the storage), ENOMEM or EOVERFLOW. */
 QUARRY_API int quarry_chain_append(quarry_chain *chain, quarry_storage *storage, void *p, size_t n);
 
@@ -177,7 +177,8 @@ QUARRY_API int quarry_chain_append_chain(quarry_chain *chain, quarry_chain *othe
 QUARRY_API int quarry_chain_prepend_chain(quarry_chain *chain, quarry_chain *other);
 
 /** How many bytes quarry_chain_prepend_copy can write without new memory: those before the first segment in its
- * storage, when nobody else has a share of that and it may be written to; otherwise 0. */
+ * storage, when there is no other share of that and it may be written to; otherwise 0. (Two segments of a chain have
+ * two shares, also when they were one before a split.) */
 QUARRY_API size_t quarry_chain_headroom(const quarry_chain *chain);
 
 /** The same behind the last segment. */
@@ -231,8 +232,9 @@ QUARRY_API long quarry_chain_iov(const quarry_chain *chain, uint64_t at, struct 
 QUARRY_API int quarry_chain_copy_out(const quarry_chain *chain, uint64_t at, void *dst, size_t n);
 
 /** Copy n bytes over those from at on.
- * @return 0; -1 with EINVAL (NULL), ERANGE (not all of them are within the chain), EBUSY (a part of it is shared) or
- *         EACCES (a part of it is borrowed or may not be written to): nothing is copied then. */
+ * @return 0; -1 with EINVAL (NULL), ERANGE (not all of them are within the chain), EBUSY (a part of it is in a
+ *         storage with other shares, be they of this chain) or EACCES (a part of it is borrowed or may not be written
+ *         to): nothing is copied then. */
 QUARRY_API int quarry_chain_copy_in(quarry_chain *chain, uint64_t at, const void *src, size_t n);
 
 /** Copy all of a chain to a buffer.

@@ -36,7 +36,7 @@ enum quarry_wslab_flags {
 };
 
 typedef struct quarry_wslab_attr {
-	uint32_t struct_size; /* sizeof(struct quarry_wslab_attr) */
+	uint32_t struct_size; /* sizeof(struct quarry_wslab_attr). 0: the struct as it first was */
 	uint32_t flags;       /* enum quarry_wslab_flags */
 	uint32_t size;        /* bytes of a half, 64 to 1 GiB, rounded up to 64. 0: QUARRY_WSLAB_SIZE */
 	uint32_t reserved;    /* 0 */
@@ -136,7 +136,10 @@ QUARRY_API int64_t quarry_wslab_sent(quarry_wslab *w, uint64_t n);
  *         or EAGAIN (QUARRY_WSLAB_HOLDS notices are owed for what stands in chains: let the kernel copy this time). */
 QUARRY_API int quarry_wslab_hold(quarry_wslab *w);
 
-/** The notice has come. @param hold as quarry_wslab_hold gave it. @return 0; -1 with EINVAL (no such hold). */
+/** The notice has come: once for each hold.
+ * @param hold as quarry_wslab_hold gave it. Holds of the same half have the same number, and it is counted how many are
+ *        owed: a drop too many is taken for another one's notice while there are such.
+ * @return 0; -1 with EINVAL (no hold with that number is owed). */
 QUARRY_API int quarry_wslab_drop(quarry_wslab *w, int hold);
 
 /* ------------------------------------------------------------------------------------------------------ */

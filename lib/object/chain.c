@@ -70,12 +70,12 @@ static int add(quarry_chain *chain, quarry_storage *storage, const void *p, size
 
 static int add_shared(quarry_chain *chain, quarry_storage *storage, void *p, size_t n, bool in_front)
 {
-	if (chain == NULL || storage == NULL || p == NULL)
+	if (chain == NULL || storage == NULL || (p == NULL && n > 0))
 		return qy_chain_fail_null();
-	if (!qy_storage_has(storage, p, n))
-		return qy_fail(ERANGE, "p: %lu bytes at %p are not within the storage", (unsigned long)n, p);
 	if (n == 0)
 		return 0;
+	if (!qy_storage_has(storage, p, n))
+		return qy_fail(ERANGE, "p: %lu bytes at %p are not within the storage", (unsigned long)n, p);
 	if (!qy_storage_share(storage))
 		return -1;
 	if (add(chain, storage, p, n, in_front) == 0)

@@ -81,7 +81,7 @@ QUARRY_API int quarry_wslab_init(quarry_wslab *w, const quarry_wslab_attr *attr)
 		attr = &plain;
 	if (w == NULL)
 		return fail_none();
-	if (attr->struct_size != sizeof(*attr))
+	if (attr->struct_size != 0 && attr->struct_size != sizeof(*attr))
 		return qy_fail(EINVAL, "struct_size: %d is not the size of any quarry_wslab_attr",
 			       (int)attr->struct_size);
 	if (attr->flags & ~(uint32_t)QUARRY_WSLAB_GROW || attr->reserved != 0)

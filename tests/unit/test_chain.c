@@ -275,6 +275,13 @@ Test(chain, room_is_used_where_nobody_shares_it)
 	cr_assert(a.segs == 1 && a.first->data == base + 93);
 	cr_assert_eq(memcmp(base + 92, ".header-middle-end.", 19), 0);
 	cr_assert_eq(quarry_chain_compare_bytes(&a, "header-middle-end", 17), 0);
+	/* Two segments have two shares, though nobody else has one. */
+	cr_assert(quarry_chain_split(&a, 7, &b) == 0 && quarry_chain_append_chain(&a, &b) == 0);
+	cr_assert(a.segs == 2 && quarry_chain_headroom(&a) == 0 && quarry_chain_tailroom(&a) == 0);
+	expect_error(quarry_chain_copy_in(&a, 0, "H", 1), EBUSY);
+	cr_assert_eq(quarry_chain_trim_back(&a, 10), 0);
+	cr_assert_eq(quarry_chain_copy_in(&a, 0, "H", 1), 0);
+	cr_assert_eq(quarry_chain_tailroom(&a), size - 100);
 	quarry_chain_free(&a);
 }
 

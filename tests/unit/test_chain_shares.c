@@ -115,6 +115,10 @@ Test(chain, errors_change_nothing)
 	expect_error(quarry_chain_prepend(&a, s, memory + 63, 2), ERANGE);
 	expect_error(quarry_chain_append(&a, s, memory + 1, SIZE_MAX), ERANGE);
 	cr_expect_eq(quarry_chain_append(&a, s, memory + 64, 0), 0);
+	cr_expect(quarry_chain_append(&a, s, NULL, 0) == 0 && quarry_chain_prepend(&a, s, foreign + 63, 0) == 0);
+	cr_expect(quarry_chain_from_bufs(&a, (quarry_chain_buf[]){ { s, NULL, 0 }, { NULL, NULL, 0 } }, 2) == 0);
+	expect_error(quarry_chain_append(&a, NULL, NULL, 0), EINVAL);
+	expect_error(quarry_chain_append(&a, s, NULL, 1), EINVAL);
 	expect_error(quarry_chain_append_owned(&a, foreign, 5), EINVAL);
 	expect_error(quarry_chain_append_owned(&a, p, quarry_usable_size(p) + 1), ERANGE);
 	expect_error(quarry_chain_append_owned(&a, p, 0), EINVAL);

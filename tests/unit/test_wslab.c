@@ -328,6 +328,7 @@ Test(wslab, what_is_sent_is_held_until_the_second_notice)
 	cr_assert_eq(quarry_wslab_drop(&w, second), 0);
 	cr_assert_eq(quarry_wslab_write(&w, block, 64), 0);
 	expect_error(quarry_wslab_drop(&w, second), EINVAL);
+	expect_error(quarry_wslab_drop(&w, first), EINVAL);
 	expect_error(quarry_wslab_drop(&w, 0), EINVAL);
 	expect_error(quarry_wslab_drop(&w, -1), EINVAL);
 	expect_error(quarry_wslab_drop(&w, 1 << 20), EINVAL);
@@ -482,6 +483,7 @@ Test(wslab, errors)
 	}
 	attr = good;
 	attr.size = 65;
+	attr.struct_size = 0;
 	cr_assert_eq(quarry_wslab_init(&w, &attr), 0);
 	cr_expect(w.size == 128 && quarry_wslab_room(&w) == 256);
 	expect_error(quarry_wslab_write(&w, NULL, 1), EINVAL);
