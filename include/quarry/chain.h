@@ -79,7 +79,8 @@ QUARRY_API quarry_storage *quarry_storage_wrap(void *p, size_t n, quarry_storage
 QUARRY_API quarry_storage *quarry_storage_ref(quarry_storage *storage);
 
 /** Let go of a share; the last one frees the memory as it was said when the storage was made. NULL is ignored. Any
- * thread may call. What other threads wrote there before they let go of theirs is seen by release. errno is left as it
+ * thread may call. To let go of more than one has corrupts what others have; where it is seen, the process is ended
+ * (always with --enable-debug, until the record is a storage again). What other threads wrote there before they let go of theirs is seen by release. errno is left as it
  * was (release's own doings excepted). */
 QUARRY_API void quarry_storage_unref(quarry_storage *storage);
 

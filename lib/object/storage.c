@@ -26,6 +26,7 @@ void qy_storage_end(quarry_storage *s)
 	size_t n = s->size;
 
 	s->base = NULL;
+	s->flags = 0;
 	atomic_store_explicit(&s->refs, 0, memory_order_relaxed);
 	qy_record_put(s);
 	if (release != NULL)
@@ -39,7 +40,7 @@ static quarry_storage *make(void *p, size_t n, quarry_storage_release *release, 
 	if (s == NULL)
 		return NULL;
 	atomic_init(&s->refs, 1);
-	s->flags = flags;
+	s->flags = flags | QY_STORAGE_LIVE;
 	s->base = p;
 	s->size = n;
 	s->release = release;

@@ -13,6 +13,8 @@
 #include "lib/object/records.h"
 
 #define QY_STORAGE_REFS_MAX ((uint32_t)1 << 31)
+#define QY_STORAGE_LIVE ((uint32_t)1 << 31) /* a flag from its making to its end; no record of another kind has it there:
+                                             * it would be the top bit of an address, or of a small count */
 
 struct quarry_storage {
 	_Atomic(uint32_t) refs;
@@ -47,11 +49,18 @@ QY_INLINE bool qy_storage_share(quarry_storage *s)
  * it spares the locked instruction.) */
 QY_INLINE void qy_storage_let_go(quarry_storage *s)
 {
+	uint32_t refs;
+
 	if (s == NULL)
 		return;
-	if (atomic_load_explicit(&s->refs, memory_order_acquire) == 1 ||
-	    atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1)
-		qy_storage_end(s);
+	qy_assert(s->flags & QY_STORAGE_LIVE);
+	if (atomic_load_explicit(&s->refs, memory_order_acquire) != 1) {
+		refs = atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel);
+		qy_check(refs != 0); /* one share let go of twice: its record is in a list */
+		if (refs != 1)
+			return;
+	}
+	qy_storage_end(s);
 }
 
 /* Whether the one share is the caller's, and the memory may be written to. */

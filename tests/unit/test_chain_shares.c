@@ -4,6 +4,7 @@
 #include "tests/unit/chain_model.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -75,6 +76,40 @@ Test(chain, owned_memory_goes_back_to_its_arena)
 	quarry_storage_unref(s);
 	cr_assert_eq(in_use(arena), 0);
 	cr_assert_eq(quarry_arena_destroy(arena), 0);
+}
+
+static void aborts(quarry_storage *s)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		signal(SIGABRT, SIG_DFL);
+		(void)!freopen("/dev/null", "w", stderr);
+		quarry_storage_unref(s);
+		_exit(0);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "status 0x%x", (unsigned)status);
+}
+
+Test(chain, a_share_let_go_of_twice_ends_the_process)
+{
+	static char memory[100];
+	quarry_storage *s = quarry_storage_wrap(memory, 100, NULL, NULL, 0);
+	quarry_chain a = { .len = 0 };
+
+	quarry_storage_unref(s);
+	aborts(s);
+	cr_assert_eq(quarry_chain_append_borrowed(&a, memory, 100), 0);
+	cr_assert_eq((void *)a.first, (void *)s, "its record is a segment now");
+	if (QY_DEBUG > 0)
+		aborts(s);
+	quarry_chain_free(&a);
+	s = quarry_storage_wrap(memory, 100, NULL, NULL, QUARRY_STORAGE_READONLY);
+	cr_assert_eq(quarry_storage_ref(s), s);
+	quarry_storage_unref(s);
+	quarry_storage_unref(s);
 }
 
 /* ---- errors ---- */
