@@ -396,58 +396,79 @@ QUARRY_API int quarry_chain_split(quarry_chain *chain, uint64_t at, quarry_chain
 	return 0;
 }
 
+/* Segments that are in no chain any more, as they are linked. What releases do may use any chain: so none is under way
+ * of being changed when this is called. */
+void qy_csegs_free(quarry_cseg *seg)
+{
+	quarry_cseg *next;
+
+	for (; seg != NULL; seg = next) {
+		next = seg->next;
+		qy_cseg_free(seg);
+	}
+}
+
+quarry_cseg *qy_chain_take_front(quarry_chain *c, uint64_t n)
+{
+	quarry_cseg *first = c->first, *seg = first;
+
+	c->len -= n;
+	c->origin += n;
+	for (; seg != NULL && n >= seg->len; seg = seg->next) {
+		n -= seg->len;
+		c->segs--;
+	}
+	if (seg != NULL && n > 0) {
+		seg->data += n;
+		seg->index += n;
+		seg->len -= (size_t)n;
+	}
+	if (seg == first)
+		return NULL;
+	if (seg == NULL) {
+		c->last = NULL;
+	} else {
+		seg->prev->next = NULL;
+		seg->prev = NULL;
+	}
+	c->first = seg;
+	return first;
+}
+
 QUARRY_API int quarry_chain_trim_front(quarry_chain *chain, uint64_t n)
 {
 	if (chain == NULL)
 		return qy_chain_fail_null();
 	if (n > chain->len)
 		return qy_chain_fail_range(chain, 0, n);
-	chain->len -= n;
-	chain->origin += n;
-	while (n > 0) {
-		quarry_cseg *seg = chain->first;
-
-		if (n < seg->len) {
-			seg->data += n;
-			seg->index += n;
-			seg->len -= (size_t)n;
-			return 0;
-		}
-		n -= seg->len;
-		chain->first = seg->next;
-		if (seg->next != NULL)
-			seg->next->prev = NULL;
-		else
-			chain->last = NULL;
-		chain->segs--;
-		qy_cseg_free(seg);
-	}
+	qy_csegs_free(qy_chain_take_front(chain, n));
 	return 0;
 }
 
 QUARRY_API int quarry_chain_trim_back(quarry_chain *chain, uint64_t n)
 {
+	quarry_cseg *seg, *off = NULL;
+
 	if (chain == NULL)
 		return qy_chain_fail_null();
 	if (n > chain->len)
 		return qy_chain_fail_range(chain, 0, n);
 	chain->len -= n;
-	while (n > 0) {
-		quarry_cseg *seg = chain->last;
-
-		if (n < seg->len) {
-			seg->len -= (size_t)n;
-			return 0;
-		}
+	for (seg = chain->last; seg != NULL && n >= seg->len; seg = seg->prev) {
 		n -= seg->len;
-		chain->last = seg->prev;
-		if (seg->prev != NULL)
-			seg->prev->next = NULL;
-		else
-			chain->first = NULL;
 		chain->segs--;
-		qy_cseg_free(seg);
+		off = seg;
 	}
+	if (seg != NULL)
+		seg->len -= (size_t)n;
+	if (off == NULL)
+		return 0;
+	chain->last = seg;
+	if (seg != NULL)
+		seg->next = NULL;
+	else
+		chain->first = NULL;
+	qy_csegs_free(off);
 	return 0;
 }
 
@@ -492,14 +513,11 @@ QUARRY_API int quarry_chain_clone(const quarry_chain *chain, uint64_t at, uint64
 
 QUARRY_API void quarry_chain_free(quarry_chain *chain)
 {
-	quarry_cseg *seg, *next;
+	quarry_cseg *first;
 
 	if (chain == NULL)
 		return;
-	seg = chain->first;
+	first = chain->first;
 	*chain = (quarry_chain){ .len = 0 };
-	for (; seg != NULL; seg = next) {
-		next = seg->next;
-		qy_cseg_free(seg);
-	}
+	qy_csegs_free(first);
 }

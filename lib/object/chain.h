@@ -76,6 +76,10 @@ QY_INLINE void qy_chain_push_front(quarry_chain *c, quarry_cseg *seg)
 	c->segs++;
 }
 
+/* Take n bytes off the front, which are there. What is left over is to be freed by qy_csegs_free. */
+quarry_cseg *qy_chain_take_front(quarry_chain *c, uint64_t n);
+void qy_csegs_free(quarry_cseg *seg);
+
 /* The place of a byte, at not more than the chain's length; by the nearer end. At its length, the end. */
 struct qy_place qy_chain_place(const quarry_chain *c, uint64_t at);
 

@@ -103,9 +103,10 @@ QUARRY_API int quarry_cseg_copy_in(quarry_cseg *seg, size_t at, const void *src,
 /* ---- brought together ---- */
 
 /* Bytes that follow the first segment go to behind it, where there is room for them. */
-static void pull_up(quarry_chain *c, size_t more)
+static void *pull_up(quarry_chain *c, size_t more)
 {
-	quarry_cseg *first = c->first;
+	quarry_cseg *first = c->first, *off;
+	void *data = first->data;
 	quarry_chain rest = *c;
 
 	rest.first = first->next;
@@ -114,7 +115,7 @@ static void pull_up(quarry_chain *c, size_t more)
 	rest.origin += first->len;
 	rest.segs--;
 	qy_place_copy((struct qy_place){ .seg = rest.first }, first->data + first->len, more);
-	quarry_chain_trim_front(&rest, more);
+	off = qy_chain_take_front(&rest, more);
 	first->len += more;
 	first->next = rest.first;
 	c->segs = rest.segs + 1;
@@ -123,24 +124,29 @@ static void pull_up(quarry_chain *c, size_t more)
 		rest.first->prev = first;
 		c->last = rest.last;
 	}
+	qy_csegs_free(off);
+	return data;
 }
 
-static int to_new_memory(quarry_chain *c, size_t n)
+static void *to_new_memory(quarry_chain *c, size_t n)
 {
 	quarry_storage *s = quarry_storage_alloc(NULL, n);
-	quarry_cseg *seg;
+	quarry_cseg *seg, *off;
+	void *data;
 
 	if (s == NULL)
-		return -1;
+		return NULL;
 	seg = qy_cseg_make(s, s->base, n);
 	if (seg == NULL) {
 		qy_storage_let_go(s);
-		return -1;
+		return NULL;
 	}
 	qy_place_copy(qy_chain_place(c, 0), seg->data, n);
-	quarry_chain_trim_front(c, n);
+	off = qy_chain_take_front(c, n);
 	qy_chain_push_front(c, seg);
-	return 0;
+	data = seg->data;
+	qy_csegs_free(off);
+	return data;
 }
 
 QUARRY_API void *quarry_chain_coalesce(quarry_chain *chain, size_t n)
@@ -161,10 +167,8 @@ QUARRY_API void *quarry_chain_coalesce(quarry_chain *chain, size_t n)
 		return first->data;
 	if (qy_storage_is_ours(first->storage) &&
 	    n <= first->storage->size - (size_t)(first->data - first->storage->base))
-		pull_up(chain, n - first->len);
-	else if (to_new_memory(chain, n) != 0)
-		return NULL;
-	return chain->first->data;
+		return pull_up(chain, n - first->len);
+	return to_new_memory(chain, n);
 }
 
 /* ---- told ---- */

@@ -78,6 +78,65 @@ Test(chain, owned_memory_goes_back_to_its_arena)
 	cr_assert_eq(quarry_arena_destroy(arena), 0);
 }
 
+static quarry_chain used;
+
+static void use_chain(void *ctx, void *p, size_t n)
+{
+	(void)p;
+	(void)n;
+	cr_assert_eq(quarry_chain_append_copy(&used, ctx, 1), 0);
+	cr_assert_eq(quarry_chain_prepend_copy(&used, "<", 1), 0);
+}
+
+/* Three pieces, with what comes when one is let go of. */
+static void three(void)
+{
+	static char memory[3][8];
+
+	while (used.len > 0)
+		quarry_chain_free(&used);
+	memcpy(memory, "abcde\0\0\0fghij\0\0\0klmno", 22);
+	cr_assert_eq(quarry_chain_append_wrapped(&used, memory[0], 5, use_chain, "A"), 0);
+	cr_assert_eq(quarry_chain_append_wrapped(&used, memory[1], 5, use_chain, "B"), 0);
+	cr_assert_eq(quarry_chain_append_wrapped(&used, memory[2], 5, use_chain, "C"), 0);
+}
+
+static void is_used(const char *bytes)
+{
+	struct model m = { .chain = used, .flat = (unsigned char *)(uintptr_t)bytes, .len = strlen(bytes) };
+
+	model_check(&m);
+}
+
+/* It finds the chain whole, and what it does there stays. */
+Test(chain, a_release_may_use_the_chain_that_lets_go)
+{
+	three();
+	cr_assert_eq(quarry_chain_trim_back(&used, 7), 0);
+	is_used("<abcdefghC");
+	three();
+	cr_assert_eq(quarry_chain_trim_back(&used, 15), 0);
+	is_used("<<<ABC");
+	three();
+	cr_assert_eq(quarry_chain_trim_front(&used, 12), 0);
+	is_used("<<mnoAB");
+	three();
+	quarry_chain_free(&used);
+	is_used("<<<ABC");
+	three();
+	cr_assert_eq(memcmp(quarry_chain_coalesce(&used, 12), "abcdefghijkl", 12), 0);
+	is_used("<<abcdefghijklmnoAB");
+	/* Pulled up to behind the first. */
+	three();
+	cr_assert_eq(quarry_chain_prepend_copy(&used, "first", 5), 0);
+	memcpy(used.first->data = used.first->storage->base, "first", 5);
+	cr_assert_eq(memcmp(quarry_chain_coalesce(&used, 17), "firstabcdefghijkl", 17), 0);
+	cr_assert_eq(used.first->next->len, 17);
+	is_used("<<firstabcdefghijklmnoAB");
+	while (used.len > 0)
+		quarry_chain_free(&used);
+}
+
 static void aborts(quarry_storage *s)
 {
 	int status;
