@@ -262,7 +262,8 @@ QUARRY_API int quarry_inflight_get(quarry_inflight *in, quarry_arena *arena, siz
 /** Free an inflight buffer. May be called again, and for one that is zero-initialised or NULL. */
 QUARRY_API void quarry_inflight_put(quarry_inflight *in);
 
-/** Where to receive to. What is there moves to the beginning when there is no room behind it.
+/** Where to receive to. What is there moves to the beginning when that wins more room than there is behind it: so at
+ * least half of what is not in use is told.
  * @param room receives how many bytes there are.
  * @return NULL with ENOBUFS (it is full: what is there must be taken first) or EINVAL (NULL), and *room 0. */
 QUARRY_API void *quarry_inflight_space(quarry_inflight *in, size_t *room);

@@ -44,7 +44,8 @@ QUARRY_API void *quarry_inflight_space(quarry_inflight *in, size_t *room)
 		fail_none();
 		return NULL;
 	}
-	if (in->tail == in->size && in->head > 0) {
+	/* Before there is none at all: who reads into a room of a few bytes asks the kernel for each few. */
+	if (in->size - in->tail < in->head) {
 		memmove(in->p, in->p + in->head, in->tail - in->head);
 		in->tail -= in->head;
 		in->head = 0;

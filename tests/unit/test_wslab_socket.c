@@ -170,6 +170,7 @@ Test(wslab, inflight_bytes_against_a_flat_string)
 		void *to = quarry_inflight_space(&in, &room);
 		const void *at;
 
+		cr_assert_geq(2 * room, 1024 - m.len, "room for %zu, and %zu are there", room, m.len);
 		cr_assert(to != NULL ? room > 0 && m.len + room <= 1024
 				     : room == 0 && errno == ENOBUFS && m.len == 1024);
 		expect_error(quarry_inflight_filled(&in, room + 1), ERANGE);
