@@ -7,9 +7,15 @@
  * made here and freed there go back by so many at a time. What a thread has when it ends goes to the depot too.
  *
  * The depot is a stack of lists without a lock: the head is an address with a number that every taking counts up, so
- * that a head that went away and came back is not taken for the same one (22 bits; records are never freed, so that a
- * late look at one reads memory that is there). Nothing is held when another thread forks: in the child the depot is
- * whole, and lost is what the other threads had in their lists, at most 2 * QY_RECORDS_BATCH records each.
+ * that a head that went away and came back is not taken for the same one (records are never freed, so that a late look
+ * at one reads memory that is there). The number has 22 bits, which is what an address leaves: it comes again after
+ * 4,194,304 takings. A thread that stopped within the few instructions of a taking for exactly as many, or a multiple,
+ * and finds the list on top that was there then, would put one below it that may be in use by now. Takings go by 64
+ * records, and by the thread: one that does nothing else comes round in more than a second, so that it takes a thread
+ * that is kept from running for so long just there, and then one chance in four million.
+ *
+ * Nothing is held when another thread forks: in the child the depot is whole, and lost is what the other threads had
+ * in their lists, at most 2 * QY_RECORDS_BATCH records each.
  *
  * New records are carved from pages of the default arena of the node that the thread runs on, which nobody can destroy.
  * They are never given back: the most that ever was in use at once stays. */

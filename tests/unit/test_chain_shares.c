@@ -500,9 +500,9 @@ Test(chain, records_of_threads_that_ended_are_used_again)
 	cr_assert_eq(qy_records_made(), made);
 }
 
-/* A list that was taken and came back has another head: who saw the first one, and was held up, is told that it is
- * late. */
-Test(chain, the_depot_never_looks_as_it_did_before)
+/* A list that was taken and came back has another head, until the number in it comes round: who saw the first one, and
+ * was held up, is told that it is late. */
+Test(chain, the_depot_does_not_soon_look_as_it_did_before)
 {
 	enum { CYCLES = 1000, MANY = 3 * QY_RECORDS_BATCH };
 	static uint64_t seen[CYCLES];
