@@ -81,8 +81,8 @@ QUARRY_API quarry_storage *quarry_storage_ref(quarry_storage *storage);
 
 /** Let go of a share; the last one frees the memory as it was said when the storage was made. NULL is ignored. Any
  * thread may call. To let go of more than one has corrupts what others have; where it is seen, the process is ended
- * (always with --enable-debug, until the record is a storage again). What other threads wrote there before they let go of theirs is seen by release. errno is left as it
- * was (release's own doings excepted). */
+ * (with --enable-debug, until its record is another storage's). What other threads wrote there before they let go of
+ * theirs is seen by release. errno is left as it was (release's own doings excepted). */
 QUARRY_API void quarry_storage_unref(quarry_storage *storage);
 
 /** How many shares there are, at this moment; 0 of NULL. 1 is certain to stay so where the caller has it. */
@@ -109,8 +109,8 @@ typedef struct quarry_cseg {
 } quarry_cseg;
 
 /** A chain. Zero-initialise it; it is empty then, and again after quarry_chain_free. Fields are for reading. Move it by
- * assignment only if the old one is not used any more. It has at most INT64_MAX bytes (of borrowed memory, and of clones,
- * there can be as many): what would make it longer fails with EOVERFLOW, and changes nothing. */
+ * assignment only if the old one is not used any more. It has at most INT64_MAX bytes (of borrowed memory, and of
+ * clones, there can be as many): what would make it longer fails with EOVERFLOW, and changes nothing. */
 typedef struct quarry_chain {
 	quarry_cseg *first, *last;
 	uint64_t len;    /* bytes */

@@ -13,8 +13,8 @@
 #include "lib/object/records.h"
 
 #define QY_STORAGE_REFS_MAX ((uint32_t)1 << 31)
-#define QY_STORAGE_LIVE ((uint32_t)1 << 31) /* a flag from its making to its end; no record of another kind has it there:
-                                             * it would be the top bit of an address, or of a small count */
+#define QY_STORAGE_LIVE ((uint32_t)1 << 31) /* a flag from its making to its end. No record of another kind has that bit:
+                                             * it would be the top one of an address */
 
 struct quarry_storage {
 	_Atomic(uint32_t) refs;
