@@ -160,7 +160,8 @@ Test(chain, a_share_let_go_of_twice_ends_the_process)
 
 	quarry_storage_unref(s);
 	aborts(s);
-	cr_assert_eq(quarry_chain_append_borrowed(&a, memory, 100), 0);
+	for (int i = 0; i < 2; i++)
+		cr_assert_eq(quarry_chain_append_borrowed(&a, memory, 100), 0);
 	cr_assert_eq((void *)a.first, (void *)s, "its record is a segment now");
 	if (QY_DEBUG > 0)
 		aborts(s);
