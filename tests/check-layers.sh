@@ -44,6 +44,10 @@ exceptions=(
 	"call|lib/api|qy_at_exit|named, so that a static program takes in what is told at exit; nothing is called"
 	"call|lib/api|quarry_stats_get|quarry_ctl_get reads figures as any program does"
 	"call|lib/object|quarry_node_current|the node that a thread runs on, asked for as any program asks"
+	"include|lib/object|numa/window.h|words of blocks' counts stand beside the window, like all that is never unmapped"
+	"call|lib/object|qy_meta_alloc|the same"
+	"include|lib/object|lib/manager/mistakes.h|late uses of blocks are the program's mistakes, and told like the others"
+	"call|lib/object|qy_mistake|the same"
 	"call|lib/cache|qy_options_init|declared in lib/base/settings.h: whoever starts quarry has the settings filled first"
 
 	"call|lib/cache|qy_find_elsewhere|the same: and told whether another copy of quarry does the work"

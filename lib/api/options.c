@@ -95,7 +95,9 @@ enum kind {
 	X(QUARRY_OPT_PROFILE_STACKS, "profile_stacks", profile_stacks, KIND_CHOICE, 0, 2, 0, 1, "auto|tables|frames", \
 	  "how stacks are found: unwind tables, or frame pointers (faster)")                                          \
 	X(QUARRY_OPT_PUBLISH, "publish", publish, KIND_CHOICE, 0, 2, QY_PUBLISH_AUTO, 1, "off|auto|on",               \
-	  "figures in a page for quarry top: by the reclaimer's thread, or by all")
+	  "figures in a page for quarry top: by the reclaimer's thread, or by all")                                   \
+	X(QUARRY_OPT_CHECKED, "checked", checked, KIND_FLAG, 0, 1, 0, 1, NULL,                                        \
+	  "blocks with counts: hold back what ended, and tell of late writes")
 
 struct option {
 	const char *name;

@@ -54,6 +54,7 @@ static const struct {
 	{ "profile", 40, RUN, 0, 1L << 30, 0, "0", NULL, &qy_settings.profile },
 	{ "profile_stacks", 41, RUN, 0, 2, 0, "auto", "auto|tables|frames", &qy_settings.profile_stacks },
 	{ "publish", 36, RUN, 0, 2, 1, "auto", "off|auto|on", &qy_settings.publish },
+	{ "checked", 44, RUN, 0, 1, 0, "0", NULL, &qy_settings.checked },
 };
 
 #define EXPECTED (sizeof(expected) / sizeof(expected[0]))

@@ -1,0 +1,446 @@
+/* SPDX-License-Identifier: MIT */
+/* Blocks: their references, counted in the words of count.h, by address and by handle. */
+#include <errno.h>
+#include <string.h>
+
+#include "lib/api/error.h"
+#include "lib/base/settings.h"
+#include "lib/manager/mistakes.h"
+#include "lib/object/count.h"
+#include "lib/object/manager.h"
+#include "lib/object/quarantine.h"
+
+#define TRIES 16 /* addresses in one call that may turn out to be used up */
+
+static const quarry_block none;
+
+/* ---- memory ---- */
+
+void qy_block_give_back(const quarry_manager *manager, void *p)
+{
+	if (manager == NULL)
+		quarry_free(p);
+	else
+		(void)manager->ops->free(manager->ctx, p);
+}
+
+static size_t usable_of(const quarry_manager *manager, const void *p)
+{
+	return manager == NULL ? quarry_usable_size(p) : manager->ops->usable(manager->ctx, p);
+}
+
+void qy_block_free(const quarry_manager *manager, void *p)
+{
+	if (QY_UNLIKELY(qy_setting(checked) != 0) && qy_quarantine_put(manager, p, usable_of(manager, p)))
+		return;
+	qy_block_give_back(manager, p);
+}
+
+/* ---- making ---- */
+
+/* What words call the manager: NULL for all whose memory quarry_free frees, so that these share leaves. */
+static const quarry_manager *called(const quarry_manager *manager)
+{
+	return qy_manager_is_own(manager) ? NULL : manager;
+}
+
+static void *take_memory(quarry_manager *manager, size_t alignment, size_t n)
+{
+	if (manager == NULL && alignment == 0)
+		return quarry_malloc(n);
+	return alignment == 0 ? quarry_manager_alloc(manager, n) : quarry_manager_alloc_aligned(manager, alignment, n);
+}
+
+/* An address whose generations are used up keeps its memory, so that nobody gets it again as a block. */
+static quarry_block make(quarry_manager *manager, size_t alignment, size_t n)
+{
+	quarry_block b = { .n = n };
+
+	for (int i = 0; i < TRIES; i++) {
+		b.p = take_memory(manager, alignment, n);
+		if (b.p == NULL)
+			return none;
+		b.count = qy_count_begin(b.p, usable_of(called(manager), b.p), called(manager), &b.generation);
+		if (QY_LIKELY(b.count != NULL))
+			return b;
+		if (errno != ERANGE) {
+			int error = errno;
+
+			qy_block_give_back(called(manager), b.p);
+			qy_fail(error, error == EINVAL ? "manager: it gave memory that is not aligned to 16, or beyond 2^47"
+						       : "no memory for the counts of blocks");
+			return none;
+		}
+	}
+	errno = ENOMEM;
+	return none;
+}
+
+QUARRY_API quarry_block quarry_block_alloc(quarry_manager *manager, size_t n)
+{
+	return qy_manager_check(manager) ? make(manager, 0, n) : none;
+}
+
+QUARRY_API quarry_block quarry_block_alloc_aligned(quarry_manager *manager, size_t alignment, size_t n)
+{
+	if (!qy_is_pow2(alignment)) {
+		qy_fail(EINVAL, "alignment: %zu is not a power of two", alignment);
+		return none;
+	}
+	return qy_manager_check(manager) ? make(manager, alignment, n) : none;
+}
+
+QUARRY_API int quarry_share(void *p, quarry_block *b)
+{
+	quarry_block made = { .p = p, .n = quarry_usable_size(p) };
+	struct qy_leaf *leaf;
+	struct quarry_count *c;
+	quarry_inspection i;
+
+	if (made.n == 0 || quarry_inspect(p, &i, sizeof(i)) != 0 || i.address != p)
+		return qy_fail(EINVAL, "p: no memory of quarry's begins at %p", p);
+	c = qy_count_find(p, &leaf);
+	if (c != NULL && (atomic_load_explicit(&c->word, memory_order_relaxed) & QY_COUNT_LIVE))
+		return qy_fail(EALREADY, "p: what is at %p is a block", p);
+	made.count = qy_count_begin(p, made.n, NULL, &made.generation);
+	if (made.count == NULL)
+		return qy_fail(errno == ERANGE ? ENOMEM : errno, "p: there is no count for what is at %p", p);
+	if (b != NULL)
+		*b = made;
+	return 0;
+}
+
+/* ---- errors ---- */
+
+/* In checked builds a late use is a mistake of the program's; else it may well be meant, to find out. */
+static int fail_late(const void *p)
+{
+	if (qy_setting(checked) != 0)
+		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
+	errno = ESTALE;
+	return -1;
+}
+
+static int fail(int error)
+{
+	errno = error;
+	return -1;
+}
+
+/* ---- by address ---- */
+
+/* Whether the word is of a live block at this address. */
+static bool is_of(uint64_t word, const void *p)
+{
+	return (word & (QY_COUNT_LIVE | QY_COUNT_GRAIN_MASK)) == (QY_COUNT_LIVE | qy_count_grain(p));
+}
+
+static bool has_room(uint64_t word)
+{
+	return (word & QY_COUNT_MASK) < QUARRY_REFS_MAX * QY_COUNT_ONE;
+}
+
+/* What was meant is not, or is full, at the first leaf. */
+static int ref_slow(const void *p) QY_COLD;
+static int ref_slow(const void *p)
+{
+	struct qy_leaf *leaf;
+	struct quarry_count *c = qy_count_find(p, &leaf);
+	uint64_t word;
+
+	if (c == NULL)
+		return fail(EINVAL);
+	word = atomic_load_explicit(&c->word, memory_order_relaxed);
+	if (!is_of(word, p))
+		return fail(ESTALE);
+	if (!has_room(word))
+		return fail(EOVERFLOW);
+	word = atomic_fetch_add_explicit(&c->word, QY_COUNT_ONE, memory_order_acquire);
+	if (is_of(word, p) && has_room(word))
+		return 0;
+	qy_count_undo(c, p);
+	return fail(is_of(word, p) ? EOVERFLOW : ESTALE);
+}
+
+QUARRY_API int quarry_ref(const void *p)
+{
+	uintptr_t entry = qy_count_entry(p);
+	struct quarry_count *c;
+	uint64_t word;
+
+	if (QY_UNLIKELY(entry == 0 || (uintptr_t)p % 16 != 0))
+		return fail(EINVAL);
+	c = qy_leaf_word(entry, p);
+	word = atomic_fetch_add_explicit(&c->word, QY_COUNT_ONE, memory_order_acquire);
+	if (QY_LIKELY(is_of(word, p) && has_room(word)))
+		return 0;
+	qy_count_undo(c, p);
+	return ref_slow(p);
+}
+
+static int unref_slow(void *p) QY_COLD;
+static int unref_slow(void *p)
+{
+	struct qy_leaf *leaf;
+	struct quarry_count *c = qy_count_find(p, &leaf);
+
+	if (c == NULL)
+		return fail(EINVAL);
+	return is_of(atomic_load_explicit(&c->word, memory_order_relaxed), p) ? qy_count_drop(c, p) : fail_late(p);
+}
+
+QUARRY_API int quarry_unref(void *p)
+{
+	uintptr_t entry = qy_count_entry(p);
+	struct quarry_count *c;
+
+	if (QY_UNLIKELY(entry == 0 || (uintptr_t)p % 16 != 0))
+		return fail(EINVAL);
+	c = qy_leaf_word(entry, p);
+	/* Who has a reference finds it live; nobody else is to touch the count. */
+	if (QY_UNLIKELY(!is_of(atomic_load_explicit(&c->word, memory_order_relaxed), p)))
+		return unref_slow(p);
+	return qy_count_drop(c, p);
+}
+
+QUARRY_API long quarry_refcount(const void *p)
+{
+	struct qy_leaf *leaf;
+	struct quarry_count *c = qy_count_find(p, &leaf);
+	uint64_t word;
+
+	if (c == NULL)
+		return fail(EINVAL);
+	word = atomic_load_explicit(&c->word, memory_order_relaxed);
+	return is_of(word, p) && qy_count_refs(word) > 0 ? (long)qy_count_refs(word) : fail(ESTALE);
+}
+
+/* ---- by handle ---- */
+
+static bool is_generation(uint64_t word, uint32_t generation)
+{
+	return (word & QY_COUNT_LIVE) && qy_count_generation(word) == generation;
+}
+
+static int ref(struct quarry_count *c, const void *p, uint32_t generation)
+{
+	uint64_t word = atomic_fetch_add_explicit(&c->word, QY_COUNT_ONE, memory_order_acquire);
+
+	if (QY_LIKELY(is_generation(word, generation) && has_room(word)))
+		return 0;
+	qy_count_undo(c, p);
+	return fail(is_generation(word, generation) ? EOVERFLOW : ESTALE);
+}
+
+QUARRY_API int quarry_block_ref(const quarry_block *b)
+{
+	return QY_UNLIKELY(b == NULL || b->count == NULL) ? fail(EINVAL) : ref(b->count, b->p, b->generation);
+}
+
+QUARRY_API int quarry_block_unref(quarry_block *b)
+{
+	int r;
+
+	if (QY_UNLIKELY(b == NULL || b->count == NULL))
+		return 0;
+	if (QY_UNLIKELY(!is_generation(atomic_load_explicit(&b->count->word, memory_order_relaxed), b->generation)))
+		return fail_late(b->p);
+	r = qy_count_drop(b->count, b->p);
+	if (QY_LIKELY(r >= 0))
+		*b = none;
+	return r;
+}
+
+QUARRY_API int quarry_block_live(const quarry_block *b)
+{
+	return b != NULL && b->count != NULL &&
+	       is_generation(atomic_load_explicit(&b->count->word, memory_order_acquire), b->generation);
+}
+
+QUARRY_API quarry_seg quarry_block_seg(const quarry_block *b)
+{
+	if (QY_LIKELY(quarry_block_live(b)))
+		return (quarry_seg){ b->p, b->n };
+	(void)fail_late(b == NULL ? NULL : b->p);
+	return (quarry_seg){ NULL, 0 };
+}
+
+QUARRY_API int quarry_block_from_seg(quarry_seg s, quarry_block *b)
+{
+	struct qy_leaf *leaf;
+	struct quarry_count *c = qy_count_find(s.p, &leaf);
+	uint64_t word;
+
+	if (c == NULL)
+		return qy_fail(EINVAL, "segment: no block begins at %p", s.p);
+	word = atomic_load_explicit(&c->word, memory_order_acquire);
+	if (!is_of(word, s.p))
+		return qy_fail(ESTALE, "segment: the block at %p is gone", s.p);
+	if (s.n > usable_of(leaf->manager, s.p))
+		return qy_fail(EINVAL, "segment: it is longer than the block at %p", s.p);
+	*b = (quarry_block){ .p = s.p, .n = s.n, .count = c, .generation = qy_count_generation(word) };
+	return 0;
+}
+
+/* ---- resizing ---- */
+
+static void zero_behind(const quarry_block *b, size_t old, unsigned flags)
+{
+	if ((flags & QUARRY_RESIZE_ZERO) && b->n > old)
+		memset((char *)b->p + old, 0, b->n - old);
+}
+
+/* Begin anew where the memory is now. At an address that is used up, with a copy elsewhere. */
+static int begin_again(quarry_block *b, const quarry_manager *manager, size_t n)
+{
+	quarry_manager *own = (quarry_manager *)(uintptr_t)manager;
+	void *p = b->p;
+
+	b->count = qy_count_begin(p, usable_of(manager, p), manager, &b->generation);
+	if (QY_LIKELY(b->count != NULL))
+		return 0;
+	if (errno == ERANGE) {
+		*b = make(own, 0, n);
+		if (b->p != NULL)
+			memcpy(b->p, p, n);
+		return b->p != NULL ? 0 : -1;
+	}
+	qy_block_give_back(manager, p);
+	*b = none;
+	return qy_fail(ENOMEM, "no memory for the counts of blocks");
+}
+
+/* Nobody else has a reference, nor can have one until it is counted again. */
+static int resize(quarry_block *b, const quarry_manager *manager, size_t n)
+{
+	void *p;
+
+	if (qy_count_take(b->count, b->p, b->generation) != 0)
+		return -1;
+	p = quarry_manager_resize((quarry_manager *)(uintptr_t)manager, b->p, qy_max(n, 1));
+	if (p == NULL) {
+		qy_count_put_back(b->count);
+		return -1;
+	}
+	b->p = p;
+	b->n = n;
+	return begin_again(b, manager, n);
+}
+
+QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags)
+{
+	struct qy_leaf *leaf;
+	struct quarry_count *c;
+	size_t old, usable;
+	uint64_t word;
+
+	if (b == NULL || b->count == NULL || (flags & ~(unsigned)(QUARRY_RESIZE_ZERO | QUARRY_RESIZE_IN_PLACE)))
+		return qy_fail(EINVAL, b == NULL || b->count == NULL ? "block: it is none" : "flags: unknown bits");
+	word = atomic_load_explicit(&b->count->word, memory_order_acquire);
+	if (!is_generation(word, b->generation))
+		return fail_late(b->p);
+	if (qy_count_refs(word) != 1)
+		return qy_fail(EBUSY, "block: others have references");
+	c = qy_count_find(b->p, &leaf);
+	if (c != b->count)
+		return fail(ESTALE);
+	old = b->n;
+	usable = usable_of(leaf->manager, b->p);
+	if (n > usable && (flags & QUARRY_RESIZE_IN_PLACE))
+		return qy_fail(ENOMEM, "block: it has room for %zu bytes where it is", usable);
+	if (n <= usable && (n >= usable / 2 || (flags & QUARRY_RESIZE_IN_PLACE)))
+		b->n = n;
+	else if (resize(b, leaf->manager, n) != 0)
+		return -1;
+	zero_behind(b, old, flags);
+	return 0;
+}
+
+/* ---- notes ---- */
+
+QUARRY_API int quarry_block_borrow(const quarry_block *b, quarry_seg *s)
+{
+	_Atomic(uint16_t) *notes;
+	uint16_t n = 0;
+
+	if (!quarry_block_live(b))
+		return fail_late(b == NULL ? NULL : b->p);
+	notes = qy_count_borrowed(b->count, b->p, true);
+	if (notes == NULL)
+		return fail(ENOMEM);
+	do {
+		if (n == UINT16_MAX)
+			return fail(EOVERFLOW);
+	} while (!atomic_compare_exchange_weak_explicit(notes, &n, (uint16_t)(n + 1), memory_order_acq_rel,
+							memory_order_relaxed));
+	if (s != NULL)
+		*s = (quarry_seg){ b->p, b->n };
+	return 0;
+}
+
+QUARRY_API int quarry_block_give_back(const quarry_block *b)
+{
+	_Atomic(uint16_t) *notes;
+	uint16_t n = 1;
+
+	if (!quarry_block_live(b))
+		return fail_late(b == NULL ? NULL : b->p);
+	notes = qy_count_borrowed(b->count, b->p, false);
+	if (notes == NULL)
+		return fail(EINVAL);
+	do {
+		if (n == 0)
+			return fail(EINVAL);
+	} while (!atomic_compare_exchange_weak_explicit(notes, &n, (uint16_t)(n - 1), memory_order_acq_rel,
+							memory_order_relaxed));
+	return 0;
+}
+
+/* ---- weak ---- */
+
+QUARRY_API quarry_weak quarry_weak_of(const quarry_block *b)
+{
+	if (quarry_block_live(b))
+		return (quarry_weak){ .p = b->p, .n = b->n, .count = b->count, .generation = b->generation };
+	(void)fail_late(b == NULL ? NULL : b->p);
+	return (quarry_weak){ .p = NULL };
+}
+
+QUARRY_API int quarry_weak_lock(quarry_weak w, quarry_block *b)
+{
+	if (w.count == NULL)
+		return fail(EINVAL);
+	if (ref(w.count, w.p, w.generation) != 0)
+		return -1;
+	*b = (quarry_block){ .p = w.p, .n = w.n, .count = w.count, .generation = w.generation };
+	return 0;
+}
+
+/* ---- told ---- */
+
+QUARRY_API int quarry_block_figures_get(quarry_block_figures *figures, size_t size)
+{
+	struct qy_quarantine_figures held;
+	quarry_block_figures all;
+
+	if (figures == NULL || size == 0 || size > 4096)
+		return qy_fail(EINVAL, "size: %zu is not the size of any quarry_block_figures", size);
+	qy_quarantine_figures(&held);
+	all = (quarry_block_figures){
+		.retired = atomic_load_explicit(&qy_count_figures.retired, memory_order_relaxed),
+		.overrun = atomic_load_explicit(&qy_count_figures.overrun, memory_order_relaxed),
+		.late_writes = held.late_writes,
+		.quarantined = held.blocks,
+		.quarantined_bytes = held.bytes,
+	};
+	memset(figures, 0, size);
+	memcpy(figures, &all, qy_min(size, sizeof(all)));
+	return 0;
+}
+
+QUARRY_API long quarry_block_check(unsigned flags)
+{
+	if (flags & ~(unsigned)QUARRY_CHECK_RELEASE)
+		return qy_fail(EINVAL, "flags: unknown bits in 0x%x", flags);
+	return qy_quarantine_check(flags & QUARRY_CHECK_RELEASE);
+}

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/object/count.h"
+
+#include <errno.h>
+
+#include "numa/window.h"
+
+#define SHIFT_MIN QY_COUNT_GRAIN_SHIFT
+#define SHIFT_MAX QY_COUNT_UNIT_SHIFT
+
+_Atomic(uintptr_t) qy_count_zones[(size_t)1 << (QY_COUNT_ADDRESS_SHIFT - QY_COUNT_ZONE_SHIFT)];
+struct qy_count_figures qy_count_figures;
+
+static bool is_live(uint64_t word)
+{
+	return word & QY_COUNT_LIVE;
+}
+
+/* ---- the table ---- */
+
+/* Where the leaf of p's unit is entered; made when create. What two threads make at once is lost, once. */
+static _Atomic(uintptr_t) *unit_of(const void *p, bool create)
+{
+	uintptr_t address = (uintptr_t)p, was = 0;
+	_Atomic(uintptr_t) *zone;
+	qy_leaves *units;
+
+	if (address >> QY_COUNT_ADDRESS_SHIFT != 0) {
+		errno = EINVAL;
+		return NULL;
+	}
+	zone = &qy_count_zones[address >> QY_COUNT_ZONE_SHIFT];
+	units = (qy_leaves *)atomic_load_explicit(zone, memory_order_acquire);
+	if (units == NULL && create) {
+		units = qy_meta_alloc(sizeof(*units), 64);
+		if (units == NULL)
+			return NULL;
+		if (!atomic_compare_exchange_strong_explicit(zone, &was, (uintptr_t)units, memory_order_acq_rel,
+							     memory_order_acquire))
+			units = (qy_leaves *)was;
+	}
+	if (units == NULL) {
+		errno = EINVAL;
+		return NULL;
+	}
+	return &(*units)[address >> QY_COUNT_UNIT_SHIFT & (QY_COUNT_UNITS - 1)];
+}
+
+static size_t words_of(unsigned shift)
+{
+	return (size_t)1 << (QY_COUNT_UNIT_SHIFT - shift);
+}
+
+/* The entry in the unit's chain for blocks of this kind; 0 where there is none. */
+static uintptr_t leaf_for(uintptr_t entry, unsigned shift, const quarry_manager *manager)
+{
+	while (entry != 0 && (qy_leaf_shift(entry) != shift || qy_leaf_at(entry)->manager != manager))
+		entry = qy_leaf_at(entry)->next;
+	return entry;
+}
+
+static uintptr_t add_leaf(_Atomic(uintptr_t) *unit, const void *p, unsigned shift, const quarry_manager *manager)
+{
+	struct qy_leaf *leaf = qy_meta_alloc(sizeof(*leaf) + words_of(shift) * sizeof(leaf->at[0]), 16);
+	uintptr_t first = atomic_load_explicit(unit, memory_order_acquire), mine;
+
+	if (leaf == NULL)
+		return 0;
+	leaf->unit = qy_align_down((uintptr_t)p, (size_t)1 << QY_COUNT_UNIT_SHIFT);
+	leaf->manager = manager;
+	do {
+		mine = leaf_for(first, shift, manager);
+		if (mine != 0)
+			return mine;
+		leaf->next = first;
+		mine = (uintptr_t)leaf | (shift - SHIFT_MIN);
+	} while (!atomic_compare_exchange_weak_explicit(unit, &first, mine, memory_order_acq_rel,
+							memory_order_acquire));
+	return mine;
+}
+
+struct quarry_count *qy_count_find(const void *p, struct qy_leaf **leaf)
+{
+	struct quarry_count *gone = NULL;
+
+	if ((uintptr_t)p % ((uintptr_t)1 << QY_COUNT_GRAIN_SHIFT) != 0)
+		return NULL;
+	for (uintptr_t entry = qy_count_entry(p); entry != 0; entry = qy_leaf_at(entry)->next) {
+		struct quarry_count *c = qy_leaf_word(entry, p);
+		uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
+
+		if (qy_count_generation(word) == 0 || (word & QY_COUNT_GRAIN_MASK) != qy_count_grain(p))
+			continue;
+		if (!is_live(word) && gone != NULL)
+			continue;
+		*leaf = qy_leaf_at(entry);
+		if (is_live(word))
+			return c;
+		gone = c;
+	}
+	return gone;
+}
+
+/* The leaf that the word is in, which is of a block at p or was; NULL where it is not. */
+static struct qy_leaf *leaf_of(const struct quarry_count *c, const void *p, unsigned *shift)
+{
+	for (uintptr_t entry = qy_count_entry(p); entry != 0; entry = qy_leaf_at(entry)->next)
+		if (qy_leaf_word(entry, p) == c) {
+			*shift = qy_leaf_shift(entry);
+			return qy_leaf_at(entry);
+		}
+	return NULL;
+}
+
+/* ---- beginning ---- */
+
+/* A live word of what is no more: it was freed behind its count. */
+static void end_overrun(struct quarry_count *c, uint64_t word)
+{
+	while (is_live(word)) {
+		uint64_t dead = (uint64_t)(qy_count_generation(word) + 1) << QY_COUNT_GENERATION_SHIFT |
+				(word & QY_COUNT_GRAIN_MASK);
+
+		if (atomic_compare_exchange_weak_explicit(&c->word, &word, dead, memory_order_acq_rel,
+							  memory_order_acquire)) {
+			atomic_fetch_add_explicit(&qy_count_figures.overrun, 1, memory_order_relaxed);
+			return;
+		}
+	}
+}
+
+/* Other leaves may say that a block begins here. */
+static void end_others(uintptr_t entry, uintptr_t mine, const void *p)
+{
+	for (; entry != 0; entry = qy_leaf_at(entry)->next) {
+		struct quarry_count *c = qy_leaf_word(entry, p);
+		uint64_t word = atomic_load_explicit(&c->word, memory_order_relaxed);
+
+		if (entry != mine && is_live(word) && (word & QY_COUNT_GRAIN_MASK) == qy_count_grain(p))
+			end_overrun(c, word);
+	}
+}
+
+/* By addition: counts of others, which they are about to take back, stay (count.h). */
+static struct quarry_count *give_birth(struct quarry_count *c, const void *p, uint32_t *generation)
+{
+	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), born;
+
+	if (is_live(word)) {
+		end_overrun(c, word);
+		word = atomic_load_explicit(&c->word, memory_order_acquire);
+	}
+	if (qy_count_generation(word) == UINT32_MAX) {
+		atomic_fetch_add_explicit(&qy_count_figures.retired, 1, memory_order_relaxed);
+		errno = ERANGE;
+		return NULL;
+	}
+	born = QY_COUNT_LIVE + QY_COUNT_ONE + qy_count_grain(p) - (word & QY_COUNT_GRAIN_MASK);
+	if (qy_count_generation(word) == 0)
+		born += (uint64_t)1 << QY_COUNT_GENERATION_SHIFT;
+	word = atomic_fetch_add_explicit(&c->word, born, memory_order_acq_rel) + born;
+	*generation = qy_count_generation(word);
+	return c;
+}
+
+struct quarry_count *qy_count_begin(void *p, size_t usable, const quarry_manager *manager, uint32_t *generation)
+{
+	unsigned shift = usable < 16 ? SHIFT_MIN : (unsigned)qy_min(qy_log2_floor(usable), SHIFT_MAX);
+	_Atomic(uintptr_t) *unit;
+	uintptr_t first, mine;
+
+	if ((uintptr_t)p % ((uintptr_t)1 << QY_COUNT_GRAIN_SHIFT) != 0) {
+		errno = EINVAL;
+		return NULL;
+	}
+	unit = unit_of(p, true);
+	if (unit == NULL)
+		return NULL;
+	first = atomic_load_explicit(unit, memory_order_acquire);
+	mine = leaf_for(first, shift, manager);
+	if (QY_UNLIKELY(mine == 0))
+		mine = add_leaf(unit, p, shift, manager);
+	if (mine == 0)
+		return NULL;
+	if (QY_UNLIKELY(first != mine || qy_leaf_at(mine)->next != 0))
+		end_others(first, mine, p);
+	return give_birth(qy_leaf_word(mine, p), p, generation);
+}
+
+/* ---- ending ---- */
+
+_Atomic(uint16_t) *qy_count_borrowed(struct quarry_count *c, const void *p, bool create)
+{
+	unsigned shift;
+	struct qy_leaf *leaf = leaf_of(c, p, &shift);
+	_Atomic(uint16_t) *notes, *was = NULL;
+
+	if (leaf == NULL)
+		return NULL;
+	notes = atomic_load_explicit(&leaf->borrowed, memory_order_acquire);
+	if (notes == NULL && create) {
+		notes = qy_meta_alloc(words_of(shift) * sizeof(*notes), 16);
+		if (notes == NULL)
+			return NULL;
+		if (!atomic_compare_exchange_strong_explicit(&leaf->borrowed, &was, notes, memory_order_acq_rel,
+							     memory_order_acquire))
+			notes = was;
+	}
+	return notes == NULL ? NULL : &notes[c - leaf->at];
+}
+
+static bool is_borrowed(const struct qy_leaf *leaf, const struct quarry_count *c)
+{
+	_Atomic(uint16_t) *notes = atomic_load_explicit(&leaf->borrowed, memory_order_acquire);
+
+	return notes != NULL && atomic_load_explicit(&notes[c - leaf->at], memory_order_acquire) != 0;
+}
+
+/* The count became 0. It is ended unless somebody came first: who counted up keeps it, and who ended it has freed it. */
+static int end(struct qy_leaf *leaf, struct quarry_count *c)
+{
+	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), dead;
+
+	if (!is_live(word) || qy_count_refs(word) != 0)
+		return 0;
+	if (is_borrowed(leaf, c)) {
+		atomic_fetch_add_explicit(&c->word, QY_COUNT_ONE, memory_order_relaxed);
+		errno = EBUSY;
+		return -1;
+	}
+	dead = (uint64_t)(qy_count_generation(word) + 1) << QY_COUNT_GENERATION_SHIFT | (word & QY_COUNT_GRAIN_MASK);
+	if (!atomic_compare_exchange_strong_explicit(&c->word, &word, dead, memory_order_acq_rel,
+						     memory_order_acquire))
+		return 0;
+	qy_block_free(leaf->manager,
+		      (void *)(leaf->unit + ((word & QY_COUNT_GRAIN_MASK) << QY_COUNT_GRAIN_SHIFT)));
+	return 1;
+}
+
+int qy_count_drop(struct quarry_count *c, const void *p)
+{
+	uint64_t word = atomic_fetch_sub_explicit(&c->word, QY_COUNT_ONE, memory_order_acq_rel);
+	struct qy_leaf *leaf;
+	unsigned shift;
+
+	if (QY_LIKELY(qy_count_refs(word) > 1))
+		return 0;
+	if (QY_UNLIKELY(qy_count_refs(word) == 0)) { /* two let go of what only one had: caught unless it hits just then */
+		atomic_fetch_add_explicit(&c->word, QY_COUNT_ONE, memory_order_acq_rel);
+		errno = ESTALE;
+		return -1;
+	}
+	leaf = leaf_of(c, p, &shift);
+	qy_check(leaf != NULL);
+	return end(leaf, c);
+}
+
+void qy_count_undo(struct quarry_count *c, const void *p)
+{
+	int error = errno;
+	uint64_t word = atomic_fetch_sub_explicit(&c->word, QY_COUNT_ONE, memory_order_acq_rel);
+	struct qy_leaf *leaf;
+	unsigned shift;
+
+	if (is_live(word) && qy_count_refs(word) == 1) {
+		leaf = leaf_of(c, p, &shift);
+		if (leaf != NULL)
+			(void)end(leaf, c);
+	}
+	errno = error;
+}
+
+int qy_count_take(struct quarry_count *c, const void *p, uint32_t generation)
+{
+	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), dead;
+	unsigned shift;
+	struct qy_leaf *leaf = leaf_of(c, p, &shift);
+
+	if (leaf == NULL || !is_live(word) || qy_count_generation(word) != generation) {
+		errno = ESTALE;
+		return -1;
+	}
+	dead = (uint64_t)(generation + 1) << QY_COUNT_GENERATION_SHIFT | (word & QY_COUNT_GRAIN_MASK);
+	if (qy_count_refs(word) != 1 || is_borrowed(leaf, c) ||
+	    !atomic_compare_exchange_strong_explicit(&c->word, &word, dead, memory_order_acq_rel,
+						     memory_order_acquire)) {
+		errno = EBUSY;
+		return -1;
+	}
+	return 0;
+}
+
+void qy_count_put_back(struct quarry_count *c)
+{
+	atomic_fetch_add_explicit(&c->word,
+				  QY_COUNT_LIVE + QY_COUNT_ONE - ((uint64_t)1 << QY_COUNT_GENERATION_SHIFT),
+				  memory_order_acq_rel);
+}

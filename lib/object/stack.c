@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: MIT */
+/* Stacks: chunks in a row, of which those behind the current one are kept for later. What is taken stands in order of
+ * (chunk, offset), so a mark is these two numbers. */
+#include "include/quarry/stack.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "lib/api/error.h"
+#include "lib/base/settings.h"
+#include "lib/object/manager.h"
+
+#define CHUNK_DEFAULT ((size_t)64 << 10)
+#define CHUNK_MIN ((size_t)256)
+#define FILL 0xde
+
+/* In front of its memory, which is aligned as it is. */
+struct chunk {
+	struct chunk *next, *previous;
+	size_t size;   /* of all of it, this with it */
+	size_t before; /* bytes used in the chunks before it, when it became the current one */
+	uint32_t number;
+	_Alignas(16) char memory[];
+};
+
+struct quarry_stack {
+	struct chunk *current;
+	size_t used; /* of the current chunk's memory */
+	struct chunk *first;
+	quarry_manager *from;
+	size_t chunk, limit, held, peak, spills;
+	uint32_t depth; /* marks that were not ended */
+	unsigned flags;
+	quarry_manager manager; /* the stack itself, as one */
+};
+
+static const quarry_manager_ops stack_ops;
+
+static size_t room_of(const struct chunk *c)
+{
+	return c->size - sizeof(*c);
+}
+
+/* ---- chunks ---- */
+
+/* Behind the current one, for at least n bytes. */
+static struct chunk *add_chunk(quarry_stack *s, size_t n)
+{
+	size_t size;
+	struct chunk *c;
+
+	if (n > PTRDIFF_MAX - sizeof(*c)) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	size = qy_max(s->chunk, n + sizeof(*c));
+	if (s->limit != 0 && (s->held > s->limit || size > s->limit - s->held)) {
+		size = n + sizeof(*c); /* the last one may be shorter than chunks are */
+		if (s->held > s->limit || size > s->limit - s->held) {
+			qy_fail(ENOMEM, "stack: %zu bytes more would pass its limit of %zu", n, s->limit);
+			return NULL;
+		}
+	}
+	c = quarry_manager_alloc(s->from, size);
+	if (c == NULL)
+		return NULL;
+	*c = (struct chunk){ .size = size, .previous = s->current };
+	if (s->current != NULL) {
+		c->number = s->current->number + 1;
+		c->next = s->current->next;
+		s->current->next = c;
+	} else {
+		s->first = c;
+	}
+	if (c->next != NULL)
+		c->next->previous = c;
+	s->held += size;
+	return c;
+}
+
+/* The chunks behind c, from the last one on: numbers stay in order. */
+static size_t drop_behind(quarry_stack *s, struct chunk *c)
+{
+	size_t bytes = 0;
+
+	while (c->next != NULL) {
+		struct chunk *gone = c->next;
+
+		c->next = gone->next;
+		bytes += gone->size;
+		(void)quarry_manager_free(s->from, gone);
+	}
+	s->held -= bytes;
+	return bytes;
+}
+
+/* Make a chunk with room for n bytes the current one. */
+static bool go_on(quarry_stack *s, size_t n)
+{
+	struct chunk *next = s->current->next;
+
+	if (!(s->flags & QUARRY_STACK_SPILL)) {
+		qy_fail(ENOMEM, "stack: it is full, and does not spill");
+		return false;
+	}
+	if (next == NULL || room_of(next) < n) {
+		/* Those that were kept are too short, the nearest at least: they go, rather than add up. */
+		drop_behind(s, s->current);
+		next = add_chunk(s, n);
+		if (next == NULL)
+			return false;
+		s->spills++;
+	}
+	next->number = s->current->number + 1;
+	next->before = s->current->before + s->used;
+	s->current = next;
+	s->used = 0;
+	return true;
+}
+
+/* ---- the stack ---- */
+
+static bool check(const quarry_stack_attr *attr)
+{
+	if (attr->struct_size != 0 && attr->struct_size != sizeof(*attr))
+		qy_fail(EINVAL, "struct_size: %zu is not the size of any quarry_stack_attr", attr->struct_size);
+	else if (attr->flags & ~(unsigned)QUARRY_STACK_SPILL)
+		qy_fail(EINVAL, "flags: unknown bits in 0x%x", attr->flags);
+	else if (attr->chunk != 0 && (attr->chunk < CHUNK_MIN || attr->chunk > PTRDIFF_MAX))
+		qy_fail(EINVAL, "chunk: %zu is not at least %zu bytes, or far too much", attr->chunk, CHUNK_MIN);
+	else if (attr->limit != 0 && attr->limit < (attr->chunk != 0 ? attr->chunk : CHUNK_DEFAULT))
+		qy_fail(EINVAL, "limit: %zu bytes are less than the first chunk", attr->limit);
+	else
+		return qy_manager_check(attr->manager);
+	return false;
+}
+
+QUARRY_API quarry_stack *quarry_stack_create(const quarry_stack_attr *attr)
+{
+	static const quarry_stack_attr plain = { .flags = QUARRY_STACK_SPILL };
+	quarry_stack *s;
+
+	if (attr == NULL)
+		attr = &plain;
+	if (!check(attr))
+		return NULL;
+	s = quarry_manager_alloc(attr->manager, sizeof(*s));
+	if (s == NULL)
+		return NULL;
+	*s = (quarry_stack){ .from = attr->manager, .chunk = attr->chunk != 0 ? attr->chunk : CHUNK_DEFAULT,
+			     .limit = attr->limit, .flags = attr->flags };
+	s->manager = (quarry_manager){ &stack_ops, s };
+	s->current = add_chunk(s, 1);
+	if (s->current == NULL) {
+		(void)quarry_manager_free(attr->manager, s);
+		return NULL;
+	}
+	return s;
+}
+
+QUARRY_API void quarry_stack_destroy(quarry_stack *stack)
+{
+	if (stack == NULL)
+		return;
+	drop_behind(stack, stack->first);
+	(void)quarry_manager_free(stack->from, stack->first);
+	(void)quarry_manager_free(stack->from, stack);
+}
+
+/* How many bytes to leave out before the next that is aligned so. */
+static size_t gap(const struct chunk *c, size_t used, size_t alignment)
+{
+	return (size_t)(-((uintptr_t)c->memory + used) & (alignment - 1));
+}
+
+static void *take(quarry_stack *s, size_t alignment, size_t n)
+{
+	struct chunk *c = s->current;
+	size_t skip = gap(c, s->used, alignment), left = room_of(c) - s->used;
+	size_t all;
+
+	if (QY_UNLIKELY(skip > left || n > left - skip)) {
+		/* Wherever the chunk comes to lie. */
+		if (__builtin_add_overflow(n, alignment > 16 ? alignment : 0, &all)) {
+			errno = ENOMEM;
+			return NULL;
+		}
+		if (!go_on(s, all))
+			return NULL;
+		c = s->current;
+		skip = gap(c, 0, alignment);
+	}
+	s->used += skip + n;
+	if (c->before + s->used > s->peak)
+		s->peak = c->before + s->used;
+	return c->memory + s->used - n;
+}
+
+QUARRY_API void *quarry_stack_alloc(quarry_stack *stack, size_t n)
+{
+	return take(stack, 16, n);
+}
+
+QUARRY_API void *quarry_stack_alloc_aligned(quarry_stack *stack, size_t alignment, size_t n)
+{
+	if (!qy_is_pow2(alignment)) {
+		qy_fail(EINVAL, "alignment: %zu is not a power of two", alignment);
+		return NULL;
+	}
+	return take(stack, alignment, n);
+}
+
+QUARRY_API quarry_mark quarry_stack_mark(quarry_stack *stack)
+{
+	return (quarry_mark){ .stack = stack, .used = stack->used, .chunk = stack->current->number, .depth = stack->depth++ };
+}
+
+/* With the option checked, what was taken reads as what blocks that ended do. */
+static void fill(struct chunk *c, size_t from, size_t to)
+{
+	if (QY_UNLIKELY(qy_setting(checked) != 0))
+		memset(c->memory + from, FILL, to - from);
+}
+
+static void go_back(quarry_stack *s, uint32_t number, size_t used)
+{
+	while (s->current->number != number) {
+		struct chunk *c = s->current;
+
+		fill(c, 0, s->used);
+		s->current = c->previous;
+		s->used = c->before - s->current->before;
+	}
+	fill(s->current, used, s->used);
+	s->used = used;
+}
+
+QUARRY_API int quarry_stack_release(quarry_stack *stack, quarry_mark mark)
+{
+	uint32_t number = stack->current->number;
+	size_t used = stack->used;
+
+	if (mark.stack != stack)
+		return qy_fail(EINVAL, "mark: it is of another stack");
+	for (const struct chunk *c = stack->current; number > mark.chunk; c = c->previous) {
+		used = c->before - c->previous->before;
+		number--;
+	}
+	if (number != mark.chunk || mark.used > used || mark.depth >= stack->depth)
+		return qy_fail(EINVAL, "mark: it was ended by the release of an earlier one");
+	go_back(stack, mark.chunk, mark.used);
+	stack->depth = mark.depth;
+	return 0;
+}
+
+QUARRY_API void quarry_stack_reset(quarry_stack *stack)
+{
+	go_back(stack, 0, 0);
+	stack->depth = 0;
+}
+
+QUARRY_API size_t quarry_stack_trim(quarry_stack *stack)
+{
+	return drop_behind(stack, stack->current);
+}
+
+QUARRY_API int quarry_stack_stats_get(const quarry_stack *stack, quarry_stack_stats *stats)
+{
+	if (stack == NULL || stats == NULL)
+		return qy_fail(EINVAL, stack == NULL ? "stack: there is none" : "stats: there is none");
+	*stats = (quarry_stack_stats){ .used = stack->current->before + stack->used, .held = stack->held,
+				       .peak = stack->peak, .limit = stack->limit, .spills = stack->spills };
+	for (const struct chunk *c = stack->first; c != NULL; c = c->next)
+		stats->chunks++;
+	return 0;
+}
+
+/* ---- as a manager ---- */
+
+/* In front of each allocation, 16 bytes before it. */
+struct header {
+	size_t size, unused;
+};
+
+static struct header *header_of(const void *p)
+{
+	return (struct header *)((uintptr_t)p - sizeof(struct header));
+}
+
+static void *ops_aligned(void *ctx, size_t alignment, size_t size)
+{
+	size_t front = qy_max(alignment, sizeof(struct header)), all, n = size;
+	char *p;
+
+	if (size > PTRDIFF_MAX || __builtin_add_overflow(n = qy_align_up(size, 16), front, &all)) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	p = take(ctx, front, all);
+	if (p == NULL)
+		return NULL;
+	p += front;
+	header_of(p)->size = n;
+	return p;
+}
+
+static void *ops_alloc(void *ctx, size_t size)
+{
+	return ops_aligned(ctx, 16, size);
+}
+
+/* Whether nothing was taken after what is at p. */
+static bool is_last(const quarry_stack *s, const void *p)
+{
+	return (const char *)p + header_of(p)->size == s->current->memory + s->used;
+}
+
+static int ops_owns(void *ctx, const void *p)
+{
+	const quarry_stack *s = ctx;
+
+	for (const struct chunk *c = s->current; c != NULL; c = c->previous) {
+		size_t used = c == s->current ? s->used : c->next->before - c->before;
+
+		if ((const char *)p >= c->memory + sizeof(struct header) && (const char *)p <= c->memory + used)
+			return 1;
+	}
+	return 0;
+}
+
+static int ops_free(void *ctx, void *p)
+{
+	quarry_stack *s = ctx;
+
+	if (!ops_owns(ctx, p))
+		return qy_fail(EINVAL, "p: %p is not the stack's", p);
+	if (is_last(s, p)) {
+		size_t at = (size_t)((char *)p - sizeof(struct header) - s->current->memory);
+
+		fill(s->current, at, s->used);
+		s->used = at;
+	}
+	return 0;
+}
+
+static void *ops_resize(void *ctx, void *p, size_t size)
+{
+	quarry_stack *s = ctx;
+	size_t old = header_of(p)->size, n = qy_align_up(size, 16);
+	size_t at;
+	void *to;
+
+	if (size > PTRDIFF_MAX) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	if (n <= old && !is_last(s, p))
+		return p;
+	at = is_last(s, p) ? (size_t)((char *)p - s->current->memory) : 0;
+	if (at != 0 && n <= room_of(s->current) - at) {
+		s->used = at + n;
+		s->peak = qy_max(s->peak, s->current->before + s->used);
+		header_of(p)->size = n;
+		return p;
+	}
+	to = ops_alloc(ctx, size);
+	return to == NULL ? NULL : memcpy(to, p, qy_min(old, size));
+}
+
+static size_t ops_usable(void *ctx, const void *p)
+{
+	return ops_owns(ctx, p) ? header_of(p)->size : 0;
+}
+
+static int ops_clear(void *ctx)
+{
+	quarry_stack_reset(ctx);
+	return 0;
+}
+
+static int ops_destroy(void *ctx)
+{
+	quarry_stack_destroy(ctx);
+	return 0;
+}
+
+static int ops_stats(void *ctx, quarry_manager_stats *stats)
+{
+	const quarry_stack *s = ctx;
+
+	*stats = (quarry_manager_stats){ s->current->before + s->used, s->held, s->limit };
+	return 0;
+}
+
+static size_t ops_max(void *ctx)
+{
+	const quarry_stack *s = ctx;
+	size_t most = s->flags & QUARRY_STACK_SPILL ? s->limit != 0 ? s->limit : PTRDIFF_MAX : s->chunk;
+
+	return most - sizeof(struct chunk) - sizeof(struct header);
+}
+
+static const quarry_manager_ops stack_ops = {
+	.struct_size = sizeof(stack_ops),
+	.name = "stack",
+	.alloc = ops_alloc,
+	.alloc_aligned = ops_aligned,
+	.resize = ops_resize,
+	.free = ops_free,
+	.usable = ops_usable,
+	.owns = ops_owns,
+	.clear = ops_clear,
+	.destroy = ops_destroy,
+	.stats = ops_stats,
+	.max_alloc = ops_max,
+};
+
+QUARRY_API quarry_manager *quarry_stack_manager(quarry_stack *stack)
+{
+	return &stack->manager;
+}
+
+/* ---- one for each thread ---- */
+
+static __thread quarry_stack *scratch __attribute__((tls_model("initial-exec")));
+static pthread_key_t scratch_key;
+static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
+static bool scratch_ends;
+
+static void end_scratch(void *stack)
+{
+	scratch = NULL;
+	quarry_stack_destroy(stack);
+}
+
+static void make_key(void)
+{
+	scratch_ends = pthread_key_create(&scratch_key, end_scratch) == 0;
+}
+
+QUARRY_API quarry_stack *quarry_scratch(void)
+{
+	quarry_stack *s = scratch;
+
+	if (QY_LIKELY(s != NULL))
+		return s;
+	(void)pthread_once(&scratch_once, make_key);
+	s = quarry_stack_create(NULL);
+	if (s == NULL)
+		return NULL;
+	/* Without a key to be had it goes when the process does. */
+	if (scratch_ends && pthread_setspecific(scratch_key, s) != 0) {
+		quarry_stack_destroy(s);
+		errno = ENOMEM;
+		return NULL;
+	}
+	scratch = s;
+	return s;
+}
+
+QUARRY_API quarry_frame quarry_frame_begin(quarry_stack *stack)
+{
+	quarry_frame frame = { .stack = stack != NULL ? stack : quarry_scratch() };
+
+	if (frame.stack != NULL)
+		frame.mark = quarry_stack_mark(frame.stack);
+	return frame;
+}
+
+QUARRY_API void quarry_frame_end(quarry_frame *frame)
+{
+	if (frame == NULL || frame->stack == NULL)
+		return;
+	(void)quarry_stack_release(frame->stack, frame->mark);
+	frame->stack = NULL;
+}

@@ -1,0 +1,604 @@
+/* SPDX-License-Identifier: MIT */
+/* Blocks with counts: against a plain model, at every size, and where their memory becomes something else. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "include/quarry/block.h"
+#include "lib/base/base.h"
+#include "lib/object/count.h"
+
+#define COUNT(a) (sizeof(a) / sizeof *(a))
+#define KIB ((size_t)1 << 10)
+#define MIB ((size_t)1 << 20)
+
+#define refused(call, error)                                                              \
+	do {                                                                              \
+		errno = 0;                                                                \
+		cr_assert_eq((call), -1, "%s", #call);                                    \
+		cr_assert_eq(errno, (error), "%s: errno %d", #call, errno);               \
+	} while (0)
+
+static const size_t sizes[] = { 0, 1, 16, 17, 48, 64, 100, 500, 1000, 3000, 8 * KIB, 20 * KIB, 40 * KIB, 70 * KIB,
+				200 * KIB, MIB, 5 * MIB };
+
+static uint64_t state;
+
+static uint64_t next(void)
+{
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state;
+}
+
+static void seed(uint64_t n)
+{
+	state = n;
+	printf("seed %llu\n", (unsigned long long)n);
+}
+
+static quarry_block_figures figures(void)
+{
+	quarry_block_figures f;
+
+	cr_assert_eq(quarry_block_figures_get(&f, sizeof f), 0);
+	return f;
+}
+
+/* ---- one block ---- */
+
+Test(counts, of_every_size)
+{
+	for (unsigned i = 0; i < COUNT(sizes); i++) {
+		quarry_block b = quarry_block_alloc(NULL, sizes[i]), copy = b;
+		void *p = b.p;
+
+		cr_assert(p != NULL && b.n == sizes[i]);
+		cr_assert_eq(quarry_refcount(p), 1);
+		cr_assert_eq(quarry_ref(p), 0);
+		cr_assert_eq(quarry_block_ref(&b), 0);
+		cr_assert_eq(quarry_refcount(p), 3);
+		cr_assert_eq(quarry_unref(p), 0);
+		cr_assert_eq(quarry_unref(p), 0);
+		cr_assert_eq(quarry_block_live(&b), 1);
+		cr_assert_eq(quarry_block_unref(&b), 1);
+		cr_assert(b.p == NULL && b.count == NULL);
+		cr_assert_eq(quarry_block_unref(&b), 0, "none");
+		refused(quarry_ref(p), ESTALE);
+		refused(quarry_unref(p), ESTALE);
+		refused((int)quarry_refcount(p), ESTALE);
+		refused(quarry_block_ref(&copy), ESTALE);
+		refused(quarry_block_unref(&copy), ESTALE);
+		refused(quarry_block_resize(&copy, 10, 0), ESTALE);
+		cr_assert_eq(quarry_block_live(&copy), 0);
+		cr_assert_null(quarry_block_seg(&copy).p);
+		cr_assert_eq(errno, ESTALE);
+	}
+}
+
+Test(counts, what_never_was_a_block)
+{
+	char *p = quarry_malloc(100), local[64];
+	quarry_block none = { .p = NULL };
+	quarry_weak no_weak = { .p = NULL };
+	quarry_block b = quarry_block_alloc(NULL, 200);
+
+	refused(quarry_ref(p), EINVAL);
+	refused(quarry_unref(p), EINVAL);
+	refused(quarry_ref(NULL), EINVAL);
+	refused(quarry_unref(NULL), EINVAL);
+	refused(quarry_ref(local), EINVAL);
+	refused(quarry_ref((void *)-16), EINVAL);
+	refused(quarry_ref((char *)b.p + 16), EINVAL);
+	refused(quarry_unref((char *)b.p + 16), EINVAL);
+	refused(quarry_ref((char *)b.p + 1), EINVAL);
+	cr_assert_eq(quarry_refcount(b.p), 1, "a try at its inside leaves it");
+	refused(quarry_block_ref(&none), EINVAL);
+	refused(quarry_block_ref(NULL), EINVAL);
+	refused(quarry_weak_lock(no_weak, &b), EINVAL);
+	refused(quarry_block_resize(&none, 1, 0), EINVAL);
+	refused(quarry_block_resize(&b, 1, 64), EINVAL);
+	cr_assert_null(quarry_block_alloc_aligned(NULL, 48, 10).p);
+	cr_assert_eq(errno, EINVAL);
+	cr_assert_null(quarry_block_alloc(NULL, SIZE_MAX).p);
+	cr_assert_eq(errno, ENOMEM);
+	refused(quarry_block_figures_get(NULL, 8), EINVAL);
+	refused((int)quarry_block_check(2), EINVAL);
+	quarry_free(p);
+	quarry_unref(b.p);
+}
+
+/* Neighbours in a slab do not have each other's words: every object of many slabs is a block with a count of its own. */
+Test(counts, neighbours_are_told_apart)
+{
+	enum { MANY = 5000 };
+	static quarry_block b[MANY];
+
+	for (unsigned i = 0; i < COUNT(sizes) - 3; i++) {
+		size_t many = sizes[i] > 3000 ? 200 : MANY;
+
+		for (size_t k = 0; k < many; k++) {
+			b[k] = quarry_block_alloc(NULL, sizes[i]);
+			for (size_t r = 0; r < k % 7; r++)
+				cr_assert_eq(quarry_ref(b[k].p), 0);
+		}
+		for (size_t k = 0; k < many; k++)
+			cr_assert_eq(quarry_refcount(b[k].p), (long)(1 + k % 7), "%zu of %zu bytes", k, sizes[i]);
+		for (size_t k = 0; k < many; k++) {
+			for (size_t r = 0; r < k % 7; r++)
+				cr_assert_eq(quarry_unref(b[k].p), 0);
+			cr_assert_eq(quarry_unref(b[k].p), 1);
+		}
+	}
+}
+
+/* Units become slabs of other sizes; what was there keeps nothing alive and answers nothing. */
+Test(counts, memory_becomes_another_class)
+{
+	enum { MANY = 4000 };
+	static quarry_block now[MANY], was[MANY];
+	quarry_arena_attr attr = { .name = "changing" };
+	quarry_arena *arena = quarry_arena_create(&attr);
+	quarry_manager *m = quarry_manager_of_arena(arena);
+	size_t met = 0;
+
+	for (unsigned i = 0; i < 60; i++) {
+		size_t n = sizes[1 + (i * 7 + 3) % 12], many = n > 3000 ? 200 : MANY;
+
+		for (size_t k = 0; k < many; k++) {
+			now[k] = quarry_block_alloc(m, n);
+			cr_assert_not_null(now[k].p);
+			cr_assert_eq(quarry_refcount(now[k].p), 1);
+		}
+		for (size_t k = 0; k < MANY; k++)
+			if (was[k].p != NULL) {
+				met += quarry_refcount(was[k].p) == 1;
+				cr_assert_eq(quarry_block_live(&was[k]), 0);
+				refused(quarry_block_ref(&was[k]), ESTALE);
+			}
+		for (size_t k = 0; k < many; k++) {
+			was[k] = now[k];
+			cr_assert_eq(quarry_block_unref(&now[k]), 1);
+		}
+		quarry_thread_flush();
+		quarry_purge(arena);
+	}
+	cr_assert_gt(met, 0, "no address came again as another block: this shows nothing");
+	cr_assert_eq(figures().overrun, 0);
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
+}
+
+/* Against a model: each block's count, size and contents. */
+Test(counts, model)
+{
+	enum { SLOTS = 300, STEPS = 60000 };
+	static struct {
+		quarry_block b;
+		quarry_weak weak;
+		long count;
+		unsigned char value;
+	} o[SLOTS];
+
+	seed(7777);
+	for (unsigned step = 0; step < STEPS; step++) {
+		unsigned i = (unsigned)(next() % SLOTS);
+		size_t n = 1 + (next() % 20 == 0 ? next() % (300 * KIB) : next() % 700);
+		unsigned char *p = o[i].b.p;
+		quarry_block again;
+
+		if (p == NULL) {
+			if (o[i].weak.p != NULL)
+				refused(quarry_weak_lock(o[i].weak, &again), ESTALE);
+			o[i].b = quarry_block_alloc_aligned(NULL, (size_t)1 << next() % 8, n);
+			cr_assert_not_null(o[i].b.p);
+			o[i].weak = quarry_weak_of(&o[i].b);
+			o[i].count = 1;
+			memset(o[i].b.p, o[i].value = (unsigned char)next(), n);
+			continue;
+		}
+		cr_assert_eq(quarry_refcount(p), o[i].count);
+		cr_assert(p[0] == o[i].value && p[o[i].b.n / 2] == o[i].value && p[o[i].b.n - 1] == o[i].value);
+		switch (next() % 4) {
+		case 0:
+			cr_assert_eq(next() % 2 ? quarry_ref(p) : quarry_block_ref(&o[i].b), 0);
+			o[i].count++;
+			break;
+		case 1:
+			cr_assert_eq(quarry_weak_lock(o[i].weak, &again), 0);
+			cr_assert(again.p == p && again.generation == o[i].b.generation);
+			o[i].count++;
+			break;
+		case 2:
+			if (o[i].count > 1) {
+				refused(quarry_block_resize(&o[i].b, n, 0), EBUSY);
+				break;
+			}
+			cr_assert_eq(quarry_block_resize(&o[i].b, n, 0), 0);
+			p = o[i].b.p;
+			cr_assert(p[0] == o[i].value && o[i].b.n == n);
+			memset(p, o[i].value, n);
+			o[i].weak = quarry_weak_of(&o[i].b);
+			break;
+		default:
+			cr_assert_eq(quarry_unref(p), --o[i].count == 0);
+			if (o[i].count == 0)
+				o[i].b.p = NULL;
+		}
+	}
+	for (unsigned i = 0; i < SLOTS; i++)
+		while (o[i].b.p != NULL && quarry_unref(o[i].b.p) == 0)
+			;
+	cr_assert_eq(figures().overrun, 0);
+}
+
+/* ---- ends of ranges ---- */
+
+Test(counts, no_more_references_than_fit)
+{
+	quarry_block b = quarry_block_alloc(NULL, 100);
+	quarry_block again;
+
+	for (long i = 1; i < QUARRY_REFS_MAX; i++)
+		cr_assert_eq(quarry_ref(b.p), 0, "%ld", i);
+	cr_assert_eq(quarry_refcount(b.p), QUARRY_REFS_MAX);
+	refused(quarry_ref(b.p), EOVERFLOW);
+	refused(quarry_block_ref(&b), EOVERFLOW);
+	refused(quarry_weak_lock(quarry_weak_of(&b), &again), EOVERFLOW);
+	cr_assert_eq(quarry_refcount(b.p), QUARRY_REFS_MAX);
+	for (long i = 1; i < QUARRY_REFS_MAX; i++)
+		cr_assert_eq(quarry_unref(b.p), 0);
+	cr_assert_eq(quarry_unref(b.p), 1);
+}
+
+static void set_generation(struct quarry_count *c, uint32_t to)
+{
+	uint64_t word = atomic_load(&c->word);
+
+	atomic_store(&c->word, (word & UINT32_MAX) | (uint64_t)to << QY_COUNT_GENERATION_SHIFT);
+}
+
+/* At its last generation an address is used up: its memory is not given out again as a block, and no reference of old
+ * comes to life by the number coming round. */
+Test(counts, generations_do_not_come_round)
+{
+	quarry_block b = quarry_block_alloc(NULL, 5000), other;
+	void *p = b.p;
+	quarry_weak first = quarry_weak_of(&b), last;
+	uint64_t retired = figures().retired;
+	size_t seen = 0;
+
+	set_generation(b.count, UINT32_MAX - 1);
+	b.generation = UINT32_MAX - 1;
+	last = quarry_weak_of(&b);
+	cr_assert_eq(quarry_weak_lock(last, &other), 0);
+	cr_assert_eq(quarry_block_unref(&other), 0);
+	cr_assert_eq(quarry_block_unref(&b), 1);
+	for (unsigned i = 0; i < 200; i++) {
+		quarry_block c = quarry_block_alloc(NULL, 5000);
+
+		cr_assert_not_null(c.p);
+		seen += c.p == p;
+		refused(quarry_weak_lock(first, &other), ESTALE);
+		refused(quarry_weak_lock(last, &other), ESTALE);
+		cr_assert_eq(quarry_block_unref(&c), 1);
+	}
+	cr_assert_eq(seen, 0, "the address was given out again");
+	cr_assert_eq(figures().retired, retired + 1);
+}
+
+Test(counts, resized_at_the_last_generation)
+{
+	quarry_block b = quarry_block_alloc(NULL, MIB);
+	unsigned char *p = b.p;
+
+	memset(p, 0x77, MIB);
+	set_generation(b.count, UINT32_MAX - 1);
+	b.generation = UINT32_MAX - 1;
+	cr_assert_eq(quarry_block_resize(&b, 100 * KIB, 0), 0);
+	p = b.p;
+	cr_assert(quarry_block_live(&b) && b.n == 100 * KIB && p[0] == 0x77 && p[100 * KIB - 1] == 0x77);
+	cr_assert_eq(quarry_block_unref(&b), 1);
+}
+
+/* ---- behind the count ---- */
+
+Test(counts, freed_behind_its_count)
+{
+	quarry_block b = quarry_block_alloc(NULL, 3000), again, old = b;
+	quarry_weak w = quarry_weak_of(&b);
+	bool met = false;
+
+	cr_assert_eq(quarry_ref(b.p), 0);
+	quarry_free(b.p); /* the mistake */
+	for (unsigned i = 0; i < 100 && !met; i++) {
+		b = quarry_block_alloc(NULL, 3000);
+		cr_assert_eq(quarry_refcount(b.p), 1, "a new block has one reference");
+		met = b.p == old.p;
+		if (met) {
+			refused(quarry_block_unref(&old), ESTALE);
+			refused(quarry_weak_lock(w, &again), ESTALE);
+		}
+	}
+	cr_assert(met, "the address did not come again");
+	cr_assert_eq(figures().overrun, 1);
+}
+
+Test(counts, an_arena_reset_or_ended_behind_them)
+{
+	enum { MANY = 3000 };
+	static quarry_block old[MANY];
+	quarry_arena *arena = quarry_arena_create(NULL);
+	size_t met = 0;
+
+	for (unsigned i = 0; i < MANY; i++) {
+		old[i] = quarry_block_alloc(quarry_manager_of_arena(arena), 64);
+		quarry_ref(old[i].p);
+	}
+	cr_assert_eq(quarry_arena_reset(arena), 0);
+	for (unsigned i = 0; i < MANY; i++) {
+		/* Of other sizes: they begin where others did, and elsewhere. */
+		quarry_block b = quarry_block_alloc(quarry_manager_of_arena(arena), i % 2 ? 32 : 160);
+
+		cr_assert_eq(quarry_refcount(b.p), 1);
+		for (unsigned k = 0; k < MANY; k++)
+			if (old[k].p == b.p) {
+				met++;
+				cr_assert_eq(quarry_block_live(&old[k]), 0);
+			}
+	}
+	cr_assert_gt(met, 0);
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
+}
+
+/* ---- shared ---- */
+
+Test(counts, any_memory_can_be_shared)
+{
+	quarry_arena *arena = quarry_arena_create(NULL);
+
+	for (unsigned i = 0; i < COUNT(sizes); i++) {
+		char *p = i % 2 ? quarry_malloc(sizes[i]) : quarry_arena_malloc(arena, sizes[i]);
+		quarry_block b;
+
+		refused(quarry_ref(p), EINVAL);
+		if (sizes[i] > 16)
+			refused(quarry_share(p + 16, &b), EINVAL);
+		cr_assert_eq(quarry_share(p, &b), 0, "%zu: %s", sizes[i], quarry_error_text());
+		cr_assert(b.p == p && b.n >= sizes[i]);
+		refused(quarry_share(p, NULL), EALREADY);
+		cr_assert_eq(quarry_ref(p), 0);
+		cr_assert_eq(quarry_unref(p), 0);
+		cr_assert_eq(quarry_unref(p), 1);
+		refused(quarry_ref(p), ESTALE);
+	}
+	refused(quarry_share(NULL, NULL), EINVAL);
+	refused(quarry_share(&arena, NULL), EINVAL);
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
+}
+
+static void *unref(void *p)
+{
+	return (void *)(intptr_t)quarry_unref(p);
+}
+
+Test(counts, the_last_reference_goes_in_another_thread)
+{
+	quarry_stats before = { .version = QUARRY_STATS_VERSION }, after = { .version = QUARRY_STATS_VERSION };
+
+	quarry_unref(quarry_block_alloc(NULL, 100).p);
+	quarry_stats_get(NULL, &before);
+	for (unsigned i = 0; i < 20; i++) {
+		quarry_block b = quarry_block_alloc(NULL, 10 * KIB);
+		pthread_t thread;
+		void *r;
+
+		cr_assert_eq(pthread_create(&thread, NULL, unref, b.p), 0);
+		cr_assert_eq(pthread_join(thread, &r), 0);
+		cr_assert_eq((intptr_t)r, 1);
+		refused(quarry_ref(b.p), ESTALE);
+	}
+	quarry_stats_get(NULL, &after);
+	cr_assert_eq(after.bad_frees, before.bad_frees);
+}
+
+/* ---- resizing ---- */
+
+Test(counts, resized)
+{
+	for (unsigned i = 0; i < COUNT(sizes); i++)
+		for (unsigned k = 0; k < COUNT(sizes); k++) {
+			quarry_block b = quarry_block_alloc(NULL, sizes[i]), old = b;
+			size_t both = sizes[i] < sizes[k] ? sizes[i] : sizes[k];
+			unsigned char *p = memset(b.p, 0x33, sizes[i]);
+
+			cr_assert_eq(quarry_block_resize(&b, sizes[k], QUARRY_RESIZE_ZERO), 0, "%zu to %zu: errno %d", sizes[i],
+				     sizes[k], errno);
+			p = b.p;
+			cr_assert(b.n == sizes[k] && quarry_usable_size(p) >= sizes[k]);
+			for (size_t at = 0; at < both; at++)
+				cr_assert_eq(p[at], 0x33);
+			for (size_t at = both; at < sizes[k]; at++)
+				cr_assert_eq(p[at], 0, "byte %zu of %zu, %zu before", at, sizes[k], sizes[i]);
+			cr_assert_eq(quarry_refcount(p), 1);
+			if (old.p != p)
+				cr_assert_eq(quarry_block_live(&old), 0);
+			cr_assert_eq(quarry_block_unref(&b), 1);
+		}
+}
+
+Test(counts, resized_where_it_is_or_not_at_all)
+{
+	quarry_block b = quarry_block_alloc(NULL, 1000);
+	void *p = b.p;
+	size_t usable = quarry_usable_size(p);
+
+	refused(quarry_block_resize(&b, usable + 1, QUARRY_RESIZE_IN_PLACE), ENOMEM);
+	cr_assert(b.p == p && b.n == 1000 && quarry_block_live(&b));
+	cr_assert_eq(quarry_block_resize(&b, 1, QUARRY_RESIZE_IN_PLACE), 0);
+	cr_assert_eq(quarry_block_resize(&b, usable, QUARRY_RESIZE_IN_PLACE), 0);
+	cr_assert(b.p == p && b.n == usable);
+	refused(quarry_block_resize(&b, SIZE_MAX / 2 + 2, 0), ENOMEM);
+	cr_assert(b.p == p && quarry_block_live(&b), "an error leaves it");
+	cr_assert_eq(quarry_refcount(p), 1);
+	cr_assert_eq(quarry_block_unref(&b), 1);
+}
+
+/* A large block shrunk where it is makes room for others in its first 64 KiB: they have words of their own. */
+Test(counts, shrunk_beside_new_neighbours)
+{
+	enum { MANY = 40 };
+	quarry_block b = quarry_block_alloc(NULL, MIB), other[MANY];
+
+	cr_assert_eq(quarry_block_resize(&b, 40 * KIB, 0), 0);
+	for (unsigned i = 0; i < MANY; i++) {
+		other[i] = quarry_block_alloc(NULL, (i % 5 + 1) * 40 * KIB);
+		cr_assert_eq(quarry_refcount(other[i].p), 1);
+		cr_assert_eq(quarry_refcount(b.p), 1);
+		cr_assert_eq(quarry_block_live(&b), 1);
+	}
+	for (unsigned i = 0; i < MANY; i++)
+		cr_assert_eq(quarry_block_unref(&other[i]), 1);
+	cr_assert_eq(quarry_block_unref(&b), 1);
+	cr_assert_eq(figures().overrun, 0);
+}
+
+/* ---- notes, scopes ---- */
+
+Test(counts, what_is_borrowed_is_not_ended)
+{
+	quarry_block b = quarry_block_alloc(NULL, 100), c = quarry_block_alloc(NULL, 100);
+	quarry_seg s;
+
+	refused(quarry_block_give_back(&b), EINVAL);
+	cr_assert_eq(quarry_block_borrow(&b, &s), 0);
+	cr_assert(s.p == b.p && s.n == 100);
+	cr_assert_eq(quarry_block_borrow(&b, NULL), 0);
+	cr_assert_eq(quarry_block_unref(&c), 1, "its neighbour is not meant");
+	refused(quarry_block_unref(&b), EBUSY);
+	refused(quarry_unref(s.p), EBUSY);
+	refused(quarry_block_resize(&b, 5000, 0), EBUSY);
+	cr_assert(quarry_block_live(&b) && quarry_refcount(b.p) == 1);
+	cr_assert_eq(quarry_block_give_back(&b), 0);
+	refused(quarry_block_unref(&b), EBUSY);
+	cr_assert_eq(quarry_block_give_back(&b), 0);
+	refused(quarry_block_give_back(&b), EINVAL);
+	cr_assert_eq(quarry_block_unref(&b), 1);
+}
+
+static void *leave_a_scope(int early)
+{
+	QUARRY_AUTO(quarry_block) b = quarry_block_alloc(NULL, 100);
+	QUARRY_AUTO_FREE char *text = quarry_malloc(10);
+	QUARRY_AUTO_PTR(quarry_arena) arena = quarry_arena_create(NULL);
+
+	if (early)
+		return b.p;
+	text[0] = 0;
+	cr_assert_not_null(quarry_arena_malloc(arena, 10));
+	return b.p;
+}
+
+Test(counts, scopes_end_what_they_hold)
+{
+	size_t arenas;
+
+	leave_a_scope(0);
+	arenas = quarry_arenas(NULL, 0);
+	for (int early = 0; early < 2; early++) {
+		void *p = leave_a_scope(early);
+
+		refused(quarry_ref(p), ESTALE);
+		cr_assert_eq(quarry_arenas(NULL, 0), arenas);
+	}
+}
+
+/* ---- a child ---- */
+
+Test(counts, a_child_has_them_as_they_were)
+{
+	quarry_block b = quarry_block_alloc(NULL, 100);
+	int status;
+	pid_t pid;
+
+	quarry_ref(b.p);
+	pid = fork();
+	cr_assert_geq(pid, 0);
+	if (pid == 0)
+		_exit(quarry_refcount(b.p) == 2 && quarry_unref(b.p) == 0 && quarry_unref(b.p) == 1 &&
+		      quarry_ref(b.p) == -1 && quarry_block_alloc(NULL, 100).p != NULL ? 0 : 1);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert_eq(status, 0);
+	cr_assert_eq(quarry_refcount(b.p), 2);
+}
+
+/* ---- checked ---- */
+
+/* Each way to use a block late, at every size that is held back, is caught: by the call, or by what was written. */
+Test(counts, checked_catches_every_late_use)
+{
+	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
+	uint64_t planted = 0, caught = 0, bad;
+
+	cr_assert_eq(quarry_ctl_set("checked", "1"), 0);
+	quarry_stats_get(NULL, &stats);
+	bad = stats.bad_frees;
+	for (unsigned round = 0; round < 40; round++)
+		for (unsigned i = 0; i < COUNT(sizes); i++) {
+			quarry_block b = quarry_block_alloc(NULL, sizes[i]), copy = b;
+			quarry_weak w = quarry_weak_of(&b);
+			size_t usable = quarry_usable_size(b.p);
+
+			if (usable > 4 * MIB) {
+				cr_assert_eq(quarry_block_unref(&b), 1);
+				continue;
+			}
+			memset(b.p, 0x11, sizes[i]);
+			cr_assert_eq(quarry_block_unref(&b), 1);
+			for (size_t at = 0; at < usable; at += usable / 8 + 1)
+				cr_assert_eq(((unsigned char *)copy.p)[at], 0xde, "what is read late is seen to be none");
+			planted += 5;
+			caught += quarry_unref(copy.p) == -1 && errno == ESTALE;
+			caught += quarry_block_unref(&copy) == -1 && errno == ESTALE;
+			caught += quarry_ref(copy.p) == -1 && errno == ESTALE;
+			caught += quarry_weak_lock(w, &b) == -1 && errno == ESTALE;
+			((unsigned char *)copy.p)[(round * 97 + i * 31) % usable] ^= (unsigned char)(1 << round % 8);
+			caught += quarry_block_check(0) == 1;
+		}
+	cr_assert_eq(caught, planted);
+	cr_assert_eq(figures().late_writes, planted / 5);
+	quarry_stats_get(NULL, &stats);
+	cr_assert_eq(stats.bad_frees - bad, planted / 5 * 3, "two late releases and a late write each");
+	cr_assert_gt(figures().quarantined, 0);
+	cr_assert_leq(figures().quarantined_bytes, 16 * MIB);
+	cr_assert_leq(figures().quarantined, 1024);
+	cr_assert_eq(quarry_block_check(QUARRY_CHECK_RELEASE), 0);
+	cr_assert(figures().quarantined == 0 && figures().quarantined_bytes == 0);
+	cr_assert_eq(quarry_ctl_set("checked", "0"), 0);
+}
+
+/* Written to after it ended, and found when others take its place. */
+Test(counts, checked_finds_late_writes_as_blocks_go)
+{
+	enum { MANY = 500 };
+	unsigned char *p[MANY];
+
+	cr_assert_eq(quarry_ctl_set("checked", "1"), 0);
+	for (unsigned i = 0; i < MANY; i++) {
+		p[i] = quarry_block_alloc(NULL, 64).p;
+		quarry_unref(p[i]);
+		p[i][i % 64]++;
+	}
+	for (unsigned i = 0; i < 2000; i++)
+		quarry_unref(quarry_block_alloc(NULL, 64).p);
+	cr_assert_eq(figures().late_writes, MANY);
+	cr_assert_leq(figures().quarantined, 1024);
+}

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: MIT */
+/* Managers: one suite that runs over all of them, and what each alone promises. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "include/quarry/block.h"
+#include "include/quarry/stack.h"
+
+#define COUNT(a) (sizeof(a) / sizeof *(a))
+#define SLOTS 200
+#define STEPS 20000
+
+/* ---- one that the program brings: libc's malloc, a header of 16 bytes, nothing that may be left out ---- */
+
+static size_t mine_live;
+
+static void *mine_alloc(void *ctx, size_t size)
+{
+	size_t *p = size > PTRDIFF_MAX - 16 ? NULL : aligned_alloc(16, (size + 31) / 16 * 16);
+
+	(void)ctx;
+	if (p == NULL) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	mine_live++;
+	*p = size;
+	return p + 2;
+}
+
+static int mine_free(void *ctx, void *p)
+{
+	(void)ctx;
+	mine_live--;
+	free((size_t *)p - 2);
+	return 0;
+}
+
+static size_t mine_usable(void *ctx, const void *p)
+{
+	(void)ctx;
+	return ((const size_t *)p)[-2];
+}
+
+static const quarry_manager_ops mine_ops = {
+	.struct_size = sizeof mine_ops, .name = "mine", .alloc = mine_alloc, .free = mine_free, .usable = mine_usable,
+};
+static quarry_manager mine = { &mine_ops, NULL };
+
+/* ---- all of them ---- */
+
+static struct {
+	const char *name;
+	quarry_manager *m;
+} all[5];
+
+static void make_all(void)
+{
+	quarry_arena_attr attr = { .name = "managed" };
+	quarry_arena *arena = quarry_arena_create(&attr);
+	quarry_stack *stack = quarry_stack_create(NULL);
+
+	cr_assert(arena != NULL && stack != NULL);
+	all[0].name = "NULL";
+	all[1].name = "default";
+	all[1].m = quarry_manager_default();
+	all[2].name = "arena";
+	all[2].m = quarry_manager_of_arena(arena);
+	all[3].name = "stack";
+	all[3].m = quarry_stack_manager(stack);
+	all[4].name = "mine";
+	all[4].m = &mine;
+	for (unsigned i = 1; i < COUNT(all); i++)
+		cr_assert_not_null(all[i].m, "%s", all[i].name);
+}
+
+static uint64_t state;
+
+static uint64_t next(void)
+{
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state;
+}
+
+static void seed(uint64_t n)
+{
+	state = n;
+	printf("seed %llu\n", (unsigned long long)n);
+}
+
+struct piece {
+	unsigned char *p;
+	size_t n;
+	unsigned char value;
+};
+
+static void verify(const char *name, const struct piece *o, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		cr_assert_eq(o->p[i], o->value, "%s: byte %zu of %zu is %u, should be %u", name, i, n, o->p[i], o->value);
+}
+
+static void fill(const char *name, quarry_manager *m, struct piece *o)
+{
+	cr_assert_not_null(o->p, "%s: errno %d", name, errno);
+	cr_assert_eq((uintptr_t)o->p % 16, 0, "%s", name);
+	cr_assert_geq(quarry_manager_usable(m, o->p), o->n, "%s", name);
+	o->value = (unsigned char)next();
+	memset(o->p, o->value, o->n);
+}
+
+static void drop(quarry_manager *m, struct piece *o)
+{
+	cr_assert_eq(quarry_manager_free(m, o->p), 0);
+	*o = (struct piece){ NULL, 0, 0 };
+}
+
+static void step(const char *name, quarry_manager *m, struct piece *o)
+{
+	size_t n = next() % 16 == 0 ? next() % 40000 : next() % 300;
+
+	if (o->p == NULL) {
+		size_t alignment = (size_t)16 << next() % 4;
+
+		o->n = n;
+		if (next() % 4 == 0 && m != &mine) {
+			o->p = quarry_manager_alloc_aligned(m, alignment, n);
+			cr_assert_eq((uintptr_t)o->p % alignment, 0, "%s: %p, %zu", name, (void *)o->p, alignment);
+		} else {
+			o->p = quarry_manager_alloc(m, n);
+		}
+		fill(name, m, o);
+		return;
+	}
+	verify(name, o, o->n);
+	if (next() % 3 == 0) {
+		size_t both = n < o->n ? n : o->n;
+
+		n += n == 0;
+		o->p = quarry_manager_resize(m, o->p, n);
+		verify(name, o, both);
+		o->n = n;
+		fill(name, m, o);
+	} else {
+		drop(m, o);
+	}
+}
+
+Test(managers, the_same_program_runs_on_any)
+{
+	static struct piece pieces[SLOTS];
+
+	make_all();
+	seed(20261123);
+	for (unsigned i = 0; i < COUNT(all); i++) {
+		for (unsigned k = 0; k < STEPS; k++)
+			step(all[i].name, all[i].m, &pieces[next() % SLOTS]);
+		for (unsigned k = 0; k < SLOTS; k++)
+			if (pieces[k].p != NULL) {
+				verify(all[i].name, &pieces[k], pieces[k].n);
+				drop(all[i].m, &pieces[k]);
+			}
+	}
+	cr_assert_eq(mine_live, 0);
+}
+
+Test(managers, blocks_of_any_go_without_naming_it)
+{
+	make_all();
+	for (unsigned i = 0; i < COUNT(all); i++) {
+		quarry_block b = quarry_block_alloc(all[i].m, 100);
+
+		cr_assert(b.p != NULL && b.n == 100, "%s", all[i].name);
+		memset(b.p, 0x5a, 100);
+		cr_assert_eq(quarry_ref(b.p), 0);
+		cr_assert_eq(quarry_block_resize(&b, 200, 0), -1);
+		cr_assert_eq(errno, EBUSY);
+		cr_assert_eq(quarry_unref(b.p), 0);
+		cr_assert_eq(quarry_block_resize(&b, 5000, QUARRY_RESIZE_ZERO), 0, "%s: errno %d", all[i].name, errno);
+		for (unsigned k = 0; k < 5000; k++)
+			cr_assert_eq(((unsigned char *)b.p)[k], k < 100 ? 0x5a : 0, "%s: byte %u", all[i].name, k);
+		cr_assert_eq(quarry_unref(b.p), 1, "%s", all[i].name);
+		cr_assert_eq(quarry_block_live(&b), 0);
+	}
+	cr_assert_eq(mine_live, 0, "the block went to where it came from");
+}
+
+Test(managers, edges_are_the_same)
+{
+	make_all();
+	for (unsigned i = 0; i < COUNT(all); i++) {
+		quarry_manager *m = all[i].m;
+		void *p = quarry_manager_resize(m, NULL, 10);
+
+		cr_assert_not_null(p, "%s", all[i].name);
+		cr_assert_null(quarry_manager_resize(m, p, 0));
+		cr_assert_eq(quarry_manager_free(m, NULL), 0);
+		cr_assert_eq(quarry_manager_usable(m, NULL), 0);
+		errno = 0;
+		cr_assert_null(quarry_manager_alloc(m, SIZE_MAX / 2 + 1), "%s", all[i].name);
+		cr_assert_eq(errno, ENOMEM, "%s: errno %d", all[i].name, errno);
+		cr_assert_null(quarry_manager_alloc(m, SIZE_MAX));
+		cr_assert_null(quarry_manager_alloc_aligned(m, 24, 100), "%s", all[i].name);
+		cr_assert_eq(errno, EINVAL, "%s: errno %d", all[i].name, errno);
+		cr_assert_gt(quarry_manager_max_alloc(m), (size_t)1 << 30);
+	}
+}
+
+Test(managers, each_knows_its_own)
+{
+	void *p[COUNT(all)];
+
+	make_all();
+	for (unsigned i = 0; i < COUNT(all); i++)
+		p[i] = quarry_manager_alloc(all[i].m, 100);
+	cr_assert_eq(quarry_manager_owns(all[4].m, p[4]), -1);
+	cr_assert_eq(errno, ENOTSUP);
+	cr_assert_eq(quarry_manager_owns(NULL, p[2]), 1, "an arena's is quarry's");
+	cr_assert_eq(quarry_manager_owns(NULL, p[4]), 0);
+	cr_assert_eq(quarry_manager_owns(all[2].m, p[2]), 1);
+	cr_assert_eq(quarry_manager_owns(all[2].m, p[1]), 0);
+	cr_assert_eq(quarry_manager_owns(all[3].m, p[3]), 1);
+	cr_assert_eq(quarry_manager_owns(all[3].m, p[1]), 0);
+	cr_assert_eq(quarry_manager_free(all[2].m, p[1]), -1);
+	cr_assert_eq(errno, EINVAL);
+	cr_assert_eq(quarry_manager_free(all[3].m, p[1]), -1);
+	cr_assert_eq(errno, EINVAL);
+}
+
+Test(managers, the_default_one_cannot_end)
+{
+	cr_assert_eq(quarry_manager_clear(NULL), -1);
+	cr_assert_eq(errno, EPERM);
+	cr_assert_eq(quarry_manager_destroy(quarry_manager_default()), -1);
+	cr_assert_eq(errno, EPERM);
+	cr_assert_eq(quarry_manager_of_arena(NULL), quarry_manager_default());
+}
+
+Test(managers, an_arena_as_one)
+{
+	quarry_arena *arena = quarry_arena_create(NULL);
+	quarry_manager *m = quarry_manager_of_arena(arena);
+	quarry_manager_stats stats;
+	void *p;
+
+	cr_assert_eq(quarry_manager_of_arena(arena), m);
+	p = quarry_manager_alloc(m, 100000);
+	cr_assert_eq(quarry_arena_of(p), arena);
+	cr_assert_eq(quarry_manager_stats_get(m, &stats), 0);
+	cr_assert(stats.in_use >= 100000 && stats.held >= stats.in_use && stats.limit == 0);
+	cr_assert_eq(quarry_manager_clear(m), 0);
+	cr_assert_eq(quarry_manager_owns(m, p), 0);
+	cr_assert_eq(quarry_manager_stats_get(m, &stats), 0);
+	cr_assert_lt(stats.in_use, 100000);
+	cr_assert_eq(quarry_manager_destroy(m), 0);
+	cr_assert_null(quarry_manager_of_arena(arena));
+	cr_assert_eq(errno, EINVAL);
+	cr_assert_null(quarry_manager_of_arena((quarry_arena *)&stats));
+	cr_assert_eq(errno, EINVAL);
+}
+
+Test(managers, what_is_missing_is_named)
+{
+	quarry_manager_ops ops = mine_ops;
+	quarry_manager m = { NULL, NULL };
+
+	cr_assert_null(quarry_manager_alloc(&m, 10));
+	cr_assert_eq(errno, EINVAL);
+	m.ops = &ops;
+	ops.usable = NULL;
+	cr_assert_null(quarry_manager_alloc(&m, 10));
+	cr_assert_eq(errno, EINVAL);
+	cr_assert_not_null(strstr(quarry_error_text(), "usable"));
+	cr_assert_null(quarry_block_alloc(&m, 10).p);
+	cr_assert_eq(errno, EINVAL);
+	ops = mine_ops;
+	ops.struct_size = 8;
+	cr_assert_null(quarry_manager_alloc(&m, 10));
+	cr_assert_eq(errno, EINVAL);
+	cr_assert_eq(quarry_manager_clear(&mine), -1);
+	cr_assert_eq(errno, ENOTSUP);
+	cr_assert_eq(quarry_manager_destroy(&mine), -1);
+	cr_assert_eq(errno, ENOTSUP);
+	cr_assert_null(quarry_manager_alloc_aligned(&mine, 64, 10));
+	cr_assert_eq(errno, ENOTSUP);
+}
