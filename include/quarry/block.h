@@ -270,10 +270,19 @@ enum quarry_resize_flags {
 
 /** Resize a block of which b is the only reference: in place, by mremap(2), or by a copy of min(old, new) bytes, as its
  * manager does it. Its address and generation may be others then: copies of b and weak references from before are
- * ESTALE.
+ * ESTALE. (When even the memory for its count cannot be had where it moved to, it is lost: ENOMEM, and *b all zero.)
  * @param n bytes. @param flags enum quarry_resize_flags.
- * @return 0; -1, and all as it was, with EBUSY (shared, or borrowed), ESTALE, EINVAL (flags), ENOMEM. */
+ * @return 0; -1, and all as it was, with EBUSY (shared, borrowed, or with a function for its end), ESTALE, EINVAL (flags), ENOMEM. */
 QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags);
+
+/** What is called with a block's memory when the last reference went: by the thread that let it go, before the
+ * memory goes, and when nobody can have a reference any more. It may use other blocks. */
+typedef void quarry_end_fn(void *p);
+
+/** Have a function called at the end of a block; in place of the one before. The first one in 64 KiB of address space
+ * makes an array of 8 bytes for each block there. A block that has one is not resized (EBUSY).
+ * @param fn NULL: none. @return 0; -1 with ESTALE, ENOMEM. */
+QUARRY_API int quarry_block_at_end(const quarry_block *b, quarry_end_fn *fn);
 
 /** The block's memory as a segment; an empty one with ESTALE when the block is gone. */
 QUARRY_API quarry_seg quarry_block_seg(const quarry_block *b);

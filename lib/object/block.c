@@ -113,6 +113,7 @@ QUARRY_API int quarry_share(void *p, quarry_block *b)
 /* ---- errors ---- */
 
 /* In checked builds a late use is a mistake of the program's; else it may well be meant, to find out. */
+static int fail_late(const void *p) QY_COLD;
 static int fail_late(const void *p)
 {
 	if (qy_setting(checked) != 0)
@@ -121,6 +122,7 @@ static int fail_late(const void *p)
 	return -1;
 }
 
+static int fail(int error) QY_COLD;
 static int fail(int error)
 {
 	errno = error;
@@ -140,14 +142,17 @@ static bool has_room(uint64_t word)
 	return (word & QY_COUNT_MASK) < QUARRY_REFS_MAX * QY_COUNT_ONE;
 }
 
-/* What was meant is not, or is full, at the first leaf. */
-static int ref_slow(const void *p) QY_COLD;
-static int ref_slow(const void *p)
+/* What was meant is not, or is full, at the first leaf, whose word was counted up. (Slow paths are tail calls, so that
+ * the others need no frame.) */
+static int ref_slow(const void *p, struct quarry_count *wrong) QY_COLD;
+static int ref_slow(const void *p, struct quarry_count *wrong)
 {
 	struct qy_leaf *leaf;
-	struct quarry_count *c = qy_count_find(p, &leaf);
+	struct quarry_count *c;
 	uint64_t word;
 
+	qy_count_undo(wrong, p);
+	c = qy_count_find(p, &leaf);
 	if (c == NULL)
 		return fail(EINVAL);
 	word = atomic_load_explicit(&c->word, memory_order_relaxed);
@@ -174,8 +179,7 @@ QUARRY_API int quarry_ref(const void *p)
 	word = atomic_fetch_add_explicit(&c->word, QY_COUNT_ONE, memory_order_acquire);
 	if (QY_LIKELY(is_of(word, p) && has_room(word)))
 		return 0;
-	qy_count_undo(c, p);
-	return ref_slow(p);
+	return ref_slow(p, c);
 }
 
 static int unref_slow(void *p) QY_COLD;
@@ -219,17 +223,24 @@ QUARRY_API long quarry_refcount(const void *p)
 
 static bool is_generation(uint64_t word, uint32_t generation)
 {
-	return (word & QY_COUNT_LIVE) && qy_count_generation(word) == generation;
+	return word >> (QY_COUNT_GENERATION_SHIFT - 1) == ((uint64_t)generation << 1 | 1);
 }
 
-static int ref(struct quarry_count *c, const void *p, uint32_t generation)
+static int ref_failed(struct quarry_count *c, const void *p, int error) QY_COLD;
+static int ref_failed(struct quarry_count *c, const void *p, int error)
+{
+	qy_count_undo(c, p);
+	errno = error;
+	return -1;
+}
+
+QY_INLINE int ref(struct quarry_count *c, const void *p, uint32_t generation)
 {
 	uint64_t word = atomic_fetch_add_explicit(&c->word, QY_COUNT_ONE, memory_order_acquire);
 
-	if (QY_LIKELY(is_generation(word, generation) && has_room(word)))
-		return 0;
-	qy_count_undo(c, p);
-	return fail(is_generation(word, generation) ? EOVERFLOW : ESTALE);
+	if (QY_UNLIKELY(!is_generation(word, generation)))
+		return ref_failed(c, p, ESTALE);
+	return QY_LIKELY(has_room(word)) ? 0 : ref_failed(c, p, EOVERFLOW);
 }
 
 QUARRY_API int quarry_block_ref(const quarry_block *b)
@@ -237,18 +248,29 @@ QUARRY_API int quarry_block_ref(const quarry_block *b)
 	return QY_UNLIKELY(b == NULL || b->count == NULL) ? fail(EINVAL) : ref(b->count, b->p, b->generation);
 }
 
+static int unref_last(quarry_block *b, uint64_t word) QY_NOINLINE;
+static int unref_last(quarry_block *b, uint64_t word)
+{
+	int r = qy_count_last(b->count, b->p, word);
+
+	if (r >= 0)
+		*b = none;
+	return r;
+}
+
 QUARRY_API int quarry_block_unref(quarry_block *b)
 {
-	int r;
+	uint64_t word;
 
 	if (QY_UNLIKELY(b == NULL || b->count == NULL))
 		return 0;
 	if (QY_UNLIKELY(!is_generation(atomic_load_explicit(&b->count->word, memory_order_relaxed), b->generation)))
 		return fail_late(b->p);
-	r = qy_count_drop(b->count, b->p);
-	if (QY_LIKELY(r >= 0))
-		*b = none;
-	return r;
+	word = atomic_fetch_sub_explicit(&b->count->word, QY_COUNT_ONE, memory_order_acq_rel);
+	if (QY_UNLIKELY(qy_count_refs(word) <= 1))
+		return unref_last(b, word);
+	*b = none;
+	return 0;
 }
 
 QUARRY_API int quarry_block_live(const quarry_block *b)
@@ -348,8 +370,11 @@ QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags)
 	usable = usable_of(leaf->manager, b->p);
 	if (n > usable && (flags & QUARRY_RESIZE_IN_PLACE))
 		return qy_fail(ENOMEM, "block: it has room for %zu bytes where it is", usable);
-	if (n <= usable && (n >= usable / 2 || (flags & QUARRY_RESIZE_IN_PLACE)))
+	if (n <= usable && (n >= usable / 2 || (flags & QUARRY_RESIZE_IN_PLACE))) {
+		if (!qy_count_is_free(c, b->p))
+			return qy_fail(EBUSY, "block: it is borrowed, or has a function for its end");
 		b->n = n;
+	}
 	else if (resize(b, leaf->manager, n) != 0)
 		return -1;
 	zero_behind(b, old, flags);
@@ -394,6 +419,18 @@ QUARRY_API int quarry_block_give_back(const quarry_block *b)
 	} while (!atomic_compare_exchange_weak_explicit(notes, &n, (uint16_t)(n - 1), memory_order_acq_rel,
 							memory_order_relaxed));
 	return 0;
+}
+
+QUARRY_API int quarry_block_at_end(const quarry_block *b, quarry_end_fn *fn)
+{
+	_Atomic(quarry_end_fn *) *end;
+
+	if (!quarry_block_live(b))
+		return fail_late(b == NULL ? NULL : b->p);
+	end = qy_count_end_fn(b->count, b->p, fn != NULL);
+	if (end != NULL)
+		atomic_store_explicit(end, fn, memory_order_release);
+	return end != NULL || fn == NULL ? 0 : fail(ENOMEM);
 }
 
 /* ---- weak ---- */

@@ -112,6 +112,48 @@ static struct qy_leaf *leaf_of(const struct quarry_count *c, const void *p, unsi
 	return NULL;
 }
 
+/* ---- beside the words ---- */
+
+/* The array beside a leaf's words; made when create. */
+static void *beside(_Atomic(void *) *array, unsigned shift, size_t size, bool create)
+{
+	void *made = atomic_load_explicit(array, memory_order_acquire), *was = NULL;
+
+	if (made != NULL || !create)
+		return made;
+	made = qy_meta_alloc(words_of(shift) * size, 16);
+	if (made == NULL)
+		return NULL;
+	return atomic_compare_exchange_strong_explicit(array, &was, made, memory_order_acq_rel, memory_order_acquire) ?
+		made : was;
+}
+
+_Atomic(uint16_t) *qy_count_borrowed(struct quarry_count *c, const void *p, bool create)
+{
+	unsigned shift;
+	struct qy_leaf *leaf = leaf_of(c, p, &shift);
+	_Atomic(uint16_t) *notes = leaf == NULL ? NULL : beside(&leaf->borrowed, shift, sizeof(*notes), create);
+
+	return notes == NULL ? NULL : &notes[c - leaf->at];
+}
+
+_Atomic(quarry_end_fn *) *qy_count_end_fn(struct quarry_count *c, const void *p, bool create)
+{
+	unsigned shift;
+	struct qy_leaf *leaf = leaf_of(c, p, &shift);
+	_Atomic(quarry_end_fn *) *ends = leaf == NULL ? NULL : beside(&leaf->ends, shift, sizeof(*ends), create);
+
+	return ends == NULL ? NULL : &ends[c - leaf->at];
+}
+
+/* The function to call for the block that was at the word: once. */
+static quarry_end_fn *take_end_fn(struct qy_leaf *leaf, const struct quarry_count *c)
+{
+	_Atomic(quarry_end_fn *) *ends = atomic_load_explicit(&leaf->ends, memory_order_acquire);
+
+	return ends == NULL ? NULL : atomic_exchange_explicit(&ends[c - leaf->at], NULL, memory_order_acquire);
+}
+
 /* ---- beginning ---- */
 
 /* A live word of what is no more: it was freed behind its count. */
@@ -142,12 +184,14 @@ static void end_others(uintptr_t entry, uintptr_t mine, const void *p)
 }
 
 /* By addition: counts of others, which they are about to take back, stay (count.h). */
-static struct quarry_count *give_birth(struct quarry_count *c, const void *p, uint32_t *generation)
+static struct quarry_count *give_birth(struct qy_leaf *leaf, struct quarry_count *c, const void *p,
+				       uint32_t *generation)
 {
 	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), born;
 
 	if (is_live(word)) {
 		end_overrun(c, word);
+		(void)take_end_fn(leaf, c);
 		word = atomic_load_explicit(&c->word, memory_order_acquire);
 	}
 	if (qy_count_generation(word) == UINT32_MAX) {
@@ -184,30 +228,10 @@ struct quarry_count *qy_count_begin(void *p, size_t usable, const quarry_manager
 		return NULL;
 	if (QY_UNLIKELY(first != mine || qy_leaf_at(mine)->next != 0))
 		end_others(first, mine, p);
-	return give_birth(qy_leaf_word(mine, p), p, generation);
+	return give_birth(qy_leaf_at(mine), qy_leaf_word(mine, p), p, generation);
 }
 
 /* ---- ending ---- */
-
-_Atomic(uint16_t) *qy_count_borrowed(struct quarry_count *c, const void *p, bool create)
-{
-	unsigned shift;
-	struct qy_leaf *leaf = leaf_of(c, p, &shift);
-	_Atomic(uint16_t) *notes, *was = NULL;
-
-	if (leaf == NULL)
-		return NULL;
-	notes = atomic_load_explicit(&leaf->borrowed, memory_order_acquire);
-	if (notes == NULL && create) {
-		notes = qy_meta_alloc(words_of(shift) * sizeof(*notes), 16);
-		if (notes == NULL)
-			return NULL;
-		if (!atomic_compare_exchange_strong_explicit(&leaf->borrowed, &was, notes, memory_order_acq_rel,
-							     memory_order_acquire))
-			notes = was;
-	}
-	return notes == NULL ? NULL : &notes[c - leaf->at];
-}
 
 static bool is_borrowed(const struct qy_leaf *leaf, const struct quarry_count *c)
 {
@@ -216,10 +240,19 @@ static bool is_borrowed(const struct qy_leaf *leaf, const struct quarry_count *c
 	return notes != NULL && atomic_load_explicit(&notes[c - leaf->at], memory_order_acquire) != 0;
 }
 
+static bool has_end_fn(const struct qy_leaf *leaf, const struct quarry_count *c)
+{
+	_Atomic(quarry_end_fn *) *ends = atomic_load_explicit(&leaf->ends, memory_order_acquire);
+
+	return ends != NULL && atomic_load_explicit(&ends[c - leaf->at], memory_order_relaxed) != NULL;
+}
+
 /* The count became 0. It is ended unless somebody came first: who counted up keeps it, and who ended it has freed it. */
 static int end(struct qy_leaf *leaf, struct quarry_count *c)
 {
 	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), dead;
+	quarry_end_fn *fn;
+	void *p;
 
 	if (!is_live(word) || qy_count_refs(word) != 0)
 		return 0;
@@ -232,19 +265,19 @@ static int end(struct qy_leaf *leaf, struct quarry_count *c)
 	if (!atomic_compare_exchange_strong_explicit(&c->word, &word, dead, memory_order_acq_rel,
 						     memory_order_acquire))
 		return 0;
-	qy_block_free(leaf->manager,
-		      (void *)(leaf->unit + ((word & QY_COUNT_GRAIN_MASK) << QY_COUNT_GRAIN_SHIFT)));
+	p = (void *)(leaf->unit + ((word & QY_COUNT_GRAIN_MASK) << QY_COUNT_GRAIN_SHIFT));
+	fn = take_end_fn(leaf, c);
+	if (fn != NULL)
+		fn(p);
+	qy_block_free(leaf->manager, p);
 	return 1;
 }
 
-int qy_count_drop(struct quarry_count *c, const void *p)
+int qy_count_last(struct quarry_count *c, const void *p, uint64_t word)
 {
-	uint64_t word = atomic_fetch_sub_explicit(&c->word, QY_COUNT_ONE, memory_order_acq_rel);
 	struct qy_leaf *leaf;
 	unsigned shift;
 
-	if (QY_LIKELY(qy_count_refs(word) > 1))
-		return 0;
 	if (QY_UNLIKELY(qy_count_refs(word) == 0)) { /* two let go of what only one had: caught unless it hits just then */
 		atomic_fetch_add_explicit(&c->word, QY_COUNT_ONE, memory_order_acq_rel);
 		errno = ESTALE;
@@ -270,6 +303,14 @@ void qy_count_undo(struct quarry_count *c, const void *p)
 	errno = error;
 }
 
+bool qy_count_is_free(struct quarry_count *c, const void *p)
+{
+	unsigned shift;
+	struct qy_leaf *leaf = leaf_of(c, p, &shift);
+
+	return leaf != NULL && !is_borrowed(leaf, c) && !has_end_fn(leaf, c);
+}
+
 int qy_count_take(struct quarry_count *c, const void *p, uint32_t generation)
 {
 	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), dead;
@@ -281,7 +322,7 @@ int qy_count_take(struct quarry_count *c, const void *p, uint32_t generation)
 		return -1;
 	}
 	dead = (uint64_t)(generation + 1) << QY_COUNT_GENERATION_SHIFT | (word & QY_COUNT_GRAIN_MASK);
-	if (qy_count_refs(word) != 1 || is_borrowed(leaf, c) ||
+	if (qy_count_refs(word) != 1 || is_borrowed(leaf, c) || has_end_fn(leaf, c) ||
 	    !atomic_compare_exchange_strong_explicit(&c->word, &word, dead, memory_order_acq_rel,
 						     memory_order_acquire)) {
 		errno = EBUSY;

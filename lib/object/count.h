@@ -49,7 +49,8 @@ struct qy_leaf {
 	uintptr_t next;                         /* entered as in the table; constant */
 	uintptr_t unit;                         /* address */
 	const quarry_manager *manager;          /* NULL: what quarry_free frees */
-	_Atomic(_Atomic(uint16_t) *) borrowed;  /* notes, an array as long; NULL until there is one */
+	_Atomic(void *) borrowed;               /* notes, an array as long; NULL until there is one */
+	_Atomic(void *) ends;                   /* functions to call at the end; the same */
 	struct quarry_count at[];
 };
 
@@ -112,17 +113,31 @@ struct quarry_count *qy_count_begin(void *p, size_t usable, const quarry_manager
 /* End the block of generation if it has exactly one reference, without freeing it. 0, or -1 with EBUSY, ESTALE. */
 int qy_count_take(struct quarry_count *c, const void *p, uint32_t generation);
 
+/* Whether it has neither notes nor a function for its end. */
+bool qy_count_is_free(struct quarry_count *c, const void *p);
+
 /* Take that back: it lives on, as if never ended. */
 void qy_count_put_back(struct quarry_count *c);
 
-/* One reference less of a live block at p, whose word has it; after the check. As quarry_unref. */
-int qy_count_drop(struct quarry_count *c, const void *p);
+/* What is left to do where a reference less, of the block at p, found this word: one reference, or none. */
+int qy_count_last(struct quarry_count *c, const void *p, uint64_t word) QY_NOINLINE;
+
+/* One reference less of a live block at p, whose word is known to be of it. As quarry_unref. */
+QY_INLINE int qy_count_drop(struct quarry_count *c, const void *p)
+{
+	uint64_t word = atomic_fetch_sub_explicit(&c->word, QY_COUNT_ONE, memory_order_acq_rel);
+
+	return QY_LIKELY(qy_count_refs(word) > 1) ? 0 : qy_count_last(c, p, word);
+}
 
 /* One more was counted, of something else than was meant: less again, and ended if it was the last. */
 void qy_count_undo(struct quarry_count *c, const void *p);
 
 /* The notes of a block; create: make the array. NULL with ENOMEM. */
 _Atomic(uint16_t) *qy_count_borrowed(struct quarry_count *c, const void *p, bool create);
+
+/* What is called at its end. */
+_Atomic(quarry_end_fn *) *qy_count_end_fn(struct quarry_count *c, const void *p, bool create);
 
 struct qy_count_figures {
 	_Atomic(uint64_t) retired, overrun;

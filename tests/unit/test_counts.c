@@ -494,6 +494,53 @@ Test(counts, what_is_borrowed_is_not_ended)
 	cr_assert_eq(quarry_block_unref(&b), 1);
 }
 
+static void *ended;
+static quarry_weak weak_at_end;
+static unsigned ends;
+
+static void at_end(void *p)
+{
+	quarry_block b;
+
+	ended = p;
+	ends++;
+	cr_assert_eq(((char *)p)[7], 'x', "it is called before the memory goes");
+	refused(quarry_ref(p), ESTALE);
+	refused(quarry_weak_lock(weak_at_end, &b), ESTALE);
+	b = quarry_block_alloc(NULL, 100);
+	cr_assert(b.p != NULL && b.p != p);
+	cr_assert_eq(quarry_block_unref(&b), 1);
+}
+
+Test(counts, a_function_is_called_at_the_end)
+{
+	quarry_block b = quarry_block_alloc(NULL, 100), c = quarry_block_alloc(NULL, 100), old = b;
+	void *p = b.p;
+
+	((char *)p)[7] = 'x';
+	weak_at_end = quarry_weak_of(&b);
+	cr_assert_eq(quarry_block_at_end(&b, at_end), 0);
+	refused(quarry_block_resize(&b, 100, 0), EBUSY);
+	refused(quarry_block_resize(&b, 10000, 0), EBUSY);
+	cr_assert_eq(quarry_block_ref(&b), 0);
+	cr_assert_eq(quarry_unref(p), 0);
+	cr_assert_eq(quarry_block_unref(&c), 1);
+	cr_assert_eq(ends, 0);
+	cr_assert_eq(quarry_block_unref(&b), 1);
+	cr_assert(ends == 1 && ended == p);
+	refused(quarry_block_at_end(&old, at_end), ESTALE);
+	for (unsigned i = 0; i < 100; i++) { /* the next one there has none */
+		b = quarry_block_alloc(NULL, 100);
+		cr_assert_eq(quarry_block_unref(&b), 1);
+	}
+	cr_assert_eq(ends, 1);
+	b = quarry_block_alloc(NULL, 100);
+	cr_assert_eq(quarry_block_at_end(&b, at_end), 0);
+	cr_assert_eq(quarry_block_at_end(&b, NULL), 0);
+	cr_assert_eq(quarry_block_unref(&b), 1);
+	cr_assert_eq(ends, 1);
+}
+
 static void *leave_a_scope(int early)
 {
 	QUARRY_AUTO(quarry_block) b = quarry_block_alloc(NULL, 100);
