@@ -48,7 +48,7 @@ exceptions=(
 	"call|lib/object|qy_meta_alloc|the same"
 	"include|lib/object|lib/manager/mistakes.h|late uses of blocks are the program's mistakes, and told like the others"
 	"call|lib/object|qy_mistake|the same"
-	"call|lib/object|quarry_inspect|asked where an object begins, as any program asks"
+	"call|lib/object|quarry_inspect|asked what a segment is of, as any program asks"
 	"call|lib/object|quarry_stats_get|a manager's figures are its arena's"
 	"call|lib/cache|qy_options_init|declared in lib/base/settings.h: whoever starts quarry has the settings filled first"
 

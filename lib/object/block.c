@@ -95,9 +95,8 @@ QUARRY_API int quarry_share(void *p, quarry_block *b)
 	quarry_block made = { .p = p, .n = quarry_usable_size(p) };
 	struct qy_leaf *leaf;
 	struct quarry_count *c;
-	quarry_inspection i;
 
-	if (made.n == 0 || quarry_inspect(p, &i, sizeof(i)) != 0 || i.address != p)
+	if (made.n == 0)
 		return qy_fail(EINVAL, "p: no memory of quarry's begins at %p", p);
 	c = qy_count_find(p, &leaf);
 	if (c != NULL && (atomic_load_explicit(&c->word, memory_order_relaxed) & QY_COUNT_LIVE))

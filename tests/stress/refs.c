@@ -162,10 +162,17 @@ static void ask(struct place *at, unsigned how)
 static void replace(struct place *at, uint64_t id)
 {
 	quarry_block old;
+	uint64_t was;
 
 	if (atomic_exchange_explicit(&at->busy, 1, memory_order_acquire) != 0)
 		return;
 	ST_CHECK(look(at, &old));
+	/* It is resized where nobody else has it, or not at all; what somebody has does not move. */
+	was = ((struct body *)old.p)->id;
+	if (id % 4 == 0 && quarry_block_resize(&old, SIZE * 5, 0) != 0)
+		ST_CHECK(errno == EBUSY);
+	check_live(old.p);
+	ST_CHECK(((struct body *)old.p)->id == was && ((struct body *)old.p)->not_id == ~was);
 	/* First the last reference goes, while others still look for it here. */
 	ST_CHECK(quarry_block_unref(&old) >= 0);
 	put(at, id);

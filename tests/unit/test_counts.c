@@ -295,6 +295,21 @@ Test(counts, generations_do_not_come_round)
 	cr_assert_eq(figures().retired, retired + 1);
 }
 
+/* Somebody who looked for another block counted up, and takes it back when the owner is gone already. */
+Test(counts, who_takes_a_count_back_may_be_the_last)
+{
+	quarry_block b = quarry_block_alloc(NULL, 100), old = b;
+
+	atomic_fetch_add(&b.count->word, QY_COUNT_ONE);
+	cr_assert_eq(quarry_block_unref(&b), 0);
+	cr_assert_eq(quarry_block_live(&old), 1);
+	errno = 77;
+	qy_count_undo(old.count, old.p);
+	cr_assert_eq(errno, 77);
+	cr_assert_eq(quarry_block_live(&old), 0);
+	refused(quarry_ref(old.p), ESTALE);
+}
+
 Test(counts, resized_at_the_last_generation)
 {
 	quarry_block b = quarry_block_alloc(NULL, MIB);
@@ -372,6 +387,8 @@ Test(counts, any_memory_can_be_shared)
 		refused(quarry_ref(p), EINVAL);
 		if (sizes[i] > 16)
 			refused(quarry_share(p + 16, &b), EINVAL);
+		for (size_t at = 4 * KIB; at < sizes[i]; at *= 4)
+			refused(quarry_share(p + at, &b), EINVAL);
 		cr_assert_eq(quarry_share(p, &b), 0, "%zu: %s", sizes[i], quarry_error_text());
 		cr_assert(b.p == p && b.n >= sizes[i]);
 		refused(quarry_share(p, NULL), EALREADY);

@@ -193,6 +193,57 @@ Test(managers, blocks_of_any_go_without_naming_it)
 	cr_assert_eq(mine_live, 0, "the block went to where it came from");
 }
 
+/* Managers whose memory lies side by side: each gets its own back. */
+static size_t among_live;
+
+static void *among_alloc(void *ctx, size_t size)
+{
+	(void)ctx;
+	among_live++;
+	return quarry_malloc(size);
+}
+
+static int among_free(void *ctx, void *p)
+{
+	(void)ctx;
+	among_live--;
+	quarry_free(p);
+	return 0;
+}
+
+static size_t among_usable(void *ctx, const void *p)
+{
+	(void)ctx;
+	return quarry_usable_size(p);
+}
+
+Test(managers, blocks_of_several_side_by_side)
+{
+	enum { MANY = 3000 };
+	static const quarry_manager_ops ops = {
+		.struct_size = sizeof ops, .name = "among", .alloc = among_alloc, .free = among_free, .usable = among_usable,
+	};
+	static quarry_block b[MANY];
+	quarry_manager among = { &ops, NULL };
+	size_t live = 0;
+
+	seed(99);
+	for (unsigned i = 0; i < 30000; i++) {
+		unsigned k = (unsigned)(next() % MANY);
+
+		if (b[k].p == NULL) {
+			b[k] = quarry_block_alloc(k % 3 == 0 ? &among : NULL, 64);
+			live += k % 3 == 0;
+			cr_assert_eq(quarry_refcount(b[k].p), 1);
+		} else {
+			cr_assert_eq(next() % 2 ? quarry_block_unref(&b[k]) : quarry_unref(b[k].p), 1);
+			b[k].p = NULL;
+			live -= k % 3 == 0;
+		}
+		cr_assert_eq(among_live, live);
+	}
+}
+
 Test(managers, edges_are_the_same)
 {
 	make_all();
