@@ -176,34 +176,40 @@ QUARRY_API int quarry_ref(const void *p)
 		return fail(EINVAL);
 	c = qy_leaf_word(entry, p);
 	word = atomic_fetch_add_explicit(&c->word, QY_COUNT_ONE, memory_order_acquire);
-	if (QY_LIKELY(is_of(word, p) && has_room(word)))
-		return 0;
-	return ref_slow(p, c);
+	if (QY_UNLIKELY(!is_of(word, p) || !has_room(word)))
+		return ref_slow(p, c);
+	qy_count_hint = word + QY_COUNT_ONE;
+	return 0;
 }
 
+static uint64_t want_of(const void *p)
+{
+	return QY_COUNT_LIVE | qy_count_grain(p);
+}
+
+/* It is not in the first leaf's word. */
 static int unref_slow(void *p) QY_COLD;
 static int unref_slow(void *p)
 {
 	struct qy_leaf *leaf;
 	struct quarry_count *c = qy_count_find(p, &leaf);
+	int r;
 
 	if (c == NULL)
 		return fail(EINVAL);
-	return is_of(atomic_load_explicit(&c->word, memory_order_relaxed), p) ? qy_count_drop(c, p) : fail_late(p);
+	r = qy_count_drop(c, p, QY_COUNT_LIVE | QY_COUNT_GRAIN_MASK, want_of(p));
+	return r == QY_COUNT_NOT_IT ? fail_late(p) : r;
 }
 
 QUARRY_API int quarry_unref(void *p)
 {
 	uintptr_t entry = qy_count_entry(p);
-	struct quarry_count *c;
+	int r;
 
 	if (QY_UNLIKELY(entry == 0 || (uintptr_t)p % 16 != 0))
 		return fail(EINVAL);
-	c = qy_leaf_word(entry, p);
-	/* Who has a reference finds it live; nobody else is to touch the count. */
-	if (QY_UNLIKELY(!is_of(atomic_load_explicit(&c->word, memory_order_relaxed), p)))
-		return unref_slow(p);
-	return qy_count_drop(c, p);
+	r = qy_count_drop(qy_leaf_word(entry, p), p, QY_COUNT_LIVE | QY_COUNT_GRAIN_MASK, want_of(p));
+	return QY_LIKELY(r != QY_COUNT_NOT_IT) ? r : unref_slow(p);
 }
 
 QUARRY_API long quarry_refcount(const void *p)
@@ -239,7 +245,10 @@ QY_INLINE int ref(struct quarry_count *c, const void *p, uint32_t generation)
 
 	if (QY_UNLIKELY(!is_generation(word, generation)))
 		return ref_failed(c, p, ESTALE);
-	return QY_LIKELY(has_room(word)) ? 0 : ref_failed(c, p, EOVERFLOW);
+	if (QY_UNLIKELY(!has_room(word)))
+		return ref_failed(c, p, EOVERFLOW);
+	qy_count_hint = word + QY_COUNT_ONE;
+	return 0;
 }
 
 QUARRY_API int quarry_block_ref(const quarry_block *b)
@@ -247,29 +256,18 @@ QUARRY_API int quarry_block_ref(const quarry_block *b)
 	return QY_UNLIKELY(b == NULL || b->count == NULL) ? fail(EINVAL) : ref(b->count, b->p, b->generation);
 }
 
-static int unref_last(quarry_block *b, uint64_t word) QY_NOINLINE;
-static int unref_last(quarry_block *b, uint64_t word)
-{
-	int r = qy_count_last(b->count, b->p, word);
-
-	if (r >= 0)
-		*b = none;
-	return r;
-}
-
 QUARRY_API int quarry_block_unref(quarry_block *b)
 {
-	uint64_t word;
+	int r;
 
 	if (QY_UNLIKELY(b == NULL || b->count == NULL))
 		return 0;
-	if (QY_UNLIKELY(!is_generation(atomic_load_explicit(&b->count->word, memory_order_relaxed), b->generation)))
-		return fail_late(b->p);
-	word = atomic_fetch_sub_explicit(&b->count->word, QY_COUNT_ONE, memory_order_acq_rel);
-	if (QY_UNLIKELY(qy_count_refs(word) <= 1))
-		return unref_last(b, word);
+	r = qy_count_drop(b->count, b->p, ~(QY_COUNT_LIVE - 1),
+			  (uint64_t)b->generation << QY_COUNT_GENERATION_SHIFT | QY_COUNT_LIVE);
+	if (QY_UNLIKELY(r < 0))
+		return r == QY_COUNT_NOT_IT ? fail_late(b->p) : r;
 	*b = none;
-	return 0;
+	return r;
 }
 
 QUARRY_API int quarry_block_live(const quarry_block *b)

@@ -10,10 +10,16 @@
 
 _Atomic(uintptr_t) qy_count_zones[(size_t)1 << (QY_COUNT_ADDRESS_SHIFT - QY_COUNT_ZONE_SHIFT)];
 struct qy_count_figures qy_count_figures;
+__thread uint64_t qy_count_hint __attribute__((tls_model("initial-exec")));
 
 static bool is_live(uint64_t word)
 {
 	return word & QY_COUNT_LIVE;
+}
+
+static uint64_t dead_after(uint64_t word)
+{
+	return (uint64_t)(qy_count_generation(word) + 1) << QY_COUNT_GENERATION_SHIFT | (word & QY_COUNT_GRAIN_MASK);
 }
 
 /* ---- the table ---- */
@@ -160,10 +166,7 @@ static quarry_end_fn *take_end_fn(struct qy_leaf *leaf, const struct quarry_coun
 static void end_overrun(struct quarry_count *c, uint64_t word)
 {
 	while (is_live(word)) {
-		uint64_t dead = (uint64_t)(qy_count_generation(word) + 1) << QY_COUNT_GENERATION_SHIFT |
-				(word & QY_COUNT_GRAIN_MASK);
-
-		if (atomic_compare_exchange_weak_explicit(&c->word, &word, dead, memory_order_acq_rel,
+		if (atomic_compare_exchange_weak_explicit(&c->word, &word, dead_after(word), memory_order_acq_rel,
 							  memory_order_acquire)) {
 			atomic_fetch_add_explicit(&qy_count_figures.overrun, 1, memory_order_relaxed);
 			return;
@@ -247,45 +250,50 @@ static bool has_end_fn(const struct qy_leaf *leaf, const struct quarry_count *c)
 	return ends != NULL && atomic_load_explicit(&ends[c - leaf->at], memory_order_relaxed) != NULL;
 }
 
-/* The count became 0. It is ended unless somebody came first: who counted up keeps it, and who ended it has freed it. */
-static int end(struct qy_leaf *leaf, struct quarry_count *c)
+/* What ended is freed: by the one who marked its end. */
+static void finish(struct qy_leaf *leaf, struct quarry_count *c, uint64_t word)
 {
-	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), dead;
-	quarry_end_fn *fn;
-	void *p;
+	void *p = (void *)(leaf->unit + ((word & QY_COUNT_GRAIN_MASK) << QY_COUNT_GRAIN_SHIFT));
+	quarry_end_fn *fn = take_end_fn(leaf, c);
 
-	if (!is_live(word) || qy_count_refs(word) != 0)
-		return 0;
-	if (is_borrowed(leaf, c)) {
-		atomic_fetch_add_explicit(&c->word, QY_COUNT_ONE, memory_order_relaxed);
-		errno = EBUSY;
-		return -1;
-	}
-	dead = (uint64_t)(qy_count_generation(word) + 1) << QY_COUNT_GENERATION_SHIFT | (word & QY_COUNT_GRAIN_MASK);
-	if (!atomic_compare_exchange_strong_explicit(&c->word, &word, dead, memory_order_acq_rel,
-						     memory_order_acquire))
-		return 0;
-	p = (void *)(leaf->unit + ((word & QY_COUNT_GRAIN_MASK) << QY_COUNT_GRAIN_SHIFT));
-	fn = take_end_fn(leaf, c);
 	if (fn != NULL)
 		fn(p);
 	qy_block_free(leaf->manager, p);
+}
+
+int qy_count_drop_slow(struct quarry_count *c, const void *p, uint64_t mask, uint64_t want)
+{
+	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), less;
+	unsigned shift;
+	struct qy_leaf *leaf = leaf_of(c, p, &shift);
+
+	do {
+		if (leaf == NULL || (word & mask) != want || qy_count_refs(word) == 0)
+			return QY_COUNT_NOT_IT;
+		if (qy_count_refs(word) == 1 && is_borrowed(leaf, c)) {
+			errno = EBUSY;
+			return -1;
+		}
+		less = qy_count_refs(word) > 1 ? word - QY_COUNT_ONE : dead_after(word);
+	} while (!atomic_compare_exchange_weak_explicit(&c->word, &word, less, memory_order_acq_rel,
+							memory_order_acquire));
+	if (is_live(less)) {
+		qy_count_hint = less;
+		return 0;
+	}
+	finish(leaf, c, word);
 	return 1;
 }
 
-int qy_count_last(struct quarry_count *c, const void *p, uint64_t word)
+/* What was taken back was the last. It is ended unless somebody came first: who counted up keeps it. */
+static void end(struct qy_leaf *leaf, struct quarry_count *c)
 {
-	struct qy_leaf *leaf;
-	unsigned shift;
+	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
 
-	if (QY_UNLIKELY(qy_count_refs(word) == 0)) { /* two let go of what only one had: caught unless it hits just then */
-		atomic_fetch_add_explicit(&c->word, QY_COUNT_ONE, memory_order_acq_rel);
-		errno = ESTALE;
-		return -1;
-	}
-	leaf = leaf_of(c, p, &shift);
-	qy_check(leaf != NULL);
-	return end(leaf, c);
+	if (is_live(word) && qy_count_refs(word) == 0 &&
+	    atomic_compare_exchange_strong_explicit(&c->word, &word, dead_after(word), memory_order_acq_rel,
+						    memory_order_acquire))
+		finish(leaf, c, word);
 }
 
 void qy_count_undo(struct quarry_count *c, const void *p)
@@ -298,7 +306,7 @@ void qy_count_undo(struct quarry_count *c, const void *p)
 	if (is_live(word) && qy_count_refs(word) == 1) {
 		leaf = leaf_of(c, p, &shift);
 		if (leaf != NULL)
-			(void)end(leaf, c);
+			end(leaf, c);
 	}
 	errno = error;
 }
@@ -313,7 +321,7 @@ bool qy_count_is_free(struct quarry_count *c, const void *p)
 
 int qy_count_take(struct quarry_count *c, const void *p, uint32_t generation)
 {
-	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), dead;
+	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
 	unsigned shift;
 	struct qy_leaf *leaf = leaf_of(c, p, &shift);
 
@@ -321,9 +329,8 @@ int qy_count_take(struct quarry_count *c, const void *p, uint32_t generation)
 		errno = ESTALE;
 		return -1;
 	}
-	dead = (uint64_t)(generation + 1) << QY_COUNT_GENERATION_SHIFT | (word & QY_COUNT_GRAIN_MASK);
 	if (qy_count_refs(word) != 1 || is_borrowed(leaf, c) || has_end_fn(leaf, c) ||
-	    !atomic_compare_exchange_strong_explicit(&c->word, &word, dead, memory_order_acq_rel,
+	    !atomic_compare_exchange_strong_explicit(&c->word, &word, dead_after(word), memory_order_acq_rel,
 						     memory_order_acquire)) {
 		errno = EBUSY;
 		return -1;

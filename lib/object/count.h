@@ -13,15 +13,15 @@
  * old: all leaves stay for good, since late references look into them. At most 64 KiB of leaves come to be per unit and
  * manager.
  *
- * No lock: counts go up by fetch_add and are looked at afterwards, as in the sticky counter of Anderson, Blelloch and Wei
- * ("Turning manual concurrent memory reclamation into automatic reference counting", PLDI 2022): one that goes up from 0 to
- * 1 before the end was marked keeps the block, and the end (a compare-and-swap of a live 0) is made by one only. Whoever
- * counted up at the wrong block (dead, or another since) counts down again, and ends it if it was the last: so what is born at
- * a dead word is born by addition, and keeps what others have to take back. A compare-and-swap for each would cost 16 ns
- * for a pair, against 9, on the machine where this was decided.
+ * No lock. Counts go up by fetch_add and are looked at afterwards: a load before it would cost as much again. Whoever counted
+ * up at the wrong block (dead, or another since) takes that back. Who takes back the last one ends that block; until the
+ * end is marked, by a compare-and-swap of a live 0, whoever counts up keeps it, as in the sticky counter of Anderson, Blelloch
+ * and Wei ("Turning manual concurrent memory reclamation into automatic reference counting", PLDI 2022). And what is born at
+ * a dead word is born by addition, and keeps what others have to take back. Counts go down by compare-and-swap of a word that is
+ * known to be of the block.
  *
- * The child of a fork finds everything in order: there is nothing in two steps but a count that has become 0 and is not
- * ended, which leaks that one block there. */
+ * The child of a fork finds everything in order: there is nothing in two steps but what is to be taken back, by a thread
+ * that is not there, which leaks that one block there. */
 #ifndef QUARRY_OBJECT_COUNT_H
 #define QUARRY_OBJECT_COUNT_H
 
@@ -119,15 +119,30 @@ bool qy_count_is_free(struct quarry_count *c, const void *p);
 /* Take that back: it lives on, as if never ended. */
 void qy_count_put_back(struct quarry_count *c);
 
-/* What is left to do where a reference less, of the block at p, found this word: one reference, or none. */
-int qy_count_last(struct quarry_count *c, const void *p, uint64_t word) QY_NOINLINE;
+/* What the thread saw last of a word that it counted at: the next count less is often of the same. */
+extern __thread QY_HIDDEN uint64_t qy_count_hint __attribute__((tls_model("initial-exec")));
 
-/* One reference less of a live block at p, whose word is known to be of it. As quarry_unref. */
-QY_INLINE int qy_count_drop(struct quarry_count *c, const void *p)
+#define QY_COUNT_NOT_IT (-2)
+
+/* One reference less, where word & mask is want: the whole of it. As quarry_unref, but QY_COUNT_NOT_IT where the word is of
+ * something else. */
+int qy_count_drop_slow(struct quarry_count *c, const void *p, uint64_t mask, uint64_t want) QY_NOINLINE;
+
+/* Unlike counts up, it never changes a word that is of something else: who lets go twice harms nobody. A compare-and-swap
+ * that needs no load first costs little more than an addition, so what the word will be is guessed. */
+QY_INLINE int qy_count_drop(struct quarry_count *c, const void *p, uint64_t mask, uint64_t want)
 {
-	uint64_t word = atomic_fetch_sub_explicit(&c->word, QY_COUNT_ONE, memory_order_acq_rel);
+	uint64_t word = qy_count_hint;
 
-	return QY_LIKELY(qy_count_refs(word) > 1) ? 0 : qy_count_last(c, p, word);
+	if ((word & mask) != want)
+		word = atomic_load_explicit(&c->word, memory_order_relaxed);
+	if (QY_LIKELY((word & mask) == want && qy_count_refs(word) > 1) &&
+	    QY_LIKELY(atomic_compare_exchange_strong_explicit(&c->word, &word, word - QY_COUNT_ONE, memory_order_acq_rel,
+							      memory_order_relaxed))) {
+		qy_count_hint = word - QY_COUNT_ONE;
+		return 0;
+	}
+	return qy_count_drop_slow(c, p, mask, want);
 }
 
 /* One more was counted, of something else than was meant: less again, and ended if it was the last. */

@@ -310,6 +310,31 @@ Test(counts, who_takes_a_count_back_may_be_the_last)
 	refused(quarry_ref(old.p), ESTALE);
 }
 
+/* What is let go twice, or kept too long, takes nothing from the block that is there since: whatever its count. */
+Test(counts, late_handles_leave_the_next_block_alone)
+{
+	for (long more = 0; more < 4; more++) {
+		quarry_block old = quarry_block_alloc(NULL, 3000), late = old, b, again;
+		quarry_weak w = quarry_weak_of(&old);
+
+		cr_assert_eq(quarry_block_unref(&old), 1);
+		do
+			b = quarry_block_alloc(NULL, 3000);
+		while (b.p != late.p); /* (the others stay: they are few) */
+		for (long i = 0; i < more; i++)
+			cr_assert_eq(quarry_ref(b.p), 0);
+		refused(quarry_block_unref(&late), ESTALE);
+		refused(quarry_block_ref(&late), ESTALE);
+		refused(quarry_weak_lock(w, &again), ESTALE);
+		refused(quarry_block_borrow(&late, NULL), ESTALE);
+		refused(quarry_block_at_end(&late, NULL), ESTALE);
+		cr_assert_eq(quarry_refcount(b.p), 1 + more);
+		for (long i = 0; i < more; i++)
+			cr_assert_eq(quarry_unref(b.p), 0);
+		cr_assert_eq(quarry_unref(b.p), 1);
+	}
+}
+
 Test(counts, resized_at_the_last_generation)
 {
 	quarry_block b = quarry_block_alloc(NULL, MIB);
