@@ -58,7 +58,8 @@ typedef struct quarry_manager_stats {
 } quarry_manager_stats;
 
 /** A manager's operations. Each gets the manager's ctx first. Those that fail return NULL or -1 with errno. alloc, free
- * and usable must be there; what may be NULL says what is done then. Memory must be aligned to 16. */
+ * and usable must be there; what may be NULL says what is done then. Memory must be aligned to 16. A block's last
+ * reference may go in any thread, and free is called there. */
 typedef struct quarry_manager_ops {
 	size_t struct_size; /* sizeof(quarry_manager_ops): lets the struct grow */
 	const char *name;
@@ -272,7 +273,8 @@ enum quarry_resize_flags {
  * manager does it. Its address and generation may be others then: copies of b and weak references from before are
  * ESTALE. (When even the memory for its count cannot be had where it moved to, it is lost: ENOMEM, and *b all zero.)
  * @param n bytes. @param flags enum quarry_resize_flags.
- * @return 0; -1, and all as it was, with EBUSY (shared, borrowed, or with a function for its end), ESTALE, EINVAL (flags), ENOMEM. */
+ * @return 0; -1, and all as it was, with EBUSY (shared, borrowed, or with a function for its end), ESTALE, EINVAL
+ *         (flags), ENOMEM. */
 QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags);
 
 /** What is called with a block's memory when the last reference went: by the thread that let it go, before the

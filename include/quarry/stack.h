@@ -4,7 +4,7 @@
  * at once. For what lives as long as a request, a frame, a call.
  *
  * A stack is one thread's at a time: its functions take no lock, and the program sees to it that no two threads are in
- * one at once. Each thread has one of its own for scratch memory. After fork(2) the child has its own copy.
+ * one at once. Each thread has one of its own for scratch memory. A stack that is NULL is EINVAL, or nothing is done. After fork(2) the child has its own copy.
  */
 #ifndef QUARRY_STACK_H
 #define QUARRY_STACK_H
@@ -93,7 +93,8 @@ QUARRY_API int quarry_stack_stats_get(const quarry_stack *stack, quarry_stack_st
 
 /** The stack as a manager, as long as it lives. Each allocation has 16 bytes more, of its size. The last one
  * can be resized where it is, and freed; what else is freed stays taken until a mark before it is released. clear is
- * quarry_stack_reset, destroy quarry_stack_destroy. */
+ * quarry_stack_reset, destroy quarry_stack_destroy. (Of no stack it is NULL with EINVAL; mind that NULL means the
+ * default manager to whoever is given it.) */
 QUARRY_API quarry_manager *quarry_stack_manager(quarry_stack *stack);
 
 /** The calling thread's stack for scratch memory: made by its first call, 64 KiB, spills, no limit; ended with the thread.

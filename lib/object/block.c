@@ -297,7 +297,8 @@ QUARRY_API int quarry_block_from_seg(quarry_seg s, quarry_block *b)
 		return qy_fail(ESTALE, "segment: the block at %p is gone", s.p);
 	if (s.n > usable_of(leaf->manager, s.p))
 		return qy_fail(EINVAL, "segment: it is longer than the block at %p", s.p);
-	*b = (quarry_block){ .p = s.p, .n = s.n, .count = c, .generation = qy_count_generation(word) };
+	if (b != NULL)
+		*b = (quarry_block){ .p = s.p, .n = s.n, .count = c, .generation = qy_count_generation(word) };
 	return 0;
 }
 
@@ -442,7 +443,7 @@ QUARRY_API quarry_weak quarry_weak_of(const quarry_block *b)
 
 QUARRY_API int quarry_weak_lock(quarry_weak w, quarry_block *b)
 {
-	if (w.count == NULL)
+	if (w.count == NULL || b == NULL)
 		return fail(EINVAL);
 	if (ref(w.count, w.p, w.generation) != 0)
 		return -1;

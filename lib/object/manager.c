@@ -171,11 +171,16 @@ static struct of_arena *find(struct of_arena *from, const struct of_arena *to, c
 	return from == to ? NULL : from;
 }
 
-static bool is_arena(quarry_arena *arena)
+/* What has no name may be none: that is an error below. */
+static bool is_arena(const quarry_arena *arena)
 {
-	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
+	int error = errno;
+	bool is;
 
-	return quarry_stats_get(arena, &stats) == 0;
+	errno = 0;
+	is = quarry_arena_name(arena)[0] != 0 || errno == 0;
+	errno = error;
+	return is;
 }
 
 QUARRY_API quarry_manager *quarry_manager_of_arena(quarry_arena *arena)

@@ -31,7 +31,8 @@ QUARRY_API int quarry_seg_slice(quarry_seg s, size_t from, size_t n, quarry_seg 
 {
 	if (!has_room(s, from, n))
 		return fail_range(s, from, n);
-	*out = (quarry_seg){ (void *)((uintptr_t)s.p + from), n };
+	if (out != NULL)
+		*out = (quarry_seg){ (void *)((uintptr_t)s.p + from), n };
 	return 0;
 }
 

@@ -197,9 +197,18 @@ static void *take(quarry_stack *s, size_t alignment, size_t n)
 	return c->memory + s->used - n;
 }
 
+static int fail_none(void) QY_COLD;
+static int fail_none(void)
+{
+	return qy_fail(EINVAL, "stack: there is none");
+}
+
 QUARRY_API void *quarry_stack_alloc(quarry_stack *stack, size_t n)
 {
-	return take(stack, 16, n);
+	if (QY_LIKELY(stack != NULL))
+		return take(stack, 16, n);
+	fail_none();
+	return NULL;
 }
 
 QUARRY_API void *quarry_stack_alloc_aligned(quarry_stack *stack, size_t alignment, size_t n)
@@ -208,12 +217,18 @@ QUARRY_API void *quarry_stack_alloc_aligned(quarry_stack *stack, size_t alignmen
 		qy_fail(EINVAL, "alignment: %zu is not a power of two", alignment);
 		return NULL;
 	}
-	return take(stack, alignment, n);
+	if (QY_LIKELY(stack != NULL))
+		return take(stack, alignment, n);
+	fail_none();
+	return NULL;
 }
 
 QUARRY_API quarry_mark quarry_stack_mark(quarry_stack *stack)
 {
-	return (quarry_mark){ .stack = stack, .used = stack->used, .chunk = stack->current->number, .depth = stack->depth++ };
+	if (QY_LIKELY(stack != NULL))
+		return (quarry_mark){ stack, stack->used, stack->current->number, stack->depth++ };
+	fail_none();
+	return (quarry_mark){ NULL, 0, 0, 0 };
 }
 
 /* With the option checked, what was taken reads as what blocks that ended do. */
@@ -238,11 +253,15 @@ static void go_back(quarry_stack *s, uint32_t number, size_t used)
 
 QUARRY_API int quarry_stack_release(quarry_stack *stack, quarry_mark mark)
 {
-	uint32_t number = stack->current->number;
-	size_t used = stack->used;
+	uint32_t number;
+	size_t used;
 
+	if (stack == NULL)
+		return fail_none();
 	if (mark.stack != stack)
 		return qy_fail(EINVAL, "mark: it is of another stack");
+	number = stack->current->number;
+	used = stack->used;
 	for (const struct chunk *c = stack->current; number > mark.chunk; c = c->previous) {
 		used = c->before - c->previous->before;
 		number--;
@@ -256,19 +275,23 @@ QUARRY_API int quarry_stack_release(quarry_stack *stack, quarry_mark mark)
 
 QUARRY_API void quarry_stack_reset(quarry_stack *stack)
 {
+	if (stack == NULL)
+		return;
 	go_back(stack, 0, 0);
 	stack->depth = 0;
 }
 
 QUARRY_API size_t quarry_stack_trim(quarry_stack *stack)
 {
-	return drop_behind(stack, stack->current);
+	return stack == NULL ? 0 : drop_behind(stack, stack->current);
 }
 
 QUARRY_API int quarry_stack_stats_get(const quarry_stack *stack, quarry_stack_stats *stats)
 {
-	if (stack == NULL || stats == NULL)
-		return qy_fail(EINVAL, stack == NULL ? "stack: there is none" : "stats: there is none");
+	if (stack == NULL)
+		return fail_none();
+	if (stats == NULL)
+		return qy_fail(EINVAL, "stats: there is none");
 	*stats = (quarry_stack_stats){ .used = stack->current->before + stack->used, .held = stack->held,
 				       .peak = stack->peak, .limit = stack->limit, .spills = stack->spills };
 	for (const struct chunk *c = stack->first; c != NULL; c = c->next)
@@ -418,7 +441,10 @@ static const quarry_manager_ops stack_ops = {
 
 QUARRY_API quarry_manager *quarry_stack_manager(quarry_stack *stack)
 {
-	return &stack->manager;
+	if (stack != NULL)
+		return &stack->manager;
+	fail_none();
+	return NULL;
 }
 
 /* ---- one for each thread ---- */

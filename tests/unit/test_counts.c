@@ -536,6 +536,46 @@ Test(counts, what_is_borrowed_is_not_ended)
 	cr_assert_eq(quarry_block_unref(&b), 1);
 }
 
+Test(counts, no_more_notes_than_fit)
+{
+	quarry_block b = quarry_block_alloc(NULL, 100);
+
+	for (unsigned i = 0; i < 65535; i++)
+		cr_assert_eq(quarry_block_borrow(&b, NULL), 0);
+	refused(quarry_block_borrow(&b, NULL), EOVERFLOW);
+	for (unsigned i = 0; i < 65535; i++)
+		cr_assert_eq(quarry_block_give_back(&b), 0);
+	cr_assert_eq(quarry_block_unref(&b), 1);
+}
+
+static void use_blocks(void)
+{
+	for (unsigned i = 0; i < 4000; i++) {
+		quarry_block b = quarry_block_alloc(NULL, 16 + i % 2000), c;
+
+		cr_assert_eq(quarry_weak_lock(quarry_weak_of(&b), &c), 0);
+		cr_assert_eq(quarry_block_unref(&c), 0);
+		cr_assert_eq(quarry_ref(b.p), 0);
+		cr_assert_eq(quarry_unref(b.p), 0);
+		cr_assert_eq(quarry_block_unref(&b), 1);
+	}
+}
+
+/* What is asked for again and again comes from nowhere below, once all slabs that the sizes go round in have arrays. */
+Test(counts, once_warm_nothing_is_allocated)
+{
+	quarry_stats was = { .version = QUARRY_STATS_VERSION }, now = was;
+	unsigned same = 0;
+
+	for (unsigned round = 0; round < 300 && same < 20; round++) {
+		use_blocks();
+		quarry_stats_get(NULL, &now);
+		same = now.metadata == was.metadata && now.in_use == was.in_use && now.mapped == was.mapped ? same + 1 : 0;
+		was = now;
+	}
+	cr_assert_eq(same, 20, "it goes on: metadata %zu, in use %zu", (size_t)now.metadata, (size_t)now.in_use);
+}
+
 static void *ended;
 static quarry_weak weak_at_end;
 static unsigned ends;

@@ -312,6 +312,7 @@ Test(managers, an_arena_as_one)
 	cr_assert_eq(quarry_manager_stats_get(m, &stats), 0);
 	cr_assert_lt(stats.in_use, 100000);
 	cr_assert_eq(quarry_manager_destroy(m), 0);
+	errno = 0;
 	cr_assert_null(quarry_manager_of_arena(arena));
 	cr_assert_eq(errno, EINVAL);
 	cr_assert_null(quarry_manager_of_arena((quarry_arena *)&stats));

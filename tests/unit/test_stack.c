@@ -183,6 +183,10 @@ Test(stack, bad_attributes_are_named)
 	}
 	cr_assert(quarry_stack_create(&attr) == NULL && errno == EINVAL);
 	refused(quarry_stack_stats_get(NULL, NULL), EINVAL);
+	refused(quarry_stack_release(NULL, quarry_stack_mark(NULL)), EINVAL);
+	cr_assert(quarry_stack_alloc(NULL, 1) == NULL && errno == EINVAL);
+	cr_assert(quarry_stack_manager(NULL) == NULL && quarry_stack_trim(NULL) == 0);
+	quarry_stack_reset(NULL);
 	quarry_stack_destroy(NULL);
 }
 
