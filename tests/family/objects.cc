@@ -33,7 +33,7 @@ struct counted {
 
 struct alignas(128) wide {
 	~wide() { alive--; }
-	char bytes[128];
+	char bytes[128 * 3];
 };
 
 static quarry_manager_stats stats_of(quarry_manager *m)
@@ -62,7 +62,12 @@ static void containers()
 		CHECK(v.size() == 1000 && map.size() == 1000 && map[77] == 154);
 		CHECK(quarry_arena_of(v.data()) == arena && quarry_arena_of(v[5].data()) == arena);
 		CHECK(stats_of(m).in_use > 60000);
-		CHECK(reinterpret_cast<std::uintptr_t>(r.allocate(10, 256)) % 256 == 0);
+		for (int i = 0; i < 20; i++) /* (by chance, few would be) */
+			CHECK(reinterpret_cast<std::uintptr_t>(r.allocate(300, 256)) % 256 == 0);
+		std::vector<long, quarry::allocator<long>> mine(100, 7, quarry::allocator<long>(m)), copy = mine;
+		CHECK(quarry_arena_of(mine.data()) == arena && quarry_arena_of(copy.data()) == arena && mine == copy);
+		copy = std::vector<long, quarry::allocator<long>>(10, 8);
+		CHECK(quarry_arena_of(copy.data()) != arena && copy[9] == 8);
 	}
 	CHECK(quarry_manager_destroy(m) == 0);
 	bool thrown = false;
@@ -112,11 +117,14 @@ static void handles()
 	}
 	CHECK(thrown && alive == 0);
 
-	alive = 1;
+	alive = 20;
 	{
-		auto s = quarry::make_shared<wide>();
+		std::vector<quarry::shared<wide>> many;
 
-		CHECK(reinterpret_cast<std::uintptr_t>(s.get()) % 128 == 0);
+		for (int i = 0; i < 20; i++) {
+			many.push_back(quarry::make_shared_in<wide>(quarry::of(quarry_scratch())));
+			CHECK(reinterpret_cast<std::uintptr_t>(many.back().get()) % 128 == 0);
+		}
 	}
 	CHECK(alive == 0);
 
