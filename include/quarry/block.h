@@ -224,7 +224,8 @@ typedef struct quarry_weak {
 	uint32_t reserved;
 } quarry_weak;
 
-/** Allocate a block of n bytes with one reference.
+/** Allocate a block of n bytes with one reference. It goes by quarry_unref or quarry_block_unref, and not by quarry_free or
+ * quarry_realloc, which would leave its count behind (see quarry_block_figures.overrun).
  * Its count stands in an array beside its 64 KiB of address space, of 8 bytes for each block that has room there; that
  * array is made with the first block there and stays, so that no late reference touches what is gone.
  * @param manager NULL: the default one. @param n bytes; 0 as in quarry_malloc.

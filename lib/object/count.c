@@ -24,8 +24,9 @@ static uint64_t dead_after(uint64_t word)
 
 /* ---- the table ---- */
 
-/* Where the leaf of p's unit is entered; made when create. What two threads make at once is lost, once. */
-static _Atomic(uintptr_t) *unit_of(const void *p, bool create)
+/* Where the leaf of p's unit is entered. The zone is made where it is not there; what two threads make at once is lost,
+ * once. NULL with EINVAL or ENOMEM. */
+static _Atomic(uintptr_t) *unit_of(const void *p)
 {
 	uintptr_t address = (uintptr_t)p, was = 0;
 	_Atomic(uintptr_t) *zone;
@@ -37,17 +38,13 @@ static _Atomic(uintptr_t) *unit_of(const void *p, bool create)
 	}
 	zone = &qy_count_zones[address >> QY_COUNT_ZONE_SHIFT];
 	units = (qy_leaves *)atomic_load_explicit(zone, memory_order_acquire);
-	if (units == NULL && create) {
+	if (units == NULL) {
 		units = qy_meta_alloc(sizeof(*units), 64);
 		if (units == NULL)
 			return NULL;
 		if (!atomic_compare_exchange_strong_explicit(zone, &was, (uintptr_t)units, memory_order_acq_rel,
 							     memory_order_acquire))
 			units = (qy_leaves *)was;
-	}
-	if (units == NULL) {
-		errno = EINVAL;
-		return NULL;
 	}
 	return &(*units)[address >> QY_COUNT_UNIT_SHIFT & (QY_COUNT_UNITS - 1)];
 }
@@ -220,7 +217,7 @@ struct quarry_count *qy_count_begin(void *p, size_t usable, const quarry_manager
 		errno = EINVAL;
 		return NULL;
 	}
-	unit = unit_of(p, true);
+	unit = unit_of(p);
 	if (unit == NULL)
 		return NULL;
 	first = atomic_load_explicit(unit, memory_order_acquire);

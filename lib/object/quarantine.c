@@ -24,6 +24,11 @@ static struct place {
 static _Atomic(uint32_t) next_in, next_out; /* places, ever rising */
 static _Atomic(uint64_t) bytes, blocks, late_writes;
 
+static struct place *next_place(_Atomic(uint32_t) *next)
+{
+	return &places[atomic_fetch_add_explicit(next, 1, memory_order_relaxed) % PLACES];
+}
+
 static bool take(struct place *place)
 {
 	return atomic_exchange_explicit(&place->taken, 1, memory_order_acquire) == 0;
@@ -86,17 +91,14 @@ bool qy_quarantine_put(const quarry_manager *manager, void *p, size_t n)
 	atomic_fetch_add_explicit(&bytes, n, memory_order_relaxed);
 	atomic_fetch_add_explicit(&blocks, 1, memory_order_relaxed);
 	for (unsigned tries = 0; tries < PLACES && !is_in; tries++)
-		is_in = exchange(&places[atomic_fetch_add_explicit(&next_in, 1, memory_order_relaxed) % PLACES], &in, &out);
+		is_in = exchange(next_place(&next_in), &in, &out);
 	if (!is_in)
 		out = in;
 	(void)let_go(&out);
-	for (unsigned tries = 0; tries < PLACES && atomic_load_explicit(&bytes, memory_order_relaxed) > BYTES_MAX; tries++) {
-		uint32_t oldest = atomic_fetch_add_explicit(&next_out, 1, memory_order_relaxed);
-
-		/* It never overtakes, and is not left behind by more than the ring. */
-		if (exchange(&places[oldest % PLACES], &nothing, &out))
+	/* Not always the oldest of all, but never the same one twice before the others. */
+	for (unsigned i = 0; i < PLACES && atomic_load_explicit(&bytes, memory_order_relaxed) > BYTES_MAX; i++)
+		if (exchange(next_place(&next_out), &nothing, &out))
 			(void)let_go(&out);
-	}
 	return true;
 }
 
