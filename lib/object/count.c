@@ -159,13 +159,24 @@ static quarry_end_fn *take_end_fn(struct qy_leaf *leaf, const struct quarry_coun
 
 /* ---- beginning ---- */
 
-/* A live word of what is no more: it was freed behind its count. */
-static void end_overrun(struct quarry_count *c, uint64_t word)
+/* Nothing beside the word is of the next block there. */
+static void clear_beside(struct qy_leaf *leaf, const struct quarry_count *c)
+{
+	_Atomic(uint16_t) *notes = atomic_load_explicit(&leaf->borrowed, memory_order_acquire);
+
+	(void)take_end_fn(leaf, c);
+	if (notes != NULL)
+		atomic_store_explicit(&notes[c - leaf->at], 0, memory_order_relaxed);
+}
+
+/* A live word of what is no more: it was freed behind its count. What stood beside it goes with it. */
+static void end_overrun(struct qy_leaf *leaf, struct quarry_count *c, uint64_t word)
 {
 	while (is_live(word)) {
 		if (atomic_compare_exchange_weak_explicit(&c->word, &word, dead_after(word), memory_order_acq_rel,
 							  memory_order_acquire)) {
 			atomic_fetch_add_explicit(&qy_count_figures.overrun, 1, memory_order_relaxed);
+			clear_beside(leaf, c);
 			return;
 		}
 	}
@@ -179,7 +190,7 @@ static void end_others(uintptr_t entry, uintptr_t mine, const void *p)
 		uint64_t word = atomic_load_explicit(&c->word, memory_order_relaxed);
 
 		if (entry != mine && is_live(word) && (word & QY_COUNT_GRAIN_MASK) == qy_count_grain(p))
-			end_overrun(c, word);
+			end_overrun(qy_leaf_at(entry), c, word);
 	}
 }
 
@@ -190,8 +201,7 @@ static struct quarry_count *give_birth(struct qy_leaf *leaf, struct quarry_count
 	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), born;
 
 	if (is_live(word)) {
-		end_overrun(c, word);
-		(void)take_end_fn(leaf, c);
+		end_overrun(leaf, c, word);
 		word = atomic_load_explicit(&c->word, memory_order_acquire);
 	}
 	if (qy_count_generation(word) == UINT32_MAX) {
@@ -199,6 +209,7 @@ static struct quarry_count *give_birth(struct qy_leaf *leaf, struct quarry_count
 		errno = ERANGE;
 		return NULL;
 	}
+	clear_beside(leaf, c);
 	born = QY_COUNT_LIVE + QY_COUNT_ONE + qy_count_grain(p) - (word & QY_COUNT_GRAIN_MASK);
 	if (qy_count_generation(word) == 0)
 		born += (uint64_t)1 << QY_COUNT_GENERATION_SHIFT;

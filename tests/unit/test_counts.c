@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "include/quarry/block.h"
+#include "include/quarry/stack.h"
 #include "lib/base/base.h"
 #include "lib/object/count.h"
 
@@ -351,6 +351,11 @@ Test(counts, resized_at_the_last_generation)
 
 /* ---- behind the count ---- */
 
+static void never_called(void *p)
+{
+	cr_assert_fail("the end of another block: %p", p);
+}
+
 Test(counts, freed_behind_its_count)
 {
 	quarry_block b = quarry_block_alloc(NULL, 3000), again, old = b;
@@ -370,6 +375,45 @@ Test(counts, freed_behind_its_count)
 	}
 	cr_assert(met, "the address did not come again");
 	cr_assert_eq(figures().overrun, 1);
+}
+
+/* A block of n bytes at p, of those that a manager gives; the others stay. */
+static quarry_block block_at(quarry_manager *m, size_t n, const void *p)
+{
+	for (unsigned i = 0; i < 20000; i++) {
+		quarry_block b = quarry_block_alloc(m, n);
+
+		if (b.p == p)
+			return b;
+	}
+	cr_assert_fail("the address did not come again");
+	return (quarry_block){ NULL };
+}
+
+/* What stood beside the word of a block that was overrun is not the next one's: in the same array, or another. */
+Test(counts, what_is_beside_an_overrun_block_goes_with_it)
+{
+	quarry_arena *arena = quarry_arena_create(NULL);
+	quarry_manager *m = quarry_manager_of_arena(arena);
+
+	for (unsigned other = 0; other < 2; other++) {
+		quarry_block b = quarry_block_alloc(m, 64);
+		void *p = b.p;
+
+		cr_assert_eq(quarry_block_at_end(&b, never_called), 0);
+		cr_assert_eq(quarry_block_borrow(&b, NULL), 0);
+		cr_assert_eq(quarry_manager_clear(m), 0);
+		if (other) {
+			b = block_at(m, 160, p);
+			cr_assert_eq(quarry_block_unref(&b), 1);
+			cr_assert_eq(quarry_manager_clear(m), 0);
+		}
+		b = block_at(m, 64, p);
+		refused(quarry_block_give_back(&b), EINVAL);
+		cr_assert_eq(quarry_block_unref(&b), 1);
+		cr_assert_eq(quarry_manager_clear(m), 0);
+	}
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
 }
 
 Test(counts, an_arena_reset_or_ended_behind_them)
@@ -712,6 +756,39 @@ Test(counts, checked_catches_every_late_use)
 	cr_assert_eq(quarry_block_check(QUARRY_CHECK_RELEASE), 0);
 	cr_assert(figures().quarantined == 0 && figures().quarantined_bytes == 0);
 	cr_assert_eq(quarry_ctl_set("checked", "0"), 0);
+}
+
+/* What can end with its manager is not held back: nothing is looked at, filled or freed that is another's by then. */
+Test(counts, checked_holds_nothing_that_can_go)
+{
+	quarry_stack *s = quarry_stack_create(NULL);
+
+	cr_assert_eq(quarry_ctl_set("checked", "1"), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		quarry_arena_attr named = { .name = "node 0" };
+		quarry_arena *arena = quarry_arena_create(i == 1 ? &named : NULL);
+		quarry_block b = quarry_block_alloc(quarry_manager_of_arena(arena), 300 * KIB);
+		void *p = b.p;
+
+		cr_assert_eq(quarry_block_unref(&b), 1);
+		cr_assert_eq(figures().quarantined, 0);
+		if (i == 2) {
+			cr_assert_eq(quarry_arena_reset(arena), 0);
+			p = quarry_arena_malloc(arena, 300 * KIB);
+			memset(p, 'A', 300 * KIB);
+		}
+		else
+			cr_assert_eq(quarry_arena_destroy(arena), 0);
+		cr_assert_eq(quarry_block_check(QUARRY_CHECK_RELEASE), 0);
+		if (i == 2)
+			cr_assert_eq(((char *)p)[5], 'A');
+	}
+	quarry_unref(quarry_block_alloc(quarry_stack_manager(s), 1000).p);
+	cr_assert_eq(figures().quarantined, 0);
+	quarry_stack_destroy(s);
+	quarry_unref(quarry_block_alloc(NULL, 1000).p);
+	cr_assert_eq(figures().quarantined, 1);
+	cr_assert_eq(quarry_block_check(QUARRY_CHECK_RELEASE), 0);
 }
 
 /* Written to after it ended, and found when others take its place. */
