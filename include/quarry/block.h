@@ -331,7 +331,8 @@ enum quarry_check_flags {
 };
 
 /** With the option checked=1 the memory of a block is, after its last reference, filled with 0xDE and held back: the last
- * 1,024 blocks, of 16 MiB together, none above 4 MiB. What is written there late is noticed when it goes, or when this is
+ * 1,024 blocks, of 16 MiB together, none above 4 MiB. Blocks of arenas, stacks and the program's own managers, whose
+ * memory may end with these at any moment, are filled, but not held back. What is written there late is noticed when it goes, or when this is
  * called; it counts in quarry_stats.bad_frees, and the option on_error says what happens besides.
  * @param flags enum quarry_check_flags.
  * @return how many were found to be written to; -1 with EINVAL (flags). */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Blocks: their references, counted in the words of count.h, by address and by handle. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "lib/api/error.h"
@@ -16,7 +17,7 @@ static const quarry_block none;
 
 /* ---- memory ---- */
 
-void qy_block_give_back(const quarry_manager *manager, void *p)
+static void give_back(const quarry_manager *manager, void *p)
 {
 	if (manager == NULL)
 		quarry_free(p);
@@ -29,11 +30,34 @@ static size_t usable_of(const quarry_manager *manager, const void *p)
 	return manager == NULL ? quarry_usable_size(p) : manager->ops->usable(manager->ctx, p);
 }
 
+/* Whether p is of a node's default arena, which nobody can reset or end: what is of another may go at any moment, with
+ * all that is in it. */
+static bool is_of_node(const void *p)
+{
+	quarry_arena *arena = quarry_arena_of(p);
+	const char *name = arena == NULL ? "" : quarry_arena_name(arena);
+	int node;
+
+	return sscanf(name, "node %d", &node) == 1 && quarry_arena_of_node(node) == arena;
+}
+
+static void free_checked(const quarry_manager *manager, void *p) QY_COLD;
+static void free_checked(const quarry_manager *manager, void *p)
+{
+	size_t n = usable_of(manager, p);
+
+	if (manager == NULL && is_of_node(p) && qy_quarantine_put(p, n))
+		return;
+	memset(p, QY_QUARANTINE_FILL, qy_min(n, QY_QUARANTINE_BLOCK_MAX));
+	give_back(manager, p);
+}
+
 void qy_block_free(const quarry_manager *manager, void *p)
 {
-	if (QY_UNLIKELY(qy_setting(checked) != 0) && qy_quarantine_put(manager, p, usable_of(manager, p)))
-		return;
-	qy_block_give_back(manager, p);
+	if (QY_UNLIKELY(qy_setting(checked) != 0))
+		free_checked(manager, p);
+	else
+		give_back(manager, p);
 }
 
 /* ---- making ---- */
@@ -66,7 +90,7 @@ static quarry_block make(quarry_manager *manager, size_t alignment, size_t n)
 		if (errno != ERANGE) {
 			int error = errno;
 
-			qy_block_give_back(called(manager), b.p);
+			give_back(called(manager), b.p);
 			qy_fail(error, error == EINVAL ? "manager: it gave memory that is not aligned to 16, or beyond 2^47"
 						       : "no memory for the counts of blocks");
 			return none;
@@ -325,7 +349,7 @@ static int begin_again(quarry_block *b, const quarry_manager *manager, size_t n)
 			memcpy(b->p, p, n);
 		return b->p != NULL ? 0 : -1;
 	}
-	qy_block_give_back(manager, p);
+	give_back(manager, p);
 	*b = none;
 	return qy_fail(ENOMEM, "no memory for the counts of blocks");
 }

@@ -7,11 +7,8 @@
 
 #define PLACES 1024
 #define BYTES_MAX ((size_t)16 << 20)
-#define BLOCK_MAX ((size_t)4 << 20)
-#define FILL 0xde
 
 struct held {
-	const quarry_manager *manager;
 	void *p; /* NULL: nothing */
 	size_t n;
 };
@@ -45,9 +42,9 @@ static bool was_written(const struct held *held)
 	const unsigned char *at = held->p;
 	size_t n = held->n;
 
-	if (n == 0 || (at[0] == FILL && memcmp(at, at + 1, n - 1) == 0))
+	if (n == 0 || (at[0] == QY_QUARANTINE_FILL && memcmp(at, at + 1, n - 1) == 0))
 		return false;
-	memset(held->p, FILL, n);
+	memset(held->p, QY_QUARANTINE_FILL, n);
 	atomic_fetch_add_explicit(&late_writes, 1, memory_order_relaxed);
 	return true;
 }
@@ -64,7 +61,7 @@ static bool let_go(const struct held *held)
 		qy_mistake(QY_MISTAKE_DOUBLE_FREE, held->p);
 	atomic_fetch_sub_explicit(&bytes, held->n, memory_order_relaxed);
 	atomic_fetch_sub_explicit(&blocks, 1, memory_order_relaxed);
-	qy_block_give_back(held->manager, held->p);
+	quarry_free(held->p);
 	return written;
 }
 
@@ -79,15 +76,15 @@ static bool exchange(struct place *place, const struct held *in, struct held *ou
 	return true;
 }
 
-bool qy_quarantine_put(const quarry_manager *manager, void *p, size_t n)
+bool qy_quarantine_put(void *p, size_t n)
 {
 	static const struct held nothing;
-	struct held in = { manager, p, n }, out = nothing;
+	struct held in = { p, n }, out = nothing;
 	bool is_in = false;
 
-	if (n > BLOCK_MAX)
+	if (n > QY_QUARANTINE_BLOCK_MAX)
 		return false;
-	memset(p, FILL, n);
+	memset(p, QY_QUARANTINE_FILL, n);
 	atomic_fetch_add_explicit(&bytes, n, memory_order_relaxed);
 	atomic_fetch_add_explicit(&blocks, 1, memory_order_relaxed);
 	for (unsigned tries = 0; tries < PLACES && !is_in; tries++)

@@ -8,9 +8,12 @@
 #include "include/quarry/block.h"
 #include "lib/base/base.h"
 
-/* Fill n bytes of p, and hold it back; who has been there longest goes. False where it is too large for that, or no place
+#define QY_QUARANTINE_FILL 0xde
+#define QY_QUARANTINE_BLOCK_MAX ((size_t)4 << 20)
+
+/* Fill n bytes of p, which nothing but quarry_free can end, and hold it back; who has been there longest goes. False where it is too large for that, or no place
  * is free: the caller frees it. */
-bool qy_quarantine_put(const quarry_manager *manager, void *p, size_t n);
+bool qy_quarantine_put(void *p, size_t n);
 
 /* How many were written to. With release, all go. */
 long qy_quarantine_check(bool release);
@@ -19,8 +22,5 @@ struct qy_quarantine_figures {
 	uint64_t late_writes, blocks, bytes;
 };
 void qy_quarantine_figures(struct qy_quarantine_figures *figures);
-
-/* Give memory back to where it came from: lib/object/block.c. */
-void qy_block_give_back(const quarry_manager *manager, void *p);
 
 #endif
