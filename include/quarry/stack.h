@@ -36,7 +36,8 @@ typedef struct quarry_mark {
 	const quarry_stack *stack;
 	size_t used;    /* in its chunk, */
 	uint32_t chunk; /* counted from 0 */
-	uint32_t depth; /* how many marks were there before it */
+	uint32_t depth; /* how many marks were there before it, */
+	size_t floor;   /* and where the newest of them stands */
 } quarry_mark;
 
 /** What a stack has, in bytes. */
@@ -62,7 +63,7 @@ typedef struct quarry_stack_stats {
  * @endcode */
 QUARRY_API quarry_stack *quarry_stack_create(const quarry_stack_attr *attr);
 
-/** End it with all its memory; NULL is ignored. */
+/** End it with all its memory; NULL is ignored. A thread's scratch stack is reset instead: it ends with its thread. */
 QUARRY_API void quarry_stack_destroy(quarry_stack *stack);
 
 /** Take n bytes, aligned to 16. 0 gives a pointer that is not to be read from.
@@ -92,8 +93,8 @@ QUARRY_API size_t quarry_stack_trim(quarry_stack *stack);
 QUARRY_API int quarry_stack_stats_get(const quarry_stack *stack, quarry_stack_stats *stats);
 
 /** The stack as a manager, as long as it lives. Each allocation has 16 bytes more, of its size. The last one
- * can be resized where it is, and freed; what else is freed stays taken until a mark before it is released. clear is
- * quarry_stack_reset, destroy quarry_stack_destroy. (Of no stack it is NULL with EINVAL; mind that NULL means the
+ * can be resized where it is, and freed; what else is freed, or was taken before the newest mark, stays taken until a mark before it is
+ * released. clear is quarry_stack_reset, destroy quarry_stack_destroy (EPERM: of a scratch stack). (Of no stack it is NULL with EINVAL; mind that NULL means the
  * default manager to whoever is given it.) */
 QUARRY_API quarry_manager *quarry_stack_manager(quarry_stack *stack);
 
@@ -113,6 +114,8 @@ typedef struct quarry_frame {
  * @code
  *   QUARRY_AUTO(quarry_frame) f = quarry_frame_begin(NULL);
  *   char *path = quarry_stack_alloc(f.stack, n);   // gone at the end of this block of the program
+ *   if (path == NULL)
+ *           return -1;                             // ENOMEM, also of a frame that could not be had
  * @endcode */
 QUARRY_API quarry_frame quarry_frame_begin(quarry_stack *stack);
 

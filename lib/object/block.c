@@ -65,7 +65,7 @@ void qy_block_free(const quarry_manager *manager, void *p)
 /* What words call the manager: NULL for all whose memory quarry_free frees, so that these share leaves. */
 static const quarry_manager *called(const quarry_manager *manager)
 {
-	return qy_manager_is_own(manager) ? NULL : manager;
+	return qy_manager_is_own(manager) ? NULL : qy_stack_called(manager);
 }
 
 static void *take_memory(quarry_manager *manager, size_t alignment, size_t n)
@@ -337,14 +337,13 @@ static void zero_behind(const quarry_block *b, size_t old, unsigned flags)
 /* Begin anew where the memory is now. At an address that is used up, with a copy elsewhere. */
 static int begin_again(quarry_block *b, const quarry_manager *manager, size_t n)
 {
-	quarry_manager *own = (quarry_manager *)(uintptr_t)manager;
 	void *p = b->p;
 
 	b->count = qy_count_begin(p, usable_of(manager, p), manager, &b->generation);
 	if (QY_LIKELY(b->count != NULL))
 		return 0;
 	if (errno == ERANGE) {
-		*b = make(own, 0, n);
+		*b = make((quarry_manager *)(uintptr_t)qy_stack_meant(manager, p), 0, n);
 		if (b->p != NULL)
 			memcpy(b->p, p, n);
 		return b->p != NULL ? 0 : -1;
@@ -361,7 +360,7 @@ static int resize(quarry_block *b, const quarry_manager *manager, size_t n)
 
 	if (qy_count_take(b->count, b->p, b->generation) != 0)
 		return -1;
-	p = quarry_manager_resize((quarry_manager *)(uintptr_t)manager, b->p, qy_max(n, 1));
+	p = quarry_manager_resize((quarry_manager *)(uintptr_t)qy_stack_meant(manager, b->p), b->p, qy_max(n, 1));
 	if (p == NULL) {
 		qy_count_put_back(b->count);
 		return -1;

@@ -30,7 +30,9 @@ struct quarry_stack {
 	struct chunk *first;
 	quarry_manager *from;
 	size_t chunk, limit, held, peak, spills;
+	size_t floor;   /* bytes below the newest mark: what was taken before it stays as it is */
 	uint32_t depth; /* marks that were not ended */
+	bool is_scratch;
 	unsigned flags;
 	quarry_manager manager; /* the stack itself, as one */
 };
@@ -44,24 +46,32 @@ static size_t room_of(const struct chunk *c)
 
 /* ---- chunks ---- */
 
+/* How large a chunk for at least n bytes is to be, where others have `held`. 0 with ENOMEM. */
+static size_t size_for(const quarry_stack *s, size_t n, size_t held)
+{
+	size_t least = n + sizeof(struct chunk), size;
+
+	if (n > PTRDIFF_MAX - sizeof(struct chunk)) {
+		qy_fail(ENOMEM, "stack: %zu bytes are more than there can be", n);
+		return 0;
+	}
+	size = qy_max(s->chunk, least);
+	if (s->limit == 0 || (held <= s->limit && size <= s->limit - held))
+		return size;
+	if (held <= s->limit && least <= s->limit - held)
+		return least; /* the last one may be shorter than chunks are */
+	qy_fail(ENOMEM, "stack: %zu bytes more would pass its limit of %zu", n, s->limit);
+	return 0;
+}
+
 /* Behind the current one, for at least n bytes. */
 static struct chunk *add_chunk(quarry_stack *s, size_t n)
 {
-	size_t size;
+	size_t size = size_for(s, n, s->held);
 	struct chunk *c;
 
-	if (n > PTRDIFF_MAX - sizeof(*c)) {
-		errno = ENOMEM;
+	if (size == 0)
 		return NULL;
-	}
-	size = qy_max(s->chunk, n + sizeof(*c));
-	if (s->limit != 0 && (s->held > s->limit || size > s->limit - s->held)) {
-		size = n + sizeof(*c); /* the last one may be shorter than chunks are */
-		if (s->held > s->limit || size > s->limit - s->held) {
-			qy_fail(ENOMEM, "stack: %zu bytes more would pass its limit of %zu", n, s->limit);
-			return NULL;
-		}
-	}
 	c = quarry_manager_alloc(s->from, size);
 	if (c == NULL)
 		return NULL;
@@ -79,18 +89,30 @@ static struct chunk *add_chunk(quarry_stack *s, size_t n)
 	return c;
 }
 
-/* The chunks behind c, from the last one on: numbers stay in order. */
-static size_t drop_behind(quarry_stack *s, struct chunk *c)
+static size_t bytes_behind(const struct chunk *c)
 {
 	size_t bytes = 0;
 
-	while (c->next != NULL) {
-		struct chunk *gone = c->next;
+	while ((c = c->next) != NULL)
+		bytes += c->size;
+	return bytes;
+}
 
-		c->next = gone->next;
-		bytes += gone->size;
+/* The chunks behind c, from the last one on: a manager that is a stack takes back only what it gave last. */
+static size_t drop_behind(quarry_stack *s, struct chunk *c)
+{
+	size_t bytes = bytes_behind(c);
+	struct chunk *last = c;
+
+	while (last->next != NULL)
+		last = last->next;
+	while (last != c) {
+		struct chunk *gone = last;
+
+		last = gone->previous;
 		(void)quarry_manager_free(s->from, gone);
 	}
+	c->next = NULL;
 	s->held -= bytes;
 	return bytes;
 }
@@ -105,6 +127,8 @@ static bool go_on(quarry_stack *s, size_t n)
 		return false;
 	}
 	if (next == NULL || room_of(next) < n) {
+		if (size_for(s, n, s->held - bytes_behind(s->current)) == 0)
+			return false;
 		/* Those that were kept are too short, the nearest at least: they go, rather than add up. */
 		drop_behind(s, s->current);
 		next = add_chunk(s, n);
@@ -163,6 +187,10 @@ QUARRY_API void quarry_stack_destroy(quarry_stack *stack)
 {
 	if (stack == NULL)
 		return;
+	if (stack->is_scratch) { /* its thread will ask for it again, and ends it */
+		quarry_stack_reset(stack);
+		return;
+	}
 	drop_behind(stack, stack->first);
 	(void)quarry_manager_free(stack->from, stack->first);
 	(void)quarry_manager_free(stack->from, stack);
@@ -183,7 +211,7 @@ static void *take(quarry_stack *s, size_t alignment, size_t n)
 	if (QY_UNLIKELY(skip > left || n > left - skip)) {
 		/* Wherever the chunk comes to lie. */
 		if (__builtin_add_overflow(n, alignment > 16 ? alignment : 0, &all)) {
-			errno = ENOMEM;
+			qy_fail(ENOMEM, "stack: %zu bytes are more than there can be", n);
 			return NULL;
 		}
 		if (!go_on(s, all))
@@ -225,10 +253,15 @@ QUARRY_API void *quarry_stack_alloc_aligned(quarry_stack *stack, size_t alignmen
 
 QUARRY_API quarry_mark quarry_stack_mark(quarry_stack *stack)
 {
-	if (QY_LIKELY(stack != NULL))
-		return (quarry_mark){ stack, stack->used, stack->current->number, stack->depth++ };
+	quarry_mark mark = { NULL, 0, 0, 0, 0 };
+
+	if (QY_LIKELY(stack != NULL)) {
+		mark = (quarry_mark){ stack, stack->used, stack->current->number, stack->depth++, stack->floor };
+		stack->floor = stack->current->before + stack->used;
+		return mark;
+	}
 	fail_none();
-	return (quarry_mark){ NULL, 0, 0, 0 };
+	return mark;
 }
 
 /* With the option checked, what was taken reads as what blocks that ended do. */
@@ -270,6 +303,7 @@ QUARRY_API int quarry_stack_release(quarry_stack *stack, quarry_mark mark)
 		return qy_fail(EINVAL, "mark: it was ended by the release of an earlier one");
 	go_back(stack, mark.chunk, mark.used);
 	stack->depth = mark.depth;
+	stack->floor = mark.floor;
 	return 0;
 }
 
@@ -279,6 +313,7 @@ QUARRY_API void quarry_stack_reset(quarry_stack *stack)
 		return;
 	go_back(stack, 0, 0);
 	stack->depth = 0;
+	stack->floor = 0;
 }
 
 QUARRY_API size_t quarry_stack_trim(quarry_stack *stack)
@@ -301,14 +336,44 @@ QUARRY_API int quarry_stack_stats_get(const quarry_stack *stack, quarry_stack_st
 
 /* ---- as a manager ---- */
 
-/* In front of each allocation, 16 bytes before it. */
+/* In front of each allocation, 16 bytes before it: so that an address in the midst of one is, but by chance of one in two
+ * million, not taken for a beginning, whatever the program has written there. */
 struct header {
-	size_t size, unused;
+	uint64_t size_and_check; /* in 16 bytes << 21 | 21 bits made of all else */
+	quarry_stack *stack;     /* NULL: freed */
 };
+
+#define CHECK_SHIFT 21
+#define SIZE_MOST ((size_t)1 << 46)
 
 static struct header *header_of(const void *p)
 {
 	return (struct header *)((uintptr_t)p - sizeof(struct header));
+}
+
+static uint64_t size_and_check(const quarry_stack *s, const void *p, size_t size)
+{
+	uint64_t all = ((uint64_t)(uintptr_t)p << 17 ^ (uint64_t)(uintptr_t)s ^ size) * 0x9e3779b97f4a7c15u;
+
+	return (uint64_t)(size / 16) << CHECK_SHIFT | all >> (64 - CHECK_SHIFT);
+}
+
+static size_t size_of(const void *p)
+{
+	return (size_t)(header_of(p)->size_and_check >> CHECK_SHIFT) * 16;
+}
+
+static void set_header(quarry_stack *s, const void *p, size_t size)
+{
+	*header_of(p) = (struct header){ size_and_check(s, p, size), s };
+}
+
+/* The stack that memory at p, which is readable, is of; NULL where it is of none. */
+static quarry_stack *stack_of(const void *p)
+{
+	const struct header *h = header_of(p);
+
+	return h->stack != NULL && h->size_and_check == size_and_check(h->stack, p, size_of(p)) ? h->stack : NULL;
 }
 
 static void *ops_aligned(void *ctx, size_t alignment, size_t size)
@@ -316,15 +381,15 @@ static void *ops_aligned(void *ctx, size_t alignment, size_t size)
 	size_t front = qy_max(alignment, sizeof(struct header)), all, n = size;
 	char *p;
 
-	if (size > PTRDIFF_MAX || __builtin_add_overflow(n = qy_align_up(size, 16), front, &all)) {
-		errno = ENOMEM;
+	if (size > SIZE_MOST || __builtin_add_overflow(n = qy_align_up(size, 16), front, &all)) {
+		qy_fail(ENOMEM, "stack: %zu bytes are more than there can be", size);
 		return NULL;
 	}
 	p = take(ctx, front, all);
 	if (p == NULL)
 		return NULL;
 	p += front;
-	header_of(p)->size = n;
+	set_header(ctx, p, n);
 	return p;
 }
 
@@ -333,21 +398,25 @@ static void *ops_alloc(void *ctx, size_t size)
 	return ops_aligned(ctx, 16, size);
 }
 
-/* Whether nothing was taken after what is at p. */
+/* Whether nothing was taken after what is at p, nor a mark set: what a mark is above stays, or its release would cut it
+ * off, or find less than there was. */
 static bool is_last(const quarry_stack *s, const void *p)
 {
-	return (const char *)p + header_of(p)->size == s->current->memory + s->used;
+	return (const char *)p + size_of(p) == s->current->memory + s->used &&
+	       s->current->before + (size_t)((const char *)header_of(p) - s->current->memory) >= s->floor;
 }
 
 static int ops_owns(void *ctx, const void *p)
 {
 	const quarry_stack *s = ctx;
 
+	if ((uintptr_t)p % 16 != 0)
+		return 0;
 	for (const struct chunk *c = s->current; c != NULL; c = c->previous) {
 		size_t used = c == s->current ? s->used : c->next->before - c->before;
 
 		if ((const char *)p >= c->memory + sizeof(struct header) && (const char *)p <= c->memory + used)
-			return 1;
+			return stack_of(p) == s;
 	}
 	return 0;
 }
@@ -364,36 +433,45 @@ static int ops_free(void *ctx, void *p)
 		fill(s->current, at, s->used);
 		s->used = at;
 	}
+	header_of(p)->stack = NULL;
 	return 0;
 }
 
 static void *ops_resize(void *ctx, void *p, size_t size)
 {
 	quarry_stack *s = ctx;
-	size_t old = header_of(p)->size, n = qy_align_up(size, 16);
-	size_t at;
+	size_t old, at, n = qy_align_up(size, 16);
 	void *to;
 
-	if (size > PTRDIFF_MAX) {
-		errno = ENOMEM;
+	if (!ops_owns(ctx, p)) {
+		qy_fail(EINVAL, "p: %p is not the stack's", p);
 		return NULL;
 	}
+	if (size > SIZE_MOST) {
+		qy_fail(ENOMEM, "stack: %zu bytes are more than there can be", size);
+		return NULL;
+	}
+	old = size_of(p);
 	if (n <= old && !is_last(s, p))
 		return p;
 	at = is_last(s, p) ? (size_t)((char *)p - s->current->memory) : 0;
 	if (at != 0 && n <= room_of(s->current) - at) {
 		s->used = at + n;
 		s->peak = qy_max(s->peak, s->current->before + s->used);
-		header_of(p)->size = n;
+		set_header(s, p, n);
 		return p;
 	}
 	to = ops_alloc(ctx, size);
-	return to == NULL ? NULL : memcpy(to, p, qy_min(old, size));
+	if (to == NULL)
+		return NULL;
+	memcpy(to, p, qy_min(old, size));
+	header_of(p)->stack = NULL;
+	return to;
 }
 
 static size_t ops_usable(void *ctx, const void *p)
 {
-	return ops_owns(ctx, p) ? header_of(p)->size : 0;
+	return ops_owns(ctx, p) ? size_of(p) : 0;
 }
 
 static int ops_clear(void *ctx)
@@ -404,6 +482,10 @@ static int ops_clear(void *ctx)
 
 static int ops_destroy(void *ctx)
 {
+	const quarry_stack *s = ctx;
+
+	if (s->is_scratch)
+		return qy_fail(EPERM, "stack: a thread's scratch stack ends with its thread");
 	quarry_stack_destroy(ctx);
 	return 0;
 }
@@ -419,8 +501,10 @@ static int ops_stats(void *ctx, quarry_manager_stats *stats)
 static size_t ops_max(void *ctx)
 {
 	const quarry_stack *s = ctx;
-	size_t most = s->flags & QUARRY_STACK_SPILL ? s->limit != 0 ? s->limit : PTRDIFF_MAX : s->chunk;
+	size_t most = s->chunk;
 
+	if (s->flags & QUARRY_STACK_SPILL) /* the first chunk stays, and may be the greater part of the limit */
+		most = s->limit == 0 ? SIZE_MOST : qy_max(s->chunk, s->limit - s->chunk);
 	return most - sizeof(struct chunk) - sizeof(struct header);
 }
 
@@ -439,6 +523,42 @@ static const quarry_manager_ops stack_ops = {
 	.max_alloc = ops_max,
 };
 
+/* ---- blocks of stacks ---- */
+
+static int any_free(void *ctx, void *p)
+{
+	quarry_stack *s = stack_of(p);
+
+	(void)ctx;
+	return s == NULL ? qy_fail(EINVAL, "p: %p is not a stack's", p) : ops_free(s, p);
+}
+
+static size_t any_usable(void *ctx, const void *p)
+{
+	quarry_stack *s = stack_of(p);
+
+	(void)ctx;
+	return s == NULL ? 0 : ops_usable(s, p);
+}
+
+static const quarry_manager_ops any_ops = {
+	.struct_size = sizeof(any_ops), .name = "stacks", .free = any_free, .usable = any_usable,
+};
+
+static const quarry_manager any_stack = { &any_ops, NULL };
+
+const quarry_manager *qy_stack_called(const quarry_manager *manager)
+{
+	return manager->ops == &stack_ops ? &any_stack : manager;
+}
+
+const quarry_manager *qy_stack_meant(const quarry_manager *manager, const void *p)
+{
+	const quarry_stack *s = manager == &any_stack ? stack_of(p) : NULL;
+
+	return s != NULL ? &s->manager : manager;
+}
+
 QUARRY_API quarry_manager *quarry_stack_manager(quarry_stack *stack)
 {
 	if (stack != NULL)
@@ -456,8 +576,11 @@ static bool scratch_ends;
 
 static void end_scratch(void *stack)
 {
+	quarry_stack *s = stack;
+
 	scratch = NULL;
-	quarry_stack_destroy(stack);
+	s->is_scratch = false;
+	quarry_stack_destroy(s);
 }
 
 static void make_key(void)
@@ -481,6 +604,7 @@ QUARRY_API quarry_stack *quarry_scratch(void)
 		errno = ENOMEM;
 		return NULL;
 	}
+	s->is_scratch = true;
 	scratch = s;
 	return s;
 }

@@ -315,3 +315,145 @@ Test(stack, checked_fills_what_went)
 		cr_assert_eq(q[i], 0xde);
 	quarry_stack_destroy(s);
 }
+
+/* What was taken before a mark stays as it is until the mark goes: freed or grown, it would move the mark's place. */
+Test(stack, what_a_mark_is_above_stays)
+{
+	quarry_stack *s = quarry_stack_create(NULL);
+	quarry_manager *m = quarry_stack_manager(s);
+	char *p = quarry_manager_alloc(m, 100), *q;
+	quarry_frame outer = quarry_frame_begin(s), inner = quarry_frame_begin(s);
+
+	q = quarry_manager_resize(m, p, 200);
+	cr_assert(q != NULL && q != p);
+	cr_assert_eq(quarry_manager_free(m, q), 0);
+	quarry_frame_end(&inner);
+	p = quarry_manager_alloc(m, 100);
+	inner = quarry_frame_begin(s);
+	cr_assert_eq(quarry_manager_free(m, p), 0);
+	cr_assert_not_null(quarry_stack_alloc(s, 8));
+	cr_assert_eq(quarry_stack_release(s, inner.mark), 0, "%s", quarry_error_text());
+	p = quarry_manager_alloc(m, 100);
+	cr_assert_eq(quarry_manager_resize(m, p, 200), p, "no mark is above it");
+	quarry_frame_end(&outer);
+	for (unsigned i = 0; i < 1000; i++) {
+		quarry_frame around = quarry_frame_begin(s), f;
+
+		p = quarry_manager_alloc(m, 100);
+		f = quarry_frame_begin(s);
+		cr_assert_eq(quarry_manager_free(m, p), 0);
+		cr_assert_not_null(quarry_stack_alloc(s, 40));
+		quarry_frame_end(&f);
+		quarry_frame_end(&around);
+	}
+	cr_assert_leq(stats_of(s).used, 128);
+	quarry_stack_destroy(s);
+}
+
+/* Whatever the program writes into its memory, no address inside it is a beginning; nor is what was freed. */
+Test(stack, only_beginnings_are_its_own)
+{
+	quarry_stack *s = quarry_stack_create(NULL);
+	quarry_manager *m = quarry_stack_manager(s);
+	char *p = quarry_manager_alloc(m, 1000);
+
+	for (unsigned i = 0; i < 2; i++) {
+		for (size_t at = 16; at + 16 <= 1000; at += 16) {
+			size_t words[2] = { 1000 - at, 0 };
+
+			if (i == 0)
+				memcpy(p + at - 16, words, sizeof words);
+			else
+				memcpy(p + at - 16, p - 16, 16);
+		}
+		for (size_t at = 1; at < 1000; at++) {
+			cr_assert_eq(quarry_manager_owns(m, p + at), 0);
+			cr_assert_eq(quarry_manager_usable(m, p + at), 0);
+			refused(quarry_manager_free(m, p + at), EINVAL);
+			cr_assert_null(quarry_manager_resize(m, p + at, 2000));
+		}
+	}
+	cr_assert_eq(quarry_manager_owns(m, p), 1);
+	cr_assert_not_null(quarry_manager_alloc(m, 10));
+	cr_assert_eq(quarry_manager_free(m, p), 0);
+	cr_assert_eq(quarry_manager_owns(m, p), 0);
+	refused(quarry_manager_free(m, p), EINVAL);
+	quarry_stack_destroy(s);
+}
+
+Test(stack, in_another_stack_all_goes_back)
+{
+	quarry_stack *s = quarry_stack_create(NULL);
+	quarry_stack_attr attr = { .flags = QUARRY_STACK_SPILL, .chunk = 512, .manager = quarry_stack_manager(s) };
+
+	for (unsigned i = 0; i < 100; i++) {
+		quarry_stack *t = quarry_stack_create(&attr);
+
+		for (unsigned k = 0; k < 10; k++)
+			cr_assert_not_null(quarry_stack_alloc(t, 200));
+		quarry_stack_destroy(t);
+		cr_assert_eq(stats_of(s).used, 0);
+	}
+	quarry_stack_destroy(s);
+}
+
+Test(stack, scratch_is_not_ended_by_hand)
+{
+	quarry_stack *s = quarry_scratch();
+
+	cr_assert_not_null(quarry_stack_alloc(s, 100));
+	quarry_stack_destroy(s);
+	cr_assert_eq(stats_of(s).used, 0);
+	refused(quarry_manager_destroy(quarry_stack_manager(s)), EPERM);
+	cr_assert_eq(quarry_scratch(), s);
+	cr_assert_not_null(quarry_stack_alloc(s, 100));
+}
+
+/* What cannot be had changes nothing; and what the manager says is the most can be had. */
+Test(stack, limits_are_told_as_they_are)
+{
+	static const size_t limits[] = { 4 * KIB, 5 * KIB, 10 * KIB, 100 * KIB };
+
+	for (unsigned i = 0; i < 4; i++) {
+		quarry_stack_attr attr = { .flags = QUARRY_STACK_SPILL, .chunk = 4 * KIB, .limit = limits[i] };
+		quarry_stack *s = quarry_stack_create(&attr);
+		quarry_manager *m = quarry_stack_manager(s);
+		size_t most = quarry_manager_max_alloc(m) / 16 * 16, held;
+
+		cr_assert_null(quarry_manager_alloc(m, most + 16), "%zu", limits[i]);
+		cr_assert_not_null(quarry_manager_alloc(m, most), "%zu: %zu", limits[i], most);
+		quarry_stack_reset(s);
+		held = stats_of(s).held;
+		cr_assert_null(quarry_stack_alloc(s, limits[i]));
+		cr_assert_null(quarry_stack_alloc(s, SIZE_MAX / 2));
+		cr_assert_eq(stats_of(s).held, held, "what was kept is kept");
+		quarry_stack_destroy(s);
+	}
+}
+
+/* Stacks that come and go leave no words of counts behind for each. */
+Test(stack, blocks_of_many_share_their_words)
+{
+	quarry_stats was = { .version = QUARRY_STATS_VERSION }, now = was;
+	enum { MANY = 300 };
+	quarry_stack *s[MANY];
+
+	for (unsigned round = 0; round < 6; round++) {
+		if (round == 1)
+			quarry_stats_get(NULL, &was);
+		for (unsigned i = 0; i < MANY; i++) {
+			quarry_stack_attr attr = { .chunk = 1024 + round % 3 * 16 };
+			quarry_block b;
+
+			s[i] = quarry_stack_create(&attr);
+			b = quarry_block_alloc(quarry_stack_manager(s[i]), 32);
+			cr_assert_eq(quarry_block_resize(&b, 100, 0), 0);
+			cr_assert_eq(quarry_block_unref(&b), 1);
+			cr_assert_eq(stats_of(s[i]).used, 0, "it went to its stack");
+		}
+		for (unsigned i = 0; i < MANY; i++)
+			quarry_stack_destroy(s[(i * 7 + round) % MANY]);
+	}
+	quarry_stats_get(NULL, &now);
+	cr_assert_lt(now.metadata - was.metadata, 4 * MIB);
+}
