@@ -120,8 +120,8 @@ QUARRY_API int quarry_share(void *p, quarry_block *b)
 	struct qy_leaf *leaf;
 	struct quarry_count *c;
 
-	if (made.n == 0)
-		return qy_fail(EINVAL, "p: no memory of quarry's begins at %p", p);
+	if (made.n == 0 || !qy_manager_is_live(p))
+		return qy_fail(EINVAL, "p: no live memory of quarry's begins at %p", p);
 	c = qy_count_find(p, &leaf);
 	if (c != NULL && (atomic_load_explicit(&c->word, memory_order_relaxed) & QY_COUNT_LIVE))
 		return qy_fail(EALREADY, "p: what is at %p is a block", p);
@@ -167,14 +167,14 @@ static bool has_room(uint64_t word)
 
 /* What was meant is not, or is full, at the first leaf, whose word was counted up. (Slow paths are tail calls, so that
  * the others need no frame.) */
-static int ref_slow(const void *p, struct quarry_count *wrong) QY_COLD;
-static int ref_slow(const void *p, struct quarry_count *wrong)
+static int ref_slow(const void *p, struct quarry_count *wrong, uint64_t seen) QY_COLD;
+static int ref_slow(const void *p, struct quarry_count *wrong, uint64_t seen)
 {
 	struct qy_leaf *leaf;
 	struct quarry_count *c;
 	uint64_t word;
 
-	qy_count_undo(wrong, p);
+	qy_count_undo(wrong, p, seen);
 	c = qy_count_find(p, &leaf);
 	if (c == NULL)
 		return fail(EINVAL);
@@ -186,7 +186,7 @@ static int ref_slow(const void *p, struct quarry_count *wrong)
 	word = atomic_fetch_add_explicit(&c->word, QY_COUNT_ONE, memory_order_acquire);
 	if (is_of(word, p) && has_room(word))
 		return 0;
-	qy_count_undo(c, p);
+	qy_count_undo(c, p, word);
 	return fail(is_of(word, p) ? EOVERFLOW : ESTALE);
 }
 
@@ -201,7 +201,7 @@ QUARRY_API int quarry_ref(const void *p)
 	c = qy_leaf_word(entry, p);
 	word = atomic_fetch_add_explicit(&c->word, QY_COUNT_ONE, memory_order_acquire);
 	if (QY_UNLIKELY(!is_of(word, p) || !has_room(word)))
-		return ref_slow(p, c);
+		return ref_slow(p, c, word);
 	qy_count_hint = word + QY_COUNT_ONE;
 	return 0;
 }
@@ -255,10 +255,10 @@ static bool is_generation(uint64_t word, uint32_t generation)
 	return word >> (QY_COUNT_GENERATION_SHIFT - 1) == ((uint64_t)generation << 1 | 1);
 }
 
-static int ref_failed(struct quarry_count *c, const void *p, int error) QY_COLD;
-static int ref_failed(struct quarry_count *c, const void *p, int error)
+static int ref_failed(struct quarry_count *c, const void *p, uint64_t seen, int error) QY_COLD;
+static int ref_failed(struct quarry_count *c, const void *p, uint64_t seen, int error)
 {
-	qy_count_undo(c, p);
+	qy_count_undo(c, p, seen);
 	errno = error;
 	return -1;
 }
@@ -268,9 +268,9 @@ QY_INLINE int ref(struct quarry_count *c, const void *p, uint32_t generation)
 	uint64_t word = atomic_fetch_add_explicit(&c->word, QY_COUNT_ONE, memory_order_acquire);
 
 	if (QY_UNLIKELY(!is_generation(word, generation)))
-		return ref_failed(c, p, ESTALE);
+		return ref_failed(c, p, word, ESTALE);
 	if (QY_UNLIKELY(!has_room(word)))
-		return ref_failed(c, p, EOVERFLOW);
+		return ref_failed(c, p, word, EOVERFLOW);
 	qy_count_hint = word + QY_COUNT_ONE;
 	return 0;
 }

@@ -304,13 +304,27 @@ static void end(struct qy_leaf *leaf, struct quarry_count *c)
 		finish(leaf, c, word);
 }
 
-void qy_count_undo(struct quarry_count *c, const void *p)
+/* An end needs a count of 0, so while somebody's addition stands only an overrun raises the generation, and that has dropped
+ * the addition. (One less: an end that was put back. From 0 to 1: the first birth.) */
+static bool has_it_still(uint64_t word, uint64_t seen)
+{
+	uint32_t now = qy_count_generation(word), then = qy_count_generation(seen);
+
+	return qy_count_refs(word) > 0 && (now == then || now + 1 == then || (then == 0 && now == 1));
+}
+
+void qy_count_undo(struct quarry_count *c, const void *p, uint64_t seen)
 {
 	int error = errno;
-	uint64_t word = atomic_fetch_sub_explicit(&c->word, QY_COUNT_ONE, memory_order_acq_rel);
+	uint64_t word = atomic_load_explicit(&c->word, memory_order_relaxed);
 	struct qy_leaf *leaf;
 	unsigned shift;
 
+	do {
+		if (!has_it_still(word, seen))
+			return;
+	} while (!atomic_compare_exchange_weak_explicit(&c->word, &word, word - QY_COUNT_ONE, memory_order_acq_rel,
+							memory_order_relaxed));
 	if (is_live(word) && qy_count_refs(word) == 1) {
 		leaf = leaf_of(c, p, &shift);
 		if (leaf != NULL)

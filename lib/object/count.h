@@ -145,8 +145,9 @@ QY_INLINE int qy_count_drop(struct quarry_count *c, const void *p, uint64_t mask
 	return qy_count_drop_slow(c, p, mask, want);
 }
 
-/* One more was counted, of something else than was meant: less again, and ended if it was the last. */
-void qy_count_undo(struct quarry_count *c, const void *p);
+/* One more was counted, of something else than was meant, at a word that was `seen` before: less again, and ended if it was the
+ * last. Nothing, where an overrun has dropped it since. */
+void qy_count_undo(struct quarry_count *c, const void *p, uint64_t seen);
 
 /* The notes of a block; create: make the array. NULL with ENOMEM. */
 _Atomic(uint16_t) *qy_count_borrowed(struct quarry_count *c, const void *p, bool create);

@@ -39,10 +39,21 @@ static size_t default_usable(void *ctx, const void *p)
 	return quarry_usable_size(p);
 }
 
+bool qy_manager_is_live(const void *p)
+{
+	quarry_inspection i;
+	int error = errno;
+	bool is = quarry_inspect(p, &i, sizeof(i)) == 0 && (i.kind == QUARRY_VIEW_OBJECT || i.kind == QUARRY_VIEW_BLOCK) &&
+		  i.state != QUARRY_VIEW_FREE && i.state != QUARRY_VIEW_CACHED;
+
+	errno = error;
+	return is;
+}
+
 static int default_owns(void *ctx, const void *p)
 {
 	(void)ctx;
-	return quarry_usable_size(p) != 0;
+	return quarry_usable_size(p) != 0 && qy_manager_is_live(p);
 }
 
 static int default_end(void *ctx)
@@ -110,14 +121,19 @@ static int arena_free(void *arena, void *p)
 	return quarry_arena_free(arena, p);
 }
 
-static int arena_owns(void *arena, const void *p)
+static bool is_in(const quarry_arena *arena, const void *p)
 {
 	return quarry_usable_size(p) != 0 && quarry_arena_of(p) == arena;
 }
 
+static int arena_owns(void *arena, const void *p)
+{
+	return is_in(arena, p) && qy_manager_is_live(p);
+}
+
 static size_t arena_usable(void *arena, const void *p)
 {
-	return arena_owns(arena, p) ? quarry_usable_size(p) : 0;
+	return is_in(arena, p) ? quarry_usable_size(p) : 0;
 }
 
 static int arena_clear(void *arena)

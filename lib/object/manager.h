@@ -12,6 +12,9 @@ bool qy_manager_check(const quarry_manager *manager);
 /* Whether quarry_free, quarry_usable_size and quarry_realloc do for what it gives: the default one, and arenas. */
 bool qy_manager_is_own(const quarry_manager *manager);
 
+/* Whether live memory of quarry's begins at p, as far as quarry_inspect tells. */
+bool qy_manager_is_live(const void *p);
+
 /* All stacks are one manager to the words of blocks: stacks come and go, and each would leave an array of words behind in
  * each unit. Which one it was stands in front of the memory. */
 const quarry_manager *qy_stack_called(const quarry_manager *manager);

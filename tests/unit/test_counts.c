@@ -300,11 +300,12 @@ Test(counts, who_takes_a_count_back_may_be_the_last)
 {
 	quarry_block b = quarry_block_alloc(NULL, 100), old = b;
 
-	atomic_fetch_add(&b.count->word, QY_COUNT_ONE);
+	uint64_t seen = atomic_fetch_add(&b.count->word, QY_COUNT_ONE);
+
 	cr_assert_eq(quarry_block_unref(&b), 0);
 	cr_assert_eq(quarry_block_live(&old), 1);
 	errno = 77;
-	qy_count_undo(old.count, old.p);
+	qy_count_undo(old.count, old.p, seen);
 	cr_assert_eq(errno, 77);
 	cr_assert_eq(quarry_block_live(&old), 0);
 	refused(quarry_ref(old.p), ESTALE);
@@ -443,7 +444,36 @@ Test(counts, an_arena_reset_or_ended_behind_them)
 	cr_assert_eq(quarry_arena_destroy(arena), 0);
 }
 
+/* Somebody counted up, and takes that back when an arena was reset and another block is there: nothing is taken from it. */
+Test(counts, what_an_overrun_dropped_is_not_taken_back)
+{
+	quarry_arena *arena = quarry_arena_create(NULL);
+	quarry_manager *m = quarry_manager_of_arena(arena);
+	quarry_block b = quarry_block_alloc(m, 64), new;
+	uint64_t seen = atomic_fetch_add(&b.count->word, QY_COUNT_ONE);
+
+	cr_assert_eq(quarry_manager_clear(m), 0);
+	new = block_at(m, 64, b.p);
+	qy_count_undo(b.count, b.p, seen);
+	cr_assert_eq(quarry_block_live(&new), 1);
+	cr_assert_eq(quarry_refcount(new.p), 1);
+	cr_assert_eq(quarry_block_unref(&new), 1);
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
+}
+
 /* ---- shared ---- */
+
+Test(counts, freed_memory_is_not_shared)
+{
+	for (unsigned i = 0; i < 100; i++) {
+		void *p = quarry_malloc(100 + i);
+
+		cr_assert_eq(quarry_manager_owns(NULL, p), 1);
+		quarry_free(p);
+		cr_assert_eq(quarry_manager_owns(NULL, p), 0);
+		refused(quarry_share(p, NULL), EINVAL);
+	}
+}
 
 Test(counts, any_memory_can_be_shared)
 {
