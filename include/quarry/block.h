@@ -238,7 +238,8 @@ QUARRY_API quarry_block quarry_block_alloc_aligned(quarry_manager *manager, size
 /** Make a block of memory that quarry_malloc, or any function of its family, gave: one reference, the caller's. From then
  * on it goes by quarry_unref, and not by quarry_free.
  * @param p where the memory begins. @param b receives the block when it is not NULL; its n is all that is usable.
- * @return 0; -1 with EINVAL (not quarry's), EALREADY (it is a block), ENOMEM. */
+ * @return 0; -1 with EINVAL (not quarry's, or freed as far as quarry_inspect tells), EALREADY (it is a block, or a block
+ *         there was freed behind its count), ENOMEM. */
 QUARRY_API int quarry_share(void *p, quarry_block *b);
 
 /** One reference more to the block that begins at p, if it still lives: safe against whoever lets the last one go at this
@@ -248,7 +249,8 @@ QUARRY_API int quarry_share(void *p, quarry_block *b);
 QUARRY_API int quarry_ref(const void *p);
 
 /** One reference less. With the last one the memory goes back to where it came from.
- * @return 1 when it was the last, 0 when not; -1 with ESTALE or EINVAL as quarry_ref, and EBUSY when it is the last one
+ * @return 1 when it was the last, 0 when not (or when another thread's failing quarry_ref or quarry_weak_lock is just
+ *         looking at the block, and ends it in its place, whatever notes there are); -1 with ESTALE or EINVAL as quarry_ref, and EBUSY when it is the last one
  *         and a part is borrowed (quarry_block_borrow): it is kept then. */
 QUARRY_API int quarry_unref(void *p);
 
@@ -278,8 +280,9 @@ enum quarry_resize_flags {
  *         (flags), ENOMEM. */
 QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags);
 
-/** What is called with a block's memory when the last reference went: by the thread that let it go, before the
- * memory goes, and when nobody can have a reference any more. It may use other blocks. */
+/** What is called with a block's memory when the last reference went, before the memory goes: by the thread that let it
+ * go, or by one whose quarry_ref, quarry_block_ref or quarry_weak_lock failed at that moment. No lock that the function
+ * takes should be held around these. It is called when nobody can have a reference any more. It may use other blocks. */
 typedef void quarry_end_fn(void *p);
 
 /** Have a function called at the end of a block; in place of the one before. The first one in 64 KiB of address space
