@@ -52,6 +52,9 @@
 #ifndef SYS_mlock2
 #define SYS_mlock2 (-1)
 #endif
+#ifndef SYS_io_uring_register
+#define SYS_io_uring_register 427 /* the same on all architectures */
+#endif
 #ifndef SYS_membarrier
 #define SYS_membarrier (-1)
 #endif
@@ -444,6 +447,19 @@ size_t qy_os_page_size(void)
 	return size;
 }
 
+static int linux_uring_register(int fd, unsigned opcode, void *arg, unsigned count)
+{
+	return (int)syscall(SYS_io_uring_register, fd, opcode, arg, count);
+}
+
+static ssize_t linux_receive_into(int fd, struct iovec *iov, unsigned count, int flags)
+{
+	struct msghdr message = { .msg_iov = iov, .msg_iovlen = count };
+	ssize_t n = recvmsg(fd, &message, flags);
+
+	return n < 0 && errno == ENOTSOCK && flags == 0 ? readv(fd, iov, (int)count) : n;
+}
+
 const struct qy_os qy_os_linux = {
 	.mmap = linux_mmap,
 	.munmap = linux_munmap,
@@ -493,6 +509,8 @@ const struct qy_os qy_os_linux = {
 	.page_entries = qy_linux_page_entries,
 	.close_others = qy_linux_close_others,
 	.write_all = qy_linux_write_all,
+	.uring_register = linux_uring_register,
+	.receive_into = linux_receive_into,
 	.pair = linux_pair,
 	.send = linux_send,
 	.receive = linux_receive,

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct iovec;
 struct timespec;
 
 struct qy_signal_action {
@@ -179,6 +180,11 @@ struct qy_os {
 	/* Close all descriptors but those, which are in ascending order. (Linux 5.9; before, none.) */
 	void (*close_others)(const int *keep, size_t count);
 	int (*write_all)(int fd, const void *bytes, size_t len); /* or -1 */
+	/* io_uring_register(2), Linux 5.1: what it returns, or -1 with errno (libc does not wrap it). */
+	int (*uring_register)(int fd, unsigned opcode, void *arg, unsigned count);
+	/* recvmsg(2), or readv(2) where fd is no socket and flags is 0. Points of cancellation, as the program's own calls
+	 * would be. */
+	ssize_t (*receive_into)(int fd, struct iovec *iov, unsigned count, int flags);
 };
 
 extern const struct qy_os *qy_os;       /* what is in use */

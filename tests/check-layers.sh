@@ -69,6 +69,9 @@ exceptions=(
 	"call|lib/manager|qy_pressure_*|the same"
 	"include|lib/manager|numa/os.h|the clock, for decay; the process's pages in memory"
 	"call|lib/manager|qy_os*|the same"
+	"include|lib/object|numa/os.h|io_uring_register(2), receiving, and pages moved from a buffer to a block"
+	"call|lib/object|qy_os*|the same"
+
 	"include|lib/reclaim|numa/os.h|the clock"
 	"call|lib/reclaim|qy_os|the same"
 	"include|lib/cache|numa/os.h|the clock, and whether a thread still lives, or is blocked"

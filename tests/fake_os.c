@@ -28,6 +28,7 @@ static struct {
 } advices[ADVICES];
 static bool clock_set;
 static uint64_t clock_ms, total_memory, address_limit;
+static int (*uring_registers)(int fd, unsigned opcode, void *arg, unsigned count);
 static int thp_disabled;
 
 /* ---- the clock, and how much there is ---- */
@@ -548,6 +549,33 @@ static int table_create(const char *path)
 	return qy_os_linux.create(path);
 }
 
+void fake_os_uring(int (*registers)(int fd, unsigned opcode, void *arg, unsigned count))
+{
+	pthread_mutex_lock(&fake_lock);
+	uring_registers = registers;
+	pthread_mutex_unlock(&fake_lock);
+}
+
+static int uring_allowed(void)
+{
+	CALL(FAKE_URING_REGISTER, int, -1, 0);
+}
+
+static int table_uring_register(int fd, unsigned opcode, void *arg, unsigned count)
+{
+	if (uring_allowed() != 0)
+		return -1;
+	if (uring_registers != NULL)
+		return uring_registers(fd, opcode, arg, count);
+	errno = ENOSYS;
+	return -1;
+}
+
+static ssize_t table_receive_into(int fd, struct iovec *iov, unsigned count, int flags)
+{
+	return qy_os_linux.receive_into(fd, iov, count, flags);
+}
+
 static const struct qy_os fake_table = {
 	.mmap = table_mmap,
 	.munmap = table_munmap,
@@ -614,6 +642,8 @@ static const struct qy_os fake_table = {
 	.page_entries = qy_linux_page_entries,
 	.close_others = qy_linux_close_others,
 	.write_all = qy_linux_write_all,
+	.uring_register = table_uring_register,
+	.receive_into = table_receive_into,
 };
 
 void fake_os_reset(void)
@@ -628,6 +658,7 @@ void fake_os_reset(void)
 	timer_at = 0;
 	total_memory = address_limit = 0;
 	thp_disabled = 0;
+	uring_registers = NULL;
 	fake_memory_reset();
 	fake_files_reset();
 	pthread_mutex_unlock(&fake_lock);

@@ -64,6 +64,7 @@ enum fake_call {
 	FAKE_READ_AT,
 	FAKE_CREATE_FILE,
 	FAKE_RENAME_FILE,
+	FAKE_URING_REGISTER,
 	FAKE_CALLS
 };
 
@@ -122,6 +123,10 @@ void fake_os_thp_disabled(int how);
  * NULL: Linux. Called without a lock. */
 void fake_os_threads(int (*blocked)(int tid), uint64_t (*switches)(int tid));
 void fake_os_signals(int (*action)(int sig, struct qy_signal_action *action));
+
+/* Who plays io_uring_register(2), called without a lock: what it returns, or -1 with errno. NULL: there is no io_uring
+ * (ENOSYS). */
+void fake_os_uring(int (*registers)(int fd, unsigned opcode, void *arg, unsigned count));
 
 /* The timer: in how many ms it is to ring, 0 when it is at rest; and let it ring, by the caller's hand, in the midst of
  * a system call or not. No signal is sent, or handled. */

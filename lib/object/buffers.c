@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: MIT */
+/* Slabs of buffers: made, asked about, ended. */
+#include "lib/object/buffers.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "lib/api/error.h"
+
+#define HUGE_PAGE ((size_t)1 << 21)
+#define BASE_PAGE ((size_t)1 << 12)
+#define TOTAL_MAX ((uint64_t)1 << 40)
+
+_Atomic(struct qy_buffers *) qy_buffers_table[QUARRY_BUFFERS_MAX];
+static _Atomic(uint32_t) slabs_made;
+
+struct qy_buffers *qy_buffers_slab(const quarry_buffers *slab, bool mine)
+{
+	/* Looked for in the table, so that nothing is read of what may be no slab any more. */
+	for (unsigned i = 0; slab != NULL && i < QUARRY_BUFFERS_MAX; i++) {
+		struct qy_buffers *s = atomic_load_explicit(&qy_buffers_table[i], memory_order_acquire);
+
+		if (s == NULL || &s->head != slab)
+			continue;
+		if (!mine || qy_buffers_mine(s))
+			return s;
+		qy_fail(EPERM, "slab: another thread owns it (quarry_buffers_own)");
+		return NULL;
+	}
+	qy_fail(EINVAL, "slab: there is none at %p", (const void *)slab);
+	return NULL;
+}
+
+void *qy_buffers_zeroed(size_t bytes)
+{
+	void *p = quarry_aligned_alloc(QY_CACHE_LINE, qy_align_up(bytes, QY_CACHE_LINE));
+
+	if (p != NULL)
+		memset(p, 0, bytes);
+	return p;
+}
+
+/* ---- made ---- */
+
+static bool check(const quarry_buffers_attr *attr)
+{
+	const uint32_t flags = QUARRY_BUFFERS_POPULATE | QUARRY_BUFFERS_STRICT | QUARRY_BUFFERS_CHECKED;
+
+	if (attr == NULL || attr->struct_size != sizeof(*attr))
+		qy_fail(EINVAL, "struct_size: it is not the size of a quarry_buffers_attr");
+	else if (attr->flags & ~flags)
+		qy_fail(EINVAL, "flags: unknown bits in 0x%x", (unsigned)attr->flags);
+	else if (attr->size == 0 || attr->size > QY_CHUNK_MAX)
+		qy_fail(EINVAL, "size: %lu bytes are not within 1 and 1 GiB", (unsigned long)attr->size);
+	else if (attr->alignment != 0 && (!qy_is_pow2(attr->alignment) || attr->alignment < QY_CACHE_LINE ||
+					  attr->alignment > HUGE_PAGE))
+		qy_fail(EINVAL, "alignment: %u is no power of two of 64 to 2 MiB", (unsigned)attr->alignment);
+	else if (attr->count == 0 || attr->count == UINT32_MAX)
+		qy_fail(EINVAL, "count: %u is none", (unsigned)attr->count);
+	else if (qy_align_up(attr->size, attr->alignment ? attr->alignment : QY_CACHE_LINE) > TOTAL_MAX / attr->count)
+		qy_fail(EINVAL, "count: %u buffers are more than 1 TiB", (unsigned)attr->count);
+	else if (attr->page_kind < QUARRY_PAGES_AUTO || attr->page_kind > QUARRY_PAGES_1G)
+		qy_fail(EINVAL, "page_kind: %d is none", (int)attr->page_kind);
+	else
+		return true;
+	return false;
+}
+
+static quarry_arena *make_arena(const quarry_buffers_attr *attr, uint64_t total)
+{
+	quarry_arena_attr a = { .struct_size = sizeof(a), .page_kind = attr->page_kind, .name = "buffers" };
+
+	if (attr->page_kind == QUARRY_PAGES_AUTO && total >= HUGE_PAGE)
+		a.page_kind = QUARRY_PAGES_THP;
+	if (attr->flags & QUARRY_BUFFERS_STRICT)
+		a.flags |= QUARRY_ARENA_STRICT;
+	if (attr->flags & QUARRY_BUFFERS_POPULATE)
+		a.flags |= QUARRY_ARENA_POPULATE;
+	if (attr->on_node) {
+		if (attr->node < 0 || attr->node >= QUARRY_NODES_MAX) {
+			qy_fail(EINVAL, "node: there is no node %d", (int)attr->node);
+			return NULL;
+		}
+		a.policy = attr->flags & QUARRY_BUFFERS_STRICT ? QUARRY_POLICY_BIND : QUARRY_POLICY_PREFERRED;
+		quarry_nodeset_add(&a.nodes, (unsigned)attr->node);
+	}
+	return quarry_arena_create(&a);
+}
+
+static void forget(struct qy_buffers *s)
+{
+	quarry_free(s->stack);
+	quarry_free((void *)s->generation);
+	quarry_free((void *)s->returned);
+	quarry_free((void *)s->above);
+	quarry_free(s->ring.has);
+	quarry_free(s->ring.of);
+	quarry_free(s->ring.pieces);
+	quarry_free(s);
+}
+
+/* What stands beside the buffers, not in their arena: that has huge pages, and few bytes would cost a whole one. */
+static struct qy_buffers *make_beside(uint32_t count)
+{
+	const size_t words = ((size_t)count + 63) / 64;
+	struct qy_buffers *s = qy_buffers_zeroed(sizeof(*s));
+
+	if (s == NULL)
+		return NULL;
+	/* The stack is written to as it grows, so that it costs nothing before. */
+	s->stack = quarry_calloc(count, sizeof(*s->stack));
+	s->generation = quarry_calloc(count, sizeof(*s->generation));
+	s->returned = qy_buffers_zeroed(words * sizeof(*s->returned));
+	s->above = qy_buffers_zeroed((words + 63) / 64 * sizeof(*s->above));
+	if (s->stack != NULL && s->generation != NULL && s->returned != NULL && s->above != NULL)
+		return s;
+	forget(s);
+	return NULL;
+}
+
+static bool enter(struct qy_buffers *s)
+{
+	for (unsigned i = 0; i < QUARRY_BUFFERS_MAX; i++) {
+		struct qy_buffers *none = NULL;
+
+		s->number = (uint16_t)i;
+		if (atomic_load_explicit(&qy_buffers_table[i], memory_order_relaxed) == NULL &&
+		    atomic_compare_exchange_strong_explicit(&qy_buffers_table[i], &none, s, memory_order_acq_rel,
+							    memory_order_relaxed))
+			return true;
+	}
+	qy_fail(EAGAIN, "there are %d slabs of buffers already", QUARRY_BUFFERS_MAX);
+	return false;
+}
+
+static void fill(struct qy_buffers *s, const quarry_buffers_attr *attr, uint64_t size)
+{
+	s->head.size = size;
+	s->head.count = attr->count;
+	s->head.shift = qy_is_pow2(size) ? (uint8_t)qy_log2_floor(size) : 0;
+	s->total = size * attr->count;
+	s->chunk = qy_min(s->total, QY_CHUNK_MAX / size * size);
+	s->last_waiter = &s->first_waiter;
+	s->low_water = attr->low != NULL ? attr->low_water : 0;
+	s->low = attr->low;
+	s->wake = attr->wake;
+	s->ctx = attr->ctx;
+	s->checked = attr->flags & QUARRY_BUFFERS_CHECKED;
+	/* Even, and far from that of the slabs before: by the golden ratio. */
+	s->seed = (atomic_fetch_add_explicit(&slabs_made, 1, memory_order_relaxed) + 1) * 2654435770u & ~1u;
+	atomic_store_explicit(&s->owner, qy_buffers_self(), memory_order_relaxed);
+}
+
+QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr)
+{
+	size_t size, alignment;
+	struct qy_buffers *s;
+
+	if (!check(attr))
+		return NULL;
+	alignment = attr->alignment != 0 ? attr->alignment : QY_CACHE_LINE;
+	size = qy_align_up(attr->size, alignment);
+	s = make_beside(attr->count);
+	if (s == NULL) {
+		qy_fail(ENOMEM, "no memory for a slab of %u buffers", (unsigned)attr->count);
+		return NULL;
+	}
+	fill(s, attr, size);
+	s->arena = make_arena(attr, s->total);
+	if (s->arena == NULL) {
+		forget(s);
+		return NULL;
+	}
+	alignment = qy_max(alignment, s->total >= HUGE_PAGE ? HUGE_PAGE : BASE_PAGE);
+	s->head.base = quarry_arena_aligned_alloc(s->arena, alignment, qy_align_up(s->total, BASE_PAGE));
+	if (s->head.base == NULL)
+		qy_fail(ENOMEM, "no memory for %u buffers of %lu bytes", (unsigned)attr->count, (unsigned long)size);
+	if (s->head.base == NULL || !enter(s)) {
+		int error = errno;
+
+		quarry_arena_destroy(s->arena);
+		forget(s);
+		errno = error;
+		return NULL;
+	}
+	return &s->head;
+}
+
+QUARRY_API int quarry_buffers_destroy(quarry_buffers *slab)
+{
+	struct qy_buffers *s;
+
+	if (slab == NULL)
+		return 0;
+	s = qy_buffers_slab(slab, true);
+	if (s == NULL)
+		return -1;
+	qy_buffers_collect(s);
+	if (s->ring.entry != NULL || s->fixed.registered || s->fixed.pending != 0)
+		return qy_fail(EBUSY, "slab: the kernel has it registered");
+	if (s->first_waiter != NULL)
+		return qy_fail(EBUSY, "slab: somebody waits for a buffer");
+	if (qy_buffers_free(s) != s->head.count)
+		return qy_fail(EBUSY, "slab: %u of its buffers are out", (unsigned)(s->head.count - qy_buffers_free(s)));
+	if (quarry_arena_destroy(s->arena) != 0)
+		return -1;
+	atomic_store_explicit(&qy_buffers_table[s->number], NULL, memory_order_release);
+	forget(s);
+	return 0;
+}
+
+QUARRY_API int quarry_buffers_own(quarry_buffers *slab)
+{
+	struct qy_buffers *s = qy_buffers_slab(slab, false);
+
+	if (s == NULL)
+		return -1;
+	atomic_store_explicit(&s->owner, qy_buffers_self(), memory_order_relaxed);
+	return 0;
+}
+
+/* ---- asked ---- */
+
+QUARRY_API int quarry_buffers_stats_get(quarry_buffers *slab, quarry_buffers_stats *stats)
+{
+	struct qy_buffers *s = qy_buffers_slab(slab, false);
+	uint32_t stacked, fresh;
+
+	if (s == NULL)
+		return -1;
+	if (stats == NULL || stats->struct_size != sizeof(*stats))
+		return qy_fail(EINVAL, "struct_size: it is not the size of a quarry_buffers_stats");
+	stacked = qy_peek(s->stacked);
+	fresh = qy_peek(s->fresh);
+	*stats = (quarry_buffers_stats){ .struct_size = sizeof(*stats), .count = s->head.count,
+		.free = stacked + (s->head.count - fresh), .in_ring = qy_peek(s->ring.held),
+		.waiting = qy_peek(s->waiting), .incremental = qy_peek(s->ring.incremental),
+		.fixed = qy_peek(s->fixed.registered), .gets = qy_read(&s->gets), .puts = qy_read(&s->puts),
+		.returns = qy_read(&s->returns), .batches = qy_read(&s->batches), .refused = qy_read(&s->refused),
+		.starved = qy_read(&s->starved), .served = qy_read(&s->served), .low = qy_read(&s->lows),
+		.late = atomic_load_explicit(&s->late, memory_order_relaxed),
+		.moved = atomic_load_explicit(&s->moved, memory_order_relaxed),
+		.copied = atomic_load_explicit(&s->copied, memory_order_relaxed),
+		.published = qy_read(&s->published), .tails = qy_read(&s->tails) };
+	if (stats->free + stats->in_ring <= stats->count)
+		stats->out = stats->count - stats->free - stats->in_ring;
+	return 0;
+}
+
+QUARRY_API size_t quarry_buffers_iovecs(const quarry_buffers *slab, struct iovec *list, size_t max)
+{
+	struct qy_buffers *s = qy_buffers_slab(slab, false);
+	size_t n = 0;
+
+	if (s == NULL)
+		return 0;
+	for (uint64_t at = 0; at < s->total; at += s->chunk, n++)
+		if (n < max && list != NULL)
+			list[n] = (struct iovec){ s->head.base + at, qy_min(s->chunk, s->total - at) };
+	return n;
+}

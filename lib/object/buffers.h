@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+/* Slabs of buffers, inside (include/quarry/buffers.h).
+ *
+ * A buffer's state is its generation: odd while it is the program's, even while it is free or the kernel's. Whoever
+ * turns it from odd to even has released the buffer, and nobody else can for that generation: others than the owner
+ * turn it by an exchange, so of two releases one wins. Only the owner makes it odd, of a number that it has in its
+ * hands.
+ *
+ * What others release goes to the owner by a bit: 64 buffers share a word, 64 words a bit each in a word above. The
+ * setter sets the lower bit first, and the upper one when the word was empty; the owner exchanges from above. So a bit
+ * that is set is found by the collection that follows, or its setter is still about to set the upper one. Nothing
+ * waits for anything: there is no lock, and a forked child has no state that is half there but a bit that is missing
+ * (that buffer is out for ever in the child).
+ *
+ * Beside `returned`, `above`, `generation`, `waits` and `pieces`, all is the owner's; others look at counters. */
+#ifndef QUARRY_OBJECT_BUFFERS_H
+#define QUARRY_OBJECT_BUFFERS_H
+
+#include "include/quarry/buffers.h"
+#include "lib/base/base.h"
+#include "lib/base/lock.h"
+
+#define QY_CHUNK_MAX ((uint64_t)1 << 30) /* bytes that one fixed buffer, or iovec, may have */
+
+/* Of a buffer that is filled in pieces. */
+struct qy_pieces {
+	_Atomic(uint64_t) out; /* a bit for each piece that the program has, and QY_KERNELS */
+	uint32_t offset;       /* where the next one begins */
+	uint8_t next;          /* the bit that the next one is to have */
+};
+
+#define QY_KERNELS ((uint64_t)1 << 63) /* it has not been filled to its end */
+#define QY_PIECES 63
+
+/* Of io_uring's interface, as io_uring_register(2) and io_uring_register_buf_ring(3) document it. */
+struct qy_ring_entry {
+	uint64_t addr;
+	uint32_t len;
+	uint16_t id;
+	uint16_t tail; /* of the first entry: how far the ring is filled. Of others unused */
+};
+
+struct qy_ring {
+	struct qy_ring_entry *entry; /* NULL: there is none */
+	uint32_t mask;
+	uint16_t written; /* entries, as the tail counts them: those behind it are not told yet */
+	uint16_t tail;    /* as told to the kernel */
+	uint16_t group;
+	int fd;
+	uint32_t held; /* buffers that the kernel has */
+	bool incremental;
+	uint64_t *has; /* a bit for each buffer: the kernel has it; */
+	uint64_t *of;  /* it is the ring's, wherever it is now */
+	struct qy_pieces *pieces; /* stays when the ring goes: pieces may be out */
+};
+
+struct qy_fixed {
+	bool registered;
+	uint32_t pending; /* chunks whose tags have not come back */
+	int fd;
+	unsigned first;
+	uint64_t tag;
+};
+
+struct qy_buffers {
+	quarry_buffers head; /* what the program sees */
+	/* Read by all, written seldom. */
+	_Atomic(uint32_t) *generation;
+	_Atomic(uint64_t) *returned;
+	_Atomic(uint64_t) *above;
+	_Atomic(uintptr_t) owner;
+	_Atomic(uint32_t) waits; /* who returns is to call `wake` */
+	uint32_t seed; /* with which generations begin: what is of another slab that had its number is not of this one */
+	uint16_t number;
+	bool checked;
+	void (*wake)(void *ctx);
+	void *ctx;
+	/* What a get and a put by the owner write. */
+	_Alignas(QY_CACHE_LINE) uint32_t *stack; /* numbers that came back */
+	uint32_t stacked;
+	uint32_t fresh; /* numbers from here on were never given out */
+	uint32_t low_water;
+	qy_counter gets, puts;
+	quarry_buffers_waiter *first_waiter, **last_waiter;
+	uint32_t waiting;
+	struct qy_ring ring;
+	struct qy_fixed fixed;
+	uint64_t total, chunk; /* bytes: of all, and of a part of at most QY_CHUNK_MAX whose end no buffer spans */
+	quarry_arena *arena;
+	void (*low)(void *ctx, uint32_t left);
+	qy_counter returns, batches, refused, starved, served, lows, published, tails;
+	/* By any thread, seldom. */
+	_Atomic(uint64_t) late, moved, copied;
+};
+
+/* By their numbers; a slot is taken and given back by an exchange. */
+extern QY_HIDDEN _Atomic(struct qy_buffers *) qy_buffers_table[QUARRY_BUFFERS_MAX];
+
+/* The calling thread, by an address that is its own. */
+QY_INLINE uintptr_t qy_buffers_self(void)
+{
+	return (uintptr_t)&qy_locks_held;
+}
+
+QY_INLINE bool qy_buffers_mine(struct qy_buffers *s)
+{
+	return QY_LIKELY(atomic_load_explicit(&s->owner, memory_order_relaxed) == qy_buffers_self());
+}
+
+QY_INLINE bool qy_bit(const uint64_t *bits, uint32_t i)
+{
+	return bits[i / 64] >> (i % 64) & 1;
+}
+
+QY_INLINE void qy_bit_set(uint64_t *bits, uint32_t i)
+{
+	bits[i / 64] |= (uint64_t)1 << (i % 64);
+}
+
+QY_INLINE void qy_bit_clear(uint64_t *bits, uint32_t i)
+{
+	bits[i / 64] &= ~((uint64_t)1 << (i % 64));
+}
+
+/* How many are free, as the owner knows. */
+QY_INLINE uint32_t qy_buffers_free(const struct qy_buffers *s)
+{
+	return s->stacked + (s->head.count - s->fresh);
+}
+
+/* A slab by what the program says it is; NULL with EINVAL, or, with mine, EPERM when it is another thread's; and a text. */
+struct qy_buffers *qy_buffers_slab(const quarry_buffers *slab, bool mine);
+
+/* Zeroed memory for what a slab needs beside its buffers, aligned to a cache line. NULL with ENOMEM. */
+void *qy_buffers_zeroed(size_t bytes);
+
+/* A number that is free; false when there is none. The owner's, like what follows. */
+bool qy_buffers_take(struct qy_buffers *s, uint32_t *id);
+
+/* What is given out: a whole buffer, its generation made odd. */
+quarry_buffer qy_buffers_give(struct qy_buffers *s, uint32_t id, uint32_t len, unsigned flags);
+
+/* A number whose buffer has come back: to the ring (told at the next qy_ring_tell) or the stack. */
+void qy_buffers_come_home(struct qy_buffers *s, uint32_t id);
+
+long qy_buffers_collect(struct qy_buffers *s);
+
+/* Tell, when so few are left now that one was taken. */
+void qy_buffers_low(struct qy_buffers *s, uint32_t left);
+
+/* Give the kernel a buffer, as of when it is told. */
+void qy_ring_put(struct qy_buffers *s, uint32_t id);
+void qy_ring_tell(struct qy_buffers *s);
+
+/* A piece comes back, from any thread. 0: others are out, or the kernel has the rest; 1: it was the last, and the
+ * buffer is to be returned; -1: it came back before. */
+int qy_ring_piece_back(struct qy_buffers *s, quarry_buffer b);
+bool qy_ring_piece_out(struct qy_buffers *s, quarry_buffer b); /* whether the program has it */
+
+#endif

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT */
+/* What is in buffers: received without io_uring, copied in and out, kept for good. */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+
+#include "lib/api/error.h"
+#include "lib/object/buffers.h"
+#include "numa/os.h"
+
+#define RECEIVE_MAX 64u
+#define MOVES_MAX 8192u /* each may leave two mappings behind, and the process has 65530 by default */
+
+/* ---- received ---- */
+
+QUARRY_API ssize_t quarry_buffers_receive(quarry_buffers *slab, int fd, quarry_buffer *buffers, unsigned max, int flags)
+{
+	struct qy_buffers *s = (struct qy_buffers *)slab;
+	struct iovec iov[RECEIVE_MAX];
+	unsigned n = 0, used = 0;
+	ssize_t got, left;
+	int error;
+
+	if (s == NULL || buffers == NULL || max == 0 || max > RECEIVE_MAX) {
+		errno = EINVAL;
+		return -1;
+	}
+	while (n < max && quarry_buffers_get(slab, &buffers[n]) == 0) {
+		iov[n] = quarry_buffer_iovec(buffers[n]);
+		n++;
+	}
+	if (n == 0)
+		return -1;
+	got = qy_os->receive_into(fd, iov, n, flags);
+	error = errno;
+	for (left = got; left > 0; used++) {
+		buffers[used].len = (uint32_t)qy_min((size_t)left, s->head.size);
+		left -= buffers[used].len;
+	}
+	/* The last first, so that the next call begins where this one would have gone on. */
+	while (n > used)
+		quarry_buffer_release(buffers[--n]);
+	errno = error;
+	return got;
+}
+
+/* ---- copied ---- */
+
+static _Atomic(size_t) stream_from = (size_t)4 << 20;
+
+QUARRY_API size_t quarry_buffer_stream_from(size_t bytes)
+{
+	return atomic_exchange_explicit(&stream_from, bytes, memory_order_relaxed);
+}
+
+static void copy(void *to, const void *from, size_t len)
+{
+#if defined(__x86_64__)
+	const size_t least = atomic_load_explicit(&stream_from, memory_order_relaxed);
+	char *t = to;
+	const char *f = from;
+
+	if (QY_UNLIKELY(least != 0 && len >= least && len >= 128)) {
+		const size_t head = -(uintptr_t)t & 15;
+
+		memcpy(t, f, head);
+		for (t += head, f += head, len -= head; len >= 64; t += 64, f += 64, len -= 64)
+			for (int i = 0; i < 64; i += 16)
+				_mm_stream_si128((__m128i *)(void *)(t + i),
+						 _mm_loadu_si128((const __m128i *)(const void *)(f + i)));
+		_mm_sfence(); /* before anything that is written after it, as of other copies */
+		memcpy(t, f, len);
+		return;
+	}
+#endif
+	memcpy(to, from, len);
+}
+
+QUARRY_API ssize_t quarry_buffer_copy_in(quarry_buffer b, uint32_t at, const void *from, size_t len)
+{
+	char *p = quarry_buffer_check(b);
+
+	if (p == NULL || (from == NULL && len != 0)) {
+		if (p != NULL)
+			errno = EINVAL;
+		return -1;
+	}
+	if (at > b.len || len > b.len - at) {
+		errno = ERANGE;
+		return -1;
+	}
+	copy(p + at, from, len);
+	return (ssize_t)len;
+}
+
+QUARRY_API ssize_t quarry_buffer_copy_out(void *to, size_t room, const quarry_buffer *buffers, size_t count)
+{
+	size_t total = 0;
+
+	if ((buffers == NULL && count != 0) || (to == NULL && room != 0)) {
+		errno = EINVAL;
+		return -1;
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (quarry_buffer_check(buffers[i]) == NULL)
+			return -1;
+		total += buffers[i].len;
+		if (total > room) {
+			errno = ERANGE;
+			return -1;
+		}
+	}
+	for (size_t i = 0, at = 0; i < count; at += buffers[i++].len)
+		copy((char *)to + at, buffers[i].p, buffers[i].len);
+	return (ssize_t)total;
+}
+
+/* ---- kept ---- */
+
+static _Atomic(uint32_t) moves;
+
+static bool may_move(struct qy_buffers *s, quarry_buffer b, void *block)
+{
+	const size_t page = qy_os_page_size();
+	int error = errno;
+
+	if ((b.flags & QUARRY_BUFFER_PIECE) || b.len <= page || s->head.size % page != 0 ||
+	    ((uintptr_t)b.p | (uintptr_t)s->head.base | (uintptr_t)block) % page != 0 ||
+	    (char *)b.p != (char *)quarry_buffers_at(&s->head, b.id))
+		return false;
+	/* A device that has the page by its address in memory would write to it on. */
+	if (qy_peek(s->fixed.registered) || qy_peek(s->fixed.pending) != 0)
+		return false;
+	if (atomic_load_explicit(&moves, memory_order_relaxed) >= MOVES_MAX)
+		return false;
+	if (quarry_fd_of(block, NULL) >= 0) /* others see the file, and not what would be put in its place */
+		return false;
+	errno = error;
+	return true;
+}
+
+/* Have the pages of a buffer at a block, and the block's policy for those that come. By way of a place of the kernel's
+ * choice, since only that way something stays mapped where they were. False: nothing has changed. */
+static bool move_pages(struct qy_buffers *s, void *from, void *to)
+{
+	unsigned long mask[QUARRY_NODES_MAX / 64] = { 0 };
+	const size_t len = s->head.size;
+	int mode = 0, error = errno;
+	void *between;
+	long told = qy_os->get_mempolicy(&mode, mask, QUARRY_NODES_MAX, to, QY_MPOL_F_ADDR);
+
+	between = qy_os->mremap_away(from, len, NULL);
+	if (between == MAP_FAILED) {
+		errno = error;
+		return false;
+	}
+	if (qy_os->mremap_to(between, len, to) == MAP_FAILED) {
+		/* Back again. What would not even go back is copied, and its pages end with the place. */
+		if (qy_os->mremap_to(between, len, from) == MAP_FAILED) {
+			memcpy(from, between, len);
+			qy_os->munmap(between, len);
+		}
+		errno = error;
+		return false;
+	}
+	if (told == 0)
+		qy_os->mbind(to, len, mode, mode == QY_MPOL_DEFAULT ? NULL : mask,
+			     mode == QY_MPOL_DEFAULT ? 0 : QUARRY_NODES_MAX, 0);
+	atomic_fetch_add_explicit(&moves, 1, memory_order_relaxed);
+	errno = error;
+	return true;
+}
+
+/* A block for what is in it, as large as a buffer where its pages can be moved. */
+static void *adopt(struct qy_buffers *s, quarry_buffer b, quarry_arena *arena, unsigned flags, unsigned *how)
+{
+	const size_t page = qy_os_page_size();
+	void *block = NULL;
+
+	if (s->head.size % page == 0 && b.len > page && !(flags & QUARRY_ADOPT_COPY))
+		block = quarry_arena_aligned_alloc(arena, page, s->head.size);
+	*how = QUARRY_BUFFER_MOVED;
+	if (block != NULL && may_move(s, b, block) && move_pages(s, b.p, block)) {
+		atomic_fetch_add_explicit(&s->moved, 1, memory_order_relaxed);
+		return block;
+	}
+	if (block == NULL)
+		block = quarry_arena_malloc(arena, b.len != 0 ? b.len : 1);
+	if (block == NULL)
+		return NULL;
+	*how = QUARRY_BUFFER_COPIED;
+	copy(block, b.p, b.len);
+	atomic_fetch_add_explicit(&s->copied, 1, memory_order_relaxed);
+	return block;
+}
+
+QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, unsigned flags)
+{
+	quarry_buffer b;
+	unsigned how;
+	void *block;
+
+	if (buffer == NULL || (flags & ~(unsigned)QUARRY_ADOPT_COPY))
+		return qy_fail(EINVAL, buffer == NULL ? "buffer: there is none" : "flags: unknown bits");
+	b = *buffer;
+	if (b.flags & QUARRY_BUFFER_OWNED)
+		return 0;
+	if (b.flags & QUARRY_BUFFER_BORROWED)
+		return qy_fail(EINVAL, "buffer: it is borrowed");
+	if (quarry_buffer_check(b) == NULL)
+		return qy_fail(errno, errno == ESTALE ? "buffer: it was released" : "buffer: it is of no slab");
+	block = adopt(atomic_load_explicit(&qy_buffers_table[b.slab], memory_order_acquire), b, arena, flags, &how);
+	if (block == NULL)
+		return qy_fail(ENOMEM, "no memory for a block of %u bytes", (unsigned)b.len);
+	*buffer = quarry_buffer_own(block, b.len);
+	buffer->flags |= (uint8_t)how;
+	/* (Whole again with fresh pages, or with what was copied.) */
+	return quarry_buffer_release(b);
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+/* A slab as registered (fixed) buffers of io_uring: a few entries of a sparse table, each a chunk of at most 1 GiB,
+ * which is what the kernel takes as one. (The structs are io_uring_register(2)'s.) */
+#include <errno.h>
+
+#include "lib/api/error.h"
+#include "lib/object/buffers.h"
+#include "numa/os.h"
+
+#define REGISTER_BUFFERS2 15u       /* Linux 5.13 */
+#define REGISTER_BUFFERS_UPDATE 16u
+#define REGISTER_SPARSE 1u          /* Linux 5.19 */
+#define AT_ONCE 64u
+
+struct table {
+	uint32_t count;
+	uint32_t flags;
+	uint64_t reserved;
+	uint64_t data, tags;
+};
+
+struct update {
+	uint32_t first;
+	uint32_t reserved;
+	uint64_t data, tags;
+	uint32_t count;
+	uint32_t reserved2;
+};
+
+_Static_assert(sizeof(struct table) == 32 && sizeof(struct update) == 32, "the kernel's structs");
+
+static uint32_t chunks(const struct qy_buffers *s)
+{
+	return (uint32_t)((s->total + s->chunk - 1) / s->chunk);
+}
+
+/* Put chunks into entries, or (with empty) nothing. How many were done; fewer with errno. */
+static uint32_t write_entries(struct qy_buffers *s, uint32_t count, bool empty)
+{
+	struct iovec iov[AT_ONCE];
+	uint64_t tags[AT_ONCE];
+	uint32_t done = 0;
+
+	while (done < count) {
+		const uint32_t n = (uint32_t)qy_min(AT_ONCE, count - done);
+		struct update u = { .first = s->fixed.first + done, .data = (uintptr_t)iov, .tags = (uintptr_t)tags,
+				    .count = n };
+		int wrote;
+
+		for (uint32_t i = 0; i < n; i++) {
+			const uint64_t at = (uint64_t)(done + i) * s->chunk;
+
+			iov[i] = empty ? (struct iovec){ NULL, 0 } :
+				(struct iovec){ s->head.base + at, qy_min(s->chunk, s->total - at) };
+			tags[i] = empty || s->fixed.tag == 0 ? 0 : s->fixed.tag + done + i;
+		}
+		wrote = qy_os->uring_register(s->fixed.fd, REGISTER_BUFFERS_UPDATE, &u, sizeof(u));
+		if (wrote <= 0)
+			break;
+		done += (uint32_t)wrote; /* the one that it stopped at says why when it is asked for alone */
+	}
+	return done;
+}
+
+QUARRY_API long quarry_fixed_register(quarry_buffers *slab, int ring_fd, unsigned table_size, unsigned first,
+				      uint64_t tag)
+{
+	struct qy_buffers *s = qy_buffers_slab(slab, true);
+	struct table table = { .count = table_size, .flags = REGISTER_SPARSE };
+	uint32_t done;
+
+	if (s == NULL)
+		return -1;
+	if (s->fixed.registered || s->fixed.pending != 0)
+		return qy_fail(EBUSY, "slab: it is registered already");
+	if (table_size != 0 && (first >= table_size || chunks(s) > table_size - first))
+		return qy_fail(EINVAL, "table_size: %u entries have no room for %u from %u on", table_size,
+			       (unsigned)chunks(s), first);
+	if (first > UINT16_MAX)
+		return qy_fail(EINVAL, "first: a request cannot tell of entry %u", first);
+	if (table_size != 0 && qy_os->uring_register(ring_fd, REGISTER_BUFFERS2, &table, sizeof(table)) < 0)
+		return qy_fail(errno, "the kernel refuses a sparse table of %u buffers", table_size);
+	s->fixed.fd = ring_fd;
+	s->fixed.first = first;
+	s->fixed.tag = tag;
+	done = write_entries(s, chunks(s), false);
+	if (done != chunks(s)) {
+		int error = errno;
+
+		/* What was done comes to an end with its tags, if it has some: they are waited for. */
+		s->fixed.pending = tag != 0 ? write_entries(s, done, true) : (write_entries(s, done, true), 0);
+		return qy_fail(error, "the kernel has registered %u of %u chunks", (unsigned)done, (unsigned)chunks(s));
+	}
+	qy_publish(s->fixed.registered, true);
+	s->fixed.pending = tag != 0 ? done : 0;
+	return (long)done;
+}
+
+QUARRY_API int quarry_fixed_index(const quarry_buffers *slab, uint32_t id)
+{
+	const struct qy_buffers *s = (const struct qy_buffers *)slab;
+
+	if (s == NULL || id >= s->head.count) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (!qy_peek(s->fixed.registered)) {
+		errno = ENOENT;
+		return -1;
+	}
+	return (int)(s->fixed.first + (uint32_t)(id * s->head.size / s->chunk));
+}
+
+QUARRY_API int quarry_fixed_unregister(quarry_buffers *slab)
+{
+	struct qy_buffers *s = qy_buffers_slab(slab, true);
+	uint32_t done;
+
+	if (s == NULL)
+		return -1;
+	if (!s->fixed.registered)
+		return qy_fail(ENOENT, "slab: it is not registered");
+	done = write_entries(s, chunks(s), true);
+	/* An io_uring that has ended has let go, and tells nobody. */
+	if (done != chunks(s) && errno != EBADF && errno != EOPNOTSUPP && errno != ENXIO)
+		return qy_fail(errno, "the kernel lets go of %u of %u chunks", (unsigned)done, (unsigned)chunks(s));
+	if (done != chunks(s))
+		s->fixed.pending = 0;
+	qy_publish(s->fixed.registered, false);
+	return 0;
+}
+
+QUARRY_API int quarry_fixed_let_go(quarry_buffers *slab, uint64_t user_data)
+{
+	struct qy_buffers *s = qy_buffers_slab(slab, true);
+
+	if (s == NULL)
+		return -1;
+	if (s->fixed.tag == 0 || user_data - s->fixed.tag >= chunks(s) || s->fixed.pending == 0)
+		return qy_fail(EINVAL, "user_data: it is none of the tags");
+	return (int)--s->fixed.pending;
+}

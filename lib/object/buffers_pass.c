@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: MIT */
+/* Buffers as they pass: given out, released here or elsewhere, collected, waited for. */
+#include <errno.h>
+
+#include "lib/api/error.h"
+#include "lib/object/buffers.h"
+
+static int error(int number)
+{
+	errno = number;
+	return -1;
+}
+
+/* ---- the owner's side ---- */
+
+bool qy_buffers_take(struct qy_buffers *s, uint32_t *id)
+{
+	/* What came back last first: it is in the caches. */
+	if (QY_LIKELY(s->stacked > 0)) {
+		*id = s->stack[s->stacked - 1];
+		qy_publish(s->stacked, s->stacked - 1);
+		return true;
+	}
+	if (s->fresh == s->head.count)
+		return false;
+	*id = s->fresh;
+	qy_publish(s->fresh, s->fresh + 1);
+	return true;
+}
+
+quarry_buffer qy_buffers_give(struct qy_buffers *s, uint32_t id, uint32_t len, unsigned flags)
+{
+	uint32_t generation = atomic_load_explicit(&s->generation[id], memory_order_relaxed) + 1;
+
+	atomic_store_explicit(&s->generation[id], generation, memory_order_relaxed);
+	qy_count(&s->gets, 1);
+	return (quarry_buffer){ quarry_buffers_at(&s->head, id), len, id, generation + s->seed, s->number,
+				(uint8_t)flags, 0 };
+}
+
+/* They are taken one by one: so this is once for each time that there come to be so few. */
+void qy_buffers_low(struct qy_buffers *s, uint32_t left)
+{
+	if (left != s->low_water)
+		return;
+	qy_count(&s->lows, 1);
+	s->low(s->ctx, left);
+}
+
+QY_COLD static int none_to_get(struct qy_buffers *s)
+{
+	qy_count(&s->refused, 1);
+	return error(ENOBUFS);
+}
+
+QUARRY_API int quarry_buffers_get(quarry_buffers *slab, quarry_buffer *buffer)
+{
+	struct qy_buffers *s = (struct qy_buffers *)slab;
+	uint32_t id;
+
+	if (QY_UNLIKELY(s == NULL || buffer == NULL))
+		return error(EINVAL);
+	if (QY_UNLIKELY(!qy_buffers_mine(s)))
+		return error(EPERM);
+	if (QY_UNLIKELY(!qy_buffers_take(s, &id))) {
+		qy_buffers_collect(s);
+		if (!qy_buffers_take(s, &id))
+			return none_to_get(s);
+	}
+	*buffer = qy_buffers_give(s, id, (uint32_t)s->head.size, QUARRY_BUFFER_SLAB);
+	if (QY_UNLIKELY(s->low_water != 0))
+		qy_buffers_low(s, qy_buffers_free(s));
+	return 0;
+}
+
+static void push(struct qy_buffers *s, uint32_t id)
+{
+	s->stack[s->stacked] = id;
+	qy_publish(s->stacked, s->stacked + 1);
+}
+
+void qy_buffers_come_home(struct qy_buffers *s, uint32_t id)
+{
+	if (s->ring.entry != NULL && qy_bit(s->ring.of, id))
+		qy_ring_put(s, id);
+	else
+		push(s, id);
+}
+
+/* ---- those who wait ---- */
+
+/* The function that is called may take, release, wait and cancel itself: each round begins anew. */
+QY_COLD static void serve(struct qy_buffers *s)
+{
+	quarry_buffers_waiter *w;
+	uint32_t id;
+
+	while ((w = s->first_waiter) != NULL && qy_buffers_take(s, &id)) {
+		s->first_waiter = w->next;
+		if (w->next == NULL)
+			s->last_waiter = &s->first_waiter;
+		qy_publish(s->waiting, s->waiting - 1);
+		qy_count(&s->served, 1);
+		w->ready(w, qy_buffers_give(s, id, (uint32_t)s->head.size, QUARRY_BUFFER_SLAB));
+	}
+}
+
+static bool is_waiting(const struct qy_buffers *s, const quarry_buffers_waiter *waiter)
+{
+	for (const quarry_buffers_waiter *w = s->first_waiter; w != NULL; w = w->next)
+		if (w == waiter)
+			return true;
+	return false;
+}
+
+QUARRY_API int quarry_buffers_wait(quarry_buffers *slab, quarry_buffers_waiter *waiter)
+{
+	struct qy_buffers *s = qy_buffers_slab(slab, true);
+
+	if (s == NULL)
+		return -1;
+	if (waiter == NULL || waiter->ready == NULL)
+		return qy_fail(EINVAL, "waiter: there is nothing to call");
+	if (is_waiting(s, waiter))
+		return qy_fail(EINVAL, "waiter: it waits already");
+	waiter->next = NULL;
+	*s->last_waiter = waiter;
+	s->last_waiter = &waiter->next;
+	qy_publish(s->waiting, s->waiting + 1);
+	serve(s);
+	if (s->first_waiter != NULL)
+		qy_buffers_collect(s);
+	return is_waiting(s, waiter);
+}
+
+QUARRY_API int quarry_buffers_cancel(quarry_buffers *slab, quarry_buffers_waiter *waiter)
+{
+	struct qy_buffers *s = qy_buffers_slab(slab, true);
+
+	if (s == NULL)
+		return -1;
+	for (quarry_buffers_waiter **w = &s->first_waiter; *w != NULL; w = &(*w)->next) {
+		if (*w != waiter)
+			continue;
+		*w = waiter->next;
+		if (*w == NULL)
+			s->last_waiter = w;
+		qy_publish(s->waiting, s->waiting - 1);
+		return 0;
+	}
+	return qy_fail(ENOENT, "waiter: it does not wait");
+}
+
+/* ---- what others returned ---- */
+
+static long take_word(struct qy_buffers *s, uint32_t word)
+{
+	uint64_t bits = atomic_exchange_explicit(&s->returned[word], 0, memory_order_acquire);
+	long n = 0;
+
+	if (bits == 0) /* whoever set the bit above did so late: these were found before */
+		return 0;
+	qy_count(&s->batches, 1);
+	for (; bits != 0; bits &= bits - 1, n++)
+		qy_buffers_come_home(s, word * 64 + (uint32_t)__builtin_ctzll(bits));
+	return n;
+}
+
+long qy_buffers_collect(struct qy_buffers *s)
+{
+	const uint32_t aboves = (s->head.count + 4095) / 4096;
+	long n = 0;
+
+	/* Said before the look, so that what comes after it has the owner called. */
+	if (s->first_waiter != NULL)
+		atomic_store_explicit(&s->waits, 1, memory_order_seq_cst);
+	for (uint32_t a = 0; a < aboves; a++) {
+		uint64_t words;
+
+		if (atomic_load_explicit(&s->above[a], memory_order_seq_cst) == 0)
+			continue;
+		words = atomic_exchange_explicit(&s->above[a], 0, memory_order_acquire);
+		for (; words != 0; words &= words - 1)
+			n += take_word(s, a * 64 + (uint32_t)__builtin_ctzll(words));
+	}
+	qy_count(&s->returns, (uint64_t)n);
+	qy_ring_tell(s);
+	if (s->first_waiter != NULL)
+		serve(s);
+	if (s->first_waiter == NULL && atomic_load_explicit(&s->waits, memory_order_relaxed) != 0)
+		atomic_store_explicit(&s->waits, 0, memory_order_relaxed);
+	return n;
+}
+
+QUARRY_API long quarry_buffers_collect(quarry_buffers *slab)
+{
+	struct qy_buffers *s = (struct qy_buffers *)slab;
+
+	if (s == NULL)
+		return error(EINVAL);
+	return qy_buffers_mine(s) ? qy_buffers_collect(s) : error(EPERM);
+}
+
+/* ---- released ---- */
+
+QY_COLD static int late(struct qy_buffers *s)
+{
+	atomic_fetch_add_explicit(&s->late, 1, memory_order_relaxed);
+	return error(EALREADY);
+}
+
+QY_COLD static void call_owner(struct qy_buffers *s)
+{
+	if (atomic_exchange_explicit(&s->waits, 0, memory_order_acq_rel) != 0 && s->wake != NULL)
+		s->wake(s->ctx);
+}
+
+static int put(struct qy_buffers *s, uint32_t id, uint32_t generation)
+{
+	if (s->checked) {
+		if (!atomic_compare_exchange_strong_explicit(&s->generation[id], &generation, generation + 1,
+							     memory_order_acq_rel, memory_order_relaxed))
+			return late(s);
+	} else {
+		if (QY_UNLIKELY(atomic_load_explicit(&s->generation[id], memory_order_relaxed) != generation))
+			return late(s);
+		atomic_store_explicit(&s->generation[id], generation + 1, memory_order_relaxed);
+	}
+	qy_count(&s->puts, 1);
+	if (QY_UNLIKELY(s->ring.entry != NULL)) {
+		qy_buffers_come_home(s, id);
+		qy_ring_tell(s);
+	} else {
+		push(s, id);
+	}
+	if (QY_UNLIKELY(s->first_waiter != NULL))
+		serve(s);
+	return 0;
+}
+
+/* By whoever is not the owner. The generation first: from then on it is nobody else's to return. */
+QY_NOINLINE static int send_back(struct qy_buffers *s, uint32_t id, uint32_t generation)
+{
+	const uint64_t bit = (uint64_t)1 << (id % 64);
+	uint64_t was;
+
+	if (!atomic_compare_exchange_strong_explicit(&s->generation[id], &generation, generation + 1,
+						     memory_order_acq_rel, memory_order_relaxed))
+		return late(s);
+	was = atomic_fetch_or_explicit(&s->returned[id / 64], bit, memory_order_acq_rel);
+	if (QY_UNLIKELY(was & bit)) /* an unchecked release by the owner at the same moment */
+		return late(s);
+	if (was == 0)
+		atomic_fetch_or_explicit(&s->above[id / 4096], (uint64_t)1 << (id / 64 % 64), memory_order_seq_cst);
+	if (QY_UNLIKELY(atomic_load_explicit(&s->waits, memory_order_seq_cst) != 0))
+		call_owner(s);
+	return 0;
+}
+
+QY_NOINLINE static int release_other(quarry_buffer b)
+{
+	if (b.flags & QUARRY_BUFFER_OWNED) {
+		quarry_free(b.p);
+		return 0;
+	}
+	return b.flags & QUARRY_BUFFER_BORROWED ? 0 : error(EINVAL);
+}
+
+/* The slab of a buffer; NULL when it is of none. */
+QY_INLINE struct qy_buffers *slab_of(quarry_buffer b)
+{
+	struct qy_buffers *s;
+
+	if (QY_UNLIKELY(b.slab >= QUARRY_BUFFERS_MAX))
+		return NULL;
+	s = atomic_load_explicit(&qy_buffers_table[b.slab], memory_order_acquire);
+	return QY_LIKELY(s != NULL && b.id < s->head.count) ? s : NULL;
+}
+
+QUARRY_API int quarry_buffer_release(quarry_buffer b)
+{
+	struct qy_buffers *s;
+	uint32_t generation;
+
+	if (QY_UNLIKELY(!(b.flags & (QUARRY_BUFFER_SLAB | QUARRY_BUFFER_RING))))
+		return release_other(b);
+	s = slab_of(b);
+	if (QY_UNLIKELY(s == NULL))
+		return error(EINVAL);
+	generation = b.generation - s->seed;
+	if (QY_UNLIKELY(!(generation & 1)))
+		return late(s);
+	if (QY_UNLIKELY(b.flags & QUARRY_BUFFER_PIECE)) {
+		int last = qy_ring_piece_back(s, b);
+
+		if (last <= 0)
+			return last == 0 ? 0 : late(s);
+	}
+	return qy_buffers_mine(s) ? put(s, b.id, generation) : send_back(s, b.id, generation);
+}
+
+QUARRY_API void *quarry_buffer_check(quarry_buffer b)
+{
+	struct qy_buffers *s;
+	char *begin;
+
+	if (b.flags & (QUARRY_BUFFER_OWNED | QUARRY_BUFFER_BORROWED))
+		return b.p;
+	s = slab_of(b);
+	if (s == NULL || !(b.flags & (QUARRY_BUFFER_SLAB | QUARRY_BUFFER_RING))) {
+		errno = EINVAL;
+		return NULL;
+	}
+	if (!((b.generation - s->seed) & 1) ||
+	    atomic_load_explicit(&s->generation[b.id], memory_order_relaxed) != b.generation - s->seed ||
+	    ((b.flags & QUARRY_BUFFER_PIECE) && !qy_ring_piece_out(s, b))) {
+		errno = ESTALE;
+		return NULL;
+	}
+	begin = quarry_buffers_at(&s->head, b.id);
+	if ((char *)b.p < begin || (uint64_t)((char *)b.p - begin) + b.len > s->head.size) {
+		errno = EINVAL;
+		return NULL;
+	}
+	return b.p;
+}

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: MIT */
+/* A slab's buffers as a provided-buffer ring of io_uring: published, taken by completions, whole or in pieces.
+ *
+ * The structs and numbers are the kernel's interface as io_uring_register(2), io_uring_register_buf_ring(3) and
+ * io_uring_enter(2) document it. The ring is memory that both sides see: we write entries and then the tail, the
+ * kernel reads the tail and then entries. */
+#include <errno.h>
+#include <string.h>
+
+#include "lib/api/error.h"
+#include "lib/object/buffers.h"
+#include "numa/os.h"
+
+#define REGISTER_PBUF_RING 22u   /* Linux 5.19 */
+#define UNREGISTER_PBUF_RING 23u
+#define REGISTER_PBUF_STATUS 26u /* Linux 6.8 */
+#define PBUF_RING_INC 2u         /* Linux 6.12 */
+
+#define CQE_BUFFER 1u
+#define CQE_BUFFER_MORE 16u
+#define CQE_BUFFER_SHIFT 16
+#define BUFFERS_MAX 65536u /* a completion has 16 bits for a buffer's number */
+
+struct ring_registration {
+	uint64_t addr;
+	uint32_t entries;
+	uint16_t group;
+	uint16_t flags;
+	uint64_t reserved[3];
+};
+
+struct ring_status {
+	uint32_t group;
+	uint32_t head;
+	uint32_t reserved[8];
+};
+
+_Static_assert(sizeof(struct qy_ring_entry) == 16 && offsetof(struct qy_ring_entry, tail) == 14, "struct io_uring_buf");
+_Static_assert(sizeof(struct ring_registration) == 40 && sizeof(struct ring_status) == 40, "the kernel's structs");
+
+static int error(int number)
+{
+	errno = number;
+	return -1;
+}
+
+/* ---- what the kernel is given ---- */
+
+void qy_ring_put(struct qy_buffers *s, uint32_t id)
+{
+	struct qy_ring *ring = &s->ring;
+	struct qy_ring_entry *e = &ring->entry[ring->written & ring->mask];
+
+	/* (Not the entry as a whole: in the first stands the tail.) */
+	e->addr = (uintptr_t)quarry_buffers_at(&s->head, id);
+	e->len = (uint32_t)s->head.size;
+	e->id = (uint16_t)id;
+	ring->written++;
+	qy_bit_set(ring->has, id);
+	qy_publish(ring->held, ring->held + 1);
+}
+
+void qy_ring_tell(struct qy_buffers *s)
+{
+	struct qy_ring *ring = &s->ring;
+
+	if (ring->entry == NULL || ring->tail == ring->written)
+		return;
+	qy_count(&s->published, (uint16_t)(ring->written - ring->tail));
+	qy_count(&s->tails, 1);
+	ring->tail = ring->written;
+	__atomic_store_n(&ring->entry[0].tail, ring->tail, __ATOMIC_RELEASE);
+}
+
+/* ---- registered ---- */
+
+static bool check(struct qy_buffers *s, unsigned group, unsigned entries, unsigned flags)
+{
+	if (s->ring.entry != NULL)
+		qy_fail(EBUSY, "slab: it has a ring already");
+	else if (!qy_is_pow2(entries) || entries > QUARRY_RING_MAX)
+		qy_fail(EINVAL, "entries: %u is no power of two up to %d", entries, QUARRY_RING_MAX);
+	else if (s->head.count > BUFFERS_MAX)
+		qy_fail(EINVAL, "slab: %u buffers are more than a ring can tell apart", (unsigned)s->head.count);
+	else if (group > UINT16_MAX)
+		qy_fail(EINVAL, "group: %u is none", group);
+	else if (flags & ~(unsigned)QUARRY_RING_INCREMENTAL)
+		qy_fail(EINVAL, "flags: unknown bits in 0x%x", flags);
+	else
+		return true;
+	return false;
+}
+
+/* Room for what is known of each buffer. Stays with the slab from then on. */
+static bool make_room(struct qy_buffers *s)
+{
+	struct qy_ring *ring = &s->ring;
+	const size_t words = ((size_t)s->head.count + 63) / 64;
+
+	if (ring->has == NULL)
+		ring->has = qy_buffers_zeroed(words * sizeof(*ring->has));
+	if (ring->of == NULL)
+		ring->of = qy_buffers_zeroed(words * sizeof(*ring->of));
+	return ring->has != NULL && ring->of != NULL;
+}
+
+/* The kernel takes them bit by bit where it can and that was asked for. */
+static int ask_kernel(struct qy_ring *ring, struct qy_ring_entry *entry, unsigned entries, bool incremental)
+{
+	struct ring_registration r = { .addr = (uintptr_t)entry, .entries = entries, .group = ring->group };
+
+	ring->incremental = false;
+	if (incremental) {
+		r.flags = PBUF_RING_INC;
+		if (qy_os->uring_register(ring->fd, REGISTER_PBUF_RING, &r, 1) >= 0) {
+			ring->incremental = true;
+			return 0;
+		}
+		if (errno != EINVAL)
+			return -1;
+		r.flags = 0;
+	}
+	return qy_os->uring_register(ring->fd, REGISTER_PBUF_RING, &r, 1) >= 0 ? 0 : -1;
+}
+
+QUARRY_API int quarry_ring_register(quarry_buffers *slab, int ring_fd, unsigned group, unsigned entries, unsigned flags)
+{
+	struct qy_buffers *s = qy_buffers_slab(slab, true);
+	struct qy_ring *ring;
+	struct qy_ring_entry *entry;
+	uint32_t id;
+
+	if (s == NULL || !check(s, group, entries, flags))
+		return -1;
+	ring = &s->ring;
+	entry = quarry_aligned_alloc(qy_os_page_size(), qy_align_up(entries * sizeof(*entry), qy_os_page_size()));
+	if ((flags & QUARRY_RING_INCREMENTAL) && ring->pieces == NULL)
+		ring->pieces = quarry_calloc(s->head.count, sizeof(*ring->pieces));
+	if (entry == NULL || !make_room(s) || ((flags & QUARRY_RING_INCREMENTAL) && ring->pieces == NULL)) {
+		quarry_free(entry);
+		return qy_fail(ENOMEM, "no memory for a ring of %u entries", entries);
+	}
+	memset(entry, 0, entries * sizeof(*entry));
+	ring->fd = ring_fd;
+	ring->group = (uint16_t)group;
+	if (ask_kernel(ring, entry, entries, flags & QUARRY_RING_INCREMENTAL) != 0) {
+		int number = errno;
+
+		quarry_free(entry);
+		return qy_fail(number, "the kernel refuses a ring of %u provided buffers", entries);
+	}
+	ring->entry = entry;
+	ring->mask = entries - 1;
+	ring->written = ring->tail = 0;
+	qy_buffers_collect(s);
+	for (unsigned n = 0; n < entries && qy_buffers_take(s, &id); n++) {
+		qy_bit_set(ring->of, id);
+		qy_ring_put(s, id);
+	}
+	qy_ring_tell(s);
+	return 0;
+}
+
+/* What the kernel had only in part is the program's as far as pieces of it are out. */
+static void take_home(struct qy_buffers *s, uint32_t id)
+{
+	struct qy_pieces *p = s->ring.incremental ? &s->ring.pieces[id] : NULL;
+	uint32_t generation;
+
+	qy_bit_clear(s->ring.has, id);
+	if (p != NULL) {
+		p->offset = 0;
+		if (atomic_fetch_and_explicit(&p->out, ~QY_KERNELS, memory_order_acq_rel) & ~QY_KERNELS)
+			return;
+		generation = atomic_load_explicit(&s->generation[id], memory_order_relaxed);
+		atomic_store_explicit(&s->generation[id], generation + (generation & 1), memory_order_relaxed);
+	}
+	qy_buffers_come_home(s, id);
+}
+
+QUARRY_API int quarry_ring_unregister(quarry_buffers *slab)
+{
+	struct qy_buffers *s = qy_buffers_slab(slab, true);
+	struct ring_registration r = { 0 };
+	struct qy_ring_entry *entry;
+
+	if (s == NULL)
+		return -1;
+	entry = s->ring.entry;
+	if (entry == NULL)
+		return qy_fail(ENOENT, "slab: it has no ring");
+	r.group = s->ring.group;
+	/* An io_uring that has ended has let go of it; its descriptor may be none, or another's by now. */
+	if (qy_os->uring_register(s->ring.fd, UNREGISTER_PBUF_RING, &r, 1) < 0 && errno != EBADF && errno != EOPNOTSUPP &&
+	    errno != ENOENT && errno != ENXIO && errno != EINVAL)
+		return qy_fail(errno, "the kernel does not let go of the ring");
+	s->ring.entry = NULL;
+	qy_publish(s->ring.held, 0);
+	memset(s->ring.of, 0, ((size_t)s->head.count + 63) / 64 * sizeof(uint64_t));
+	for (uint32_t id = 0; id < s->head.count; id++)
+		if (qy_bit(s->ring.has, id))
+			take_home(s, id);
+	quarry_free(entry);
+	return 0;
+}
+
+/* ---- completions ---- */
+
+static void gone(struct qy_buffers *s, uint32_t id)
+{
+	qy_bit_clear(s->ring.has, id);
+	qy_publish(s->ring.held, s->ring.held - 1);
+}
+
+/* The bit for the next piece. In a checked slab none is used twice, so that a late release is always known. */
+static int choose(struct qy_buffers *s, struct qy_pieces *p)
+{
+	const uint64_t out = atomic_load_explicit(&p->out, memory_order_relaxed);
+
+	for (int tries = 0; tries < QY_PIECES; tries++) {
+		int bit = p->next;
+
+		if (bit == QY_PIECES) {
+			if (s->checked)
+				return -1;
+			bit = p->next = 0;
+		}
+		if (!(out >> bit & 1))
+			return bit;
+		p->next++;
+	}
+	return -1;
+}
+
+/* There is no bit left: small pieces then, of which a copy costs little. */
+QY_COLD static bool copy_piece(struct qy_buffers *s, const void *from, uint32_t len, quarry_buffer *b)
+{
+	void *p = quarry_malloc(len != 0 ? len : 1);
+
+	if (p == NULL)
+		return false;
+	memcpy(p, from, len);
+	*b = quarry_buffer_own(p, len);
+	b->flags |= QUARRY_BUFFER_COPIED;
+	atomic_fetch_add_explicit(&s->copied, 1, memory_order_relaxed);
+	return true;
+}
+
+/* A piece that was copied, and no other comes: nobody else may have the buffer by now. */
+static void end_without_piece(struct qy_buffers *s, uint32_t id, struct qy_pieces *p)
+{
+	if (atomic_fetch_and_explicit(&p->out, ~QY_KERNELS, memory_order_acq_rel) & ~QY_KERNELS)
+		return;
+	atomic_fetch_add_explicit(&s->generation[id], 1, memory_order_relaxed);
+	qy_buffers_come_home(s, id);
+}
+
+static int take_piece(struct qy_buffers *s, uint32_t id, uint32_t len, bool more, quarry_buffer *b)
+{
+	struct qy_pieces *p = &s->ring.pieces[id];
+	const bool first = !(atomic_load_explicit(&p->out, memory_order_relaxed) & QY_KERNELS);
+	const uint32_t at = first ? 0 : p->offset;
+	int bit;
+
+	if (len > s->head.size - at)
+		return error(EINVAL);
+	if (first) {
+		*b = qy_buffers_give(s, id, len, 0);
+		p->next = 0;
+		p->offset = 0;
+		atomic_store_explicit(&p->out, QY_KERNELS, memory_order_relaxed);
+	}
+	bit = choose(s, p);
+	if (bit < 0 && !copy_piece(s, (char *)quarry_buffers_at(&s->head, id) + at, len, b))
+		return -1;
+	if (bit >= 0) {
+		p->next = (uint8_t)(bit + 1);
+		atomic_fetch_or_explicit(&p->out, (uint64_t)1 << bit, memory_order_relaxed);
+		*b = (quarry_buffer){ (char *)quarry_buffers_at(&s->head, id) + at, len, id,
+			atomic_load_explicit(&s->generation[id], memory_order_relaxed) + s->seed, s->number,
+			QUARRY_BUFFER_RING | QUARRY_BUFFER_PIECE, (uint8_t)bit };
+	}
+	p->offset = at + len;
+	if (!more) {
+		gone(s, id);
+		if (bit >= 0)
+			atomic_fetch_and_explicit(&p->out, ~QY_KERNELS, memory_order_relaxed);
+		else
+			end_without_piece(s, id, p);
+	}
+	return 0;
+}
+
+bool qy_ring_piece_out(struct qy_buffers *s, quarry_buffer b)
+{
+	return s->ring.pieces != NULL && b.piece < QY_PIECES &&
+	       (atomic_load_explicit(&s->ring.pieces[b.id].out, memory_order_relaxed) >> b.piece & 1);
+}
+
+int qy_ring_piece_back(struct qy_buffers *s, quarry_buffer b)
+{
+	const uint64_t bit = (uint64_t)1 << (b.piece & 63);
+	uint64_t was;
+
+	if (s->ring.pieces == NULL || b.piece >= QY_PIECES ||
+	    atomic_load_explicit(&s->generation[b.id], memory_order_relaxed) != b.generation - s->seed)
+		return -1;
+	was = atomic_fetch_and_explicit(&s->ring.pieces[b.id].out, ~bit, memory_order_acq_rel);
+	return !(was & bit) ? -1 : was == bit;
+}
+
+QY_COLD static int no_buffer(struct qy_buffers *s, int32_t res)
+{
+	if (res != -ENOBUFS)
+		return error(EAGAIN);
+	qy_count(&s->starved, 1);
+	qy_buffers_collect(s);
+	return error(ENOBUFS);
+}
+
+QUARRY_API int quarry_ring_try_get(quarry_buffers *slab, int32_t res, uint32_t cqe_flags, quarry_buffer *buffer)
+{
+	struct qy_buffers *s = (struct qy_buffers *)slab;
+	const uint32_t id = cqe_flags >> CQE_BUFFER_SHIFT;
+	const uint32_t len = res > 0 ? (uint32_t)res : 0;
+
+	if (QY_UNLIKELY(s == NULL || buffer == NULL))
+		return error(EINVAL);
+	if (QY_UNLIKELY(!qy_buffers_mine(s)))
+		return error(EPERM);
+	if (!(cqe_flags & CQE_BUFFER))
+		return no_buffer(s, res);
+	if (QY_UNLIKELY(s->ring.entry == NULL || id >= s->head.count || !qy_bit(s->ring.has, id) || len > s->head.size))
+		return error(EINVAL);
+	if (s->ring.incremental) {
+		if (take_piece(s, id, len, cqe_flags & CQE_BUFFER_MORE, buffer) != 0)
+			return -1;
+	} else {
+		gone(s, id);
+		*buffer = qy_buffers_give(s, id, len, QUARRY_BUFFER_RING);
+	}
+	if (QY_UNLIKELY(s->low_water != 0))
+		qy_buffers_low(s, s->ring.held);
+	return 0;
+}
+
+QUARRY_API long quarry_ring_left(quarry_buffers *slab)
+{
+	struct qy_buffers *s = qy_buffers_slab(slab, true);
+	struct ring_status status = { 0 };
+
+	if (s == NULL)
+		return -1;
+	if (s->ring.entry == NULL)
+		return qy_fail(ENOENT, "slab: it has no ring");
+	status.group = s->ring.group;
+	if (qy_os->uring_register(s->ring.fd, REGISTER_PBUF_STATUS, &status, 1) < 0)
+		return qy_fail(errno, "the kernel does not tell how far it is");
+	return (uint16_t)(s->ring.tail - status.head);
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/* Stress: each thread owns a slab, and its buffers are released by every other. What a thread takes out it fills and
+ * leaves in a slot of one table; what it finds there it looks through and releases, adopts, or releases against another
+ * thread that releases the same: one of the two wins, each time, also when the number is out again by then. Who finds
+ * his slab empty waits, and collects only when he is called. */
+#include "include/quarry/buffers.h"
+#include "tests/stress/stress.h"
+
+#define SLOTS 64
+#define COUNT 48
+#define SIZE 8192
+
+/* A buffer on its way; with `racers` above 1, in so many slots. */
+struct sent {
+	quarry_buffer b;
+	uint64_t key;
+	uint32_t filled;
+	_Atomic(uint32_t) racers, won;
+};
+
+static _Atomic(struct sent *) slot[SLOTS];
+
+static struct owner {
+	quarry_buffers *slab;
+	quarry_buffers_waiter waiter;
+	struct st_worker *w;
+	bool waits;
+	_Atomic(uint32_t) called;
+} owner[ST_THREADS_MAX];
+
+static _Atomic(uint64_t) races, moved, waited;
+
+static void take_in(struct sent *sent, struct st_rng *rng)
+{
+	bool lost;
+
+	if (sent == NULL)
+		return;
+	if (sent->filled != 0) {
+		ST_CHECK(quarry_buffer_check(sent->b) == sent->b.p);
+		st_verify(sent->b.p, 0, sent->filled, sent->key, sent->key, sent->filled);
+	}
+	if (sent->filled != 0 && st_below(rng, 64) == 0) {
+		ST_CHECK(quarry_buffer_adopt(&sent->b, NULL, st_next(rng) & 1 ? QUARRY_ADOPT_COPY : 0) == 0);
+		if (sent->b.flags & QUARRY_BUFFER_MOVED)
+			atomic_fetch_add(&moved, 1);
+		st_verify(sent->b.p, 0, sent->filled, sent->key, sent->key, sent->filled);
+	}
+	lost = quarry_buffer_release(sent->b) != 0;
+	ST_CHECK(!lost || errno == EALREADY);
+	if (!lost)
+		atomic_fetch_add(&sent->won, 1);
+	if (atomic_fetch_sub(&sent->racers, 1) != 1)
+		return;
+	if (atomic_load(&sent->won) != 1)
+		st_fail("a buffer was released %u times", atomic_load(&sent->won));
+	quarry_free(sent);
+}
+
+static void send(struct owner *o, quarry_buffer b)
+{
+	struct st_rng *rng = &o->w->rng;
+	struct sent *sent = quarry_malloc(sizeof *sent);
+	bool race = o->w->number % 2 == 0 && st_below(rng, 4) == 0;
+
+	ST_CHECK(sent != NULL);
+	*sent = (struct sent){ .b = b, .key = o->w->next_id++ };
+	atomic_store(&sent->racers, race ? 2 : 1);
+	if (race) {
+		atomic_fetch_add(&races, 1);
+	} else {
+		sent->filled = 1 + (uint32_t)st_below(rng, st_below(rng, 8) == 0 ? SIZE : 256);
+		sent->b.len = sent->filled;
+		st_fill(b.p, 0, sent->filled, sent->key);
+	}
+	for (int i = race ? 2 : 1; i > 0; i--)
+		take_in(atomic_exchange(&slot[st_below(rng, SLOTS)], sent), rng);
+}
+
+static void ready(quarry_buffers_waiter *waiter, quarry_buffer b)
+{
+	struct owner *o = waiter->ctx;
+
+	o->waits = false;
+	send(o, b);
+}
+
+static void wake(void *ctx)
+{
+	atomic_store(&((struct owner *)ctx)->called, 1);
+}
+
+static void own(struct st_worker *w)
+{
+	struct owner *o = &owner[w->number];
+	quarry_buffer b;
+
+	ST_CHECK(quarry_buffers_own(o->slab) == 0);
+	o->w = w;
+	while (st_more(w)) {
+		if (atomic_exchange(&o->called, 0))
+			quarry_buffers_collect(o->slab);
+		if (o->waits) {
+			take_in(atomic_exchange(&slot[st_below(&w->rng, SLOTS)], NULL), &w->rng);
+		} else if (quarry_buffers_get(o->slab, &b) == 0) {
+			send(o, b);
+		} else {
+			ST_CHECK(errno == ENOBUFS);
+			atomic_fetch_add(&waited, 1);
+			o->waits = true;
+			quarry_buffers_wait(o->slab, &o->waiter);
+		}
+	}
+}
+
+static void end(struct owner *o)
+{
+	quarry_buffers_stats stats = { .struct_size = sizeof stats };
+
+	ST_CHECK(quarry_buffers_own(o->slab) == 0);
+	if (o->waits) {
+		ST_CHECK(atomic_load(&o->called) == 1); /* nobody is left who would */
+		ST_CHECK(quarry_buffers_cancel(o->slab, &o->waiter) == 0);
+	}
+	quarry_buffers_collect(o->slab);
+	ST_CHECK(quarry_buffers_stats_get(o->slab, &stats) == 0);
+	ST_CHECK(stats.free == COUNT);
+	ST_CHECK(stats.gets == stats.puts + stats.returns);
+	ST_CHECK(quarry_buffers_destroy(o->slab) == 0);
+}
+
+int main(int argc, char **argv)
+{
+	struct st_rng rng;
+
+	st_begin(argc, argv, "buffers", 600000, 4);
+	rng = st_rng_for(1000);
+	for (unsigned i = 0; i < st.threads; i++) {
+		quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = SIZE, .count = COUNT, .alignment = 4096,
+			.flags = i % 2 == 0 ? QUARRY_BUFFERS_CHECKED : 0, .wake = wake, .ctx = &owner[i] };
+
+		owner[i].slab = quarry_buffers_create(&attr);
+		owner[i].waiter = (quarry_buffers_waiter){ .ready = ready, .ctx = &owner[i] };
+		ST_CHECK(owner[i].slab != NULL);
+	}
+	st_threads(own);
+	for (int i = 0; i < SLOTS; i++)
+		take_in(atomic_exchange(&slot[i], NULL), &rng);
+	printf("buffers: %llu races, %llu moved, %llu waits\n", (unsigned long long)atomic_load(&races),
+	       (unsigned long long)atomic_load(&moved), (unsigned long long)atomic_load(&waited));
+	ST_CHECK(atomic_load(&races) > 0);
+	for (unsigned i = 0; i < st.threads; i++)
+		end(&owner[i]);
+	return st_end(64 * 1024, 0);
+}

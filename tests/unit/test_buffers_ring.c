@@ -1,0 +1,617 @@
+/* SPDX-License-Identifier: MIT */
+/* Slabs of buffers with io_uring: a kernel played by the test takes buffers out of the ring and registers chunks, and
+ * where the real one has io_uring, it is asked too. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "include/quarry/buffers.h"
+#include "tests/fake_os.h"
+
+#define KIB ((size_t)1 << 10)
+#define GIB ((size_t)1 << 30)
+#define RING_FD 99
+#define COUNT 64u
+#define SIZE (4 * KIB)
+
+#define expect_error(call, error) \
+	do { \
+		errno = 0; \
+		cr_expect((call) == -1 && errno == (error), "%s: errno %d", #call, errno); \
+	} while (0)
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* The kernel, as the manual pages have it                                                                */
+
+struct entry {
+	uint64_t addr;
+	uint32_t len;
+	uint16_t id, tail;
+};
+
+static struct played {
+	bool without_inc; /* older than 6.12 */
+	int refuse;       /* the next registration, with this errno */
+	volatile struct entry *ring;
+	uint32_t entries;
+	uint16_t group, head, flags;
+	uint32_t filled; /* of the first buffer, where it is filled bit by bit */
+	struct iovec table[32];
+	uint64_t tag[32], let_go[32];
+	unsigned table_size, gone;
+	int takes; /* how many entries it takes before it refuses; -1: all */
+} kernel;
+
+struct ring_argument {
+	uint64_t addr;
+	uint32_t entries;
+	uint16_t group, flags;
+	uint64_t reserved[3];
+};
+
+static int answer(int error)
+{
+	errno = error;
+	return -1;
+}
+
+static int register_ring(const struct ring_argument *r)
+{
+	for (int i = 0; i < 3; i++)
+		if (r->reserved[i] != 0)
+			return answer(EINVAL);
+	if (r->flags & ~3u || (kernel.without_inc && r->flags) || r->addr % 4096 || (r->entries & (r->entries - 1)) ||
+	    r->entries > 32768)
+		return answer(EINVAL);
+	if (kernel.ring != NULL)
+		return answer(EEXIST);
+	kernel.ring = (volatile struct entry *)(uintptr_t)r->addr;
+	kernel.entries = r->entries;
+	kernel.group = r->group;
+	kernel.flags = r->flags;
+	kernel.head = 0;
+	kernel.filled = 0;
+	return 0;
+}
+
+static int update_table(const uint32_t *u)
+{
+	const struct { uint32_t first, reserved; uint64_t data, tags; uint32_t count, reserved2; } *arg = (const void *)u;
+	const struct iovec *iov = (const struct iovec *)(uintptr_t)arg->data;
+	const uint64_t *tags = (const uint64_t *)(uintptr_t)arg->tags;
+	int done = 0;
+
+	if (arg->reserved || arg->reserved2 || arg->first + arg->count > kernel.table_size)
+		return answer(EINVAL);
+	for (uint32_t i = 0; i < arg->count; i++, done++) {
+		unsigned at = arg->first + i;
+
+		if (iov[i].iov_base != NULL && kernel.takes == 0)
+			return done > 0 ? done : answer(ENOMEM);
+		kernel.takes -= iov[i].iov_base != NULL && kernel.takes > 0;
+		if (iov[i].iov_len > GIB || (iov[i].iov_base == NULL && tags[i] != 0))
+			return done > 0 ? done : answer(EFAULT);
+		if (kernel.table[at].iov_base != NULL && kernel.tag[at] != 0)
+			kernel.let_go[kernel.gone++] = kernel.tag[at];
+		kernel.table[at] = iov[i];
+		kernel.tag[at] = tags[i];
+	}
+	return done;
+}
+
+static int play(int fd, unsigned opcode, void *arg, unsigned count)
+{
+	uint32_t *words = arg;
+	int refuse = kernel.refuse;
+
+	if (fd != RING_FD)
+		return answer(EBADF);
+	kernel.refuse = 0;
+	if (refuse != 0)
+		return answer(refuse);
+	switch (opcode) {
+	case 22:
+		return count == 1 ? register_ring(arg) : answer(EINVAL);
+	case 23:
+		if (kernel.ring == NULL || ((struct ring_argument *)arg)->group != kernel.group)
+			return answer(ENOENT);
+		kernel.ring = NULL;
+		return 0;
+	case 26:
+		if (kernel.ring == NULL || words[0] != kernel.group)
+			return answer(ENOENT);
+		words[1] = kernel.head;
+		return 0;
+	case 15:
+		if (count != 32 || words[1] != 1 || words[0] > 32)
+			return answer(EINVAL);
+		if (kernel.table_size != 0)
+			return answer(EBUSY);
+		kernel.table_size = words[0];
+		return 0;
+	case 16:
+		return count == 32 ? update_table(arg) : answer(EINVAL);
+	default:
+		return answer(EINVAL);
+	}
+}
+
+/* It receives bytes: those of `from` on, into the next buffer. False when it has none. The completion's figures. */
+static bool kernel_receives(const unsigned char *from, uint32_t len, int32_t *res, uint32_t *flags)
+{
+	uint16_t tail = __atomic_load_n(&kernel.ring[0].tail, __ATOMIC_ACQUIRE);
+	volatile struct entry *e = &kernel.ring[kernel.head & (kernel.entries - 1)];
+
+	if (tail == kernel.head) {
+		*res = -ENOBUFS;
+		*flags = 0;
+		return false;
+	}
+	if (kernel.flags & 2) {
+		uint32_t room = e->len - kernel.filled;
+
+		len = len < room ? len : room;
+		memcpy((char *)(uintptr_t)e->addr + kernel.filled, from, len);
+		kernel.filled += len;
+		*flags = (uint32_t)e->id << 16 | 1u | (kernel.filled < e->len ? 16u : 0);
+		if (kernel.filled == e->len) {
+			kernel.filled = 0;
+			kernel.head++;
+		}
+	} else {
+		len = len < e->len ? len : e->len;
+		memcpy((void *)(uintptr_t)e->addr, from, len);
+		*flags = (uint32_t)e->id << 16 | 1u;
+		kernel.head++;
+	}
+	*res = (int32_t)len;
+	return true;
+}
+
+static quarry_buffers *start(uint32_t count, uint64_t size, uint32_t flags)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = size, .count = count, .alignment = 4096,
+				     .flags = flags };
+	quarry_buffers *slab;
+
+	memset(&kernel, 0, sizeof kernel);
+	kernel.takes = -1;
+	fake_os_install();
+	fake_os_uring(play);
+	slab = quarry_buffers_create(&attr);
+	cr_assert_not_null(slab, "%s", quarry_error_text());
+	return slab;
+}
+
+static quarry_buffers_stats figures(quarry_buffers *slab)
+{
+	quarry_buffers_stats stats = { .struct_size = sizeof stats };
+
+	cr_assert_eq(quarry_buffers_stats_get(slab, &stats), 0);
+	return stats;
+}
+
+static void end(quarry_buffers *slab)
+{
+	cr_assert_eq(quarry_buffers_destroy(slab), 0, "errno %d: %s", errno, quarry_error_text());
+	fake_os_remove();
+}
+
+static void *release_it(void *arg)
+{
+	errno = 0;
+	return (void *)(intptr_t)(quarry_buffer_release(*(quarry_buffer *)arg) == 0 ? 0 : errno);
+}
+
+static int release_elsewhere(quarry_buffer b)
+{
+	pthread_t thread;
+	void *error;
+
+	cr_assert_eq(pthread_create(&thread, NULL, release_it, &b), 0);
+	cr_assert_eq(pthread_join(thread, &error), 0);
+	return (int)(intptr_t)error;
+}
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Whole buffers                                                                                          */
+
+static unsigned char pattern[8 * KIB];
+
+static void make_pattern(unsigned key)
+{
+	for (size_t i = 0; i < sizeof pattern; i++)
+		pattern[i] = (unsigned char)(i * 17 + key * 29);
+}
+
+/* Buffers go round, released by the owner and by others in any order; all that the kernel is given is a buffer that
+ * nobody has. */
+static void go_round(uint32_t count, uint32_t entries, uint32_t flags)
+{
+	quarry_buffers *slab = start(count, SIZE, flags);
+	quarry_buffer held[COUNT], b;
+	uint32_t starved = 0, n = 0, in_ring = count < entries ? count : entries;
+
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 7, entries, 0), 0, "%s", quarry_error_text());
+	cr_assert_eq(kernel.group, 7);
+	cr_assert_eq(figures(slab).in_ring, in_ring);
+	cr_assert_eq(figures(slab).free, count - in_ring);
+	cr_assert_eq(figures(slab).tails, 1);
+	cr_assert_eq(quarry_ring_left(slab), in_ring);
+	for (unsigned step = 0; step < 140000; step++) {
+		int32_t res;
+		uint32_t cqe;
+
+		if (rand() % 2 && n < COUNT) {
+			make_pattern(step);
+			if (!kernel_receives(pattern, 1 + (uint32_t)rand() % (uint32_t)SIZE, &res, &cqe)) {
+				errno = 0;
+				cr_assert(quarry_ring_try_get(slab, res, cqe, &b) == -1 && errno == ENOBUFS);
+				cr_assert_eq(n + figures(slab).in_ring, in_ring, "all that was returned is published");
+				starved++;
+				continue;
+			}
+			cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &held[n]), 0, "errno %d", errno);
+			cr_assert_eq(held[n].len, (uint32_t)res);
+			cr_assert_eq(held[n].p, quarry_buffers_at(slab, held[n].id));
+			cr_assert_eq(memcmp(held[n].p, pattern, held[n].len), 0);
+			for (uint32_t i = 0; i < n; i++)
+				cr_assert_neq(held[i].id, held[n].id);
+			/* The same completion again is none. */
+			errno = 0;
+			cr_assert(quarry_ring_try_get(slab, res, cqe, &b) == -1 && errno == EINVAL);
+			n++;
+		} else if (n > 0) {
+			uint32_t i = (uint32_t)rand() % n;
+
+			b = held[i];
+			if (rand() % 64)
+				cr_assert_eq(quarry_buffer_release(b), 0);
+			else
+				cr_assert_eq(release_elsewhere(b), 0);
+			held[i] = held[--n];
+			errno = 0;
+			cr_assert(quarry_buffer_release(b) == -1 && errno == EALREADY);
+			if (rand() % 16 == 0)
+				quarry_buffers_collect(slab);
+		}
+	}
+	cr_expect_gt(starved, 0);
+	cr_expect_eq(figures(slab).starved, starved);
+	cr_expect_gt(figures(slab).published, 65536, "the tail came round");
+	while (n > 0)
+		cr_assert_eq(quarry_buffer_release(held[--n]), 0);
+	quarry_buffers_collect(slab);
+	cr_expect_eq(figures(slab).in_ring, in_ring);
+	expect_error(quarry_buffers_destroy(slab), EBUSY);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	expect_error(quarry_ring_unregister(slab), ENOENT);
+	cr_expect_null((void *)(uintptr_t)kernel.ring);
+	cr_expect_eq(figures(slab).free, count);
+	end(slab);
+}
+
+Test(buffers_ring, buffers_go_round, .timeout = 60)
+{
+	srand(7);
+	printf("seed 7\n");
+	go_round(COUNT, 64, 0);
+	go_round(COUNT, 32, QUARRY_BUFFERS_CHECKED);
+	go_round(40, 64, 0);
+}
+
+/* What is beside the ring's is for others, and stays so. */
+Test(buffers_ring, the_rings_and_the_rest)
+{
+	quarry_buffers *slab = start(12, SIZE, 0);
+	quarry_buffer rest[4], b, more;
+	int32_t res;
+	uint32_t cqe;
+
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 0, 8, 0), 0);
+	for (int i = 0; i < 4; i++)
+		cr_assert_eq(quarry_buffers_get(slab, &rest[i]), 0);
+	expect_error(quarry_buffers_get(slab, &more), ENOBUFS);
+	cr_assert(kernel_receives((const unsigned char *)"x", 1, &res, &cqe));
+	cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &b), 0);
+	cr_expect_eq(b.flags, QUARRY_BUFFER_RING);
+	cr_expect_eq(figures(slab).in_ring, 7);
+	cr_expect_eq(quarry_buffer_release(rest[0]), 0);
+	cr_expect_eq(figures(slab).in_ring, 7);
+	cr_expect_eq(quarry_buffer_release(b), 0);
+	cr_expect_eq(figures(slab).in_ring, 8);
+	/* One that is out when the ring ends is the slab's afterwards. */
+	cr_assert(kernel_receives((const unsigned char *)"x", 1, &res, &cqe));
+	cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &b), 0);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	expect_error(quarry_ring_try_get(slab, res, cqe, &more), EINVAL);
+	cr_expect_eq(quarry_buffer_release(b), 0);
+	for (int i = 1; i < 4; i++)
+		cr_expect_eq(quarry_buffer_release(rest[i]), 0);
+	cr_expect_eq(figures(slab).free, 12);
+	end(slab);
+}
+
+Test(buffers_ring, one_tail_for_many)
+{
+	quarry_buffers *slab = start(COUNT, SIZE, 0);
+	quarry_buffer b[COUNT];
+	int32_t res;
+	uint32_t cqe;
+
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 0, 64, 0), 0);
+	for (uint32_t i = 0; i < COUNT; i++) {
+		cr_assert(kernel_receives((const unsigned char *)"abc", 3, &res, &cqe));
+		cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &b[i]), 0);
+	}
+	for (uint32_t i = 0; i < COUNT; i++)
+		cr_assert_eq(release_elsewhere(b[i]), 0);
+	cr_expect_eq(figures(slab).in_ring, 0);
+	cr_expect_eq(quarry_buffers_collect(slab), COUNT);
+	cr_expect_eq(figures(slab).batches, 1);
+	cr_expect_eq(figures(slab).tails, 2);
+	cr_expect_eq(quarry_ring_left(slab), COUNT);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	end(slab);
+}
+
+Test(buffers_ring, completions_that_are_none)
+{
+	quarry_buffers *slab = start(8, SIZE, 0);
+	quarry_buffer b;
+
+	expect_error(quarry_ring_try_get(slab, 1, 1, &b), EINVAL);
+	expect_error(quarry_ring_left(slab), ENOENT);
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 0, 4, 0), 0);
+	expect_error(quarry_ring_try_get(slab, 5, 0, &b), EAGAIN);
+	expect_error(quarry_ring_try_get(slab, -ECONNRESET, 0, &b), EAGAIN);
+	expect_error(quarry_ring_try_get(slab, 1, 8u << 16 | 1, &b), EINVAL);
+	expect_error(quarry_ring_try_get(slab, 1, 7u << 16 | 1, &b), EINVAL);
+	expect_error(quarry_ring_try_get(slab, SIZE + 1, 1, &b), EINVAL);
+	expect_error(quarry_ring_try_get(slab, 1, 1, NULL), EINVAL);
+	expect_error(quarry_ring_try_get(NULL, 1, 1, &b), EINVAL);
+	cr_expect_eq(quarry_ring_try_get(slab, -EIO, 2u << 16 | 1, &b), 0);
+	cr_expect_eq(b.len, 0);
+	cr_expect_eq(quarry_buffer_release(b), 0);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	end(slab);
+}
+
+Test(buffers_ring, what_is_refused_leaves_all_as_it_was)
+{
+	quarry_buffers *slab = start(8, SIZE, 0), *many;
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 64, .count = 65537 };
+
+	expect_error(quarry_ring_register(slab, RING_FD, 0, 3, 0), EINVAL);
+	expect_error(quarry_ring_register(slab, RING_FD, 0, 65536, 0), EINVAL);
+	expect_error(quarry_ring_register(slab, RING_FD, 65536, 8, 0), EINVAL);
+	expect_error(quarry_ring_register(slab, RING_FD, 0, 8, 2), EINVAL);
+	expect_error(quarry_ring_register(slab, 3, 0, 8, 0), EBADF);
+	kernel.refuse = EPERM;
+	expect_error(quarry_ring_register(slab, RING_FD, 0, 8, 0), EPERM);
+	fake_os_fail(FAKE_URING_REGISTER, ENOSYS);
+	expect_error(quarry_ring_register(slab, RING_FD, 0, 8, 0), ENOSYS);
+	expect_error(quarry_fixed_register(slab, RING_FD, 4, 0, 0), ENOSYS);
+	fake_os_heal();
+	cr_expect_eq(figures(slab).free, 8);
+	cr_expect_eq(quarry_ring_register(slab, RING_FD, 0, 8, 0), 0);
+	expect_error(quarry_ring_register(slab, RING_FD, 1, 8, 0), EBUSY);
+	kernel.refuse = EIO;
+	expect_error(quarry_ring_unregister(slab), EIO);
+	cr_expect_eq(figures(slab).in_ring, 8);
+	kernel.refuse = EBADF;
+	cr_expect_eq(quarry_ring_unregister(slab), 0, "the io_uring has ended");
+	many = quarry_buffers_create(&attr);
+	expect_error(quarry_ring_register(many, RING_FD, 0, 8, 0), EINVAL);
+	cr_expect_eq(quarry_buffers_destroy(many), 0);
+	end(slab);
+}
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Bit by bit                                                                                             */
+
+static void in_pieces(uint32_t flags)
+{
+	quarry_buffers *slab = start(8, SIZE, flags);
+	static quarry_buffer held[2000];
+	static unsigned key[2000];
+	uint32_t n = 0;
+	quarry_buffer b;
+
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 1, 8, QUARRY_RING_INCREMENTAL), 0);
+	cr_assert_eq(figures(slab).incremental, 1);
+	for (unsigned step = 0; step < 60000; step++) {
+		int32_t res;
+		uint32_t cqe;
+
+		if (rand() % 2 && n < 2000) {
+			uint32_t len = 1 + (uint32_t)rand() % (step & 8192 ? 2000 : 40);
+
+			make_pattern(step);
+			if (!kernel_receives(pattern, len, &res, &cqe)) {
+				cr_assert(quarry_ring_try_get(slab, res, cqe, &b) == -1 && errno == ENOBUFS);
+				for (int k = 0; k < 8 && n > 0; k++)
+					cr_assert_eq(quarry_buffer_release(held[--n]), 0);
+				continue;
+			}
+			cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &held[n]), 0, "errno %d", errno);
+			cr_assert_eq(held[n].len, (uint32_t)res);
+			key[n++] = step;
+		} else if (n > 0) {
+			uint32_t i = (uint32_t)rand() % n;
+
+			b = held[i];
+			make_pattern(key[i]);
+			cr_assert_eq(memcmp(b.p, pattern, b.len), 0, "step %u", step);
+			held[i] = held[--n];
+			key[i] = key[n];
+			cr_assert_not_null(quarry_buffer_check(b));
+			if (rand() % 64)
+				cr_assert_eq(quarry_buffer_release(b), 0);
+			else
+				cr_assert_eq(release_elsewhere(b), 0);
+			if (b.flags & QUARRY_BUFFER_PIECE) {
+				cr_assert_null(quarry_buffer_check(b));
+				cr_assert(quarry_buffer_release(b) == -1 && errno == EALREADY);
+			}
+		}
+	}
+	if (flags & QUARRY_BUFFERS_CHECKED)
+		cr_expect_gt(figures(slab).copied, 0);
+	while (n > 0)
+		cr_assert_eq(quarry_buffer_release(held[--n]), 0);
+	quarry_buffers_collect(slab);
+	cr_expect_eq(figures(slab).in_ring, 8);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	cr_expect_eq(figures(slab).free, 8);
+	end(slab);
+}
+
+Test(buffers_ring, filled_bit_by_bit, .timeout = 60)
+{
+	srand(11);
+	printf("seed 11\n");
+	in_pieces(0);
+	in_pieces(QUARRY_BUFFERS_CHECKED);
+}
+
+Test(buffers_ring, a_ring_that_ends_with_pieces_out)
+{
+	quarry_buffers *slab = start(4, SIZE, 0);
+	quarry_buffer a, b;
+	int32_t res;
+	uint32_t cqe;
+
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 1, 4, QUARRY_RING_INCREMENTAL), 0);
+	cr_assert(kernel_receives((const unsigned char *)"one", 3, &res, &cqe));
+	cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &a), 0);
+	cr_assert(kernel_receives((const unsigned char *)"two", 3, &res, &cqe));
+	cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &b), 0);
+	cr_expect_eq(b.p, (char *)a.p + 3);
+	cr_expect_eq(a.id, b.id);
+	/* Adopted is a copy: the rest of the buffer is others'. */
+	cr_expect_eq(quarry_buffer_adopt(&b, NULL, 0), 0);
+	cr_expect_eq(b.flags, QUARRY_BUFFER_OWNED | QUARRY_BUFFER_COPIED);
+	cr_expect_eq(memcmp(b.p, "two", 3), 0);
+	quarry_free(b.p);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	cr_expect_eq(figures(slab).free, 3);
+	cr_expect_eq(quarry_buffer_release(a), 0);
+	cr_expect_eq(figures(slab).free, 4);
+	/* And one of which nothing is out, but was. */
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 1, 4, QUARRY_RING_INCREMENTAL), 0);
+	cr_assert(kernel_receives((const unsigned char *)"one", 3, &res, &cqe));
+	cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &a), 0);
+	cr_expect_eq(quarry_buffer_release(a), 0);
+	cr_expect_eq(figures(slab).in_ring, 4);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	cr_expect_eq(figures(slab).free, 4);
+	cr_assert_eq(quarry_buffers_get(slab, &a), 0);
+	cr_expect_eq(quarry_buffer_release(a), 0);
+	/* A kernel that cannot: whole ones. */
+	kernel.without_inc = true;
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 1, 4, QUARRY_RING_INCREMENTAL), 0);
+	cr_expect_eq(figures(slab).incremental, 0);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	end(slab);
+}
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Fixed                                                                                                  */
+
+Test(buffers_ring, chunks_of_a_table)
+{
+	quarry_buffers *slab = start(2500, 1 << 20, 0);
+	size_t per = GIB >> 20;
+	quarry_buffer b;
+
+	expect_error(quarry_fixed_index(slab, 0), ENOENT);
+	expect_error(quarry_fixed_register(slab, RING_FD, 4, 2, 0), EINVAL);
+	cr_assert_eq(quarry_fixed_register(slab, RING_FD, 8, 2, 1000), 3);
+	expect_error(quarry_fixed_register(slab, RING_FD, 0, 2, 0), EBUSY);
+	for (uint32_t id = 0; id < 2500; id += 7) {
+		int at = quarry_fixed_index(slab, id);
+		char *p = quarry_buffers_at(slab, id), *begin = kernel.table[at].iov_base;
+
+		cr_assert_eq(at, 2 + (int)(id / per));
+		cr_assert(p >= begin && p + slab->size <= begin + kernel.table[at].iov_len);
+	}
+	expect_error(quarry_fixed_index(slab, 2500), EINVAL);
+	/* The device knows the page by its place. */
+	cr_assert_eq(quarry_buffers_get(slab, &b), 0);
+	memset(b.p, 5, b.len);
+	cr_expect_eq(quarry_buffer_adopt(&b, NULL, 0), 0);
+	cr_expect(b.flags & QUARRY_BUFFER_COPIED);
+	quarry_free(b.p);
+	expect_error(quarry_buffers_destroy(slab), EBUSY);
+	cr_expect_eq(quarry_fixed_unregister(slab), 0);
+	expect_error(quarry_fixed_unregister(slab), ENOENT);
+	cr_expect_eq(kernel.gone, 3);
+	expect_error(quarry_buffers_destroy(slab), EBUSY);
+	expect_error(quarry_fixed_let_go(slab, 999), EINVAL);
+	expect_error(quarry_fixed_let_go(slab, 1003), EINVAL);
+	for (unsigned i = 0; i < 3; i++)
+		cr_expect_eq(quarry_fixed_let_go(slab, kernel.let_go[i]), 2 - (int)i);
+	expect_error(quarry_fixed_let_go(slab, 1000), EINVAL);
+	/* Half of it is refused: none of it is registered. */
+	kernel.takes = 1;
+	expect_error(quarry_fixed_register(slab, RING_FD, 0, 0, 0), ENOMEM);
+	kernel.takes = -1;
+	cr_expect_eq(figures(slab).fixed, 0);
+	cr_expect_null(kernel.table[0].iov_base);
+	cr_assert_eq(quarry_fixed_register(slab, RING_FD, 0, 0, 0), 3);
+	cr_expect_eq(quarry_fixed_unregister(slab), 0);
+	end(slab);
+}
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* The real one                                                                                           */
+
+/* What struct io_uring_params is to io_uring_setup(2): 120 bytes, that we need none of. */
+static int real_ring(void)
+{
+	unsigned char params[120] = { 0 };
+
+	return (int)syscall(425, 8, params);
+}
+
+Test(buffers_ring, the_kernel_takes_what_it_is_given)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 32 * KIB, .count = 128 };
+	quarry_buffers *slab = quarry_buffers_create(&attr);
+	int fd = real_ring();
+
+	if (fd < 0) {
+		fprintf(stderr, "SKIP: io_uring_setup(2) is refused here (errno %d): the kernel's side is not tested\n", errno);
+		cr_skip_test("no io_uring here");
+	}
+	cr_expect_eq(quarry_ring_register(slab, fd, 3, 64, QUARRY_RING_INCREMENTAL), 0, "errno %d: %s", errno,
+		     quarry_error_text());
+	expect_error(quarry_ring_register(slab, fd, 3, 64, 0), EBUSY);
+	cr_expect_eq(figures(slab).in_ring, 64);
+	errno = 0;
+	cr_expect(quarry_ring_left(slab) == 64 || errno == EINVAL);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	/* Pinned memory may be limited. */
+	if (quarry_fixed_register(slab, fd, 8, 1, 0) == 1) {
+		cr_expect_eq(quarry_fixed_index(slab, 127), 1);
+		cr_expect_eq(quarry_fixed_unregister(slab), 0, "errno %d: %s", errno, quarry_error_text());
+	} else {
+		cr_expect(errno == ENOMEM || errno == EINVAL || errno == EPERM, "errno %d: %s", errno,
+			  quarry_error_text());
+	}
+	cr_expect_eq(quarry_ring_register(slab, fd, 3, 64, 0), 0);
+	close(fd);
+	cr_expect_eq(quarry_ring_unregister(slab), 0, "of an io_uring that has ended");
+	cr_expect_eq(quarry_buffers_destroy(slab), 0);
+}
