@@ -50,16 +50,21 @@ typedef struct quarry_buffer {
 	uint32_t id;         /* its number in the slab */
 	uint32_t generation; /* how often that number was given out: what came back has another, so that a buffer that
 	                      * is used or released late is known */
-	uint16_t slab;       /* the slab's number */
-	uint8_t flags;       /* enum quarry_buffer_flags */
-	uint8_t piece;       /* of PIECE: which */
+	uint32_t flags;      /* enum quarry_buffer_flags in the low 8 bits; above them which piece it is (8 bits) and of
+	                      * which slab (16), which are quarry's */
 } quarry_buffer;
+
+/** What kind of buffer it is: enum quarry_buffer_flags alone. */
+static inline unsigned quarry_buffer_kind(quarry_buffer buffer)
+{
+	return buffer.flags & 0xff;
+}
 
 /** A buffer of any kind from its parts (id: of a slab's, with the slab's number and generation 0, which no release
  * takes for one that is out). */
 static inline quarry_buffer quarry_buffer_make(void *p, uint32_t len, uint32_t id, unsigned flags)
 {
-	quarry_buffer b = { p, len, id, 0, 0, (uint8_t)flags, 0 };
+	quarry_buffer b = { p, len, id, 0, flags };
 
 	return b;
 }
@@ -82,6 +87,21 @@ static inline struct iovec quarry_buffer_iovec(quarry_buffer buffer)
 	struct iovec iov = { buffer.p, buffer.len };
 
 	return iov;
+}
+
+/** Release a buffer, whatever it is: OWNED is freed, BORROWED is nobody's business, what is of a slab goes back to it.
+ * Any thread may call: the owner puts it back at once (2 ns); others set a bit, and the owner finds it
+ * (quarry_buffers_collect).
+ * @param p, id, generation, flags a buffer's fields of these names: quarry_buffer_release, inline, takes the buffer, and
+ *        hands them over in registers.
+ * @return 0; -1 with EALREADY (this buffer was released before: nothing is done, however often its memory was given out
+ *         since, until its generation has come round 2^31 times), EINVAL (no buffer, or its slab has ended). */
+QUARRY_API int quarry_buffer_release_parts(void *p, uint32_t id, uint32_t generation, uint32_t flags);
+
+/** The same of a buffer. */
+static inline int quarry_buffer_release(quarry_buffer buffer)
+{
+	return quarry_buffer_release_parts(buffer.p, buffer.id, buffer.generation, buffer.flags);
 }
 
 /** Whether a buffer is still the program's to use.
@@ -197,13 +217,6 @@ QUARRY_API int quarry_buffers_own(quarry_buffers *slab);
  * @return 0; -1 with ENOBUFS (all are out; see quarry_buffers_wait), EPERM, EINVAL. errno alone tells: this is called
  *         often. */
 QUARRY_API int quarry_buffers_get(quarry_buffers *slab, quarry_buffer *buffer);
-
-/** Release a buffer, whatever it is: OWNED is freed, BORROWED is nobody's business, what is of a slab goes back to it.
- * Any thread may call: the owner puts it back at once (2 ns); others set a bit, and the owner finds it
- * (quarry_buffers_collect).
- * @return 0; -1 with EALREADY (this buffer was released before: nothing is done, however often its memory was given out
- *         since, until its generation has come round 2^31 times), EINVAL (no buffer, or its slab has ended). */
-QUARRY_API int quarry_buffer_release(quarry_buffer buffer);
 
 /** Take in what other threads returned: 64 buffers with one exchange. What belongs to the ring is published there with
  * one write; who waits for a buffer is served. The owner's: once round its loop, and when `wake` has asked for it.

@@ -146,6 +146,7 @@ static void fill(struct qy_buffers *s, const quarry_buffers_attr *attr, uint64_t
 	s->wake = attr->wake;
 	s->ctx = attr->ctx;
 	s->checked = attr->flags & QUARRY_BUFFERS_CHECKED;
+	qy_buffers_mode(s);
 	/* Even, and far from that of the slabs before: by the golden ratio. */
 	s->seed = (atomic_fetch_add_explicit(&slabs_made, 1, memory_order_relaxed) + 1) * 2654435770u & ~1u;
 	atomic_store_explicit(&s->owner, qy_buffers_self(), memory_order_relaxed);

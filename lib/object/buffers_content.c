@@ -212,11 +212,11 @@ QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, u
 		return qy_fail(EINVAL, "buffer: it is borrowed");
 	if (quarry_buffer_check(b) == NULL)
 		return qy_fail(errno, errno == ESTALE ? "buffer: it was released" : "buffer: it is of no slab");
-	block = adopt(atomic_load_explicit(&qy_buffers_table[b.slab], memory_order_acquire), b, arena, flags, &how);
+	block = adopt(atomic_load_explicit(&qy_buffers_table[qy_buffer_slab(b.flags)], memory_order_acquire), b, arena, flags, &how);
 	if (block == NULL)
 		return qy_fail(ENOMEM, "no memory for a block of %u bytes", (unsigned)b.len);
 	*buffer = quarry_buffer_own(block, b.len);
-	buffer->flags |= (uint8_t)how;
+	buffer->flags |= how;
 	/* (Whole again with fresh pages, or with what was copied.) */
 	return quarry_buffer_release(b);
 }

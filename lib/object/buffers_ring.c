@@ -150,6 +150,7 @@ QUARRY_API int quarry_ring_register(quarry_buffers *slab, int ring_fd, unsigned 
 		return qy_fail(number, "the kernel refuses a ring of %u provided buffers", entries);
 	}
 	ring->entry = entry;
+	qy_buffers_mode(s);
 	ring->mask = entries - 1;
 	ring->written = ring->tail = 0;
 	qy_buffers_collect(s);
@@ -195,6 +196,7 @@ QUARRY_API int quarry_ring_unregister(quarry_buffers *slab)
 	    errno != ENOENT && errno != ENXIO && errno != EINVAL)
 		return qy_fail(errno, "the kernel does not let go of the ring");
 	s->ring.entry = NULL;
+	qy_buffers_mode(s);
 	qy_publish(s->ring.held, 0);
 	memset(s->ring.of, 0, ((size_t)s->head.count + 63) / 64 * sizeof(uint64_t));
 	for (uint32_t id = 0; id < s->head.count; id++)
@@ -265,7 +267,7 @@ static int take_piece(struct qy_buffers *s, uint32_t id, uint32_t len, bool more
 	if (len > s->head.size - at)
 		return error(EINVAL);
 	if (first) {
-		*b = qy_buffers_give(s, id, len, 0);
+		qy_buffers_give(s, id, len, QUARRY_BUFFER_RING, b);
 		p->next = 0;
 		p->offset = 0;
 		atomic_store_explicit(&p->out, QY_KERNELS, memory_order_relaxed);
@@ -277,8 +279,8 @@ static int take_piece(struct qy_buffers *s, uint32_t id, uint32_t len, bool more
 		p->next = (uint8_t)(bit + 1);
 		atomic_fetch_or_explicit(&p->out, (uint64_t)1 << bit, memory_order_relaxed);
 		*b = (quarry_buffer){ (char *)quarry_buffers_at(&s->head, id) + at, len, id,
-			atomic_load_explicit(&s->generation[id], memory_order_relaxed) + s->seed, s->number,
-			QUARRY_BUFFER_RING | QUARRY_BUFFER_PIECE, (uint8_t)bit };
+			atomic_load_explicit(&s->generation[id], memory_order_relaxed) + s->seed,
+			qy_buffer_flags(s, QUARRY_BUFFER_RING | QUARRY_BUFFER_PIECE, (unsigned)bit) };
 	}
 	p->offset = at + len;
 	if (!more) {
@@ -291,21 +293,21 @@ static int take_piece(struct qy_buffers *s, uint32_t id, uint32_t len, bool more
 	return 0;
 }
 
-bool qy_ring_piece_out(struct qy_buffers *s, quarry_buffer b)
+bool qy_ring_piece_out(struct qy_buffers *s, uint32_t id, unsigned piece)
 {
-	return s->ring.pieces != NULL && b.piece < QY_PIECES &&
-	       (atomic_load_explicit(&s->ring.pieces[b.id].out, memory_order_relaxed) >> b.piece & 1);
+	return s->ring.pieces != NULL && piece < QY_PIECES &&
+	       (atomic_load_explicit(&s->ring.pieces[id].out, memory_order_relaxed) >> piece & 1);
 }
 
-int qy_ring_piece_back(struct qy_buffers *s, quarry_buffer b)
+int qy_ring_piece_back(struct qy_buffers *s, uint32_t id, uint32_t generation, unsigned piece)
 {
-	const uint64_t bit = (uint64_t)1 << (b.piece & 63);
+	const uint64_t bit = (uint64_t)1 << (piece & 63);
 	uint64_t was;
 
-	if (s->ring.pieces == NULL || b.piece >= QY_PIECES ||
-	    atomic_load_explicit(&s->generation[b.id], memory_order_relaxed) != b.generation - s->seed)
+	if (s->ring.pieces == NULL || piece >= QY_PIECES ||
+	    atomic_load_explicit(&s->generation[id], memory_order_relaxed) != generation)
 		return -1;
-	was = atomic_fetch_and_explicit(&s->ring.pieces[b.id].out, ~bit, memory_order_acq_rel);
+	was = atomic_fetch_and_explicit(&s->ring.pieces[id].out, ~bit, memory_order_acq_rel);
 	return !(was & bit) ? -1 : was == bit;
 }
 
@@ -337,7 +339,7 @@ QUARRY_API int quarry_ring_try_get(quarry_buffers *slab, int32_t res, uint32_t c
 			return -1;
 	} else {
 		gone(s, id);
-		*buffer = qy_buffers_give(s, id, len, QUARRY_BUFFER_RING);
+		qy_buffers_give(s, id, len, QUARRY_BUFFER_RING, buffer);
 	}
 	if (QY_UNLIKELY(s->low_water != 0))
 		qy_buffers_low(s, s->ring.held);

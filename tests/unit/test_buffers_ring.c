@@ -324,7 +324,7 @@ Test(buffers_ring, the_rings_and_the_rest)
 	expect_error(quarry_buffers_get(slab, &more), ENOBUFS);
 	cr_assert(kernel_receives((const unsigned char *)"x", 1, &res, &cqe));
 	cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &b), 0);
-	cr_expect_eq(b.flags, QUARRY_BUFFER_RING);
+	cr_expect_eq(quarry_buffer_kind(b), QUARRY_BUFFER_RING);
 	cr_expect_eq(figures(slab).in_ring, 7);
 	cr_expect_eq(quarry_buffer_release(rest[0]), 0);
 	cr_expect_eq(figures(slab).in_ring, 7);
