@@ -1,0 +1,550 @@
+/* SPDX-License-Identifier: MIT */
+/* An echo server on buffers: what comes in goes back out of the buffer that it came into, which then goes back to the
+ * kernel. Without a copy, without an allocation, and once all buffers were used without a page fault.
+ *
+ *	echo [--malloc | --plain] [--buffers N] [--size BYTES] [--port N]
+ *
+ * By itself it has a slab of quarry's, in huge pages, as io_uring's ring of provided buffers. With --malloc it is the same
+ * server with a ring of malloc'ed buffers; with --plain it does without io_uring: epoll(7), recvmsg(2), sendmsg(2), on a
+ * slab. It says its port, serves until SIGTERM, and says then what it did. One thread.
+ *
+ *	cc -o echo echo.c -lquarry -luring      (or, without liburing, -DECHO_WITHOUT_URING)
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#ifndef ECHO_WITHOUT_URING
+#include <liburing.h>
+#endif
+
+#include <quarry/buffers.h>
+
+#define NONE UINT32_MAX
+#define FDS 4096
+#define GROUP 1
+#define AT_ONCE 16
+
+/* A connection, by its descriptor. What came in and has not gone out stands in a list of buffers, by their numbers. */
+static struct connection {
+	bool open, receiving, sending, ended, starved;
+	uint32_t first, last;
+} connections[FDS];
+
+static struct link {
+	quarry_buffer b;
+	uint32_t next;
+} *links;
+
+static struct {
+	bool malloced, plain;
+	uint32_t buffers, size, out; /* so many of the buffers are not with the kernel, */
+	uint32_t waiting;            /* and so many connections wait for one that is */
+	int port, listener;
+	quarry_buffers *slab;
+	void **malloced_at;
+	uint64_t accepted, received, sent, in_part, starved;
+} server = { .buffers = 1024, .size = 16384 };
+
+static volatile sig_atomic_t stopped;
+
+static void fail(const char *what)
+{
+	fprintf(stderr, "echo: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static void on_stop(int sig)
+{
+	(void)sig;
+	stopped = 1;
+}
+
+/* ---- what a connection has to send ---- */
+
+static void append(struct connection *c, quarry_buffer b)
+{
+	links[b.id] = (struct link){ .b = b, .next = NONE };
+	if (c->first == NONE)
+		c->first = b.id;
+	else
+		links[c->last].next = b.id;
+	c->last = b.id;
+	server.received += b.len;
+}
+
+static void give_back(quarry_buffer b);
+
+/* So many bytes of it have gone out. */
+static void went_out(struct connection *c, size_t n)
+{
+	server.sent += n;
+	while (c->first != NONE) {
+		struct link *l = &links[c->first];
+
+		if (n < l->b.len) {
+			server.in_part += n > 0;
+			l->b.p = (char *)l->b.p + n;
+			l->b.len -= (uint32_t)n;
+			return;
+		}
+		n -= l->b.len;
+		c->first = l->next;
+		give_back(l->b);
+	}
+}
+
+static void drop(struct connection *c)
+{
+	while (c->first != NONE) {
+		uint32_t id = c->first;
+
+		c->first = links[id].next;
+		give_back(links[id].b);
+	}
+}
+
+static void begin(struct connection *c, int fd)
+{
+	int one = 1;
+
+	*c = (struct connection){ .open = true, .first = NONE };
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	server.accepted++;
+}
+
+/* ---- with io_uring ---- */
+
+#ifndef ECHO_WITHOUT_URING
+enum { ACCEPT, RECEIVE, SEND };
+
+static struct io_uring ring;
+static struct io_uring_buf_ring *provided; /* of malloc'ed buffers */
+static bool once_each;                     /* a kernel that receives once for each request (before 6.0) */
+
+static void provide(uint32_t id)
+{
+	io_uring_buf_ring_add(provided, server.malloced_at[id], server.size, (unsigned short)id,
+			      io_uring_buf_ring_mask(server.buffers), 0);
+	io_uring_buf_ring_advance(provided, 1);
+}
+
+static struct io_uring_sqe *request(void)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+
+	if (sqe == NULL) {
+		io_uring_submit(&ring);
+		sqe = io_uring_get_sqe(&ring);
+	}
+	if (sqe == NULL)
+		fail("io_uring_get_sqe");
+	return sqe;
+}
+
+/* What a completion says is said last: preparing a request clears it. */
+static void tell(struct io_uring_sqe *sqe, int what, int fd)
+{
+	io_uring_sqe_set_data64(sqe, (uint64_t)fd << 8 | (unsigned)what);
+}
+
+static void receive(struct connection *c, int fd)
+{
+	struct io_uring_sqe *sqe = request();
+
+	if (once_each)
+		io_uring_prep_recv(sqe, fd, NULL, server.size, 0);
+	else
+		io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
+	sqe->flags |= IOSQE_BUFFER_SELECT;
+	sqe->buf_group = GROUP;
+	tell(sqe, RECEIVE, fd);
+	c->receiving = true;
+	server.waiting -= c->starved;
+	c->starved = false;
+}
+
+static void send_next(struct connection *c, int fd)
+{
+	struct io_uring_sqe *sqe;
+
+	if (c->sending || c->first == NONE)
+		return;
+	sqe = request();
+	io_uring_prep_send(sqe, fd, links[c->first].b.p, links[c->first].b.len, MSG_NOSIGNAL);
+	tell(sqe, SEND, fd);
+	c->sending = true;
+}
+
+static void end_when_done(struct connection *c, int fd)
+{
+	if (!c->ended || c->sending || c->receiving || c->first != NONE)
+		return;
+	server.waiting -= c->starved;
+	c->starved = false;
+	c->open = false;
+	close(fd);
+}
+
+static bool take(const struct io_uring_cqe *cqe, quarry_buffer *b)
+{
+	if (!(cqe->flags & IORING_CQE_F_BUFFER))
+		return false;
+	server.out++;
+	if (!server.malloced)
+		return quarry_ring_try_get(server.slab, cqe->res, cqe->flags, b) == 0;
+	*b = quarry_buffer_make(NULL, cqe->res > 0 ? (uint32_t)cqe->res : 0, cqe->flags >> IORING_CQE_BUFFER_SHIFT, 0);
+	b->p = server.malloced_at[b->id];
+	return true;
+}
+
+static void received(struct connection *c, int fd, const struct io_uring_cqe *cqe)
+{
+	quarry_buffer b;
+
+	if (!(cqe->flags & IORING_CQE_F_MORE))
+		c->receiving = false;
+	if (take(cqe, &b)) {
+		if (b.len > 0 && !c->ended)
+			append(c, b);
+		else
+			give_back(b);
+	}
+	if (cqe->res == -EINVAL && !once_each) {
+		once_each = true;
+	} else if (cqe->res == -ENOBUFS) {
+		server.starved++;
+		server.waiting += !c->starved;
+		c->starved = true;
+		return;
+	} else if (cqe->res <= 0) {
+		c->ended = true;
+	}
+	if (!c->receiving && !c->ended)
+		receive(c, fd);
+}
+
+static void was_sent(struct connection *c, const struct io_uring_cqe *cqe)
+{
+	c->sending = false;
+	if (cqe->res >= 0) {
+		went_out(c, (size_t)cqe->res);
+		return;
+	}
+	c->ended = true;
+	drop(c);
+}
+
+static void handle(const struct io_uring_cqe *cqe)
+{
+	int fd = (int)(cqe->user_data >> 8);
+	struct connection *c = &connections[fd];
+
+	if ((cqe->user_data & 0xff) == ACCEPT) {
+		struct io_uring_sqe *sqe;
+
+		if (cqe->res >= FDS)
+			close(cqe->res);
+		else if (cqe->res >= 0) {
+			begin(&connections[cqe->res], cqe->res);
+			receive(&connections[cqe->res], cqe->res);
+		}
+		sqe = request();
+		io_uring_prep_accept(sqe, fd, NULL, NULL, 0);
+		tell(sqe, ACCEPT, fd);
+		return;
+	}
+	if ((cqe->user_data & 0xff) == RECEIVE)
+		received(c, fd, cqe);
+	else
+		was_sent(c, cqe);
+	/* One that could not receive stops the connection's sending when the other side has gone. */
+	if (c->ended && !c->sending && cqe->res < 0)
+		drop(c);
+	send_next(c, fd);
+	end_when_done(c, fd);
+}
+
+/* The kernel had no buffer for them, and has one now. */
+static void feed_the_starved(void)
+{
+	for (int fd = 0; fd < FDS; fd++)
+		if (connections[fd].starved)
+			receive(&connections[fd], fd);
+}
+
+static void serve_with_uring(void)
+{
+	struct io_uring_sqe *sqe = request();
+
+	io_uring_prep_accept(sqe, server.listener, NULL, NULL, 0);
+	tell(sqe, ACCEPT, server.listener);
+	while (!stopped) {
+		struct io_uring_cqe *cqe;
+		unsigned head, n = 0;
+
+		if (io_uring_submit_and_wait(&ring, 1) < 0 && !stopped && errno != EINTR && errno != 0)
+			fail("io_uring_submit_and_wait");
+		io_uring_for_each_cqe(&ring, head, cqe) {
+			handle(cqe);
+			n++;
+		}
+		io_uring_cq_advance(&ring, n);
+		if (server.waiting > 0 && server.out < server.buffers)
+			feed_the_starved();
+	}
+}
+
+static void make_ring(void)
+{
+	int error = io_uring_queue_init(1024, &ring, 0);
+
+	if (error < 0) {
+		fprintf(stderr, "echo: io_uring is refused here (%s): try --plain\n", strerror(-error));
+		exit(77);
+	}
+	if (server.malloced) {
+		struct io_uring_buf_reg reg = { .ring_entries = server.buffers, .bgid = GROUP };
+
+		if (posix_memalign((void **)&provided, 4096, server.buffers * sizeof(struct io_uring_buf)) != 0)
+			fail("memory");
+		io_uring_buf_ring_init(provided);
+		reg.ring_addr = (uintptr_t)provided;
+		error = io_uring_register_buf_ring(&ring, &reg, 0);
+		if (error < 0) {
+			fprintf(stderr, "echo: no rings of buffers here (%s): try --plain\n", strerror(-error));
+			exit(77);
+		}
+		for (uint32_t id = 0; id < server.buffers; id++)
+			provide(id);
+	} else if (quarry_ring_register(server.slab, ring.ring_fd, GROUP, server.buffers, 0) != 0) {
+		fprintf(stderr, "echo: no rings of buffers here (%s: %s): try --plain\n", strerror(errno),
+			quarry_error_text());
+		exit(77);
+	}
+}
+
+static void give_back(quarry_buffer b)
+{
+	server.out--;
+	if (server.malloced)
+		provide(b.id);
+	else
+		quarry_buffer_release(b);
+}
+
+static void end_ring(void)
+{
+	if (server.plain)
+		return;
+	io_uring_queue_exit(&ring);
+	if (server.slab != NULL)
+		quarry_ring_unregister(server.slab);
+}
+#else
+static void make_ring(void)
+{
+	fprintf(stderr, "echo: built without liburing: try --plain\n");
+	exit(77);
+}
+
+static void serve_with_uring(void)
+{
+}
+
+static void end_ring(void)
+{
+}
+
+static void give_back(quarry_buffer b)
+{
+	quarry_buffer_release(b);
+}
+#endif
+
+/* ---- without ---- */
+
+static int poller;
+
+static void watch(int fd, bool first, uint32_t events)
+{
+	struct epoll_event e = { .events = events, .data.fd = fd };
+
+	if (epoll_ctl(poller, first ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &e) != 0)
+		fail("epoll_ctl");
+}
+
+static void receive_plainly(struct connection *c, int fd)
+{
+	quarry_buffer b[AT_ONCE];
+	ssize_t n = quarry_buffers_receive(server.slab, fd, b, AT_ONCE, MSG_DONTWAIT);
+
+	if (n < 0 && errno == ENOBUFS) {
+		server.starved++;
+		return;
+	}
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	c->ended = n <= 0;
+	for (int i = 0; n > 0; n -= b[i++].len)
+		append(c, b[i]);
+}
+
+static void send_plainly(struct connection *c, int fd)
+{
+	while (c->first != NONE) {
+		struct iovec iov[AT_ONCE];
+		struct msghdr m = { .msg_iov = iov };
+		ssize_t n;
+
+		for (uint32_t id = c->first; id != NONE && m.msg_iovlen < AT_ONCE; id = links[id].next)
+			iov[m.msg_iovlen++] = quarry_buffer_iovec(links[id].b);
+		n = sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return;
+		if (n < 0) {
+			c->ended = true;
+			drop(c);
+			return;
+		}
+		went_out(c, (size_t)n);
+	}
+}
+
+static void serve_plainly(void)
+{
+	struct epoll_event events[64];
+
+	poller = epoll_create1(EPOLL_CLOEXEC);
+	watch(server.listener, true, EPOLLIN);
+	while (!stopped) {
+		int n = epoll_wait(poller, events, 64, -1);
+
+		for (int i = 0; i < n; i++) {
+			int fd = events[i].data.fd;
+			struct connection *c = &connections[fd];
+
+			if (fd == server.listener) {
+				fd = accept4(server.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+				if (fd >= FDS)
+					close(fd);
+				else if (fd >= 0) {
+					begin(&connections[fd], fd);
+					watch(fd, true, EPOLLIN);
+				}
+				continue;
+			}
+			if (!c->ended && (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+				receive_plainly(c, fd);
+			send_plainly(c, fd);
+			if (c->ended && c->first == NONE) {
+				c->open = false;
+				close(fd);
+			} else {
+				/* While there is something to send nothing more is taken in. */
+				watch(fd, false, c->first != NONE ? EPOLLOUT : EPOLLIN);
+			}
+		}
+	}
+}
+
+/* ---- begun and ended ---- */
+
+static void make_buffers(void)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = server.size, .count = server.buffers,
+				     .flags = QUARRY_BUFFERS_POPULATE };
+
+	links = calloc(server.buffers, sizeof *links);
+	if (links == NULL)
+		fail("memory");
+	memset(links, 0, server.buffers * sizeof *links);
+	memset(connections, 0, sizeof connections);
+	if (server.malloced) {
+		server.malloced_at = calloc(server.buffers, sizeof *server.malloced_at);
+		for (uint32_t i = 0; server.malloced_at != NULL && i < server.buffers; i++) {
+			server.malloced_at[i] = malloc(server.size);
+			if (server.malloced_at[i] == NULL)
+				fail("memory");
+			memset(server.malloced_at[i], 0, server.size);
+		}
+		return;
+	}
+	server.slab = quarry_buffers_create(&attr);
+	if (server.slab == NULL)
+		fail(quarry_error_text());
+}
+
+static void listen_here(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)server.port),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof a;
+	int one = 1;
+
+	server.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	setsockopt(server.listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	if (server.listener < 0 || bind(server.listener, (struct sockaddr *)&a, len) != 0 ||
+	    listen(server.listener, 1024) != 0 || getsockname(server.listener, (struct sockaddr *)&a, &len) != 0)
+		fail("listen");
+	printf("port %d\n", ntohs(a.sin_port));
+	fflush(stdout);
+}
+
+static void arguments(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--malloc") == 0)
+			server.malloced = true;
+		else if (strcmp(argv[i], "--plain") == 0)
+			server.plain = true;
+		else if (strcmp(argv[i], "--buffers") == 0 && i + 1 < argc)
+			server.buffers = (uint32_t)strtoul(argv[++i], NULL, 0);
+		else if (strcmp(argv[i], "--size") == 0 && i + 1 < argc)
+			server.size = (uint32_t)strtoul(argv[++i], NULL, 0);
+		else if (strcmp(argv[i], "--port") == 0 && i + 1 < argc)
+			server.port = atoi(argv[++i]);
+		else {
+			fprintf(stderr, "usage: echo [--malloc | --plain] [--buffers N] [--size BYTES] [--port N]\n");
+			exit(2);
+		}
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct sigaction stop = { .sa_handler = on_stop };
+	bool whole = true;
+
+	arguments(argc, argv);
+	sigaction(SIGTERM, &stop, NULL);
+	sigaction(SIGINT, &stop, NULL);
+	make_buffers();
+	if (!server.plain)
+		make_ring();
+	listen_here();
+	if (server.plain)
+		serve_plainly();
+	else
+		serve_with_uring();
+	end_ring();
+	for (int fd = 0; fd < FDS; fd++)
+		if (connections[fd].open)
+			drop(&connections[fd]);
+	if (server.slab != NULL)
+		whole = quarry_buffers_destroy(server.slab) == 0;
+	printf("connections %llu, received %llu, sent %llu, in part %llu, starved %llu, buffers %s\n",
+	       (unsigned long long)server.accepted, (unsigned long long)server.received, (unsigned long long)server.sent,
+	       (unsigned long long)server.in_part, (unsigned long long)server.starved,
+	       whole ? "all back" : quarry_error_text());
+	return whole ? 0 : 1;
+}

@@ -1,0 +1,120 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# The example server (examples/echo.c) serves real clients over loopback, in its three ways: every byte comes back as it
+# was sent, to many connections, also where there are few buffers and where sends go out in part; once its buffers were
+# used it has no page fault; and all buffers are back at the end. Where io_uring or liburing is missing, that part is
+# skipped, aloud.
+#
+# Run by make check; by hand: abs_top_srcdir=SOURCES abs_top_builddir=BUILD tests/echo.sh
+set -u
+export LC_ALL=C
+unset QUARRY_OPTIONS LD_PRELOAD
+
+src=${abs_top_srcdir:-$(cd "$(dirname "$0")/.." && pwd)}
+build=${abs_top_builddir:-$src}
+library=$build/.libs/libquarry.so
+if [[ ! -e $library ]]; then
+	echo "echo.sh: $library is not built"
+	exit 99
+fi
+work=$(mktemp -d "${TMPDIR:-/tmp}/quarry-echo.XXXXXX") || exit 99
+server=
+end() {
+	[[ -z $server ]] || kill -9 "$server" 2>/dev/null
+	wait 2>/dev/null
+	rm -rf "$work"
+}
+trap end EXIT
+. "$src/tests/checks.sh"
+
+compile() { # compile NAME SOURCE FLAGS...
+	local name=$1 source=$2
+	shift 2
+	"${CC:-cc}" -std=gnu11 -O1 -Wall -Wextra -Werror -I"$src/include" -o "$work/$name" "$src/$source" "$@"
+}
+compile client tests/echo_client.c || exit 1
+compile plain examples/echo.c -DECHO_WITHOUT_URING "$library" -Wl,-rpath,"${library%/*}" || exit 1
+ways=(plain)
+if [[ ${QUARRY_LIBURING:-1} == 0 ]] || ! echo '#include <liburing.h>' | "${CC:-cc}" -E - >/dev/null 2>&1; then
+	echo "SKIP: liburing is not installed (Debian: liburing-dev): the server without io_uring alone is tested"
+elif ! compile uring examples/echo.c "$library" -Wl,-rpath,"${library%/*}" -luring; then
+	exit 1
+else
+	"$work/uring" --buffers 1 >"$work/out" 2>&1 &
+	server=$!
+	for ((n = 0; n < 100; n++)); do
+		grep -qs port "$work/out" && break
+		kill -0 "$server" 2>/dev/null || break
+		sleep 0.05
+	done
+	kill "$server" 2>/dev/null
+	wait "$server"
+	if [[ $? == 77 ]]; then
+		echo "SKIP: $(cat "$work/out"): the server without io_uring alone is tested"
+	else
+		ways+=(slab malloc)
+	fi
+	server=
+fi
+
+start() { # start WAY ARGUMENTS...: into $server and $port
+	local way=$1
+	shift
+	case $way in
+	plain) set -- "$work/plain" --plain "$@" ;;
+	slab) set -- "$work/uring" "$@" ;;
+	malloc) set -- "$work/uring" --malloc "$@" ;;
+	esac
+	: >"$work/said"
+	"$@" >"$work/said" 2>"$work/err" &
+	server=$!
+	port=
+	for ((n = 0; n < 200; n++)); do
+		port=$(sed -n 's/^port //p' "$work/said")
+		[[ -z $port ]] || return 0
+		sleep 0.05
+	done
+	return 1
+}
+stop() {
+	kill "$server"
+	wait "$server"
+	local status=$?
+	server=
+	[[ $status == 0 ]]
+}
+client() { timeout 120 "$work/client" "$port" "$@" >"$work/out" 2>"$work/err"; }
+faults() { awk '{ print $10 + $12 }' "/proc/$server/stat"; }
+said() { sed -nE "s/.*$1 ([0-9]+).*/\1/p" "$work/said"; }
+
+for way in "${ways[@]}"; do
+	check "$way: starts" start "$way"
+	check "$way: 64 connections, everything in parts" client 64 300000 60000 7000 1
+	check "$way: messages" client 32 200000 4096 4096 0
+	check "$way: large ones" client 8 3000000 1000000 65536 2
+	before=$(faults)
+	check "$way: the same again" client 64 300000 60000 7000 3
+	check "$way: messages again" client 32 400000 4096 4096 0
+	check "$way: large ones again" client 8 3000000 1000000 65536 4
+	check "$way: no page fault once it is warm" is "$(faults)" "$before"
+	check "$way: stops" stop
+	check "$way: all buffers are back" says said "buffers all back"
+	check "$way: what came in went out" is "$(said received)" "$(said sent)"
+	check "$way: it was all of it" is "$(said received)" $((64 * 300000 * 2 + 32 * 600000 + 8 * 6000000))
+
+	check "$way: starts with few buffers" start "$way" --buffers 4 --size 512
+	check "$way: few buffers, many connections" client 40 30000 20000 3000 5
+	check "$way: stops" stop
+	# (Without io_uring a connection has its buffers back before the next is looked at, but for what does not go out.)
+	[[ $way == plain ]] || check "$way: there were too few at times" test "$(said starved)" -gt 0
+	check "$way: all few buffers are back" says said "buffers all back"
+
+	check "$way: starts with large buffers" start "$way" --buffers 16 --size 4194304
+	check "$way: large buffers" client 3 30000000 20000000 65536 6
+	check "$way: stops" stop
+	check "$way: sends went out in part" test "$(said part)" -gt 0
+	check "$way: all large buffers are back" says said "buffers all back"
+done
+
+echo "echo.sh: $checks checks, $failures failed (${ways[*]})"
+[[ $failures == 0 ]]
