@@ -202,8 +202,8 @@ typedef struct quarry_buffers_attr {
  * @endcode */
 QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr);
 
-/** Give a slab's memory back. All buffers must have come back, the ring and the fixed buffers be unregistered, and
- * nobody wait. The owner's.
+/** Give a slab's memory back. All buffers must have come back, and the ring and the fixed buffers be unregistered. The
+ * owner's.
  * @return 0, also for NULL; -1 with EBUSY, EPERM, EINVAL (no slab), and the slab is as it was. */
 QUARRY_API int quarry_buffers_destroy(quarry_buffers *slab);
 

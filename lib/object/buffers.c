@@ -199,8 +199,7 @@ QUARRY_API int quarry_buffers_destroy(quarry_buffers *slab)
 	qy_buffers_collect(s);
 	if (s->ring.entry != NULL || s->fixed.registered || s->fixed.pending != 0)
 		return qy_fail(EBUSY, "slab: the kernel has it registered");
-	if (s->first_waiter != NULL)
-		return qy_fail(EBUSY, "slab: somebody waits for a buffer");
+	/* (And nobody waits, where none is out.) */
 	if (qy_buffers_free(s) != s->head.count)
 		return qy_fail(EBUSY, "slab: %u of its buffers are out", (unsigned)(s->head.count - qy_buffers_free(s)));
 	if (quarry_arena_destroy(s->arena) != 0)

@@ -203,6 +203,7 @@ QUARRY_API int quarry_ring_unregister(quarry_buffers *slab)
 		if (qy_bit(s->ring.has, id))
 			take_home(s, id);
 	quarry_free(entry);
+	qy_buffers_collect(s); /* who waited for one that the ring had is served */
 	return 0;
 }
 

@@ -6,6 +6,8 @@
 #include "include/quarry/buffers.h"
 #include "tests/stress/stress.h"
 
+#include <sched.h>
+
 #define SLOTS 64
 #define COUNT 48
 #define SIZE 8192
@@ -129,6 +131,60 @@ static void end(struct owner *o)
 	ST_CHECK(quarry_buffers_destroy(o->slab) == 0);
 }
 
+/* The owner and one other release the same buffer at the same moment, many times. */
+static struct {
+	_Atomic(uint64_t) turn, done;
+	_Atomic(uint32_t) won;
+	quarry_buffer b;
+	uint64_t turns;
+} duel;
+
+static void await(_Atomic(uint64_t) *what, uint64_t turn)
+{
+	for (unsigned spins = 1; atomic_load_explicit(what, memory_order_acquire) != turn; spins++)
+		if (spins % 4096 == 0)
+			sched_yield();
+}
+
+static void *second(void *arg)
+{
+	(void)arg;
+	for (uint64_t turn = 1; turn <= duel.turns; turn++) {
+		await(&duel.turn, turn);
+		if (quarry_buffer_release(duel.b) == 0)
+			atomic_fetch_add(&duel.won, 1);
+		atomic_store_explicit(&duel.done, turn, memory_order_release);
+	}
+	return NULL;
+}
+
+static void fight(void)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 64, .count = 4, .flags = QUARRY_BUFFERS_CHECKED };
+	quarry_buffers *slab = quarry_buffers_create(&attr);
+	pthread_t thread;
+
+	ST_CHECK(slab != NULL);
+	duel.turns = st_scaled(200000, 1000);
+	ST_CHECK(pthread_create(&thread, NULL, second, NULL) == 0);
+	for (uint64_t turn = 1; turn <= duel.turns; turn++) {
+		ST_CHECK(quarry_buffers_get(slab, &duel.b) == 0);
+		atomic_store(&duel.won, 0);
+		atomic_store_explicit(&duel.turn, turn, memory_order_release);
+		/* The other has some way to go. */
+		for (volatile unsigned wait = (unsigned)turn % 61; wait > 0;)
+			wait = wait - 1;
+		if (quarry_buffer_release(duel.b) == 0)
+			atomic_fetch_add(&duel.won, 1);
+		await(&duel.done, turn);
+		if (atomic_load(&duel.won) != 1)
+			st_fail("of two releases at one moment %u counted", atomic_load(&duel.won));
+		quarry_buffers_collect(slab);
+	}
+	ST_CHECK(pthread_join(thread, NULL) == 0);
+	ST_CHECK(quarry_buffers_destroy(slab) == 0);
+}
+
 int main(int argc, char **argv)
 {
 	struct st_rng rng;
@@ -151,5 +207,6 @@ int main(int argc, char **argv)
 	ST_CHECK(atomic_load(&races) > 0);
 	for (unsigned i = 0; i < st.threads; i++)
 		end(&owner[i]);
+	fight();
 	return st_end(64 * 1024, 0);
 }

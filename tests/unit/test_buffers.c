@@ -532,6 +532,11 @@ Test(buffers, who_waits_is_served_in_turn)
 	expect_error(quarry_buffers_destroy(slab), EBUSY);
 	cr_expect_eq(quarry_buffers_cancel(slab, &w[1]), 0);
 	expect_error(quarry_buffers_cancel(slab, &w[1]), ENOENT);
+	cr_expect_eq(quarry_buffers_wait(slab, &w[3]), 1);
+	cr_expect_eq(quarry_buffers_cancel(slab, &w[3]), 0, "the last");
+	cr_expect_eq(quarry_buffers_wait(slab, &w[3]), 1);
+	cr_expect_eq(figures(slab).waiting, 3);
+	cr_expect_eq(quarry_buffers_cancel(slab, &w[3]), 0);
 	cr_expect_eq(figures(slab).waiting, 2);
 	cr_expect_eq(quarry_buffer_release(a), 0);
 	cr_expect_eq(heard.ready, 1);

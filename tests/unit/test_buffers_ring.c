@@ -310,6 +310,32 @@ Test(buffers_ring, buffers_go_round, .timeout = 60)
 	go_round(40, 64, 0);
 }
 
+static unsigned served;
+
+static void ready(quarry_buffers_waiter *waiter, quarry_buffer b)
+{
+	served++;
+	cr_expect_eq(quarry_buffer_release(b), 0);
+	cr_expect_not_null(waiter);
+}
+
+/* Where the ring has all, who waits is served when it ends. */
+Test(buffers_ring, waiting_for_what_a_ring_has)
+{
+	quarry_buffers *slab = start(4, SIZE, 0);
+	quarry_buffers_waiter w = { .ready = ready };
+
+	served = 0;
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 0, 4, 0), 0);
+	cr_expect_eq(quarry_buffers_wait(slab, &w), 1);
+	cr_expect_eq(quarry_buffers_collect(slab), 0);
+	cr_expect_eq(served, 0);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	cr_expect_eq(served, 1);
+	cr_expect_eq(figures(slab).free, 4);
+	end(slab);
+}
+
 /* What is beside the ring's is for others, and stays so. */
 Test(buffers_ring, the_rings_and_the_rest)
 {
@@ -339,6 +365,15 @@ Test(buffers_ring, the_rings_and_the_rest)
 	for (int i = 1; i < 4; i++)
 		cr_expect_eq(quarry_buffer_release(rest[i]), 0);
 	cr_expect_eq(figures(slab).free, 12);
+	/* A smaller one: what was the first ring's is nobody's. */
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 0, 4, 0), 0);
+	for (int i = 0; i < 4; i++)
+		cr_assert_eq(quarry_buffers_get(slab, &rest[i]), 0);
+	for (int i = 0; i < 4; i++)
+		cr_expect_eq(quarry_buffer_release(rest[i]), 0);
+	cr_expect_eq(figures(slab).in_ring, 4);
+	cr_expect_eq(figures(slab).free, 8);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
 	end(slab);
 }
 
@@ -488,7 +523,7 @@ Test(buffers_ring, filled_bit_by_bit, .timeout = 60)
 Test(buffers_ring, a_ring_that_ends_with_pieces_out)
 {
 	quarry_buffers *slab = start(4, SIZE, 0);
-	quarry_buffer a, b;
+	quarry_buffer a, b, all[4];
 	int32_t res;
 	uint32_t cqe;
 
@@ -516,8 +551,10 @@ Test(buffers_ring, a_ring_that_ends_with_pieces_out)
 	cr_expect_eq(figures(slab).in_ring, 4);
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
 	cr_expect_eq(figures(slab).free, 4);
-	cr_assert_eq(quarry_buffers_get(slab, &a), 0);
-	cr_expect_eq(quarry_buffer_release(a), 0);
+	for (int i = 0; i < 4; i++)
+		cr_assert_eq(quarry_buffers_get(slab, &all[i]), 0);
+	for (int i = 0; i < 4; i++)
+		cr_expect_eq(quarry_buffer_release(all[i]), 0);
 	/* A kernel that cannot: whole ones. */
 	kernel.without_inc = true;
 	cr_assert_eq(quarry_ring_register(slab, RING_FD, 1, 4, QUARRY_RING_INCREMENTAL), 0);
