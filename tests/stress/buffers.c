@@ -142,7 +142,7 @@ static struct {
 static void await(_Atomic(uint64_t) *what, uint64_t turn)
 {
 	for (unsigned spins = 1; atomic_load_explicit(what, memory_order_acquire) != turn; spins++)
-		if (spins % 4096 == 0)
+		if (spins % 512 == 0)
 			sched_yield();
 }
 
@@ -165,7 +165,7 @@ static void fight(void)
 	pthread_t thread;
 
 	ST_CHECK(slab != NULL);
-	duel.turns = st_scaled(200000, 1000);
+	duel.turns = st_scaled(50000, 1000);
 	ST_CHECK(pthread_create(&thread, NULL, second, NULL) == 0);
 	for (uint64_t turn = 1; turn <= duel.turns; turn++) {
 		ST_CHECK(quarry_buffers_get(slab, &duel.b) == 0);
