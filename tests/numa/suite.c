@@ -316,6 +316,7 @@ static void add_all(void)
 {
 	add_nodes();
 	add_where();
+	add_buffers();
 	add_matrix();
 	add_local();
 	add_thread();

@@ -61,6 +61,7 @@ void add_cpuset(void);
 void add_move(void);
 void add_nodes(void);
 void add_where(void);
+void add_buffers(void);
 void add_fallback(void);
 void add_pressure(void);
 
