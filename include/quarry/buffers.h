@@ -10,7 +10,8 @@
  * a lock.
  *
  * In a forked child a slab is a copy, of whose owner the child's one thread is when it was the owner that forked. The
- * ring is the parent's: the child may release what it has and drop the slab, but not talk to the kernel for it.
+ * ring is the parent's, and so are fixed buffers: the child may release what it has, and "unregister" them, which the
+ * kernel does not hear of, and destroy its slab; or register them with an io_uring of its own afterwards.
  */
 #ifndef QUARRY_BUFFERS_H
 #define QUARRY_BUFFERS_H

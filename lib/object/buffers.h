@@ -47,6 +47,7 @@ struct qy_ring {
 	uint16_t tail;    /* as told to the kernel */
 	uint16_t group;
 	int fd;
+	int process; /* that registered it: a forked child has the descriptor too, and must leave the parent's ring alone */
 	uint32_t held; /* buffers that the kernel has */
 	bool incremental;
 	uint64_t *has; /* a bit for each buffer: the kernel has it; */
@@ -58,6 +59,7 @@ struct qy_fixed {
 	bool registered;
 	uint32_t pending; /* chunks whose tags have not come back */
 	int fd;
+	int process; /* as of the ring */
 	unsigned first;
 	uint64_t tag;
 };

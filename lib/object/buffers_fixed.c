@@ -81,6 +81,7 @@ QUARRY_API long quarry_fixed_register(quarry_buffers *slab, int ring_fd, unsigne
 	if (table_size != 0 && qy_os->uring_register(ring_fd, REGISTER_BUFFERS2, &table, sizeof(table)) < 0)
 		return qy_fail(errno, "the kernel refuses a sparse table of %u buffers", table_size);
 	s->fixed.fd = ring_fd;
+	s->fixed.process = qy_os->process_id();
 	s->fixed.first = first;
 	s->fixed.tag = tag;
 	done = write_entries(s, chunks(s), false);
@@ -120,6 +121,11 @@ QUARRY_API int quarry_fixed_unregister(quarry_buffers *slab)
 		return -1;
 	if (!s->fixed.registered)
 		return qy_fail(ENOENT, "slab: it is not registered");
+	if (s->fixed.process != qy_os->process_id()) {
+		s->fixed.pending = 0;
+		qy_publish(s->fixed.registered, false);
+		return 0;
+	}
 	done = write_entries(s, chunks(s), true);
 	/* An io_uring that has ended has let go, and tells nobody. */
 	if (done != chunks(s) && errno != EBADF && errno != EOPNOTSUPP && errno != ENXIO)

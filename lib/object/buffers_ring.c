@@ -142,6 +142,7 @@ QUARRY_API int quarry_ring_register(quarry_buffers *slab, int ring_fd, unsigned 
 	}
 	memset(entry, 0, entries * sizeof(*entry));
 	ring->fd = ring_fd;
+	ring->process = qy_os->process_id();
 	ring->group = (uint16_t)group;
 	if (ask_kernel(ring, entry, entries, flags & QUARRY_RING_INCREMENTAL) != 0) {
 		int number = errno;
@@ -192,7 +193,8 @@ QUARRY_API int quarry_ring_unregister(quarry_buffers *slab)
 		return qy_fail(ENOENT, "slab: it has no ring");
 	r.group = s->ring.group;
 	/* An io_uring that has ended has let go of it; its descriptor may be none, or another's by now. */
-	if (qy_os->uring_register(s->ring.fd, UNREGISTER_PBUF_RING, &r, 1) < 0 && errno != EBADF && errno != EOPNOTSUPP &&
+	if (s->ring.process == qy_os->process_id() &&
+	    qy_os->uring_register(s->ring.fd, UNREGISTER_PBUF_RING, &r, 1) < 0 && errno != EBADF && errno != EOPNOTSUPP &&
 	    errno != ENOENT && errno != ENXIO && errno != EINVAL)
 		return qy_fail(errno, "the kernel does not let go of the ring");
 	s->ring.entry = NULL;

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "include/quarry/buffers.h"
@@ -374,6 +375,33 @@ Test(buffers_ring, the_rings_and_the_rest)
 	cr_expect_eq(figures(slab).in_ring, 4);
 	cr_expect_eq(figures(slab).free, 8);
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	end(slab);
+}
+
+/* A forked child has the descriptor too. */
+Test(buffers_ring, a_childs_end_is_not_the_parents)
+{
+	quarry_buffers *slab = start(8, SIZE, 0);
+	int status = -1;
+	pid_t pid;
+
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 0, 4, 0), 0);
+	cr_assert_eq(quarry_fixed_register(slab, RING_FD, 4, 0, 5), 1);
+	pid = fork();
+	cr_assert_geq(pid, 0);
+	if (pid == 0) {
+		bool ok = quarry_ring_unregister(slab) == 0 && quarry_fixed_unregister(slab) == 0 &&
+			  kernel.ring != NULL && kernel.table[0].iov_base != NULL;
+
+		ok = ok && quarry_buffers_destroy(slab) == 0;
+		_exit(ok ? 0 : 1);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_expect_eq(status, 0);
+	cr_expect_eq(quarry_fixed_unregister(slab), 0);
+	cr_expect_eq(quarry_fixed_let_go(slab, 5), 0);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	cr_expect_null((void *)(uintptr_t)kernel.ring);
 	end(slab);
 }
 
