@@ -4,9 +4,9 @@
  *
  *	echo [--malloc | --plain] [--buffers N] [--size BYTES] [--port N]
  *
- * By itself it has a slab of quarry's, in huge pages, as io_uring's ring of provided buffers. With --malloc it is the same
- * server with a ring of malloc'ed buffers; with --plain it does without io_uring: epoll(7), recvmsg(2), sendmsg(2), on a
- * slab. It says its port, serves until SIGTERM, and says then what it did. One thread.
+ * By itself it has a slab of quarry's, in huge pages, as io_uring's ring of provided buffers. With --malloc it is the
+ * same server with a ring of malloc'ed buffers; with --plain it does without io_uring: epoll(7), recvmsg(2), sendmsg(2),
+ * on a slab. It says its port, serves until SIGTERM, and says then what it did. One thread.
  *
  *	cc -o echo echo.c -lquarry -luring      (or, without liburing, -DECHO_WITHOUT_URING)
  */

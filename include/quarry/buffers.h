@@ -93,8 +93,8 @@ static inline struct iovec quarry_buffer_iovec(quarry_buffer buffer)
 /** Release a buffer, whatever it is: OWNED is freed, BORROWED is nobody's business, what is of a slab goes back to it.
  * Any thread may call: the owner puts it back at once (2 ns); others set a bit, and the owner finds it
  * (quarry_buffers_collect).
- * @param p, id, generation, flags a buffer's fields of these names: quarry_buffer_release, inline, takes the buffer, and
- *        hands them over in registers.
+ * @param p, id, generation, flags a buffer's fields of these names: quarry_buffer_release, inline, takes the buffer,
+ *        and hands them over in registers.
  * @return 0; -1 with EALREADY (this buffer was released before: nothing is done, however often its memory was given out
  *         since, until its generation has come round 2^31 times), EINVAL (no buffer, or its slab has ended). */
 QUARRY_API int quarry_buffer_release_parts(void *p, uint32_t id, uint32_t generation, uint32_t flags);
@@ -189,8 +189,8 @@ typedef struct quarry_buffers_attr {
 
 /** Make a slab: `count` buffers side by side, in huge pages, on one node. It is address space until it is used: 16384
  * buffers of 32 KiB take less than 1 MiB of memory before the first is written to. The calling thread is its owner.
- * @return the slab; NULL with EINVAL (a bad field; quarry_error_text() names it), EAGAIN (there are QUARRY_BUFFERS_MAX),
- *         ENOMEM, or what quarry_arena_create says. Any thread may call. Example:
+ * @return the slab; NULL with EINVAL (a bad field; quarry_error_text() names it), EAGAIN (there are QUARRY_BUFFERS_MAX
+ *         slabs), ENOMEM, or what quarry_arena_create says. Any thread may call. Example:
  * @code
  *   quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 32 << 10, .count = 16384 };
  *   quarry_buffers *slab = quarry_buffers_create(&attr);
@@ -296,8 +296,8 @@ QUARRY_API size_t quarry_buffer_stream_from(size_t bytes);
  * mappings, all after 8192 moves. Who has moved has it in base pages, on the slab's node.
  *
  * A move saves the processor's caches what a copy puts there, and no time: it makes as many fresh pages as a copy, and
- * takes 10 us more of up to 32 KiB, and as long from 64 KiB on. QUARRY_ADOPT_COPY has it copied. Any thread that has the
- * buffer may call.
+ * takes 6 to 8 us more of up to 32 KiB, and as long from 64 KiB on. QUARRY_ADOPT_COPY has it copied. Any thread that has
+ * the buffer may call.
  * @param buffer of a slab: becomes OWNED, with MOVED or COPIED. An OWNED one stays as it is.
  * @param arena NULL: the thread's default. @param flags QUARRY_ADOPT_COPY or 0.
  * @return 0; -1 with ENOMEM, ESTALE (released before), EINVAL (borrowed, or no buffer), and the buffer is as it was.
@@ -325,10 +325,11 @@ QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, u
  * @return 0; -1 with EINVAL (also of a kernel without such rings), EBUSY (the slab has a ring), EPERM (also: io_uring
  *         is refused), ENOSYS, EEXIST (the group is there) and what else the kernel says. Then quarry_buffers_receive
  *         does without. */
-QUARRY_API int quarry_ring_register(quarry_buffers *slab, int ring_fd, unsigned group, unsigned entries, unsigned flags);
+QUARRY_API int quarry_ring_register(quarry_buffers *slab, int ring_fd, unsigned group, unsigned entries,
+				    unsigned flags);
 
-/** End that: what the kernel had is free again. What the program has stays its own. Requests that were submitted with the
- * group must be through. The owner's. @return 0; -1 with ENOENT (there is no ring), EPERM, EINVAL; where the kernel
+/** End that: what the kernel had is free again. What the program has stays its own. Requests that were submitted with
+ * the group must be through. The owner's. @return 0; -1 with ENOENT (there is no ring), EPERM, EINVAL; where the kernel
  * refuses for another reason than that its ring has ended, with its errno, and the ring stays. */
 QUARRY_API int quarry_ring_unregister(quarry_buffers *slab);
 
@@ -370,8 +371,8 @@ QUARRY_API long quarry_fixed_register(quarry_buffers *slab, int ring_fd, unsigne
 /** The entry for a buffer: buf_index of a request, whose addr is an address in the buffer. -1 with ENOENT or EINVAL. */
 QUARRY_API int quarry_fixed_index(const quarry_buffers *slab, uint32_t id);
 
-/** End that: the entries are empty again. With a tag, the slab counts as registered until quarry_fixed_let_go was told of
- * each chunk. The owner's. @return 0; -1 with ENOENT, EPERM, EINVAL or the kernel's errno, and all is as it was. */
+/** End that: the entries are empty again. With a tag, the slab counts as registered until quarry_fixed_let_go was told
+ * of each chunk. The owner's. @return 0; -1 with ENOENT, EPERM, EINVAL or the kernel's errno, and all is as it was. */
 QUARRY_API int quarry_fixed_unregister(quarry_buffers *slab);
 
 /** Told of a completion with a tag: the kernel has let go of a chunk. The owner's.

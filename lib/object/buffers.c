@@ -201,7 +201,8 @@ QUARRY_API int quarry_buffers_destroy(quarry_buffers *slab)
 		return qy_fail(EBUSY, "slab: the kernel has it registered");
 	/* (And nobody waits, where none is out.) */
 	if (qy_buffers_free(s) != s->head.count)
-		return qy_fail(EBUSY, "slab: %u of its buffers are out", (unsigned)(s->head.count - qy_buffers_free(s)));
+		return qy_fail(EBUSY, "slab: %u of its buffers are out",
+			       (unsigned)(s->head.count - qy_buffers_free(s)));
 	if (quarry_arena_destroy(s->arena) != 0)
 		return -1;
 	atomic_store_explicit(&qy_buffers_table[s->number], NULL, memory_order_release);

@@ -47,7 +47,7 @@ struct qy_ring {
 	uint16_t tail;    /* as told to the kernel */
 	uint16_t group;
 	int fd;
-	int process; /* that registered it: a forked child has the descriptor too, and must leave the parent's ring alone */
+	int process; /* that registered it: a forked child has the descriptor too, and leaves the parent's ring alone */
 	uint32_t held; /* buffers that the kernel has */
 	bool incremental;
 	uint64_t *has; /* a bit for each buffer: the kernel has it; */
@@ -72,7 +72,7 @@ struct qy_buffers {
 	_Atomic(uint64_t) *above;
 	_Atomic(uintptr_t) owner;
 	_Atomic(uint32_t) waits; /* who returns is to call `wake` */
-	uint32_t seed; /* with which generations begin: what is of another slab that had its number is not of this one */
+	uint32_t seed; /* with which generations begin: a buffer of a slab that had this number before is not this one's */
 	uint16_t number;
 	bool checked;
 	bool more; /* a put has more to do than to put back: see qy_buffers_mode */
@@ -137,7 +137,8 @@ QY_INLINE uint32_t qy_buffers_free(const struct qy_buffers *s)
 	return s->stacked + (s->head.count - s->fresh);
 }
 
-/* A slab by what the program says it is; NULL with EINVAL, or, with mine, EPERM when it is another thread's; and a text. */
+/* A slab by what the program says it is; NULL with EINVAL, or, with mine, EPERM when it is another thread's; and a
+ * text. */
 struct qy_buffers *qy_buffers_slab(const quarry_buffers *slab, bool mine);
 
 /* Zeroed memory for what a slab needs beside its buffers, aligned to a cache line. NULL with ENOMEM. */

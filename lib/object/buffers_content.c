@@ -169,7 +169,7 @@ static bool move_pages(struct qy_buffers *s, void *from, void *to)
 	if (told == 0)
 		qy_os->mbind(to, len, mode, mode == QY_MPOL_DEFAULT ? NULL : mask,
 			     mode == QY_MPOL_DEFAULT ? 0 : QUARRY_NODES_MAX, 0);
-	/* At once, rather than page by page when the kernel receives into it. Linux 5.14; before, it is page by page. */
+	/* At once (Linux 5.14), rather than page by page when the kernel receives into it. */
 	qy_os->madvise(from, len, QY_MADV_POPULATE_WRITE);
 	atomic_fetch_add_explicit(&moves, 1, memory_order_relaxed);
 	errno = error;
@@ -201,6 +201,7 @@ static void *adopt(struct qy_buffers *s, quarry_buffer b, quarry_arena *arena, u
 
 QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, unsigned flags)
 {
+	struct qy_buffers *s;
 	quarry_buffer b;
 	unsigned how;
 	void *block;
@@ -214,7 +215,8 @@ QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, u
 		return qy_fail(EINVAL, "buffer: it is borrowed");
 	if (quarry_buffer_check(b) == NULL)
 		return qy_fail(errno, errno == ESTALE ? "buffer: it was released" : "buffer: it is of no slab");
-	block = adopt(atomic_load_explicit(&qy_buffers_table[qy_buffer_slab(b.flags)], memory_order_acquire), b, arena, flags, &how);
+	s = atomic_load_explicit(&qy_buffers_table[qy_buffer_slab(b.flags)], memory_order_acquire);
+	block = adopt(s, b, arena, flags, &how);
 	if (block == NULL)
 		return qy_fail(ENOMEM, "no memory for a block of %u bytes", (unsigned)b.len);
 	*buffer = quarry_buffer_own(block, b.len);

@@ -212,8 +212,8 @@ QY_COLD static void call_owner(struct qy_buffers *s)
 /* By the owner, where there is a ring, somebody waits, or the slab is checked. */
 QY_NOINLINE static int put_with_more(struct qy_buffers *s, uint32_t id, uint32_t generation)
 {
-	if (!atomic_compare_exchange_strong_explicit(&s->generation[id], &generation, generation + 1, memory_order_acq_rel,
-						     memory_order_relaxed))
+	if (!atomic_compare_exchange_strong_explicit(&s->generation[id], &generation, generation + 1,
+						     memory_order_acq_rel, memory_order_relaxed))
 		return late(s);
 	qy_count(&s->puts, 1);
 	qy_buffers_come_home(s, id);

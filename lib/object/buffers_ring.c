@@ -123,7 +123,8 @@ static int ask_kernel(struct qy_ring *ring, struct qy_ring_entry *entry, unsigne
 	return qy_os->uring_register(ring->fd, REGISTER_PBUF_RING, &r, 1) >= 0 ? 0 : -1;
 }
 
-QUARRY_API int quarry_ring_register(quarry_buffers *slab, int ring_fd, unsigned group, unsigned entries, unsigned flags)
+QUARRY_API int quarry_ring_register(quarry_buffers *slab, int ring_fd, unsigned group, unsigned entries,
+				    unsigned flags)
 {
 	struct qy_buffers *s = qy_buffers_slab(slab, true);
 	struct qy_ring *ring;
@@ -194,8 +195,8 @@ QUARRY_API int quarry_ring_unregister(quarry_buffers *slab)
 	r.group = s->ring.group;
 	/* An io_uring that has ended has let go of it; its descriptor may be none, or another's by now. */
 	if (s->ring.process == qy_os->process_id() &&
-	    qy_os->uring_register(s->ring.fd, UNREGISTER_PBUF_RING, &r, 1) < 0 && errno != EBADF && errno != EOPNOTSUPP &&
-	    errno != ENOENT && errno != ENXIO && errno != EINVAL)
+	    qy_os->uring_register(s->ring.fd, UNREGISTER_PBUF_RING, &r, 1) < 0 && errno != EBADF &&
+	    errno != EOPNOTSUPP && errno != ENOENT && errno != ENXIO && errno != EINVAL)
 		return qy_fail(errno, "the kernel does not let go of the ring");
 	s->ring.entry = NULL;
 	qy_buffers_mode(s);

@@ -730,7 +730,8 @@ static void *adopt_it(void *arg)
 Test(buffers, what_cannot_be_adopted)
 {
 	quarry_buffers *slab = make(64 * KIB, 4, 4096, 0);
-	quarry_buffer a = get(slab), stale = a, wrapped = quarry_buffer_wrap(&a, 8), own = quarry_buffer_own(quarry_malloc(9), 9);
+	quarry_buffer a = get(slab), stale = a, wrapped = quarry_buffer_wrap(&a, 8);
+	quarry_buffer own = quarry_buffer_own(quarry_malloc(9), 9);
 	void *p = own.p;
 
 	expect_error(quarry_buffer_adopt(NULL, NULL, 0), EINVAL);
