@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # The example server (examples/echo.c) serves real clients over loopback, in its three ways: every byte comes back as it
 # was sent, to many connections, also where there are few buffers and where sends go out in part; once its buffers were
-# used it has no page fault; and all buffers are back at the end. Where io_uring or liburing is missing, that part is
+# used it has no page fault; and all buffers are back at the end. Buffers that the kernel fills bit by bit, and fixed ones,
+# are tried with the kernel (tests/uring.c). Where io_uring or liburing is missing, that part is
 # skipped, aloud.
 #
 # Run by make check; by hand: abs_top_srcdir=SOURCES abs_top_builddir=BUILD tests/echo.sh
@@ -55,6 +56,14 @@ else
 		ways+=(slab malloc)
 	fi
 	server=
+	compile kernel tests/uring.c "$library" -Wl,-rpath,"${library%/*}" -luring || exit 1
+	"$work/kernel" >"$work/out" 2>"$work/err"
+	status=$?
+	if [[ $status == 77 ]]; then
+		echo "SKIP: the kernel fills no buffers bit by bit (Linux 6.12): that is not tested on it"
+	else
+		check "pieces and fixed buffers with the kernel's io_uring" is $status 0
+	fi
 fi
 
 start() { # start WAY ARGUMENTS...: into $server and $port
