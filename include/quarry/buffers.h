@@ -204,7 +204,8 @@ typedef struct quarry_buffers_attr {
 QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr);
 
 /** Give a slab's memory back. All buffers must have come back, and the ring and the fixed buffers be unregistered. The
- * owner's.
+ * owner's. A release that brought a buffer back may still be about to return, in another thread; one that is in `wake`
+ * is waited for. Releases that come too late (EALREADY) must not be made in other threads while the slab ends.
  * @return 0, also for NULL; -1 with EBUSY, EPERM, EINVAL (no slab), and the slab is as it was. */
 QUARRY_API int quarry_buffers_destroy(quarry_buffers *slab);
 

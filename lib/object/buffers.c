@@ -3,15 +3,19 @@
 #include "lib/object/buffers.h"
 
 #include <errno.h>
+#include <sched.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "lib/api/error.h"
+#include "numa/os.h"
 
 #define HUGE_PAGE ((size_t)1 << 21)
 #define BASE_PAGE ((size_t)1 << 12)
 #define TOTAL_MAX ((uint64_t)1 << 40)
 
 _Atomic(struct qy_buffers *) qy_buffers_table[QUARRY_BUFFERS_MAX];
+static struct qy_buffers slabs[QUARRY_BUFFERS_MAX]; /* address space until it is used */
 static _Atomic(uint32_t) slabs_made;
 
 struct qy_buffers *qy_buffers_slab(const quarry_buffers *slab, bool mine)
@@ -87,50 +91,47 @@ static quarry_arena *make_arena(const quarry_buffers_attr *attr, uint64_t total)
 	return quarry_arena_create(&a);
 }
 
+/* Ends what was begun, and lets the number go. */
 static void forget(struct qy_buffers *s)
 {
 	quarry_free(s->stack);
 	quarry_free((void *)s->generation);
 	quarry_free((void *)s->returned);
-	quarry_free((void *)s->above);
 	quarry_free(s->ring.has);
 	quarry_free(s->ring.of);
 	quarry_free(s->ring.pieces);
-	quarry_free(s);
+	memset(s, 0, offsetof(struct qy_buffers, waits));
+	atomic_store_explicit(&s->taken, 0, memory_order_release);
 }
 
 /* What stands beside the buffers, not in their arena: that has huge pages, and few bytes would cost a whole one. */
-static struct qy_buffers *make_beside(uint32_t count)
+static bool make_beside(struct qy_buffers *s, uint32_t count)
 {
 	const size_t words = ((size_t)count + 63) / 64;
-	struct qy_buffers *s = qy_buffers_zeroed(sizeof(*s));
 
-	if (s == NULL)
-		return NULL;
 	/* The stack is written to as it grows, so that it costs nothing before. */
 	s->stack = quarry_calloc(count, sizeof(*s->stack));
 	s->generation = quarry_calloc(count, sizeof(*s->generation));
 	s->returned = qy_buffers_zeroed(words * sizeof(*s->returned));
-	s->above = qy_buffers_zeroed((words + 63) / 64 * sizeof(*s->above));
-	if (s->stack != NULL && s->generation != NULL && s->returned != NULL && s->above != NULL)
-		return s;
-	forget(s);
-	return NULL;
+	while (words > (size_t)QY_ABOVE * 64 << s->group)
+		s->group++;
+	return s->stack != NULL && s->generation != NULL && s->returned != NULL;
 }
 
-static bool enter(struct qy_buffers *s)
+/* A number, and the struct that is its own. */
+static struct qy_buffers *take_number(void)
 {
 	for (unsigned i = 0; i < QUARRY_BUFFERS_MAX; i++) {
-		struct qy_buffers *none = NULL;
+		struct qy_buffers *s = &slabs[i];
 
-		s->number = (uint16_t)i;
-		if (atomic_load_explicit(&qy_buffers_table[i], memory_order_relaxed) == NULL &&
-		    atomic_compare_exchange_strong_explicit(&qy_buffers_table[i], &none, s, memory_order_acq_rel,
-							    memory_order_relaxed))
-			return true;
+		if (atomic_load_explicit(&s->taken, memory_order_relaxed) == 0 &&
+		    atomic_exchange_explicit(&s->taken, 1, memory_order_acquire) == 0) {
+			s->number = (uint16_t)i;
+			return s;
+		}
 	}
 	qy_fail(EAGAIN, "there are %d slabs of buffers already", QUARRY_BUFFERS_MAX);
-	return false;
+	return NULL;
 }
 
 static void fill(struct qy_buffers *s, const quarry_buffers_attr *attr, uint64_t size)
@@ -145,6 +146,7 @@ static void fill(struct qy_buffers *s, const quarry_buffers_attr *attr, uint64_t
 	s->low = attr->low;
 	s->wake = attr->wake;
 	s->ctx = attr->ctx;
+	s->process = qy_os->process_id();
 	s->checked = attr->flags & QUARRY_BUFFERS_CHECKED;
 	qy_buffers_mode(s);
 	/* Even, and far from that of the slabs before: by the golden ratio. */
@@ -161,8 +163,11 @@ QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr
 		return NULL;
 	alignment = attr->alignment != 0 ? attr->alignment : QY_CACHE_LINE;
 	size = qy_align_up(attr->size, alignment);
-	s = make_beside(attr->count);
-	if (s == NULL) {
+	s = take_number();
+	if (s == NULL)
+		return NULL;
+	if (!make_beside(s, attr->count)) {
+		forget(s);
 		qy_fail(ENOMEM, "no memory for a slab of %u buffers", (unsigned)attr->count);
 		return NULL;
 	}
@@ -174,17 +179,25 @@ QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr
 	}
 	alignment = qy_max(alignment, s->total >= HUGE_PAGE ? HUGE_PAGE : BASE_PAGE);
 	s->head.base = quarry_arena_aligned_alloc(s->arena, alignment, qy_align_up(s->total, BASE_PAGE));
-	if (s->head.base == NULL)
-		qy_fail(ENOMEM, "no memory for %u buffers of %lu bytes", (unsigned)attr->count, (unsigned long)size);
-	if (s->head.base == NULL || !enter(s)) {
-		int error = errno;
-
+	if (s->head.base == NULL) {
 		quarry_arena_destroy(s->arena);
 		forget(s);
-		errno = error;
+		qy_fail(ENOMEM, "no memory for %u buffers of %lu bytes", (unsigned)attr->count, (unsigned long)size);
 		return NULL;
 	}
+	atomic_store_explicit(&qy_buffers_table[s->number], s, memory_order_release);
 	return &s->head;
+}
+
+/* Whoever returned a buffer and is about to call `wake`, or is in it, is waited for; who comes later finds that nobody
+ * waits. (A child does not wait for its parent's threads.) */
+static void let_callers_go(struct qy_buffers *s)
+{
+	atomic_store_explicit(&s->waits, 0, memory_order_seq_cst);
+	if (s->process != qy_os->process_id())
+		atomic_store_explicit(&s->callers, 0, memory_order_relaxed);
+	while (atomic_load_explicit(&s->callers, memory_order_seq_cst) != 0)
+		sched_yield();
 }
 
 QUARRY_API int quarry_buffers_destroy(quarry_buffers *slab)
@@ -203,6 +216,7 @@ QUARRY_API int quarry_buffers_destroy(quarry_buffers *slab)
 	if (qy_buffers_free(s) != s->head.count)
 		return qy_fail(EBUSY, "slab: %u of its buffers are out",
 			       (unsigned)(s->head.count - qy_buffers_free(s)));
+	let_callers_go(s);
 	if (quarry_arena_destroy(s->arena) != 0)
 		return -1;
 	atomic_store_explicit(&qy_buffers_table[s->number], NULL, memory_order_release);

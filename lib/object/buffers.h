@@ -12,7 +12,13 @@
  * waits for anything: there is no lock, and a forked child has no state that is half there but a bit that is missing
  * (that buffer is out for ever in the child).
  *
- * Beside `returned`, `above`, `generation`, `waits` and `pieces`, all is the owner's; others look at counters. */
+ * Whoever has set the lower bit may be slow, and the slab be destroyed before it has gone on: the owner needs only the
+ * bit. So what it touches from there on (`above`, `waits`, `callers`, and then `wake`) stays what it is for ever: the
+ * structs are static, and the next slab of that number has the same. A bit above that comes late is looked up in vain.
+ * `wake` is the program's, so that destroy waits for those who are in it.
+ *
+ * Beside `returned`, `above`, `generation`, `waits`, `callers` and `pieces`, all is the owner's; others look at
+ * counters. */
 #ifndef QUARRY_OBJECT_BUFFERS_H
 #define QUARRY_OBJECT_BUFFERS_H
 
@@ -21,6 +27,8 @@
 #include "lib/base/lock.h"
 
 #define QY_CHUNK_MAX ((uint64_t)1 << 30) /* bytes that one fixed buffer, or iovec, may have */
+
+#define QY_ABOVE 16u /* words: a bit for each of 65536 / 64 words, or for each few where there are more buffers */
 
 /* Of a buffer that is filled in pieces. */
 struct qy_pieces {
@@ -69,11 +77,10 @@ struct qy_buffers {
 	/* Read by all, written seldom. */
 	_Atomic(uint32_t) *generation;
 	_Atomic(uint64_t) *returned;
-	_Atomic(uint64_t) *above;
 	_Atomic(uintptr_t) owner;
-	_Atomic(uint32_t) waits; /* who returns is to call `wake` */
 	uint32_t seed; /* with which generations begin: a buffer of a slab that had this number before is not this one's */
 	uint16_t number;
+	uint8_t group; /* a bit above stands for 1 << group words */
 	bool checked;
 	bool more; /* a put has more to do than to put back: see qy_buffers_mode */
 	void (*wake)(void *ctx);
@@ -94,9 +101,15 @@ struct qy_buffers {
 	qy_counter returns, batches, refused, starved, served, lows, published, tails;
 	/* By any thread, seldom. */
 	_Atomic(uint64_t) late, moved, copied;
+	int process; /* that made it */
+	/* What stays when the slab ends; all before is cleared then. */
+	_Alignas(QY_CACHE_LINE) _Atomic(uint32_t) waits; /* who returns is to call `wake` */
+	_Atomic(uint32_t) callers; /* who are about to */
+	_Atomic(uint32_t) taken;   /* there is a slab of this number, or one is being made or ended */
+	_Atomic(uint64_t) above[QY_ABOVE];
 };
 
-/* By their numbers; a slot is taken and given back by an exchange. */
+/* By their numbers; NULL where there is none. */
 extern QY_HIDDEN _Atomic(struct qy_buffers *) qy_buffers_table[QUARRY_BUFFERS_MAX];
 
 /* The calling thread, by an address that is its own. */

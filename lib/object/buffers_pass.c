@@ -149,9 +149,12 @@ QUARRY_API int quarry_buffers_cancel(quarry_buffers *slab, quarry_buffers_waiter
 
 static long take_word(struct qy_buffers *s, uint32_t word)
 {
-	uint64_t bits = atomic_exchange_explicit(&s->returned[word], 0, memory_order_acquire);
+	uint64_t bits;
 	long n = 0;
 
+	if (word >= (s->head.count + 63) / 64) /* a bit above from a slab that had this number before */
+		return 0;
+	bits = atomic_exchange_explicit(&s->returned[word], 0, memory_order_acquire);
 	if (bits == 0) /* whoever set the bit above did so late: these were found before */
 		return 0;
 	qy_count(&s->batches, 1);
@@ -162,20 +165,23 @@ static long take_word(struct qy_buffers *s, uint32_t word)
 
 long qy_buffers_collect(struct qy_buffers *s)
 {
-	const uint32_t aboves = (s->head.count + 4095) / 4096;
 	long n = 0;
 
 	/* Said before the look, so that what comes after it has the owner called. */
 	if (s->first_waiter != NULL)
 		atomic_store_explicit(&s->waits, 1, memory_order_seq_cst);
-	for (uint32_t a = 0; a < aboves; a++) {
+	for (uint32_t a = 0; a < QY_ABOVE && (a * 64 << s->group) * 64 < s->head.count; a++) {
 		uint64_t words;
 
 		if (atomic_load_explicit(&s->above[a], memory_order_seq_cst) == 0)
 			continue;
 		words = atomic_exchange_explicit(&s->above[a], 0, memory_order_acquire);
-		for (; words != 0; words &= words - 1)
-			n += take_word(s, a * 64 + (uint32_t)__builtin_ctzll(words));
+		for (; words != 0; words &= words - 1) {
+			const uint32_t first = (a * 64 + (uint32_t)__builtin_ctzll(words)) << s->group;
+
+			for (uint32_t i = 0; i < 1u << s->group; i++)
+				n += take_word(s, first + i);
+		}
 	}
 	qy_count(&s->returns, (uint64_t)n);
 	qy_ring_tell(s);
@@ -205,8 +211,10 @@ QY_COLD static int late(struct qy_buffers *s)
 
 QY_COLD static void call_owner(struct qy_buffers *s)
 {
-	if (atomic_exchange_explicit(&s->waits, 0, memory_order_acq_rel) != 0 && s->wake != NULL)
+	atomic_fetch_add_explicit(&s->callers, 1, memory_order_seq_cst);
+	if (atomic_exchange_explicit(&s->waits, 0, memory_order_seq_cst) != 0 && s->wake != NULL)
 		s->wake(s->ctx);
+	atomic_fetch_sub_explicit(&s->callers, 1, memory_order_release);
 }
 
 /* By the owner, where there is a ring, somebody waits, or the slab is checked. */
@@ -245,6 +253,7 @@ QY_INLINE int put(struct qy_buffers *s, uint32_t id, uint32_t generation)
 /* By whoever is not the owner. The generation first: from then on it is nobody else's to return. */
 QY_NOINLINE static int send_back(struct qy_buffers *s, uint32_t id, uint32_t generation)
 {
+	const uint32_t group = id / 64 >> s->group; /* the bit above; after the lower bit is set this may be another's */
 	const uint64_t bit = (uint64_t)1 << (id % 64);
 	uint64_t was;
 
@@ -255,7 +264,7 @@ QY_NOINLINE static int send_back(struct qy_buffers *s, uint32_t id, uint32_t gen
 	if (QY_UNLIKELY(was & bit)) /* an unchecked release by the owner at the same moment */
 		return late(s);
 	if (was == 0)
-		atomic_fetch_or_explicit(&s->above[id / 4096], (uint64_t)1 << (id / 64 % 64), memory_order_seq_cst);
+		atomic_fetch_or_explicit(&s->above[group / 64], (uint64_t)1 << (group % 64), memory_order_seq_cst);
 	if (QY_UNLIKELY(atomic_load_explicit(&s->waits, memory_order_seq_cst) != 0))
 		call_owner(s);
 	return 0;

@@ -7,6 +7,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include "include/quarry/buffers.h"
+#include "lib/object/buffers.h"
 #include "tests/fake_os.h"
 
 #define KIB ((size_t)1 << 10)
@@ -561,6 +563,83 @@ Test(buffers, who_waits_is_served_in_turn)
 	cr_expect_eq(figures(slab).served, 3);
 	cr_expect_eq(figures(slab).refused, 0);
 	end(slab);
+}
+
+/* Whoever returned the last buffer may be slow to come away from the slab. */
+static _Atomic(int) in_wake, may_leave, left_wake;
+
+static void slow_wake(void *ctx)
+{
+	(void)ctx;
+	atomic_store(&in_wake, 1);
+	while (atomic_load(&may_leave) == 0)
+		sched_yield();
+	for (int i = 0; i < 1000; i++)
+		sched_yield();
+	atomic_store(&left_wake, 1);
+}
+
+Test(buffers, a_slab_ends_beside_a_slow_release)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 64, .count = 1, .wake = slow_wake };
+	quarry_buffers *slab = quarry_buffers_create(&attr);
+	quarry_buffers_waiter w = { .ready = on_ready };
+	struct to_release r = { .b = get(slab) };
+	pthread_t thread;
+
+	heard = (struct heard){ 0 };
+	cr_assert_eq(quarry_buffers_wait(slab, &w), 1);
+	cr_assert_eq(pthread_create(&thread, NULL, release_it, &r), 0);
+	while (atomic_load(&in_wake) == 0)
+		sched_yield();
+	cr_expect_eq(quarry_buffers_collect(slab), 1);
+	cr_assert_eq(heard.ready, 1);
+	cr_expect_eq(quarry_buffer_release(heard.got[0]), 0);
+	atomic_store(&may_leave, 1);
+	end(slab);
+	cr_expect_eq(atomic_load(&left_wake), 1, "the slab ended under its wake");
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+	cr_expect_eq(r.rc, 0);
+}
+
+/* What it does last, it may do to a slab that has ended, or to the next one. */
+Test(buffers, what_comes_late_from_a_slab_that_ended)
+{
+	static quarry_buffer b[1000];
+	quarry_buffers *slab = make(64, 200000, 0, 0), *next;
+	struct qy_buffers *inside = (struct qy_buffers *)slab;
+
+	end(slab);
+	for (unsigned i = 0; i < QY_ABOVE; i++)
+		atomic_store(&inside->above[i], UINT64_MAX);
+	cr_expect_eq(atomic_load(&inside->waits), 0);
+	next = make(64, 1000, 0, 0);
+	cr_assert_eq(next, slab, "of one number there is one struct");
+	for (int i = 0; i < 1000; i++)
+		b[i] = get(next);
+	cr_expect_eq(release_elsewhere(b[999]), 0);
+	cr_expect_eq(quarry_buffers_collect(next), 1);
+	cr_expect_eq(quarry_buffers_collect(next), 0);
+	for (int i = 0; i < 999; i++)
+		cr_expect_eq(quarry_buffer_release(b[i]), 0);
+	end(next);
+}
+
+/* More words than there are bits above. */
+Test(buffers, a_bit_above_for_many_words)
+{
+	quarry_buffers *slab = make(64, 300000, 0, 0);
+	quarry_buffer *b = malloc(300000 * sizeof *b);
+
+	for (int i = 0; i < 300000; i++)
+		b[i] = get(slab);
+	for (int i = 0; i < 300000; i += 29999)
+		cr_expect_eq(release_elsewhere(b[i]), 0);
+	cr_expect_eq(quarry_buffers_collect(slab), 11);
+	for (int i = 0; i < 300000; i++)
+		cr_assert_eq(quarry_buffer_release(b[i]), i % 29999 == 0 ? -1 : 0);
+	end(slab);
+	free(b);
 }
 
 /* ------------------------------------------------------------------------------------------------------ */
