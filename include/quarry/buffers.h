@@ -270,7 +270,9 @@ QUARRY_API int quarry_buffers_stats_get(quarry_buffers *slab, quarry_buffers_sta
  * call (recvmsg(2), readv(2), which are points of cancellation). The owner's.
  * @param buffers receives those that something is in; the last may be full in part.
  * @param max how many there may be, 1 to 64. @param flags recv(2)'s; must be 0 where fd is no socket.
- * @return bytes, 0 at the end; -1 with ENOBUFS, EPERM, EINVAL, or what the call says: then no buffer is taken. */
+ * @return bytes, 0 at the end, with MSG_TRUNC maybe more than the buffers have; -1 with ENOBUFS, EPERM, EINVAL, or what
+ *         the call says: then no buffer is taken. (A thread cancelled in it takes those buffers with it, up to max: they
+ *         count as out for ever.) */
 QUARRY_API ssize_t quarry_buffers_receive(quarry_buffers *slab, int fd, quarry_buffer *buffers, unsigned max,
 					  int flags);
 

@@ -36,7 +36,8 @@ QUARRY_API ssize_t quarry_buffers_receive(quarry_buffers *slab, int fd, quarry_b
 		return -1;
 	got = qy_os->receive_into(fd, iov, n, flags);
 	error = errno;
-	for (left = got; left > 0; used++) {
+	/* (More than there is room for is what MSG_TRUNC tells of a datagram: the rest of it is lost.) */
+	for (left = got; left > 0 && used < n; used++) {
 		buffers[used].len = (uint32_t)qy_min((size_t)left, s->head.size);
 		left -= buffers[used].len;
 	}

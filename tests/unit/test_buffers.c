@@ -690,6 +690,29 @@ Test(buffers, received_into_as_many_as_it_takes)
 	end(slab);
 }
 
+/* What is told of a datagram that is longer than there is room. */
+Test(buffers, what_is_cut_off_is_in_no_buffer)
+{
+	quarry_buffers *slab = make(64, 8, 0, 0);
+	quarry_buffer b[16];
+	char text[1000];
+	int ends[2];
+
+	memset(text, 'x', sizeof text);
+	memset(b, 0, sizeof b);
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends), 0);
+	cr_assert_eq(write(ends[1], text, sizeof text), sizeof text);
+	cr_expect_eq(quarry_buffers_receive(slab, ends[0], b, 2, MSG_TRUNC), 1000);
+	cr_expect_eq(figures(slab).out, 2);
+	for (int i = 0; i < 16; i++)
+		cr_expect_eq(b[i].len, i < 2 ? 64 : 0, "at %d", i);
+	quarry_buffer_release(b[0]);
+	quarry_buffer_release(b[1]);
+	close(ends[0]);
+	close(ends[1]);
+	end(slab);
+}
+
 Test(buffers, copies_stay_within_bounds)
 {
 	quarry_buffers *slab = make(100 * KIB, 4, 0, 0);
