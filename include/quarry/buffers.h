@@ -303,7 +303,8 @@ QUARRY_API size_t quarry_buffer_stream_from(size_t bytes);
  * the buffer may call.
  * @param buffer of a slab: becomes OWNED, with MOVED or COPIED. An OWNED one stays as it is.
  * @param arena NULL: the thread's default. @param flags QUARRY_ADOPT_COPY or 0.
- * @return 0; -1 with ENOMEM, ESTALE (released before), EINVAL (borrowed, or no buffer), and the buffer is as it was.
+ * @return 0; -1 with ENOMEM, ESTALE (released before, or at this moment, or adopted by another thread), EINVAL
+ *         (borrowed, or no buffer), and the buffer is as it was.
  * @code
  *   if (quarry_buffer_adopt(&b, NULL, 0) == 0)
  *           store(b.p, b.len);           // and one day quarry_free(b.p)

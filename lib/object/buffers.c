@@ -17,6 +17,7 @@
 _Atomic(struct qy_buffers *) qy_buffers_table[QUARRY_BUFFERS_MAX];
 static struct qy_buffers slabs[QUARRY_BUFFERS_MAX]; /* address space until it is used */
 static _Atomic(uint32_t) slabs_made;
+__thread uint64_t qy_buffers_thread;
 
 struct qy_buffers *qy_buffers_slab(const quarry_buffers *slab, bool mine)
 {
@@ -134,6 +135,15 @@ static struct qy_buffers *take_number(void)
 	return NULL;
 }
 
+static void make_own(struct qy_buffers *s)
+{
+	static _Atomic(uint64_t) threads;
+
+	if (qy_buffers_thread == 0)
+		qy_buffers_thread = atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed) + 1;
+	atomic_store_explicit(&s->owner, qy_buffers_thread, memory_order_relaxed);
+}
+
 static void fill(struct qy_buffers *s, const quarry_buffers_attr *attr, uint64_t size)
 {
 	s->head.size = size;
@@ -151,7 +161,7 @@ static void fill(struct qy_buffers *s, const quarry_buffers_attr *attr, uint64_t
 	qy_buffers_mode(s);
 	/* Even, and far from that of the slabs before: by the golden ratio. */
 	s->seed = (atomic_fetch_add_explicit(&slabs_made, 1, memory_order_relaxed) + 1) * 2654435770u & ~1u;
-	atomic_store_explicit(&s->owner, qy_buffers_self(), memory_order_relaxed);
+	make_own(s);
 }
 
 QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr)
@@ -230,7 +240,7 @@ QUARRY_API int quarry_buffers_own(quarry_buffers *slab)
 
 	if (s == NULL)
 		return -1;
-	atomic_store_explicit(&s->owner, qy_buffers_self(), memory_order_relaxed);
+	make_own(s);
 	return 0;
 }
 

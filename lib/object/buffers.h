@@ -24,7 +24,6 @@
 
 #include "include/quarry/buffers.h"
 #include "lib/base/base.h"
-#include "lib/base/lock.h"
 
 #define QY_CHUNK_MAX ((uint64_t)1 << 30) /* bytes that one fixed buffer, or iovec, may have */
 
@@ -77,7 +76,7 @@ struct qy_buffers {
 	/* Read by all, written seldom. */
 	_Atomic(uint32_t) *generation;
 	_Atomic(uint64_t) *returned;
-	_Atomic(uintptr_t) owner;
+	_Atomic(uint64_t) owner;
 	uint32_t seed; /* with which generations begin: a buffer of a slab that had this number before is not this one's */
 	uint16_t number;
 	uint8_t group; /* a bit above stands for 1 << group words */
@@ -112,15 +111,13 @@ struct qy_buffers {
 /* By their numbers; NULL where there is none. */
 extern QY_HIDDEN _Atomic(struct qy_buffers *) qy_buffers_table[QUARRY_BUFFERS_MAX];
 
-/* The calling thread, by an address that is its own. */
-QY_INLINE uintptr_t qy_buffers_self(void)
-{
-	return (uintptr_t)&qy_locks_held;
-}
+/* The calling thread, if it ever owned a slab, by a number that no other has or will have; else 0. (An address of the
+ * thread's is the next thread's, when it has ended.) A forked child's one thread keeps it. */
+extern __thread QY_HIDDEN uint64_t qy_buffers_thread __attribute__((tls_model("initial-exec")));
 
 QY_INLINE bool qy_buffers_mine(struct qy_buffers *s)
 {
-	return QY_LIKELY(atomic_load_explicit(&s->owner, memory_order_relaxed) == qy_buffers_self());
+	return QY_LIKELY(atomic_load_explicit(&s->owner, memory_order_relaxed) == qy_buffers_thread);
 }
 
 QY_INLINE bool qy_bit(const uint64_t *bits, uint32_t i)
@@ -210,6 +207,11 @@ QY_INLINE void qy_buffers_give(struct qy_buffers *s, uint32_t id, uint32_t len, 
 void qy_buffers_come_home(struct qy_buffers *s, uint32_t id);
 
 long qy_buffers_collect(struct qy_buffers *s);
+
+/* What a release is made of, by any thread, for what is to be done between: turn the generation, which one alone can
+ * (false: somebody else has), and then bring the buffer home. */
+bool qy_buffers_claim(struct qy_buffers *s, uint32_t id, uint32_t generation);
+void qy_buffers_send_claimed(struct qy_buffers *s, uint32_t id);
 
 /* Tell, when so few are left now that one was taken. */
 void qy_buffers_low(struct qy_buffers *s, uint32_t left);

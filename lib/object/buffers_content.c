@@ -177,35 +177,41 @@ static bool move_pages(struct qy_buffers *s, void *from, void *to)
 	return true;
 }
 
-/* A block for what is in it, as large as a buffer where its pages can be moved. */
-static void *adopt(struct qy_buffers *s, quarry_buffer b, quarry_arena *arena, unsigned flags, unsigned *how)
+/* The buffer is this thread's alone, claimed. How it got into the block. */
+static unsigned move_or_copy(struct qy_buffers *s, quarry_buffer b, void *block, bool movable)
 {
-	const size_t page = qy_os_page_size();
-	void *block = NULL;
-
-	if (s->head.size % page == 0 && b.len > page && !(flags & QUARRY_ADOPT_COPY))
-		block = quarry_arena_aligned_alloc(arena, page, s->head.size);
-	*how = QUARRY_BUFFER_MOVED;
-	if (block != NULL && may_move(s, b, block) && move_pages(s, b.p, block)) {
+	if (movable && may_move(s, b, block) && move_pages(s, b.p, block)) {
 		atomic_fetch_add_explicit(&s->moved, 1, memory_order_relaxed);
-		return block;
+		return QUARRY_BUFFER_MOVED;
 	}
-	if (block == NULL)
-		block = quarry_arena_malloc(arena, b.len != 0 ? b.len : 1);
-	if (block == NULL)
-		return NULL;
-	*how = QUARRY_BUFFER_COPIED;
 	copy(block, b.p, b.len);
 	atomic_fetch_add_explicit(&s->copied, 1, memory_order_relaxed);
-	return block;
+	return QUARRY_BUFFER_COPIED;
+}
+
+/* The block is there before the buffer is claimed, so that nothing can fail after that. Of a piece it is the release
+ * that claims: it is copied before, and what was copied of another's is nobody's. False: somebody else has the buffer. */
+static bool adopt(struct qy_buffers *s, quarry_buffer b, void *block, bool movable, unsigned *how)
+{
+	if (b.flags & QUARRY_BUFFER_PIECE) {
+		*how = move_or_copy(s, b, block, false);
+		return quarry_buffer_release(b) == 0;
+	}
+	if (!qy_buffers_claim(s, b.id, b.generation - s->seed))
+		return false;
+	*how = move_or_copy(s, b, block, movable);
+	qy_buffers_send_claimed(s, b.id);
+	return true;
 }
 
 QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, unsigned flags)
 {
+	const size_t page = qy_os_page_size();
 	struct qy_buffers *s;
+	void *block = NULL;
+	bool movable;
 	quarry_buffer b;
 	unsigned how;
-	void *block;
 
 	if (buffer == NULL || (flags & ~(unsigned)QUARRY_ADOPT_COPY))
 		return qy_fail(EINVAL, buffer == NULL ? "buffer: there is none" : "flags: unknown bits");
@@ -217,11 +223,21 @@ QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, u
 	if (quarry_buffer_check(b) == NULL)
 		return qy_fail(errno, errno == ESTALE ? "buffer: it was released" : "buffer: it is of no slab");
 	s = atomic_load_explicit(&qy_buffers_table[qy_buffer_slab(b.flags)], memory_order_acquire);
-	block = adopt(s, b, arena, flags, &how);
+	/* As large as a buffer where its pages can be moved. */
+	movable = s->head.size % page == 0 && b.len > page && !(flags & QUARRY_ADOPT_COPY);
+	if (movable)
+		block = quarry_arena_aligned_alloc(arena, page, s->head.size);
+	if (block == NULL) {
+		movable = false;
+		block = quarry_arena_malloc(arena, b.len != 0 ? b.len : 1);
+	}
 	if (block == NULL)
 		return qy_fail(ENOMEM, "no memory for a block of %u bytes", (unsigned)b.len);
+	if (!adopt(s, b, block, movable, &how)) {
+		quarry_free(block);
+		return qy_fail(ESTALE, "buffer: it was released");
+	}
 	*buffer = quarry_buffer_own(block, b.len);
 	buffer->flags |= how;
-	/* (Whole again with fresh pages, or with what was copied.) */
-	return quarry_buffer_release(b);
+	return 0;
 }

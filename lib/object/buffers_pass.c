@@ -217,18 +217,26 @@ QY_COLD static void call_owner(struct qy_buffers *s)
 	atomic_fetch_sub_explicit(&s->callers, 1, memory_order_release);
 }
 
-/* By the owner, where there is a ring, somebody waits, or the slab is checked. */
-QY_NOINLINE static int put_with_more(struct qy_buffers *s, uint32_t id, uint32_t generation)
+QY_INLINE bool claim(struct qy_buffers *s, uint32_t id, uint32_t generation)
 {
-	if (!atomic_compare_exchange_strong_explicit(&s->generation[id], &generation, generation + 1,
-						     memory_order_acq_rel, memory_order_relaxed))
-		return late(s);
+	return atomic_compare_exchange_strong_explicit(&s->generation[id], &generation, generation + 1,
+						       memory_order_acq_rel, memory_order_relaxed);
+}
+
+QY_INLINE int put_claimed(struct qy_buffers *s, uint32_t id)
+{
 	qy_count(&s->puts, 1);
 	qy_buffers_come_home(s, id);
 	qy_ring_tell(s);
 	if (s->first_waiter != NULL)
 		serve(s);
 	return 0;
+}
+
+/* By the owner, where there is a ring, somebody waits, or the slab is checked. */
+QY_NOINLINE static int put_with_more(struct qy_buffers *s, uint32_t id, uint32_t generation)
+{
+	return QY_LIKELY(claim(s, id, generation)) ? put_claimed(s, id) : late(s);
 }
 
 QY_INLINE int put(struct qy_buffers *s, uint32_t id, uint32_t generation)
@@ -250,16 +258,13 @@ QY_INLINE int put(struct qy_buffers *s, uint32_t id, uint32_t generation)
 	return 0;
 }
 
-/* By whoever is not the owner. The generation first: from then on it is nobody else's to return. */
-QY_NOINLINE static int send_back(struct qy_buffers *s, uint32_t id, uint32_t generation)
+/* By whoever is not the owner. */
+QY_INLINE int send_claimed(struct qy_buffers *s, uint32_t id)
 {
 	const uint32_t group = id / 64 >> s->group; /* the bit above; after the lower bit is set this may be another's */
 	const uint64_t bit = (uint64_t)1 << (id % 64);
 	uint64_t was;
 
-	if (!atomic_compare_exchange_strong_explicit(&s->generation[id], &generation, generation + 1,
-						     memory_order_acq_rel, memory_order_relaxed))
-		return late(s);
 	was = atomic_fetch_or_explicit(&s->returned[id / 64], bit, memory_order_acq_rel);
 	if (QY_UNLIKELY(was & bit)) /* an unchecked release by the owner at the same moment */
 		return late(s);
@@ -268,6 +273,22 @@ QY_NOINLINE static int send_back(struct qy_buffers *s, uint32_t id, uint32_t gen
 	if (QY_UNLIKELY(atomic_load_explicit(&s->waits, memory_order_seq_cst) != 0))
 		call_owner(s);
 	return 0;
+}
+
+/* The generation first: from then on it is nobody else's to return. */
+QY_NOINLINE static int send_back(struct qy_buffers *s, uint32_t id, uint32_t generation)
+{
+	return QY_LIKELY(claim(s, id, generation)) ? send_claimed(s, id) : late(s);
+}
+
+bool qy_buffers_claim(struct qy_buffers *s, uint32_t id, uint32_t generation)
+{
+	return claim(s, id, generation);
+}
+
+void qy_buffers_send_claimed(struct qy_buffers *s, uint32_t id)
+{
+	qy_buffers_mine(s) ? put_claimed(s, id) : send_claimed(s, id);
 }
 
 QY_NOINLINE static int release_other(void *p, uint32_t flags)

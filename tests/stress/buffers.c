@@ -131,7 +131,7 @@ static void end(struct owner *o)
 	ST_CHECK(quarry_buffers_destroy(o->slab) == 0);
 }
 
-/* The owner and one other release the same buffer at the same moment, many times. */
+/* The owner and one other release or adopt the same buffer at the same moment, many times. */
 static struct {
 	_Atomic(uint64_t) turn, done;
 	_Atomic(uint32_t) won;
@@ -146,12 +146,27 @@ static void await(_Atomic(uint64_t) *what, uint64_t turn)
 			sched_yield();
 }
 
+/* Who loses has the buffer as it was; who wins has what was in it. */
+static bool adopts(void)
+{
+	quarry_buffer mine = duel.b;
+
+	if (quarry_buffer_adopt(&mine, NULL, 0) != 0) {
+		ST_CHECK(errno == ESTALE);
+		ST_CHECK(mine.p == duel.b.p && mine.flags == duel.b.flags && mine.generation == duel.b.generation);
+		return false;
+	}
+	st_verify(mine.p, 0, SIZE, duel.turn, duel.turn, SIZE);
+	quarry_free(mine.p);
+	return true;
+}
+
 static void *second(void *arg)
 {
 	(void)arg;
 	for (uint64_t turn = 1; turn <= duel.turns; turn++) {
 		await(&duel.turn, turn);
-		if (quarry_buffer_release(duel.b) == 0)
+		if (turn % 2 == 0 ? adopts() : quarry_buffer_release(duel.b) == 0)
 			atomic_fetch_add(&duel.won, 1);
 		atomic_store_explicit(&duel.done, turn, memory_order_release);
 	}
@@ -160,7 +175,8 @@ static void *second(void *arg)
 
 static void fight(void)
 {
-	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 64, .count = 4, .flags = QUARRY_BUFFERS_CHECKED };
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = SIZE, .count = 4, .alignment = 4096,
+		.flags = QUARRY_BUFFERS_CHECKED };
 	quarry_buffers *slab = quarry_buffers_create(&attr);
 	pthread_t thread;
 
@@ -170,11 +186,13 @@ static void fight(void)
 	for (uint64_t turn = 1; turn <= duel.turns; turn++) {
 		ST_CHECK(quarry_buffers_get(slab, &duel.b) == 0);
 		atomic_store(&duel.won, 0);
+		if (turn % 2 == 0)
+			st_fill(duel.b.p, 0, SIZE, turn);
 		atomic_store_explicit(&duel.turn, turn, memory_order_release);
 		/* The other has some way to go. */
 		for (volatile unsigned wait = (unsigned)turn % 61; wait > 0;)
 			wait = wait - 1;
-		if (quarry_buffer_release(duel.b) == 0)
+		if (turn % 4 == 2 ? adopts() : quarry_buffer_release(duel.b) == 0)
 			atomic_fetch_add(&duel.won, 1);
 		await(&duel.done, turn);
 		if (atomic_load(&duel.won) != 1)

@@ -429,6 +429,32 @@ Test(buffers, what_is_the_owners_is_no_others)
 	end(slab);
 }
 
+static void *make_one(void *arg)
+{
+	*(quarry_buffers **)arg = make(64, 4, 0, 0);
+	return NULL;
+}
+
+static void *is_no_owner(void *arg)
+{
+	quarry_buffer b;
+
+	expect_error(quarry_buffers_get(arg, &b), EPERM);
+	expect_error(quarry_buffers_collect(arg), EPERM);
+	return NULL;
+}
+
+/* Nor are a thread's that has the stack of the owner, who has ended, and its place. */
+Test(buffers, the_next_thread_is_not_the_owner)
+{
+	quarry_buffers *slab;
+
+	elsewhere(make_one, &slab);
+	elsewhere(is_no_owner, slab);
+	cr_expect_eq(quarry_buffers_own(slab), 0);
+	end(slab);
+}
+
 static void *release_many(void *arg)
 {
 	quarry_buffer *b = arg;
