@@ -82,14 +82,6 @@ static inline quarry_buffer quarry_buffer_wrap(void *p, uint32_t len)
 	return quarry_buffer_make(p, len, 0, QUARRY_BUFFER_BORROWED);
 }
 
-/** What is in a buffer as an iovec, for writev(2), sendmsg(2) and their kin. */
-static inline struct iovec quarry_buffer_iovec(quarry_buffer buffer)
-{
-	struct iovec iov = { buffer.p, buffer.len };
-
-	return iov;
-}
-
 /** Release a buffer, whatever it is: OWNED is freed, BORROWED is nobody's business, what is of a slab goes back to it.
  * Any thread may call: the owner puts it back at once (2 ns); others set a bit, and the owner finds it
  * (quarry_buffers_collect).
@@ -120,15 +112,28 @@ static inline void *quarry_buffer_data(quarry_buffer buffer)
 #endif
 }
 
+/** What is in a buffer as an iovec, for writev(2), sendmsg(2) and their kin. Nothing, and NULL, where QUARRY_CHECKED is
+ * defined and quarry_buffer_check says that it is not the program's any more. */
+static inline struct iovec quarry_buffer_iovec(quarry_buffer buffer)
+{
+	struct iovec iov;
+
+	iov.iov_base = quarry_buffer_data(buffer);
+	iov.iov_len = iov.iov_base != (void *)0 ? buffer.len : 0;
+	return iov;
+}
+
 /** The address of a byte in a buffer, as of what may move and needs to be held: buffers stay where they are. NULL with
- * ERANGE behind its end. */
+ * ERANGE behind its end; where QUARRY_CHECKED is defined also as quarry_buffer_check says. */
 static inline void *quarry_buffer_pin(quarry_buffer buffer, uint32_t index)
 {
-	if (index > buffer.len) {
+	char *p = (char *)quarry_buffer_data(buffer);
+
+	if (p != (char *)0 && index > buffer.len) {
 		errno = ERANGE;
 		return (void *)0;
 	}
-	return (char *)quarry_buffer_data(buffer) + index;
+	return p != (char *)0 ? p + index : p;
 }
 
 /** The end of that: nothing. */
@@ -229,13 +234,14 @@ QUARRY_API long quarry_buffers_collect(quarry_buffers *slab);
 typedef struct quarry_buffers_waiter {
 	void (*ready)(struct quarry_buffers_waiter *waiter, quarry_buffer buffer); /* by the owner, with a buffer that
 	                                                                            * is the callee's now */
-	struct quarry_buffers_waiter *next; /* quarry's */
+	struct quarry_buffers_waiter *next; /* quarry's; NULL at first */
 	void *ctx;                          /* the program's */
 } quarry_buffers_waiter;
 
 /** Have a function called with a buffer as soon as there is one: at once, or when one comes back; who asked first is
  * served first. (As wait entries in SPDK's iobuf pools.) The owner's.
- * @return 0: it was called; 1: it waits; -1 with EINVAL or EPERM. */
+ * @return 0: it was called; 1: it waits, or was asked for within a `ready`, and is called when that has returned; -1
+ *         with EINVAL (also when it waits already) or EPERM. */
 QUARRY_API int quarry_buffers_wait(quarry_buffers *slab, quarry_buffers_waiter *waiter);
 
 /** Wait no longer. The owner's. @return 0; -1 with ENOENT (it does not wait), EINVAL, EPERM. */

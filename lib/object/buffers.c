@@ -219,6 +219,8 @@ QUARRY_API int quarry_buffers_destroy(quarry_buffers *slab)
 	s = qy_buffers_slab(slab, true);
 	if (s == NULL)
 		return -1;
+	if (s->serving)
+		return qy_fail(EBUSY, "slab: who waits for a buffer is being called");
 	qy_buffers_collect(s);
 	if (s->ring.entry != NULL || s->fixed.registered || s->fixed.pending != 0)
 		return qy_fail(EBUSY, "slab: the kernel has it registered");

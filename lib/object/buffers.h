@@ -92,6 +92,8 @@ struct qy_buffers {
 	qy_counter gets, puts;
 	quarry_buffers_waiter *first_waiter, **last_waiter;
 	uint32_t waiting;
+	bool serving; /* the loop that calls them is at work: others leave it to that */
+	quarry_buffers_waiter *asked; /* of quarry_buffers_wait, until it is called */
 	struct qy_ring ring;
 	struct qy_fixed fixed;
 	uint64_t total, chunk; /* bytes: of all, and of a part of at most QY_CHUNK_MAX whose end no buffer spans */

@@ -78,52 +78,61 @@ void qy_buffers_come_home(struct qy_buffers *s, uint32_t id)
 
 /* ---- those who wait ---- */
 
-/* The function that is called may take, release, wait and cancel itself: each round begins anew. */
+/* The next of the last one: so that whoever waits has a next, and who does not has none. */
+static quarry_buffers_waiter nobody;
+
+/* The function that is called may take, release, wait and cancel itself: each round begins anew. What it releases is
+ * given out here, and not further down in it: however many wait, the stack is one call deep. */
 QY_COLD static void serve(struct qy_buffers *s)
 {
 	quarry_buffers_waiter *w;
 	quarry_buffer b;
 	uint32_t id;
 
+	if (s->serving)
+		return;
+	s->serving = true;
 	while ((w = s->first_waiter) != NULL && qy_buffers_take(s, &id)) {
-		s->first_waiter = w->next;
-		if (w->next == NULL)
+		s->first_waiter = w->next == &nobody ? NULL : w->next;
+		if (s->first_waiter == NULL)
 			s->last_waiter = &s->first_waiter;
+		w->next = NULL;
+		if (s->asked == w)
+			s->asked = NULL;
 		qy_publish(s->waiting, s->waiting - 1);
 		qy_count(&s->served, 1);
 		qy_buffers_give(s, id, (uint32_t)s->head.size, QUARRY_BUFFER_SLAB, &b);
 		w->ready(w, b);
 	}
+	s->serving = false;
 	qy_buffers_mode(s);
-}
-
-static bool is_waiting(const struct qy_buffers *s, const quarry_buffers_waiter *waiter)
-{
-	for (const quarry_buffers_waiter *w = s->first_waiter; w != NULL; w = w->next)
-		if (w == waiter)
-			return true;
-	return false;
 }
 
 QUARRY_API int quarry_buffers_wait(quarry_buffers *slab, quarry_buffers_waiter *waiter)
 {
 	struct qy_buffers *s = qy_buffers_slab(slab, true);
+	bool waits;
 
 	if (s == NULL)
 		return -1;
 	if (waiter == NULL || waiter->ready == NULL)
 		return qy_fail(EINVAL, "waiter: there is nothing to call");
-	if (is_waiting(s, waiter))
+	if (waiter->next != NULL)
 		return qy_fail(EINVAL, "waiter: it waits already");
-	waiter->next = NULL;
+	waiter->next = &nobody;
 	*s->last_waiter = waiter;
 	s->last_waiter = &waiter->next;
 	qy_publish(s->waiting, s->waiting + 1);
 	s->more = true;
+	if (s->serving)
+		return 1;
+	s->asked = waiter;
 	serve(s);
 	if (s->first_waiter != NULL)
 		qy_buffers_collect(s);
-	return is_waiting(s, waiter);
+	waits = s->asked != NULL;
+	s->asked = NULL;
+	return waits;
 }
 
 QUARRY_API int quarry_buffers_cancel(quarry_buffers *slab, quarry_buffers_waiter *waiter)
@@ -132,12 +141,15 @@ QUARRY_API int quarry_buffers_cancel(quarry_buffers *slab, quarry_buffers_waiter
 
 	if (s == NULL)
 		return -1;
-	for (quarry_buffers_waiter **w = &s->first_waiter; *w != NULL; w = &(*w)->next) {
+	for (quarry_buffers_waiter **w = &s->first_waiter; *w != NULL && *w != &nobody; w = &(*w)->next) {
 		if (*w != waiter)
 			continue;
 		*w = waiter->next;
-		if (*w == NULL)
+		if (*w == &nobody)
 			s->last_waiter = w;
+		if (s->first_waiter == &nobody)
+			s->first_waiter = NULL;
+		waiter->next = NULL;
 		qy_publish(s->waiting, s->waiting - 1);
 		qy_buffers_mode(s);
 		return 0;

@@ -190,7 +190,7 @@ static void fight(void)
 			st_fill(duel.b.p, 0, SIZE, turn);
 		atomic_store_explicit(&duel.turn, turn, memory_order_release);
 		/* The other has some way to go. */
-		for (volatile unsigned wait = (unsigned)turn % 61; wait > 0;)
+		for (volatile unsigned wait = (unsigned)turn % 61 * (turn % 2 == 0 ? 32 : 1); wait > 0;)
 			wait = wait - 1;
 		if (turn % 4 == 2 ? adopts() : quarry_buffer_release(duel.b) == 0)
 			atomic_fetch_add(&duel.won, 1);
