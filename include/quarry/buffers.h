@@ -185,7 +185,7 @@ typedef struct quarry_buffers_attr {
 	uint32_t on_node;     /* 1: on `node`; 0: on the calling thread's */
 	int32_t node;         /* the kernel's id */
 	uint32_t low_water;   /* call `low` each time that so few are left: free ones when one is got, the kernel's when
-	                       * one is taken from the ring. 0: never */
+	                       * one has left the ring. Below count, and below the ring's entries. 0: never */
 	void (*low)(void *ctx, uint32_t left); /* by the owner, in the call that takes the buffer */
 	void (*wake)(void *ctx); /* by another thread, after it returned one while somebody waits (quarry_buffers_wait):
 	                          * to have the owner call quarry_buffers_collect. Once for each time */
@@ -346,7 +346,7 @@ QUARRY_API int quarry_ring_unregister(quarry_buffers *slab);
 /** The buffer of a completion. Not blocking, and no system call: call it for each completion of the group. The owner's.
  * @param res, cqe_flags the completion's.
  * @param buffer receives it: p and len what was received (len 0 when res is not above 0). Its release gives it to the
- *        kernel again. Of an incremental ring it is a piece; when 63 pieces of one buffer are out, the next is copied
+ *        kernel again. Of an incremental ring it is a piece; when 31 pieces of one buffer are out, the next is copied
  *        to a block of its own (OWNED | COPIED).
  * @return 0; -1 with ENOBUFS (the kernel found none: what came back is published now, and the request can be submitted
  *         again), EAGAIN (no buffer comes with it), EINVAL (the kernel does not have that buffer, or no slab), EPERM,

@@ -62,6 +62,9 @@ static bool check(const quarry_buffers_attr *attr)
 		qy_fail(EINVAL, "alignment: %u is no power of two of 64 to 2 MiB", (unsigned)attr->alignment);
 	else if (attr->count == 0 || attr->count == UINT32_MAX)
 		qy_fail(EINVAL, "count: %u is none", (unsigned)attr->count);
+	else if (attr->low != NULL && attr->low_water >= attr->count)
+		qy_fail(EINVAL, "low_water: of %u buffers there are never more than %u", (unsigned)attr->count,
+			(unsigned)attr->low_water);
 	else if (qy_align_up(attr->size, attr->alignment ? attr->alignment : QY_CACHE_LINE) > TOTAL_MAX / attr->count)
 		qy_fail(EINVAL, "count: %u buffers are more than 1 TiB", (unsigned)attr->count);
 	else if (attr->page_kind < QUARRY_PAGES_AUTO || attr->page_kind > QUARRY_PAGES_1G)

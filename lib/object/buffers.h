@@ -31,13 +31,15 @@
 
 /* Of a buffer that is filled in pieces. */
 struct qy_pieces {
-	_Atomic(uint64_t) out; /* a bit for each piece that the program has, and QY_KERNELS */
+	_Atomic(uint64_t) out; /* a bit for each piece that the program has, and QY_KERNELS; in the upper half the
+	                        * generation, so that a late release changes nothing of the next life */
 	uint32_t offset;       /* where the next one begins */
 	uint8_t next;          /* the bit that the next one is to have */
 };
 
-#define QY_KERNELS ((uint64_t)1 << 63) /* it has not been filled to its end */
-#define QY_PIECES 63
+#define QY_PIECES 31
+#define QY_KERNELS ((uint64_t)1 << QY_PIECES) /* it has not been filled to its end */
+#define QY_PIECES_OUT (QY_KERNELS - 1)
 
 /* Of io_uring's interface, as io_uring_register(2) and io_uring_register_buf_ring(3) document it. */
 struct qy_ring_entry {

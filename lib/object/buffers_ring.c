@@ -80,6 +80,8 @@ static bool check(struct qy_buffers *s, unsigned group, unsigned entries, unsign
 		qy_fail(EBUSY, "slab: it has a ring already");
 	else if (!qy_is_pow2(entries) || entries > QUARRY_RING_MAX)
 		qy_fail(EINVAL, "entries: %u is no power of two up to %d", entries, QUARRY_RING_MAX);
+	else if (s->low_water >= entries)
+		qy_fail(EINVAL, "entries: %u are no more than the low water, %u", entries, (unsigned)s->low_water);
 	else if (s->head.count > BUFFERS_MAX)
 		qy_fail(EINVAL, "slab: %u buffers are more than a ring can tell apart", (unsigned)s->head.count);
 	else if (group > UINT16_MAX)
@@ -173,7 +175,7 @@ static void take_home(struct qy_buffers *s, uint32_t id)
 	qy_bit_clear(s->ring.has, id);
 	if (p != NULL) {
 		p->offset = 0;
-		if (atomic_fetch_and_explicit(&p->out, ~QY_KERNELS, memory_order_acq_rel) & ~QY_KERNELS)
+		if (atomic_fetch_and_explicit(&p->out, ~QY_KERNELS, memory_order_acq_rel) & QY_PIECES_OUT)
 			return;
 		generation = atomic_load_explicit(&s->generation[id], memory_order_relaxed);
 		atomic_store_explicit(&s->generation[id], generation + (generation & 1), memory_order_relaxed);
@@ -255,7 +257,7 @@ QY_COLD static bool copy_piece(struct qy_buffers *s, const void *from, uint32_t 
 /* A piece that was copied, and no other comes: nobody else may have the buffer by now. */
 static void end_without_piece(struct qy_buffers *s, uint32_t id, struct qy_pieces *p)
 {
-	if (atomic_fetch_and_explicit(&p->out, ~QY_KERNELS, memory_order_acq_rel) & ~QY_KERNELS)
+	if (atomic_fetch_and_explicit(&p->out, ~QY_KERNELS, memory_order_acq_rel) & QY_PIECES_OUT)
 		return;
 	atomic_fetch_add_explicit(&s->generation[id], 1, memory_order_relaxed);
 	qy_buffers_come_home(s, id);
@@ -274,7 +276,9 @@ static int take_piece(struct qy_buffers *s, uint32_t id, uint32_t len, bool more
 		qy_buffers_give(s, id, len, QUARRY_BUFFER_RING, b);
 		p->next = 0;
 		p->offset = 0;
-		atomic_store_explicit(&p->out, QY_KERNELS, memory_order_relaxed);
+		atomic_store_explicit(&p->out,
+				      (uint64_t)atomic_load_explicit(&s->generation[id], memory_order_relaxed) << 32 |
+					      QY_KERNELS, memory_order_relaxed);
 	}
 	bit = choose(s, p);
 	if (bit < 0 && !copy_piece(s, (char *)quarry_buffers_at(&s->head, id) + at, len, b))
@@ -305,14 +309,20 @@ bool qy_ring_piece_out(struct qy_buffers *s, uint32_t id, unsigned piece)
 
 int qy_ring_piece_back(struct qy_buffers *s, uint32_t id, uint32_t generation, unsigned piece)
 {
-	const uint64_t bit = (uint64_t)1 << (piece & 63);
+	const uint64_t bit = (uint64_t)1 << (piece & 31);
+	_Atomic(uint64_t) *out;
 	uint64_t was;
 
-	if (s->ring.pieces == NULL || piece >= QY_PIECES ||
-	    atomic_load_explicit(&s->generation[id], memory_order_relaxed) != generation)
+	if (s->ring.pieces == NULL || piece >= QY_PIECES)
 		return -1;
-	was = atomic_fetch_and_explicit(&s->ring.pieces[id].out, ~bit, memory_order_acq_rel);
-	return !(was & bit) ? -1 : was == bit;
+	out = &s->ring.pieces[id].out;
+	was = atomic_load_explicit(out, memory_order_relaxed);
+	do {
+		if (was >> 32 != generation || !(was & bit))
+			return -1;
+	} while (!atomic_compare_exchange_weak_explicit(out, &was, was & ~bit, memory_order_acq_rel,
+							memory_order_relaxed));
+	return (uint32_t)was == bit;
 }
 
 QY_COLD static int no_buffer(struct qy_buffers *s, int32_t res)
@@ -345,7 +355,7 @@ QUARRY_API int quarry_ring_try_get(quarry_buffers *slab, int32_t res, uint32_t c
 		gone(s, id);
 		qy_buffers_give(s, id, len, QUARRY_BUFFER_RING, buffer);
 	}
-	if (QY_UNLIKELY(s->low_water != 0))
+	if (QY_UNLIKELY(s->low_water != 0) && !qy_bit(s->ring.has, id)) /* (more of it may be the kernel's yet) */
 		qy_buffers_low(s, s->ring.held);
 	return 0;
 }

@@ -93,6 +93,8 @@ static int release_elsewhere(quarry_buffer b)
 	return r.rc;
 }
 
+static void on_low(void *ctx, uint32_t left);
+
 /* ------------------------------------------------------------------------------------------------------ */
 /* Where they are                                                                                         */
 
@@ -197,6 +199,7 @@ Test(buffers, what_is_no_slab_cannot_be_made)
 	refused(size = 0, EINVAL);
 	refused(size = ((uint64_t)1 << 30) + 1, EINVAL);
 	refused(count = 0, EINVAL);
+	refused(low = on_low; attr.low_water = 8, EINVAL);
 	refused(count = UINT32_MAX, EINVAL);
 	refused(alignment = 63, EINVAL);
 	refused(alignment = 32, EINVAL);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "include/quarry/buffers.h"
+#include "lib/object/buffers.h"
 #include "tests/fake_os.h"
 
 #define KIB ((size_t)1 << 10)
@@ -546,6 +547,68 @@ Test(buffers_ring, filled_bit_by_bit, .timeout = 60)
 	printf("seed 11\n");
 	in_pieces(0);
 	in_pieces(QUARRY_BUFFERS_CHECKED);
+}
+
+/* A release that looked at the generation in one life, and comes to the bit in the next. */
+Test(buffers_ring, a_late_piece_is_not_the_next_lifes)
+{
+	quarry_buffers *slab = start(1, SIZE, QUARRY_BUFFERS_CHECKED);
+	struct qy_buffers *s = (struct qy_buffers *)slab;
+	quarry_buffer old, new;
+	uint32_t generation;
+	int32_t res;
+	uint32_t cqe;
+
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 1, 1, QUARRY_RING_INCREMENTAL), 0);
+	cr_assert(kernel_receives(pattern, SIZE, &res, &cqe));
+	cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &old), 0);
+	cr_assert_eq(quarry_buffer_release(old), 0);
+	cr_assert(kernel_receives(pattern, SIZE, &res, &cqe));
+	cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &new), 0);
+	cr_assert_eq(new.flags, old.flags);
+	cr_assert_neq(new.generation, old.generation);
+	generation = atomic_exchange(&s->generation[0], old.generation - s->seed);
+	cr_expect_eq(qy_ring_piece_back(s, 0, old.generation - s->seed, qy_buffer_piece(old.flags)), -1);
+	atomic_store(&s->generation[0], generation);
+	cr_expect_eq(quarry_buffer_release(new), 0);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	end(slab);
+}
+
+static unsigned times_low;
+
+static void on_low(void *ctx, uint32_t left)
+{
+	(void)ctx;
+	cr_expect_eq(left, 1);
+	times_low++;
+}
+
+/* A piece takes no buffer from the ring but the last. */
+Test(buffers_ring, few_are_left_in_the_ring)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = SIZE, .count = 2, .low_water = 1, .low = on_low };
+	quarry_buffers *slab;
+	quarry_buffer b[8];
+	int32_t res;
+	uint32_t cqe;
+
+	end(start(1, SIZE, 0));
+	fake_os_install();
+	fake_os_uring(play);
+	slab = quarry_buffers_create(&attr);
+	times_low = 0;
+	expect_error(quarry_ring_register(slab, RING_FD, 1, 1, 0), EINVAL);
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 1, 2, QUARRY_RING_INCREMENTAL), 0);
+	for (int i = 0; i < 8; i++) {
+		cr_assert(kernel_receives(pattern, SIZE / 4, &res, &cqe));
+		cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &b[i]), 0);
+		cr_expect_eq(times_low, i >= 3, "at %d", i);
+	}
+	for (int i = 0; i < 8; i++)
+		cr_expect_eq(quarry_buffer_release(b[i]), 0);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	end(slab);
 }
 
 Test(buffers_ring, a_ring_that_ends_with_pieces_out)
