@@ -346,9 +346,9 @@ static void end_ring(void)
 {
 	if (server.plain)
 		return;
-	io_uring_queue_exit(&ring);
 	if (server.slab != NULL)
-		quarry_ring_unregister(server.slab);
+		quarry_ring_unregister(server.slab); /* while the descriptor is this io_uring's */
+	io_uring_queue_exit(&ring);
 }
 #else
 static void make_ring(void)

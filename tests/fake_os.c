@@ -6,6 +6,7 @@
 #include "tests/fake_machine.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -124,8 +125,16 @@ void fake_os_fail_numa(int err)
 	fake_os_fail(FAKE_MEMS_ALLOWED, err);
 }
 
+static _Atomic(bool) mremap_holes;
+
+void fake_os_mremap_holes(bool leave)
+{
+	atomic_store(&mremap_holes, leave);
+}
+
 void fake_os_heal(void)
 {
+	fake_os_mremap_holes(false);
 	for (int i = 0; i < FAKE_CALLS; i++)
 		fake_os_fail(i, 0);
 	for (int i = 0; i < ADVICES; i++)
@@ -223,9 +232,15 @@ static void *table_mremap_away(void *old, size_t len, void *hint)
 	CALL(FAKE_MREMAP, void *, MAP_FAILED, fake_mremap_away(old, len, hint));
 }
 
+static void leave_hole(void *at, size_t len)
+{
+	if (atomic_load(&mremap_holes))
+		munmap(at, len);
+}
+
 static void *table_mremap_to(void *old, size_t len, void *to)
 {
-	CALL(FAKE_MREMAP, void *, MAP_FAILED, fake_mremap_to(old, len, to));
+	CALL(FAKE_MREMAP, void *, (leave_hole(to, len), errno = err_, MAP_FAILED), fake_mremap_to(old, len, to));
 }
 
 static int table_mlock_onfault(void *addr, size_t len)

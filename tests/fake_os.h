@@ -140,6 +140,8 @@ void fake_os_fail(enum fake_call call, int err);                 /* always, with
 void fake_os_fail_kth(enum fake_call call, unsigned k, int err); /* once: the k-th call from now, 1 being the next */
 void fake_os_fail_from(enum fake_call call, unsigned k, int err); /* always, from the k-th call from now on */
 void fake_os_fail_advice(int advice, int err);                   /* madvise with this advice (0 .. 127), always */
+void fake_os_mremap_holes(bool leave); /* until healed: an mremap to a place that is failed has unmapped that place, as
+                                        * MREMAP_FIXED may */
 void fake_os_fail_numa(int err);                                 /* as seccomp does: mbind to mems_allowed, always */
 void fake_os_heal(void);                                         /* every call works again */
 

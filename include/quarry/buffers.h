@@ -6,8 +6,8 @@
  * A slab has an owner, the thread that takes buffers out of it and talks to the kernel about it (a reactor): who made
  * it, or who called quarry_buffers_own since. Functions that are the owner's say so, and fail with EPERM in another
  * thread. A buffer itself is a value of 24 bytes that may be handed to any thread, and be released by any. Once a slab
- * is made nothing here allocates, but for what is said of quarry_buffer_adopt and quarry_ring_try_get; and nothing has
- * a lock.
+ * is made nothing here allocates, but quarry_ring_register and what is said of quarry_buffer_adopt and
+ * quarry_ring_try_get; and nothing has a lock.
  *
  * In a forked child a slab is a copy, of whose owner the child's one thread is when it was the owner that forked. The
  * ring is the parent's, and so are fixed buffers: the child may release what it has, and "unregister" them, which the
@@ -182,7 +182,7 @@ typedef struct quarry_buffers_attr {
 	int32_t page_kind;    /* enum quarry_page_kind; AUTO: transparent huge pages, where it is 2 MiB or more */
 	uint32_t alignment;   /* of each, a power of two of 64 to 2 MiB; 0: 64, a cache line. 4096 for O_DIRECT and for
 	                       * adoption without a copy */
-	uint32_t on_node;     /* 1: on `node`; 0: on the calling thread's */
+	uint32_t on_node;     /* 1: on `node`; 0: each page where it is first written to */
 	int32_t node;         /* the kernel's id */
 	uint32_t low_water;   /* call `low` each time that so few are left: free ones when one is got, the kernel's when
 	                       * one has left the ring. Below count, and below the ring's entries. 0: never */
@@ -326,25 +326,28 @@ QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, u
 #define QUARRY_RING_MAX 32768
 
 /** Have io_uring take buffers of a slab by itself (a provided-buffer ring, IORING_REGISTER_PBUF_RING, Linux 5.19; see
- * io_uring_register(2)): for requests with IOSQE_BUFFER_SELECT and this group. The ring stands in the slab's arena. As
- * many free buffers as it has room for are published; the rest is for quarry_buffers_get. A slab has one ring.
+ * io_uring_register(2)): for requests with IOSQE_BUFFER_SELECT and this group. The ring's memory comes from
+ * the calling thread's arena. As many free buffers as it has room for are published; the rest is for
+ * quarry_buffers_get. A slab has one ring.
  * The library asks the kernel alone, and needs no liburing; it never submits anything. The owner's.
  * @param ring_fd of io_uring_setup(2), as liburing's ring.ring_fd. @param group the buffer group's number.
  * @param entries a power of two up to QUARRY_RING_MAX; the slab must have no more than 65536 buffers.
  * @param flags QUARRY_RING_INCREMENTAL or 0; quarry_buffers_stats.incremental tells what was got.
- * @return 0; -1 with EINVAL (also of a kernel without such rings), EBUSY (the slab has a ring), EPERM (also: io_uring
- *         is refused), ENOSYS, EEXIST (the group is there) and what else the kernel says. Then quarry_buffers_receive
+ * @return 0; -1 with EINVAL (also of a kernel without such rings), EBUSY (the slab has a ring), ENOMEM, EPERM
+ *         (also: io_uring is refused), ENOSYS, EEXIST (the group is there) and what else the kernel says. Then quarry_buffers_receive
  *         does without. */
 QUARRY_API int quarry_ring_register(quarry_buffers *slab, int ring_fd, unsigned group, unsigned entries,
 				    unsigned flags);
 
-/** End that: what the kernel had is free again. What the program has stays its own. Requests that were submitted with
- * the group must be through. The owner's. @return 0; -1 with ENOENT (there is no ring), EPERM, EINVAL; where the kernel
+/** End that: what the kernel had is free again. What the program has stays its own. Call it before the io_uring ends
+ * (io_uring_queue_exit): after that the descriptor's number may be another io_uring's, whose group would end. Requests
+ * that were submitted with the group must be through. The owner's. @return 0; -1 with ENOENT (there is no ring), EPERM, EINVAL; where the kernel
  * refuses for another reason than that its ring has ended, with its errno, and the ring stays. */
 QUARRY_API int quarry_ring_unregister(quarry_buffers *slab);
 
 /** The buffer of a completion. Not blocking, and no system call: call it for each completion of the group. The owner's.
- * @param res, cqe_flags the completion's.
+ * @param res, cqe_flags the completion's. Not of a receive with IORING_RECVSEND_BUNDLE, which fills several buffers
+ *        and names the first alone: that is EINVAL when it is more than one, and those are not told of.
  * @param buffer receives it: p and len what was received (len 0 when res is not above 0). Its release gives it to the
  *        kernel again. Of an incremental ring it is a piece; when 31 pieces of one buffer are out, the next is copied
  *        to a block of its own (OWNED | COPIED).
@@ -382,7 +385,9 @@ QUARRY_API long quarry_fixed_register(quarry_buffers *slab, int ring_fd, unsigne
 QUARRY_API int quarry_fixed_index(const quarry_buffers *slab, uint32_t id);
 
 /** End that: the entries are empty again. With a tag, the slab counts as registered until quarry_fixed_let_go was told
- * of each chunk. The owner's. @return 0; -1 with ENOENT, EPERM, EINVAL or the kernel's errno, and all is as it was. */
+ * of each chunk. Before the io_uring ends, as of a ring. The owner's.
+ * @return 0; -1 with ENOENT, EPERM, EINVAL or the kernel's errno: then the slab counts as registered, though of some
+ *         chunks the entries may be empty already; call again. */
 QUARRY_API int quarry_fixed_unregister(quarry_buffers *slab);
 
 /** Told of a completion with a tag: the kernel has let go of a chunk. The owner's.

@@ -21,6 +21,7 @@ QUARRY_API ssize_t quarry_buffers_receive(quarry_buffers *slab, int fd, quarry_b
 	struct qy_buffers *s = (struct qy_buffers *)slab;
 	struct iovec iov[RECEIVE_MAX];
 	unsigned n = 0, used = 0;
+	uint32_t low_water;
 	ssize_t got, left;
 	int error;
 
@@ -28,10 +29,17 @@ QUARRY_API ssize_t quarry_buffers_receive(quarry_buffers *slab, int fd, quarry_b
 		errno = EINVAL;
 		return -1;
 	}
+	if (!qy_buffers_mine(s)) {
+		errno = EPERM;
+		return -1;
+	}
+	low_water = s->low_water;
+	s->low_water = 0; /* whether they are few is told when it is known which of these stay */
 	while (n < max && quarry_buffers_get(slab, &buffers[n]) == 0) {
 		iov[n] = quarry_buffer_iovec(buffers[n]);
 		n++;
 	}
+	s->low_water = low_water;
 	if (n == 0)
 		return -1;
 	got = qy_os->receive_into(fd, iov, n, flags);
@@ -44,6 +52,8 @@ QUARRY_API ssize_t quarry_buffers_receive(quarry_buffers *slab, int fd, quarry_b
 	/* The last first, so that the next call begins where this one would have gone on. */
 	while (n > used)
 		quarry_buffer_release(buffers[--n]);
+	for (const uint32_t rest = qy_buffers_free(s); low_water != 0 && used > 0;)
+		qy_buffers_low(s, rest + --used);
 	errno = error;
 	return got;
 }
@@ -80,20 +90,30 @@ static void copy(void *to, const void *from, size_t len)
 	memcpy(to, from, len);
 }
 
+/* Whether what is in it is the program's, and somewhere; else errno. */
+static bool usable(quarry_buffer b)
+{
+	if (b.p == NULL && b.len != 0)
+		errno = EINVAL;
+	else if (b.p == NULL && (b.flags & (QUARRY_BUFFER_OWNED | QUARRY_BUFFER_BORROWED)))
+		return true;
+	return quarry_buffer_check(b) != NULL;
+}
+
 QUARRY_API ssize_t quarry_buffer_copy_in(quarry_buffer b, uint32_t at, const void *from, size_t len)
 {
-	char *p = quarry_buffer_check(b);
-
-	if (p == NULL || (from == NULL && len != 0)) {
-		if (p != NULL)
-			errno = EINVAL;
+	if (!usable(b))
+		return -1;
+	if (from == NULL && len != 0) {
+		errno = EINVAL;
 		return -1;
 	}
 	if (at > b.len || len > b.len - at) {
 		errno = ERANGE;
 		return -1;
 	}
-	copy(p + at, from, len);
+	if (len != 0)
+		copy((char *)b.p + at, from, len);
 	return (ssize_t)len;
 }
 
@@ -106,7 +126,7 @@ QUARRY_API ssize_t quarry_buffer_copy_out(void *to, size_t room, const quarry_bu
 		return -1;
 	}
 	for (size_t i = 0; i < count; i++) {
-		if (quarry_buffer_check(buffers[i]) == NULL)
+		if (!usable(buffers[i]))
 			return -1;
 		total += buffers[i].len;
 		if (total > room) {
@@ -115,7 +135,8 @@ QUARRY_API ssize_t quarry_buffer_copy_out(void *to, size_t room, const quarry_bu
 		}
 	}
 	for (size_t i = 0, at = 0; i < count; at += buffers[i++].len)
-		copy((char *)to + at, buffers[i].p, buffers[i].len);
+		if (buffers[i].len != 0)
+			copy((char *)to + at, buffers[i].p, buffers[i].len);
 	return (ssize_t)total;
 }
 
@@ -143,8 +164,14 @@ static bool may_move(struct qy_buffers *s, quarry_buffer b, void *block)
 	return true;
 }
 
+/* A move that failed may have unmapped its target before. */
+static void map_anew(void *at, size_t len)
+{
+	qy_os->mmap(at, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
 /* Have the pages of a buffer at a block, and the block's policy for those that come. By way of a place of the kernel's
- * choice, since only that way something stays mapped where they were. False: nothing has changed. */
+ * choice, since only that way something stays mapped where they were. False: what is in the buffer is in it still. */
 static bool move_pages(struct qy_buffers *s, void *from, void *to)
 {
 	unsigned long mask[QUARRY_NODES_MAX / 64] = { 0 };
@@ -160,7 +187,9 @@ static bool move_pages(struct qy_buffers *s, void *from, void *to)
 	}
 	if (qy_os->mremap_to(between, len, to) == MAP_FAILED) {
 		/* Back again. What would not even go back is copied, and its pages end with the place. */
+		map_anew(to, len);
 		if (qy_os->mremap_to(between, len, from) == MAP_FAILED) {
+			map_anew(from, len);
 			memcpy(from, between, len);
 			qy_os->munmap(between, len);
 		}
@@ -190,7 +219,7 @@ static unsigned move_or_copy(struct qy_buffers *s, quarry_buffer b, void *block,
 }
 
 /* The block is there before the buffer is claimed, so that nothing can fail after that. Of a piece it is the release
- * that claims: it is copied before, and what was copied of another's is nobody's. False: somebody else has the buffer. */
+ * that claims: it is copied before, and what was copied of another's is nobody's. False: somebody else has it. */
 static bool adopt(struct qy_buffers *s, quarry_buffer b, void *block, bool movable, unsigned *how)
 {
 	if (b.flags & QUARRY_BUFFER_PIECE) {

@@ -76,8 +76,9 @@ QUARRY_API long quarry_fixed_register(quarry_buffers *slab, int ring_fd, unsigne
 	if (table_size != 0 && (first >= table_size || chunks(s) > table_size - first))
 		return qy_fail(EINVAL, "table_size: %u entries have no room for %u from %u on", table_size,
 			       (unsigned)chunks(s), first);
-	if (first > UINT16_MAX)
-		return qy_fail(EINVAL, "first: a request cannot tell of entry %u", first);
+	if (first > UINT16_MAX || chunks(s) - 1 > UINT16_MAX - first)
+		return qy_fail(EINVAL, "first: a request cannot tell of all of %u entries from %u on",
+			       (unsigned)chunks(s), first);
 	if (table_size != 0 && qy_os->uring_register(ring_fd, REGISTER_BUFFERS2, &table, sizeof(table)) < 0)
 		return qy_fail(errno, "the kernel refuses a sparse table of %u buffers", table_size);
 	s->fixed.fd = ring_fd;

@@ -795,6 +795,32 @@ Test(buffers, what_is_cut_off_is_in_no_buffer)
 	end(slab);
 }
 
+/* Whether they are few is known when it is known which stay. */
+Test(buffers, receiving_tells_of_few_that_stay_so)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 64, .count = 10, .low_water = 3, .low = on_low,
+				     .ctx = &heard };
+	quarry_buffers *slab = quarry_buffers_create(&attr);
+	quarry_buffer b[10];
+	char text[512] = { 0 };
+	int ends[2];
+
+	heard = (struct heard){ 0 };
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	cr_assert_eq(write(ends[1], text, 10), 10);
+	cr_expect_eq(quarry_buffers_receive(slab, ends[0], b, 10, 0), 10);
+	cr_expect_eq(heard.low, 0);
+	cr_assert_eq(write(ends[1], text, 512), 512);
+	cr_expect_eq(quarry_buffers_receive(slab, ends[0], b + 1, 9, 0), 512);
+	cr_expect_eq(heard.low, 1);
+	cr_expect_eq(heard.left, 3);
+	for (int i = 0; i < 9; i++)
+		quarry_buffer_release(b[i]);
+	close(ends[0]);
+	close(ends[1]);
+	end(slab);
+}
+
 Test(buffers, copies_stay_within_bounds)
 {
 	quarry_buffers *slab = make(100 * KIB, 4, 0, 0);
@@ -833,6 +859,12 @@ Test(buffers, copies_stay_within_bounds)
 	expect_error(quarry_buffer_copy_out(to, 300 * KIB, b, 3), ESTALE);
 	expect_error(quarry_buffer_copy_in(b[1], 0, from, 1), ESTALE);
 	expect_error(quarry_buffer_copy_out(NULL, 5, b, 1), EINVAL);
+	/* Nothing, and what says that it is more. */
+	cr_expect_eq(quarry_buffer_copy_in(quarry_buffer_wrap(NULL, 0), 0, from, 0), 0);
+	expect_error(quarry_buffer_copy_in(quarry_buffer_wrap(NULL, 0), 0, from, 1), ERANGE);
+	expect_error(quarry_buffer_copy_in(quarry_buffer_wrap(NULL, 9), 0, from, 1), EINVAL);
+	b[1] = quarry_buffer_wrap(NULL, 0);
+	cr_expect_eq(quarry_buffer_copy_out(to, 9, b + 1, 1), 0);
 	quarry_buffer_release(b[0]);
 	quarry_buffer_release(b[2]);
 	free(from);
@@ -958,6 +990,7 @@ Test(buffers, moves_that_are_refused_are_copies)
 		uint32_t id = b.id;
 
 		fill(b, k);
+		fake_os_mremap_holes(true);
 		if (k == 3) /* the second half, and the way back */
 			fake_os_fail_from(FAKE_MREMAP, 2, ENOMEM);
 		else

@@ -475,6 +475,7 @@ Test(buffers_ring, what_is_refused_leaves_all_as_it_was)
 	cr_expect_eq(figures(slab).in_ring, 8);
 	kernel.refuse = EBADF;
 	cr_expect_eq(quarry_ring_unregister(slab), 0, "the io_uring has ended");
+	expect_error(quarry_fixed_register(slab, RING_FD, 0, 65536, 0), EINVAL);
 	many = quarry_buffers_create(&attr);
 	expect_error(quarry_ring_register(many, RING_FD, 0, 8, 0), EINVAL);
 	cr_expect_eq(quarry_buffers_destroy(many), 0);
