@@ -10,6 +10,7 @@
 #include "lib/base/lock.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
@@ -34,12 +35,22 @@ void qy_sleep_on(_Atomic(uint32_t) *word, uint32_t value, uint64_t ms)
 	errno = saved;
 }
 
-void qy_wake(_Atomic(uint32_t) *word)
+static void wake(_Atomic(uint32_t) *word, int most)
 {
 	int saved = errno;
 
-	(void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	(void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, most, NULL, NULL, 0);
 	errno = saved;
+}
+
+void qy_wake(_Atomic(uint32_t) *word)
+{
+	wake(word, 1);
+}
+
+void qy_wake_all(_Atomic(uint32_t) *word)
+{
+	wake(word, INT_MAX);
 }
 
 void qy_lock_init(struct qy_lock *lock, enum qy_rank rank)

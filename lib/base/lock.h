@@ -40,9 +40,10 @@ QY_INLINE void qy_spin(void)
 }
 
 /* futex(2) on a word of this process: sleep while it is value, at most ms milliseconds (UINT64_MAX: for ever); wake one
- * sleeper. May come back early. errno is left alone. */
+ * sleeper, or all. May come back early. errno is left alone. */
 void qy_sleep_on(_Atomic(uint32_t) *word, uint32_t value, uint64_t ms);
 void qy_wake(_Atomic(uint32_t) *word);
+void qy_wake_all(_Atomic(uint32_t) *word);
 
 void qy_lock_init(struct qy_lock *lock, enum qy_rank rank);
 void qy_lock_slow(struct qy_lock *lock);
