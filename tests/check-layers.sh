@@ -74,6 +74,9 @@ exceptions=(
 
 	"include|lib/reclaim|numa/os.h|the clock"
 	"call|lib/reclaim|qy_os|the same"
+	"include|lib/object|numa/os.h|the clock, for waiting at an object"
+	"call|lib/object|qy_os|the same"
+	"call|lib/object|quarry_node_*|which nodes there are, and where the thread runs: asked as by any program"
 	"include|lib/cache|numa/os.h|the clock, and whether a thread still lives, or is blocked"
 	"call|lib/cache|qy_os|the same"
 )

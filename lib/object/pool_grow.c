@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT */
+/* Growing: chunks come from the arena of a depot, and objects are begun with and constructed in them, some at a time,
+ * so that memory that nobody needed is never touched. */
+#include "lib/object/pool.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "lib/api/error.h"
+
+/* ---- the index ---- */
+
+struct qy_pool_index *qy_pool_index_make(quarry_arena *arena, uint32_t numbers)
+{
+	size_t places = 4 * (size_t)numbers; /* half full at most, of twice as many as there are chunks */
+	struct qy_pool_index *index =
+		quarry_arena_calloc(arena, 1, sizeof(*index) + (places + numbers) * sizeof(index->by_base[0]));
+
+	if (index == NULL)
+		return NULL;
+	index->mask = (uint32_t)(places - 1);
+	index->numbers = numbers;
+	index->by_number = index->by_base + places;
+	return index;
+}
+
+/* What is found first on the way, an empty place or that of a record without a chunk, is r's; nothing when it is found
+ * there already. */
+static void index_by_base(struct qy_pool_index *index, struct qy_record *r, uintptr_t number)
+{
+	for (;; number++) {
+		_Atomic(struct qy_record *) *place = &index->by_base[number & index->mask];
+		struct qy_record *other = atomic_load_explicit(place, memory_order_relaxed);
+
+		if (other == r)
+			return;
+		if (other != NULL && atomic_load_explicit(&other->base, memory_order_relaxed) != QY_POOL_HOLLOW)
+			continue;
+		index->used += other == NULL;
+		atomic_store_explicit(place, r, memory_order_release);
+		return;
+	}
+}
+
+/* Room for one more record, by number and by base. */
+static bool index_reserve(quarry_pool *pool, uint32_t numbers)
+{
+	struct qy_pool_index *index = atomic_load_explicit(&pool->index, memory_order_relaxed), *more;
+
+	if (numbers <= index->numbers && index->used < 2 * index->numbers)
+		return true;
+	more = qy_pool_index_make(pool->arena, 2 * index->numbers);
+	if (more == NULL)
+		return false;
+	for (uint32_t i = 0; i < pool->chunks; i++) {
+		struct qy_record *r = atomic_load_explicit(&index->by_number[i], memory_order_relaxed);
+		uintptr_t base = atomic_load_explicit(&r->base, memory_order_relaxed);
+
+		atomic_store_explicit(&more->by_number[i], r, memory_order_relaxed);
+		if (base != QY_POOL_HOLLOW)
+			index_by_base(more, r, base >> pool->chunk_shift);
+	}
+	more->before = index;
+	atomic_store_explicit(&pool->index, more, memory_order_release);
+	return true;
+}
+
+/* ---- chunks; pool->lock is held ---- */
+
+static struct qy_record *new_record(quarry_pool *pool, struct qy_depot *d)
+{
+	size_t bytes = sizeof(struct qy_record) + pool->per_chunk * sizeof(struct qy_slot);
+	struct qy_record *r;
+
+	if (pool->chunks >= (uint64_t)1 << (32 - pool->index_shift) || !index_reserve(pool, pool->chunks + 1))
+		return NULL;
+	r = quarry_arena_aligned_alloc(d->arena, _Alignof(struct qy_record), bytes);
+	if (r == NULL)
+		return NULL;
+	memset(r, 0, sizeof(*r));
+	r->base = QY_POOL_HOLLOW;
+	r->depot = d;
+	r->number = pool->chunks++;
+	r->next = d->records;
+	d->records = r;
+	r->next_hollow = d->hollow;
+	d->hollow = r;
+	pool->bytes += bytes;
+	atomic_store_explicit(&atomic_load_explicit(&pool->index, memory_order_relaxed)->by_number[r->number], r,
+			      memory_order_release);
+	return r;
+}
+
+/* A record of before that has lost its chunk, or a new one. */
+static struct qy_record *new_chunk(quarry_pool *pool, struct qy_depot *d)
+{
+	size_t bytes = (size_t)1 << pool->chunk_shift;
+	struct qy_record *r = d->hollow;
+	void *base;
+
+	if (r == NULL)
+		r = new_record(pool, d);
+	if (r == NULL || !index_reserve(pool, pool->chunks))
+		return NULL;
+	base = quarry_arena_aligned_alloc(d->arena, bytes, bytes);
+	if (base == NULL)
+		return NULL;
+	d->hollow = r->next_hollow;
+	pool->bytes += bytes;
+	atomic_store_explicit(&r->base, (uintptr_t)base, memory_order_relaxed);
+	index_by_base(atomic_load_explicit(&pool->index, memory_order_relaxed), r,
+		      (uintptr_t)base >> pool->chunk_shift);
+	return r;
+}
+
+/* The next place of a chunk; NULL when it is used up for ever. */
+static struct qy_slot *carve_from(const quarry_pool *pool, struct qy_record *r)
+{
+	uint32_t i = r->carved++;
+	struct qy_slot *s = &r->slot[i];
+	void *object = (char *)atomic_load_explicit(&r->base, memory_order_relaxed) + (size_t)i * pool->stride;
+
+	if (i >= atomic_load_explicit(&r->made, memory_order_relaxed)) {
+		memset(s, 0, sizeof(*s));
+		s->word = QY_POOL_LIFE; /* no token is all zero */
+		s->record = r;
+		s->index = r->number << pool->index_shift | i;
+		atomic_store_explicit(&s->object, object, memory_order_relaxed);
+		atomic_store_explicit(&r->made, i + 1, memory_order_release);
+	} else if (atomic_load_explicit(&s->word, memory_order_relaxed) & QY_POOL_RETIRED) {
+		r->retired++;
+		return NULL;
+	}
+	atomic_store_explicit(&s->object, object, memory_order_relaxed);
+	return s;
+}
+
+static struct qy_slot *carve(quarry_pool *pool, struct qy_depot *d)
+{
+	struct qy_slot *s = d->raw;
+
+	if (s != NULL) {
+		d->raw = s->next;
+		s->record->raw--;
+	}
+	while (s == NULL) {
+		if (d->growing == NULL || d->growing->carved == pool->per_chunk)
+			d->growing = new_chunk(pool, d);
+		if (d->growing == NULL)
+			return NULL;
+		s = carve_from(pool, d->growing);
+	}
+	atomic_fetch_or_explicit(&s->word, QY_POOL_RAW, memory_order_relaxed);
+	return s;
+}
+
+/* ---- objects ---- */
+
+static struct qy_slot *reserve(quarry_pool *pool, struct qy_depot *d, uint32_t want)
+{
+	struct qy_slot *chain = NULL, *s;
+
+	if (pool->max != 0)
+		want = (uint32_t)qy_min(want, pool->max - pool->objects);
+	errno = EAGAIN;
+	for (; want > 0 && (s = carve(pool, d)) != NULL; want--) {
+		s->next = chain;
+		chain = s;
+		pool->objects++;
+	}
+	if (want > 0)
+		errno = ENOMEM;
+	return chain;
+}
+
+static void put_raw(quarry_pool *pool, struct qy_depot *d, struct qy_slot *chain)
+{
+	pthread_mutex_lock(&pool->lock);
+	for (struct qy_slot *s = chain, *next; s != NULL; s = next) {
+		next = s->next;
+		s->next = d->raw;
+		d->raw = s;
+		s->record->raw++;
+		pool->objects--;
+	}
+	pthread_mutex_unlock(&pool->lock);
+}
+
+/* Constructs until one fails: what is left goes back as it is. */
+static struct qy_slot *construct(quarry_pool *pool, struct qy_depot *d, struct qy_slot *raw)
+{
+	struct qy_slot *chain = NULL, *s;
+	uint32_t length = 0;
+	int error = 0;
+
+	while ((s = raw) != NULL) {
+		void *object = qy_slot_object(s);
+
+		memset(object, 0, pool->stride);
+		error = pool->construct == NULL ? 0 : pool->construct(object, pool->context);
+		if (error != 0)
+			break;
+		raw = s->next;
+		s->chain = NULL;
+		if (pool->checked)
+			qy_pool_hide(pool, s);
+		atomic_fetch_and_explicit(&s->word, ~QY_POOL_RAW, memory_order_release);
+		s->next = chain;
+		chain = s;
+		length++;
+	}
+	if (raw != NULL)
+		put_raw(pool, d, raw);
+	pthread_mutex_lock(&pool->lock);
+	pool->grown += length;
+	pthread_mutex_unlock(&pool->lock);
+	if (chain == NULL)
+		errno = error;
+	else
+		chain->length = length;
+	return chain;
+}
+
+struct qy_slot *qy_pool_grow(quarry_pool *pool, struct qy_depot *d, uint32_t want)
+{
+	struct qy_slot *raw;
+	int error;
+
+	pthread_mutex_lock(&pool->lock);
+	raw = reserve(pool, d, want);
+	error = errno;
+	pthread_mutex_unlock(&pool->lock);
+	errno = error;
+	return raw == NULL ? NULL : construct(pool, d, raw);
+}
+
+/* Nobody will have that place again. What is damaged is not destroyed: its contents would lead anywhere. */
+void qy_pool_retire(quarry_pool *pool, struct qy_slot *s, bool destroy)
+{
+	if (destroy && pool->destroy != NULL)
+		pool->destroy(qy_slot_object(s), pool->context);
+	pthread_mutex_lock(&pool->lock);
+	atomic_fetch_or_explicit(&s->word, QY_POOL_RETIRED, memory_order_relaxed);
+	s->record->retired++;
+	s->record->lost++;
+	pool->retired++;
+	pool->objects--;
+	pthread_mutex_unlock(&pool->lock);
+}

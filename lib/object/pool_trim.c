@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/* Giving back: a chunk of which all objects are in the depot goes back to the arena. Its record stays, with the
+ * generation of each of its places, for the next chunk. */
+#include "lib/object/pool.h"
+
+#include <errno.h>
+
+#include "lib/api/error.h"
+
+#define DOOMED UINT32_MAX /* in qy_record.seen */
+
+/* Which records can go; their slots, one chain. All chains of the depot are the caller's, and pool->lock is held. */
+static void doom(const quarry_pool *pool, struct qy_depot *d, struct qy_slot *all)
+{
+	for (struct qy_record *r = d->records; r != NULL; r = r->next)
+		r->seen = 0;
+	for (struct qy_slot *s = all; s != NULL; s = s->next)
+		s->record->seen++;
+	for (struct qy_record *r = d->records; r != NULL; r = r->next) {
+		bool has_chunk = atomic_load_explicit(&r->base, memory_order_relaxed) != QY_POOL_HOLLOW;
+
+		if (!has_chunk || r->raw > 0 || r->carved == 0 || r->seen + r->retired != r->carved)
+			continue;
+		r->seen = DOOMED;
+		r->carved = pool->per_chunk; /* nobody grows there */
+		if (d->growing == r)
+			d->growing = NULL;
+	}
+}
+
+/* All chains of a depot as one, which is nobody else's from here on. */
+static struct qy_slot *empty(struct qy_depot *d)
+{
+	struct qy_slot *all = NULL, *head, *s;
+
+	while ((head = qy_depot_take(d)) != NULL) {
+		for (s = head; s->next != NULL; s = s->next)
+			;
+		s->next = all;
+		all = head;
+	}
+	return all;
+}
+
+static void split(struct qy_slot *all, struct qy_slot **doomed, struct qy_slot **kept)
+{
+	*doomed = *kept = NULL;
+	for (struct qy_slot *s = all, *next; s != NULL; s = next) {
+		struct qy_slot **to = s->record->seen == DOOMED ? doomed : kept;
+
+		next = s->next;
+		s->next = *to;
+		*to = s;
+	}
+}
+
+static size_t destroy_chain(quarry_pool *pool, struct qy_slot *chain)
+{
+	size_t n = 0;
+
+	for (struct qy_slot *s = chain; s != NULL; s = s->next, n++) {
+		if (pool->checked && !qy_pool_show(pool, s))
+			qy_pool_tell(pool, qy_slot_object(s), QUARRY_POOL_WRITTEN);
+		else if (pool->destroy != NULL)
+			pool->destroy(qy_slot_object(s), pool->context);
+	}
+	return n;
+}
+
+/* A record that has hardly any place left stays as it is, for tokens. */
+static void make_hollow(const quarry_pool *pool, struct qy_depot *d, struct qy_record *r)
+{
+	r->seen = r->carved = r->retired = 0;
+	atomic_store_explicit(&r->base, QY_POOL_HOLLOW, memory_order_release);
+	if (r->lost >= pool->per_chunk - pool->per_chunk / 8)
+		return;
+	r->next_hollow = d->hollow;
+	d->hollow = r;
+}
+
+static void free_doomed(quarry_pool *pool, struct qy_depot *d, size_t objects)
+{
+	pthread_mutex_lock(&pool->lock);
+	pool->objects -= objects;
+	pool->trimmed += objects;
+	for (struct qy_record *r = d->records; r != NULL; r = r->next) {
+		uintptr_t base = atomic_load_explicit(&r->base, memory_order_relaxed);
+
+		if (base == QY_POOL_HOLLOW || r->seen != DOOMED)
+			continue;
+		make_hollow(pool, d, r);
+		pool->bytes -= (uint64_t)1 << pool->chunk_shift;
+		quarry_free((void *)base);
+	}
+	pthread_mutex_unlock(&pool->lock);
+}
+
+static size_t trim(quarry_pool *pool, struct qy_depot *d)
+{
+	struct qy_slot *all, *doomed, *kept;
+	size_t n;
+
+	pthread_mutex_lock(&pool->lock);
+	qy_pool_adopt_dead(pool);
+	all = empty(d);
+	doom(pool, d, all);
+	split(all, &doomed, &kept);
+	pthread_mutex_unlock(&pool->lock);
+	(void)qy_depot_send_home(pool, kept);
+	n = destroy_chain(pool, doomed);
+	free_doomed(pool, d, n);
+	return n;
+}
+
+QUARRY_API size_t quarry_pool_trim(quarry_pool *pool)
+{
+	size_t n = 0;
+
+	if (qy_pool_bad(pool) || atomic_exchange_explicit(&pool->trimming, true, memory_order_acquire))
+		return 0;
+	(void)quarry_pool_flush(pool);
+	for (uint32_t i = 0; i < pool->depots; i++)
+		n += trim(pool, &pool->depot[i]);
+	atomic_store_explicit(&pool->trimming, false, memory_order_release);
+	return n;
+}
