@@ -165,10 +165,12 @@ static QY_NOINLINE void free_entered(void *p)
 		qy_snap_freed(p, t != NULL);
 	if (QY_UNLIKELY(t == NULL)) {
 		/* No memory even to know this thread, or it has ended: the object goes home by itself. */
+		qy_checker_hush(true);
 		if (s != NULL)
 			qy_heap_send(atomic_load_explicit(&s->heap, memory_order_acquire), p, p);
 		else if (!qy_large_free(p))
 			qy_mistake(QY_MISTAKE_FOREIGN, p);
+		qy_checker_hush(false);
 		errno = error;
 		return;
 	}

@@ -83,11 +83,20 @@ static __attribute__((noinline)) void leak(void)
 
 #define MANY 3000
 
+/* Frees when the thread ends: after quarry has heard of that itself, whose key is older. */
+static pthread_key_t late;
+
+static void give_late(void *p)
+{
+	give(p);
+}
+
 static void *work(void *unused)
 {
 	static __thread char *kept[MANY];
 
 	(void)unused;
+	pthread_setspecific(late, get(SIZE));
 	for (int round = 0; round < 4; round++) {
 		for (int i = 0; i < MANY; i++) {
 			size_t size = (size_t)(i * 37 % 700);
@@ -159,11 +168,14 @@ static void clean(void)
 {
 	pthread_t threads[3];
 
+	pthread_key_create(&late, give_late);
 	for (int i = 0; i < 3; i++)
 		pthread_create(&threads[i], NULL, work, NULL);
 	for (int i = 0; i < 3; i++)
 		pthread_join(threads[i], NULL);
 	work(NULL);
+	give_late(pthread_getspecific(late));
+	pthread_setspecific(late, NULL);
 #ifndef BY_MALLOC
 	clean_arena();
 #endif
