@@ -316,6 +316,7 @@ int main(int argc, char **argv)
 	st_begin(argc, argv, "pools", 5000000, 4);
 	run(0, 0);
 	run(QUARRY_POOL_CHECKED, 4); /* lives are used up all the time */
+	fflush(stdout);
 	run_forks();
 	return st_end(ST_SLACK, 0);
 }
