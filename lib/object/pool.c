@@ -267,7 +267,7 @@ static QY_COLD int put_slow(quarry_pool *pool, void *object, enum quarry_pool_ho
 		return -1;
 	if (how != QUARRY_POOL_SAFE && how != QUARRY_POOL_FAST)
 		return qy_fail(EINVAL, "how: %d is none", (int)how);
-	s = qy_pool_slot_of(pool, object);
+	s = qy_pool_find(pool, object);
 	if (s == NULL) {
 		qy_pool_tell(pool, object, QUARRY_POOL_FOREIGN);
 		return qy_fail(EINVAL, "object: %p is none of this pool", object);

@@ -121,13 +121,16 @@ struct qy_pool_table {
 	struct qy_pool_cache *of[];
 };
 
-/* Chunks by address (hashed) and by number. Replaced by a greater one when it fills up; those of before stay until the
- * pool ends, for who looks into them. What a record that has lost its chunk had by_base is left, and taken for another:
- * which chunk it is, its record says, wherever it is found. */
+/* Chunks by address and by number, written under pool->lock. Replaced by one twice as great when there are more records
+ * than it has numbers for; those of before stay until the pool ends, for who looks into them. By address it is a hash
+ * table (linear probing), a quarter full at most, of the records that have chunks, and of no others: one that loses its
+ * chunk is taken out, and those behind it move up (Knuth, volume 3, 6.4, algorithm R). Who looks without the lock may
+ * miss what is just moving up, but what he finds is right, since the record says which chunk it has; and misses are
+ * looked for again under the lock, once. */
 struct qy_pool_index {
 	struct qy_pool_index *before;
-	uint32_t mask;           /* of by_base, twice as many as by_number */
-	uint32_t used;           /* of by_base */
+	uint32_t mask;           /* of by_base, four times as many as by_number */
+	uint32_t shift;          /* of the hash, which by_base is as long as */
 	uint32_t numbers;        /* room of by_number */
 	_Atomic(struct qy_record *) *by_number;
 	_Atomic(struct qy_record *) by_base[];
@@ -172,20 +175,26 @@ QY_INLINE void *qy_slot_object(struct qy_slot *s)
 	return atomic_load_explicit(&s->object, memory_order_relaxed);
 }
 
-/* The chunk that p would be in; NULL when it is in none of the pool's. p is not looked at. */
+/* Where a chunk is looked for first. By Fibonacci: the chunks of an arena come in runs, which would lie on each other. */
+QY_INLINE uint32_t qy_pool_hash(const struct qy_pool_index *index, uintptr_t number)
+{
+	return (uint32_t)(number * 0x9e3779b97f4a7c15u >> index->shift);
+}
+
+/* The chunk that p would be in; NULL when it is in none of the pool's, or is just moving. p is not looked at. */
 QY_INLINE struct qy_record *qy_pool_record_of(quarry_pool *pool, const void *p)
 {
 	struct qy_pool_index *index = atomic_load_explicit(&pool->index, memory_order_acquire);
 	uintptr_t number = (uintptr_t)p >> pool->chunk_shift, base = number << pool->chunk_shift;
 
-	for (;; number++) {
-		struct qy_record *r = atomic_load_explicit(&index->by_base[number & index->mask], memory_order_acquire);
+	for (uint32_t i = qy_pool_hash(index, number);; i = (i + 1) & index->mask) {
+		struct qy_record *r = atomic_load_explicit(&index->by_base[i], memory_order_acquire);
 		if (r == NULL || QY_LIKELY(atomic_load_explicit(&r->base, memory_order_relaxed) == base))
 			return r;
 	}
 }
 
-/* The slot of an object; NULL when there is no such object. Offsets that are multiples come out exact by the
+/* The slot of an object; NULL when there is no such object, or its chunk is just moving in the index. Offsets that are multiples come out exact by the
  * reciprocal, and others are not equal to what they come out as. */
 QY_INLINE struct qy_slot *qy_pool_slot_of(quarry_pool *pool, const void *p)
 {
@@ -238,6 +247,10 @@ uint64_t qy_pool_out(quarry_pool *pool, uint64_t *got, uint64_t *put); /* likewi
 /* So many at most, as a chain, the length in the first; NULL with errno. */
 struct qy_slot *qy_pool_grow(quarry_pool *pool, struct qy_depot *d, uint32_t want);
 struct qy_pool_index *qy_pool_index_make(quarry_arena *arena, uint32_t numbers);
+/* A record that has a chunk, and has it still. pool->lock is held. */
+void qy_pool_index_add(const quarry_pool *pool, struct qy_pool_index *index, struct qy_record *r);
+void qy_pool_index_remove(quarry_pool *pool, struct qy_record *r);
+struct qy_slot *qy_pool_find(quarry_pool *pool, const void *p) QY_COLD; /* qy_pool_slot_of, but it misses nothing */
 void qy_pool_retire(quarry_pool *pool, struct qy_slot *s, bool destroy);
 
 /* Closes a live slot: 0, EALREADY or (by_token) ESTALE. */

@@ -14,7 +14,7 @@ static struct qy_slot *held(quarry_pool *pool, void *object)
 
 	if (qy_pool_bad(pool))
 		return NULL;
-	s = qy_pool_slot_of(pool, object);
+	s = qy_pool_find(pool, object);
 	if (s == NULL)
 		qy_fail(EINVAL, "object: %p is none of this pool", object);
 	else if (atomic_load_explicit(&s->word, memory_order_relaxed) & QY_POOL_LIVE)

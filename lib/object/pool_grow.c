@@ -12,53 +12,87 @@
 
 struct qy_pool_index *qy_pool_index_make(quarry_arena *arena, uint32_t numbers)
 {
-	size_t places = 4 * (size_t)numbers; /* half full at most, of twice as many as there are chunks */
+	size_t places = 4 * (size_t)numbers;
 	struct qy_pool_index *index =
 		quarry_arena_calloc(arena, 1, sizeof(*index) + (places + numbers) * sizeof(index->by_base[0]));
 
 	if (index == NULL)
 		return NULL;
 	index->mask = (uint32_t)(places - 1);
+	index->shift = 64 - qy_log2_floor(places);
 	index->numbers = numbers;
 	index->by_number = index->by_base + places;
 	return index;
 }
 
-/* What is found first on the way, an empty place or that of a record without a chunk, is r's; nothing when it is found
- * there already. */
-static void index_by_base(struct qy_pool_index *index, struct qy_record *r, uintptr_t number)
+static struct qy_record *at(struct qy_pool_index *index, uint32_t i)
 {
-	for (;; number++) {
-		_Atomic(struct qy_record *) *place = &index->by_base[number & index->mask];
-		struct qy_record *other = atomic_load_explicit(place, memory_order_relaxed);
-
-		if (other == r)
-			return;
-		if (other != NULL && atomic_load_explicit(&other->base, memory_order_relaxed) != QY_POOL_HOLLOW)
-			continue;
-		index->used += other == NULL;
-		atomic_store_explicit(place, r, memory_order_release);
-		return;
-	}
+	return atomic_load_explicit(&index->by_base[i], memory_order_relaxed);
 }
 
-/* Room for one more record, by number and by base. */
+static uint32_t home_of(const quarry_pool *pool, const struct qy_pool_index *index, struct qy_record *r)
+{
+	return qy_pool_hash(index, atomic_load_explicit(&r->base, memory_order_relaxed) >> pool->chunk_shift);
+}
+
+void qy_pool_index_add(const quarry_pool *pool, struct qy_pool_index *index, struct qy_record *r)
+{
+	uint32_t i = home_of(pool, index, r);
+
+	while (at(index, i) != NULL)
+		i = (i + 1) & index->mask;
+	atomic_store_explicit(&index->by_base[i], r, memory_order_release);
+}
+
+/* What moves up stands in both places for a moment. Who comes past the one before that and to the other after it, misses
+ * it. */
+void qy_pool_index_remove(quarry_pool *pool, struct qy_record *r)
+{
+	struct qy_pool_index *index = atomic_load_explicit(&pool->index, memory_order_relaxed);
+	uint32_t i = home_of(pool, index, r), gap;
+	struct qy_record *other;
+
+	while (at(index, i) != r)
+		i = (i + 1) & index->mask;
+	gap = i;
+	while ((other = at(index, i = (i + 1) & index->mask)) != NULL) {
+		/* It would be found in the gap if its way from home comes there: if that is as long as from there to here. */
+		if (((i - home_of(pool, index, other)) & index->mask) < ((i - gap) & index->mask))
+			continue;
+		atomic_store_explicit(&index->by_base[gap], other, memory_order_release);
+		gap = i;
+	}
+	atomic_store_explicit(&index->by_base[gap], NULL, memory_order_release);
+}
+
+struct qy_slot *qy_pool_find(quarry_pool *pool, const void *p)
+{
+	struct qy_slot *s = qy_pool_slot_of(pool, p);
+
+	if (s != NULL)
+		return s;
+	pthread_mutex_lock(&pool->lock);
+	s = qy_pool_slot_of(pool, p);
+	pthread_mutex_unlock(&pool->lock);
+	return s;
+}
+
+/* Room for so many records, by number and by base. */
 static bool index_reserve(quarry_pool *pool, uint32_t numbers)
 {
 	struct qy_pool_index *index = atomic_load_explicit(&pool->index, memory_order_relaxed), *more;
 
-	if (numbers <= index->numbers && index->used < 2 * index->numbers)
+	if (numbers <= index->numbers)
 		return true;
 	more = qy_pool_index_make(pool->arena, 2 * index->numbers);
 	if (more == NULL)
 		return false;
 	for (uint32_t i = 0; i < pool->chunks; i++) {
 		struct qy_record *r = atomic_load_explicit(&index->by_number[i], memory_order_relaxed);
-		uintptr_t base = atomic_load_explicit(&r->base, memory_order_relaxed);
 
 		atomic_store_explicit(&more->by_number[i], r, memory_order_relaxed);
-		if (base != QY_POOL_HOLLOW)
-			index_by_base(more, r, base >> pool->chunk_shift);
+		if (atomic_load_explicit(&r->base, memory_order_relaxed) != QY_POOL_HOLLOW)
+			qy_pool_index_add(pool, more, r);
 	}
 	more->before = index;
 	atomic_store_explicit(&pool->index, more, memory_order_release);
@@ -100,7 +134,7 @@ static struct qy_record *new_chunk(quarry_pool *pool, struct qy_depot *d)
 
 	if (r == NULL)
 		r = new_record(pool, d);
-	if (r == NULL || !index_reserve(pool, pool->chunks))
+	if (r == NULL)
 		return NULL;
 	base = quarry_arena_aligned_alloc(d->arena, bytes, bytes);
 	if (base == NULL)
@@ -108,8 +142,7 @@ static struct qy_record *new_chunk(quarry_pool *pool, struct qy_depot *d)
 	d->hollow = r->next_hollow;
 	pool->bytes += bytes;
 	atomic_store_explicit(&r->base, (uintptr_t)base, memory_order_relaxed);
-	index_by_base(atomic_load_explicit(&pool->index, memory_order_relaxed), r,
-		      (uintptr_t)base >> pool->chunk_shift);
+	qy_pool_index_add(pool, atomic_load_explicit(&pool->index, memory_order_relaxed), r);
 	return r;
 }
 

@@ -41,7 +41,7 @@ QUARRY_API quarry_token quarry_pool_token(quarry_pool *pool, void *object)
 
 	if (qy_pool_bad(pool))
 		return none;
-	s = qy_pool_slot_of(pool, object);
+	s = qy_pool_find(pool, object);
 	if (s == NULL)
 		return qy_fail(EINVAL, "object: %p is none of this pool", object), none;
 	w = atomic_load_explicit(&s->word, memory_order_relaxed);

@@ -68,8 +68,9 @@ static size_t destroy_chain(quarry_pool *pool, struct qy_slot *chain)
 }
 
 /* A record that has hardly any place left stays as it is, for tokens. */
-static void make_hollow(const quarry_pool *pool, struct qy_depot *d, struct qy_record *r)
+static void make_hollow(quarry_pool *pool, struct qy_depot *d, struct qy_record *r)
 {
+	qy_pool_index_remove(pool, r);
 	r->seen = r->carved = r->retired = 0;
 	atomic_store_explicit(&r->base, QY_POOL_HOLLOW, memory_order_release);
 	if (r->lost >= pool->per_chunk - pool->per_chunk / 8)

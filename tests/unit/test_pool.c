@@ -3,10 +3,13 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <sched.h>
+#include <stdio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib/object/pool.h"
+#include "tests/unit/model.h"
 #include "tests/unit/pool.h"
 
 /* ---- made and ended ---- */
@@ -261,6 +264,192 @@ Test(pool, trimmed_and_grown_again_tokens_stay_stale)
 	cr_assert_lt(stats.in_use, 5000 * 100, "records alone are left: %llu", (unsigned long long)stats.in_use);
 	end(pool);
 	cr_assert_eq(quarry_arena_destroy(attr.arena), 0);
+}
+
+/* How many places of the index are looked at for an object. */
+static unsigned probes(quarry_pool *pool, void *object)
+{
+	struct qy_pool_index *index = pool->index;
+	uintptr_t number = (uintptr_t)object >> pool->chunk_shift;
+	unsigned n = 1;
+
+	for (uint32_t i = qy_pool_hash(index, number); index->by_base[i] != NULL; i = (i + 1) & index->mask, n++)
+		if (index->by_base[i]->base == number << pool->chunk_shift)
+			return n;
+	cr_assert_fail("%p is not in the index", object);
+	return 0;
+}
+
+/* Chunks come back at other addresses, since what is freed and had meanwhile is of random sizes. */
+Test(pool, objects_are_found_as_fast_after_many_trims)
+{
+	quarry_pool_attr attr = { .struct_size = sizeof attr, .size = 1024 };
+	quarry_pool *pool = make(&attr);
+	static void *p[64 * 40];
+	void *others[64] = { 0 };
+
+	model_start("objects_are_found_as_fast_after_many_trims");
+	for (unsigned round = 0; round < 1500; round++) {
+		size_t n = 64 * (1 + model_below(40)), sum = 0, used = 0;
+		unsigned other = (unsigned)model_below(COUNT(others));
+
+		cr_assert_eq(quarry_pool_get_bulk(pool, p, n), n);
+		quarry_free(others[other]);
+		others[other] = quarry_malloc(65536 * (1 + model_below(8)));
+		for (size_t i = 0; i < n; i += 16) {
+			unsigned one = probes(pool, p[i]);
+
+			cr_assert_leq(one, 12, "round %u", round);
+			sum += one;
+		}
+		cr_assert_leq(sum, n / 16 * 3, "round %u", round);
+		for (uint32_t i = 0; i <= pool->index->mask; i++)
+			used += pool->index->by_base[i] != NULL;
+		cr_assert(used <= pool->chunks && pool->index->numbers <= 64);
+		for (size_t i = n - 1; i > 0; i--) {
+			size_t k = model_below(i + 1);
+			void *swapped = p[i];
+
+			p[i] = p[k];
+			p[k] = swapped;
+		}
+		cr_assert_eq(quarry_pool_put_bulk(pool, p, n, QUARRY_POOL_SAFE), n);
+		(void)quarry_pool_trim(pool);
+	}
+	for (unsigned i = 0; i < COUNT(others); i++)
+		quarry_free(others[i]);
+	end(pool);
+}
+
+/* An index alone, of records of chunks that are not there. */
+static quarry_pool *indexed(uint32_t numbers)
+{
+	quarry_pool *pool = quarry_calloc(1, sizeof(*pool));
+
+	pool->chunk_shift = 16;
+	pool->index = qy_pool_index_make(NULL, numbers);
+	return pool;
+}
+
+static void not_indexed(quarry_pool *pool)
+{
+	quarry_free(pool->index);
+	quarry_free(pool);
+}
+
+Test(pool, two_runs_of_chunks_do_not_lie_on_each_other)
+{
+	enum { RUN = 500 };
+	quarry_pool *pool = indexed(1024);
+	struct qy_record *r = quarry_aligned_alloc(64, 2 * RUN * sizeof *r);
+	unsigned sum = 0;
+
+	for (uintptr_t i = 0; i < 2 * RUN; i++) {
+		uintptr_t number = 0x7f0000 + i % RUN + i / RUN * (pool->index->mask + 1);
+
+		r[i].base = number << pool->chunk_shift;
+		qy_pool_index_add(pool, pool->index, &r[i]);
+	}
+	for (unsigned i = 0; i < 2 * RUN; i++)
+		sum += probes(pool, (void *)r[i].base);
+	cr_assert_leq(sum, 2 * RUN * 3);
+	quarry_free(r);
+	not_indexed(pool);
+}
+
+/* Chunks that all want one of three places, come and gone at random: what is there is found, and nothing else. */
+Test(pool, chunks_that_meet_in_the_index)
+{
+	quarry_pool *pool = indexed(8);
+	struct qy_record *r = quarry_aligned_alloc(64, 16 * sizeof *r);
+	bool there[16] = { false };
+	uintptr_t number = 1;
+
+	model_start("chunks_that_meet_in_the_index");
+	for (unsigned i = 0; i < 16; i++) {
+		while ((qy_pool_hash(pool->index, number) + 1) % (pool->index->mask + 1) > 2)
+			number++;
+		r[i].base = number++ << pool->chunk_shift;
+	}
+	for (unsigned step = 0; step < 20000; step++) {
+		unsigned one = (unsigned)model_below(16), used = 0, live = 0;
+
+		if (there[one])
+			qy_pool_index_remove(pool, &r[one]);
+		else
+			qy_pool_index_add(pool, pool->index, &r[one]);
+		there[one] = !there[one];
+		for (unsigned i = 0; i < 16; i++) {
+			cr_assert_eq(qy_pool_record_of(pool, (void *)r[i].base), there[i] ? &r[i] : NULL, "%u", step);
+			live += there[i];
+		}
+		for (uint32_t i = 0; i <= pool->index->mask; i++)
+			used += pool->index->by_base[i] != NULL;
+		cr_assert_eq(used, live);
+	}
+	quarry_free(r);
+	not_indexed(pool);
+}
+
+struct mover {
+	quarry_pool *pool;
+	void *object;
+	_Atomic int thread, done;
+	int result;
+};
+
+static void *put_what_moves(void *arg)
+{
+	struct mover *m = arg;
+
+	atomic_store(&m->thread, (int)gettid());
+	m->result = quarry_pool_put(m->pool, m->object, QUARRY_POOL_SAFE);
+	atomic_store(&m->done, 1);
+	return NULL;
+}
+
+static bool sleeps(int thread)
+{
+	char path[64], text[256] = "";
+	const char *state;
+	FILE *file;
+
+	snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread);
+	file = fopen(path, "r");
+	if (file == NULL)
+		return false;
+	(void)!fread(text, 1, sizeof text - 1, file);
+	fclose(file);
+	state = strrchr(text, ')');
+	return state != NULL && state[1] == ' ' && state[2] == 'S';
+}
+
+/* A chunk that is nowhere to be seen, since it moves up in the index just then, is waited for. */
+Test(pool, what_moves_in_the_index_is_found)
+{
+	struct calls calls = { 0 };
+	quarry_pool_attr attr = attr_of(&calls);
+	struct mover m = { .pool = make(&attr) };
+	_Atomic(struct qy_record *) *place;
+	struct qy_record *record;
+	pthread_t thread;
+
+	m.object = get(m.pool);
+	pthread_mutex_lock(&m.pool->lock);
+	record = qy_pool_record_of(m.pool, m.object);
+	place = &m.pool->index->by_base[qy_pool_hash(m.pool->index, (uintptr_t)m.object >> m.pool->chunk_shift)];
+	cr_assert_eq(*place, record);
+	*place = NULL;
+	cr_assert_eq(pthread_create(&thread, NULL, put_what_moves, &m), 0);
+	while (m.thread == 0)
+		sched_yield();
+	while (!m.done && !sleeps(m.thread))
+		sched_yield();
+	*place = record;
+	pthread_mutex_unlock(&m.pool->lock);
+	pthread_join(thread, NULL);
+	cr_assert_eq(m.result, 0);
+	end(m.pool);
 }
 
 Test(pool, filled_beforehand_it_grows_no_more)
