@@ -138,7 +138,8 @@ QUARRY_API int quarry_pool_prefill(quarry_pool *pool, size_t count);
  * @return how many objects were destroyed. */
 QUARRY_API size_t quarry_pool_trim(quarry_pool *pool);
 
-/** Hand what the calling thread's magazines hold to the depots, for others. The end of a thread does so too.
+/** Hand what the calling thread's magazines hold to the depots, for others, and free what it has kept for cleanups. The
+ * end of a thread does so too.
  * @return how many objects that were. */
 QUARRY_API size_t quarry_pool_flush(quarry_pool *pool);
 

@@ -45,6 +45,7 @@
 #define QY_POOL_MAX_ID 65536
 #define QY_POOL_MAGIC 0x6c6f6f7079727271u
 #define QY_POOL_MAGAZINE_MAX 1024
+#define QY_POOL_CLEANUPS_KEPT 64 /* unused ones, of a thread */
 
 struct qy_cleanup {
 	struct qy_cleanup *next;
@@ -107,7 +108,7 @@ struct qy_pool_cache {
 	qy_counter got, put;
 	struct qy_slot *spare;   /* the other: full, or there is none */
 	struct qy_slot *away;    /* of other nodes */
-	uint32_t spare_count, away_count;
+	uint32_t spare_count, away_count, cleanup_count;
 	struct qy_cleanup *cleanups; /* unused ones */
 	struct quarry_pool *pool;
 	struct qy_pool_table *table;
@@ -259,6 +260,7 @@ void qy_pool_finish(quarry_pool *pool, struct qy_slot *s); /* what follows the c
 
 void qy_pool_run_cleanups(quarry_pool *pool, struct qy_slot *s);
 void qy_pool_free_cleanups(struct qy_cleanup *list);
+void qy_pool_flush_cleanups(struct qy_pool_cache *c); /* the unused ones */
 
 void qy_pool_hide(const quarry_pool *pool, struct qy_slot *s); /* of a checked pool: what is free is scrambled */
 bool qy_pool_show(const quarry_pool *pool, struct qy_slot *s); /* false: it was written to */

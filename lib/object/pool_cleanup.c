@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Cleanups of an object: a list with the last that was added first. Its links are kept by the thread that ran them, for
- * the next. */
+/* Cleanups of an object: a list with the last that was added first. Some of its links are kept by the thread that ran
+ * them, for the next: not all, since it may be one that only puts what others have got. */
 #include "lib/object/pool.h"
 
 #include <errno.h>
@@ -36,10 +36,12 @@ QUARRY_API int quarry_pool_cleanup_add(quarry_pool *pool, void *object, void (*f
 		return qy_fail(EINVAL, "fn: it is NULL");
 	c = qy_pool_cache(pool);
 	one = c == NULL ? NULL : c->cleanups;
-	if (one != NULL)
+	if (one != NULL) {
 		c->cleanups = one->next;
-	else
+		c->cleanup_count--;
+	} else {
 		one = quarry_arena_malloc(pool->arena, sizeof(*one));
+	}
 	if (one == NULL)
 		return qy_fail(ENOMEM, "no memory for a cleanup");
 	*one = (struct qy_cleanup){ s->cleanups, fn, argument };
@@ -49,12 +51,13 @@ QUARRY_API int quarry_pool_cleanup_add(quarry_pool *pool, void *object, void (*f
 
 static void keep(struct qy_pool_cache *c, struct qy_cleanup *one)
 {
-	if (c == NULL) {
+	if (c == NULL || c->cleanup_count == QY_POOL_CLEANUPS_KEPT) {
 		quarry_free(one);
 		return;
 	}
 	one->next = c->cleanups;
 	c->cleanups = one;
+	c->cleanup_count++;
 }
 
 QUARRY_API int quarry_pool_cleanup_cancel(quarry_pool *pool, void *object, void (*fn)(void *argument), void *argument)
@@ -92,4 +95,13 @@ void qy_pool_free_cleanups(struct qy_cleanup *list)
 		next = list->next;
 		quarry_free(list);
 	}
+}
+
+void qy_pool_flush_cleanups(struct qy_pool_cache *c)
+{
+	struct qy_cleanup *list = c->cleanups;
+
+	c->cleanups = NULL;
+	c->cleanup_count = 0;
+	qy_pool_free_cleanups(list);
 }

@@ -98,6 +98,7 @@ QUARRY_API size_t quarry_pool_flush(quarry_pool *pool)
 		return 0;
 	n = (size_t)c->count + (c->spare == NULL ? 0 : c->spare_count) + c->away_count;
 	qy_pool_cache_give(pool, c);
+	qy_pool_flush_cleanups(c);
 	return n;
 }
 

@@ -173,6 +173,7 @@ Test(pool, no_memory_is_enomem_and_passes)
 static unsigned order[8], ran;
 static struct calls *cleanup_calls;
 static unsigned resets; /* so many were before */
+static pthread_barrier_t start_line;
 
 static void note(void *argument)
 {
@@ -220,6 +221,51 @@ Test(pool, cleanups_run_in_reverse_before_the_reset_and_once)
 	cr_assert_eq(quarry_stats_get(attr.arena, &after), 0);
 	cr_assert_eq(after.in_use, 0, "%llu bytes are left", (unsigned long long)after.in_use);
 	cr_assert_eq(quarry_arena_destroy(attr.arena), 0);
+}
+
+static void nothing(void *argument)
+{
+	(void)argument;
+}
+
+/* One thread adds cleanups, and another runs them, as a producer and a consumer do: neither keeps ever more. */
+static void *run_them(void *arg)
+{
+	void **both = arg;
+	quarry_pool *pool = both[0];
+	struct qy_cleanup *one;
+	unsigned kept = 0;
+
+	for (int i = 0; i < 500; i++) {
+		pthread_barrier_wait(&start_line);
+		put(pool, both[1]);
+		pthread_barrier_wait(&start_line);
+	}
+	for (one = qy_pool_cache_found(pool)->cleanups; one != NULL; one = one->next)
+		kept++;
+	cr_assert(kept > 0 && kept <= QY_POOL_CLEANUPS_KEPT, "%u links", kept);
+	quarry_pool_flush(pool);
+	cr_assert_null(qy_pool_cache_found(pool)->cleanups);
+	return NULL;
+}
+
+Test(pool, who_only_runs_cleanups_keeps_few_of_them)
+{
+	quarry_pool_attr attr = { .struct_size = sizeof attr, .size = 64 };
+	quarry_pool *pool = make(&attr);
+	void *both[2] = { pool, NULL };
+	pthread_t thread;
+
+	pthread_barrier_init(&start_line, NULL, 2);
+	cr_assert_eq(pthread_create(&thread, NULL, run_them, both), 0);
+	for (int i = 0; i < 500; i++) {
+		both[1] = get(pool);
+		cr_assert_eq(quarry_pool_cleanup_add(pool, both[1], nothing, NULL), 0);
+		pthread_barrier_wait(&start_line);
+		pthread_barrier_wait(&start_line);
+	}
+	pthread_join(thread, NULL);
+	end(pool);
 }
 
 /* ---- giving back ---- */
@@ -479,8 +525,6 @@ Test(pool, filled_beforehand_it_grows_no_more)
 /* ---- threads and children ---- */
 
 #define HELD 200
-
-static pthread_barrier_t start_line;
 
 static void *take_and_put(void *arg)
 {
