@@ -54,17 +54,23 @@ static void split(struct qy_slot *all, struct qy_slot **doomed, struct qy_slot *
 	}
 }
 
-static size_t destroy_chain(quarry_pool *pool, struct qy_slot *chain)
+static size_t length_of(const struct qy_slot *chain)
 {
 	size_t n = 0;
 
-	for (struct qy_slot *s = chain; s != NULL; s = s->next, n++) {
+	for (; chain != NULL; chain = chain->next)
+		n++;
+	return n;
+}
+
+static void destroy_chain(quarry_pool *pool, struct qy_slot *chain)
+{
+	for (struct qy_slot *s = chain; s != NULL; s = s->next) {
 		if (pool->checked && !qy_pool_show(pool, s))
 			qy_pool_tell(pool, qy_slot_object(s), QUARRY_POOL_WRITTEN);
 		else if (pool->destroy != NULL)
 			pool->destroy(qy_slot_object(s), pool->context);
 	}
-	return n;
 }
 
 /* A record that has hardly any place left stays as it is, for tokens. */
@@ -82,7 +88,6 @@ static void make_hollow(quarry_pool *pool, struct qy_depot *d, struct qy_record 
 static void free_doomed(quarry_pool *pool, struct qy_depot *d, size_t objects)
 {
 	pthread_mutex_lock(&pool->lock);
-	pool->objects -= objects;
 	pool->trimmed += objects;
 	for (struct qy_record *r = d->records; r != NULL; r = r->next) {
 		uintptr_t base = atomic_load_explicit(&r->base, memory_order_relaxed);
@@ -96,6 +101,9 @@ static void free_doomed(quarry_pool *pool, struct qy_depot *d, size_t objects)
 	pthread_mutex_unlock(&pool->lock);
 }
 
+/* What is to be destroyed is none of the pool's objects from here on, and the others are back in the depot before the
+ * lock is let go: whoever finds the depot empty meanwhile may grow the pool then, up to its limit, and is not told that
+ * there is nothing to be had while a destructor takes its time. */
 static size_t trim(quarry_pool *pool, struct qy_depot *d)
 {
 	struct qy_slot *all, *doomed, *kept;
@@ -106,9 +114,11 @@ static size_t trim(quarry_pool *pool, struct qy_depot *d)
 	all = empty(d);
 	doom(pool, d, all);
 	split(all, &doomed, &kept);
-	pthread_mutex_unlock(&pool->lock);
 	(void)qy_depot_send_home(pool, kept);
-	n = destroy_chain(pool, doomed);
+	n = length_of(doomed);
+	pool->objects -= n;
+	pthread_mutex_unlock(&pool->lock);
+	destroy_chain(pool, doomed);
 	free_doomed(pool, d, n);
 	return n;
 }

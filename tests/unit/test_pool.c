@@ -312,6 +312,59 @@ Test(pool, trimmed_and_grown_again_tokens_stay_stale)
 	cr_assert_eq(quarry_arena_destroy(attr.arena), 0);
 }
 
+struct slowly {
+	quarry_pool *pool;
+	_Atomic int destroying, go_on;
+};
+
+static void destroy_slowly(void *object, void *context)
+{
+	struct slowly *s = context;
+
+	(void)object;
+	atomic_store(&s->destroying, 1);
+	while (!atomic_load(&s->go_on))
+		sched_yield();
+}
+
+static void *trim_slowly(void *arg)
+{
+	struct slowly *s = arg;
+
+	cr_assert_gt(quarry_pool_trim(s->pool), 0);
+	return NULL;
+}
+
+/* With a limit, and all objects free: who gets while another thread destroys some is given one. */
+Test(pool, what_is_trimmed_does_not_count)
+{
+	struct slowly s = { .pool = NULL };
+	quarry_pool_attr attr = { .struct_size = sizeof attr, .size = 1024, .max = 100, .magazine = 8,
+				  .destroy = destroy_slowly, .context = &s };
+	void *p[100], *held[100];
+	pthread_t thread;
+
+	for (int part = 0; part < 2; part++) {
+		atomic_store(&s.destroying, 0);
+		atomic_store(&s.go_on, 0);
+		s.pool = make(&attr);
+		cr_assert_eq(quarry_pool_get_bulk(s.pool, p, 100), 100);
+		/* In the second part one stays out, and its chunk is kept. */
+		cr_assert_eq(quarry_pool_put_bulk(s.pool, p, 100 - (size_t)part, QUARRY_POOL_SAFE), 100 - part);
+		quarry_pool_flush(s.pool);
+		cr_assert_eq(pthread_create(&thread, NULL, trim_slowly, &s), 0);
+		while (!atomic_load(&s.destroying))
+			sched_yield();
+		cr_assert_eq(quarry_pool_get_bulk(s.pool, held, 100), 100 - part, "errno %d", errno);
+		cr_assert_eq(stats_of(s.pool).objects, 100);
+		atomic_store(&s.go_on, 1);
+		pthread_join(thread, NULL);
+		cr_assert_eq(stats_of(s.pool).in_use, 100);
+		cr_assert_eq(quarry_pool_put_all(s.pool, QUARRY_POOL_SAFE), 100);
+		end(s.pool);
+	}
+}
+
 /* How many places of the index are looked at for an object. */
 static unsigned probes(quarry_pool *pool, void *object)
 {
