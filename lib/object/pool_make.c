@@ -136,13 +136,14 @@ QUARRY_API quarry_pool *quarry_pool_create(const quarry_pool_attr *attr)
 
 /* ---- ended ---- */
 
-/* Nobody else is there. What is out is cleaned up first; what is retired was destroyed, or is damaged. */
+/* Nobody else is there. What is out, or was put and is entered still, is cleaned up first; what is retired, and nobody
+ * was left in, was destroyed, or is damaged. */
 static void destroy_slot(quarry_pool *pool, struct qy_slot *s)
 {
 	uint64_t w = atomic_load_explicit(&s->word, memory_order_relaxed);
 	void *object = qy_slot_object(s);
 
-	if (w & (QY_POOL_RETIRED | QY_POOL_RAW))
+	if ((w & QY_POOL_RAW) || (w & (QY_POOL_RETIRED | QY_POOL_CLOSING)) == QY_POOL_RETIRED)
 		return;
 	if (w & (QY_POOL_LIVE | QY_POOL_CLOSING)) {
 		for (struct qy_cleanup *one = s->cleanups; one != NULL; one = one->next)

@@ -279,6 +279,39 @@ Test(pool, a_counter_that_is_used_up_retires_its_place)
 	}
 }
 
+static void count(void *argument)
+{
+	++*(unsigned *)argument;
+}
+
+/* It is put, in its last life, and somebody is in it still: that is one that is out. */
+Test(pool, ended_by_force_with_the_last_life_entered)
+{
+	struct calls calls = { 0 };
+	quarry_arena_attr arena_attr = { .name = "forced" };
+	quarry_pool_attr attr = attr_of(&calls);
+	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
+	unsigned cleaned = 0;
+	quarry_pool *pool;
+	void *o;
+
+	attr.arena = quarry_arena_create(&arena_attr);
+	attr.generation_bits = 1;
+	pool = make(&attr);
+	o = get(pool);
+	cr_assert_eq(quarry_pool_cleanup_add(pool, o, count, &cleaned), 0);
+	cr_assert_eq(quarry_pool_enter(pool, quarry_pool_token(pool, o)), o);
+	put(pool, o);
+	cr_assert(cleaned == 0 && calls.destroyed == 0);
+	expect_error(quarry_pool_destroy(pool, 0), EBUSY);
+	cr_assert_eq(quarry_pool_destroy(pool, 1), 0);
+	cr_assert(cleaned == 1 && calls.destroyed == calls.constructed);
+	quarry_thread_flush();
+	cr_assert_eq(quarry_stats_get(attr.arena, &stats), 0);
+	cr_assert_eq(stats.in_use, 0);
+	cr_assert_eq(quarry_arena_destroy(attr.arena), 0);
+}
+
 /* A chunk of which no place is left comes no more. */
 Test(pool, places_that_are_used_up_cost_no_memory)
 {
