@@ -22,6 +22,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include <quarry/block.h>
 #include <quarry/quarry.h>
 
 #ifdef __cplusplus
@@ -121,6 +122,16 @@ static inline struct iovec quarry_buffer_iovec(quarry_buffer buffer)
 	iov.iov_base = quarry_buffer_data(buffer);
 	iov.iov_len = iov.iov_base != (void *)0 ? buffer.len : 0;
 	return iov;
+}
+
+/** The same as a segment (block.h): an empty one where the iovec is. */
+static inline quarry_seg quarry_buffer_seg(quarry_buffer buffer)
+{
+	quarry_seg s;
+
+	s.p = quarry_buffer_data(buffer);
+	s.n = s.p != (void *)0 ? buffer.len : 0;
+	return s;
 }
 
 /** The address of a byte in a buffer, as of what may move and needs to be held: buffers stay where they are. NULL with

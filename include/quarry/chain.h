@@ -19,6 +19,8 @@
 #ifndef QUARRY_CHAIN_H
 #define QUARRY_CHAIN_H
 
+#include <quarry/block.h>
+#include <quarry/buffers.h>
 #include <quarry/quarry.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -160,6 +162,28 @@ QUARRY_API int quarry_chain_append_copy(quarry_chain *chain, const void *p, size
  * thread's default arena, at its end, so that the next header has headroom.
  * @return 0; -1 with EINVAL (NULL) or ENOMEM. */
 QUARRY_API int quarry_chain_prepend_copy(quarry_chain *chain, const void *p, size_t n);
+
+/** Append a buffer of a slab, which belongs to the chain from here on: it is released (quarry_buffer_release, in
+ * whatever thread that is) when the last chain that shares it lets go of it. OWNED ones are freed then, BORROWED ones are
+ * appended as by quarry_chain_append_borrowed. One with nothing in it (len 0) is released at once.
+ * @return 0; -1 with EINVAL or ESTALE (quarry_buffer_check), ENOMEM or EOVERFLOW: the buffer is the caller's then. */
+QUARRY_API int quarry_chain_append_buffer(quarry_chain *chain, quarry_buffer buffer);
+
+/** Append buffers as by quarry_chain_append_buffer, all or none: what was received becomes one sequence of bytes, and
+ * nothing is copied or allocated for it (records aside, which threads keep). Example:
+ * @code
+ *   quarry_buffer got[8];
+ *   ssize_t n = quarry_buffers_receive(slab, fd, got, 8, 0);
+ *   if (n > 0 && quarry_chain_from_buffers(&in, got, (n + size - 1) / size) == 0)
+ *           parse(&in);     // and quarry_chain_trim_front(&in, used): buffers go back as they are used up
+ * @endcode
+ * @return 0; -1 with errno as above: all buffers are the caller's then, and the chain is as it was. */
+QUARRY_API int quarry_chain_from_buffers(quarry_chain *chain, const quarry_buffer *buffers, size_t n);
+
+/** Append n bytes of a block (block.h), from its byte `at` on. The chain gets a reference to the block; the caller keeps
+ * the one it has.
+ * @return 0; -1 with EINVAL (NULL), ERANGE (not within the block), ESTALE (the block is gone), ENOMEM or EOVERFLOW. */
+QUARRY_API int quarry_chain_append_block(quarry_chain *chain, const quarry_block *block, size_t at, size_t n);
 
 /** Append buffers: all or none.
  * @param bufs, n the buffers. Those with a storage are shared as by quarry_chain_append, the others borrowed.

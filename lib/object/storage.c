@@ -24,12 +24,15 @@ void qy_storage_end(quarry_storage *s)
 	quarry_storage_release *release = s->release;
 	void *ctx = s->ctx, *p = s->base;
 	size_t n = s->size;
+	uint32_t buffer = s->buffer;
 
 	s->base = NULL;
 	s->flags = 0;
 	atomic_store_explicit(&s->refs, 0, memory_order_relaxed);
 	qy_record_put(s);
-	if (release != NULL)
+	if (buffer != 0)
+		(void)quarry_buffer_release_parts(p, (uint32_t)(uintptr_t)ctx, (uint32_t)((uintptr_t)ctx >> 32), buffer);
+	else if (release != NULL)
 		release(ctx, p, n);
 }
 
@@ -45,6 +48,7 @@ static quarry_storage *make(void *p, size_t n, quarry_storage_release *release, 
 	s->size = n;
 	s->release = release;
 	s->ctx = ctx;
+	s->buffer = 0;
 	return s;
 }
 

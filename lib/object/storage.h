@@ -23,6 +23,7 @@ struct quarry_storage {
 	size_t size;
 	quarry_storage_release *release;
 	void *ctx;
+	uint32_t buffer; /* not 0: it is a buffer's, with these flags, and ctx is its number and generation */
 };
 
 _Static_assert(sizeof(struct quarry_storage) <= QY_RECORD_BODY, "a storage stands in a record");
