@@ -133,8 +133,8 @@ QUARRY_API size_t quarry_pool_put_all(quarry_pool *pool, enum quarry_pool_how ho
 QUARRY_API int quarry_pool_prefill(quarry_pool *pool, size_t count);
 
 /** Give back: the calling thread's magazines go to the depots, and chunks of which all objects are in a depot are
- * destroyed, their memory returned to the arena. While their destructor runs they do not count as objects of the pool any
- * more: others may be made up to max. Tokens of what was there stay stale for ever. One thread at a time; a
+ * destroyed, their memory returned to the arena. While their destructor runs they do not count as objects of the pool
+ * any more: others may be made up to max. Tokens of what was there stay stale for ever. One thread at a time; a
  * second one is told that there was nothing to do.
  * @return how many objects were destroyed. */
 QUARRY_API size_t quarry_pool_trim(quarry_pool *pool);

@@ -176,7 +176,7 @@ QY_INLINE void *qy_slot_object(struct qy_slot *s)
 	return atomic_load_explicit(&s->object, memory_order_relaxed);
 }
 
-/* Where a chunk is looked for first. By Fibonacci: the chunks of an arena come in runs, which would lie on each other. */
+/* Where a chunk is looked for first. By Fibonacci: an arena's chunks come in runs, which would lie on each other. */
 QY_INLINE uint32_t qy_pool_hash(const struct qy_pool_index *index, uintptr_t number)
 {
 	return (uint32_t)(number * 0x9e3779b97f4a7c15u >> index->shift);
@@ -195,8 +195,8 @@ QY_INLINE struct qy_record *qy_pool_record_of(quarry_pool *pool, const void *p)
 	}
 }
 
-/* The slot of an object; NULL when there is no such object, or its chunk is just moving in the index. Offsets that are multiples come out exact by the
- * reciprocal, and others are not equal to what they come out as. */
+/* The slot of an object; NULL when there is no such object, or its chunk is just moving in the index. Offsets that are
+ * multiples come out exact by the reciprocal, and others are not equal to what they come out as. */
 QY_INLINE struct qy_slot *qy_pool_slot_of(quarry_pool *pool, const void *p)
 {
 	struct qy_record *r = qy_pool_record_of(pool, p);

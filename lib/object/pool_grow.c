@@ -44,8 +44,8 @@ void qy_pool_index_add(const quarry_pool *pool, struct qy_pool_index *index, str
 	atomic_store_explicit(&index->by_base[i], r, memory_order_release);
 }
 
-/* What moves up stands in both places for a moment. Who comes past the one before that and to the other after it, misses
- * it. */
+/* What moves up stands in both places for a moment. Who comes past the one before that, and to the other after it,
+ * misses it. */
 void qy_pool_index_remove(quarry_pool *pool, struct qy_record *r)
 {
 	struct qy_pool_index *index = atomic_load_explicit(&pool->index, memory_order_relaxed);
@@ -56,7 +56,7 @@ void qy_pool_index_remove(quarry_pool *pool, struct qy_record *r)
 		i = (i + 1) & index->mask;
 	gap = i;
 	while ((other = at(index, i = (i + 1) & index->mask)) != NULL) {
-		/* It would be found in the gap if its way from home comes there: if that is as long as from there to here. */
+		/* It would be found in the gap if its way from home comes by there, being no shorter than the gap's. */
 		if (((i - home_of(pool, index, other)) & index->mask) < ((i - gap) & index->mask))
 			continue;
 		atomic_store_explicit(&index->by_base[gap], other, memory_order_release);

@@ -148,6 +148,8 @@ static void wake(struct qy_slot *s)
 int qy_pool_close(quarry_pool *pool, struct qy_slot *s, bool by_token, uint32_t generation, enum quarry_pool_how how)
 {
 	uint64_t w = atomic_load_explicit(&s->word, memory_order_relaxed), next;
+	const bool tells = how != QUARRY_POOL_SAFE && pool->checked;
+	bool stays;
 
 	do {
 		if (!(w & QY_POOL_LIVE) || (by_token && (w >> 32 != generation || !(w & QY_POOL_SHARED))))
@@ -159,17 +161,23 @@ int qy_pool_close(quarry_pool *pool, struct qy_slot *s, bool by_token, uint32_t 
 			next += QY_POOL_LIFE;
 		if (w & QY_POOL_PINS)
 			next |= QY_POOL_CLOSING;
+		/* Who is to look for waiters enters it himself: those are of this life then, and not of the next. */
+		stays = tells && (w & QY_POOL_PINS) != 0 && (w & QY_POOL_PINS) != QY_POOL_PINS;
+		next += stays;
 	} while (!atomic_compare_exchange_weak(&s->word, &w, next));
 	if ((w & QY_POOL_PINS) == 0) {
 		qy_pool_finish(pool, s);
 		return 0;
 	}
-	/* From here on the object may be anybody's: the slot's own words are all that is touched. */
+	/* From here on the object may be anybody's, unless this stays: the slot's own words are all that is touched. */
 	if (how == QUARRY_POOL_SAFE) {
 		wake(s);
-	} else if (pool->checked && atomic_load(&s->waiters) != 0) {
-		qy_pool_tell(pool, qy_slot_object(s), QUARRY_POOL_WAITED);
-		wake(s);
+	} else if (stays) {
+		if (atomic_load(&s->waiters) != 0) {
+			qy_pool_tell(pool, qy_slot_object(s), QUARRY_POOL_WAITED);
+			wake(s);
+		}
+		(void)leave(pool, s, (uint32_t)(w >> 32));
 	}
 	return 0;
 }

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #endif
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 
 #include "tests/unit/model.h"
@@ -279,6 +280,7 @@ Test(pool, a_counter_that_is_used_up_retires_its_place)
 	}
 }
 
+/* A chunk of which no place is left comes no more. */
 static void count(void *argument)
 {
 	++*(unsigned *)argument;
@@ -312,7 +314,6 @@ Test(pool, ended_by_force_with_the_last_life_entered)
 	cr_assert_eq(quarry_arena_destroy(attr.arena), 0);
 }
 
-/* A chunk of which no place is left comes no more. */
 Test(pool, places_that_are_used_up_cost_no_memory)
 {
 	quarry_pool_attr attr = { .struct_size = sizeof attr, .size = 1 << 16, .generation_bits = 1, .magazine = 8 };
@@ -429,6 +430,99 @@ Test(pool, who_waits_is_woken_or_cancelled)
 	cr_assert_eq(stats_of(pool).in_use, 0);
 	end(pool);
 }
+
+#ifdef __x86_64__
+
+/* A thread puts an object that another one has entered, and is stopped after each instruction (the trap flag). When it
+ * has just ended the life, the other leaves, gets the object anew, if it is to be had, and waits at it, as it may. */
+static struct stepped {
+	quarry_pool *pool;
+	struct object *object;
+	quarry_token token;
+	_Atomic int closed, passed;
+	bool again; /* it was to be had */
+} stepped;
+
+static void step(int signal)
+{
+	(void)signal;
+	if (atomic_load(&stepped.closed) || quarry_pool_resolve(stepped.pool, stepped.token) != NULL)
+		return;
+	atomic_store(&stepped.closed, 1);
+	while (!atomic_load(&stepped.passed))
+		sched_yield();
+}
+
+static void *put_in_steps(void *arg)
+{
+	int result;
+
+	(void)arg;
+	__asm__ volatile("subq $128, %%rsp; pushfq; orq $0x100, (%%rsp); popfq; addq $128, %%rsp" ::: "memory", "cc");
+	result = quarry_pool_put(stepped.pool, stepped.object, QUARRY_POOL_FAST);
+	__asm__ volatile("subq $128, %%rsp; pushfq; andq $~0x100, (%%rsp); popfq; addq $128, %%rsp" ::: "memory", "cc");
+	cr_assert_eq(result, 0);
+	atomic_store(&stepped.passed, 2);
+	return NULL;
+}
+
+static void *leave_and_wait(void *arg)
+{
+	struct object *o;
+	quarry_token t;
+
+	(void)arg;
+	while (!atomic_load(&stepped.closed))
+		sched_yield();
+	cr_assert_eq(quarry_pool_leave(stepped.pool, stepped.token), 0);
+	o = quarry_pool_get(stepped.pool);
+	stepped.again = o != NULL;
+	if (o == NULL) {
+		atomic_store(&stepped.passed, 1);
+		return NULL;
+	}
+	o->word = 5;
+	t = quarry_pool_token(stepped.pool, o);
+	(void)quarry_pool_wait(stepped.pool, t, &o->word, 5, -1);
+	put(stepped.pool, o);
+	return NULL;
+}
+
+Test(pool, waiters_of_the_next_life_are_no_mistake)
+{
+	struct sigaction action = { .sa_handler = step };
+	struct calls calls = { 0 };
+	quarry_pool_attr attr = attr_of(&calls);
+	pthread_t thread[2];
+	uint64_t waits;
+
+	attr.flags = QUARRY_POOL_CHECKED;
+	attr.max = 1;
+	stepped.pool = make(&attr);
+	stepped.object = get(stepped.pool);
+	stepped.token = quarry_pool_token(stepped.pool, stepped.object);
+	cr_assert_eq(quarry_pool_enter(stepped.pool, stepped.token), stepped.object);
+	waits = stats_of(stepped.pool).waits;
+	sigaction(SIGTRAP, &action, NULL);
+	cr_assert_eq(pthread_create(&thread[0], NULL, leave_and_wait, NULL), 0);
+	cr_assert_eq(pthread_create(&thread[1], NULL, put_in_steps, NULL), 0);
+	while (!atomic_load(&stepped.passed))
+		if (stats_of(stepped.pool).waits > waits)
+			atomic_store(&stepped.passed, 1);
+		else
+			sched_yield();
+	pthread_join(thread[1], NULL);
+	cr_assert_eq(calls.mistakes[QUARRY_POOL_WAITED], 0);
+	if (stepped.again) {
+		__atomic_store_n(&stepped.object->word, 6, __ATOMIC_RELEASE);
+		(void)quarry_pool_wake(stepped.pool, quarry_pool_token(stepped.pool, stepped.object));
+	}
+	pthread_join(thread[0], NULL);
+	cr_assert_eq(stats_of(stepped.pool).in_use, 0);
+	end(stepped.pool);
+}
+
+#endif
 
 /* ---- against a model ---- */
 
