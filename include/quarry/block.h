@@ -287,10 +287,10 @@ typedef void quarry_end_fn(void *p);
 
 /** Have a function called at the end of a block; in place of the one before. The first one in 64 KiB of address space
  * makes an array of 8 bytes for each block there. A block that has one is not resized (EBUSY).
- * @param fn NULL: none. @return 0; -1 with ESTALE, ENOMEM. */
+ * @param fn NULL: none. @return 0; -1 with ESTALE, EINVAL (b is none), ENOMEM. */
 QUARRY_API int quarry_block_at_end(const quarry_block *b, quarry_end_fn *fn);
 
-/** The block's memory as a segment; an empty one with ESTALE when the block is gone. */
+/** The block's memory as a segment; an empty one with ESTALE when the block is gone, EINVAL where b is none. */
 QUARRY_API quarry_seg quarry_block_seg(const quarry_block *b);
 
 /** The block that begins where s begins and has room for it. No reference is added: b is the one that s was made of.
@@ -300,14 +300,14 @@ QUARRY_API int quarry_block_from_seg(quarry_seg s, quarry_block *b);
 /** The block's memory, with a note that somebody uses it: its last reference is refused (EBUSY) while there are notes.
  * For looking for mistakes: a span that outlives its block is caught where it is let go. The first one in 64 KiB of
  * address space makes an array of 2 bytes for each block there.
- * @return 0; -1 with ESTALE, ENOMEM, EOVERFLOW (65,535 notes). */
+ * @return 0; -1 with ESTALE, EINVAL (b is none), ENOMEM, EOVERFLOW (65,535 notes). */
 QUARRY_API int quarry_block_borrow(const quarry_block *b, quarry_seg *s);
 
 /** One note less. @return 0; -1 with ESTALE, or EINVAL where there is none. */
 QUARRY_API int quarry_block_give_back(const quarry_block *b);
 
 /** A weak reference to a block that b holds: it keeps nothing alive, costs nothing, and needs no end.
- * All zero with ESTALE when the block is gone. */
+ * All zero with ESTALE when the block is gone, EINVAL where b is none. */
 QUARRY_API quarry_weak quarry_weak_of(const quarry_block *b);
 
 /** A reference again, if the block still lives. While another thread resizes it, it does not.

@@ -152,6 +152,13 @@ static int fail(int error)
 	return -1;
 }
 
+/* A block that is none was never one: that is no late use. */
+static int fail_block(const quarry_block *b) QY_COLD;
+static int fail_block(const quarry_block *b)
+{
+	return b == NULL || b->count == NULL ? fail(EINVAL) : fail_late(b->p);
+}
+
 /* ---- by address ---- */
 
 /* Whether the word is of a live block at this address. */
@@ -304,7 +311,7 @@ QUARRY_API quarry_seg quarry_block_seg(const quarry_block *b)
 {
 	if (QY_LIKELY(quarry_block_live(b)))
 		return (quarry_seg){ b->p, b->n };
-	(void)fail_late(b == NULL ? NULL : b->p);
+	(void)fail_block(b);
 	return (quarry_seg){ NULL, 0 };
 }
 
@@ -410,7 +417,7 @@ QUARRY_API int quarry_block_borrow(const quarry_block *b, quarry_seg *s)
 	uint16_t n = 0;
 
 	if (!quarry_block_live(b))
-		return fail_late(b == NULL ? NULL : b->p);
+		return fail_block(b);
 	notes = qy_count_borrowed(b->count, b->p, true);
 	if (notes == NULL)
 		return fail(ENOMEM);
@@ -430,7 +437,7 @@ QUARRY_API int quarry_block_give_back(const quarry_block *b)
 	uint16_t n = 1;
 
 	if (!quarry_block_live(b))
-		return fail_late(b == NULL ? NULL : b->p);
+		return fail_block(b);
 	notes = qy_count_borrowed(b->count, b->p, false);
 	if (notes == NULL)
 		return fail(EINVAL);
@@ -447,7 +454,7 @@ QUARRY_API int quarry_block_at_end(const quarry_block *b, quarry_end_fn *fn)
 	_Atomic(quarry_end_fn *) *end;
 
 	if (!quarry_block_live(b))
-		return fail_late(b == NULL ? NULL : b->p);
+		return fail_block(b);
 	end = qy_count_end_fn(b->count, b->p, fn != NULL);
 	if (end != NULL)
 		atomic_store_explicit(end, fn, memory_order_release);
@@ -460,7 +467,7 @@ QUARRY_API quarry_weak quarry_weak_of(const quarry_block *b)
 {
 	if (quarry_block_live(b))
 		return (quarry_weak){ .p = b->p, .n = b->n, .count = b->count, .generation = b->generation };
-	(void)fail_late(b == NULL ? NULL : b->p);
+	(void)fail_block(b);
 	return (quarry_weak){ .p = NULL };
 }
 

@@ -745,6 +745,34 @@ Test(counts, a_child_has_them_as_they_were)
 
 /* ---- checked ---- */
 
+Test(counts, a_block_that_is_none_is_no_mistake)
+{
+	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
+	quarry_block b = { .p = NULL };
+	uint64_t bad;
+
+	cr_assert_eq(quarry_ctl_set("checked", "1"), 0);
+	quarry_stats_get(NULL, &stats);
+	bad = stats.bad_frees;
+	for (unsigned i = 0; i < 2; i++) {
+		const quarry_block *none = i == 0 ? NULL : &b;
+
+		errno = 0;
+		cr_assert(quarry_block_seg(none).p == NULL && errno == EINVAL);
+		errno = 0;
+		cr_assert(quarry_weak_of(none).p == NULL && errno == EINVAL);
+		errno = 0;
+		cr_assert(quarry_block_borrow(none, NULL) == -1 && errno == EINVAL);
+		errno = 0;
+		cr_assert(quarry_block_give_back(none) == -1 && errno == EINVAL);
+		errno = 0;
+		cr_assert(quarry_block_at_end(none, NULL) == -1 && errno == EINVAL);
+	}
+	quarry_stats_get(NULL, &stats);
+	cr_assert_eq(stats.bad_frees, bad);
+	cr_assert_eq(quarry_ctl_set("checked", "0"), 0);
+}
+
 /* Each way to use a block late, at every size that is held back, is caught: by the call, or by what was written. */
 Test(counts, checked_catches_every_late_use)
 {
