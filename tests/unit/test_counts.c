@@ -15,36 +15,10 @@
 #include "include/quarry/stack.h"
 #include "lib/base/base.h"
 #include "lib/object/count.h"
-
-#define COUNT(a) (sizeof(a) / sizeof *(a))
-#define KIB ((size_t)1 << 10)
-#define MIB ((size_t)1 << 20)
-
-#define refused(call, error)                                                              \
-	do {                                                                              \
-		errno = 0;                                                                \
-		cr_assert_eq((call), -1, "%s", #call);                                    \
-		cr_assert_eq(errno, (error), "%s: errno %d", #call, errno);               \
-	} while (0)
+#include "tests/unit/blocks.h"
 
 static const size_t sizes[] = { 0, 1, 16, 17, 48, 64, 100, 500, 1000, 3000, 8 * KIB, 20 * KIB, 40 * KIB, 70 * KIB,
 				200 * KIB, MIB, 5 * MIB };
-
-static uint64_t state;
-
-static uint64_t next(void)
-{
-	state ^= state << 13;
-	state ^= state >> 7;
-	state ^= state << 17;
-	return state;
-}
-
-static void seed(uint64_t n)
-{
-	state = n;
-	printf("seed %llu\n", (unsigned long long)n);
-}
 
 static quarry_block_figures figures(void)
 {
@@ -188,28 +162,28 @@ Test(counts, model)
 		unsigned char value;
 	} o[SLOTS];
 
-	seed(7777);
+	model_start("counts: model");
 	for (unsigned step = 0; step < STEPS; step++) {
-		unsigned i = (unsigned)(next() % SLOTS);
-		size_t n = 1 + (next() % 20 == 0 ? next() % (300 * KIB) : next() % 700);
+		unsigned i = (unsigned)(model_random() % SLOTS);
+		size_t n = 1 + (model_random() % 20 == 0 ? model_random() % (300 * KIB) : model_random() % 700);
 		unsigned char *p = o[i].b.p;
 		quarry_block again;
 
 		if (p == NULL) {
 			if (o[i].weak.p != NULL)
 				refused(quarry_weak_lock(o[i].weak, &again), ESTALE);
-			o[i].b = quarry_block_alloc_aligned(NULL, (size_t)1 << next() % 8, n);
+			o[i].b = quarry_block_alloc_aligned(NULL, (size_t)1 << model_random() % 8, n);
 			cr_assert_not_null(o[i].b.p);
 			o[i].weak = quarry_weak_of(&o[i].b);
 			o[i].count = 1;
-			memset(o[i].b.p, o[i].value = (unsigned char)next(), n);
+			memset(o[i].b.p, o[i].value = (unsigned char)model_random(), n);
 			continue;
 		}
 		cr_assert_eq(quarry_refcount(p), o[i].count);
 		cr_assert(p[0] == o[i].value && p[o[i].b.n / 2] == o[i].value && p[o[i].b.n - 1] == o[i].value);
-		switch (next() % 4) {
+		switch (model_random() % 4) {
 		case 0:
-			cr_assert_eq(next() % 2 ? quarry_ref(p) : quarry_block_ref(&o[i].b), 0);
+			cr_assert_eq(model_random() % 2 ? quarry_ref(p) : quarry_block_ref(&o[i].b), 0);
 			o[i].count++;
 			break;
 		case 1:

@@ -9,10 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "include/quarry/block.h"
 #include "include/quarry/stack.h"
+#include "tests/unit/blocks.h"
 
-#define COUNT(a) (sizeof(a) / sizeof *(a))
 #define SLOTS 200
 #define STEPS 20000
 
@@ -80,22 +79,6 @@ static void make_all(void)
 		cr_assert_not_null(all[i].m, "%s", all[i].name);
 }
 
-static uint64_t state;
-
-static uint64_t next(void)
-{
-	state ^= state << 13;
-	state ^= state >> 7;
-	state ^= state << 17;
-	return state;
-}
-
-static void seed(uint64_t n)
-{
-	state = n;
-	printf("seed %llu\n", (unsigned long long)n);
-}
-
 struct piece {
 	unsigned char *p;
 	size_t n;
@@ -113,7 +96,7 @@ static void fill(const char *name, quarry_manager *m, struct piece *o)
 	cr_assert_not_null(o->p, "%s: errno %d", name, errno);
 	cr_assert_eq((uintptr_t)o->p % 16, 0, "%s", name);
 	cr_assert_geq(quarry_manager_usable(m, o->p), o->n, "%s", name);
-	o->value = (unsigned char)next();
+	o->value = (unsigned char)model_random();
 	memset(o->p, o->value, o->n);
 }
 
@@ -125,13 +108,13 @@ static void drop(quarry_manager *m, struct piece *o)
 
 static void step(const char *name, quarry_manager *m, struct piece *o)
 {
-	size_t n = next() % 16 == 0 ? next() % 40000 : next() % 300;
+	size_t n = model_random() % 16 == 0 ? model_random() % 40000 : model_random() % 300;
 
 	if (o->p == NULL) {
-		size_t alignment = (size_t)16 << next() % 4;
+		size_t alignment = (size_t)16 << model_random() % 4;
 
 		o->n = n;
-		if (next() % 4 == 0 && m != &mine) {
+		if (model_random() % 4 == 0 && m != &mine) {
 			o->p = quarry_manager_alloc_aligned(m, alignment, n);
 			cr_assert_eq((uintptr_t)o->p % alignment, 0, "%s: %p, %zu", name, (void *)o->p, alignment);
 		} else {
@@ -141,7 +124,7 @@ static void step(const char *name, quarry_manager *m, struct piece *o)
 		return;
 	}
 	verify(name, o, o->n);
-	if (next() % 3 == 0) {
+	if (model_random() % 3 == 0) {
 		size_t both = n < o->n ? n : o->n;
 
 		n += n == 0;
@@ -159,10 +142,10 @@ Test(managers, the_same_program_runs_on_any)
 	static struct piece pieces[SLOTS];
 
 	make_all();
-	seed(20261123);
+	model_start("managers: the same program");
 	for (unsigned i = 0; i < COUNT(all); i++) {
 		for (unsigned k = 0; k < STEPS; k++)
-			step(all[i].name, all[i].m, &pieces[next() % SLOTS]);
+			step(all[i].name, all[i].m, &pieces[model_random() % SLOTS]);
 		for (unsigned k = 0; k < SLOTS; k++)
 			if (pieces[k].p != NULL) {
 				verify(all[i].name, &pieces[k], pieces[k].n);
@@ -227,16 +210,16 @@ Test(managers, blocks_of_several_side_by_side)
 	quarry_manager among = { &ops, NULL };
 	size_t live = 0;
 
-	seed(99);
+	model_start("managers: side by side");
 	for (unsigned i = 0; i < 30000; i++) {
-		unsigned k = (unsigned)(next() % MANY);
+		unsigned k = (unsigned)(model_random() % MANY);
 
 		if (b[k].p == NULL) {
 			b[k] = quarry_block_alloc(k % 3 == 0 ? &among : NULL, 64);
 			live += k % 3 == 0;
 			cr_assert_eq(quarry_refcount(b[k].p), 1);
 		} else {
-			cr_assert_eq(next() % 2 ? quarry_block_unref(&b[k]) : quarry_unref(b[k].p), 1);
+			cr_assert_eq(model_random() % 2 ? quarry_block_unref(&b[k]) : quarry_unref(b[k].p), 1);
 			b[k].p = NULL;
 			live -= k % 3 == 0;
 		}

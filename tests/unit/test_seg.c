@@ -8,14 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "include/quarry/block.h"
-
-#define refused(call, error)                                                              \
-	do {                                                                              \
-		errno = 0;                                                                \
-		cr_assert_eq((call), -1, "%s", #call);                                    \
-		cr_assert_eq(errno, (error), "%s: errno %d", #call, errno);               \
-	} while (0)
+#include "tests/unit/blocks.h"
 
 static char text[] = "0123456789abcdef";
 

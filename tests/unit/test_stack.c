@@ -10,27 +10,9 @@
 #include <string.h>
 
 #include "include/quarry/stack.h"
+#include "tests/unit/blocks.h"
 
-#define KIB ((size_t)1 << 10)
-#define MIB ((size_t)1 << 20)
-
-#define refused(call, error)                                                              \
-	do {                                                                              \
-		errno = 0;                                                                \
-		cr_assert_eq((call), -1, "%s", #call);                                    \
-		cr_assert_eq(errno, (error), "%s: errno %d", #call, errno);               \
-	} while (0)
-
-static uint64_t state;
 static volatile size_t far_too_much = SIZE_MAX; /* (compilers refuse it where they see it) */
-
-static uint64_t next(void)
-{
-	state ^= state << 13;
-	state ^= state >> 7;
-	state ^= state << 17;
-	return state;
-}
 
 static quarry_stack_stats stats_of(const quarry_stack *s)
 {
@@ -63,20 +45,19 @@ Test(stack, model)
 	quarry_stack *s = quarry_stack_create(&attr);
 	unsigned top = 0;
 
-	state = 4242;
-	printf("seed 4242\n");
+	model_start("stack: model");
 	for (unsigned step = 0; step < STEPS; step++) {
-		if (top < DEEP && next() % 100 < 52) {
-			size_t alignment = (size_t)1 << next() % 9;
+		if (top < DEEP && model_random() % 100 < 52) {
+			size_t alignment = (size_t)1 << model_random() % 9;
 
-			o[top].n = next() % 30 == 0 ? next() % (20 * KIB) : next() % 400;
+			o[top].n = model_random() % 30 == 0 ? model_random() % (20 * KIB) : model_random() % 400;
 			o[top].before = quarry_stack_mark(s);
 			o[top].p = quarry_stack_alloc_aligned(s, alignment, o[top].n);
 			cr_assert(o[top].p != NULL && (uintptr_t)o[top].p % alignment == 0);
-			memset(o[top].p, o[top].value = (unsigned char)next(), o[top].n);
+			memset(o[top].p, o[top].value = (unsigned char)model_random(), o[top].n);
 			top++;
 		} else if (top > 0) {
-			unsigned to = next() % 50 == 0 ? 0 : top - 1 - (unsigned)(next() % (top < 5 ? top : 5));
+			unsigned to = model_random() % 50 == 0 ? 0 : top - 1 - (unsigned)(model_random() % (top < 5 ? top : 5));
 
 			for (unsigned i = to; i < top; i++)
 				for (size_t k = 0; k < o[i].n; k++)
