@@ -91,7 +91,7 @@ static quarry_block make(quarry_manager *manager, size_t alignment, size_t n)
 			int error = errno;
 
 			give_back(called(manager), b.p);
-			qy_fail(error, error == EINVAL ? "manager: it gave memory that is not aligned to 16, or beyond 2^47"
+			qy_fail(error, error == EINVAL ? "manager: it gave memory that is not aligned to 16, or beyond 2^48"
 						       : "no memory for the counts of blocks");
 			return none;
 		}

@@ -36,7 +36,9 @@
 #define QY_COUNT_GENERATION_SHIFT 32
 #define QY_COUNT_UNIT_SHIFT 16
 #define QY_COUNT_ZONE_SHIFT 30
-#define QY_COUNT_ADDRESS_SHIFT 47 /* what user space has; with five levels of pages the rest is refused */
+/* What user space has: 47 bits on x86-64, 48 on aarch64. More is there only for who asks for such an address (five levels
+ * of pages, 52 bits), and is refused. */
+#define QY_COUNT_ADDRESS_SHIFT 48
 #define QY_COUNT_UNITS (1u << (QY_COUNT_ZONE_SHIFT - QY_COUNT_UNIT_SHIFT))
 
 struct quarry_count {

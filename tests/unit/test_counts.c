@@ -233,6 +233,37 @@ Test(counts, no_more_references_than_fit)
 	cr_assert_eq(quarry_unref(b.p), 1);
 }
 
+/* Counts stand beside the memory, so nothing needs to be there: at both ends of what user space may have (x86-64: 47 bits,
+ * aarch64: 48), and nowhere beyond. */
+Test(counts, addresses_of_48_bits)
+{
+	const uintptr_t good[] = { 16, ((uintptr_t)1 << 47) - 16, (uintptr_t)1 << 47, ((uintptr_t)3 << 46) + 4096 + 32,
+				   ((uintptr_t)1 << 48) - 16 };
+	const uintptr_t bad[] = { (uintptr_t)1 << 48, ((uintptr_t)1 << 48) + 4096, UINTPTR_MAX - 15 };
+	struct quarry_count *c;
+	uint32_t generation;
+
+	for (unsigned i = 0; i < COUNT(good); i++) {
+		void *p = (void *)good[i];
+
+		refused(quarry_ref(p), EINVAL);
+		c = qy_count_begin(p, 64, NULL, &generation);
+		cr_assert_not_null(c, "%p", p);
+		cr_assert_eq(quarry_ref(p), 0);
+		cr_assert_eq(quarry_refcount(p), 2);
+		cr_assert_eq(quarry_unref(p), 0);
+		for (unsigned k = 0; k < COUNT(good); k++)
+			cr_assert_eq((int)quarry_refcount((void *)good[k]), k <= i ? 1 : -1, "%p beside %p", (void *)good[k], p);
+	}
+	for (unsigned i = 0; i < COUNT(bad); i++) {
+		errno = 0;
+		cr_assert(qy_count_begin((void *)bad[i], 64, NULL, &generation) == NULL && errno == EINVAL);
+		refused(quarry_ref((void *)bad[i]), EINVAL);
+		refused(quarry_unref((void *)bad[i]), EINVAL);
+		refused((int)quarry_refcount((void *)bad[i]), EINVAL);
+	}
+}
+
 static void set_generation(struct quarry_count *c, uint32_t to)
 {
 	uint64_t word = atomic_load(&c->word);
