@@ -316,6 +316,19 @@ Test(counts, who_takes_a_count_back_may_be_the_last)
 	refused(quarry_ref(old.p), ESTALE);
 }
 
+/* A block of n bytes at p, of those that a manager gives; the others stay. */
+static quarry_block block_at(quarry_manager *m, size_t n, const void *p)
+{
+	for (unsigned i = 0; i < 20000; i++) {
+		quarry_block b = quarry_block_alloc(m, n);
+
+		if (b.p == p)
+			return b;
+	}
+	cr_assert_fail("the address did not come again");
+	return (quarry_block){ NULL };
+}
+
 /* What is let go twice, or kept too long, takes nothing from the block that is there since: whatever its count. */
 Test(counts, late_handles_leave_the_next_block_alone)
 {
@@ -324,9 +337,7 @@ Test(counts, late_handles_leave_the_next_block_alone)
 		quarry_weak w = quarry_weak_of(&old);
 
 		cr_assert_eq(quarry_block_unref(&old), 1);
-		do
-			b = quarry_block_alloc(NULL, 3000);
-		while (b.p != late.p); /* (the others stay: they are few) */
+		b = block_at(NULL, 3000, late.p);
 		for (long i = 0; i < more; i++)
 			cr_assert_eq(quarry_ref(b.p), 0);
 		refused(quarry_block_unref(&late), ESTALE);
@@ -381,19 +392,6 @@ Test(counts, freed_behind_its_count)
 	}
 	cr_assert(met, "the address did not come again");
 	cr_assert_eq(figures().overrun, 1);
-}
-
-/* A block of n bytes at p, of those that a manager gives; the others stay. */
-static quarry_block block_at(quarry_manager *m, size_t n, const void *p)
-{
-	for (unsigned i = 0; i < 20000; i++) {
-		quarry_block b = quarry_block_alloc(m, n);
-
-		if (b.p == p)
-			return b;
-	}
-	cr_assert_fail("the address did not come again");
-	return (quarry_block){ NULL };
 }
 
 /* What stood beside the word of a block that was overrun is not the next one's: in the same array, or another. */
