@@ -620,8 +620,10 @@ enum quarry_option {
 	                                  * when the program ends (quarry_leaks_print) */
 	QUARRY_OPT_REPORT_SIGNAL = 43,   /* report_signal: the number of the signal at which a thread writes what is
 					  * written at the end of the program; 0 none. At the start alone */
-	QUARRY_OPT_CHECKED = 44,         /* checked: 1 the memory of blocks with counts (quarry/block.h) is filled and held
-	                                  * back after the last reference, and late uses are counted as bad frees */
+	QUARRY_OPT_CHECKED = 44,         /* checked: 1 the memory of blocks with counts (quarry/block.h) is held back after
+	                                  * the last reference: most is filled, and late uses are counted as bad frees;
+	                                  * a sample and what is large is inaccessible, and late uses are SIGSEGV (see
+	                                  * quarry_block_check). 0 lets it all go */
 	QUARRY_OPT_PUBLISH = 36          /* publish: 0 off, 1 auto, 2 on: whether the figures stand in a page that others
 	                                  * may read (quarry_published), renewed at most once in a second and in a
 	                                  * hundredth of the time. auto: by the reclaimer's thread, where there is one,

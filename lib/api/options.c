@@ -97,7 +97,7 @@ enum kind {
 	X(QUARRY_OPT_PUBLISH, "publish", publish, KIND_CHOICE, 0, 2, QY_PUBLISH_AUTO, 1, "off|auto|on",               \
 	  "figures in a page for quarry top: by the reclaimer's thread, or by all")                                   \
 	X(QUARRY_OPT_CHECKED, "checked", checked, KIND_FLAG, 0, 1, 0, 1, NULL,                                        \
-	  "blocks with counts: hold back what ended, and tell of late writes")
+	  "blocks with counts: hold back what ended, and find late uses")
 
 struct option {
 	const char *name;
@@ -136,6 +136,19 @@ static void option_store(const struct option *o, long value)
 	atomic_store_explicit(setting_of(o), value, memory_order_relaxed);
 }
 
+void (*_Atomic qy_options_unchecked)(void);
+
+/* What was held back by the option is let go. */
+static void tell_unchecked(void)
+{
+	void (*fn)(void);
+
+	atomic_thread_fence(memory_order_seq_cst);
+	fn = atomic_load_explicit(&qy_options_unchecked, memory_order_relaxed);
+	if (fn != NULL)
+		fn();
+}
+
 /* While the program runs: who waits for what was due by the value of before is told. */
 static void option_change(const struct option *o, long value)
 {
@@ -144,6 +157,8 @@ static void option_change(const struct option *o, long value)
 		qy_thread_look();
 	if (o->number == QUARRY_OPT_PROFILE || o->number == QUARRY_OPT_PROFILE_STACKS)
 		qy_sampling_start((uint64_t)qy_setting(profile), (int)qy_setting(profile_stacks));
+	if (o->number == QUARRY_OPT_CHECKED && value == 0)
+		tell_unchecked();
 }
 
 static const struct option *option_by_name(const char *name, size_t length)

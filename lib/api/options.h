@@ -15,4 +15,8 @@
  * kept for quarry_ctl_get("options_error"); what is right still applies. In a program that runs with more rights than
  * its user (AT_SECURE) the environment is not looked at. */
 
+/* Called by whoever sets the option checked to 0 while the program runs, behind a fence: set by the layer above as soon as
+ * it has anything that stands by the option. */
+extern QY_HIDDEN void (*_Atomic qy_options_unchecked)(void);
+
 #endif

@@ -41,7 +41,7 @@ struct qy_settings {
 	_Atomic long profile;          /* bytes between two samples; 0: none are taken */
 	_Atomic long profile_stacks;   /* enum qy_unwind */
 	_Atomic long publish;          /* enum qy_publish_mode */
-	_Atomic long checked;          /* 1: blocks that ended are filled and held back */
+	_Atomic long checked;          /* 1: blocks that ended are held back, filled or inaccessible */
 	_Atomic long cgroup_limit;     /* 1: ENOMEM before the control group's memory limit kills */
 };
 

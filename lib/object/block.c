@@ -7,9 +7,11 @@
 #include "lib/api/error.h"
 #include "lib/base/settings.h"
 #include "lib/manager/mistakes.h"
+#include "lib/object/apart.h"
 #include "lib/object/count.h"
 #include "lib/object/manager.h"
 #include "lib/object/quarantine.h"
+#include "numa/os.h"
 
 #define TRIES 16 /* addresses in one call that may turn out to be used up */
 
@@ -45,9 +47,12 @@ static void free_checked(const quarry_manager *manager, void *p) QY_COLD;
 static void free_checked(const quarry_manager *manager, void *p)
 {
 	size_t n = usable_of(manager, p);
+	bool is_apart = manager == NULL && qy_apart_has(p);
 
-	if (manager == NULL && is_of_node(p) && qy_quarantine_put(p, n))
+	if (manager == NULL && is_of_node(p) && qy_quarantine_put(p, n, is_apart))
 		return;
+	if (is_apart)
+		qy_apart_forget(p);
 	memset(p, QY_QUARANTINE_FILL, qy_min(n, QY_QUARANTINE_BLOCK_MAX));
 	give_back(manager, p);
 }
@@ -68,11 +73,52 @@ static const quarry_manager *called(const quarry_manager *manager)
 	return qy_manager_is_own(manager) ? NULL : qy_stack_called(manager);
 }
 
-static void *take_memory(quarry_manager *manager, size_t alignment, size_t n)
+static void *take_plain(quarry_manager *manager, size_t alignment, size_t n)
 {
 	if (manager == NULL && alignment == 0)
 		return quarry_malloc(n);
 	return alignment == 0 ? quarry_manager_alloc(manager, n) : quarry_manager_alloc_aligned(manager, alignment, n);
+}
+
+/* Whole pages, of which nothing else has a part. NULL where there is no place for a sample, or the thread's arena can
+ * end: its memory may become others' with its pages closed. */
+static void *take_apart(size_t alignment, size_t n)
+{
+	size_t page = qy_os_page_size();
+	void *p = quarry_aligned_alloc(qy_max(alignment, page), qy_align_up(qy_max(n, 1), page));
+
+	if (p != NULL && !(is_of_node(p) && qy_apart_note(p))) {
+		quarry_free(p);
+		return NULL;
+	}
+	qy_quarantine_recheck();
+	return p;
+}
+
+static void *take_checked(quarry_manager *manager, size_t alignment, size_t n) QY_COLD;
+static void *take_checked(quarry_manager *manager, size_t alignment, size_t n)
+{
+	bool is_default = manager == NULL || manager == quarry_manager_default();
+	struct qy_quarantine_figures held;
+	void *p = NULL;
+
+	if (is_default && n <= QY_QUARANTINE_BLOCK_MAX && qy_apart_is_due())
+		p = take_apart(alignment, n);
+	if (p == NULL)
+		p = take_plain(manager, alignment, n);
+	if (p != NULL || errno != ENOMEM)
+		return p;
+	qy_quarantine_figures(&held);
+	if (n > held.bytes + held.closed_bytes)
+		return NULL;
+	(void)qy_quarantine_check(true); /* nobody is refused for the sake of what is held back */
+	return take_plain(manager, alignment, n);
+}
+
+static void *take_memory(quarry_manager *manager, size_t alignment, size_t n)
+{
+	return QY_UNLIKELY(qy_setting(checked) != 0) ? take_checked(manager, alignment, n)
+						     : take_plain(manager, alignment, n);
 }
 
 /* An address whose generations are used up keeps its memory, so that nobody gets it again as a block. */
@@ -87,6 +133,7 @@ static quarry_block make(quarry_manager *manager, size_t alignment, size_t n)
 		b.count = qy_count_begin(b.p, usable_of(called(manager), b.p), called(manager), &b.generation);
 		if (QY_LIKELY(b.count != NULL))
 			return b;
+		qy_apart_forget(b.p);
 		if (errno != ERANGE) {
 			int error = errno;
 
@@ -360,6 +407,23 @@ static int begin_again(quarry_block *b, const quarry_manager *manager, size_t n)
 	return qy_fail(ENOMEM, "no memory for the counts of blocks");
 }
 
+/* A block elsewhere with the same contents, and an end for the old place as any block has it. False where there is no
+ * memory for both. */
+static bool move(quarry_block *b, size_t n) QY_COLD;
+static bool move(quarry_block *b, size_t n)
+{
+	quarry_arena *arena = is_of_node(b->p) ? NULL : quarry_arena_of(b->p);
+	quarry_manager *manager = arena == NULL ? quarry_manager_default() : quarry_manager_of_arena(arena);
+	quarry_block to = manager == NULL ? none : make(manager, 0, n);
+
+	if (to.p == NULL)
+		return false;
+	memcpy(to.p, b->p, qy_min(quarry_usable_size(b->p), n));
+	qy_block_free(NULL, b->p);
+	*b = to;
+	return true;
+}
+
 /* Nobody else has a reference, nor can have one until it is counted again. */
 static int resize(quarry_block *b, const quarry_manager *manager, size_t n)
 {
@@ -367,6 +431,11 @@ static int resize(quarry_block *b, const quarry_manager *manager, size_t n)
 
 	if (qy_count_take(b->count, b->p, b->generation) != 0)
 		return -1;
+	if (QY_UNLIKELY(qy_setting(checked) != 0) && manager == NULL) {
+		if (move(b, n))
+			return 0;
+		qy_apart_forget(b->p);
+	}
 	p = quarry_manager_resize((quarry_manager *)(uintptr_t)qy_stack_meant(manager, b->p), b->p, qy_max(n, 1));
 	if (p == NULL) {
 		qy_count_put_back(b->count);
@@ -497,6 +566,8 @@ QUARRY_API int quarry_block_figures_get(quarry_block_figures *figures, size_t si
 		.late_writes = held.late_writes,
 		.quarantined = held.blocks,
 		.quarantined_bytes = held.bytes,
+		.closed = held.closed,
+		.closed_bytes = held.closed_bytes,
 	};
 	memset(figures, 0, size);
 	memcpy(figures, &all, qy_min(size, sizeof(all)));

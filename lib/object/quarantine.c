@@ -1,16 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/object/quarantine.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
+#include "lib/api/options.h"
 #include "lib/manager/mistakes.h"
+#include "lib/object/apart.h"
+#include "numa/os.h"
 
-#define PLACES 1024
+#define FILLED 1024 /* places for what is filled, */
+#define CLOSED 128  /* and behind them for what is closed; fewer than there are samples, or these would be used up */
+#define PLACES (FILLED + CLOSED)
 #define BYTES_MAX ((size_t)16 << 20)
+#define CLOSED_MAX ((size_t)1 << 30) /* addresses of large blocks */
 
 struct held {
 	void *p; /* NULL: nothing */
 	size_t n;
+	size_t filled; /* bytes from p on that are to be as they were filled */
+	size_t kept;   /* bytes that it keeps in memory */
+	size_t closed; /* bytes of whole pages that nobody can touch */
+	bool is_apart, closes;
 };
 
 static struct place {
@@ -18,12 +30,20 @@ static struct place {
 	struct held held;
 } places[PLACES];
 
-static _Atomic(uint32_t) next_in, next_out; /* places, ever rising */
-static _Atomic(uint64_t) bytes, blocks, late_writes;
+_Static_assert(CLOSED * 2 <= QY_APART_MOST, "samples that live have places, too");
 
-static struct place *next_place(_Atomic(uint32_t) *next)
+static _Atomic(uint32_t) next_filled, next_closed, next_out; /* places, ever rising */
+static _Atomic(uint64_t) late_writes, blocks, bytes, closed_blocks, closed_bytes;
+
+static uint32_t one_more(_Atomic(uint32_t) *next)
 {
-	return &places[atomic_fetch_add_explicit(next, 1, memory_order_relaxed) % PLACES];
+	return atomic_fetch_add_explicit(next, 1, memory_order_relaxed);
+}
+
+/* Where the next one goes. What is closed has places of its own: samples are few, and so stay for long. */
+static struct place *next_place(const struct held *in)
+{
+	return in->closes ? &places[FILLED + one_more(&next_closed) % CLOSED] : &places[one_more(&next_filled) % FILLED];
 }
 
 static bool take(struct place *place)
@@ -36,20 +56,87 @@ static void leave(struct place *place)
 	atomic_store_explicit(&place->taken, 0, memory_order_release);
 }
 
+static void add(_Atomic(uint64_t) *figure, uint64_t n)
+{
+	atomic_fetch_add_explicit(figure, n, memory_order_relaxed);
+}
+
+static void count_closed(const struct held *held)
+{
+	add(&closed_blocks, held->closed != 0);
+	add(&closed_bytes, held->closed);
+}
+
+/* ---- pages ---- */
+
+static int protect(const struct held *held, size_t len, int prot)
+{
+	return qy_os->mprotect((void *)qy_align_up((uintptr_t)held->p, qy_os_page_size()), len, prot);
+}
+
+/* Of several mappings some may be closed and the others not, when there can be no more mappings (ENOMEM). What cannot be
+ * opened at once then counts as closed. */
+static bool close_pages(struct held *held)
+{
+	uintptr_t first = qy_align_up((uintptr_t)held->p, qy_os_page_size());
+	uintptr_t end = qy_align_down((uintptr_t)held->p + held->n, qy_os_page_size());
+
+	if (first >= end)
+		return false;
+	if (protect(held, end - first, PROT_NONE) != 0 &&
+	    (errno != ENOMEM || protect(held, end - first, PROT_READ | PROT_WRITE) == 0))
+		return false;
+	held->closed = end - first;
+	return true;
+}
+
+static bool open_pages(struct held *held)
+{
+	if (held->closed == 0)
+		return true;
+	if (protect(held, held->closed, PROT_READ | PROT_WRITE) != 0)
+		return false;
+	add(&closed_blocks, (uint64_t)-1);
+	add(&closed_bytes, -(uint64_t)held->closed);
+	held->closed = 0;
+	return true;
+}
+
+/* ---- what is in a place ---- */
+
+/* Its beginning, where all of it is too much. */
+static void fill(struct held *held)
+{
+	held->filled = qy_min(held->n, QY_QUARANTINE_BLOCK_MAX);
+	held->kept = qy_max(held->kept, held->filled);
+	memset(held->p, QY_QUARANTINE_FILL, held->filled);
+}
+
 /* Filled anew where it was not as it should be, so that it is told once. */
 static bool was_written(const struct held *held)
 {
 	const unsigned char *at = held->p;
-	size_t n = held->n;
+	size_t n = held->filled;
 
-	if (n == 0 || (at[0] == QY_QUARANTINE_FILL && memcmp(at, at + 1, n - 1) == 0))
+	if (n == 0 || held->closed != 0 || (at[0] == QY_QUARANTINE_FILL && memcmp(at, at + 1, n - 1) == 0))
 		return false;
 	memset(held->p, QY_QUARANTINE_FILL, n);
-	atomic_fetch_add_explicit(&late_writes, 1, memory_order_relaxed);
+	add(&late_writes, 1);
 	return true;
 }
 
-/* Whether it was written to. */
+/* The place is taken. */
+static void come_in(struct held *held)
+{
+	if (held->closes && close_pages(held))
+		count_closed(held);
+	else if (held->closes && held->filled == 0)
+		fill(held);
+	add(&bytes, held->kept);
+	add(&blocks, 1);
+}
+
+/* What was in a place, which it has left. Whether it was written to. */
 static bool let_go(const struct held *held)
 {
 	bool written;
@@ -59,43 +146,113 @@ static bool let_go(const struct held *held)
 	written = was_written(held);
 	if (written)
 		qy_mistake(QY_MISTAKE_DOUBLE_FREE, held->p);
-	atomic_fetch_sub_explicit(&bytes, held->n, memory_order_relaxed);
-	atomic_fetch_sub_explicit(&blocks, 1, memory_order_relaxed);
+	add(&bytes, -(uint64_t)held->kept);
+	add(&blocks, (uint64_t)-1);
+	if (held->is_apart)
+		qy_apart_forget(held->p);
 	quarry_free(held->p);
 	return written;
 }
 
-/* What is in the place goes out, and what is given (all zero: nothing) in. False when the place is taken. */
+/* What is in the place goes out, and what is given (all zero: nothing) in. False when the place is taken, or what is in it
+ * cannot go. */
 static bool exchange(struct place *place, const struct held *in, struct held *out)
 {
+	bool done;
+
 	if (!take(place))
 		return false;
-	*out = place->held;
-	place->held = *in;
+	done = open_pages(&place->held);
+	if (done) {
+		*out = place->held;
+		place->held = *in;
+		if (in->p != NULL)
+			come_in(&place->held);
+	}
 	leave(place);
-	return true;
+	return done;
 }
 
-bool qy_quarantine_put(void *p, size_t n)
+/* ---- in and out ---- */
+
+/* More is held than may be: of what can be taken out, one that makes it less. */
+static bool is_too_much(const struct held *held)
+{
+	return (held->kept != 0 && atomic_load_explicit(&bytes, memory_order_relaxed) > BYTES_MAX) ||
+	       (held->closed > QY_QUARANTINE_BLOCK_MAX &&
+		atomic_load_explicit(&closed_bytes, memory_order_relaxed) > CLOSED_MAX);
+}
+
+/* Not always the oldest of all, but never the same one twice before the others. */
+static void make_room(void)
 {
 	static const struct held nothing;
-	struct held in = { p, n }, out = nothing;
+	static const struct held all = { .kept = 1, .closed = QY_QUARANTINE_BLOCK_MAX + 1 };
+	struct held out;
+
+	for (unsigned i = 0; i < PLACES && is_too_much(&all); i++) {
+		struct place *place = &places[one_more(&next_out) % PLACES];
+		bool helps = false;
+
+		if (take(place)) {
+			helps = is_too_much(&place->held);
+			leave(place);
+		}
+		if (helps && exchange(place, &nothing, &out))
+			(void)let_go(&out);
+	}
+}
+
+static void let_all_go(void)
+{
+	(void)qy_quarantine_check(true);
+	qy_apart_forget_all();
+}
+
+/* Whoever sets the option lets go what is in the places then, and whoever has put something there looks at the option
+ * afterwards: one of them finds it. */
+void qy_quarantine_recheck(void)
+{
+	atomic_store_explicit(&qy_options_unchecked, let_all_go, memory_order_relaxed);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (QY_UNLIKELY(qy_setting(checked) == 0))
+		let_all_go();
+}
+
+/* Large ones keep their addresses alone. Memory that does not go back in parts (hugetlb, locked) is kept, where it is not
+ * too much, and filled in part. */
+static bool prepare(struct held *held)
+{
+	if (held->n <= QY_QUARANTINE_BLOCK_MAX) {
+		fill(held);
+		held->closes = held->is_apart;
+		return true;
+	}
+	if (held->n > CLOSED_MAX)
+		return false;
+	held->closes = quarry_discard(held->p, held->n) == 0;
+	if (held->closes)
+		return true;
+	held->kept = held->n;
+	if (held->n <= BYTES_MAX)
+		fill(held);
+	return held->n <= BYTES_MAX;
+}
+
+bool qy_quarantine_put(void *p, size_t n, bool is_apart)
+{
+	struct held in = { .p = p, .n = n, .is_apart = is_apart }, out;
 	bool is_in = false;
 
-	if (n > QY_QUARANTINE_BLOCK_MAX)
+	if (!prepare(&in))
 		return false;
-	memset(p, QY_QUARANTINE_FILL, n);
-	atomic_fetch_add_explicit(&bytes, n, memory_order_relaxed);
-	atomic_fetch_add_explicit(&blocks, 1, memory_order_relaxed);
 	for (unsigned tries = 0; tries < PLACES && !is_in; tries++)
-		is_in = exchange(next_place(&next_in), &in, &out);
+		is_in = exchange(next_place(&in), &in, &out);
 	if (!is_in)
-		out = in;
+		return false;
 	(void)let_go(&out);
-	/* Not always the oldest of all, but never the same one twice before the others. */
-	for (unsigned i = 0; i < PLACES && atomic_load_explicit(&bytes, memory_order_relaxed) > BYTES_MAX; i++)
-		if (exchange(next_place(&next_out), &nothing, &out))
-			(void)let_go(&out);
+	make_room();
+	qy_quarantine_recheck();
 	return true;
 }
 
@@ -121,12 +278,18 @@ long qy_quarantine_check(bool release)
 			written += late;
 		}
 	}
+	if (!release)
+		qy_quarantine_recheck();
 	return written;
+}
+
+static uint64_t figure(_Atomic(uint64_t) *of)
+{
+	return atomic_load_explicit(of, memory_order_relaxed);
 }
 
 void qy_quarantine_figures(struct qy_quarantine_figures *figures)
 {
-	figures->late_writes = atomic_load_explicit(&late_writes, memory_order_relaxed);
-	figures->blocks = atomic_load_explicit(&blocks, memory_order_relaxed);
-	figures->bytes = atomic_load_explicit(&bytes, memory_order_relaxed);
+	*figures = (struct qy_quarantine_figures){ figure(&late_writes), figure(&blocks), figure(&bytes),
+						   figure(&closed_blocks), figure(&closed_bytes) };
 }
