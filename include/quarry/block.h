@@ -61,7 +61,7 @@ typedef struct quarry_manager_stats {
  * and usable must be there; what may be NULL says what is done then. Memory must be aligned to 16. A block's last
  * reference may go in any thread, and free is called there. */
 typedef struct quarry_manager_ops {
-	size_t struct_size; /* sizeof(quarry_manager_ops): lets the struct grow */
+	size_t struct_size; /* sizeof(quarry_manager_ops): lets the struct grow. What stands behind it counts as NULL */
 	const char *name;
 	void *(*alloc)(void *ctx, size_t size);
 	void *(*alloc_aligned)(void *ctx, size_t alignment, size_t size); /* NULL: ENOTSUP above 16 */

@@ -24,7 +24,7 @@ enum quarry_stack_flags {
 
 /** How a stack is to be. Zero-initialise it. */
 typedef struct quarry_stack_attr {
-	size_t struct_size;      /* sizeof(quarry_stack_attr); 0 is that, too */
+	size_t struct_size;      /* sizeof(quarry_stack_attr); 0: the struct as it first was, up to limit */
 	unsigned flags;          /* enum quarry_stack_flags */
 	quarry_manager *manager; /* of its memory; NULL: the default one */
 	size_t chunk;            /* bytes of the first chunk, and at least of each that follows; 0: 64 KiB */

@@ -3,6 +3,7 @@
 #include "lib/object/manager.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "lib/api/error.h"
@@ -231,16 +232,22 @@ QUARRY_API quarry_manager *quarry_manager_of_arena(quarry_arena *arena)
 
 /* ---- any ---- */
 
+/* What a program's table must have, whatever it was built with. What stands behind its end, in a program that knew fewer
+ * operations, is not there. */
+#define OPS_LEAST (offsetof(quarry_manager_ops, usable) + sizeof(((quarry_manager_ops *)0)->usable))
+#define OP(m, name)                                                                                              \
+	((m)->ops->struct_size >= offsetof(quarry_manager_ops, name) + sizeof((m)->ops->name) ? (m)->ops->name : NULL)
+
 bool qy_manager_check(const quarry_manager *manager)
 {
 	const quarry_manager_ops *ops = manager == NULL ? &default_ops : manager->ops;
 
-	if (QY_LIKELY(ops != NULL && ops->struct_size >= sizeof(*ops) && ops->alloc != NULL && ops->free != NULL &&
+	if (QY_LIKELY(ops != NULL && ops->struct_size >= OPS_LEAST && ops->alloc != NULL && ops->free != NULL &&
 		      ops->usable != NULL))
 		return true;
 	qy_fail(EINVAL, ops == NULL ? "manager: it has no operations"
-			: ops->struct_size < sizeof(*ops) ? "manager: struct_size is not that of quarry_manager_ops"
-							  : "manager: alloc, free or usable is not there");
+			: ops->struct_size < OPS_LEAST ? "manager: struct_size is not that of quarry_manager_ops"
+						       : "manager: alloc, free or usable is not there");
 	return false;
 }
 
@@ -335,21 +342,21 @@ QUARRY_API int quarry_manager_owns(quarry_manager *manager, const void *p)
 {
 	const quarry_manager *m = meant(manager);
 
-	return m == NULL ? -1 : m->ops->owns == NULL ? lacks("owns") : p != NULL && m->ops->owns(m->ctx, p);
+	return m == NULL ? -1 : OP(m, owns) == NULL ? lacks("owns") : p != NULL && m->ops->owns(m->ctx, p);
 }
 
 QUARRY_API int quarry_manager_clear(quarry_manager *manager)
 {
 	const quarry_manager *m = meant(manager);
 
-	return m == NULL ? -1 : m->ops->clear == NULL ? lacks("clear") : m->ops->clear(m->ctx);
+	return m == NULL ? -1 : OP(m, clear) == NULL ? lacks("clear") : m->ops->clear(m->ctx);
 }
 
 QUARRY_API int quarry_manager_destroy(quarry_manager *manager)
 {
 	const quarry_manager *m = meant(manager);
 
-	return m == NULL ? -1 : m->ops->destroy == NULL ? lacks("destroy") : m->ops->destroy(m->ctx);
+	return m == NULL ? -1 : OP(m, destroy) == NULL ? lacks("destroy") : m->ops->destroy(m->ctx);
 }
 
 QUARRY_API int quarry_manager_stats_get(quarry_manager *manager, quarry_manager_stats *stats)
@@ -360,12 +367,12 @@ QUARRY_API int quarry_manager_stats_get(quarry_manager *manager, quarry_manager_
 		return -1;
 	if (stats == NULL)
 		return qy_fail(EINVAL, "stats: there is none");
-	return m->ops->stats == NULL ? lacks("stats") : m->ops->stats(m->ctx, stats);
+	return OP(m, stats) == NULL ? lacks("stats") : m->ops->stats(m->ctx, stats);
 }
 
 QUARRY_API size_t quarry_manager_max_alloc(quarry_manager *manager)
 {
 	const quarry_manager *m = meant(manager);
 
-	return m == NULL ? 0 : m->ops->max_alloc == NULL ? PTRDIFF_MAX : m->ops->max_alloc(m->ctx);
+	return m == NULL ? 0 : OP(m, max_alloc) == NULL ? PTRDIFF_MAX : m->ops->max_alloc(m->ctx);
 }

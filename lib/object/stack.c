@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "lib/api/error.h"
@@ -145,11 +146,26 @@ static bool go_on(quarry_stack *s, size_t n)
 
 /* ---- the stack ---- */
 
+/* As the struct first was, which is what 0 means: fields that are added stand behind. */
+#define ATTR_FIRST (offsetof(quarry_stack_attr, limit) + sizeof(size_t))
+
+/* A program's struct as it is today. False with EINVAL for a size that it never had. */
+static bool attr_of(quarry_stack_attr *attr, const quarry_stack_attr *given)
+{
+	size_t size = given->struct_size != 0 ? given->struct_size : ATTR_FIRST;
+
+	*attr = (quarry_stack_attr){ .struct_size = sizeof(*attr) };
+	if (size != ATTR_FIRST && size != sizeof(*attr)) {
+		qy_fail(EINVAL, "struct_size: %zu is not the size of any quarry_stack_attr", given->struct_size);
+		return false;
+	}
+	memcpy(attr, given, size);
+	return true;
+}
+
 static bool check(const quarry_stack_attr *attr)
 {
-	if (attr->struct_size != 0 && attr->struct_size != sizeof(*attr))
-		qy_fail(EINVAL, "struct_size: %zu is not the size of any quarry_stack_attr", attr->struct_size);
-	else if (attr->flags & ~(unsigned)QUARRY_STACK_SPILL)
+	if (attr->flags & ~(unsigned)QUARRY_STACK_SPILL)
 		qy_fail(EINVAL, "flags: unknown bits in 0x%x", attr->flags);
 	else if (attr->chunk != 0 && (attr->chunk < CHUNK_MIN || attr->chunk > PTRDIFF_MAX))
 		qy_fail(EINVAL, "chunk: %zu is not at least %zu bytes, or far too much", attr->chunk, CHUNK_MIN);
@@ -163,21 +179,20 @@ static bool check(const quarry_stack_attr *attr)
 QUARRY_API quarry_stack *quarry_stack_create(const quarry_stack_attr *attr)
 {
 	static const quarry_stack_attr plain = { .flags = QUARRY_STACK_SPILL };
+	quarry_stack_attr a;
 	quarry_stack *s;
 
-	if (attr == NULL)
-		attr = &plain;
-	if (!check(attr))
+	if (!attr_of(&a, attr == NULL ? &plain : attr) || !check(&a))
 		return NULL;
-	s = quarry_manager_alloc(attr->manager, sizeof(*s));
+	s = quarry_manager_alloc(a.manager, sizeof(*s));
 	if (s == NULL)
 		return NULL;
-	*s = (quarry_stack){ .from = attr->manager, .chunk = attr->chunk != 0 ? attr->chunk : CHUNK_DEFAULT,
-			     .limit = attr->limit, .flags = attr->flags };
+	*s = (quarry_stack){ .from = a.manager, .chunk = a.chunk != 0 ? a.chunk : CHUNK_DEFAULT,
+			     .limit = a.limit, .flags = a.flags };
 	s->manager = (quarry_manager){ &stack_ops, s };
 	s->current = add_chunk(s, 1);
 	if (s->current == NULL) {
-		(void)quarry_manager_free(attr->manager, s);
+		(void)quarry_manager_free(a.manager, s);
 		return NULL;
 	}
 	return s;

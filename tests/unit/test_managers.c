@@ -327,3 +327,87 @@ Test(managers, what_is_missing_is_named)
 	cr_assert_null(quarry_manager_alloc_aligned(&mine, 64, 10));
 	cr_assert_eq(errno, ENOTSUP);
 }
+
+/* ---- older programs ---- */
+
+static int never(void *ctx)
+{
+	(void)ctx;
+	cr_assert_fail("what stands behind the end of its table is not the program's");
+	return 0;
+}
+
+static int never_owns(void *ctx, const void *p)
+{
+	(void)p;
+	return never(ctx);
+}
+
+static int never_stats(void *ctx, quarry_manager_stats *stats)
+{
+	(void)stats;
+	return never(ctx);
+}
+
+static size_t never_most(void *ctx)
+{
+	return (size_t)never(ctx);
+}
+
+/* A table that ends earlier, at each operation from the last that must be there on: it works, and what is behind it is
+ * lacking, whatever stands there. */
+Test(managers, tables_of_older_programs)
+{
+	const size_t least = offsetof(quarry_manager_ops, usable) + sizeof(mine_ops.usable);
+	quarry_manager_ops ops = mine_ops;
+	quarry_manager m = { &ops, NULL };
+	quarry_manager_stats stats;
+	quarry_block b;
+	void *p;
+
+	ops.owns = never_owns;
+	ops.clear = never;
+	ops.destroy = never;
+	ops.stats = never_stats;
+	ops.max_alloc = never_most;
+	ops.struct_size = least;
+	p = quarry_manager_alloc(&m, 100);
+	cr_assert_not_null(p);
+	p = quarry_manager_resize(&m, p, 1000);
+	cr_assert_geq(quarry_manager_usable(&m, p), 1000);
+	refused(quarry_manager_owns(&m, p), ENOTSUP);
+	refused(quarry_manager_clear(&m), ENOTSUP);
+	refused(quarry_manager_destroy(&m), ENOTSUP);
+	refused(quarry_manager_stats_get(&m, &stats), ENOTSUP);
+	cr_assert_eq(quarry_manager_max_alloc(&m), PTRDIFF_MAX);
+	cr_assert_eq(quarry_manager_free(&m, p), 0);
+	b = quarry_block_alloc(&m, 100);
+	cr_assert_not_null(b.p);
+	cr_assert_eq(quarry_block_resize(&b, 5000, 0), 0);
+	cr_assert_eq(quarry_block_unref(&b), 1);
+	ops.owns = NULL;
+	for (size_t size = least; size <= sizeof ops + 64; size++) {
+		ops.struct_size = size;
+		refused(quarry_manager_owns(&m, &m), ENOTSUP);
+	}
+	for (size_t size = 0; size < least; size++) {
+		ops.struct_size = size;
+		cr_assert(quarry_manager_alloc(&m, 10) == NULL && errno == EINVAL, "%zu", size);
+	}
+}
+
+/* Figures are given as far as a program knows of them, and no further. */
+Test(managers, figures_of_older_programs)
+{
+	quarry_block_figures whole, part;
+
+	cr_assert_eq(quarry_block_figures_get(&whole, sizeof whole), 0);
+	for (size_t size = sizeof(uint64_t); size <= sizeof part; size += sizeof(uint64_t)) {
+		memset(&part, 0x5a, sizeof part);
+		cr_assert_eq(quarry_block_figures_get(&part, size), 0);
+		cr_assert_eq(memcmp(&part, &whole, size), 0);
+		for (size_t i = size; i < sizeof part; i++)
+			cr_assert_eq(((unsigned char *)&part)[i], 0x5a, "byte %zu behind %zu", i, size);
+	}
+	refused(quarry_block_figures_get(&part, 0), EINVAL);
+}
