@@ -271,16 +271,21 @@ static void finish(struct qy_leaf *leaf, struct quarry_count *c, uint64_t word)
 
 int qy_count_drop_slow(struct quarry_count *c, const void *p, uint64_t mask, uint64_t want)
 {
-	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), less;
+	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), less, now;
 	unsigned shift;
 	struct qy_leaf *leaf = leaf_of(c, p, &shift);
 
 	do {
 		if (leaf == NULL || (word & mask) != want || qy_count_refs(word) == 0)
 			return QY_COUNT_NOT_IT;
-		if (qy_count_refs(word) == 1 && is_borrowed(leaf, c)) {
-			errno = EBUSY;
-			return -1;
+		/* The note may be of one who came with a reference after the word was looked at: then this is not the last. */
+		while (qy_count_refs(word) == 1 && is_borrowed(leaf, c)) {
+			now = atomic_load_explicit(&c->word, memory_order_acquire);
+			if (now == word) {
+				errno = EBUSY;
+				return -1;
+			}
+			word = now;
 		}
 		less = qy_count_refs(word) > 1 ? word - QY_COUNT_ONE : dead_after(word);
 	} while (!atomic_compare_exchange_weak_explicit(&c->word, &word, less, memory_order_acq_rel,
