@@ -3,7 +3,9 @@
  * block there by its weak reference, its handle or its address, while others put a new block there and let the old one
  * go; memory comes again at once, so that what is asked for late is another block by then. The manager of the blocks
  * knows which of its memory is live: who got a reference must find it so, and with the contents of the block that was meant,
- * and nothing may be freed twice. An operation is one such race; 10^8 are --ops 1e8. */
+ * and nothing may be freed twice. A quarter of the blocks is memory of quarry_malloc's family that was shared; half of them have a
+ * function that is called at their end, once; some are borrowed when references go; and now and then one has all the
+ * references that there can be. An operation is one such race; 10^8 are --ops 1e8. */
 #include "tests/stress/stress.h"
 
 #include "include/quarry/block.h"
@@ -14,17 +16,21 @@
 #define DEAD 0xdeadbeefu
 #define OPS 10000000
 #define THREADS 4
+#define FULL_EVERY (1u << 18) /* operations of a thread from one counting up to the most to the next */
 
-/* Before each block's memory. */
+/* Before each block's memory, but not before what was shared: blocks of the manager begin 16 bytes after a multiple of 64,
+ * and shared ones at one, so that an address tells. */
 struct head {
 	_Atomic(uint32_t) state;
 	uint32_t size, pad[2];
 };
 
-/* What a block says, so that one that is not whole is seen. */
+/* What a block says, so that one that is not whole is seen. left: notes whose threads have, or may have, no reference any
+ * more; whoever takes one of these gives a note back. */
 struct body {
 	uint64_t id, not_id;
 	void *self;
+	_Atomic(uint32_t) left;
 };
 
 /* The handle of the block that is there, a field each; version is odd while it is written. */
@@ -37,7 +43,7 @@ struct place {
 };
 
 static struct place places[PLACES];
-static _Atomic uint64_t allocated, freed, got, gone, replaced;
+static _Atomic uint64_t allocated, freed, got, gone, replaced, shared, refused_borrowed, filled, with_end, ends;
 
 static struct head *head_of(const void *p)
 {
@@ -46,7 +52,7 @@ static struct head *head_of(const void *p)
 
 static void *alloc(void *ctx, size_t size)
 {
-	struct head *h = quarry_malloc(size + sizeof(*h));
+	struct head *h = quarry_aligned_alloc(64, size + sizeof(*h));
 
 	(void)ctx;
 	ST_CHECK(h != NULL);
@@ -77,14 +83,81 @@ static const quarry_manager_ops ops = {
 };
 static quarry_manager watched = { &ops, NULL };
 
-/* The place is the caller's. */
-static void put(struct place *at, uint64_t id)
+static bool is_shared(const void *p)
+{
+	return (uintptr_t)p % 64 == 0;
+}
+
+static void check_body(const void *p)
+{
+	const struct body *body = p;
+
+	if (body->not_id != ~body->id || body->self != p)
+		st_fail("the block at %p is not whole: %#llx", p, (unsigned long long)body->id);
+}
+
+/* What is shared was filled before it became a block; others may not be filled yet where nothing but an address is known. */
+static void check_live(const void *p)
+{
+	if (is_shared(p))
+		check_body(p);
+	else if (atomic_load_explicit(&head_of(p)->state, memory_order_relaxed) != LIVE)
+		st_fail("a reference to %p was given, which is not live", p);
+}
+
+static void check_whole(const void *p)
+{
+	check_live(p);
+	check_body(p);
+}
+
+/* A block is whole, and has no references, when its end is called; a second call would not find it whole. */
+static void at_end(void *p)
+{
+	struct body *body = p;
+
+	check_whole(p);
+	ST_CHECK(quarry_ref(p) == -1 && errno == ESTALE);
+	body->not_id = body->id;
+	atomic_fetch_add_explicit(&ends, 1, memory_order_relaxed);
+}
+
+static quarry_block make_shared(uint64_t id)
+{
+	struct body *body = quarry_aligned_alloc(64, SIZE);
+	quarry_block b;
+
+	ST_CHECK(body != NULL);
+	*body = (struct body){ .id = id, .not_id = ~id, .self = body };
+	ST_CHECK(quarry_share(body, &b) == 0);
+	ST_CHECK(b.p == body && b.n >= SIZE);
+	atomic_fetch_add_explicit(&shared, 1, memory_order_relaxed);
+	return b;
+}
+
+static quarry_block make(uint64_t id)
 {
 	quarry_block b = quarry_block_alloc(&watched, SIZE);
 	struct body *body = b.p;
 
 	ST_CHECK(body != NULL);
-	*body = (struct body){ id, ~id, body };
+	*body = (struct body){ .id = id, .not_id = ~id, .self = body };
+	return b;
+}
+
+/* The place is the caller's. */
+static void put(struct place *at, uint64_t id)
+{
+	uint64_t how = st_mix(id);
+	quarry_block b = how % 4 == 0 ? make_shared(id) : make(id);
+
+	if (how >> 8 & 1) {
+		ST_CHECK(quarry_block_at_end(&b, at_end) == 0);
+		if (how >> 9 & 7)
+			atomic_fetch_add_explicit(&with_end, 1, memory_order_relaxed);
+		else
+			ST_CHECK(quarry_block_at_end(&b, NULL) == 0);
+	}
 	atomic_fetch_add_explicit(&at->version, 1, memory_order_acq_rel);
 	atomic_store_explicit(&at->p, b.p, memory_order_release);
 	atomic_store_explicit(&at->count, b.count, memory_order_release);
@@ -104,24 +177,37 @@ static bool look(struct place *at, quarry_block *b)
 	return version % 2 == 0 && atomic_load_explicit(&at->version, memory_order_relaxed) == version;
 }
 
-static void check_live(const void *p)
+/* By who was refused. */
+static void give_back_one(const quarry_block *b)
 {
-	if (atomic_load_explicit(&head_of(p)->state, memory_order_relaxed) != LIVE)
-		st_fail("a reference to %p was given, which is not live", p);
+	_Atomic(uint32_t) *left = &((struct body *)b->p)->left;
+	uint32_t n = atomic_load(left);
+
+	while (n > 0)
+		if (atomic_compare_exchange_weak(left, &n, n - 1)) {
+			ST_CHECK(quarry_block_give_back(b) == 0);
+			return;
+		}
+	st_fail("the reference to %p was not the last, or nobody has left a note", b->p);
 }
 
-static void check_whole(const void *p)
+/* Who is refused as the last one (EBUSY) gives back what others left: who has a note has a reference, too, until it is left.
+ * Whether it was the last. */
+static int let_go(quarry_block b)
 {
-	const struct body *body = p;
+	int r;
 
-	check_live(p);
-	if (body->not_id != ~body->id || body->self != p)
-		st_fail("the block at %p is not whole: %#llx", p, (unsigned long long)body->id);
+	while ((r = quarry_block_unref(&b)) < 0) {
+		ST_CHECK(errno == EBUSY);
+		check_whole(b.p);
+		give_back_one(&b);
+	}
+	return r;
 }
 
 static void count(int r, int error)
 {
-	ST_CHECK(r >= 0 || error == ESTALE);
+	ST_CHECK(r >= 0 || error == ESTALE || error == EOVERFLOW);
 	atomic_fetch_add_explicit(r >= 0 ? &got : &gone, 1, memory_order_relaxed);
 }
 
@@ -135,48 +221,115 @@ static void ask_late(quarry_block *kept, const quarry_block *now)
 		count(r, errno);
 	if (kept->count != NULL && r >= 0) {
 		check_whole(mine.p);
-		ST_CHECK(quarry_block_unref(&mine) >= 0);
+		(void)let_go(mine);
 	} else if (kept->count == NULL || kept->generation % 64 == 0) {
 		*kept = *now;
 	}
 }
 
-static void ask(struct place *at, unsigned how)
+/* By address: whatever begins there. */
+static void ask_address(void *p)
+{
+	int r = quarry_ref(p);
+	quarry_block b;
+
+	count(r, errno);
+	if (r < 0)
+		return;
+	check_live(p);
+	ST_CHECK(quarry_refcount(p) >= 1);
+	if (quarry_unref(p) < 0) {
+		ST_CHECK(errno == EBUSY);
+		ST_CHECK(quarry_block_from_seg(quarry_seg_make(p, 1), &b) == 0);
+		(void)let_go(b);
+	}
+}
+
+/* A note, which the last reference must know of. Half of them leave it behind where others have references. */
+static void borrow(quarry_block mine)
+{
+	struct body *body = mine.p;
+	quarry_seg s;
+	int r;
+
+	ST_CHECK(quarry_block_borrow(&mine, &s) == 0);
+	ST_CHECK(s.p == mine.p && s.n == mine.n);
+	check_whole(s.p);
+	if (body->id % 2 == 0) {
+		ST_CHECK(quarry_block_give_back(&mine) == 0);
+		(void)let_go(mine);
+		return;
+	}
+	atomic_fetch_add(&body->left, 1);
+	r = quarry_block_unref(&mine);
+	ST_CHECK(r == 0 || (r == -1 && errno == EBUSY));
+	if (r == 0)
+		return;
+	check_whole(s.p);
+	atomic_fetch_add_explicit(&refused_borrowed, 1, memory_order_relaxed);
+	(void)let_go(mine);
+}
+
+/* All references that there can be, but for those that others have. */
+static void count_up(quarry_block mine)
+{
+	quarry_weak w = quarry_weak_of(&mine);
+	quarry_block other;
+	long n = 0;
+
+	while (quarry_block_ref(&mine) == 0)
+		n++;
+	ST_CHECK(errno == EOVERFLOW);
+	/* (Each other thread has one at most, and another that it is about to take back.) */
+	if (n >= QUARRY_REFS_MAX || n < QUARRY_REFS_MAX - 2 - 2 * (long)st.threads)
+		st_fail("%ld references to %p, and no more", n, mine.p);
+	if (quarry_weak_lock(w, &other) == 0)
+		n++;
+	else
+		ST_CHECK(errno == EOVERFLOW);
+	check_whole(mine.p);
+	for (; n > 0; n--)
+		ST_CHECK(quarry_block_unref(&(quarry_block){ mine.p, mine.n, mine.count, mine.generation, 0 }) == 0);
+	check_whole(mine.p);
+	(void)let_go(mine);
+	atomic_fetch_add_explicit(&filled, 1, memory_order_relaxed);
+}
+
+enum how { BY_ADDRESS, BY_HANDLE, BY_WEAK, LATE, BORROW, COUNT_UP, HOWS = COUNT_UP };
+
+static void ask(struct place *at, enum how how)
 {
 	static __thread quarry_block kept;
 	quarry_block b, mine;
 	bool is_one = look(at, &b);
 	int r;
 
-	if (how == 0) { /* whatever begins there: not to be read, since it may not be filled yet */
-		r = quarry_ref(b.p);
-		count(r, errno);
-		if (r < 0)
-			return;
-		check_live(b.p);
-		ST_CHECK(quarry_refcount(b.p) >= 1);
-		ST_CHECK(quarry_unref(b.p) >= 0);
+	if (how == BY_ADDRESS)
+		ask_address(b.p);
+	if (how == BY_ADDRESS || !is_one)
 		return;
-	}
-	if (!is_one)
-		return;
-	if (how == 3) {
+	if (how == LATE) {
 		ask_late(&kept, &b);
 		return;
 	}
-	if (how == 1) {
-		r = quarry_block_ref(&b);
-		mine = b;
-	} else {
+	if (how == BY_WEAK) {
 		quarry_weak w = { .p = b.p, .n = b.n, .count = b.count, .generation = b.generation };
 
 		r = quarry_weak_lock(w, &mine);
+	} else {
+		r = quarry_block_ref(&b);
+		mine = b;
 	}
 	count(r, errno);
 	if (r < 0)
 		return;
 	check_whole(mine.p);
-	ST_CHECK(quarry_block_unref(&mine) >= 0);
+	if (how == BORROW)
+		borrow(mine);
+	else if (how == COUNT_UP)
+		count_up(mine);
+	else
+		(void)let_go(mine);
 }
 
 /* One at a time for each place; who finds another at it goes on. */
@@ -190,12 +343,13 @@ static void replace(struct place *at, uint64_t id)
 	ST_CHECK(look(at, &old));
 	/* It is resized where nobody else has it, or not at all; what somebody has does not move. */
 	was = ((struct body *)old.p)->id;
-	if (id % 4 == 0 && quarry_block_resize(&old, SIZE * 5, 0) != 0)
+	if (id % 4 == 0 && (is_shared(old.p) ? quarry_block_resize(&old, SIZE - 8, QUARRY_RESIZE_IN_PLACE)
+					     : quarry_block_resize(&old, SIZE * 5, 0)) != 0)
 		ST_CHECK(errno == EBUSY);
 	check_live(old.p);
 	ST_CHECK(((struct body *)old.p)->id == was && ((struct body *)old.p)->not_id == ~was);
 	/* First the last reference goes, while others still look for it here. */
-	ST_CHECK(quarry_block_unref(&old) >= 0);
+	(void)let_go(old);
 	put(at, id);
 	atomic_store_explicit(&at->busy, 0, memory_order_release);
 	atomic_fetch_add_explicit(&replaced, 1, memory_order_relaxed);
@@ -203,14 +357,16 @@ static void replace(struct place *at, uint64_t id)
 
 static void work(struct st_worker *w)
 {
-	while (st_more(w)) {
+	for (uint64_t i = 0; st_more(w); i++) {
 		uint64_t r = st_next(&w->rng);
 		struct place *at = &places[r % PLACES];
 
-		if (r >> 60 < 4)
+		if (i % FULL_EVERY == 100)
+			ask(at, COUNT_UP);
+		else if (r >> 60 < 4)
 			replace(at, w->next_id++);
 		else
-			ask(at, (unsigned)(r >> 32) % 4);
+			ask(at, (enum how)((r >> 32) % HOWS));
 	}
 }
 
@@ -225,10 +381,16 @@ int main(int argc, char **argv)
 
 		ST_CHECK(look(&places[i], &b));
 		check_whole(b.p);
-		ST_CHECK(quarry_block_unref(&b) == 1);
+		ST_CHECK(let_go(b) == 1);
 	}
-	printf("refs: %llu references got, %llu refused, %llu last ones gone\n", (unsigned long long)atomic_load(&got),
-	       (unsigned long long)atomic_load(&gone), (unsigned long long)atomic_load(&replaced));
+	printf("refs: %llu references got, %llu refused, %llu last ones gone; %llu shared, %llu ends called, %llu refused as "
+	       "borrowed, %llu times all references\n",
+	       (unsigned long long)atomic_load(&got), (unsigned long long)atomic_load(&gone),
+	       (unsigned long long)atomic_load(&replaced), (unsigned long long)atomic_load(&shared),
+	       (unsigned long long)atomic_load(&ends), (unsigned long long)atomic_load(&refused_borrowed),
+	       (unsigned long long)atomic_load(&filled));
+	ST_CHECK(atomic_load(&with_end) == atomic_load(&ends));
+	ST_CHECK(atomic_load(&shared) > 0 && atomic_load(&ends) > 0);
 	ST_CHECK(atomic_load(&allocated) == atomic_load(&freed));
 	ST_CHECK(atomic_load(&got) > 0 && atomic_load(&gone) > 0);
 	return st_end(ST_SLACK, 0);
