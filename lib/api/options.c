@@ -141,10 +141,8 @@ void (*_Atomic qy_options_unchecked)(void);
 /* What was held back by the option is let go. */
 static void tell_unchecked(void)
 {
-	void (*fn)(void);
+	void (*fn)(void) = atomic_exchange_explicit(&qy_options_unchecked, NULL, memory_order_acq_rel);
 
-	atomic_thread_fence(memory_order_seq_cst);
-	fn = atomic_load_explicit(&qy_options_unchecked, memory_order_relaxed);
 	if (fn != NULL)
 		fn();
 }

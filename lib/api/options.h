@@ -15,8 +15,9 @@
  * kept for quarry_ctl_get("options_error"); what is right still applies. In a program that runs with more rights than
  * its user (AT_SECURE) the environment is not looked at. */
 
-/* Called by whoever sets the option checked to 0 while the program runs, behind a fence: set by the layer above as soon as
- * it has anything that stands by the option. */
+/* Taken out and called by whoever sets the option checked to 0 while the program runs. The layer above puts it there by an
+ * exchange behind anything that stands by the option, and looks at the option then: of two exchanges one is the later,
+ * and sees what the other did. */
 extern QY_HIDDEN void (*_Atomic qy_options_unchecked)(void);
 
 #endif

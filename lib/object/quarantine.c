@@ -210,11 +210,10 @@ static void let_all_go(void)
 }
 
 /* Whoever sets the option lets go what is in the places then, and whoever has put something there looks at the option
- * afterwards: one of them finds it. */
+ * afterwards: one of them finds it (options.h). */
 void qy_quarantine_recheck(void)
 {
-	atomic_store_explicit(&qy_options_unchecked, let_all_go, memory_order_relaxed);
-	atomic_thread_fence(memory_order_seq_cst);
+	(void)atomic_exchange_explicit(&qy_options_unchecked, let_all_go, memory_order_acq_rel);
 	if (QY_UNLIKELY(qy_setting(checked) == 0))
 		let_all_go();
 }
