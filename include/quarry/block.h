@@ -335,22 +335,21 @@ enum quarry_check_flags {
 	QUARRY_CHECK_RELEASE = 1 /* free what is held back, as well */
 };
 
-/** With the option checked=1 the memory of a block is, after its last reference, and where a resize moved it from, held
- * back, and late uses of it are found:
- * - blocks up to 4 MiB are filled with 0xDE, the last 1,024 of 16 MiB together. What is written there late is noticed when
- *   it goes, or when this is called; it counts in quarry_stats.bad_frees, and the option on_error says what happens besides.
- * - every 64th of these, 256 at once at most, living ones included, has pages of its own, which are made inaccessible
- *   (mprotect(2)): whoever reads or writes there late has a SIGSEGV at once. While it lives it takes whole pages.
- * - larger blocks, up to 1 GiB together, keep their addresses alone, as inaccessible: their memory goes back. Of blocks that
- *   are inaccessible the last 128 are held. Where it does
- *   not go back in parts (see quarry_discard) or cannot be made inaccessible, the first 4 MiB are filled; nothing of more
- *   than 1 GiB, or of more than 16 MiB that does not go back, is held.
- * So a resize that moves is by a copy, while there is memory for both. Addresses that are held count as in use, against
- * limits too; a block for which there would be no memory otherwise has them all let go.
- * Blocks of arenas, stacks and the program's own managers, whose memory may end with these at any moment, are filled
- * (up to 4 MiB), but not held back, nor is what stacks and such managers resize. When the option is set to 0, all goes, and
- * is looked at as it goes. What mprotect(2) does not make accessible again (ENOMEM) stays until it does.
- * In the child of a fork all is held as in the parent.
+/** Look for late writes in what is held back. With the option checked=1 the memory of a block is held back after its last
+ * reference, and so is the place that a resize moved it from. It is filled with 0xDE: the last 1,024 blocks, of 16 MiB
+ * together. What is written there late is noticed when it goes, or when this is called; it counts in
+ * quarry_stats.bad_frees, and the option on_error says what happens besides. Every 64th block has whole pages of its own
+ * while it lives, 256 such blocks at most, and these pages are made inaccessible when it ends (mprotect(2)): whoever reads
+ * or writes there late has a SIGSEGV at once. So has who does it in a block of more than 4 MiB, of which the
+ * addresses alone are held, up to 1 GiB together, and the memory goes back. Of inaccessible ones the last 128 are held.
+ *
+ * Where memory does not go back in parts (see quarry_discard; return=0) or cannot be made inaccessible, the first 4 MiB are
+ * filled instead; nothing of more than 1 GiB, or of more than 16 MiB that does not go back, is held. What mprotect(2) does not
+ * make accessible again (ENOMEM) stays until it does. Addresses that are held count as in use, against limits too: a
+ * block for which there would be no memory otherwise has all of it let go. A resize that moves is by a copy, while there is
+ * memory for both. Blocks of arenas, stacks and the program's own managers, whose memory may end with these at any moment,
+ * are filled (up to 4 MiB), but not held back, and what stacks and such managers resize is neither. When the option is set to
+ * 0, all goes, and is looked at as it goes. The child of a fork holds what its parent does.
  * @param flags enum quarry_check_flags.
  * @return how many were found to be written to; -1 with EINVAL (flags). */
 QUARRY_API long quarry_block_check(unsigned flags);

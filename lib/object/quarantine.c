@@ -218,8 +218,8 @@ void qy_quarantine_recheck(void)
 		let_all_go();
 }
 
-/* Large ones keep their addresses alone. Memory that does not go back in parts (hugetlb, locked) is kept, where it is not
- * too much, and filled in part. */
+/* Large ones keep their addresses alone. Memory that does not go back in parts (hugetlb, locked), or is not to (return=0), is
+ * kept, where it is not too much, and filled in part. */
 static bool prepare(struct held *held)
 {
 	if (held->n <= QY_QUARANTINE_BLOCK_MAX) {
@@ -229,7 +229,7 @@ static bool prepare(struct held *held)
 	}
 	if (held->n > CLOSED_MAX)
 		return false;
-	held->closes = quarry_discard(held->p, held->n) == 0;
+	held->closes = qy_setting(give_back) != 0 && quarry_discard(held->p, held->n) == 0;
 	if (held->closes)
 		return true;
 	held->kept = held->n;

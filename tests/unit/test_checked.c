@@ -6,6 +6,7 @@
 #endif
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -406,6 +407,45 @@ Test(checked, a_child_has_it_as_it_was)
 	nothing_is_held();
 }
 
+/* Whatever else goes over the heap meanwhile touches none of it. */
+Test(checked, all_else_goes_round_closed_pages)
+{
+	quarry_arena *arena;
+	quarry_block small, large;
+	unsigned char *p, *q;
+	char *kept[200];
+	int null = open("/dev/null", O_WRONLY);
+
+	check_from_now_on();
+	for (unsigned i = 0; i < COUNT(kept); i++)
+		kept[i] = memset(quarry_malloc(4096), 'k', 4096);
+	small = sample(100);
+	large = quarry_block_alloc(NULL, 20 * MIB);
+	p = small.p;
+	q = large.p;
+	arena = quarry_arena_of(p);
+	cr_assert(ends_closed(&small) && ends_closed(&large));
+	for (unsigned i = 0; i < 3; i++) {
+		quarry_view *view = quarry_view_open();
+
+		quarry_purge(NULL);
+		cr_assert_not_null(view);
+		quarry_view_close(view);
+		(void)quarry_arena_move(arena, NULL, NULL);
+		cr_assert_geq(quarry_leaks_print(null, 0), -1);
+		quarry_thread_flush();
+		(void)quarry_tend();
+		cr_assert(is_closed(p) && is_closed(q));
+	}
+	quarry_block_check(QUARRY_CHECK_RELEASE);
+	nothing_is_held();
+	for (unsigned i = 0; i < COUNT(kept); i++) {
+		cr_assert(kept[i][0] == 'k' && kept[i][4095] == 'k');
+		quarry_free(kept[i]);
+	}
+	close(null);
+}
+
 /* ---- large ones ---- */
 
 static size_t in_memory(void)
@@ -705,6 +745,13 @@ Test(checked, large_ones_whose_memory_does_not_go_back)
 	unsigned char *p;
 
 	check_from_now_on();
+	cr_assert_eq(quarry_ctl_set("return", "0"), 0);
+	b = quarry_block_alloc(NULL, 6 * MIB);
+	p = memset(b.p, 1, 6 * MIB);
+	cr_assert(!ends_closed(&b));
+	cr_assert(p[4 * MIB - 1] == 0xde && p[4 * MIB] == 1, "nothing is to go back");
+	cr_assert_eq(quarry_block_check(QUARRY_CHECK_RELEASE), 0);
+	cr_assert_eq(quarry_ctl_set("return", "1"), 0);
 	be_the_kernel();
 	advice_error = EINVAL;
 	b = quarry_block_alloc(NULL, 6 * MIB);
