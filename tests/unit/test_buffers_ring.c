@@ -16,21 +16,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "include/quarry/buffers.h"
-#include "lib/object/buffers.h"
-#include "tests/fake_os.h"
+#include "tests/unit/buffers.h"
 
-#define KIB ((size_t)1 << 10)
-#define GIB ((size_t)1 << 30)
 #define RING_FD 99
 #define COUNT 64u
 #define SIZE (4 * KIB)
-
-#define expect_error(call, error) \
-	do { \
-		errno = 0; \
-		cr_expect((call) == -1 && errno == (error), "%s: errno %d", #call, errno); \
-	} while (0)
 
 /* ------------------------------------------------------------------------------------------------------ */
 /* The kernel, as the manual pages have it                                                                */
@@ -184,45 +174,18 @@ static quarry_buffers *start(uint32_t count, uint64_t size, uint32_t flags)
 {
 	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = size, .count = count, .alignment = 4096,
 				     .flags = flags };
-	quarry_buffers *slab;
 
 	memset(&kernel, 0, sizeof kernel);
 	kernel.takes = -1;
 	fake_os_install();
 	fake_os_uring(play);
-	slab = quarry_buffers_create(&attr);
-	cr_assert_not_null(slab, "%s", quarry_error_text());
-	return slab;
+	return make_of(&attr);
 }
 
-static quarry_buffers_stats figures(quarry_buffers *slab)
+static void stop(quarry_buffers *slab)
 {
-	quarry_buffers_stats stats = { .struct_size = sizeof stats };
-
-	cr_assert_eq(quarry_buffers_stats_get(slab, &stats), 0);
-	return stats;
-}
-
-static void end(quarry_buffers *slab)
-{
-	cr_assert_eq(quarry_buffers_destroy(slab), 0, "errno %d: %s", errno, quarry_error_text());
+	end(slab);
 	fake_os_remove();
-}
-
-static void *release_it(void *arg)
-{
-	errno = 0;
-	return (void *)(intptr_t)(quarry_buffer_release(*(quarry_buffer *)arg) == 0 ? 0 : errno);
-}
-
-static int release_elsewhere(quarry_buffer b)
-{
-	pthread_t thread;
-	void *error;
-
-	cr_assert_eq(pthread_create(&thread, NULL, release_it, &b), 0);
-	cr_assert_eq(pthread_join(thread, &error), 0);
-	return (int)(intptr_t)error;
 }
 
 /* ------------------------------------------------------------------------------------------------------ */
@@ -300,7 +263,7 @@ static void go_round(uint32_t count, uint32_t entries, uint32_t flags)
 	expect_error(quarry_ring_unregister(slab), ENOENT);
 	cr_expect_null((void *)(uintptr_t)kernel.ring);
 	cr_expect_eq(figures(slab).free, count);
-	end(slab);
+	stop(slab);
 }
 
 Test(buffers_ring, buffers_go_round, .timeout = 60)
@@ -335,7 +298,7 @@ Test(buffers_ring, waiting_for_what_a_ring_has)
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
 	cr_expect_eq(served, 1);
 	cr_expect_eq(figures(slab).free, 4);
-	end(slab);
+	stop(slab);
 }
 
 /* What is beside the ring's is for others, and stays so. */
@@ -376,7 +339,7 @@ Test(buffers_ring, the_rings_and_the_rest)
 	cr_expect_eq(figures(slab).in_ring, 4);
 	cr_expect_eq(figures(slab).free, 8);
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
-	end(slab);
+	stop(slab);
 }
 
 /* A forked child has the descriptor too. */
@@ -403,7 +366,7 @@ Test(buffers_ring, a_childs_end_is_not_the_parents)
 	cr_expect_eq(quarry_fixed_let_go(slab, 5), 0);
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
 	cr_expect_null((void *)(uintptr_t)kernel.ring);
-	end(slab);
+	stop(slab);
 }
 
 Test(buffers_ring, one_tail_for_many)
@@ -426,7 +389,7 @@ Test(buffers_ring, one_tail_for_many)
 	cr_expect_eq(figures(slab).tails, 2);
 	cr_expect_eq(quarry_ring_left(slab), COUNT);
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
-	end(slab);
+	stop(slab);
 }
 
 Test(buffers_ring, completions_that_are_none)
@@ -448,7 +411,7 @@ Test(buffers_ring, completions_that_are_none)
 	cr_expect_eq(b.len, 0);
 	cr_expect_eq(quarry_buffer_release(b), 0);
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
-	end(slab);
+	stop(slab);
 }
 
 Test(buffers_ring, what_is_refused_leaves_all_as_it_was)
@@ -479,7 +442,7 @@ Test(buffers_ring, what_is_refused_leaves_all_as_it_was)
 	many = quarry_buffers_create(&attr);
 	expect_error(quarry_ring_register(many, RING_FD, 0, 8, 0), EINVAL);
 	cr_expect_eq(quarry_buffers_destroy(many), 0);
-	end(slab);
+	stop(slab);
 }
 
 /* ------------------------------------------------------------------------------------------------------ */
@@ -539,7 +502,7 @@ static void in_pieces(uint32_t flags)
 	cr_expect_eq(figures(slab).in_ring, 8);
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
 	cr_expect_eq(figures(slab).free, 8);
-	end(slab);
+	stop(slab);
 }
 
 Test(buffers_ring, filled_bit_by_bit, .timeout = 60)
@@ -573,7 +536,7 @@ Test(buffers_ring, a_late_piece_is_not_the_next_lifes)
 	atomic_store(&s->generation[0], generation);
 	cr_expect_eq(quarry_buffer_release(new), 0);
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
-	end(slab);
+	stop(slab);
 }
 
 static unsigned times_low;
@@ -594,7 +557,7 @@ Test(buffers_ring, few_are_left_in_the_ring)
 	int32_t res;
 	uint32_t cqe;
 
-	end(start(1, SIZE, 0));
+	stop(start(1, SIZE, 0));
 	fake_os_install();
 	fake_os_uring(play);
 	slab = quarry_buffers_create(&attr);
@@ -609,7 +572,7 @@ Test(buffers_ring, few_are_left_in_the_ring)
 	for (int i = 0; i < 8; i++)
 		cr_expect_eq(quarry_buffer_release(b[i]), 0);
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
-	end(slab);
+	stop(slab);
 }
 
 Test(buffers_ring, a_ring_that_ends_with_pieces_out)
@@ -652,7 +615,7 @@ Test(buffers_ring, a_ring_that_ends_with_pieces_out)
 	cr_assert_eq(quarry_ring_register(slab, RING_FD, 1, 4, QUARRY_RING_INCREMENTAL), 0);
 	cr_expect_eq(figures(slab).incremental, 0);
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
-	end(slab);
+	stop(slab);
 }
 
 /* ------------------------------------------------------------------------------------------------------ */
@@ -700,7 +663,7 @@ Test(buffers_ring, chunks_of_a_table)
 	cr_expect_null(kernel.table[0].iov_base);
 	cr_assert_eq(quarry_fixed_register(slab, RING_FD, 0, 0, 0), 3);
 	cr_expect_eq(quarry_fixed_unregister(slab), 0);
-	end(slab);
+	stop(slab);
 }
 
 /* ------------------------------------------------------------------------------------------------------ */
