@@ -244,7 +244,9 @@ QUARRY_API long quarry_buffers_collect(quarry_buffers *slab);
 /** Somebody who waits for a buffer: the program's memory, until it is called or cancelled. */
 typedef struct quarry_buffers_waiter {
 	void (*ready)(struct quarry_buffers_waiter *waiter, quarry_buffer buffer); /* by the owner, with a buffer that
-	                                                                            * is the callee's now */
+	                                                                            * is the callee's now. It returns:
+	                                                                            * neither longjmp(3) nor a thread's
+	                                                                            * end leads out of it */
 	struct quarry_buffers_waiter *next; /* quarry's; NULL at first */
 	void *ctx;                          /* the program's */
 } quarry_buffers_waiter;
@@ -288,8 +290,7 @@ QUARRY_API int quarry_buffers_stats_get(quarry_buffers *slab, quarry_buffers_sta
  * @param buffers receives those that something is in; the last may be full in part.
  * @param max how many there may be, 1 to 64. @param flags recv(2)'s; must be 0 where fd is no socket.
  * @return bytes, 0 at the end, with MSG_TRUNC maybe more than the buffers have; -1 with ENOBUFS, EPERM, EINVAL, or what
- *         the call says: then no buffer is taken. (A thread cancelled in it takes those buffers with it, up to max: they
- *         count as out for ever.) */
+ *         the call says: then no buffer is taken, nor when the thread is cancelled in it. */
 QUARRY_API ssize_t quarry_buffers_receive(quarry_buffers *slab, int fd, quarry_buffer *buffers, unsigned max,
 					  int flags);
 

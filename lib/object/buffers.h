@@ -212,6 +212,10 @@ void qy_buffers_come_home(struct qy_buffers *s, uint32_t id);
 
 long qy_buffers_collect(struct qy_buffers *s);
 
+/* A number that is free, after what others returned was taken in where need be; false, and counted, when there is
+ * none. */
+bool qy_buffers_take_any(struct qy_buffers *s, uint32_t *id);
+
 /* What a release is made of, by any thread, for what is to be done between: turn the generation, which one alone can
  * (false: somebody else has), and then bring the buffer home. */
 bool qy_buffers_claim(struct qy_buffers *s, uint32_t id, uint32_t generation);

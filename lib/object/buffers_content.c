@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What is in buffers: received without io_uring, copied in and out, kept for good. */
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #if defined(__x86_64__)
@@ -16,13 +17,40 @@
 
 /* ---- received ---- */
 
+/* Buffers that were taken for a call that may not come back. */
+struct taken {
+	quarry_buffer *buffers;
+	unsigned n;
+};
+
+/* The last first, so that the next call begins where this one would have gone on. */
+static void put_back(void *arg)
+{
+	struct taken *t = arg;
+
+	while (t->n > 0)
+		quarry_buffer_release(t->buffers[--t->n]);
+}
+
+/* A thread that is cancelled in the call is the owner to its end: what it had taken goes back by the short way. */
+static ssize_t receive_into(int fd, struct iovec *iov, struct taken *t, int flags)
+{
+	ssize_t got;
+
+	pthread_cleanup_push(put_back, t);
+	got = qy_os->receive_into(fd, iov, t->n, flags);
+	pthread_cleanup_pop(0);
+	return got;
+}
+
 QUARRY_API ssize_t quarry_buffers_receive(quarry_buffers *slab, int fd, quarry_buffer *buffers, unsigned max, int flags)
 {
 	struct qy_buffers *s = (struct qy_buffers *)slab;
 	struct iovec iov[RECEIVE_MAX];
-	unsigned n = 0, used = 0;
-	uint32_t low_water;
+	struct taken t = { .buffers = buffers };
+	unsigned used = 0, n;
 	ssize_t got, left;
+	uint32_t id;
 	int error;
 
 	if (s == NULL || buffers == NULL || max == 0 || max > RECEIVE_MAX) {
@@ -33,26 +61,26 @@ QUARRY_API ssize_t quarry_buffers_receive(quarry_buffers *slab, int fd, quarry_b
 		errno = EPERM;
 		return -1;
 	}
-	low_water = s->low_water;
-	s->low_water = 0; /* whether they are few is told when it is known which of these stay */
-	while (n < max && quarry_buffers_get(slab, &buffers[n]) == 0) {
-		iov[n] = quarry_buffer_iovec(buffers[n]);
-		n++;
+	/* (Whether they are few is told when it is known which of these stay.) */
+	while (t.n < max && qy_buffers_take_any(s, &id)) {
+		qy_buffers_give(s, id, (uint32_t)s->head.size, QUARRY_BUFFER_SLAB, &buffers[t.n]);
+		iov[t.n] = quarry_buffer_iovec(buffers[t.n]);
+		t.n++;
 	}
-	s->low_water = low_water;
-	if (n == 0)
+	if (t.n == 0) {
+		errno = ENOBUFS;
 		return -1;
-	got = qy_os->receive_into(fd, iov, n, flags);
+	}
+	got = receive_into(fd, iov, &t, flags);
 	error = errno;
 	/* (More than there is room for is what MSG_TRUNC tells of a datagram: the rest of it is lost.) */
-	for (left = got; left > 0 && used < n; used++) {
+	for (left = got, n = t.n; left > 0 && used < n; used++) {
 		buffers[used].len = (uint32_t)qy_min((size_t)left, s->head.size);
 		left -= buffers[used].len;
 	}
-	/* The last first, so that the next call begins where this one would have gone on. */
-	while (n > used)
-		quarry_buffer_release(buffers[--n]);
-	for (const uint32_t rest = qy_buffers_free(s); low_water != 0 && used > 0;)
+	t = (struct taken){ buffers + used, n - used };
+	put_back(&t);
+	for (const uint32_t rest = qy_buffers_free(s); s->low_water != 0 && used > 0;)
 		qy_buffers_low(s, rest + --used);
 	errno = error;
 	return got;

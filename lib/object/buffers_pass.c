@@ -35,15 +35,22 @@ QY_INLINE int give(struct qy_buffers *s, uint32_t id, quarry_buffer *buffer)
 	return QY_UNLIKELY(s->low_water != 0) ? tell_low(s) : 0;
 }
 
+bool qy_buffers_take_any(struct qy_buffers *s, uint32_t *id)
+{
+	if (qy_buffers_take(s, id))
+		return true;
+	qy_buffers_collect(s);
+	if (qy_buffers_take(s, id))
+		return true;
+	qy_count(&s->refused, 1);
+	return false;
+}
+
 QY_COLD static int collect_and_get(struct qy_buffers *s, quarry_buffer *buffer)
 {
 	uint32_t id;
 
-	qy_buffers_collect(s);
-	if (qy_buffers_take(s, &id))
-		return give(s, id, buffer);
-	qy_count(&s->refused, 1);
-	return error(ENOBUFS);
+	return qy_buffers_take_any(s, &id) ? give(s, id, buffer) : error(ENOBUFS);
 }
 
 QUARRY_API int quarry_buffers_get(quarry_buffers *slab, quarry_buffer *buffer)

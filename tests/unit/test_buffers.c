@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -695,6 +696,84 @@ Test(buffers, received_into_as_many_as_it_takes)
 	close(file[0]);
 	close(file[1]);
 	end(slab);
+}
+
+/* A thread that is cancelled in it, before it waits or as it waits, leaves the slab whole. */
+static struct receiver {
+	quarry_buffers *slab;
+	int fd;
+	_Atomic(int) thread, go;
+} receiver;
+
+static void *receive_for_ever(void *arg)
+{
+	quarry_buffer b[8];
+
+	(void)arg;
+	cr_assert_eq(quarry_buffers_own(receiver.slab), 0);
+	atomic_store(&receiver.thread, (int)syscall(SYS_gettid));
+	while (atomic_load(&receiver.go) == 0)
+		sched_yield();
+	quarry_buffers_receive(receiver.slab, receiver.fd, b, 8, 0);
+	return NULL;
+}
+
+static char state_of(int thread)
+{
+	char path[64], line[256] = "", *at;
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread);
+	f = fopen(path, "r");
+	if (f == NULL)
+		return 0;
+	at = fgets(line, sizeof line, f) != NULL ? strrchr(line, ')') : NULL;
+	fclose(f);
+	return at != NULL ? at[2] : 0;
+}
+
+Test(buffers, a_thread_cancelled_in_receiving_loses_none, .timeout = 30)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 64, .count = 8, .low_water = 2, .low = on_low,
+				     .ctx = &heard };
+	int ends[2], waits;
+
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	heard = (struct heard){ 0 };
+	for (waits = 0; waits < 2; waits++) {
+		pthread_t thread;
+		void *result;
+
+		receiver = (struct receiver){ .slab = make_of(&attr), .fd = ends[0] };
+		cr_assert_eq(pthread_create(&thread, NULL, receive_for_ever, NULL), 0);
+		while (atomic_load(&receiver.thread) == 0)
+			sched_yield();
+		if (!waits)
+			cr_assert_eq(pthread_cancel(thread), 0);
+		atomic_store(&receiver.go, 1);
+		while (waits && state_of(atomic_load(&receiver.thread)) != 'S')
+			sched_yield();
+		if (waits)
+			cr_assert_eq(pthread_cancel(thread), 0);
+		cr_assert_eq(pthread_join(thread, &result), 0);
+		cr_assert_eq(result, PTHREAD_CANCELED);
+		cr_expect_eq(quarry_buffers_own(receiver.slab), 0);
+		cr_expect_eq(figures(receiver.slab).out, 0, "waits %d", waits);
+		cr_expect_eq(figures(receiver.slab).free, 8);
+		/* And its owner hears of few as before. */
+		for (int i = 0; i < 8; i++)
+			get(receiver.slab);
+		cr_expect_eq(heard.low, 1 + waits);
+		for (uint32_t id = 0; id < 8; id++) {
+			struct qy_buffers *s = (struct qy_buffers *)receiver.slab;
+
+			cr_assert_eq(quarry_buffer_release_parts(NULL, id, s->generation[id] + s->seed,
+								 qy_buffer_flags(s, QUARRY_BUFFER_SLAB, 0)), 0);
+		}
+		end(receiver.slab);
+	}
+	close(ends[0]);
+	close(ends[1]);
 }
 
 /* What is told of a datagram that is longer than there is room. */
