@@ -267,7 +267,7 @@ typedef struct quarry_buffers_stats {
 	uint32_t free, in_ring, out; /* free, with the kernel, with the program (or returned and not collected yet) */
 	uint32_t waiting;     /* who waits for one */
 	uint32_t incremental; /* 1: the ring's buffers are filled in pieces */
-	uint32_t fixed;       /* 1: registered as fixed buffers */
+	uint32_t fixed;       /* 1: registered as fixed buffers, or in part */
 	uint64_t gets, puts;  /* taken out (of the ring too); put back by the owner */
 	uint64_t returns;     /* returned by others, */
 	uint64_t batches;     /* and so many exchanges brought them home */
@@ -389,17 +389,20 @@ QUARRY_API long quarry_ring_left(quarry_buffers *slab);
  * @param tag above 0: when the kernel lets go of a chunk, a completion comes with tag + its number as user_data
  *        (quarry_fixed_let_go).
  * @return how many chunks; -1 with EINVAL, EBUSY (they are registered), EPERM, ENOSYS, ENOMEM, and what else the kernel
- *         says. */
+ *         says. A table that was made then stays ring_fd's, and what was registered of the slab by then is taken back;
+ *         where the kernel refuses that too (quarry_buffers_stats.fixed), quarry_fixed_unregister is to be called until
+ *         it says 0. With a tag, quarry_fixed_let_go is to be told of what was taken back. */
 QUARRY_API long quarry_fixed_register(quarry_buffers *slab, int ring_fd, unsigned table_size, unsigned first,
 				      uint64_t tag);
 
-/** The entry for a buffer: buf_index of a request, whose addr is an address in the buffer. -1 with ENOENT or EINVAL. */
+/** The entry for a buffer: buf_index of a request, whose addr is an address in the buffer. -1 with ENOENT (not all of the
+ * slab is registered) or EINVAL. */
 QUARRY_API int quarry_fixed_index(const quarry_buffers *slab, uint32_t id);
 
 /** End that: the entries are empty again. With a tag, the slab counts as registered until quarry_fixed_let_go was told
  * of each chunk. Before the io_uring ends, as of a ring. The owner's.
- * @return 0; -1 with ENOENT, EPERM, EINVAL or the kernel's errno: then the slab counts as registered, though of some
- *         chunks the entries may be empty already; call again. */
+ * @return 0; -1 with ENOENT, EPERM, EINVAL or the kernel's errno: then no request can use it any more, for of some
+ *         chunks the entries may be empty already, and it is registered in part: call again. */
 QUARRY_API int quarry_fixed_unregister(quarry_buffers *slab);
 
 /** Told of a completion with a tag: the kernel has let go of a chunk. The owner's.

@@ -225,7 +225,7 @@ QUARRY_API int quarry_buffers_destroy(quarry_buffers *slab)
 	if (s->serving)
 		return qy_fail(EBUSY, "slab: who waits for a buffer is being called");
 	qy_buffers_collect(s);
-	if (s->ring.entry != NULL || s->fixed.registered || s->fixed.pending != 0)
+	if (s->ring.entry != NULL || s->fixed.held != 0 || s->fixed.pending != 0)
 		return qy_fail(EBUSY, "slab: the kernel has it registered");
 	/* (And nobody waits, where none is out.) */
 	if (qy_buffers_free(s) != s->head.count)
@@ -265,7 +265,7 @@ QUARRY_API int quarry_buffers_stats_get(quarry_buffers *slab, quarry_buffers_sta
 	*stats = (quarry_buffers_stats){ .struct_size = sizeof(*stats), .count = s->head.count,
 		.free = stacked + (s->head.count - fresh), .in_ring = qy_peek(s->ring.held),
 		.waiting = qy_peek(s->waiting), .incremental = qy_peek(s->ring.incremental),
-		.fixed = qy_peek(s->fixed.registered), .gets = qy_read(&s->gets), .puts = qy_read(&s->puts),
+		.fixed = qy_peek(s->fixed.held) != 0, .gets = qy_read(&s->gets), .puts = qy_read(&s->puts),
 		.returns = qy_read(&s->returns), .batches = qy_read(&s->batches), .refused = qy_read(&s->refused),
 		.starved = qy_read(&s->starved), .served = qy_read(&s->served), .low = qy_read(&s->lows),
 		.late = atomic_load_explicit(&s->late, memory_order_relaxed),

@@ -65,7 +65,8 @@ struct qy_ring {
 };
 
 struct qy_fixed {
-	bool registered;
+	bool registered;  /* all of it: requests may use it */
+	uint32_t held;    /* so many chunks, from the first on, the kernel may have, in whole or in part */
 	uint32_t pending; /* chunks whose tags have not come back */
 	int fd;
 	int process; /* as of the ring */

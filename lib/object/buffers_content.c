@@ -182,7 +182,7 @@ static bool may_move(struct qy_buffers *s, quarry_buffer b, void *block)
 	    (char *)b.p != (char *)quarry_buffers_at(&s->head, b.id))
 		return false;
 	/* A device that has the page by its address in memory would write to it on. */
-	if (qy_peek(s->fixed.registered) || qy_peek(s->fixed.pending) != 0)
+	if (qy_peek(s->fixed.held) != 0 || qy_peek(s->fixed.pending) != 0)
 		return false;
 	if (atomic_load_explicit(&moves, memory_order_relaxed) >= MOVES_MAX)
 		return false;

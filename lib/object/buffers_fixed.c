@@ -62,6 +62,18 @@ static uint32_t write_entries(struct qy_buffers *s, uint32_t count, bool empty)
 	return done;
 }
 
+/* So many chunks are the kernel's, and the next it has refused (errno). What it does not let go of now is the slab's to
+ * unregister. */
+static long take_back(struct qy_buffers *s, uint32_t done)
+{
+	int error = errno;
+	bool all = write_entries(s, done, true) == done;
+
+	qy_publish(s->fixed.held, all ? 0 : done);
+	return qy_fail(error, "the kernel has registered %u of %u chunks%s", (unsigned)done, (unsigned)chunks(s),
+		       all ? "" : ", and does not let go of them");
+}
+
 QUARRY_API long quarry_fixed_register(quarry_buffers *slab, int ring_fd, unsigned table_size, unsigned first,
 				      uint64_t tag)
 {
@@ -71,7 +83,7 @@ QUARRY_API long quarry_fixed_register(quarry_buffers *slab, int ring_fd, unsigne
 
 	if (s == NULL)
 		return -1;
-	if (s->fixed.registered || s->fixed.pending != 0)
+	if (s->fixed.held != 0 || s->fixed.pending != 0)
 		return qy_fail(EBUSY, "slab: it is registered already");
 	if (table_size != 0 && (first >= table_size || chunks(s) > table_size - first))
 		return qy_fail(EINVAL, "table_size: %u entries have no room for %u from %u on", table_size,
@@ -85,16 +97,13 @@ QUARRY_API long quarry_fixed_register(quarry_buffers *slab, int ring_fd, unsigne
 	s->fixed.process = qy_os->process_id();
 	s->fixed.first = first;
 	s->fixed.tag = tag;
+	/* Said before, so that no page is moved away that the kernel is about to know. */
+	qy_publish(s->fixed.held, chunks(s));
 	done = write_entries(s, chunks(s), false);
-	if (done != chunks(s)) {
-		int error = errno;
-
-		/* What was done comes to an end with its tags, if it has some: they are waited for. */
-		s->fixed.pending = tag != 0 ? write_entries(s, done, true) : (write_entries(s, done, true), 0);
-		return qy_fail(error, "the kernel has registered %u of %u chunks", (unsigned)done, (unsigned)chunks(s));
-	}
+	s->fixed.pending = tag != 0 ? done : 0; /* what was done comes to an end with its tags, if it has some */
+	if (done != chunks(s))
+		return take_back(s, done);
 	qy_publish(s->fixed.registered, true);
-	s->fixed.pending = tag != 0 ? done : 0;
 	return (long)done;
 }
 
@@ -120,20 +129,18 @@ QUARRY_API int quarry_fixed_unregister(quarry_buffers *slab)
 
 	if (s == NULL)
 		return -1;
-	if (!s->fixed.registered)
+	if (s->fixed.held == 0)
 		return qy_fail(ENOENT, "slab: it is not registered");
-	if (s->fixed.process != qy_os->process_id()) {
-		s->fixed.pending = 0;
-		qy_publish(s->fixed.registered, false);
-		return 0;
-	}
-	done = write_entries(s, chunks(s), true);
-	/* An io_uring that has ended has let go, and tells nobody. */
-	if (done != chunks(s) && errno != EBADF && errno != EOPNOTSUPP && errno != ENXIO)
-		return qy_fail(errno, "the kernel lets go of %u of %u chunks", (unsigned)done, (unsigned)chunks(s));
-	if (done != chunks(s))
-		s->fixed.pending = 0;
 	qy_publish(s->fixed.registered, false);
+	done = s->fixed.process == qy_os->process_id() ? write_entries(s, s->fixed.held, true) : 0;
+	if (done != s->fixed.held) {
+		/* An io_uring that has ended has let go, and tells nobody. */
+		if (s->fixed.process == qy_os->process_id() && errno != EBADF && errno != EOPNOTSUPP && errno != ENXIO)
+			return qy_fail(errno, "the kernel lets go of %u of %u chunks", (unsigned)done,
+				       (unsigned)s->fixed.held);
+		s->fixed.pending = 0;
+	}
+	qy_publish(s->fixed.held, 0);
 	return 0;
 }
 

@@ -41,7 +41,8 @@ static struct played {
 	struct iovec table[32];
 	uint64_t tag[32], let_go[32];
 	unsigned table_size, gone;
-	int takes; /* how many entries it takes before it refuses; -1: all */
+	int takes;   /* how many entries it takes before it refuses; -1: all */
+	int empties; /* and how many it lets be emptied */
 } kernel;
 
 struct ring_argument {
@@ -91,6 +92,9 @@ static int update_table(const uint32_t *u)
 		if (iov[i].iov_base != NULL && kernel.takes == 0)
 			return done > 0 ? done : answer(ENOMEM);
 		kernel.takes -= iov[i].iov_base != NULL && kernel.takes > 0;
+		if (iov[i].iov_base == NULL && kernel.empties == 0)
+			return done > 0 ? done : answer(EAGAIN);
+		kernel.empties -= iov[i].iov_base == NULL && kernel.empties > 0;
 		if (iov[i].iov_len > GIB || (iov[i].iov_base == NULL && tags[i] != 0))
 			return done > 0 ? done : answer(EFAULT);
 		if (kernel.table[at].iov_base != NULL && kernel.tag[at] != 0)
@@ -176,7 +180,7 @@ static quarry_buffers *start(uint32_t count, uint64_t size, uint32_t flags)
 				     .flags = flags };
 
 	memset(&kernel, 0, sizeof kernel);
-	kernel.takes = -1;
+	kernel.takes = kernel.empties = -1;
 	fake_os_install();
 	fake_os_uring(play);
 	return make_of(&attr);
@@ -664,6 +668,70 @@ Test(buffers_ring, chunks_of_a_table)
 	cr_assert_eq(quarry_fixed_register(slab, RING_FD, 0, 0, 0), 3);
 	cr_expect_eq(quarry_fixed_unregister(slab), 0);
 	stop(slab);
+}
+
+static unsigned in_table(void)
+{
+	unsigned n = 0;
+
+	for (int i = 0; i < 32; i++)
+		n += kernel.table[i].iov_base != NULL;
+	return n;
+}
+
+static void let_all_go(quarry_buffers *slab, unsigned tags)
+{
+	cr_expect_eq(kernel.gone, tags);
+	for (unsigned i = 0; i < kernel.gone; i++)
+		cr_expect_eq(quarry_fixed_let_go(slab, kernel.let_go[i]), (int)(tags - 1 - i));
+	kernel.gone = 0;
+}
+
+/* Half of it is registered, and of that half is taken back: the slab is not free as long as the kernel has some. */
+Test(buffers_ring, taken_back_in_part)
+{
+	for (int tags = 0; tags < 2; tags++) {
+		quarry_buffers *slab = start(4096, 1 << 20, 0);
+		quarry_buffer b;
+
+		kernel.takes = 3;
+		kernel.empties = 1;
+		expect_error(quarry_fixed_register(slab, RING_FD, 8, 2, tags ? 1000 : 0), ENOMEM);
+		cr_assert_eq(in_table(), 2);
+		cr_expect_eq(figures(slab).fixed, 1);
+		expect_error(quarry_buffers_destroy(slab), EBUSY);
+		expect_error(quarry_fixed_register(slab, RING_FD, 0, 2, 0), EBUSY);
+		expect_error(quarry_fixed_index(slab, 0), ENOENT);
+		/* A page that the kernel has stays where it is. */
+		cr_assert_eq(quarry_buffers_get(slab, &b), 0);
+		memset(b.p, 5, b.len);
+		cr_expect_eq(quarry_buffer_adopt(&b, NULL, 0), 0);
+		cr_expect(b.flags & QUARRY_BUFFER_COPIED);
+		quarry_free(b.p);
+		kernel.empties = 2;
+		expect_error(quarry_fixed_unregister(slab), EAGAIN);
+		cr_assert_eq(in_table(), 1);
+		expect_error(quarry_buffers_destroy(slab), EBUSY);
+		kernel.empties = -1;
+		cr_expect_eq(quarry_fixed_unregister(slab), 0);
+		expect_error(quarry_fixed_unregister(slab), ENOENT);
+		cr_assert_eq(in_table(), 0);
+		cr_expect_eq(figures(slab).fixed, 0);
+		if (tags)
+			expect_error(quarry_buffers_destroy(slab), EBUSY);
+		let_all_go(slab, tags ? 3 : 0);
+		/* And all of it, of which some stays at the end. */
+		kernel.takes = -1;
+		cr_assert_eq(quarry_fixed_register(slab, RING_FD, 0, 0, tags ? 1000 : 0), 4);
+		kernel.empties = 3;
+		expect_error(quarry_fixed_unregister(slab), EAGAIN);
+		expect_error(quarry_fixed_index(slab, 0), ENOENT);
+		expect_error(quarry_buffers_destroy(slab), EBUSY);
+		kernel.empties = -1;
+		cr_expect_eq(quarry_fixed_unregister(slab), 0);
+		let_all_go(slab, tags ? 4 : 0);
+		stop(slab);
+	}
 }
 
 /* ------------------------------------------------------------------------------------------------------ */
