@@ -9,9 +9,13 @@
  * is made nothing here allocates, but quarry_ring_register and what is said of quarry_buffer_adopt and
  * quarry_ring_try_get; and nothing has a lock.
  *
- * In a forked child a slab is a copy, of whose owner the child's one thread is when it was the owner that forked. The
- * ring is the parent's, and so are fixed buffers: the child may release what it has, and "unregister" them, which the
- * kernel does not hear of, and destroy its slab; or register them with an io_uring of its own afterwards.
+ * In a forked child a slab is a copy, of whose owner the child's one thread is when it was the owner that forked; any
+ * other the child may make its own (quarry_buffers_own), and nobody waits there any more (a waiter of such a slab is to
+ * be made anew). What other threads had released is free in the child; what they had is out there for ever, unless the
+ * child knows those buffers too and releases them. A `wake` that was under way is the parent's, so that an owner who
+ * waits for buffers calls quarry_buffers_collect in the child. The ring is the parent's, and so are fixed buffers: the
+ * child may "unregister" them, which the kernel does not hear of, and destroy its slab; or register them with an
+ * io_uring of its own afterwards. (All of this is of fork(3), which calls the handlers of pthread_atfork(3).)
  */
 #ifndef QUARRY_BUFFERS_H
 #define QUARRY_BUFFERS_H

@@ -8,14 +8,14 @@
 #include <string.h>
 
 #include "lib/api/error.h"
-#include "numa/os.h"
 
 #define HUGE_PAGE ((size_t)1 << 21)
 #define BASE_PAGE ((size_t)1 << 12)
 #define TOTAL_MAX ((uint64_t)1 << 40)
 
 _Atomic(struct qy_buffers *) qy_buffers_table[QUARRY_BUFFERS_MAX];
-static struct qy_buffers slabs[QUARRY_BUFFERS_MAX]; /* address space until it is used */
+struct qy_buffers qy_buffers_all[QUARRY_BUFFERS_MAX]; /* address space until it is used */
+_Atomic(uint32_t) qy_buffers_numbers;
 static _Atomic(uint32_t) slabs_made;
 __thread uint64_t qy_buffers_thread;
 
@@ -126,10 +126,14 @@ static bool make_beside(struct qy_buffers *s, uint32_t count)
 static struct qy_buffers *take_number(void)
 {
 	for (unsigned i = 0; i < QUARRY_BUFFERS_MAX; i++) {
-		struct qy_buffers *s = &slabs[i];
+		struct qy_buffers *s = &qy_buffers_all[i];
 
 		if (atomic_load_explicit(&s->taken, memory_order_relaxed) == 0 &&
 		    atomic_exchange_explicit(&s->taken, 1, memory_order_acquire) == 0) {
+			uint32_t numbers = atomic_load_explicit(&qy_buffers_numbers, memory_order_relaxed);
+
+			while (numbers <= i && !atomic_compare_exchange_weak(&qy_buffers_numbers, &numbers, i + 1))
+				;
 			s->number = (uint16_t)i;
 			return s;
 		}
@@ -159,7 +163,6 @@ static void fill(struct qy_buffers *s, const quarry_buffers_attr *attr, uint64_t
 	s->low = attr->low;
 	s->wake = attr->wake;
 	s->ctx = attr->ctx;
-	s->process = qy_os->process_id();
 	s->checked = attr->flags & QUARRY_BUFFERS_CHECKED;
 	qy_buffers_mode(s);
 	/* Even, and far from that of the slabs before: by the golden ratio. */
@@ -176,6 +179,7 @@ QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr
 		return NULL;
 	alignment = attr->alignment != 0 ? attr->alignment : QY_CACHE_LINE;
 	size = qy_align_up(attr->size, alignment);
+	qy_buffers_mind_forks();
 	s = take_number();
 	if (s == NULL)
 		return NULL;
@@ -203,12 +207,10 @@ QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr
 }
 
 /* Whoever returned a buffer and is about to call `wake`, or is in it, is waited for; who comes later finds that nobody
- * waits. (A child does not wait for its parent's threads.) */
+ * waits. */
 static void let_callers_go(struct qy_buffers *s)
 {
 	atomic_store_explicit(&s->waits, 0, memory_order_seq_cst);
-	if (s->process != qy_os->process_id())
-		atomic_store_explicit(&s->callers, 0, memory_order_relaxed);
 	while (atomic_load_explicit(&s->callers, memory_order_seq_cst) != 0)
 		sched_yield();
 }
@@ -232,8 +234,11 @@ QUARRY_API int quarry_buffers_destroy(quarry_buffers *slab)
 		return qy_fail(EBUSY, "slab: %u of its buffers are out",
 			       (unsigned)(s->head.count - qy_buffers_free(s)));
 	let_callers_go(s);
-	if (quarry_arena_destroy(s->arena) != 0)
+	qy_publish(s->ending, true);
+	if (quarry_arena_destroy(s->arena) != 0) {
+		qy_publish(s->ending, false);
 		return -1;
+	}
 	atomic_store_explicit(&qy_buffers_table[s->number], NULL, memory_order_release);
 	forget(s);
 	return 0;

@@ -9,13 +9,17 @@
  * What others release goes to the owner by a bit: 64 buffers share a word, 64 words a bit each in a word above. The
  * setter sets the lower bit first, and the upper one when the word was empty; the owner exchanges from above. So a bit
  * that is set is found by the collection that follows, or its setter is still about to set the upper one. Nothing
- * waits for anything: there is no lock, and a forked child has no state that is half there but a bit that is missing
- * (that buffer is out for ever in the child).
+ * waits for anything: there is no lock.
  *
  * Whoever has set the lower bit may be slow, and the slab be destroyed before it has gone on: the owner needs only the
  * bit. So what it touches from there on (`above`, `waits`, `callers`, and then `wake`) stays what it is for ever: the
  * structs are static, and the next slab of that number has the same. A bit above that comes late is looked up in vain.
  * `wake` is the program's, so that destroy waits for those who are in it.
+ *
+ * What other threads were at when the process forked, nobody goes on with in the child: a buffer may have been claimed
+ * and be on its way home, a lower bit wait for its upper one, the owner be in the midst of something. The child settles
+ * that in the handler of pthread_atfork(3), where it has one thread (buffers_fork.c). For that, the stack's numbers are
+ * always free ones, each once: a number is written before it counts, and counts no more before it is given out.
  *
  * Beside `returned`, `above`, `generation`, `waits`, `callers` and `pieces`, all is the owner's; others look at
  * counters. */
@@ -103,18 +107,29 @@ struct qy_buffers {
 	quarry_arena *arena;
 	void (*low)(void *ctx, uint32_t left);
 	qy_counter returns, batches, refused, starved, served, lows, published, tails;
+	bool ending; /* its memory is being given back */
 	/* By any thread, seldom. */
 	_Atomic(uint64_t) late, moved, copied;
-	int process; /* that made it */
+	_Atomic(uint32_t) moving; /* who are about to move a buffer's pages away */
 	/* What stays when the slab ends; all before is cleared then. */
 	_Alignas(QY_CACHE_LINE) _Atomic(uint32_t) waits; /* who returns is to call `wake` */
-	_Atomic(uint32_t) callers; /* who are about to */
+	_Atomic(uint32_t) callers; /* who are about to, since the last fork */
 	_Atomic(uint32_t) taken;   /* there is a slab of this number, or one is being made or ended */
 	_Atomic(uint64_t) above[QY_ABOVE];
 };
 
 /* By their numbers; NULL where there is none. */
 extern QY_HIDDEN _Atomic(struct qy_buffers *) qy_buffers_table[QUARRY_BUFFERS_MAX];
+
+/* All there ever were, by their numbers, and how many numbers were taken by now. */
+extern QY_HIDDEN struct qy_buffers qy_buffers_all[QUARRY_BUFFERS_MAX];
+extern QY_HIDDEN _Atomic(uint32_t) qy_buffers_numbers;
+
+/* How often this process and its parents forked: who has counted himself before that does not count any more. */
+extern QY_HIDDEN _Atomic(uint32_t) qy_buffers_forks;
+
+/* Have forked children settle what they inherit. To be called before there is a slab. */
+void qy_buffers_mind_forks(void);
 
 /* The calling thread, if it ever owned a slab, by a number that no other has or will have; else 0. (An address of the
  * thread's is the next thread's, when it has ended.) A forked child's one thread keeps it. */

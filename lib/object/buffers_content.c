@@ -182,7 +182,7 @@ static bool may_move(struct qy_buffers *s, quarry_buffer b, void *block)
 	    (char *)b.p != (char *)quarry_buffers_at(&s->head, b.id))
 		return false;
 	/* A device that has the page by its address in memory would write to it on. */
-	if (qy_peek(s->fixed.held) != 0 || qy_peek(s->fixed.pending) != 0)
+	if (__atomic_load_n(&s->fixed.held, __ATOMIC_SEQ_CST) != 0 || qy_peek(s->fixed.pending) != 0)
 		return false;
 	if (atomic_load_explicit(&moves, memory_order_relaxed) >= MOVES_MAX)
 		return false;
@@ -234,10 +234,22 @@ static bool move_pages(struct qy_buffers *s, void *from, void *to)
 	return true;
 }
 
+/* Counted before it looks whether the kernel has the page, which whoever registers it says before that waits for those
+ * who are counted. */
+static bool try_to_move(struct qy_buffers *s, quarry_buffer b, void *block)
+{
+	bool moved;
+
+	atomic_fetch_add_explicit(&s->moving, 1, memory_order_seq_cst);
+	moved = may_move(s, b, block) && move_pages(s, b.p, block);
+	atomic_fetch_sub_explicit(&s->moving, 1, memory_order_release);
+	return moved;
+}
+
 /* The buffer is this thread's alone, claimed. How it got into the block. */
 static unsigned move_or_copy(struct qy_buffers *s, quarry_buffer b, void *block, bool movable)
 {
-	if (movable && may_move(s, b, block) && move_pages(s, b.p, block)) {
+	if (movable && try_to_move(s, b, block)) {
 		atomic_fetch_add_explicit(&s->moved, 1, memory_order_relaxed);
 		return QUARRY_BUFFER_MOVED;
 	}

@@ -2,6 +2,7 @@
 /* A slab as registered (fixed) buffers of io_uring: a few entries of a sparse table, each a chunk of at most 1 GiB,
  * which is what the kernel takes as one. (The structs are io_uring_register(2)'s.) */
 #include <errno.h>
+#include <sched.h>
 
 #include "lib/api/error.h"
 #include "lib/object/buffers.h"
@@ -62,6 +63,14 @@ static uint32_t write_entries(struct qy_buffers *s, uint32_t count, bool empty)
 	return done;
 }
 
+/* Said before the kernel is asked, so that no page is moved away that it is about to know. */
+static void say_held(struct qy_buffers *s)
+{
+	__atomic_store_n(&s->fixed.held, chunks(s), __ATOMIC_SEQ_CST);
+	while (atomic_load_explicit(&s->moving, memory_order_seq_cst) != 0)
+		sched_yield();
+}
+
 /* So many chunks are the kernel's, and the next it has refused (errno). What it does not let go of now is the slab's to
  * unregister. */
 static long take_back(struct qy_buffers *s, uint32_t done)
@@ -97,8 +106,7 @@ QUARRY_API long quarry_fixed_register(quarry_buffers *slab, int ring_fd, unsigne
 	s->fixed.process = qy_os->process_id();
 	s->fixed.first = first;
 	s->fixed.tag = tag;
-	/* Said before, so that no page is moved away that the kernel is about to know. */
-	qy_publish(s->fixed.held, chunks(s));
+	say_held(s);
 	done = write_entries(s, chunks(s), false);
 	s->fixed.pending = tag != 0 ? done : 0; /* what was done comes to an end with its tags, if it has some */
 	if (done != chunks(s))

@@ -70,9 +70,12 @@ QUARRY_API int quarry_buffers_get(quarry_buffers *slab, quarry_buffer *buffer)
 static void push(struct qy_buffers *s, uint32_t id)
 {
 	const uint32_t n = s->stacked; /* read once: what is read after a store waits for it */
+	uint32_t more = n + 1;
 
-	qy_publish(s->stacked, n + 1);
+	__asm__("" : "+r"(more)); /* (made here, of what was read: an instruction less) */
+	/* The number before the count: a child that is forked in between has no other number there. */
 	s->stack[n] = id;
+	__atomic_store_n(&s->stacked, more, __ATOMIC_RELEASE);
 }
 
 void qy_buffers_come_home(struct qy_buffers *s, uint32_t id)
@@ -228,12 +231,16 @@ QY_COLD static int late(struct qy_buffers *s)
 	return error(EALREADY);
 }
 
+/* (The program may fork in `wake`, and go on in the child: there it was counted before the fork.) */
 QY_COLD static void call_owner(struct qy_buffers *s)
 {
+	const uint32_t forks = atomic_load_explicit(&qy_buffers_forks, memory_order_relaxed);
+
 	atomic_fetch_add_explicit(&s->callers, 1, memory_order_seq_cst);
 	if (atomic_exchange_explicit(&s->waits, 0, memory_order_seq_cst) != 0 && s->wake != NULL)
 		s->wake(s->ctx);
-	atomic_fetch_sub_explicit(&s->callers, 1, memory_order_release);
+	if (atomic_load_explicit(&qy_buffers_forks, memory_order_relaxed) == forks)
+		atomic_fetch_sub_explicit(&s->callers, 1, memory_order_release);
 }
 
 QY_INLINE bool claim(struct qy_buffers *s, uint32_t id, uint32_t generation)

@@ -273,12 +273,12 @@ static int take_piece(struct qy_buffers *s, uint32_t id, uint32_t len, bool more
 	if (len > s->head.size - at)
 		return error(EINVAL);
 	if (first) {
-		qy_buffers_give(s, id, len, QUARRY_BUFFER_RING, b);
+		const uint32_t generation = atomic_load_explicit(&s->generation[id], memory_order_relaxed) + 1;
+
 		p->next = 0;
 		p->offset = 0;
-		atomic_store_explicit(&p->out,
-				      (uint64_t)atomic_load_explicit(&s->generation[id], memory_order_relaxed) << 32 |
-					      QY_KERNELS, memory_order_relaxed);
+		atomic_store_explicit(&p->out, (uint64_t)generation << 32 | QY_KERNELS, memory_order_relaxed);
+		qy_buffers_give(s, id, len, QUARRY_BUFFER_RING, b);
 	}
 	bit = choose(s, p);
 	if (bit < 0 && !copy_piece(s, (char *)quarry_buffers_at(&s->head, id) + at, len, b))

@@ -7,6 +7,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -371,6 +372,90 @@ Test(buffers_ring, a_childs_end_is_not_the_parents)
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
 	cr_expect_null((void *)(uintptr_t)kernel.ring);
 	stop(slab);
+}
+
+/* And of an owner who is not in the child, who was in the midst of something. */
+static struct {
+	quarry_buffers *slab;
+	unsigned flags;
+	quarry_buffer whole[2];
+	_Atomic(int) there, leave;
+} other;
+
+static void *owns_a_ring(void *arg)
+{
+	int32_t res;
+	uint32_t cqe;
+
+	cr_assert_eq(quarry_buffers_own(other.slab), 0);
+	cr_assert_eq(quarry_ring_register(other.slab, RING_FD, 0, 4, other.flags), 0);
+	for (int i = 0; i < 2; i++) {
+		cr_assert(kernel_receives(pattern, SIZE / 2, &res, &cqe));
+		cr_assert_eq(quarry_ring_try_get(other.slab, res, cqe, &other.whole[i]), 0);
+	}
+	atomic_store(&other.there, 1);
+	while (atomic_load(&other.leave) == 0)
+		sched_yield();
+	for (int i = 0; i < 2; i++)
+		cr_assert_eq(quarry_buffer_release(other.whole[i]), 0);
+	cr_assert_eq(quarry_ring_unregister(other.slab), 0);
+	return arg;
+}
+
+static int child_of(unsigned flags, int lost)
+{
+	struct qy_buffers *s = (struct qy_buffers *)other.slab;
+	quarry_buffers *slab = other.slab;
+	const uint32_t first = other.whole[0].id;
+	uint64_t out = s->ring.pieces != NULL ? atomic_load(&s->ring.pieces[first].out) : 0;
+	int status = -1;
+	pid_t pid;
+
+	/* The last piece is back, and the buffer not; or the kernel has no more of it, which is not said there yet. */
+	if (flags && lost == 1)
+		atomic_store(&s->ring.pieces[first].out, out >> 32 << 32);
+	if (lost == 2)
+		qy_bit_clear(s->ring.has, 3);
+	pid = fork();
+	cr_assert_geq(pid, 0);
+	if (pid == 0) {
+		bool ok;
+
+		alarm(20);
+		ok = quarry_buffers_own(slab) == 0 && figures(slab).in_ring == 0;
+		for (int i = 0; i < 2; i++)
+			ok = ok && (quarry_buffer_release(other.whole[i]) == 0 || (lost == 1 && errno == EALREADY));
+		ok = ok && figures(slab).free == 8 && quarry_ring_unregister(slab) == 0 &&
+		     kernel.ring != NULL && quarry_buffers_destroy(slab) == 0;
+		_exit(ok ? 0 : 1);
+	}
+	if (s->ring.pieces != NULL)
+		atomic_store(&s->ring.pieces[first].out, out);
+	if (lost == 2)
+		qy_bit_set(s->ring.has, 3);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	return status;
+}
+
+Test(buffers_ring, the_ring_of_an_owner_who_is_not_there, .timeout = 60)
+{
+	for (unsigned flags = 0; flags <= QUARRY_RING_INCREMENTAL; flags++) {
+		pthread_t thread;
+
+		other.slab = start(8, SIZE, 0);
+		other.flags = flags;
+		atomic_store(&other.there, 0);
+		atomic_store(&other.leave, 0);
+		cr_assert_eq(pthread_create(&thread, NULL, owns_a_ring, NULL), 0);
+		while (atomic_load(&other.there) == 0)
+			sched_yield();
+		for (int lost = 0; lost < 3; lost++)
+			cr_expect_eq(child_of(flags, lost), 0, "flags %u, lost %d", flags, lost);
+		atomic_store(&other.leave, 1);
+		cr_assert_eq(pthread_join(thread, NULL), 0);
+		cr_assert_eq(quarry_buffers_own(other.slab), 0);
+		stop(other.slab);
+	}
 }
 
 Test(buffers_ring, one_tail_for_many)
