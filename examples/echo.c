@@ -33,11 +33,19 @@
 #define FDS 4096
 #define GROUP 1
 #define AT_ONCE 16
+#define ACCEPTS 8
+
+/* A kernel before 6.0 refuses to receive many times for one request; so does any, if that is to wait for all: a test asks
+ * for MSG_WAITALL here. */
+#ifndef MULTISHOT_FLAGS
+#define MULTISHOT_FLAGS 0
+#endif
 
 /* A connection, by its descriptor. What came in and has not gone out stands in a list of buffers, by their numbers. */
 static struct connection {
-	bool open, receiving, sending, ended, starved;
+	bool open, receiving, multishot, sending, ended, starved;
 	uint32_t first, last;
+	quarry_buffers_waiter waiter; /* while it is starved, without io_uring */
 } connections[FDS];
 
 static struct link {
@@ -52,9 +60,10 @@ static struct {
 	int port, listener;
 	quarry_buffers *slab;
 	void **malloced_at;
-	uint64_t accepted, received, sent, in_part, starved;
+	uint64_t accepted, received, sent, in_part, starved, woken;
 } server = { .buffers = 1024, .size = 16384 };
 
+static bool once_each; /* a kernel that receives once for each request (before 6.0) */
 static volatile sig_atomic_t stopped;
 
 static void fail(const char *what)
@@ -129,7 +138,6 @@ enum { ACCEPT, RECEIVE, SEND };
 
 static struct io_uring ring;
 static struct io_uring_buf_ring *provided; /* of malloc'ed buffers */
-static bool once_each;                     /* a kernel that receives once for each request (before 6.0) */
 
 static void provide(uint32_t id)
 {
@@ -161,10 +169,11 @@ static void receive(struct connection *c, int fd)
 {
 	struct io_uring_sqe *sqe = request();
 
+	c->multishot = !once_each;
 	if (once_each)
 		io_uring_prep_recv(sqe, fd, NULL, server.size, 0);
 	else
-		io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
+		io_uring_prep_recv_multishot(sqe, fd, NULL, 0, MULTISHOT_FLAGS);
 	sqe->flags |= IOSQE_BUFFER_SELECT;
 	sqe->buf_group = GROUP;
 	tell(sqe, RECEIVE, fd);
@@ -219,8 +228,8 @@ static void received(struct connection *c, int fd, const struct io_uring_cqe *cq
 		else
 			give_back(b);
 	}
-	if (cqe->res == -EINVAL && !once_each) {
-		once_each = true;
+	if (cqe->res == -EINVAL && c->multishot) {
+		once_each = true; /* (others may have asked before that was known) */
 	} else if (cqe->res == -ENOBUFS) {
 		server.starved++;
 		server.waiting += !c->starved;
@@ -244,23 +253,27 @@ static void was_sent(struct connection *c, const struct io_uring_cqe *cqe)
 	drop(c);
 }
 
+static void accept_one(void)
+{
+	struct io_uring_sqe *sqe = request();
+
+	io_uring_prep_accept(sqe, server.listener, NULL, NULL, 0);
+	tell(sqe, ACCEPT, server.listener);
+}
+
 static void handle(const struct io_uring_cqe *cqe)
 {
 	int fd = (int)(cqe->user_data >> 8);
 	struct connection *c = &connections[fd];
 
 	if ((cqe->user_data & 0xff) == ACCEPT) {
-		struct io_uring_sqe *sqe;
-
 		if (cqe->res >= FDS)
 			close(cqe->res);
 		else if (cqe->res >= 0) {
 			begin(&connections[cqe->res], cqe->res);
 			receive(&connections[cqe->res], cqe->res);
 		}
-		sqe = request();
-		io_uring_prep_accept(sqe, fd, NULL, NULL, 0);
-		tell(sqe, ACCEPT, fd);
+		accept_one();
 		return;
 	}
 	if ((cqe->user_data & 0xff) == RECEIVE)
@@ -284,10 +297,8 @@ static void feed_the_starved(void)
 
 static void serve_with_uring(void)
 {
-	struct io_uring_sqe *sqe = request();
-
-	io_uring_prep_accept(sqe, server.listener, NULL, NULL, 0);
-	tell(sqe, ACCEPT, server.listener);
+	for (int i = 0; i < ACCEPTS; i++)
+		accept_one();
 	while (!stopped) {
 		struct io_uring_cqe *cqe;
 		unsigned head, n = 0;
@@ -344,8 +355,6 @@ static void give_back(quarry_buffer b)
 
 static void end_ring(void)
 {
-	if (server.plain)
-		return;
 	if (server.slab != NULL)
 		quarry_ring_unregister(server.slab); /* while the descriptor is this io_uring's */
 	io_uring_queue_exit(&ring);
@@ -375,11 +384,11 @@ static void give_back(quarry_buffer b)
 
 static int poller;
 
-static void watch(int fd, bool first, uint32_t events)
+static void watch(int fd, int how, uint32_t events)
 {
 	struct epoll_event e = { .events = events, .data.fd = fd };
 
-	if (epoll_ctl(poller, first ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &e) != 0)
+	if (epoll_ctl(poller, how, fd, &e) != 0)
 		fail("epoll_ctl");
 }
 
@@ -390,6 +399,7 @@ static void receive_plainly(struct connection *c, int fd)
 
 	if (n < 0 && errno == ENOBUFS) {
 		server.starved++;
+		c->starved = true;
 		return;
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -420,41 +430,96 @@ static void send_plainly(struct connection *c, int fd)
 	}
 }
 
+/* False at its end. */
+static bool send_or_end(struct connection *c, int fd)
+{
+	send_plainly(c, fd);
+	if (!c->ended || c->first != NONE)
+		return true;
+	c->open = false;
+	close(fd);
+	return false;
+}
+
+/* While there is something to send nothing more is taken in. */
+static uint32_t what_next(const struct connection *c)
+{
+	return c->first != NONE ? EPOLLOUT : EPOLLIN;
+}
+
+/* There is a buffer for a connection that waited for one. */
+static void on_buffer(quarry_buffers_waiter *waiter, quarry_buffer b)
+{
+	struct connection *c = waiter->ctx;
+	int fd = (int)(c - connections);
+	ssize_t n = recv(fd, b.p, b.len, MSG_DONTWAIT);
+
+	server.woken++;
+	c->starved = false;
+	c->ended = n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+	b.len = n > 0 ? (uint32_t)n : 0;
+	if (n > 0)
+		append(c, b);
+	else
+		give_back(b);
+	if (send_or_end(c, fd))
+		watch(fd, EPOLL_CTL_ADD, what_next(c));
+}
+
+/* There was none. Until there is one the connection is not looked at: what it has to say would be said again and again. */
+static void wait_for_buffer(struct connection *c, int fd)
+{
+	watch(fd, EPOLL_CTL_DEL, 0);
+	c->waiter = (quarry_buffers_waiter){ .ready = on_buffer, .ctx = c };
+	if (quarry_buffers_wait(server.slab, &c->waiter) < 0)
+		fail(quarry_error_text());
+}
+
+static void accept_plainly(void)
+{
+	int fd = accept4(server.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	if (fd >= FDS) {
+		close(fd);
+	} else if (fd >= 0) {
+		begin(&connections[fd], fd);
+		watch(fd, EPOLL_CTL_ADD, EPOLLIN);
+	}
+}
+
+static void serve_one(struct connection *c, int fd)
+{
+	if (!c->ended && c->first == NONE)
+		receive_plainly(c, fd);
+	if (c->starved)
+		wait_for_buffer(c, fd);
+	else if (send_or_end(c, fd))
+		watch(fd, EPOLL_CTL_MOD, what_next(c));
+}
+
 static void serve_plainly(void)
 {
 	struct epoll_event events[64];
 
 	poller = epoll_create1(EPOLL_CLOEXEC);
-	watch(server.listener, true, EPOLLIN);
+	watch(server.listener, EPOLL_CTL_ADD, EPOLLIN);
 	while (!stopped) {
 		int n = epoll_wait(poller, events, 64, -1);
 
-		for (int i = 0; i < n; i++) {
-			int fd = events[i].data.fd;
-			struct connection *c = &connections[fd];
-
-			if (fd == server.listener) {
-				fd = accept4(server.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-				if (fd >= FDS)
-					close(fd);
-				else if (fd >= 0) {
-					begin(&connections[fd], fd);
-					watch(fd, true, EPOLLIN);
-				}
-				continue;
-			}
-			if (!c->ended && (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
-				receive_plainly(c, fd);
-			send_plainly(c, fd);
-			if (c->ended && c->first == NONE) {
-				c->open = false;
-				close(fd);
-			} else {
-				/* While there is something to send nothing more is taken in. */
-				watch(fd, false, c->first != NONE ? EPOLLOUT : EPOLLIN);
-			}
-		}
+		for (int i = 0; i < n; i++)
+			if (events[i].data.fd == server.listener)
+				accept_plainly();
+			else
+				serve_one(&connections[events[i].data.fd], events[i].data.fd);
 	}
+}
+
+/* Nobody takes up what is dropped at the end. */
+static void wait_no_more(void)
+{
+	for (int fd = 0; fd < FDS; fd++)
+		if (connections[fd].starved)
+			quarry_buffers_cancel(server.slab, &connections[fd].waiter);
 }
 
 /* ---- begun and ended ---- */
@@ -532,19 +597,22 @@ int main(int argc, char **argv)
 	if (!server.plain)
 		make_ring();
 	listen_here();
-	if (server.plain)
+	if (server.plain) {
 		serve_plainly();
-	else
+		wait_no_more();
+	} else {
 		serve_with_uring();
-	end_ring();
+		end_ring();
+	}
 	for (int fd = 0; fd < FDS; fd++)
 		if (connections[fd].open)
 			drop(&connections[fd]);
 	if (server.slab != NULL)
 		whole = quarry_buffers_destroy(server.slab) == 0;
-	printf("connections %llu, received %llu, sent %llu, in part %llu, starved %llu, buffers %s\n",
+	printf("connections %llu, received %llu, sent %llu, in part %llu, starved %llu, woken %llu, %sbuffers %s\n",
 	       (unsigned long long)server.accepted, (unsigned long long)server.received, (unsigned long long)server.sent,
 	       (unsigned long long)server.in_part, (unsigned long long)server.starved,
+	       (unsigned long long)server.woken, once_each ? "each received by itself, " : "",
 	       whole ? "all back" : quarry_error_text());
 	return whole ? 0 : 1;
 }

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # The example server (examples/echo.c) serves real clients over loopback, in its three ways: every byte comes back as it
 # was sent, to many connections, also where there are few buffers and where sends go out in part; once its buffers were
-# used it has no page fault; and all buffers are back at the end. Buffers that the kernel fills bit by bit, and fixed ones,
+# used it has no page fault; and all buffers are back at the end. Who finds no buffer waits for one, and a kernel that
+# receives once for each request serves connections that come at once. Buffers that the kernel fills bit by bit, and fixed ones,
 # are tried with the kernel (tests/uring.c). Where io_uring or liburing is missing, that part is
 # skipped, aloud.
 #
@@ -34,6 +35,7 @@ compile() { # compile NAME SOURCE FLAGS...
 	"${CC:-cc}" -std=gnu11 -O1 -Wall -Wextra -Werror -I"$src/include" -o "$work/$name" "$src/$source" "$@"
 }
 compile client tests/echo_client.c || exit 1
+compile stuffed tests/echo_stuffed.c || exit 1
 compile plain examples/echo.c -DECHO_WITHOUT_URING "$library" -Wl,-rpath,"${library%/*}" || exit 1
 ways=(plain)
 if [[ ${QUARRY_LIBURING:-1} == 0 ]] || ! echo '#include <liburing.h>' | "${CC:-cc}" -E - >/dev/null 2>&1; then
@@ -54,6 +56,7 @@ else
 		echo "SKIP: $(cat "$work/out"): the server without io_uring alone is tested"
 	else
 		ways+=(slab malloc)
+		compile old examples/echo.c -DMULTISHOT_FLAGS=MSG_WAITALL "$library" -Wl,-rpath,"${library%/*}" -luring || exit 1
 	fi
 	server=
 	compile kernel tests/uring.c "$library" -Wl,-rpath,"${library%/*}" -luring || exit 1
@@ -73,6 +76,7 @@ start() { # start WAY ARGUMENTS...: into $server and $port
 	plain) set -- "$work/plain" --plain "$@" ;;
 	slab) set -- "$work/uring" "$@" ;;
 	malloc) set -- "$work/uring" --malloc "$@" ;;
+	old) set -- "$work/old" "$@" ;;
 	esac
 	: >"$work/said"
 	"$@" >"$work/said" 2>"$work/err" &
@@ -117,6 +121,7 @@ for way in "${ways[@]}"; do
 	# (Without io_uring a connection has its buffers back before the next is looked at, but for what does not go out.)
 	[[ $way == plain ]] || check "$way: there were too few at times" test "$(said starved)" -gt 0
 	check "$way: all few buffers are back" says said "buffers all back"
+	[[ $way != plain ]] || check "$way: who found none waited for one" is "$(said woken)" "$(said starved)"
 
 	check "$way: starts with large buffers" start "$way" --buffers 16 --size 4194304
 	check "$way: large buffers" client 3 30000000 20000000 65536 6
@@ -124,6 +129,40 @@ for way in "${ways[@]}"; do
 	check "$way: sends went out in part" test "$(said part)" -gt 0
 	check "$way: all large buffers are back" says said "buffers all back"
 done
+
+# One buffer, that a client who does not read keeps from the others: who wants one waits, and does not ask again and again.
+check "one buffer: starts" start plain --buffers 1 --size 512
+stuffed() { timeout 120 "$work/stuffed" "$port" >"$work/out" 2>"$work/err"; }
+check "one buffer: a client that does not read" stuffed
+check "one buffer: stops" stop
+check "one buffer: there was none at times" test "$(said starved)" -gt 0
+check "one buffer: who found none waited for one" is "$(said woken)" "$(said starved)"
+check "one buffer: it is back" says said "buffers all back"
+
+# A kernel that receives once for each request: connections that come at the same moment all ask for more, are all refused,
+# and all go on. (The server sleeps while they come, so that it sees them at once.)
+established() { # established PORT: how many connections to it there are, on the client's side
+	awk -v port="$(printf ':%04X' "$1")" '$4 == "01" && substr($3, length($3) - 4) == port' /proc/net/tcp | wc -l
+}
+come_at_once() {
+	kill -STOP "$server"
+	timeout 120 "$work/client" "$port" 8 100000 20000 5000 1 >"$work/out" 2>"$work/err" &
+	local client=$!
+	for ((n = 0; n < 200; n++)); do
+		[[ $(established "$port") -lt 8 ]] || break
+		sleep 0.05
+	done
+	kill -CONT "$server"
+	wait "$client"
+}
+if [[ -e $work/old ]]; then
+	check "once for each request: starts" start old
+	check "once for each request: eight at once" come_at_once
+	check "once for each request: stops" stop
+	check "once for each request: it was" says said "each received by itself"
+	check "once for each request: all buffers are back" says said "buffers all back"
+	check "once for each request: it was all of it" is "$(said sent)" 800000
+fi
 
 echo "echo.sh: $checks checks, $failures failed (${ways[*]})"
 [[ $failures == 0 ]]
