@@ -362,8 +362,8 @@ QUARRY_API int quarry_ring_register(quarry_buffers *slab, int ring_fd, unsigned 
 QUARRY_API int quarry_ring_unregister(quarry_buffers *slab);
 
 /** The buffer of a completion. Not blocking, and no system call: call it for each completion of the group. The owner's.
- * @param res, cqe_flags the completion's. Not of a receive with IORING_RECVSEND_BUNDLE, which fills several buffers
- *        and names the first alone: that is EINVAL when it is more than one, and those are not told of.
+ * @param res, cqe_flags the completion's. Of a receive with IORING_RECVSEND_BUNDLE, which fills several buffers and
+ *        names the first alone, it is EINVAL when it is more than one: quarry_ring_next is for those.
  * @param buffer receives it: p and len what was received (len 0 when res is not above 0). Its release gives it to the
  *        kernel again. Of an incremental ring it is a piece; when 31 pieces of one buffer are out, the next is copied
  *        to a block of its own (OWNED | COPIED).
@@ -379,6 +379,24 @@ QUARRY_API int quarry_ring_unregister(quarry_buffers *slab);
  *   quarry_buffers_collect(slab);
  * @endcode */
 QUARRY_API int quarry_ring_try_get(quarry_buffers *slab, int32_t res, uint32_t cqe_flags, quarry_buffer *buffer);
+
+/** The buffers of a completion one after another, for receives with IORING_RECVSEND_BUNDLE (Linux 6.10), which fill as
+ * many as it takes, in the order in which the kernel was given them. Of any other completion it is quarry_ring_try_get.
+ * The owner's; no allocation, no system call. Buffers may be released in between.
+ * @param res, cqe_flags a copy of the completion's at first: what is left of it afterwards. *res is 0 when that was the
+ *        last one. @param buffer receives it.
+ * @return 0; -1 as quarry_ring_try_get, and nothing is changed (EINVAL too when there is more than the kernel has
+ *         buffers for). Example:
+ * @code
+ *   int32_t res = cqe->res;
+ *   uint32_t flags = cqe->flags;
+ *   do {
+ *           if (quarry_ring_next(slab, &res, &flags, &b) != 0)
+ *                   break;
+ *           handle(cqe->user_data, b);
+ *   } while (res > 0);
+ * @endcode */
+QUARRY_API int quarry_ring_next(quarry_buffers *slab, int32_t *res, uint32_t *cqe_flags, quarry_buffer *buffer);
 
 /** How many buffers the kernel says it has left (IORING_REGISTER_PBUF_STATUS, Linux 6.8): a system call. The owner's.
  * @return that; -1 with ENOENT (no ring), EPERM, or EINVAL, also of an older kernel. */

@@ -104,6 +104,7 @@ static void forget(struct qy_buffers *s)
 	quarry_free(s->ring.has);
 	quarry_free(s->ring.of);
 	quarry_free(s->ring.pieces);
+	quarry_free(s->ring.next);
 	memset(s, 0, offsetof(struct qy_buffers, waits));
 	atomic_store_explicit(&s->taken, 0, memory_order_release);
 }

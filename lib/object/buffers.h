@@ -66,6 +66,8 @@ struct qy_ring {
 	uint64_t *has; /* a bit for each buffer: the kernel has it; */
 	uint64_t *of;  /* it is the ring's, wherever it is now */
 	struct qy_pieces *pieces; /* stays when the ring goes: pieces may be out */
+	uint16_t *next; /* of a buffer that the kernel has, but the last that it was given: which it was given after it */
+	uint16_t last;
 };
 
 struct qy_fixed {

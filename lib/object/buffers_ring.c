@@ -56,6 +56,8 @@ void qy_ring_put(struct qy_buffers *s, uint32_t id)
 	e->len = (uint32_t)s->head.size;
 	e->id = (uint16_t)id;
 	ring->written++;
+	ring->next[ring->last] = (uint16_t)id;
+	ring->last = (uint16_t)id;
 	qy_bit_set(ring->has, id);
 	qy_publish(ring->held, ring->held + 1);
 }
@@ -103,7 +105,9 @@ static bool make_room(struct qy_buffers *s)
 		ring->has = qy_buffers_zeroed(words * sizeof(*ring->has));
 	if (ring->of == NULL)
 		ring->of = qy_buffers_zeroed(words * sizeof(*ring->of));
-	return ring->has != NULL && ring->of != NULL;
+	if (ring->next == NULL)
+		ring->next = quarry_calloc(s->head.count, sizeof(*ring->next));
+	return ring->has != NULL && ring->of != NULL && ring->next != NULL;
 }
 
 /* The kernel takes them bit by bit where it can and that was asked for. */
@@ -357,6 +361,47 @@ QUARRY_API int quarry_ring_try_get(quarry_buffers *slab, int32_t res, uint32_t c
 	}
 	if (QY_UNLIKELY(s->low_water != 0) && !qy_bit(s->ring.has, id)) /* (more of it may be the kernel's yet) */
 		qy_buffers_low(s, s->ring.held);
+	return 0;
+}
+
+/* How much of a buffer that the kernel has it has not filled, as of what completions said. */
+static uint32_t room(const struct qy_buffers *s, uint32_t id)
+{
+	const struct qy_pieces *p = &s->ring.pieces[id];
+
+	if (!s->ring.incremental || !(atomic_load_explicit(&p->out, memory_order_relaxed) & QY_KERNELS))
+		return (uint32_t)s->head.size;
+	return (uint32_t)s->head.size - p->offset;
+}
+
+/* Of a bundle the kernel has filled each buffer to its end but the last, in the order in which it was given them. (What
+ * stands in the ring's entries may be of a later round: it has read these.) */
+QUARRY_API int quarry_ring_next(quarry_buffers *slab, int32_t *res, uint32_t *cqe_flags, quarry_buffer *buffer)
+{
+	struct qy_buffers *s = (struct qy_buffers *)slab;
+	uint32_t id, len, next;
+
+	if (s == NULL || res == NULL || cqe_flags == NULL || buffer == NULL)
+		return error(EINVAL);
+	if (!qy_buffers_mine(s))
+		return error(EPERM);
+	id = *cqe_flags >> CQE_BUFFER_SHIFT;
+	len = *res > 0 ? (uint32_t)*res : 0;
+	if (!(*cqe_flags & CQE_BUFFER) || s->ring.entry == NULL || id >= s->head.count || !qy_bit(s->ring.has, id) ||
+	    len <= room(s, id)) {
+		if (quarry_ring_try_get(slab, *res, *cqe_flags, buffer) != 0)
+			return -1;
+		*res = 0;
+		return 0;
+	}
+	next = s->ring.next[id];
+	if (id == s->ring.last || !qy_bit(s->ring.has, next))
+		return error(EINVAL);
+	len = room(s, id);
+	if (quarry_ring_try_get(slab, (int32_t)len, *cqe_flags & ~CQE_BUFFER_MORE, buffer) != 0)
+		return -1;
+	*res -= (int32_t)len;
+	*cqe_flags = (*cqe_flags & ((1u << CQE_BUFFER_SHIFT) - 1)) | next << CQE_BUFFER_SHIFT;
 	return 0;
 }
 

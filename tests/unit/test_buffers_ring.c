@@ -175,6 +175,26 @@ static bool kernel_receives(const unsigned char *from, uint32_t len, int32_t *re
 	return true;
 }
 
+/* The same into as many buffers as it takes, that there are, and up to `most`: a bundle. */
+static bool kernel_receives_bundle(const unsigned char *from, uint32_t len, uint32_t most, int32_t *res, uint32_t *flags)
+{
+	uint32_t done = 0, first = 0, more;
+	int32_t n;
+
+	if (!kernel_receives(from, len, &n, &first)) {
+		*res = n;
+		*flags = first;
+		return false;
+	}
+	more = first;
+	for (done = (uint32_t)n; done < len && --most > 0; done += (uint32_t)n)
+		if (!kernel_receives(from + done, len - done, &n, &more))
+			break;
+	*res = (int32_t)done;
+	*flags = (first & ~16u) | (done == len ? more & 16u : 0);
+	return true;
+}
+
 static quarry_buffers *start(uint32_t count, uint64_t size, uint32_t flags)
 {
 	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = size, .count = count, .alignment = 4096,
@@ -625,6 +645,147 @@ Test(buffers_ring, a_late_piece_is_not_the_next_lifes)
 	atomic_store(&s->generation[0], generation);
 	cr_expect_eq(quarry_buffer_release(new), 0);
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	stop(slab);
+}
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Bundles                                                                                                */
+
+/* Completions of several buffers, told of late and not in their order, while buffers go round and places of the ring are
+ * used again. */
+static void in_bundles(uint32_t count, uint32_t entries, unsigned ring_flags)
+{
+	enum { HELD = 400, LATE = 3, MOST = 6 };
+	quarry_buffers *slab = start(count, SIZE, 0);
+	static unsigned char out[MOST * 4 * KIB];
+	static quarry_buffer held[HELD];
+	static unsigned key[HELD], at[HELD];
+	struct { int32_t res; uint32_t flags; unsigned key; } late[LATE];
+	uint32_t n = 0, waiting = 0, several = 0, in_ring = count < entries ? count : entries;
+
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 2, entries, ring_flags), 0);
+	for (unsigned step = 0; step < 60000; step++) {
+		if (rand() % 2 && waiting < LATE) {
+			uint32_t len = 1 + (uint32_t)rand() % (rand() % 4 ? 600 : sizeof out);
+
+			for (uint32_t i = 0; i < len; i++)
+				out[i] = (unsigned char)(i * 17 + (i >> 8) + step * 29);
+			late[waiting].key = step;
+			if (kernel_receives_bundle(out, len, 1 + (uint32_t)rand() % MOST, &late[waiting].res,
+						   &late[waiting].flags))
+				waiting++;
+			else
+				quarry_buffers_collect(slab);
+		}
+		if (waiting > 0 && n + 8 * MOST < HELD && rand() % 2) {
+			/* (Of one that is filled bit by bit what comes later was filled later.) */
+			uint32_t which = ring_flags ? 0 : (uint32_t)rand() % waiting;
+			int32_t res = late[which].res;
+			uint32_t flags = late[which].flags, place = 0, parts = 0;
+
+			do {
+				int32_t before = res;
+
+				cr_assert_eq(quarry_ring_next(slab, &res, &flags, &held[n]), 0, "errno %d", errno);
+				cr_assert_eq((int32_t)held[n].len, before - res);
+				for (uint32_t i = 0; i < n; i++)
+					cr_assert(held[i].id != held[n].id || (held[n].flags & QUARRY_BUFFER_PIECE));
+				key[n] = late[which].key;
+				at[n] = place;
+				place += held[n++].len;
+				parts++;
+				if (rand() % 4 == 0) /* while the rest is to come */
+					cr_assert_eq(quarry_buffer_release(held[--n]), 0);
+			} while (res > 0);
+			cr_assert_eq(place, (uint32_t)late[which].res);
+			several += parts > 1;
+			waiting--;
+			memmove(&late[which], &late[which + 1], (waiting - which) * sizeof *late);
+		} else if (n > 0) {
+			uint32_t i = (uint32_t)rand() % n;
+
+			for (uint32_t k = 0; k < held[i].len; k++) {
+				uint32_t from = at[i] + k;
+
+				cr_assert_eq(((unsigned char *)held[i].p)[k],
+					     (unsigned char)(from * 17 + (from >> 8) + key[i] * 29), "step %u", step);
+			}
+			if (rand() % 16)
+				cr_assert_eq(quarry_buffer_release(held[i]), 0);
+			else
+				cr_assert_eq(release_elsewhere(held[i]), 0);
+			n--;
+			held[i] = held[n];
+			key[i] = key[n];
+			at[i] = at[n];
+		}
+	}
+	cr_expect_gt(several, 1000);
+	for (uint32_t i = 0; i < waiting; i++)
+		while (late[i].res > 0) {
+			quarry_buffer b;
+
+			cr_assert_eq(quarry_ring_next(slab, &late[i].res, &late[i].flags, &b), 0);
+			cr_assert_eq(quarry_buffer_release(b), 0);
+		}
+	while (n > 0)
+		cr_assert_eq(quarry_buffer_release(held[--n]), 0);
+	quarry_buffers_collect(slab);
+	cr_expect_eq(figures(slab).in_ring, in_ring);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	cr_expect_eq(figures(slab).free, count);
+	stop(slab);
+}
+
+Test(buffers_ring, in_bundles, .timeout = 60)
+{
+	srand(13);
+	printf("seed 13\n");
+	in_bundles(16, 16, 0);
+	in_bundles(40, 64, 0);
+	in_bundles(16, 16, QUARRY_RING_INCREMENTAL);
+}
+
+Test(buffers_ring, bundles_that_are_none)
+{
+	quarry_buffers *slab = start(8, SIZE, 0);
+	int32_t res = 5;
+	uint32_t flags = 0;
+	quarry_buffer b;
+
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 0, 4, 0), 0);
+	expect_error(quarry_ring_next(NULL, &res, &flags, &b), EINVAL);
+	expect_error(quarry_ring_next(slab, NULL, &flags, &b), EINVAL);
+	expect_error(quarry_ring_next(slab, &res, NULL, &b), EINVAL);
+	expect_error(quarry_ring_next(slab, &res, &flags, NULL), EINVAL);
+	expect_error(quarry_ring_next(slab, &res, &flags, &b), EAGAIN);
+	res = -ENOBUFS;
+	expect_error(quarry_ring_next(slab, &res, &flags, &b), ENOBUFS);
+	flags = 7u << 16 | 1; /* not the kernel's */
+	res = 1;
+	expect_error(quarry_ring_next(slab, &res, &flags, &b), EINVAL);
+	flags = 900u << 16 | 1;
+	expect_error(quarry_ring_next(slab, &res, &flags, &b), EINVAL);
+	/* The last that it was given fills no other, and five of four are none: nothing changes at the one that is. */
+	flags = 3u << 16 | 1;
+	res = SIZE + 1;
+	expect_error(quarry_ring_next(slab, &res, &flags, &b), EINVAL);
+	cr_expect(flags == (3u << 16 | 1) && res == (int32_t)SIZE + 1);
+	cr_expect_eq(figures(slab).in_ring, 4);
+	/* Nor does one whose next was told of before. */
+	cr_expect_eq(quarry_ring_try_get(slab, 1, 1u << 16 | 1, &b), 0);
+	flags = 0u << 16 | 1;
+	expect_error(quarry_ring_next(slab, &res, &flags, &b), EINVAL);
+	cr_expect_eq(figures(slab).in_ring, 3);
+	cr_expect_eq(quarry_buffer_release(b), 0);
+	/* No bytes, and an error with a buffer. */
+	flags = 0u << 16 | 1;
+	res = -EIO;
+	cr_expect_eq(quarry_ring_next(slab, &res, &flags, &b), 0);
+	cr_expect(b.len == 0 && res == 0);
+	cr_expect_eq(quarry_buffer_release(b), 0);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	expect_error(quarry_ring_next(slab, &res, &flags, &b), EINVAL);
 	stop(slab);
 }
 
