@@ -46,7 +46,8 @@ enum quarry_buffer_flags {
 	QUARRY_BUFFER_RING = 8,     /* of a slab, taken by way of its ring, to which it is returned */
 	QUARRY_BUFFER_PIECE = 16,   /* beside RING: a part of a buffer that the kernel fills bit by bit */
 	QUARRY_BUFFER_MOVED = 32,   /* beside OWNED: adopted by moving its pages, */
-	QUARRY_BUFFER_COPIED = 64   /* or by copying what is in it */
+	QUARRY_BUFFER_COPIED = 64,  /* or by copying what is in it */
+	QUARRY_BUFFER_COUNTED = 128 /* beside SLAB and RING, and no part of the kind: of a slab that counts pins */
 };
 
 /** A buffer, by value. The program may change p and len within it; what tells it apart stays. */
@@ -60,10 +61,10 @@ typedef struct quarry_buffer {
 	                      * which slab (16), which are quarry's */
 } quarry_buffer;
 
-/** What kind of buffer it is: enum quarry_buffer_flags alone. */
+/** What kind of buffer it is: enum quarry_buffer_flags alone, without COUNTED. */
 static inline unsigned quarry_buffer_kind(quarry_buffer buffer)
 {
-	return buffer.flags & 0xff;
+	return buffer.flags & 0x7f;
 }
 
 /** A buffer of any kind from its parts (id: of a slab's, with the slab's number and generation 0, which no release
@@ -93,7 +94,8 @@ static inline quarry_buffer quarry_buffer_wrap(void *p, uint32_t len)
  * @param p, id, generation, flags a buffer's fields of these names: quarry_buffer_release, inline, takes the buffer,
  *        and hands them over in registers.
  * @return 0; -1 with EALREADY (this buffer was released before: nothing is done, however often its memory was given out
- *         since, until its generation has come round 2^31 times), EINVAL (no buffer, or its slab has ended). */
+ *         since, until its generation has come round 2^31 times), EBUSY (it is pinned, in a slab that counts pins),
+ *         EINVAL (no buffer, or its slab has ended). */
 QUARRY_API int quarry_buffer_release_parts(void *p, uint32_t id, uint32_t generation, uint32_t flags);
 
 /** The same of a buffer. */
@@ -138,8 +140,16 @@ static inline quarry_seg quarry_buffer_seg(quarry_buffer buffer)
 	return s;
 }
 
-/** The address of a byte in a buffer, as of what may move and needs to be held: buffers stay where they are. NULL with
- * ERANGE behind its end; where QUARRY_CHECKED is defined also as quarry_buffer_check says. */
+/** The part of quarry_buffer_pin and quarry_buffer_unpin that is not inline. Not to be called otherwise. */
+QUARRY_API int quarry_buffer_pin_counted(quarry_buffer buffer);
+QUARRY_API int quarry_buffer_unpin_counted(quarry_buffer buffer);
+
+/** The address of a byte in a buffer that is to be held: handed to a device, or to a call that is not through. Buffers
+ * stay where they are, so that there is nothing to do, but in a slab that counts pins (quarry_buffers_attr.pins_max):
+ * there a buffer that is pinned cannot be released or adopted (EBUSY; one in pieces: not its last piece), until it was
+ * unpinned as often, up to 255 times. Who gives it to a chain unpins it before the chain goes. Any thread may call.
+ * @return that; NULL with ERANGE behind its end; where QUARRY_CHECKED is defined, and where pins are counted, also as
+ *         quarry_buffer_check says; EAGAIN when as many of the slab's buffers are pinned as may be. */
 static inline void *quarry_buffer_pin(quarry_buffer buffer, uint32_t index)
 {
 	char *p = (char *)quarry_buffer_data(buffer);
@@ -148,13 +158,15 @@ static inline void *quarry_buffer_pin(quarry_buffer buffer, uint32_t index)
 		errno = ERANGE;
 		return (void *)0;
 	}
+	if (p != (char *)0 && (buffer.flags & QUARRY_BUFFER_COUNTED) && quarry_buffer_pin_counted(buffer) != 0)
+		return (void *)0;
 	return p != (char *)0 ? p + index : p;
 }
 
-/** The end of that: nothing. */
-static inline void quarry_buffer_unpin(quarry_buffer buffer)
+/** The end of that. @return 0; -1 with EINVAL where pins are counted and it has none. */
+static inline int quarry_buffer_unpin(quarry_buffer buffer)
 {
-	(void)buffer;
+	return buffer.flags & QUARRY_BUFFER_COUNTED ? quarry_buffer_unpin_counted(buffer) : 0;
 }
 
 /** What all may read of a slab, and nobody may write: for the arithmetic below. */
@@ -205,6 +217,11 @@ typedef struct quarry_buffers_attr {
 	void (*wake)(void *ctx); /* by another thread, after it returned one while somebody waits (quarry_buffers_wait):
 	                          * to have the owner call quarry_buffers_collect. Once for each time */
 	void *ctx;
+	uint32_t held_ms;  /* above 0: it is known since when each buffer is out, so that those that are out for longer
+	                    * than so many milliseconds can be asked for (quarry_buffers_held_get). Costs a look at the
+	                    * clock for each that is taken, and 8 bytes for each there is. 0: not known */
+	uint32_t pins_max; /* above 0: pins are counted (quarry_buffer_pin), and at most so many buffers are pinned at a
+	                    * time. A release is an exchange then, and a buffer takes 8 bytes more. 0: not counted */
 } quarry_buffers_attr;
 
 /** Make a slab: `count` buffers side by side, in huge pages, on one node. It is address space until it is used: 16384
@@ -289,6 +306,32 @@ typedef struct quarry_buffers_stats {
  * @return 0; -1 with EINVAL. */
 QUARRY_API int quarry_buffers_stats_get(quarry_buffers *slab, quarry_buffers_stats *stats);
 
+/** Which buffers are out, and pinned, for too long. Times are milliseconds, by a clock of a few. */
+typedef struct quarry_buffers_held {
+	uint32_t struct_size; /* set by the caller to sizeof */
+	uint32_t out;         /* buffers that are with the program, as far as it is known since when (held_ms): */
+	uint32_t held;        /* those that are for longer than asked, */
+	uint32_t oldest;      /* the number of the one that is for longest (UINT32_MAX: none), */
+	uint64_t oldest_ms;   /* and for how long. (Of one that is filled bit by bit: since its first piece) */
+	uint32_t pinned;      /* buffers that are pinned, where pins are counted (pins_max): */
+	uint32_t pinned_held; /* those that are for longer than asked, since their first pin */
+	uint32_t oldest_pin;
+	uint32_t reserved;
+	uint64_t oldest_pin_ms;
+	uint64_t refused; /* pins there was no room for (EAGAIN) */
+} quarry_buffers_held;
+
+/** Ask a slab which of its buffers are out, or pinned, for longer than ms milliseconds. It goes through all that were
+ * ever given out, and stops nobody. Any thread may call; of a slab at work the figures are not all of one moment.
+ * @param ms 0: the slab's held_ms.
+ * @return 0; -1 with ENOTSUP (the slab knows neither times nor pins: held_ms and pins_max are 0), EINVAL. Example:
+ * @code
+ *   quarry_buffers_held held = { .struct_size = sizeof held };
+ *   if (quarry_buffers_held_get(slab, 5000, &held) == 0 && held.held > 0)
+ *           log("%u buffers are out for more than 5 s; buffer %u for %llu ms", held.held, held.oldest, held.oldest_ms);
+ * @endcode */
+QUARRY_API int quarry_buffers_held_get(quarry_buffers *slab, uint64_t ms, quarry_buffers_held *held);
+
 /** Receive without io_uring, or read where fd is no socket: into as many buffers as are needed and to be had, with one
  * call (recvmsg(2), readv(2), which are points of cancellation). The owner's.
  * @param buffers receives those that something is in; the last may be full in part.
@@ -325,8 +368,8 @@ QUARRY_API size_t quarry_buffer_stream_from(size_t bytes);
  * the buffer may call.
  * @param buffer of a slab: becomes OWNED, with MOVED or COPIED. An OWNED one stays as it is.
  * @param arena NULL: the thread's default. @param flags QUARRY_ADOPT_COPY or 0.
- * @return 0; -1 with ENOMEM, ESTALE (released before, or at this moment, or adopted by another thread), EINVAL
- *         (borrowed, or no buffer), and the buffer is as it was.
+ * @return 0; -1 with ENOMEM, ESTALE (released before, or at this moment, or adopted by another thread), EBUSY (it is
+ *         pinned), EINVAL (borrowed, or no buffer), and the buffer is as it was.
  * @code
  *   if (quarry_buffer_adopt(&b, NULL, 0) == 0)
  *           store(b.p, b.len);           // and one day quarry_free(b.p)

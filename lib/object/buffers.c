@@ -105,19 +105,28 @@ static void forget(struct qy_buffers *s)
 	quarry_free(s->ring.of);
 	quarry_free(s->ring.pieces);
 	quarry_free(s->ring.next);
+	quarry_free((void *)s->since);
+	quarry_free((void *)s->pins);
 	memset(s, 0, offsetof(struct qy_buffers, waits));
 	atomic_store_explicit(&s->taken, 0, memory_order_release);
 }
 
 /* What stands beside the buffers, not in their arena: that has huge pages, and few bytes would cost a whole one. */
-static bool make_beside(struct qy_buffers *s, uint32_t count)
+static bool make_beside(struct qy_buffers *s, const quarry_buffers_attr *attr)
 {
+	const uint32_t count = attr->count;
 	const size_t words = ((size_t)count + 63) / 64;
 
 	/* The stack is written to as it grows, so that it costs nothing before. */
 	s->stack = quarry_calloc(count, sizeof(*s->stack));
 	s->generation = quarry_calloc(count, sizeof(*s->generation));
 	s->returned = qy_buffers_zeroed(words * sizeof(*s->returned));
+	if (attr->held_ms != 0)
+		s->since = quarry_calloc(count, sizeof(*s->since));
+	if (attr->pins_max != 0)
+		s->pins = quarry_calloc(count, sizeof(*s->pins));
+	if ((attr->held_ms != 0 && s->since == NULL) || (attr->pins_max != 0 && s->pins == NULL))
+		return false;
 	while (words > (size_t)QY_ABOVE * 64 << s->group)
 		s->group++;
 	return s->stack != NULL && s->generation != NULL && s->returned != NULL;
@@ -162,6 +171,10 @@ static void fill(struct qy_buffers *s, const quarry_buffers_attr *attr, uint64_t
 	s->last_waiter = &s->first_waiter;
 	s->low_water = attr->low != NULL ? attr->low_water : 0;
 	s->low = attr->low;
+	s->held_ms = attr->held_ms;
+	s->pins_max = attr->pins_max;
+	s->get_more = s->low_water != 0 || s->since != NULL;
+	s->tag = (uint32_t)s->number << 16 | (s->pins != NULL ? QUARRY_BUFFER_COUNTED : 0);
 	s->wake = attr->wake;
 	s->ctx = attr->ctx;
 	s->checked = attr->flags & QUARRY_BUFFERS_CHECKED;
@@ -184,7 +197,7 @@ QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr
 	s = take_number();
 	if (s == NULL)
 		return NULL;
-	if (!make_beside(s, attr->count)) {
+	if (!make_beside(s, attr)) {
 		forget(s);
 		qy_fail(ENOMEM, "no memory for a slab of %u buffers", (unsigned)attr->count);
 		return NULL;

@@ -88,11 +88,16 @@ struct qy_buffers {
 	_Atomic(uint64_t) owner;
 	uint32_t seed; /* with which generations begin: a buffer of a slab that had this number before is not this one's */
 	uint16_t number;
+	uint32_t tag; /* what all its buffers' flags have: the number, and that pins are counted */
 	uint8_t group; /* a bit above stands for 1 << group words */
 	bool checked;
 	bool more; /* a put has more to do than to put back: see qy_buffers_mode */
+	bool get_more; /* and a get more than to give out */
 	void (*wake)(void *ctx);
 	void *ctx;
+	_Atomic(uint64_t) *since; /* when each was given out, NULL where that is not asked for: buffers_held.c */
+	_Atomic(uint64_t) *pins;  /* and how often it is pinned, since when */
+	uint32_t held_ms, pins_max;
 	/* What a get and a put by the owner write. */
 	_Alignas(QY_CACHE_LINE) uint32_t *stack; /* numbers that came back */
 	uint32_t stacked;
@@ -111,7 +116,8 @@ struct qy_buffers {
 	qy_counter returns, batches, refused, starved, served, lows, published, tails;
 	bool ending; /* its memory is being given back */
 	/* By any thread, seldom. */
-	_Atomic(uint64_t) late, moved, copied;
+	_Atomic(uint64_t) late, moved, copied, pins_refused;
+	_Atomic(uint32_t) pinned; /* buffers */
 	_Atomic(uint32_t) moving; /* who are about to move a buffer's pages away */
 	/* What stays when the slab ends; all before is cleared then. */
 	_Alignas(QY_CACHE_LINE) _Atomic(uint32_t) waits; /* who returns is to call `wake` */
@@ -197,7 +203,7 @@ QY_INLINE bool qy_buffers_take(struct qy_buffers *s, uint32_t *id)
 /* A buffer's flags beside the kind. */
 QY_INLINE uint32_t qy_buffer_flags(const struct qy_buffers *s, unsigned kind, unsigned piece)
 {
-	return kind | piece << 8 | (uint32_t)s->number << 16;
+	return kind | piece << 8 | s->tag;
 }
 
 QY_INLINE unsigned qy_buffer_piece(uint32_t flags)
@@ -225,6 +231,32 @@ QY_INLINE void qy_buffers_give(struct qy_buffers *s, uint32_t id, uint32_t len, 
 	qy_publish(b->flags, qy_buffer_flags(s, kind, 0));
 }
 
+/* Notes when it was given out, where that is asked for. After qy_buffers_give. */
+void qy_buffers_note_time(struct qy_buffers *s, uint32_t id);
+
+QY_INLINE void qy_buffers_note(struct qy_buffers *s, uint32_t id)
+{
+	if (QY_UNLIKELY(s->since != NULL))
+		qy_buffers_note_time(s, id);
+}
+
+/* Whether a buffer is pinned, of this generation; only where pins are counted. */
+bool qy_buffers_pinned(struct qy_buffers *s, uint32_t id, uint32_t generation);
+
+/* Counts pinned buffers anew, where nobody pins. */
+void qy_buffers_recount_pins(struct qy_buffers *s);
+
+/* The slab of a buffer; NULL when it is of none. */
+QY_INLINE struct qy_buffers *qy_buffers_of(uint32_t id, uint32_t flags)
+{
+	struct qy_buffers *s;
+
+	if (QY_UNLIKELY(qy_buffer_slab(flags) >= QUARRY_BUFFERS_MAX))
+		return NULL;
+	s = atomic_load_explicit(&qy_buffers_table[qy_buffer_slab(flags)], memory_order_acquire);
+	return QY_LIKELY(s != NULL && id < s->head.count) ? s : NULL;
+}
+
 /* A number whose buffer has come back: to the ring (told at the next qy_ring_tell) or the stack. */
 void qy_buffers_come_home(struct qy_buffers *s, uint32_t id);
 
@@ -235,7 +267,7 @@ long qy_buffers_collect(struct qy_buffers *s);
 bool qy_buffers_take_any(struct qy_buffers *s, uint32_t *id);
 
 /* What a release is made of, by any thread, for what is to be done between: turn the generation, which one alone can
- * (false: somebody else has), and then bring the buffer home. */
+ * (false: somebody else has, or it was pinned meanwhile), and then bring the buffer home. */
 bool qy_buffers_claim(struct qy_buffers *s, uint32_t id, uint32_t generation);
 void qy_buffers_send_claimed(struct qy_buffers *s, uint32_t id);
 
@@ -248,6 +280,7 @@ void qy_ring_tell(struct qy_buffers *s);
 
 /* A piece comes back, from any thread. 0: others are out, or the kernel has the rest; 1: it was the last, and the
  * buffer is to be returned; -1: it came back before. */
+bool qy_ring_piece_last(struct qy_buffers *s, uint32_t id, unsigned piece); /* whether no other is out */
 int qy_ring_piece_back(struct qy_buffers *s, uint32_t id, uint32_t generation, unsigned piece);
 bool qy_ring_piece_out(struct qy_buffers *s, uint32_t id, unsigned piece); /* whether the program has it */
 

@@ -64,6 +64,7 @@ QUARRY_API ssize_t quarry_buffers_receive(quarry_buffers *slab, int fd, quarry_b
 	/* (Whether they are few is told when it is known which of these stay.) */
 	while (t.n < max && qy_buffers_take_any(s, &id)) {
 		qy_buffers_give(s, id, (uint32_t)s->head.size, QUARRY_BUFFER_SLAB, &buffers[t.n]);
+		qy_buffers_note(s, id);
 		iov[t.n] = quarry_buffer_iovec(buffers[t.n]);
 		t.n++;
 	}
@@ -292,6 +293,8 @@ QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, u
 	if (quarry_buffer_check(b) == NULL)
 		return qy_fail(errno, errno == ESTALE ? "buffer: it was released" : "buffer: it is of no slab");
 	s = atomic_load_explicit(&qy_buffers_table[qy_buffer_slab(b.flags)], memory_order_acquire);
+	if (s->pins != NULL && qy_buffers_pinned(s, b.id, b.generation - s->seed))
+		return qy_fail(EBUSY, "buffer: it is pinned");
 	/* As large as a buffer where its pages can be moved. */
 	movable = s->head.size % page == 0 && b.len > page && !(flags & QUARRY_ADOPT_COPY);
 	if (movable)

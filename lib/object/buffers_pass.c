@@ -22,9 +22,11 @@ void qy_buffers_low(struct qy_buffers *s, uint32_t left)
 	s->low(s->ctx, left);
 }
 
-QY_COLD static int tell_low(struct qy_buffers *s)
+QY_COLD static int give_more(struct qy_buffers *s, uint32_t id)
 {
-	qy_buffers_low(s, qy_buffers_free(s));
+	qy_buffers_note(s, id);
+	if (s->low_water != 0)
+		qy_buffers_low(s, qy_buffers_free(s));
 	return 0;
 }
 
@@ -32,7 +34,7 @@ QY_COLD static int tell_low(struct qy_buffers *s)
 QY_INLINE int give(struct qy_buffers *s, uint32_t id, quarry_buffer *buffer)
 {
 	qy_buffers_give(s, id, (uint32_t)s->head.size, QUARRY_BUFFER_SLAB, buffer);
-	return QY_UNLIKELY(s->low_water != 0) ? tell_low(s) : 0;
+	return QY_UNLIKELY(s->get_more) ? give_more(s, id) : 0;
 }
 
 bool qy_buffers_take_any(struct qy_buffers *s, uint32_t *id)
@@ -112,6 +114,7 @@ QY_COLD static void serve(struct qy_buffers *s)
 		qy_publish(s->waiting, s->waiting - 1);
 		qy_count(&s->served, 1);
 		qy_buffers_give(s, id, (uint32_t)s->head.size, QUARRY_BUFFER_SLAB, &b);
+		qy_buffers_note(s, id);
 		w->ready(w, b);
 	}
 	s->serving = false;
@@ -307,9 +310,15 @@ QY_NOINLINE static int send_back(struct qy_buffers *s, uint32_t id, uint32_t gen
 	return QY_LIKELY(claim(s, id, generation)) ? send_claimed(s, id) : late(s);
 }
 
+/* Whoever pins looks at the generation after he has counted: one of both sees the other. */
 bool qy_buffers_claim(struct qy_buffers *s, uint32_t id, uint32_t generation)
 {
-	return claim(s, id, generation);
+	if (!claim(s, id, generation))
+		return false;
+	if (s->pins == NULL || !qy_buffers_pinned(s, id, generation))
+		return true;
+	atomic_store_explicit(&s->generation[id], generation, memory_order_seq_cst);
+	return false;
 }
 
 void qy_buffers_send_claimed(struct qy_buffers *s, uint32_t id)
@@ -326,17 +335,6 @@ QY_NOINLINE static int release_other(void *p, uint32_t flags)
 	return flags & QUARRY_BUFFER_BORROWED ? 0 : error(EINVAL);
 }
 
-/* The slab of a buffer; NULL when it is of none. */
-QY_INLINE struct qy_buffers *slab_of(uint32_t id, uint32_t flags)
-{
-	struct qy_buffers *s;
-
-	if (QY_UNLIKELY(qy_buffer_slab(flags) >= QUARRY_BUFFERS_MAX))
-		return NULL;
-	s = atomic_load_explicit(&qy_buffers_table[qy_buffer_slab(flags)], memory_order_acquire);
-	return QY_LIKELY(s != NULL && id < s->head.count) ? s : NULL;
-}
-
 /* What is left to do for a piece. */
 QY_NOINLINE static int release_piece(struct qy_buffers *s, uint32_t id, uint32_t generation, unsigned piece)
 {
@@ -347,20 +345,37 @@ QY_NOINLINE static int release_piece(struct qy_buffers *s, uint32_t id, uint32_t
 	return qy_buffers_mine(s) ? put_with_more(s, id, generation) : send_back(s, id, generation);
 }
 
+/* What has more to it than a whole buffer: a piece, or a slab that counts pins. */
+QY_NOINLINE static int release_with_more(struct qy_buffers *s, uint32_t id, uint32_t generation, uint32_t flags)
+{
+	const unsigned piece = qy_buffer_piece(flags);
+
+	if ((flags & QUARRY_BUFFER_COUNTED) && s->pins != NULL && qy_buffers_pinned(s, id, generation) &&
+	    (!(flags & QUARRY_BUFFER_PIECE) || qy_ring_piece_last(s, id, piece)))
+		return error(EBUSY);
+	if (flags & QUARRY_BUFFER_PIECE)
+		return release_piece(s, id, generation, piece);
+	if (!qy_buffers_claim(s, id, generation))
+		return atomic_load_explicit(&s->generation[id], memory_order_relaxed) == generation ? error(EBUSY) :
+												      late(s);
+	qy_buffers_send_claimed(s, id);
+	return 0;
+}
+
 QUARRY_API int quarry_buffer_release_parts(void *p, uint32_t id, uint32_t generation, uint32_t flags)
 {
 	struct qy_buffers *s;
 
 	if (QY_UNLIKELY(!(flags & (QUARRY_BUFFER_SLAB | QUARRY_BUFFER_RING))))
 		return release_other(p, flags);
-	s = slab_of(id, flags);
+	s = qy_buffers_of(id, flags);
 	if (QY_UNLIKELY(s == NULL))
 		return error(EINVAL);
 	generation -= s->seed;
 	if (QY_UNLIKELY(!(generation & 1)))
 		return late(s);
-	if (QY_UNLIKELY(flags & QUARRY_BUFFER_PIECE))
-		return release_piece(s, id, generation, qy_buffer_piece(flags));
+	if (QY_UNLIKELY(flags & (QUARRY_BUFFER_PIECE | QUARRY_BUFFER_COUNTED)))
+		return release_with_more(s, id, generation, flags);
 	return qy_buffers_mine(s) ? put(s, id, generation) : send_back(s, id, generation);
 }
 
@@ -371,7 +386,7 @@ QUARRY_API void *quarry_buffer_check(quarry_buffer b)
 
 	if (b.flags & (QUARRY_BUFFER_OWNED | QUARRY_BUFFER_BORROWED))
 		return b.p;
-	s = slab_of(b.id, b.flags);
+	s = qy_buffers_of(b.id, b.flags);
 	if (s == NULL || !(b.flags & (QUARRY_BUFFER_SLAB | QUARRY_BUFFER_RING))) {
 		errno = EINVAL;
 		return NULL;

@@ -283,6 +283,7 @@ static int take_piece(struct qy_buffers *s, uint32_t id, uint32_t len, bool more
 		p->offset = 0;
 		atomic_store_explicit(&p->out, (uint64_t)generation << 32 | QY_KERNELS, memory_order_relaxed);
 		qy_buffers_give(s, id, len, QUARRY_BUFFER_RING, b);
+		qy_buffers_note(s, id);
 	}
 	bit = choose(s, p);
 	if (bit < 0 && !copy_piece(s, (char *)quarry_buffers_at(&s->head, id) + at, len, b))
@@ -309,6 +310,13 @@ bool qy_ring_piece_out(struct qy_buffers *s, uint32_t id, unsigned piece)
 {
 	return s->ring.pieces != NULL && piece < QY_PIECES &&
 	       (atomic_load_explicit(&s->ring.pieces[id].out, memory_order_relaxed) >> piece & 1);
+}
+
+bool qy_ring_piece_last(struct qy_buffers *s, uint32_t id, unsigned piece)
+{
+	return s->ring.pieces != NULL && piece < QY_PIECES &&
+	       ((uint32_t)atomic_load_explicit(&s->ring.pieces[id].out, memory_order_relaxed) & QY_PIECES_OUT) ==
+		       (uint32_t)1 << piece;
 }
 
 int qy_ring_piece_back(struct qy_buffers *s, uint32_t id, uint32_t generation, unsigned piece)
@@ -358,6 +366,7 @@ QUARRY_API int quarry_ring_try_get(quarry_buffers *slab, int32_t res, uint32_t c
 	} else {
 		gone(s, id);
 		qy_buffers_give(s, id, len, QUARRY_BUFFER_RING, buffer);
+		qy_buffers_note(s, id);
 	}
 	if (QY_UNLIKELY(s->low_water != 0) && !qy_bit(s->ring.has, id)) /* (more of it may be the kernel's yet) */
 		qy_buffers_low(s, s->ring.held);

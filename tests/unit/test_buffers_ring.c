@@ -868,6 +868,55 @@ Test(buffers_ring, a_ring_that_ends_with_pieces_out)
 	stop(slab);
 }
 
+/* Out since the first piece; not while the program has none, though the kernel has the rest. Pinned, the last piece
+ * stays. */
+Test(buffers_ring, pieces_that_are_held_and_pinned)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = SIZE, .count = 2, .held_ms = 50, .pins_max = 1 };
+	quarry_buffers_held held = { .struct_size = sizeof held };
+	quarry_buffers *slab;
+	quarry_buffer a, b, whole;
+	int32_t res;
+	uint32_t cqe;
+
+	stop(start(1, SIZE, 0));
+	fake_os_install();
+	fake_os_uring(play);
+	fake_os_clock(1000);
+	slab = make_of(&attr);
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 1, 2, QUARRY_RING_INCREMENTAL), 0);
+	cr_assert(kernel_receives((const unsigned char *)"one", 3, &res, &cqe));
+	cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &a), 0);
+	fake_os_advance(60);
+	cr_assert(kernel_receives((const unsigned char *)"two", 3, &res, &cqe));
+	cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &b), 0);
+	cr_expect_eq(quarry_buffers_held_get(slab, 0, &held), 0);
+	cr_expect(held.out == 1 && held.held == 1 && held.oldest == a.id && held.oldest_ms == 60);
+	cr_expect_eq(quarry_buffer_pin(b, 1), (char *)b.p + 1);
+	cr_expect_eq(quarry_buffer_release(a), 0);
+	expect_error(quarry_buffer_release(b), EBUSY);
+	cr_expect_eq(quarry_buffer_unpin(b), 0);
+	cr_expect_eq(quarry_buffer_release(b), 0);
+	cr_expect_eq(quarry_buffers_held_get(slab, 0, &held), 0);
+	cr_expect(held.out == 0 && held.held == 0);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	/* And whole ones. */
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 1, 2, 0), 0);
+	cr_assert(kernel_receives(pattern, SIZE, &res, &cqe));
+	cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &whole), 0);
+	fake_os_advance(20);
+	cr_expect_eq(quarry_buffers_held_get(slab, 10, &held), 0);
+	cr_expect(held.out == 1 && held.held == 1 && held.oldest_ms == 20);
+	cr_expect_eq(quarry_buffer_kind(whole), QUARRY_BUFFER_RING);
+	cr_expect_not_null(quarry_buffer_pin(whole, 0));
+	expect_error(quarry_buffer_release(whole), EBUSY);
+	cr_expect_eq(quarry_buffer_unpin(whole), 0);
+	cr_expect_eq(quarry_buffer_release(whole), 0);
+	cr_expect_eq(figures(slab).in_ring, 2);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	stop(slab);
+}
+
 /* ------------------------------------------------------------------------------------------------------ */
 /* Fixed                                                                                                  */
 
