@@ -17,7 +17,7 @@
 #define BUNDLE (1u << 4) /* IORING_RECVSEND_BUNDLE, which older headers have not */
 #define MUST(x) ((x) ? (void)0 : fail(#x, __LINE__))
 
-static struct io_uring ring;
+static struct io_uring ring, other;
 static int ends[2];
 
 static void fail(const char *what, int line)
@@ -31,16 +31,21 @@ static unsigned char byte_at(size_t at)
 	return (unsigned char)(at * 31 >> 2);
 }
 
-static struct io_uring_cqe *wait_for(struct io_uring_sqe *sqe, struct io_uring_cqe *copy)
+static struct io_uring_cqe *wait_on(struct io_uring *which, struct io_uring_cqe *copy)
 {
 	struct io_uring_cqe *cqe;
 
-	(void)sqe;
-	MUST(io_uring_submit(&ring) >= 0);
-	MUST(io_uring_wait_cqe(&ring, &cqe) == 0);
+	MUST(io_uring_submit(which) >= 0);
+	MUST(io_uring_wait_cqe(which, &cqe) == 0);
 	*copy = *cqe;
-	io_uring_cqe_seen(&ring, cqe);
+	io_uring_cqe_seen(which, cqe);
 	return copy;
+}
+
+static struct io_uring_cqe *wait_for(struct io_uring_sqe *sqe, struct io_uring_cqe *copy)
+{
+	(void)sqe;
+	return wait_on(&ring, copy);
 }
 
 /* So many bytes through the socket, in messages of all sizes; pieces are kept for a while, and looked at as they go. */
@@ -144,6 +149,34 @@ static void bundles(quarry_buffers *slab)
 	printf("uring: %zu bytes, %zu times several buffers at once\n", got, several);
 }
 
+/* Another io_uring with the same registration, from one buffer to another by way of both. */
+static void shared(quarry_buffers *slab, quarry_buffer b, quarry_buffer c)
+{
+	struct io_uring_sqe *sqe;
+	struct io_uring_cqe cqe;
+
+	if (quarry_fixed_clone(slab, other.ring_fd, 0) != 0) {
+		MUST(errno == EINVAL);
+		printf("SKIP: the kernel does not share fixed buffers (Linux 6.13): that is not tested on it\n");
+		return;
+	}
+	memset(b.p, 9, SIZE);
+	memset(c.p, 0, SIZE);
+	sqe = io_uring_get_sqe(&ring);
+	io_uring_prep_write_fixed(sqe, ends[1], b.p, SIZE, 0, quarry_fixed_index(slab, b.id));
+	MUST(wait_on(&ring, &cqe)->res == SIZE);
+	sqe = io_uring_get_sqe(&other);
+	io_uring_prep_read_fixed(sqe, ends[0], c.p, SIZE, 0, quarry_fixed_index(slab, c.id));
+	MUST(wait_on(&other, &cqe)->res == SIZE);
+	MUST(memcmp(b.p, c.p, SIZE) == 0);
+	MUST(quarry_fixed_unregister(slab) == -1 && errno == EBUSY);
+	MUST(quarry_fixed_unclone(slab, other.ring_fd) == 0);
+	sqe = io_uring_get_sqe(&other);
+	io_uring_prep_read_fixed(sqe, ends[0], c.p, SIZE, 0, quarry_fixed_index(slab, c.id));
+	MUST(wait_on(&other, &cqe)->res == -EFAULT);
+	printf("uring: fixed buffers of two io_urings\n");
+}
+
 static void fixed(quarry_buffers *slab)
 {
 	quarry_buffer b, c;
@@ -165,6 +198,7 @@ static void fixed(quarry_buffers *slab)
 	io_uring_prep_read_fixed(sqe, ends[0], c.p, SIZE, 0, quarry_fixed_index(slab, c.id));
 	MUST(wait_for(sqe, &cqe)->res == SIZE);
 	MUST(memcmp(b.p, c.p, SIZE) == 0);
+	shared(slab, b, c);
 	MUST(quarry_fixed_unregister(slab) == 0);
 	MUST(quarry_buffer_release(b) == 0 && quarry_buffer_release(c) == 0);
 	MUST(quarry_buffers_destroy(slab) == -1 && errno == EBUSY);
@@ -178,7 +212,7 @@ int main(void)
 	quarry_buffers_stats stats = { .struct_size = sizeof stats };
 	quarry_buffers *slab = quarry_buffers_create(&attr);
 
-	if (io_uring_queue_init(8, &ring, 0) < 0)
+	if (io_uring_queue_init(8, &ring, 0) < 0 || io_uring_queue_init(8, &other, 0) < 0)
 		return 77;
 	MUST(slab != NULL && socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
 	fixed(slab);
@@ -199,6 +233,7 @@ int main(void)
 	MUST(stats.in_ring == COUNT);
 	MUST(quarry_ring_unregister(slab) == 0);
 	MUST(quarry_buffers_destroy(slab) == 0);
+	io_uring_queue_exit(&other);
 	io_uring_queue_exit(&ring);
 	return 0;
 }

@@ -466,13 +466,33 @@ QUARRY_API int quarry_fixed_index(const quarry_buffers *slab, uint32_t id);
 
 /** End that: the entries are empty again. With a tag, the slab counts as registered until quarry_fixed_let_go was told
  * of each chunk. Before the io_uring ends, as of a ring. The owner's.
- * @return 0; -1 with ENOENT, EPERM, EINVAL or the kernel's errno: then no request can use it any more, for of some
+ * @return 0; -1 with ENOENT, EBUSY (another io_uring has it too: quarry_fixed_unclone), EPERM, EINVAL or the kernel's
+ *         errno: then no request can use it any more, for of some
  *         chunks the entries may be empty already, and it is registered in part: call again. */
 QUARRY_API int quarry_fixed_unregister(quarry_buffers *slab);
 
 /** Told of a completion with a tag: the kernel has let go of a chunk. The owner's.
  * @return how many chunks it still has; -1 with EINVAL when user_data is none of the tags, or EPERM. */
 QUARRY_API int quarry_fixed_let_go(quarry_buffers *slab, uint64_t user_data);
+
+#define QUARRY_FIXED_REPLACE 1
+#define QUARRY_FIXED_CLONES_MAX 64
+
+/** Have another io_uring of this process use a slab that is registered: the same entries of its table stand for the same
+ * chunks, so that quarry_fixed_index goes for both (IORING_REGISTER_CLONE_BUFFERS, Linux 6.12, and 6.13 for a part of a
+ * table, which this asks for). Nothing is pinned or charged again, and there are no tags. The owner's.
+ * @param flags QUARRY_FIXED_REPLACE: ring_fd may have a table, and what stands in those entries is replaced. Without it
+ *        that is EBUSY.
+ * @return 0; -1 with ENOENT (not all of the slab is registered), EEXIST (ring_fd has it), EAGAIN (there are
+ *         QUARRY_FIXED_CLONES_MAX), EPERM, EBUSY, EINVAL (also of a kernel that cannot), and what else the kernel says:
+ *         then that io_uring needs a slab of its own. */
+QUARRY_API int quarry_fixed_clone(quarry_buffers *slab, int ring_fd, unsigned flags);
+
+/** End that: ring_fd's entries are empty again. Requests of that io_uring with them must be through: nobody tells when the
+ * kernel lets go of them. Before that io_uring ends, as of a ring, and before quarry_fixed_unregister (else it is EBUSY).
+ * The owner's.
+ * @return 0; -1 with ENOENT (ring_fd does not have it), EPERM, EINVAL, or the kernel's errno: then call again. */
+QUARRY_API int quarry_fixed_unclone(quarry_buffers *slab, int ring_fd);
 
 /** A slab as iovecs, for what takes many: a chunk of at most 1 GiB each, that no buffer spans. Any thread may call.
  * @return how many there are; fills at most max. 0 with EINVAL. */

@@ -78,6 +78,8 @@ struct qy_fixed {
 	int process; /* as of the ring */
 	unsigned first;
 	uint64_t tag;
+	uint32_t clones; /* how many other io_urings have the chunks, at the same entries: these */
+	int clone[QUARRY_FIXED_CLONES_MAX];
 };
 
 struct qy_buffers {

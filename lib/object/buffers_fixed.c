@@ -11,6 +11,8 @@
 #define REGISTER_BUFFERS2 15u       /* Linux 5.13 */
 #define REGISTER_BUFFERS_UPDATE 16u
 #define REGISTER_SPARSE 1u          /* Linux 5.19 */
+#define REGISTER_CLONE_BUFFERS 30u  /* Linux 6.12, and since 6.13 of a part */
+#define CLONE_REPLACE 2u
 #define AT_ONCE 64u
 
 struct table {
@@ -28,15 +30,29 @@ struct update {
 	uint32_t reserved2;
 };
 
-_Static_assert(sizeof(struct table) == 32 && sizeof(struct update) == 32, "the kernel's structs");
+struct clone {
+	uint32_t source;
+	uint32_t flags;
+	uint32_t from, to, count;
+	uint32_t reserved[3];
+};
+
+_Static_assert(sizeof(struct table) == 32 && sizeof(struct update) == 32 && sizeof(struct clone) == 32,
+	       "the kernel's structs");
 
 static uint32_t chunks(const struct qy_buffers *s)
 {
 	return (uint32_t)((s->total + s->chunk - 1) / s->chunk);
 }
 
-/* Put chunks into entries, or (with empty) nothing. How many were done; fewer with errno. */
-static uint32_t write_entries(struct qy_buffers *s, uint32_t count, bool empty)
+/* An io_uring that has ended has let go of everything, and tells nobody. */
+static bool has_ended(int error)
+{
+	return error == EBADF || error == EOPNOTSUPP || error == ENXIO;
+}
+
+/* Put chunks into an io_uring's entries, or (with empty) nothing. How many were done; fewer with errno. */
+static uint32_t write_entries(struct qy_buffers *s, int fd, uint32_t count, bool empty)
 {
 	struct iovec iov[AT_ONCE];
 	uint64_t tags[AT_ONCE];
@@ -55,7 +71,7 @@ static uint32_t write_entries(struct qy_buffers *s, uint32_t count, bool empty)
 				(struct iovec){ s->head.base + at, qy_min(s->chunk, s->total - at) };
 			tags[i] = empty || s->fixed.tag == 0 ? 0 : s->fixed.tag + done + i;
 		}
-		wrote = qy_os->uring_register(s->fixed.fd, REGISTER_BUFFERS_UPDATE, &u, sizeof(u));
+		wrote = qy_os->uring_register(fd, REGISTER_BUFFERS_UPDATE, &u, sizeof(u));
 		if (wrote <= 0)
 			break;
 		done += (uint32_t)wrote; /* the one that it stopped at says why when it is asked for alone */
@@ -76,7 +92,7 @@ static void say_held(struct qy_buffers *s)
 static long take_back(struct qy_buffers *s, uint32_t done)
 {
 	int error = errno;
-	bool all = write_entries(s, done, true) == done;
+	bool all = write_entries(s, s->fixed.fd, done, true) == done;
 
 	qy_publish(s->fixed.held, all ? 0 : done);
 	return qy_fail(error, "the kernel has registered %u of %u chunks%s", (unsigned)done, (unsigned)chunks(s),
@@ -107,7 +123,7 @@ QUARRY_API long quarry_fixed_register(quarry_buffers *slab, int ring_fd, unsigne
 	s->fixed.first = first;
 	s->fixed.tag = tag;
 	say_held(s);
-	done = write_entries(s, chunks(s), false);
+	done = write_entries(s, ring_fd, chunks(s), false);
 	s->fixed.pending = tag != 0 ? done : 0; /* what was done comes to an end with its tags, if it has some */
 	if (done != chunks(s))
 		return take_back(s, done);
@@ -134,16 +150,20 @@ QUARRY_API int quarry_fixed_unregister(quarry_buffers *slab)
 {
 	struct qy_buffers *s = qy_buffers_slab(slab, true);
 	uint32_t done;
+	bool ours;
 
 	if (s == NULL)
 		return -1;
 	if (s->fixed.held == 0)
 		return qy_fail(ENOENT, "slab: it is not registered");
+	ours = s->fixed.process == qy_os->process_id();
+	if (ours && s->fixed.clones != 0)
+		return qy_fail(EBUSY, "slab: %u other io_urings have it too", (unsigned)s->fixed.clones);
+	s->fixed.clones = 0;
 	qy_publish(s->fixed.registered, false);
-	done = s->fixed.process == qy_os->process_id() ? write_entries(s, s->fixed.held, true) : 0;
+	done = ours ? write_entries(s, s->fixed.fd, s->fixed.held, true) : 0;
 	if (done != s->fixed.held) {
-		/* An io_uring that has ended has let go, and tells nobody. */
-		if (s->fixed.process == qy_os->process_id() && errno != EBADF && errno != EOPNOTSUPP && errno != ENXIO)
+		if (ours && !has_ended(errno))
 			return qy_fail(errno, "the kernel lets go of %u of %u chunks", (unsigned)done,
 				       (unsigned)s->fixed.held);
 		s->fixed.pending = 0;
@@ -161,4 +181,58 @@ QUARRY_API int quarry_fixed_let_go(quarry_buffers *slab, uint64_t user_data)
 	if (s->fixed.tag == 0 || user_data - s->fixed.tag >= chunks(s) || s->fixed.pending == 0)
 		return qy_fail(EINVAL, "user_data: it is none of the tags");
 	return (int)--s->fixed.pending;
+}
+
+/* ---- shared with others ---- */
+
+/* Which of the clones it is; how many there are where it is none. */
+static uint32_t find_clone(const struct qy_buffers *s, int ring_fd)
+{
+	uint32_t i = 0;
+
+	while (i < s->fixed.clones && s->fixed.clone[i] != ring_fd)
+		i++;
+	return i;
+}
+
+QUARRY_API int quarry_fixed_clone(quarry_buffers *slab, int ring_fd, unsigned flags)
+{
+	struct qy_buffers *s = qy_buffers_slab(slab, true);
+	struct clone c = { .flags = flags & QUARRY_FIXED_REPLACE ? CLONE_REPLACE : 0 };
+
+	if (s == NULL)
+		return -1;
+	if (flags & ~(unsigned)QUARRY_FIXED_REPLACE)
+		return qy_fail(EINVAL, "flags: unknown bits in 0x%x", flags);
+	if (!s->fixed.registered || s->fixed.process != qy_os->process_id())
+		return qy_fail(ENOENT, "slab: it is not registered");
+	if (ring_fd == s->fixed.fd || find_clone(s, ring_fd) < s->fixed.clones)
+		return qy_fail(EEXIST, "ring_fd: that io_uring has it already");
+	if (s->fixed.clones == QUARRY_FIXED_CLONES_MAX)
+		return qy_fail(EAGAIN, "slab: %d other io_urings have it already", QUARRY_FIXED_CLONES_MAX);
+	c.source = (uint32_t)s->fixed.fd;
+	c.from = c.to = s->fixed.first;
+	c.count = s->fixed.held;
+	if (qy_os->uring_register(ring_fd, REGISTER_CLONE_BUFFERS, &c, 1) < 0)
+		return qy_fail(errno, "the kernel does not share %u entries from %u on", (unsigned)c.count,
+			       (unsigned)c.from);
+	s->fixed.clone[s->fixed.clones++] = ring_fd;
+	return 0;
+}
+
+QUARRY_API int quarry_fixed_unclone(quarry_buffers *slab, int ring_fd)
+{
+	struct qy_buffers *s = qy_buffers_slab(slab, true);
+	uint32_t i;
+
+	if (s == NULL)
+		return -1;
+	i = find_clone(s, ring_fd);
+	if (i == s->fixed.clones)
+		return qy_fail(ENOENT, "ring_fd: that io_uring does not have it");
+	if (s->fixed.process == qy_os->process_id() &&
+	    write_entries(s, ring_fd, s->fixed.held, true) != s->fixed.held && !has_ended(errno))
+		return qy_fail(errno, "the kernel does not let go of all chunks");
+	s->fixed.clone[i] = s->fixed.clone[--s->fixed.clones];
+	return 0;
 }

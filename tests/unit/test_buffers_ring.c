@@ -20,6 +20,7 @@
 #include "tests/unit/buffers.h"
 
 #define RING_FD 99
+#define OTHER_FD 98
 #define COUNT 64u
 #define SIZE (4 * KIB)
 
@@ -44,6 +45,9 @@ static struct played {
 	unsigned table_size, gone;
 	int takes;   /* how many entries it takes before it refuses; -1: all */
 	int empties; /* and how many it lets be emptied */
+	bool without_clones;
+	struct iovec other[32]; /* the other io_uring's table */
+	unsigned other_size;
 } kernel;
 
 struct ring_argument {
@@ -106,11 +110,46 @@ static int update_table(const uint32_t *u)
 	return done;
 }
 
+static int clone_table(const uint32_t *words)
+{
+	const struct { uint32_t source, flags, from, to, count, reserved[3]; } *arg = (const void *)words;
+
+	if (kernel.without_clones || arg->flags & ~2u || arg->reserved[0] || arg->reserved[1] || arg->reserved[2])
+		return answer(EINVAL);
+	if (arg->source != RING_FD)
+		return answer(EBADF);
+	if (kernel.other_size != 0 && !(arg->flags & 2))
+		return answer(EBUSY);
+	if (arg->count == 0 || arg->from + arg->count > kernel.table_size)
+		return answer(EINVAL);
+	if (arg->to + arg->count > kernel.other_size)
+		kernel.other_size = arg->to + arg->count;
+	memcpy(&kernel.other[arg->to], &kernel.table[arg->from], arg->count * sizeof(struct iovec));
+	return 0;
+}
+
+/* The other one is cloned to, and its entries emptied, from the first on. */
+static int play_other(unsigned opcode, uint32_t *words, unsigned count)
+{
+	const uint32_t first = words[0], n = words[6];
+
+	if (opcode == 30)
+		return count == 1 ? clone_table(words) : answer(EINVAL);
+	if (opcode != 16 || count != 32 || first + n > kernel.other_size)
+		return answer(EINVAL);
+	if (kernel.empties >= 0 && (uint32_t)kernel.empties < n)
+		return answer(EAGAIN);
+	memset(&kernel.other[first], 0, n * sizeof(struct iovec));
+	return (int)n;
+}
+
 static int play(int fd, unsigned opcode, void *arg, unsigned count)
 {
 	uint32_t *words = arg;
 	int refuse = kernel.refuse;
 
+	if (fd == OTHER_FD)
+		return play_other(opcode, words, count);
 	if (fd != RING_FD)
 		return answer(EBADF);
 	kernel.refuse = 0;
@@ -1029,6 +1068,72 @@ Test(buffers_ring, taken_back_in_part)
 	}
 }
 
+Test(buffers_ring, shared_with_another)
+{
+	quarry_buffers *slab = start(2500, 1 << 20, 0);
+	int status = -1;
+	pid_t pid;
+
+	expect_error(quarry_fixed_clone(slab, OTHER_FD, 0), ENOENT);
+	cr_assert_eq(quarry_fixed_register(slab, RING_FD, 8, 2, 0), 3);
+	expect_error(quarry_fixed_clone(slab, RING_FD, 0), EEXIST);
+	expect_error(quarry_fixed_clone(slab, OTHER_FD, 2), EINVAL);
+	expect_error(quarry_fixed_unclone(slab, OTHER_FD), ENOENT);
+	/* What older kernels say. */
+	kernel.without_clones = true;
+	expect_error(quarry_fixed_clone(slab, OTHER_FD, 0), EINVAL);
+	kernel.without_clones = false;
+	fake_os_fail(FAKE_URING_REGISTER, ENOSYS);
+	expect_error(quarry_fixed_clone(slab, OTHER_FD, 0), ENOSYS);
+	fake_os_heal();
+	kernel.other_size = 2;
+	expect_error(quarry_fixed_clone(slab, OTHER_FD, 0), EBUSY);
+	kernel.other[0] = (struct iovec){ slab, 1 };
+	cr_assert_eq(quarry_fixed_clone(slab, OTHER_FD, QUARRY_FIXED_REPLACE), 0);
+	expect_error(quarry_fixed_clone(slab, OTHER_FD, QUARRY_FIXED_REPLACE), EEXIST);
+	for (uint32_t id = 0; id < 2500; id += 499) {
+		const struct iovec *e = &kernel.other[quarry_fixed_index(slab, id)];
+		char *p = quarry_buffers_at(slab, id);
+
+		cr_assert(p >= (char *)e->iov_base && p + slab->size <= (char *)e->iov_base + e->iov_len);
+	}
+	/* As long as it is shared it does not end: the other has its pages. */
+	expect_error(quarry_fixed_unregister(slab), EBUSY);
+	expect_error(quarry_buffers_destroy(slab), EBUSY);
+	cr_expect_eq(quarry_fixed_index(slab, 0), 2);
+	pid = fork();
+	cr_assert_geq(pid, 0);
+	if (pid == 0) {
+		bool ok = quarry_fixed_clone(slab, OTHER_FD, 0) == -1 && quarry_fixed_unregister(slab) == 0 &&
+			  kernel.other[2].iov_base != NULL;
+
+		/* With an io_uring of its own, which nobody else shares. */
+		ok = ok && quarry_fixed_register(slab, RING_FD, 0, 2, 0) == 3 && quarry_fixed_unregister(slab) == 0 &&
+		     quarry_buffers_destroy(slab) == 0;
+		_exit(ok ? 0 : 1);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_expect_eq(status, 0);
+	kernel.empties = 1;
+	expect_error(quarry_fixed_unclone(slab, OTHER_FD), EAGAIN);
+	expect_error(quarry_fixed_unregister(slab), EBUSY);
+	kernel.empties = -1;
+	cr_expect_eq(quarry_fixed_unclone(slab, OTHER_FD), 0);
+	cr_expect_null(kernel.other[2].iov_base);
+	cr_expect_null(kernel.other[4].iov_base);
+	cr_expect_not_null(kernel.other[0].iov_base, "what is not the slab's stays");
+	cr_expect_eq(in_table(), 3);
+	expect_error(quarry_fixed_unclone(slab, OTHER_FD), ENOENT);
+	/* One that has ended has let go. */
+	cr_assert_eq(quarry_fixed_clone(slab, OTHER_FD, QUARRY_FIXED_REPLACE), 0);
+	fake_os_fail(FAKE_URING_REGISTER, EBADF);
+	cr_expect_eq(quarry_fixed_unclone(slab, OTHER_FD), 0);
+	fake_os_heal();
+	cr_expect_eq(quarry_fixed_unregister(slab), 0);
+	expect_error(quarry_fixed_clone(slab, OTHER_FD, 0), ENOENT);
+	stop(slab);
+}
+
 /* ------------------------------------------------------------------------------------------------------ */
 /* The real one                                                                                           */
 
@@ -1059,7 +1164,22 @@ Test(buffers_ring, the_kernel_takes_what_it_is_given)
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
 	/* Pinned memory may be limited. */
 	if (quarry_fixed_register(slab, fd, 8, 1, 0) == 1) {
+		int second = real_ring();
+
 		cr_expect_eq(quarry_fixed_index(slab, 127), 1);
+		cr_assert_geq(second, 0);
+		if (quarry_fixed_clone(slab, second, 0) == 0) {
+			expect_error(quarry_fixed_unregister(slab), EBUSY);
+			cr_expect_eq(quarry_fixed_unclone(slab, second), 0, "errno %d: %s", errno, quarry_error_text());
+			cr_expect_eq(quarry_fixed_clone(slab, second, QUARRY_FIXED_REPLACE), 0, "errno %d: %s", errno,
+				     quarry_error_text());
+			close(second);
+			cr_expect_eq(quarry_fixed_unclone(slab, second), 0, "of an io_uring that has ended");
+		} else {
+			cr_expect_eq(errno, EINVAL, "errno %d: %s", errno, quarry_error_text());
+			fprintf(stderr, "SKIP: the kernel does not share fixed buffers (Linux 6.13): that is not tested on it\n");
+			close(second);
+		}
 		cr_expect_eq(quarry_fixed_unregister(slab), 0, "errno %d: %s", errno, quarry_error_text());
 	} else {
 		cr_expect(errno == ENOMEM || errno == EINVAL || errno == EPERM, "errno %d: %s", errno,
