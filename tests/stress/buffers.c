@@ -30,7 +30,21 @@ static struct owner {
 	_Atomic(uint32_t) called;
 } owner[ST_THREADS_MAX];
 
-static _Atomic(uint64_t) races, moved, waited;
+static _Atomic(uint64_t) races, moved, waited, pinned;
+
+/* What is pinned stays, where pins are counted; there may be too many that are. */
+static void pin_for_a_moment(quarry_buffer b)
+{
+	if (quarry_buffer_pin(b, 0) == NULL) {
+		ST_CHECK(errno == EAGAIN && (b.flags & QUARRY_BUFFER_COUNTED));
+		return;
+	}
+	if (b.flags & QUARRY_BUFFER_COUNTED) {
+		ST_CHECK(quarry_buffer_release(b) == -1 && errno == EBUSY);
+		atomic_fetch_add(&pinned, 1);
+	}
+	ST_CHECK(quarry_buffer_unpin(b) == 0);
+}
 
 static void take_in(struct sent *sent, struct st_rng *rng)
 {
@@ -41,6 +55,8 @@ static void take_in(struct sent *sent, struct st_rng *rng)
 	if (sent->filled != 0) {
 		ST_CHECK(quarry_buffer_check(sent->b) == sent->b.p);
 		st_verify(sent->b.p, 0, sent->filled, sent->key, sent->key, sent->filled);
+		if (st_below(rng, 8) == 0)
+			pin_for_a_moment(sent->b);
 	}
 	if (sent->filled != 0 && st_below(rng, 64) == 0) {
 		ST_CHECK(quarry_buffer_adopt(&sent->b, NULL, st_next(rng) & 1 ? QUARRY_ADOPT_COPY : 0) == 0);
@@ -211,7 +227,8 @@ int main(int argc, char **argv)
 	rng = st_rng_for(1000);
 	for (unsigned i = 0; i < st.threads; i++) {
 		quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = SIZE, .count = COUNT, .alignment = 4096,
-			.flags = i % 2 == 0 ? QUARRY_BUFFERS_CHECKED : 0, .wake = wake, .ctx = &owner[i] };
+			.flags = i % 2 == 0 ? QUARRY_BUFFERS_CHECKED : 0, .wake = wake, .ctx = &owner[i],
+			.held_ms = i % 4, .pins_max = i % 4 / 2 * 2 };
 
 		owner[i].slab = quarry_buffers_create(&attr);
 		owner[i].waiter = (quarry_buffers_waiter){ .ready = ready, .ctx = &owner[i] };
@@ -220,8 +237,9 @@ int main(int argc, char **argv)
 	st_threads(own);
 	for (int i = 0; i < SLOTS; i++)
 		take_in(atomic_exchange(&slot[i], NULL), &rng);
-	printf("buffers: %llu races, %llu moved, %llu waits\n", (unsigned long long)atomic_load(&races),
-	       (unsigned long long)atomic_load(&moved), (unsigned long long)atomic_load(&waited));
+	printf("buffers: %llu races, %llu moved, %llu waits, %llu pinned\n", (unsigned long long)atomic_load(&races),
+	       (unsigned long long)atomic_load(&moved), (unsigned long long)atomic_load(&waited),
+	       (unsigned long long)atomic_load(&pinned));
 	ST_CHECK(atomic_load(&races) > 0);
 	for (unsigned i = 0; i < st.threads; i++)
 		end(&owner[i]);
