@@ -140,7 +140,8 @@ static inline quarry_seg quarry_buffer_seg(quarry_buffer buffer)
 	return s;
 }
 
-/** The part of quarry_buffer_pin and quarry_buffer_unpin that is not inline. Not to be called otherwise. */
+/** The part of quarry_buffer_pin and quarry_buffer_unpin that is not inline, for buffers with COUNTED. Not to be called
+ * otherwise. @return 0; -1 with errno as those say. */
 QUARRY_API int quarry_buffer_pin_counted(quarry_buffer buffer);
 QUARRY_API int quarry_buffer_unpin_counted(quarry_buffer buffer);
 
@@ -323,7 +324,7 @@ typedef struct quarry_buffers_held {
 
 /** Ask a slab which of its buffers are out, or pinned, for longer than ms milliseconds. It goes through all that were
  * ever given out, and stops nobody. Any thread may call; of a slab at work the figures are not all of one moment.
- * @param ms 0: the slab's held_ms.
+ * @param ms 0: the slab's held_ms. @param held receives the answer, its struct_size set before.
  * @return 0; -1 with ENOTSUP (the slab knows neither times nor pins: held_ms and pins_max are 0), EINVAL. Example:
  * @code
  *   quarry_buffers_held held = { .struct_size = sizeof held };
@@ -467,8 +468,8 @@ QUARRY_API int quarry_fixed_index(const quarry_buffers *slab, uint32_t id);
 /** End that: the entries are empty again. With a tag, the slab counts as registered until quarry_fixed_let_go was told
  * of each chunk. Before the io_uring ends, as of a ring. The owner's.
  * @return 0; -1 with ENOENT, EBUSY (another io_uring has it too: quarry_fixed_unclone), EPERM, EINVAL or the kernel's
- *         errno: then no request can use it any more, for of some
- *         chunks the entries may be empty already, and it is registered in part: call again. */
+ *         errno: then no request can use it any more, for of some chunks the entries may be empty already, and it is
+ *         registered in part: call again. */
 QUARRY_API int quarry_fixed_unregister(quarry_buffers *slab);
 
 /** Told of a completion with a tag: the kernel has let go of a chunk. The owner's.

@@ -45,6 +45,7 @@ static struct played {
 	unsigned table_size, gone;
 	int takes;   /* how many entries it takes before it refuses; -1: all */
 	int empties; /* and how many it lets be emptied */
+	void (*meanwhile)(void); /* called as it is asked to register */
 	bool without_clones;
 	struct iovec other[32]; /* the other io_uring's table */
 	unsigned other_size;
@@ -89,6 +90,8 @@ static int update_table(const uint32_t *u)
 	const uint64_t *tags = (const uint64_t *)(uintptr_t)arg->tags;
 	int done = 0;
 
+	if (kernel.meanwhile != NULL)
+		kernel.meanwhile();
 	if (arg->reserved || arg->reserved2 || arg->first + arg->count > kernel.table_size)
 		return answer(EINVAL);
 	for (uint32_t i = 0; i < arg->count; i++, done++) {
@@ -1066,6 +1069,62 @@ Test(buffers_ring, taken_back_in_part)
 		let_all_go(slab, tags ? 4 : 0);
 		stop(slab);
 	}
+}
+
+/* Pages are not moved away from what is being registered, nor is it registered while some are on their way. */
+static struct {
+	quarry_buffers *slab;
+	quarry_buffer adopted;
+	_Atomic(bool) left;
+} while_registered;
+
+static void adopt_meanwhile(void)
+{
+	kernel.meanwhile = NULL;
+	cr_expect_eq(quarry_buffer_adopt(&while_registered.adopted, NULL, 0), 0);
+	cr_expect_eq(while_registered.adopted.flags, QUARRY_BUFFER_OWNED | QUARRY_BUFFER_COPIED);
+}
+
+static void all_are_there(void)
+{
+	cr_expect(atomic_load(&while_registered.left), "it does not wait for pages on their way");
+}
+
+static void *registers(void *arg)
+{
+	cr_expect_eq(quarry_buffers_own(while_registered.slab), 0);
+	cr_expect_eq(quarry_fixed_register(while_registered.slab, RING_FD, 0, 0, 0), 1);
+	cr_expect_eq(quarry_fixed_unregister(while_registered.slab), 0);
+	return arg;
+}
+
+Test(buffers_ring, moved_or_registered, .timeout = 30)
+{
+	quarry_buffers *slab = start(8, 1 << 20, 0);
+	struct qy_buffers *s = (struct qy_buffers *)slab;
+	pthread_t thread;
+
+	while_registered.slab = slab;
+	cr_assert_eq(quarry_buffers_get(slab, &while_registered.adopted), 0);
+	memset(while_registered.adopted.p, 1, while_registered.adopted.len);
+	kernel.meanwhile = adopt_meanwhile;
+	cr_assert_eq(quarry_fixed_register(slab, RING_FD, 8, 0, 0), 1);
+	cr_expect_null((void *)(uintptr_t)kernel.meanwhile);
+	quarry_free(while_registered.adopted.p);
+	cr_expect_eq(quarry_fixed_unregister(slab), 0);
+	cr_expect_eq(atomic_load(&s->moving), 0);
+	kernel.meanwhile = all_are_there;
+	atomic_store(&s->moving, 1);
+	cr_assert_eq(pthread_create(&thread, NULL, registers, NULL), 0);
+	while (__atomic_load_n(&s->fixed.held, __ATOMIC_SEQ_CST) == 0)
+		sched_yield();
+	for (int i = 0; i < 1000; i++)
+		sched_yield();
+	atomic_store(&while_registered.left, true);
+	atomic_store(&s->moving, 0);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+	cr_expect_eq(quarry_buffers_own(slab), 0);
+	stop(slab);
 }
 
 Test(buffers_ring, shared_with_another)
