@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # The echo server (examples/echo.c) with its slab in huge pages, with malloc'ed buffers and without io_uring, under the
 # same client (tests/echo_client.c) on the same machine, in turn: `make bench-echo`. What is told are medians of the
-# rounds, in MiB that came back a second, and how each compares with the malloc'ed one in the same round.
+# rounds: MiB that came back a second, the server's own processor time for each MiB, and how both compare with the
+# malloc'ed one in the same round.
 #
 #	bench/echo.sh [ROUNDS]        SO=libquarry.so CC=cc; 11 rounds
 set -eu
@@ -31,6 +32,7 @@ for way in "${ways[@]}"; do
 	"$work/echo" --buffers 4096 --size 16384 ${option[$way]} >"$work/$way" 2>&1 &
 	servers+=($!)
 	for ((n = 0; n < 100; n++)); do
+		: >>"$work/$way"
 		port[$way]=$(sed -n 's/^port //p' "$work/$way")
 		[[ -z ${port[$way]} ]] || break
 		sleep 0.05
@@ -38,15 +40,20 @@ for way in "${ways[@]}"; do
 	[[ -n ${port[$way]} ]] || { cat "$work/$way" >&2; exit 1; }
 done
 
+ran() { cut -d ' ' -f 1 "/proc/${servers[$1]}/schedstat"; } # ns of processor time
+
 measure() { # measure NAME CONNECTIONS BYTES WINDOW CHUNK
-	local name=$1 way round i
+	local name=$1 way round i at before
 	shift
 	rm -f "$work"/figures.*
 	for ((round = -1; round < rounds; round++)); do # one to warm up
 		for i in 0 1 2; do
-			way=${ways[(i + round + 1) % 3]}
+			at=$(((i + round + 1) % 3))
+			way=${ways[at]}
+			before=$(ran $at)
 			"$work/client" "${port[$way]}" "$@" 0 >"$work/one"
-			((round < 0)) || cat "$work/one" >>"$work/figures.$way"
+			((round < 0)) ||
+				echo "$(<"$work/one") $(($(ran $at) - before)) $(($1 * $2))" >>"$work/figures.$way"
 		done
 	done
 	paste "$work/figures.slab" "$work/figures.malloc" "$work/figures.plain" | awk -v name="$name" '
@@ -57,10 +64,25 @@ measure() { # measure NAME CONNECTIONS BYTES WINDOW CHUNK
 			}
 		return n % 2 ? a[(n + 1) / 2] : (a[n / 2] + a[n / 2 + 1]) / 2
 	}
-	{ s[NR] = $1 / 1048576; m[NR] = $2 / 1048576; p[NR] = $3 / 1048576; r[NR] = $1 / $2; q[NR] = $3 / $2 }
+	{
+		for (way = 0; way < 3; way++) {
+			speed[way, NR] = $(3 * way + 1) / 1048576
+			time[way, NR] = $(3 * way + 2) / 1000 / ($(3 * way + 3) / 1048576)
+			faster[way, NR] = speed[way, NR] / ($4 / 1048576)
+			longer[way, NR] = time[way, NR] / ($5 / 1000 / ($6 / 1048576))
+		}
+	}
+	function column(from, way,  i, a) {
+		for (i = 1; i <= NR; i++)
+			a[i] = from[way, i]
+		return median(a, NR)
+	}
 	END {
-		printf "%-44s slab %7.1f MiB/s, malloc %7.1f, plain %7.1f; slab/malloc %.3f, plain/malloc %.3f\n", name,
-			median(s, NR), median(m, NR), median(p, NR), median(r, NR), median(q, NR)
+		split("slab malloc plain", names)
+		print name
+		for (way = 0; way < 3; way++)
+			printf "  %-8s %8.1f MiB/s  x %.3f   server: %9.1f us a MiB  x %.3f\n", names[way + 1],
+				column(speed, way), column(faster, way), column(time, way), column(longer, way)
 	}'
 }
 

@@ -134,13 +134,21 @@ static void begin(struct connection *c, int fd)
 /* ---- with io_uring ---- */
 
 #ifndef ECHO_WITHOUT_URING
+#define FEAT_RECVSEND_BUNDLE (1u << 14) /* IORING_FEAT_RECVSEND_BUNDLE, IORING_RECVSEND_BUNDLE of linux/io_uring.h, */
+#define RECVSEND_BUNDLE (1u << 4)       /* which older liburing has not */
+
 enum { ACCEPT, RECEIVE, SEND };
 
 static struct io_uring ring;
 static struct io_uring_buf_ring *provided; /* of malloc'ed buffers */
 
+static uint32_t *provided_after, provided_last; /* of each of those, which one came after it */
+static bool bundles; /* the kernel fills several buffers for one completion (Linux 6.10) */
+
 static void provide(uint32_t id)
 {
+	provided_after[provided_last] = id;
+	provided_last = id;
 	io_uring_buf_ring_add(provided, server.malloced_at[id], server.size, (unsigned short)id,
 			      io_uring_buf_ring_mask(server.buffers), 0);
 	io_uring_buf_ring_advance(provided, 1);
@@ -174,6 +182,8 @@ static void receive(struct connection *c, int fd)
 		io_uring_prep_recv(sqe, fd, NULL, server.size, 0);
 	else
 		io_uring_prep_recv_multishot(sqe, fd, NULL, 0, MULTISHOT_FLAGS);
+	if (bundles && !once_each)
+		sqe->ioprio |= RECVSEND_BUNDLE;
 	sqe->flags |= IOSQE_BUFFER_SELECT;
 	sqe->buf_group = GROUP;
 	tell(sqe, RECEIVE, fd);
@@ -182,14 +192,28 @@ static void receive(struct connection *c, int fd)
 	c->starved = false;
 }
 
+/* What is under way of a connection: all that has come, up to so many buffers, in one request. */
+static struct sending {
+	struct msghdr m;
+	struct iovec iov[AT_ONCE];
+} sendings[FDS];
+
 static void send_next(struct connection *c, int fd)
 {
+	struct sending *s = &sendings[fd];
 	struct io_uring_sqe *sqe;
 
 	if (c->sending || c->first == NONE)
 		return;
 	sqe = request();
-	io_uring_prep_send(sqe, fd, links[c->first].b.p, links[c->first].b.len, MSG_NOSIGNAL);
+	if (links[c->first].next == NONE) {
+		io_uring_prep_send(sqe, fd, links[c->first].b.p, links[c->first].b.len, MSG_NOSIGNAL);
+	} else {
+		s->m = (struct msghdr){ .msg_iov = s->iov };
+		for (uint32_t id = c->first; id != NONE && s->m.msg_iovlen < AT_ONCE; id = links[id].next)
+			s->iov[s->m.msg_iovlen++] = quarry_buffer_iovec(links[id].b);
+		io_uring_prep_sendmsg(sqe, fd, &s->m, MSG_NOSIGNAL);
+	}
 	tell(sqe, SEND, fd);
 	c->sending = true;
 }
@@ -204,29 +228,37 @@ static void end_when_done(struct connection *c, int fd)
 	close(fd);
 }
 
-static bool take(const struct io_uring_cqe *cqe, quarry_buffer *b)
+/* The next buffer of a completion; what is left of it then stands in *res and *flags, and *res is 0 at its end. */
+static bool take(int32_t *res, uint32_t *flags, quarry_buffer *b)
 {
-	if (!(cqe->flags & IORING_CQE_F_BUFFER))
+	uint32_t id = *flags >> IORING_CQE_BUFFER_SHIFT;
+
+	if (!(*flags & IORING_CQE_F_BUFFER))
 		return false;
 	server.out++;
 	if (!server.malloced)
-		return quarry_ring_try_get(server.slab, cqe->res, cqe->flags, b) == 0;
-	*b = quarry_buffer_make(NULL, cqe->res > 0 ? (uint32_t)cqe->res : 0, cqe->flags >> IORING_CQE_BUFFER_SHIFT, 0);
-	b->p = server.malloced_at[b->id];
+		return quarry_ring_next(server.slab, res, flags, b) == 0;
+	*b = quarry_buffer_make(server.malloced_at[id], *res > (int32_t)server.size ? server.size : (uint32_t)*res, id, 0);
+	*res -= (int32_t)b->len;
+	*flags = provided_after[id] << IORING_CQE_BUFFER_SHIFT | IORING_CQE_F_BUFFER;
 	return true;
 }
 
 static void received(struct connection *c, int fd, const struct io_uring_cqe *cqe)
 {
+	int32_t res = cqe->res;
+	uint32_t flags = cqe->flags;
 	quarry_buffer b;
 
 	if (!(cqe->flags & IORING_CQE_F_MORE))
 		c->receiving = false;
-	if (take(cqe, &b)) {
+	while (take(&res, &flags, &b)) {
 		if (b.len > 0 && !c->ended)
 			append(c, b);
 		else
 			give_back(b);
+		if (res <= 0)
+			break;
 	}
 	if (cqe->res == -EINVAL && c->multishot) {
 		once_each = true; /* (others may have asked before that was known) */
@@ -317,17 +349,28 @@ static void serve_with_uring(void)
 
 static void make_ring(void)
 {
-	int error = io_uring_queue_init(1024, &ring, 0);
+	int error = -EINVAL;
 
+	memset(sendings, 0, sizeof sendings); /* into memory, before it is counted what comes in */
+	/* The kernel does its part when this thread asks for completions, and not in the middle of something else. */
+#ifdef IORING_SETUP_DEFER_TASKRUN
+	error = io_uring_queue_init(1024, &ring, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
+#endif
+	if (error == -EINVAL) /* before Linux 6.1 */
+		error = io_uring_queue_init(1024, &ring, 0);
 	if (error < 0) {
 		fprintf(stderr, "echo: io_uring is refused here (%s): try --plain\n", strerror(-error));
 		exit(77);
 	}
+	bundles = ring.features & FEAT_RECVSEND_BUNDLE;
 	if (server.malloced) {
 		struct io_uring_buf_reg reg = { .ring_entries = server.buffers, .bgid = GROUP };
 
-		if (posix_memalign((void **)&provided, 4096, server.buffers * sizeof(struct io_uring_buf)) != 0)
+		provided_after = calloc(server.buffers, sizeof *provided_after);
+		if (provided_after == NULL ||
+		    posix_memalign((void **)&provided, 4096, server.buffers * sizeof(struct io_uring_buf)) != 0)
 			fail("memory");
+		memset(provided_after, 0, server.buffers * sizeof *provided_after);
 		io_uring_buf_ring_init(provided);
 		reg.ring_addr = (uintptr_t)provided;
 		error = io_uring_register_buf_ring(&ring, &reg, 0);
