@@ -261,7 +261,7 @@ static uint64_t big(size_t n, bool stream, bool again)
 
 	quarry_copy_set_stream_min(stream ? 1 : 0);
 	for (size_t i = 0; i < BIG; i += n)
-		must(quarry_copy_checked(big_to + (again ? 0 : i), n, big_from + (again ? 0 : i), n) == 0);
+		must(quarry_copy_in(quarry_seg_make(big_to + (again ? 0 : i), n), 0, big_from + (again ? 0 : i), n) == 0);
 	quarry_copy_set_stream_min(QUARRY_COPY_STREAM_MIN);
 	return now_ns() - since;
 }

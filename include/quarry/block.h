@@ -184,8 +184,8 @@ QUARRY_API void *quarry_seg_cast(quarry_seg s, size_t size, size_t alignment, si
 #define QUARRY_SEG_AS(type, s, count) ((type *)quarry_seg_cast((s), sizeof(type), _Alignof(type), (count)))
 #endif
 
-/** Copy n bytes from src into s, from its byte `at` on. All or nothing. (What is large is copied past the caches by
- * memmove(3) itself: on x86, glibc.cpu.x86_non_temporal_threshold is its tunable.)
+/** Copy n bytes from src into s, from its byte `at` on; they may overlap. All or nothing. To plain memory it is
+ * quarry_copy_in(quarry_seg_make(dst, room), 0, src, n).
  * @return 0; -1 with ERANGE, and nothing copied, where they have no room; EINVAL where src is NULL and n is not 0. */
 QUARRY_API int quarry_copy_in(quarry_seg s, size_t at, const void *src, size_t n);
 
@@ -195,6 +195,19 @@ QUARRY_API int quarry_copy_out(quarry_seg s, size_t at, void *dst, size_t n);
 /** Copy all of src to the beginning of dst; they may overlap.
  * @return 0; -1 with ERANGE, and nothing copied, where dst is shorter. */
 QUARRY_API int quarry_copy_seg(quarry_seg dst, quarry_seg src);
+
+#define QUARRY_COPY_STREAM_MIN 4194304 /* bytes, at first */
+
+/** From how many bytes in one piece on copies go past the caches (x86: non-temporal stores; elsewhere memmove(3) is
+ * used whatever the size): those of segments, of buffers (buffers.h) and of chains and cursors (chain.h), all of them.
+ * That is faster where the destination is in no cache, and slower where it is, or is read at once: so the first value
+ * is above what most caches of one core hold. For the whole process; any thread may call, any time.
+ * @param n bytes; 0: never.
+ * @return what it was; SIZE_MAX: never. */
+QUARRY_API size_t quarry_copy_set_stream_min(size_t n);
+
+/** What that is. @return bytes; SIZE_MAX: never. Any thread may call. */
+QUARRY_API size_t quarry_copy_stream_min(void);
 
 /* ------------------------------------------------------------------------------------------------------ */
 /* Blocks with counts                                                                                     */

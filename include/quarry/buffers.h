@@ -353,10 +353,6 @@ QUARRY_API ssize_t quarry_buffer_copy_in(quarry_buffer buffer, uint32_t at, cons
  * more than fits, ESTALE or EINVAL as above: nothing is written. */
 QUARRY_API ssize_t quarry_buffer_copy_out(void *to, size_t room, const quarry_buffer *buffers, size_t count);
 
-/** From how many bytes on those two copy past the caches, with streaming stores where the processor has them (x86-64);
- * 0: never. It is 4 MiB at first. @return what it was. */
-QUARRY_API size_t quarry_buffer_stream_from(size_t bytes);
-
 /** Keep a buffer for good: what is in it becomes a block of an arena, that quarry_free frees, and the slab has the
  * buffer back, with the same id and address. Without a copy where that can be: the pages are moved
  * (mremap(2) with MREMAP_DONTUNMAP, Linux 5.7), and the slab has fresh ones, in memory. Copied is what is in less than

@@ -279,20 +279,6 @@ QUARRY_API int64_t quarry_copy_bufs(void *dst, size_t room, const quarry_chain_b
  *         borrowed or may not be written to): nothing is copied then. */
 QUARRY_API int quarry_cseg_copy_in(quarry_cseg *seg, size_t at, const void *src, size_t n);
 
-/** Copy with bounds: n bytes from src to dst, which has room for so many. They may not overlap.
- * @return 0; -1 with EINVAL (NULL) or ERANGE (n is more than room): nothing is copied then. */
-QUARRY_API int quarry_copy_checked(void *dst, size_t room, const void *src, size_t n);
-
-#define QUARRY_COPY_STREAM_MIN 4194304 /* bytes, at first */
-
-/** From how many bytes in one piece on copies by functions of this header go past the caches (x86: non-temporal stores;
- * elsewhere memcpy(3) is used whatever the size). That is faster where the destination is in no cache, and slower where
- * it is, or is read at once: so the first value is above what most caches of one core hold. For the whole process; any
- * thread may call, any time.
- * @param n bytes; 0: never.
- * @return what it was; SIZE_MAX: never. */
-QUARRY_API size_t quarry_copy_set_stream_min(size_t n);
-
 /** Compare bytes as memcmp(3) does, across pieces; where one chain is the other's beginning, the shorter is less.
  * @return less than, equal to or more than 0; NULL counts as empty. */
 QUARRY_API int quarry_chain_compare(const quarry_chain *a, const quarry_chain *b);

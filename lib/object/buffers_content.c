@@ -4,12 +4,10 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
-#if defined(__x86_64__)
-#include <emmintrin.h>
-#endif
 
 #include "lib/api/error.h"
 #include "lib/object/buffers.h"
+#include "lib/object/copy.h"
 #include "numa/os.h"
 
 #define RECEIVE_MAX 64u
@@ -91,36 +89,6 @@ QUARRY_API ssize_t quarry_buffers_receive(quarry_buffers *slab, int fd, quarry_b
 
 /* ---- copied ---- */
 
-static _Atomic(size_t) stream_from = (size_t)4 << 20;
-
-QUARRY_API size_t quarry_buffer_stream_from(size_t bytes)
-{
-	return atomic_exchange_explicit(&stream_from, bytes, memory_order_relaxed);
-}
-
-static void copy(void *to, const void *from, size_t len)
-{
-#if defined(__x86_64__)
-	const size_t least = atomic_load_explicit(&stream_from, memory_order_relaxed);
-	char *t = to;
-	const char *f = from;
-
-	if (QY_UNLIKELY(least != 0 && len >= least && len >= 128)) {
-		const size_t head = -(uintptr_t)t & 15;
-
-		memcpy(t, f, head);
-		for (t += head, f += head, len -= head; len >= 64; t += 64, f += 64, len -= 64)
-			for (int i = 0; i < 64; i += 16)
-				_mm_stream_si128((__m128i *)(void *)(t + i),
-						 _mm_loadu_si128((const __m128i *)(const void *)(f + i)));
-		_mm_sfence(); /* before anything that is written after it, as of other copies */
-		memcpy(t, f, len);
-		return;
-	}
-#endif
-	memcpy(to, from, len);
-}
-
 /* Whether what is in it is the program's, and somewhere; else errno. */
 static bool usable(quarry_buffer b)
 {
@@ -144,7 +112,7 @@ QUARRY_API ssize_t quarry_buffer_copy_in(quarry_buffer b, uint32_t at, const voi
 		return -1;
 	}
 	if (len != 0)
-		copy((char *)b.p + at, from, len);
+		qy_copy((char *)b.p + at, from, len);
 	return (ssize_t)len;
 }
 
@@ -167,7 +135,7 @@ QUARRY_API ssize_t quarry_buffer_copy_out(void *to, size_t room, const quarry_bu
 	}
 	for (size_t i = 0, at = 0; i < count; at += buffers[i++].len)
 		if (buffers[i].len != 0)
-			copy((char *)to + at, buffers[i].p, buffers[i].len);
+			qy_copy((char *)to + at, buffers[i].p, buffers[i].len);
 	return (ssize_t)total;
 }
 
@@ -256,7 +224,7 @@ static unsigned move_or_copy(struct qy_buffers *s, quarry_buffer b, void *block,
 		atomic_fetch_add_explicit(&s->moved, 1, memory_order_relaxed);
 		return QUARRY_BUFFER_MOVED;
 	}
-	copy(block, b.p, b.len);
+	qy_copy(block, b.p, b.len);
 	atomic_fetch_add_explicit(&s->copied, 1, memory_order_relaxed);
 	return QUARRY_BUFFER_COPIED;
 }

@@ -231,7 +231,7 @@ QUARRY_API int quarry_chain_append_copy(quarry_chain *chain, const void *p, size
 		qy_copy(seg->data, (const char *)p + here, n - here);
 	}
 	if (here > 0) {
-		memcpy(chain->last->data + chain->last->len, p, here);
+		qy_copy(chain->last->data + chain->last->len, p, here);
 		chain->last->len += here;
 		chain->len += here;
 	}
@@ -264,7 +264,7 @@ QUARRY_API int quarry_chain_prepend_copy(quarry_chain *chain, const void *p, siz
 		seg->data = seg->storage->base + seg->storage->size - n;
 		qy_chain_push_front(chain, seg);
 	}
-	memcpy(seg->data, p, n);
+	qy_copy(seg->data, p, n);
 	return 0;
 }
 

@@ -97,7 +97,7 @@ QUARRY_API int quarry_cseg_copy_in(quarry_cseg *seg, size_t at, const void *src,
 			       (unsigned long)at, (unsigned long)seg->len);
 	if (may_write((struct qy_place){ .seg = seg, .at = at }, n) != 0)
 		return -1;
-	return quarry_copy_checked(seg->data + at, seg->len - at, src, n);
+	return quarry_copy_in(quarry_seg_make(seg->data, seg->len), at, src, n);
 }
 
 /* ---- brought together ---- */

@@ -13,10 +13,16 @@
 #define LINE ((size_t)QY_CACHE_LINE)
 
 _Atomic(size_t) qy_copy_stream_min = QUARRY_COPY_STREAM_MIN;
+_Atomic(uint64_t) qy_copy_streamed;
 
 QUARRY_API size_t quarry_copy_set_stream_min(size_t n)
 {
 	return atomic_exchange_explicit(&qy_copy_stream_min, n == 0 ? SIZE_MAX : n, memory_order_relaxed);
+}
+
+QUARRY_API size_t quarry_copy_stream_min(void)
+{
+	return atomic_load_explicit(&qy_copy_stream_min, memory_order_relaxed);
 }
 
 #ifdef __SSE2__
@@ -38,7 +44,7 @@ static void stream(unsigned char *to, const unsigned char *from, size_t n)
 	_mm_sfence();
 }
 #else
-/* (Others' memcpy knows their processors.) */
+/* (The C library knows other processors.) */
 static void stream(unsigned char *to, const unsigned char *from, size_t n)
 {
 	memcpy(to, from, n);
@@ -51,22 +57,15 @@ QY_NOINLINE void qy_copy_past_caches(void *dst, const void *src, size_t n)
 	const unsigned char *from = src;
 	size_t head = qy_min((size_t)-(uintptr_t)to & (LINE - 1), n), lines = (n - head) & ~(LINE - 1);
 
+	if ((uintptr_t)to - (uintptr_t)from < n || (uintptr_t)from - (uintptr_t)to < n) {
+		memmove(to, from, n);
+		return;
+	}
+	atomic_fetch_add_explicit(&qy_copy_streamed, 1, memory_order_relaxed);
 	memcpy(to, from, head);
 	if (lines > 0)
 		stream(to + head, from + head, lines);
 	memcpy(to + head + lines, from + head + lines, n - head - lines);
-}
-
-QUARRY_API int quarry_copy_checked(void *dst, size_t room, const void *src, size_t n)
-{
-	if (n > room)
-		return qy_fail(ERANGE, "n: %lu bytes, and room for %lu", (unsigned long)n, (unsigned long)room);
-	if (n == 0)
-		return 0;
-	if (dst == NULL || src == NULL)
-		return qy_chain_fail_null();
-	qy_copy(dst, src, n);
-	return 0;
 }
 
 QUARRY_API int64_t quarry_copy_bufs(void *dst, size_t room, const quarry_chain_buf *bufs, size_t n)

@@ -5,7 +5,7 @@
 
 #include "include/quarry/block.h"
 #include "lib/api/error.h"
-#include "lib/base/base.h"
+#include "lib/object/copy.h"
 
 static bool has_room(quarry_seg s, size_t at, size_t n)
 {
@@ -90,7 +90,7 @@ QUARRY_API int quarry_copy_in(quarry_seg s, size_t at, const void *src, size_t n
 		return 0;
 	if (src == NULL)
 		return qy_fail(EINVAL, "src: there is none");
-	memmove((char *)s.p + at, src, n);
+	qy_copy((char *)s.p + at, src, n);
 	return 0;
 }
 
@@ -102,7 +102,7 @@ QUARRY_API int quarry_copy_out(quarry_seg s, size_t at, void *dst, size_t n)
 		return 0;
 	if (dst == NULL)
 		return qy_fail(EINVAL, "dst: there is none");
-	memmove(dst, (const char *)s.p + at, n);
+	qy_copy(dst, (const char *)s.p + at, n);
 	return 0;
 }
 

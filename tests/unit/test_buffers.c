@@ -830,7 +830,7 @@ Test(buffers, copies_stay_within_bounds)
 	quarry_buffers *slab = make(100 * KIB, 4, 0, 0);
 	quarry_buffer b[3] = { get(slab), get(slab), get(slab) };
 	unsigned char *from = malloc(100 * KIB), *to = malloc(300 * KIB);
-	size_t streamed = quarry_buffer_stream_from(1000);
+	size_t streamed = quarry_copy_set_stream_min(1000);
 
 	cr_expect_eq(streamed, 4 * MIB);
 	for (size_t i = 0; i < 100 * KIB; i++)
@@ -858,7 +858,7 @@ Test(buffers, copies_stay_within_bounds)
 		expect_error(quarry_buffer_copy_out(to, 3 * (len + 5) - 1, b, 3), ERANGE);
 		cr_assert_eq(to[0], 0xdd);
 	}
-	cr_expect_eq(quarry_buffer_stream_from(streamed), 1000);
+	cr_expect_eq(quarry_copy_set_stream_min(streamed), 1000);
 	quarry_buffer_release(b[1]);
 	expect_error(quarry_buffer_copy_out(to, 300 * KIB, b, 3), ESTALE);
 	expect_error(quarry_buffer_copy_in(b[1], 0, from, 1), ESTALE);
