@@ -151,7 +151,7 @@ typedef struct quarry_pool_stats {
 	uint64_t got;         /* objects handed out, since the pool was made */
 	uint64_t put;         /* and come back */
 	uint64_t grown;       /* constructed */
-	uint64_t trimmed;     /* destroyed, their memory given back */
+	uint64_t trimmed;     /* destroyed, or just being so, their memory given back */
 	uint64_t retired;     /* places that will never be used again: used up, or damaged */
 	uint64_t objects;     /* that there are now */
 	uint64_t in_use;      /* of them, out; also those that were put and that somebody has not left yet */

@@ -88,7 +88,7 @@ static QY_COLD struct qy_slot *refill(quarry_pool *pool, struct qy_pool_cache *c
 	s = qy_depot_take(d);
 	/* (Who trims has the depot's chains for a moment, under the lock.) */
 	if (s == NULL && (atomic_load_explicit(&pool->any_dead, memory_order_acquire) ||
-			  atomic_load_explicit(&pool->trimming, memory_order_acquire))) {
+			  atomic_load_explicit(&pool->trimmer, memory_order_acquire) != NULL)) {
 		pthread_mutex_lock(&pool->lock);
 		qy_pool_adopt_dead(pool);
 		pthread_mutex_unlock(&pool->lock);

@@ -37,7 +37,8 @@
 #define QY_POOL_CLOSING ((uint64_t)1 << 26) /* put; the last who leaves does the rest */
 #define QY_POOL_RETIRED ((uint64_t)1 << 27)
 #define QY_POOL_MARK ((uint64_t)1 << 28)    /* found in a dead thread's magazine; free */
-#define QY_POOL_RAW ((uint64_t)1 << 29)     /* construct failed, or was not called yet */
+#define QY_POOL_RAW ((uint64_t)1 << 29)     /* no object there: construct failed or was not called yet, or a trim has
+					     * begun with destroying it */
 #define QY_POOL_LIFE ((uint64_t)1 << 32)    /* one generation */
 #define QY_POOL_LIVES (~(uint64_t)0 << 32)
 
@@ -162,7 +163,8 @@ struct quarry_pool {
 	size_t objects;
 	uint64_t bytes, grown, trimmed, retired;
 	qy_counter gone_got, gone_put, waits, cancelled, mistakes, homed;
-	_Atomic(bool) trimming, any_dead;
+	_Atomic(void *) trimmer; /* NULL, or who trims: the address of its qy_pool_table */
+	_Atomic(bool) any_dead;
 	struct qy_depot depot[];
 };
 

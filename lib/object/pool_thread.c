@@ -165,9 +165,10 @@ static void in_child(void)
 		qy_list_remove(&table->link);
 		quarry_free(table);
 	}
+	/* (A destructor may have forked: its trim goes on here.) */
 	for (uint32_t id = 0; id < pools_size; id++)
-		if (pools[id] != NULL)
-			atomic_store_explicit(&pools[id]->trimming, false, memory_order_relaxed);
+		if (pools[id] != NULL && atomic_load_explicit(&pools[id]->trimmer, memory_order_relaxed) != &qy_pool_table)
+			atomic_store_explicit(&pools[id]->trimmer, NULL, memory_order_relaxed);
 	after_fork();
 }
 

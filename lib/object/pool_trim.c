@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Giving back: a chunk of which all objects are in the depot goes back to the arena. Its record stays, with the
- * generation of each of its places, for the next chunk. */
+ * generation of each of its places, for the next chunk.
+ *
+ * Destructors run with no lock held, so that a fork(2) by another thread may leave its child a trim that nobody goes on
+ * with: records that are doomed and have their chunk, of whose objects those are raw that were begun with. No object is
+ * destroyed twice there: the next trim of the child's, or the pool's end, does those that are not raw. */
 #include "lib/object/pool.h"
 
 #include <errno.h>
@@ -10,22 +14,40 @@
 #define DOOMED UINT32_MAX /* in qy_record.seen */
 
 /* Which records can go; their slots, one chain. All chains of the depot are the caller's, and pool->lock is held. */
-static void doom(const quarry_pool *pool, struct qy_depot *d, struct qy_slot *all)
+static void doom(struct qy_depot *d, struct qy_slot *all)
 {
 	for (struct qy_record *r = d->records; r != NULL; r = r->next)
-		r->seen = 0;
+		if (r->seen != DOOMED)
+			r->seen = 0;
 	for (struct qy_slot *s = all; s != NULL; s = s->next)
 		s->record->seen++;
 	for (struct qy_record *r = d->records; r != NULL; r = r->next) {
 		bool has_chunk = atomic_load_explicit(&r->base, memory_order_relaxed) != QY_POOL_HOLLOW;
 
-		if (!has_chunk || r->raw > 0 || r->carved == 0 || r->seen + r->retired != r->carved)
+		if (!has_chunk || r->seen == DOOMED || r->raw > 0 || r->carved == 0 ||
+		    r->seen + r->retired != r->carved)
 			continue;
 		r->seen = DOOMED;
-		r->carved = pool->per_chunk; /* nobody grows there */
-		if (d->growing == r)
+		if (d->growing == r) /* nobody grows there */
 			d->growing = NULL;
 	}
+}
+
+/* What a trim that a fork cut off was still to destroy, as one chain. pool->lock is held. */
+static struct qy_slot *cut_off(struct qy_depot *d)
+{
+	struct qy_slot *chain = NULL;
+
+	for (struct qy_record *r = d->records; r != NULL; r = r->next)
+		for (uint32_t i = 0; r->seen == DOOMED && i < r->carved; i++) {
+			struct qy_slot *s = &r->slot[i];
+
+			if (atomic_load_explicit(&s->word, memory_order_relaxed) & (QY_POOL_RAW | QY_POOL_RETIRED))
+				continue;
+			s->next = chain;
+			chain = s;
+		}
+	return chain;
 }
 
 /* All chains of a depot as one, which is nobody else's from here on. */
@@ -66,6 +88,7 @@ static size_t length_of(const struct qy_slot *chain)
 static void destroy_chain(quarry_pool *pool, struct qy_slot *chain)
 {
 	for (struct qy_slot *s = chain; s != NULL; s = s->next) {
+		atomic_fetch_or_explicit(&s->word, QY_POOL_RAW, memory_order_release);
 		if (pool->checked && !qy_pool_show(pool, s))
 			qy_pool_tell(pool, qy_slot_object(s), QUARRY_POOL_WRITTEN);
 		else if (pool->destroy != NULL)
@@ -85,10 +108,9 @@ static void make_hollow(quarry_pool *pool, struct qy_depot *d, struct qy_record 
 	d->hollow = r;
 }
 
-static void free_doomed(quarry_pool *pool, struct qy_depot *d, size_t objects)
+static void free_doomed(quarry_pool *pool, struct qy_depot *d)
 {
 	pthread_mutex_lock(&pool->lock);
-	pool->trimmed += objects;
 	for (struct qy_record *r = d->records; r != NULL; r = r->next) {
 		uintptr_t base = atomic_load_explicit(&r->base, memory_order_relaxed);
 
@@ -106,32 +128,39 @@ static void free_doomed(quarry_pool *pool, struct qy_depot *d, size_t objects)
  * there is nothing to be had while a destructor takes its time. */
 static size_t trim(quarry_pool *pool, struct qy_depot *d)
 {
-	struct qy_slot *all, *doomed, *kept;
+	struct qy_slot *all, *doomed, *kept, *rest;
 	size_t n;
 
 	pthread_mutex_lock(&pool->lock);
 	qy_pool_adopt_dead(pool);
+	rest = cut_off(d);
 	all = empty(d);
-	doom(pool, d, all);
+	doom(d, all);
 	split(all, &doomed, &kept);
 	(void)qy_depot_send_home(pool, kept);
 	n = length_of(doomed);
 	pool->objects -= n;
+	pool->trimmed += n;
+	n += length_of(rest); /* (counted above by whoever was cut off) */
 	pthread_mutex_unlock(&pool->lock);
+	destroy_chain(pool, rest);
 	destroy_chain(pool, doomed);
-	free_doomed(pool, d, n);
+	free_doomed(pool, d);
 	return n;
 }
 
 QUARRY_API size_t quarry_pool_trim(quarry_pool *pool)
 {
+	void *nobody = NULL;
 	size_t n = 0;
 
-	if (qy_pool_bad(pool) || atomic_exchange_explicit(&pool->trimming, true, memory_order_acquire))
+	if (qy_pool_bad(pool) ||
+	    !atomic_compare_exchange_strong_explicit(&pool->trimmer, &nobody, &qy_pool_table, memory_order_acquire,
+						     memory_order_relaxed))
 		return 0;
 	(void)quarry_pool_flush(pool);
 	for (uint32_t i = 0; i < pool->depots; i++)
 		n += trim(pool, &pool->depot[i]);
-	atomic_store_explicit(&pool->trimming, false, memory_order_release);
+	atomic_store_explicit(&pool->trimmer, NULL, memory_order_release);
 	return n;
 }
