@@ -12,7 +12,10 @@
  *	if (auto again = seen.lock()) again->touch();
  *	quarry::frame f;  char *line = static_cast<char *>(f.alloc(200));
  *
- * Managers must outlive what is of them. A null manager means the default one. Errors: std::bad_alloc.
+ * Managers must outlive what is of them. A null manager means the default one. Errors: std::bad_alloc, which ends the
+ * program (std::abort) where it is built with -fno-exceptions; who wants to go on there takes the C functions. Nothing
+ * here asks for RTTI: parts of a program with and without -fno-rtti go together. Those with and without exceptions do,
+ * but which of the two an error is may be either's then.
  */
 #ifndef QUARRY_HPP
 #define QUARRY_HPP
@@ -21,6 +24,8 @@
 #include <quarry/stack.h>
 
 #include <cstddef>
+#include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <memory_resource>
 #include <new>
@@ -29,13 +34,26 @@
 
 namespace quarry {
 
+namespace detail {
+
+template <class E> [[noreturn]] inline void fail()
+{
+#ifdef __cpp_exceptions
+	throw E();
+#else
+	std::abort();
+#endif
+}
+
+} // namespace detail
+
 /// The manager that an arena is, or a stack; std::bad_alloc where it cannot be had.
 inline quarry_manager *of(quarry_arena *arena)
 {
 	quarry_manager *m = quarry_manager_of_arena(arena);
 
 	if (m == nullptr)
-		throw std::bad_alloc();
+		detail::fail<std::bad_alloc>();
 	return m;
 }
 
@@ -51,9 +69,23 @@ inline void *take(quarry_manager *m, std::size_t bytes, std::size_t alignment)
 	void *p = alignment <= 16 ? quarry_manager_alloc(m, bytes) : quarry_manager_alloc_aligned(m, alignment, bytes);
 
 	if (p == nullptr)
-		throw std::bad_alloc();
+		detail::fail<std::bad_alloc>();
 	return p;
 }
+
+/// What gives memory back in which no object came to be, since its constructor threw.
+struct giver {
+	quarry_manager *manager;
+
+	void operator()(void *p) const noexcept { (void)quarry_manager_free(manager, p); }
+};
+
+/// The same of a block.
+struct holder {
+	quarry_block block;
+
+	~holder() { (void)quarry_block_unref(&block); }
+};
 
 /// NULL and the default manager are one.
 inline quarry_manager *meant(quarry_manager *m) noexcept
@@ -64,7 +96,7 @@ inline quarry_manager *meant(quarry_manager *m) noexcept
 } // namespace detail
 
 /// Memory of a manager, for containers of std::pmr. Two are equal when their managers are the same.
-class resource : public std::pmr::memory_resource {
+class resource final : public std::pmr::memory_resource {
 public:
 	explicit resource(quarry_manager *m = nullptr) noexcept : manager_(detail::meant(m)) {}
 
@@ -80,9 +112,14 @@ private:
 
 	bool do_is_equal(const std::pmr::memory_resource &other) const noexcept override
 	{
-		auto *o = dynamic_cast<const resource *>(&other);
+		return is_one(other) && static_cast<const resource &>(other).manager_ == manager_;
+	}
 
-		return o != nullptr && o->manager_ == manager_;
+	/* By its table of functions, where an object begins in the C++ ABI of all compilers here: that needs no RTTI, and
+	 * no class is derived from this. (One whose table a shared object keeps to itself is just another one.) */
+	bool is_one(const std::pmr::memory_resource &other) const noexcept
+	{
+		return std::memcmp(static_cast<const void *>(&other), static_cast<const void *>(this), sizeof(void *)) == 0;
 	}
 
 	quarry_manager *manager_;
@@ -103,7 +140,7 @@ public:
 	T *allocate(std::size_t n)
 	{
 		if (n > static_cast<std::size_t>(PTRDIFF_MAX) / sizeof(T))
-			throw std::bad_array_new_length();
+			detail::fail<std::bad_array_new_length>();
 		return static_cast<T *>(detail::take(manager_, n * sizeof(T), alignof(T)));
 	}
 
@@ -133,14 +170,11 @@ template <class T> using unique = std::unique_ptr<T, deleter<T>>;
 
 template <class T, class... A> unique<T> make_unique_in(quarry_manager *m, A &&...a)
 {
-	void *p = detail::take(m, sizeof(T), alignof(T));
+	std::unique_ptr<void, detail::giver> memory(detail::take(m, sizeof(T), alignof(T)), detail::giver{m});
+	T *object = ::new (memory.get()) T(std::forward<A>(a)...);
 
-	try {
-		return unique<T>(::new (p) T(std::forward<A>(a)...), deleter<T>{m});
-	} catch (...) {
-		(void)quarry_manager_free(m, p);
-		throw;
-	}
+	(void)memory.release();
+	return unique<T>(object, deleter<T>{m});
 }
 
 template <class T, class... A> unique<T> make_unique(A &&...a)
@@ -217,21 +251,16 @@ template <class T, class... A> shared<T> make_shared_in(quarry_manager *m, A &&.
 					    quarry_block_alloc_aligned(m, alignof(T), sizeof(T));
 
 	if (b.p == nullptr)
-		throw std::bad_alloc();
-	try {
-		::new (b.p) T(std::forward<A>(a)...);
-	} catch (...) {
-		(void)quarry_block_unref(&b);
-		throw;
-	}
+		detail::fail<std::bad_alloc>();
+	detail::holder memory{b};
+	::new (b.p) T(std::forward<A>(a)...);
 	if constexpr (!std::is_trivially_destructible_v<T>) {
 		if (quarry_block_at_end(&b, [](void *p) { static_cast<T *>(p)->~T(); }) != 0) {
 			static_cast<T *>(b.p)->~T();
-			(void)quarry_block_unref(&b);
-			throw std::bad_alloc();
+			detail::fail<std::bad_alloc>();
 		}
 	}
-	return shared<T>(b);
+	return shared<T>(std::exchange(memory.block, quarry_block()));
 }
 
 template <class T, class... A> shared<T> make_shared(A &&...a)
@@ -246,7 +275,7 @@ public:
 	explicit block(std::size_t n, quarry_manager *m = nullptr) : block_(quarry_block_alloc(m, n))
 	{
 		if (block_.p == nullptr)
-			throw std::bad_alloc();
+			detail::fail<std::bad_alloc>();
 	}
 	block(block &&o) noexcept : block_(std::exchange(o.block_, quarry_block())) {}
 	block &operator=(block &&o) noexcept
@@ -263,7 +292,7 @@ public:
 	void resize(std::size_t n, unsigned flags = 0)
 	{
 		if (quarry_block_resize(&block_, n, flags) != 0)
-			throw std::bad_alloc();
+			detail::fail<std::bad_alloc>();
 	}
 	/// One reference more, as another owner.
 	block share() const noexcept
@@ -287,7 +316,7 @@ public:
 	explicit frame(quarry_stack *stack = nullptr) : frame_(quarry_frame_begin(stack))
 	{
 		if (frame_.stack == nullptr)
-			throw std::bad_alloc();
+			detail::fail<std::bad_alloc>();
 	}
 	frame(const frame &) = delete;
 	frame &operator=(const frame &) = delete;
@@ -298,7 +327,7 @@ public:
 		void *p = quarry_stack_alloc_aligned(frame_.stack, alignment, n);
 
 		if (p == nullptr)
-			throw std::bad_alloc();
+			detail::fail<std::bad_alloc>();
 		return p;
 	}
 
@@ -307,7 +336,7 @@ public:
 	{
 		static_assert(std::is_trivially_destructible_v<T>, "nobody ends them");
 		if (n > static_cast<std::size_t>(PTRDIFF_MAX) / sizeof(T))
-			throw std::bad_array_new_length();
+			detail::fail<std::bad_array_new_length>();
 		T *p = static_cast<T *>(alloc(n * sizeof(T), alignof(T)));
 
 		for (std::size_t i = 0; i < n; i++)

@@ -1,18 +1,55 @@
 // SPDX-License-Identifier: MIT
 // variants: linked both twice
+// flags: -std=c++17 -fno-rtti
+// flags: -std=c++20
+// flags: -std=c++20 -fno-rtti
+// flags: -std=c++17 -fno-rtti -fno-exceptions
+// flags: -std=c++20 -fno-rtti -fno-exceptions
 // The C++ header: containers on managers, handles, scopes. Each variant that it names links a library with quarry's API.
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <memory_resource>
-#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <quarry/quarry.hpp>
 
 #define CHECK(x) ((x) ? (void)0 : (std::printf("%s:%d: %s\n", __FILE__, __LINE__, #x), std::exit(1)))
+
+/* Whether an E is thrown; without exceptions, whether the program ends by abort(3). */
+#ifdef __cpp_exceptions
+template <class E, class F> static bool fails(F f)
+{
+	try {
+		f();
+	} catch (const E &) {
+		return true;
+	}
+	return false;
+}
+#else
+template <class E, class F> static bool fails(F f)
+{
+	int status = 0;
+	pid_t child = fork();
+
+	if (child == 0) {
+		struct rlimit none = {0, 0};
+
+		setrlimit(RLIMIT_CORE, &none);
+		f();
+		_exit(0);
+	}
+	return waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
+}
+#endif
 
 static int alive;
 
@@ -20,7 +57,7 @@ struct counted {
 	explicit counted(int n) : number(n), text("a text that is too long to be kept inside of a string")
 	{
 		if (n < 0)
-			throw std::runtime_error("negative");
+			quarry::detail::fail<std::bad_exception>();
 		alive++;
 	}
 	~counted() { alive--; }
@@ -70,14 +107,36 @@ static void containers()
 		CHECK(quarry_arena_of(copy.data()) != arena && copy[9] == 8);
 	}
 	CHECK(quarry_manager_destroy(m) == 0);
-	bool thrown = false;
-	try {
+	CHECK(fails<std::bad_alloc>([] {
 		std::vector<long, quarry::allocator<long>> w;
 		w.reserve(w.max_size());
-	} catch (const std::bad_alloc &) {
-		thrown = true;
-	}
-	CHECK(thrown);
+	}));
+}
+
+/* A resource of somebody else's, with the same functions. */
+class foreign : public std::pmr::memory_resource {
+	void *do_allocate(std::size_t, std::size_t) override { return nullptr; }
+	void do_deallocate(void *, std::size_t, std::size_t) override {}
+	bool do_is_equal(const std::pmr::memory_resource &other) const noexcept override { return this == &other; }
+
+public:
+	quarry_manager *manager = quarry_manager_default();
+};
+
+static void equal_resources()
+{
+	quarry::resource a, b(quarry_manager_default()), scratch(quarry::of(quarry_scratch()));
+	foreign f;
+
+	CHECK(a == a && a == b && b == a && a != scratch && scratch != a);
+	CHECK(a != f && f != a && a != *std::pmr::new_delete_resource() && a != *std::pmr::null_memory_resource());
+	/* What may be taken over is, and what may not is copied. */
+	std::pmr::vector<int> v({1, 2, 3}, &a), same(&b), other(&scratch);
+	const int *at = v.data();
+	same = std::move(v);
+	CHECK(same.data() == at);
+	other = std::move(same);
+	CHECK(other.data() != at && other[2] == 3);
 }
 
 static void handles()
@@ -109,13 +168,12 @@ static void handles()
 	}
 	CHECK(alive == 0 && !w.lock());
 
-	bool thrown = false;
-	try {
-		quarry::make_shared<counted>(-1);
-	} catch (const std::runtime_error &) {
-		thrown = true;
-	}
-	CHECK(thrown && alive == 0);
+	quarry_stack *stack = quarry_stack_create(nullptr);
+	quarry_manager *m = quarry::of(stack);
+	CHECK(fails<std::bad_exception>([m] { quarry::make_shared_in<counted>(m, -1); }));
+	CHECK(fails<std::bad_exception>([m] { quarry::make_unique_in<counted>(m, -1); }));
+	CHECK(alive == 0 && stats_of(m).in_use == 0);
+	quarry_stack_destroy(stack);
 
 	alive = 20;
 	{
@@ -155,13 +213,7 @@ static void blocks_and_frames()
 		quarry::block c = b.share();
 
 		CHECK(c.data() == b.data() && quarry_refcount(b.data()) == 2);
-		bool thrown = false;
-		try {
-			c.resize(10);
-		} catch (const std::bad_alloc &) {
-			thrown = true;
-		}
-		CHECK(thrown);
+		CHECK(fails<std::bad_alloc>([&c] { c.resize(10); }));
 	}
 	CHECK(quarry_refcount(b.data()) == 1);
 	none = std::move(b);
@@ -185,6 +237,7 @@ static void blocks_and_frames()
 int main()
 {
 	containers();
+	equal_resources();
 	handles();
 	blocks_and_frames();
 	return 0;

@@ -8,7 +8,8 @@
 #   archive  linked with libquarry-malloc.a, libc shared
 #   static   linked with libquarry-malloc.a and everything else static
 # A program passes when it exits with 0 and prints nothing; 77 means that the machine does not let it try, and its
-# last line says why. NAME.plugin.c or NAME.plugin.cc becomes a shared object, whose path is the first argument.
+# last line says why. Each "flags:" line has it built once more, with these, and run as the first of its variants, where
+# the compiler knows them. NAME.plugin.c or NAME.plugin.cc becomes a shared object, whose path is the first argument.
 #
 # Usage: tests/family/run.sh PROGRAM.c|PROGRAM.cc [VARIANT...]
 # Takes QUARRY_SO (the path of libquarry-malloc.so; libquarry.so and the archives stand beside it), CC and CXX.
@@ -31,6 +32,7 @@ variants=${*:-$(sed -n 's/.*variants: *\([a-z ]*[a-z]\).*/\1/p;T;q' "$source")}
 
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
+echo 'int main(void) { return 0; }' >"$work/empty.${source##*.}"
 unset LD_PRELOAD QUARRY_OPTIONS MALLOC_ARENA_MAX
 
 compiler_of() {
@@ -60,8 +62,18 @@ for p in "$here/$name.plugin.c" "$here/$name.plugin.cc"; do
 	compile "$plugin" "$p" -shared -fPIC || { cat "$work/compiler"; exit 1; }
 done
 
+mapfile -t builds < <(
+	printf '%s\n' $variants
+	sed -n "s/.*flags: */${variants%% *} /p" "$source"
+)
 failed=0 skipped=0 passed=0
-for variant in $variants; do
+for build in "${builds[@]}"; do
+	read -r variant flags <<<"$build"
+	if [ -n "$flags" ] && ! compile "$work/empty" "$work/empty.${source##*.}" $flags -c; then
+		echo "$name $build: skipped, the compiler does not know that"
+		skipped=$((skipped + 1))
+		continue
+	fi
 	preload= libs= archive=$QUARRY_LIBDIR/libquarry-malloc.a
 	rpath="-L$QUARRY_LIBDIR -Wl,-rpath,$QUARRY_LIBDIR -Wl,--no-as-needed"
 	case $variant in
@@ -76,15 +88,15 @@ for variant in $variants; do
 	case $variant in
 	archive | static)
 		if [ ! -f "$archive" ]; then
-			echo "$name $variant: skipped, libquarry-malloc.a was not built"
+			echo "$name $build: skipped, libquarry-malloc.a was not built"
 			skipped=$((skipped + 1))
 			continue
 		fi
 		;;
 	esac
 	# The library's own needs, for an archive (libtool keeps them in the .la).
-	if ! compile "$work/$variant" "$source" $libs -ldl -lm; then
-		echo "$name $variant: does not build"
+	if ! compile "$work/$variant" "$source" $flags $libs -ldl -lm; then
+		echo "$name $build: does not build"
 		head -30 "$work/compiler"
 		failed=$((failed + 1))
 		continue
@@ -98,26 +110,26 @@ for variant in $variants; do
 	status=$?
 	case $status in
 	77)
-		echo "$name $variant: skipped, $(tail -n 1 "$work/out")"
+		echo "$name $build: skipped, $(tail -n 1 "$work/out")"
 		skipped=$((skipped + 1))
 		;;
 	0)
 		if [ -s "$work/out" ]; then
-			echo "$name $variant: passed but printed:"
+			echo "$name $build: passed but printed:"
 			head -20 "$work/out"
 			failed=$((failed + 1))
 		else
-			echo "$name $variant: ok"
+			echo "$name $build: ok"
 			passed=$((passed + 1))
 		fi
 		;;
 	124 | 137)
-		echo "$name $variant: hangs (ended after $limit s)"
+		echo "$name $build: hangs (ended after $limit s)"
 		head -20 "$work/out"
 		failed=$((failed + 1))
 		;;
 	*)
-		echo "$name $variant: FAILED with status $status"
+		echo "$name $build: FAILED with status $status"
 		head -20 "$work/out"
 		failed=$((failed + 1))
 		;;
