@@ -7,9 +7,6 @@
 
 #define SLAB_BYTES 16384
 #define SLAB_RECORDS (SLAB_BYTES / sizeof(struct qy_record))
-#define TAG_BITS 22
-#define TAG_MASK (((uint64_t)1 << TAG_BITS) - 1)
-#define LINE_SHIFT 6
 
 _Static_assert(sizeof(struct qy_record) == QY_CACHE_LINE, "a record is a cache line");
 _Static_assert(sizeof(struct qy_record_lists) <= QY_RECORD_BODY, "a thread's lists stand in a record");
@@ -26,7 +23,9 @@ struct counted {
 
 __thread struct qy_record_lists *qy_record_lists;
 
-static _Atomic(uint64_t) depot;
+struct qy_lock qy_records_taking = QY_LOCK_INIT(QY_RANK_LEAF);
+
+static _Atomic(struct qy_record *) depot;
 static _Atomic(struct slab *) slabs;
 static _Atomic(uint64_t) made;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -38,46 +37,34 @@ uint64_t qy_records_made(void)
 	return atomic_load_explicit(&made, memory_order_relaxed);
 }
 
-uint64_t qy_records_depot(void)
-{
-	return atomic_load_explicit(&depot, memory_order_relaxed);
-}
-
 /* ---- the depot ---- */
-
-static struct qy_record *record_at(uint64_t head)
-{
-	return (struct qy_record *)(uintptr_t)(head >> TAG_BITS << LINE_SHIFT);
-}
-
-static uint64_t head_of(const struct qy_record *r, uint64_t tag)
-{
-	return (uint64_t)(uintptr_t)r >> LINE_SHIFT << TAG_BITS | (tag & TAG_MASK);
-}
 
 static void give(struct qy_record *list, uint32_t count)
 {
-	uint64_t head = atomic_load_explicit(&depot, memory_order_relaxed);
-
 	((struct counted *)(void *)list->body)->count = count;
-	do {
-		atomic_store_explicit(&list->below, (uint64_t)(uintptr_t)record_at(head), memory_order_relaxed);
-	} while (!atomic_compare_exchange_weak_explicit(&depot, &head, head_of(list, head), memory_order_release,
-							memory_order_relaxed));
+	list->below = atomic_load_explicit(&depot, memory_order_relaxed);
+	while (!atomic_compare_exchange_weak_explicit(&depot, &list->below, list, memory_order_release,
+						      memory_order_relaxed))
+		;
 }
 
+/* Nobody else takes meanwhile, so that what is on top stays in the depot, and what is below it stays there too. (Whoever
+ * has just given is on top then, and that is taken. What was given is seen with what is below it: each giving read the
+ * head from one before.) */
 static struct qy_record *take(uint32_t *count)
 {
-	uint64_t head = atomic_load_explicit(&depot, memory_order_acquire);
-	struct qy_record *r, *below;
+	struct qy_record *r;
 
-	do {
-		r = record_at(head);
-		if (r == NULL)
-			return NULL;
-		below = (struct qy_record *)(uintptr_t)atomic_load_explicit(&r->below, memory_order_relaxed);
-	} while (!atomic_compare_exchange_weak_explicit(&depot, &head, head_of(below, head + 1), memory_order_acquire,
-							memory_order_acquire));
+	if (atomic_load_explicit(&depot, memory_order_relaxed) == NULL)
+		return NULL;
+	qy_lock(&qy_records_taking);
+	r = atomic_load_explicit(&depot, memory_order_acquire);
+	while (r != NULL && !atomic_compare_exchange_weak_explicit(&depot, &r, r->below, memory_order_acquire,
+								   memory_order_acquire))
+		;
+	qy_unlock(&qy_records_taking);
+	if (r == NULL)
+		return NULL;
 	*count = ((struct counted *)(void *)r->body)->count;
 	qy_check(*count > 0 && *count <= QY_RECORDS_BATCH);
 	return r;
@@ -88,10 +75,8 @@ static struct qy_record *take(uint32_t *count)
 /* Records first to last - 1 of a slab, as a list. */
 static struct qy_record *carve(struct qy_record *slab, size_t first, size_t last)
 {
-	for (size_t i = first; i < last; i++) {
+	for (size_t i = first; i < last; i++)
 		slab[i].next = i + 1 < last ? &slab[i + 1] : NULL;
-		atomic_init(&slab[i].below, 0);
-	}
 	return &slab[first];
 }
 
@@ -107,7 +92,6 @@ static struct qy_record *grow(uint32_t *count)
 	slab = (void *)r;
 	if (r == NULL)
 		return NULL;
-	qy_check((uintptr_t)r >> (LINE_SHIFT + 64 - TAG_BITS) == 0);
 	slab->next = atomic_load_explicit(&slabs, memory_order_relaxed);
 	while (!atomic_compare_exchange_weak_explicit(&slabs, &slab->next, slab, memory_order_release,
 						      memory_order_relaxed))
@@ -136,9 +120,16 @@ static void leave(void *lists)
 	give(own, 1);
 }
 
-static void make_key(void)
+/* Who was just taking is not here: either the list is gone with him, or it is still on top. */
+static void in_child(void)
+{
+	qy_lock_init(&qy_records_taking, QY_RANK_LEAF);
+}
+
+static void prepare(void)
 {
 	have_exit_key = pthread_key_create(&exit_key, leave) == 0;
+	(void)pthread_atfork(NULL, NULL, in_child);
 }
 
 /* A thread's lists, empty, in a record of theirs. */
@@ -148,7 +139,7 @@ static struct qy_record_lists *arrive(struct qy_record *r)
 
 	*l = (struct qy_record_lists){ .count = 0 };
 	qy_record_lists = l;
-	pthread_once(&once, make_key);
+	pthread_once(&once, prepare);
 	if (have_exit_key)
 		(void)pthread_setspecific(exit_key, l); /* where that fails, its records are lost when it ends */
 	return l;
@@ -168,6 +159,7 @@ QY_NOINLINE void *qy_record_get_slow(void)
 	uint32_t count;
 
 	if (l == NULL) {
+		pthread_once(&once, prepare); /* before it takes of the depot */
 		r = find(&count);
 		if (r == NULL)
 			return NULL;

@@ -6,16 +6,12 @@
  * both are full, one goes to the depot as it is, and when both are empty, one comes from there. So records that are
  * made here and freed there go back by so many at a time. What a thread has when it ends goes to the depot too.
  *
- * The depot is a stack of lists without a lock: the head is an address with a number that every taking counts up, so
- * that a head that went away and came back is not taken for the same one (records are never freed, so that a late look
- * at one reads memory that is there). The number has 22 bits, which is what an address leaves: it comes again after
- * 4,194,304 takings. A thread that stopped within the few instructions of a taking for exactly as many, or a multiple,
- * and finds the list on top that was there then, would put one below it that may be in use by now. Takings go by 64
- * records, and by the thread: one that does nothing else comes round in more than a second, so that it takes a thread
- * that is kept from running for so long just there, and then one chance in four million.
+ * The depot is a stack of lists. Giving takes no lock: whoever gives puts his list on top. One thread at a time takes
+ * (qy_records_taking, a leaf): with two, a head that went away and came back could be taken for the same one, with
+ * another list below it, and a number in the head that tells them apart would come round: an address leaves 22 bits.
  *
- * Nothing is held when another thread forks: in the child the depot is whole, and lost is what the other threads had
- * in their lists, at most 2 * QY_RECORDS_BATCH records each.
+ * When another thread forks, the depot is whole at any moment, and the child makes the lock anew. Lost is what the other
+ * threads had in their lists, at most 2 * QY_RECORDS_BATCH records each, and what one was just taking.
  *
  * New records are carved from pages of the default arena of the node that the thread runs on, which nobody can destroy.
  * They are never given back: the most that ever was in use at once stays. */
@@ -23,6 +19,7 @@
 #define QUARRY_OBJECT_RECORDS_H
 
 #include "lib/base/base.h"
+#include "lib/base/lock.h"
 
 #define QY_RECORDS_BATCH 64
 #define QY_RECORD_BODY 48
@@ -30,8 +27,7 @@
 struct qy_record {
 	_Alignas(QY_CACHE_LINE) unsigned char body[QY_RECORD_BODY]; /* the user's, who is alone with it */
 	struct qy_record *next;  /* in a free list */
-	_Atomic(uint64_t) below; /* the list under the one that begins here, in the depot. The user never writes it: a
-	                          * thread that comes too late to take this one reads it */
+	struct qy_record *below; /* the list under the one that begins here, in the depot */
 };
 
 /* Itself a record. */
@@ -75,8 +71,9 @@ QY_INLINE void qy_record_put(void *record)
 	l->count++;
 }
 
-/* For tests: how many records there are in the process, in use or not; and the depot's head, with its number. */
+extern QY_HIDDEN struct qy_lock qy_records_taking;
+
+/* For tests: how many records there are in the process, in use or not. */
 uint64_t qy_records_made(void);
-uint64_t qy_records_depot(void);
 
 #endif

@@ -498,28 +498,84 @@ Test(chain, records_of_threads_that_ended_are_used_again)
 	cr_assert_eq(qy_records_made(), made);
 }
 
-/* A list that was taken and came back has another head, until the number in it comes round: who saw the first one, and
- * was held up, is told that it is late. */
-Test(chain, the_depot_does_not_soon_look_as_it_did_before)
-{
-	enum { CYCLES = 1000, MANY = 3 * QY_RECORDS_BATCH };
-	static uint64_t seen[CYCLES];
-	void *record[MANY];
-	uint64_t made = 0;
+/* As many as go to the depot when they are put, but for what the thread's own lists have room for. */
+#define MANY (5 * QY_RECORDS_BATCH)
 
-	for (int i = 0; i < CYCLES; i++) {
-		for (int k = 0; k < MANY; k++)
-			cr_assert_not_null(record[k] = qy_record_get());
-		/* (Two fit the thread's own lists.) */
-		for (int k = MANY; k-- > 0;)
-			qy_record_put(record[k]);
-		seen[i] = qy_records_depot();
-		for (int k = 0; k < i; k++)
-			cr_assert_neq(seen[i], seen[k], "cycles %d and %d", k, i);
-		if (i == 0)
-			made = qy_records_made();
-	}
+static void fill_depot(void)
+{
+	void *record[MANY];
+
+	for (int k = 0; k < MANY; k++)
+		cr_assert_not_null(record[k] = qy_record_get());
+	for (int k = MANY; k-- > 0;)
+		qy_record_put(record[k]);
+}
+
+static atomic_bool has_taken;
+
+static void *take_there(void *arg)
+{
+	void *record = qy_record_get();
+
+	atomic_store(&has_taken, true);
+	qy_record_put(record);
+	return record == NULL ? arg : NULL;
+}
+
+/* Of two, one could be held up until what it saw on top is there again, over another list. */
+Test(chain, one_at_a_time_takes_of_the_depot)
+{
+	struct handed h = { .rounds = 0 };
+	pthread_t thread;
+	uint64_t made;
+
+	fill_depot();
+	made = qy_records_made();
+	qy_lock(&qy_records_taking);
+	cr_assert_eq(pthread_create(&thread, NULL, take_there, &h), 0);
+	while (atomic_load(&qy_records_taking.state) != 2 && !atomic_load(&has_taken))
+		sched_yield();
+	cr_expect(!atomic_load(&has_taken), "it waits for its turn");
+	qy_record_put_slow(qy_record_get()); /* whoever gives does not */
+	qy_unlock(&qy_records_taking);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+	cr_assert(atomic_load(&has_taken));
 	cr_assert_eq(qy_records_made(), made);
+}
+
+static pthread_barrier_t at_it;
+
+static void *be_taking(void *arg)
+{
+	qy_lock(&qy_records_taking);
+	pthread_barrier_wait(&at_it);
+	pthread_barrier_wait(&at_it);
+	qy_unlock(&qy_records_taking);
+	return arg;
+}
+
+Test(chain, a_child_takes_what_another_thread_was_just_taking)
+{
+	uint64_t made;
+	pthread_t thread;
+	int status;
+	pid_t pid;
+
+	fill_depot();
+	made = qy_records_made();
+	pthread_barrier_init(&at_it, NULL, 2);
+	cr_assert_eq(pthread_create(&thread, NULL, be_taking, NULL), 0);
+	pthread_barrier_wait(&at_it);
+	pid = fork();
+	if (pid == 0) {
+		alarm(20);
+		fill_depot();
+		_exit(qy_records_made() != made);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert_eq(status, 0, "the child's status is %x", (unsigned)status);
+	pthread_barrier_wait(&at_it);
+	pthread_join(thread, NULL);
 }
 
 Test(chain, a_child_goes_on_with_copies)
