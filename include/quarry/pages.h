@@ -78,13 +78,15 @@ QUARRY_API quarry_arena *quarry_pages_arena(quarry_pages *pages);
 /* ------------------------------------------------------------------------------------------------------ */
 /* Runs of pages                                                                                          */
 
-/** Allocate n pages that lie side by side. Lock-free; a thread begins to look at the first page that it knows to be
- * free, threads in different places. Contents are what the last owner left; zero where nobody had the pages yet,
- * or quarry_pages_purge gave them back.
+/** Allocate n pages that lie side by side. Lock-free where there is room; a thread begins to look at the first page that
+ * it knows to be free, threads in different places. Contents are what the last owner left; zero where nobody had the
+ * pages yet, or quarry_pages_purge gave them back.
  * @param n pages. @return the first page; NULL with EINVAL (n is 0, or no allocator), ENOMEM: nowhere n together are
- *         free. That is the truth and no accident of timing, unless others come and go without a pause, or give pages
- *         back to the kernel (quarry_pages_purge has up to 4,096 pages in hand). It is known by a look at each
- *         page's bit, and, while others change something, 4 of them for a million pages, and up to 64 for fewer. */
+ *         free. That is the truth and no accident of timing: it is known by a look at each page's bit while nobody does
+ *         anything. Where others come and go, that takes 4 looks for a million pages and up to 64 for fewer, and for
+ *         the last one calls of others that are just beginning wait (for at most 0.1 s) and those under way end. EAGAIN
+ *         where one of these does not for a second, so that it cannot be known: quarry_pages_purge in slow memory, a
+ *         thread that is stopped, or that runs a signal's handler which makes this call. */
 QUARRY_API void *quarry_pages_alloc(quarry_pages *pages, uint64_t n);
 
 /** The same, at a multiple of alignment.
@@ -96,7 +98,7 @@ QUARRY_API void *quarry_pages_alloc_aligned(quarry_pages *pages, uint64_t n, siz
  * @param address of a page, as quarry_pages_at gives it.
  * @param n pages.
  * @return address; NULL with EINVAL (no page begins there, or n is 0 or goes beyond the last), EBUSY (they are not
- *         all free). */
+ *         all free at this moment: what another call has in hand, and gives back, is not). */
 QUARRY_API void *quarry_pages_alloc_at(quarry_pages *pages, void *address, uint64_t n);
 
 /** Free a run, from any thread. Its pages stay in memory until quarry_pages_purge.
@@ -112,8 +114,8 @@ QUARRY_API uint64_t quarry_pages_length(quarry_pages *pages, const void *p);
  * one of before is ESTALE as long as the run has another.
  * @param p its first page.
  * @param n pages, at least 1.
- * @return 0; -1 with EINVAL (no run begins there, or n is 0), ENOMEM (the pages behind it are not free, or not there);
- *         the run is as it was. */
+ * @return 0; -1 with EINVAL (no run begins there, or n is 0), ENOMEM (the pages behind it are not free at this moment,
+ *         as for quarry_pages_alloc_at, or not there); the run is as it was. */
 QUARRY_API int quarry_pages_resize(quarry_pages *pages, void *p, uint64_t n);
 
 /** Make two runs of one: the first keeps n pages, the rest is a run of its own, to be freed by itself. Contents stay;

@@ -10,6 +10,7 @@
 #define PAGE_SIZE_MAX ((size_t)2 << 20)
 #define BASE_ALIGN ((size_t)2 << 20) /* so that a page's index is aligned as its address is */
 #define GENERATION_BITS 28
+#define PATIENCE_MS 1000
 
 /* ---- made and ended ---- */
 
@@ -81,6 +82,7 @@ static quarry_pages *lay_out(void *memory, const quarry_pages_attr *attr)
 
 	p->map.count = attr->count;
 	p->map.page_shift = qy_log2_floor(attr->page_size);
+	p->patience_ms = PATIENCE_MS;
 	p->last_generation = ((uint32_t)1 << bits) - 2;
 	p->words = ceil64(attr->count);
 	p->groups = ceil64(p->words);
@@ -227,13 +229,14 @@ static void *alloc(quarry_pages *p, uint64_t n, uint64_t align)
 		return NULL;
 	}
 	stripe = qy_pages_begin(p);
-	if (n <= p->map.count)
+	if (QY_LIKELY(n <= p->map.count))
 		index = qy_pages_take(p, stripe, n, align);
+	else
+		errno = ENOMEM;
 	if (QY_LIKELY(index != QY_NO_PAGE)) {
 		run = begin_run(p, index, n);
 	} else {
 		atomic_fetch_add_explicit(&p->failed, 1, memory_order_relaxed);
-		errno = ENOMEM;
 	}
 	qy_pages_end(p, stripe);
 	return run;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The page allocator's state, and its bitmaps. Lock-free throughout.
+/* The page allocator's state, and its bitmaps. Lock-free, but for the last look of who finds no room.
  *
  * A page is in one of four states, told by two arrays: `used`, a bit each, and `runs`, a word each.
  *
@@ -24,6 +24,12 @@
  *
  * `none` says for each group of 4,096 pages which run is known not to begin there: hints alone. A search that fails by
  * hints looks at all of `used` before it says so, so that a wrong one costs time and never memory.
+ *
+ * While operations are under way, pages may be in hand that come back at once: others give up a run that they did not get
+ * whole, or free one, or purge. A look at all of `used` that finds no room proves that there is none only if it saw no
+ * such moment. Who has looked in vain often enough asks for quiet: others who come to begin something wait for the end
+ * of one look then, and what is under way ends. That is courtesy alone: nobody waits for longer than 100 ms (he may be a
+ * signal's handler, for whose thread the other one waits), and what the look found is held against the counts as ever.
  *
  * Runs that cross words are claimed a word after the other, from low addresses to high, and given back when a later one
  * is taken. Of those who stand in each other's way the one whose obstacle lies highest gets on, so the whole does. */
@@ -58,6 +64,9 @@ struct qy_pages_stripe {
 struct quarry_pages {
 	struct quarry_pages_map map; /* first: the header's inline functions read it */
 	uint32_t magic;
+	_Atomic(uint32_t) quiet;  /* 0; or somebody looks for the last time: qy_pages_process. Another number was the
+				   * parent's, and means nothing */
+	uint32_t patience_ms;     /* for which he waits for what is under way */
 	uint32_t last_generation; /* that a word may have; ids have one more, so that none is 0 */
 	uint64_t words, groups, tops; /* of used, of full, of full_groups */
 	qy_bits *used, *full, *full_groups;
@@ -115,6 +124,11 @@ QY_INLINE void qy_pages_end(quarry_pages *p, struct qy_pages_stripe *stripe)
 		atomic_fetch_add_explicit(&stripe->ended, 1, memory_order_release);
 }
 
+/* Have others wait until qy_pages_loud, from their next operation on; the caller's own goes on. False: others had it so
+ * until then. */
+bool qy_pages_quiet(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t until_ns);
+void qy_pages_loud(quarry_pages *p);
+
 /* Before anything else: what is to be done once. */
 void qy_pages_prepare(void);
 
@@ -134,7 +148,8 @@ QY_INLINE uint64_t qy_mask(uint64_t from, uint64_t n)
 	return (~(uint64_t)0 >> (64 - n)) << from;
 }
 
-/* Take n free pages that begin at a multiple of align (a power of two), or return QY_NO_PAGE. */
+/* Take n free pages that begin at a multiple of align (a power of two), or return QY_NO_PAGE, with errno: ENOMEM where
+ * that is the truth, EAGAIN where something under way did not end for so long that it cannot be known. */
 uint64_t qy_pages_take(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t n, uint64_t align);
 
 /* A run of n pages was given back by the thread: its next searches begin there, if that comes first from its home on.

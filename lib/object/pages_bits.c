@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /* The page allocator's bitmaps: taking and giving back, and the search. (pages.h has the rules.) */
+#include <errno.h>
+
+#include "lib/base/lock.h"
 #include "lib/object/pages.h"
+#include "numa/os.h"
 
 #define FULL UINT64_MAX
 #define GROUP ((uint64_t)1 << QY_PAGES_GROUP_SHIFT)
-/* Searches in vain of everything while others change something, until it is called in vain: 64 of up to 16,384 pages,
+/* Searches in vain of everything while others change something, until they are asked for quiet: 64 of up to 16,384 pages,
  * fewer of more, and 4 of a million. When memory is out servers ask again and again. Those do not count in which
  * somebody was a step before us: then a run that was there is now in use, or others are in each other's way. */
 #define LOOKS 64
 #define LOOKS_MIN 4
 #define LOOKED_WORDS ((uint64_t)LOOKS * 256)
+#define SPINS 1000 /* for what is under way to end, before sleeping for a millisecond at a time */
 
 /* ---- summaries ---- */
 
@@ -390,9 +395,43 @@ static uint64_t take_by_all(quarry_pages *p, uint64_t n, uint64_t align, bool *b
 	return index;
 }
 
+/* Whether all that has begun is over, but for our own operation: *ended is what qy_pages_begun says as long as that is
+ * so, and nothing was done. */
+static bool is_quiet(quarry_pages *p, uint64_t *ended)
+{
+	*ended = qy_pages_ended(p) + 1;
+	return qy_pages_begun(p) == *ended;
+}
+
+/* The last look, in which nobody does anything. In vain it is the truth, unless something under way did not end. */
+static QY_COLD uint64_t take_in_quiet(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t n, uint64_t align)
+{
+	uint64_t until = qy_os->now_ns() + (uint64_t)p->patience_ms * 1000000, index = QY_NO_PAGE, ended;
+	bool beaten = false, known = false;
+
+	if (!qy_pages_quiet(p, stripe, until)) {
+		errno = EAGAIN;
+		return QY_NO_PAGE;
+	}
+	for (unsigned i = 0; !known && (i < SPINS || qy_os->now_ns() < until); i++) {
+		if (is_quiet(p, &ended)) {
+			index = take_by_all(p, n, align, &beaten);
+			known = index != QY_NO_PAGE || qy_pages_begun(p) == ended;
+		} else if (i < SPINS) {
+			qy_spin();
+		} else {
+			qy_sleep_on(&p->quiet, atomic_load(&p->quiet), 1);
+		}
+	}
+	qy_pages_loud(p);
+	if (index == QY_NO_PAGE)
+		errno = known ? ENOMEM : EAGAIN;
+	return index;
+}
+
 /* What others have for a moment, and give back, is not gone: only when nobody did anything meanwhile (but we, who have
  * begun) is a search in vain the truth. */
-static QY_COLD uint64_t take_thoroughly(quarry_pages *p, uint64_t n, uint64_t align)
+static QY_COLD uint64_t take_thoroughly(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t n, uint64_t align)
 {
 	uint64_t most = qy_min(qy_max(LOOKED_WORDS / p->words, LOOKS_MIN), LOOKS);
 
@@ -402,11 +441,13 @@ static QY_COLD uint64_t take_thoroughly(quarry_pages *p, uint64_t n, uint64_t al
 
 		if (index != QY_NO_PAGE)
 			return index;
-		if (qy_pages_begun(p) == ended + 1)
-			break;
+		if (qy_pages_begun(p) == ended + 1) {
+			errno = ENOMEM;
+			return QY_NO_PAGE;
+		}
 		counted += !beaten;
 	}
-	return QY_NO_PAGE;
+	return take_in_quiet(p, stripe, n, align);
 }
 
 /* How far a word is from the thread's home, going up and round. */
@@ -439,7 +480,7 @@ uint64_t qy_pages_take(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t
 	if (index == QY_NO_PAGE)
 		index = take_by_hints(p, from, n, align);
 	if (index == QY_NO_PAGE)
-		index = take_thoroughly(p, n, align);
+		index = take_thoroughly(p, stripe, n, align);
 	if (index != QY_NO_PAGE && index / 64 != from)
 		atomic_store_explicit(hint, index / 64, memory_order_relaxed);
 	return index;

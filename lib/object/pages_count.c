@@ -3,7 +3,11 @@
  * rules.) */
 #include <pthread.h>
 
+#include "lib/base/lock.h"
 #include "lib/object/pages.h"
+#include "numa/os.h"
+
+#define COURTESY_NS 100000000u
 
 /* The calling thread's stripe, of every allocator, and 1; 0: it has none yet. */
 static __thread uint32_t thread_stripe;
@@ -102,6 +106,67 @@ bool qy_pages_cut(quarry_pages *p)
 	return atomic_load(&p->cut);
 }
 
+/* ---- quiet for a last look ---- */
+
+/* As p->quiet has it, of this process. */
+static uint32_t process_number(void)
+{
+	return atomic_load_explicit(&forks, memory_order_relaxed) + 1;
+}
+
+static void count_begun(quarry_pages *p, struct qy_pages_stripe *stripe)
+{
+	if (QY_LIKELY(stripe < &p->stripe[QY_PAGES_OWNED]))
+		qy_count(&stripe->begun, 1);
+	else
+		atomic_fetch_add_explicit(&stripe->begun, 1, memory_order_release);
+}
+
+/* Wait while it is to be quiet, until then at most. The operation is over meanwhile. */
+static void wait_while_quiet(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t until_ns)
+{
+	uint32_t who;
+
+	while ((who = atomic_load_explicit(&p->quiet, memory_order_relaxed)) != 0) {
+		uint64_t now = qy_os->now_ns();
+
+		if (who != process_number()) {
+			atomic_compare_exchange_strong(&p->quiet, &who, 0);
+			continue;
+		}
+		if (now >= until_ns)
+			return;
+		qy_pages_end(p, stripe);
+		qy_sleep_on(&p->quiet, who, (until_ns - now) / 1000000 + 1);
+		count_begun(p, stripe);
+	}
+}
+
+static QY_COLD struct qy_pages_stripe *begin_later(quarry_pages *p, struct qy_pages_stripe *stripe)
+{
+	wait_while_quiet(p, stripe, qy_os->now_ns() + COURTESY_NS);
+	return stripe;
+}
+
+bool qy_pages_quiet(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t until_ns)
+{
+	uint32_t nobody = 0;
+
+	while (!atomic_compare_exchange_strong(&p->quiet, &nobody, process_number())) {
+		if (qy_os->now_ns() >= until_ns)
+			return false;
+		wait_while_quiet(p, stripe, until_ns);
+		nobody = 0;
+	}
+	return true;
+}
+
+void qy_pages_loud(quarry_pages *p)
+{
+	atomic_store(&p->quiet, 0);
+	qy_wake_all(&p->quiet);
+}
+
 /* ---- counts ---- */
 
 struct qy_pages_stripe *qy_pages_begin(quarry_pages *p)
@@ -115,10 +180,10 @@ struct qy_pages_stripe *qy_pages_begin(quarry_pages *p)
 	if (QY_UNLIKELY(atomic_load_explicit(&stripe->forks, memory_order_acquire) !=
 			atomic_load_explicit(&forks, memory_order_relaxed)))
 		settle(p, stripe);
-	if (QY_LIKELY(number <= QY_PAGES_OWNED))
-		qy_count(&stripe->begun, 1);
-	else
-		atomic_fetch_add_explicit(&stripe->begun, 1, memory_order_release);
+	count_begun(p, stripe);
+	/* (Who does not see it yet is seen by his count.) */
+	if (QY_UNLIKELY(atomic_load_explicit(&p->quiet, memory_order_relaxed) != 0))
+		return begin_later(p, stripe);
 	return stripe;
 }
 
