@@ -252,12 +252,18 @@ typedef struct quarry_run {
  * @return 0, or what fn returned; -1 with EINVAL. */
 QUARRY_API int quarry_pages_walk(quarry_pages *pages, int (*fn)(const quarry_run *run, void *ctx), void *ctx);
 
+/** Have quarry_pages_purge take huge pages apart. */
+#define QUARRY_PAGES_PURGE_PARTS 1
+
 /** Give free pages back to the kernel that were used, or populated, since they last went (madvise(2), MADV_DONTNEED;
- * of memory files, MADV_REMOVE): they read as zero when they are allocated again. Others may go on; what is in hand
- * for the moment, 4,096 pages at most, cannot be allocated meanwhile. Memory that does not go in parts (hugetlb,
- * locked, strict arenas) stays, and so do the contents.
- * @return bytes that went. 0 with EINVAL when it is no allocator. */
-QUARRY_API size_t quarry_pages_purge(quarry_pages *pages);
+ * of memory files, MADV_REMOVE): they read as zero when they are allocated again. Of memory that may be in huge pages,
+ * whole ones go, and parts of others stay, unless flags has QUARRY_PAGES_PURGE_PARTS, or parts are all that there is: no
+ * huge page is free from end to end, and nothing else went. Others may go on; what is in hand for the moment, 4,096 pages
+ * at most, cannot be allocated meanwhile. Memory that does not go in parts (hugetlb, locked, strict arenas) stays, and so
+ * do the contents.
+ * @param flags QUARRY_PAGES_PURGE_PARTS or 0.
+ * @return bytes that went. 0 with EINVAL when it is no allocator, or flags has other bits. */
+QUARRY_API size_t quarry_pages_purge(quarry_pages *pages, unsigned flags);
 
 /** Figures of a page allocator. Pages unless said otherwise. */
 typedef struct quarry_pages_stats {

@@ -6,6 +6,7 @@
 #include "include/quarry/quarry.h"
 #include "lib/api/error.h"
 #include "lib/api/fast.h"
+#include "lib/api/huge.h"
 #include "lib/api/init.h"
 #include "lib/cache/arena.h"
 #include "lib/cache/move.h"
@@ -223,6 +224,11 @@ QUARRY_API int quarry_populate(void *p, size_t len)
 	if (len == 0 || qy_arena_populate(p, len) == 0)
 		return 0;
 	return qy_fail(errno, "len: the kernel has not brought all of %lu bytes in", (unsigned long)len);
+}
+
+bool qy_may_be_huge(const void *p)
+{
+	return qy_arena_may_be_huge(p);
 }
 
 QUARRY_API int quarry_discard(void *p, size_t len)

@@ -192,6 +192,11 @@ int qy_arena_populate(void *p, size_t len)
 	return qy_large_populate(p, len);
 }
 
+bool qy_arena_may_be_huge(const void *p)
+{
+	return qy_large_may_be_huge(p);
+}
+
 int qy_arena_discard(void *p, size_t len)
 {
 	int result;

@@ -44,6 +44,9 @@ int qy_arena_redirect(const quarry_arena *arena);
 size_t qy_arena_left(const void *p); /* bytes to the end of the block that p is in */
 int qy_arena_populate(void *p, size_t len);
 
+/* Whether what is at p, in a live block, may be a part of a huge page. */
+bool qy_arena_may_be_huge(const void *p);
+
 /* Give memory of a live block back. 0; -1 with ENOTSUP. */
 int qy_arena_discard(void *p, size_t len);
 

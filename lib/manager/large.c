@@ -507,6 +507,14 @@ int qy_large_populate(void *p, size_t len)
 	return r != NULL && qy_region_populate(r, p, len) ? 0 : -1;
 }
 
+bool qy_large_may_be_huge(const void *p)
+{
+	uint32_t f = (uint32_t)(qy_window_offset(p) >> QY_FRAME_SHIFT);
+	struct qy_region *r = qy_region_of_frame(qy_frame_at(f));
+
+	return r != NULL && qy_region_may_be_huge(r, (const void *)qy_align_down((uintptr_t)p, QY_FRAME));
+}
+
 int qy_large_discard(void *p, size_t len)
 {
 	struct qy_region *r = qy_region_of_frame(qy_frame_at(run_of(p)));

@@ -290,6 +290,9 @@ bool qy_large_find(const void *p, void **begin, size_t *bytes);
 /* Bring memory of a block in, no more than that. 0; or -1 with the kernel's errno. */
 int qy_large_populate(void *p, size_t len);
 
+/* Whether the frame of p, in a live block, may be a huge page, as far as is known without asking the kernel. */
+bool qy_large_may_be_huge(const void *p);
+
 /* Give memory of a live block back; it reads as zero then. qy_purge_hold is held. 0; -1 with ENOTSUP when it does not go
  * in parts, or the kernel refuses. */
 int qy_large_discard(void *p, size_t len);

@@ -223,7 +223,7 @@ static void everything(struct st_worker *w)
 		if (w->done % 4 == 0)
 			watch();
 		if (w->done % 4096 == 0 && w->number == 0)
-			quarry_pages_purge(pages);
+			quarry_pages_purge(pages, 0);
 		if (w->done % 1024 == 0 && w->number <= 1)
 			look();
 	}

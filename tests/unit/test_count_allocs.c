@@ -105,7 +105,7 @@ Test(count_allocs, runs_of_pages_allocate_nothing, .init = count_allocs_start, .
 		quarry_pages_free_id64(pages, id);
 		quarry_pages_free(pages, q);
 		if (i % 100 == 0)
-			quarry_pages_purge(pages);
+			quarry_pages_purge(pages, 0);
 	});
 	cr_expect_eq(n, 0);
 	cr_assert_eq(quarry_pages_destroy(pages), 0);

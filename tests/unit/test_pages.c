@@ -365,8 +365,8 @@ static void step_purge(void)
 	uint64_t dirty = stats_of(m.pages).dirty;
 	void *p;
 
-	model_must(quarry_pages_purge(m.pages) == dirty * m.page_size, "%lu pages", (unsigned long)dirty);
-	model_must(stats_of(m.pages).dirty == 0 && quarry_pages_purge(m.pages) == 0, "all went");
+	model_must(quarry_pages_purge(m.pages, QUARRY_PAGES_PURGE_PARTS) == dirty * m.page_size, "%lu pages", (unsigned long)dirty);
+	model_must(stats_of(m.pages).dirty == 0 && quarry_pages_purge(m.pages, QUARRY_PAGES_PURGE_PARTS) == 0, "all went");
 	p = m.runs < RUNS_MAX ? quarry_pages_alloc(m.pages, 1) : NULL;
 	if (p != NULL) {
 		for (size_t i = 0; i < m.page_size; i++)
@@ -666,9 +666,9 @@ Test(pages, memory_comes_when_it_is_touched_and_goes_by_a_purge)
 	cr_assert_not_null(p);
 	memset(p, 1, 16 * MIB);
 	cr_expect_geq(resident(pages), 16 * MIB);
-	cr_expect_eq(quarry_pages_purge(pages), 0);
+	cr_expect_eq(quarry_pages_purge(pages, 0), 0);
 	cr_assert_eq(quarry_pages_resize(pages, p, 1), 0);
-	cr_expect_eq(quarry_pages_purge(pages), 4095 * 4 * KIB);
+	cr_expect_eq(quarry_pages_purge(pages, 0), 4095 * 4 * KIB);
 	cr_expect_eq(stats_of(pages).purged, 4095 * 4 * KIB);
 	cr_expect_lt(resident(pages), start + MIB);
 	cr_expect_eq(p[100], 1);
@@ -680,7 +680,7 @@ Test(pages, memory_comes_when_it_is_touched_and_goes_by_a_purge)
 	cr_assert_not_null(pages);
 	cr_expect_geq(resident(pages), 8 * MIB);
 	cr_expect_eq(stats_of(pages).dirty, 2048);
-	cr_expect_eq(quarry_pages_purge(pages), 8 * MIB);
+	cr_expect_eq(quarry_pages_purge(pages, 0), 8 * MIB);
 	cr_expect_lt(resident(pages), MIB);
 	cr_assert_eq(quarry_pages_destroy(pages), 0);
 }
@@ -736,7 +736,7 @@ static void purge_in(quarry_arena_attr memory, bool goes)
 	cr_assert_not_null(p);
 	memset(p, 'x', 600 * 4 * KIB);
 	cr_assert_eq(quarry_pages_free(pages, p), 0);
-	cr_expect_eq(quarry_pages_purge(pages), goes ? 600 * 4 * KIB : 0);
+	cr_expect_eq(quarry_pages_purge(pages, 0), goes ? 600 * 4 * KIB : 0);
 	cr_expect_eq(stats_of(pages).dirty, goes ? 0 : 600);
 	cr_assert_eq(quarry_pages_alloc(pages, 600), p);
 	for (size_t i = 0; i < 600 * 4 * KIB; i++)
