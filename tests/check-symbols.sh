@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # The built libraries are what they promise to be: they export the API (and, the malloc library, the allocation
-# family) whole and nothing else, need libc alone, keep their thread-local data small and in the initial-exec model,
-# and have no text relocations.
+# family) whole and nothing else, with versions where they are to have some, need libc alone and no runtime of C++, keep
+# their thread-local data small and in the initial-exec model, and have no text relocations.
 #
 # Run by make check; by hand: abs_top_srcdir=SOURCES abs_top_builddir=BUILD tests/check-symbols.sh
 set -euo pipefail
@@ -58,6 +58,28 @@ check_needed() {
 	done
 }
 
+# No runtime of C++: nothing with a mangled name has to be there, nor what such code calls. (What operator new throws
+# is named weakly: it is there where the program is C++. The header quarry.hpp is compiled into the program.)
+check_runtime() {
+	local name=${1##*/} wanted
+	wanted=$(nm --dynamic --undefined-only --format=posix "$1" | awk '$2 == "U" { print $1 }' |
+		grep -E '^(_Z|__cxa_(throw|begin|end|guard|pure)|__gxx_|__cxa_allocate)' || true)
+	[[ -z $wanted ]] || complain "$name needs a runtime of C++:" $wanted
+}
+
+# check_versions LIBRARY VERSION: all that it exports has that version; none where VERSION is empty. (Why the library of
+# malloc has none: lib/api/quarry-malloc.map.)
+check_versions() {
+	local name=${1##*/} wrong
+	wrong=$(nm --dynamic --defined-only --with-symbol-versions --format=posix "$1" |
+		awk -v version="${2:+@@$2}" '$2 != "A" { at = index($1, "@"); v = at == 0 ? "" : substr($1, at);
+			if (v != version) print $1 }')
+	[[ -z $wrong ]] || complain "$name: not of version '$2':" $wrong
+	if [[ -n $2 ]]; then
+		readelf --version-info --wide "$1" | grep -q "Name: $2\$" || complain "$name defines no version $2"
+	fi
+}
+
 check_tls() {
 	local name=${1##*/} size dynamic
 	size=$(readelf --segments --wide "$1" | awk '$1 == "TLS" { print $6 }')
@@ -102,9 +124,12 @@ for library in libquarry libquarry-malloc; do
 	fi
 	if [[ $library == libquarry ]]; then
 		check_exports "$file" "$api"
+		check_versions "$file" QUARRY_0.1
 	else
 		check_exports "$file" "$api $family"
+		check_versions "$file" ""
 	fi
+	check_runtime "$file"
 	check_needed "$file"
 	check_tls "$file"
 	check_dynamic "$file"

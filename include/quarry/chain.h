@@ -274,6 +274,26 @@ QUARRY_API int64_t quarry_copy_chain(void *dst, size_t room, const quarry_chain 
  *         then. */
 QUARRY_API int64_t quarry_copy_bufs(void *dst, size_t room, const quarry_chain_buf *bufs, size_t n);
 
+/** Marshal: the bytes of vectors, one after the other, to the beginning of a segment of memory. They may not overlap.
+ * (What is more than bytes, numbers in an order and with lengths before them, is written by quarry_wslab_put_u32be and
+ * its like, and read by cursors.)
+ * @param iov, n the vectors; an empty one may have a NULL address.
+ * @return how many bytes were copied; -1 with EINVAL (NULL) or ERANGE (dst is shorter): nothing is copied then. */
+QUARRY_API int64_t quarry_marshal(quarry_seg dst, const struct iovec *iov, size_t n);
+
+/** Unmarshal: fill vectors, one after the other, with the bytes of a segment of memory. They may not overlap.
+ * @return how many bytes were copied, which is what the vectors have; -1 with EINVAL (NULL) or ERANGE (src is shorter):
+ *         nothing is copied then. Any thread may call. Example:
+ * @code
+ *   struct header h;
+ *   struct iovec iov[] = { { &h, sizeof(h) }, { key, sizeof(key) } };
+ *   quarry_seg from = quarry_seg_make(p, n);
+ *   int64_t used = quarry_unmarshal(from, iov, 2);
+ *   if (used >= 0 && quarry_seg_slice(from, (size_t)used, h.length, &rest) == 0)
+ *           ...
+ * @endcode */
+QUARRY_API int64_t quarry_unmarshal(quarry_seg src, const struct iovec *iov, size_t n);
+
 /** Copy n bytes to within a segment, over those from at on.
  * @return 0; -1 with EINVAL (NULL), ERANGE (at + n is more than its length), EBUSY (it is shared) or EACCES (it is
  *         borrowed or may not be written to): nothing is copied then. */

@@ -90,3 +90,48 @@ QUARRY_API int64_t quarry_copy_bufs(void *dst, size_t room, const quarry_chain_b
 	}
 	return (int64_t)sum;
 }
+
+/* ---- vectors ---- */
+
+/* How many bytes vectors have, no more than room; -1, and the error is set. */
+static int64_t length_of(quarry_seg s, const struct iovec *iov, size_t n)
+{
+	size_t sum = 0, room = qy_min(s.n, (size_t)QY_CHAIN_TOP);
+
+	if (iov == NULL && n > 0)
+		return qy_chain_fail_null();
+	for (size_t i = 0; i < n; i++) {
+		if (iov[i].iov_len > room - sum)
+			return qy_fail(ERANGE, "iov: %lu bytes are less than the vectors have", (unsigned long)room);
+		if (iov[i].iov_len > 0 && (iov[i].iov_base == NULL || s.p == NULL))
+			return qy_chain_fail_null();
+		sum += iov[i].iov_len;
+	}
+	return (int64_t)sum;
+}
+
+QUARRY_API int64_t quarry_marshal(quarry_seg dst, const struct iovec *iov, size_t n)
+{
+	int64_t sum = length_of(dst, iov, n);
+	unsigned char *to = dst.p;
+
+	for (size_t i = 0; sum > 0 && i < n; i++) {
+		if (iov[i].iov_len > 0)
+			qy_copy(to, iov[i].iov_base, iov[i].iov_len);
+		to += iov[i].iov_len;
+	}
+	return sum;
+}
+
+QUARRY_API int64_t quarry_unmarshal(quarry_seg src, const struct iovec *iov, size_t n)
+{
+	int64_t sum = length_of(src, iov, n);
+	const unsigned char *from = src.p;
+
+	for (size_t i = 0; sum > 0 && i < n; i++) {
+		if (iov[i].iov_len > 0)
+			qy_copy(iov[i].iov_base, from, iov[i].iov_len);
+		from += iov[i].iov_len;
+	}
+	return sum;
+}

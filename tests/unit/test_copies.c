@@ -57,6 +57,66 @@ Test(copies, the_threshold_is_set_and_asked)
 	cr_assert_eq(quarry_copy_set_stream_min(1), SIZE_MAX);
 }
 
+/* ---- to and from vectors ---- */
+
+/* At random, between guards, with room for less than there is, too: then nothing is written. */
+Test(copies, vectors_are_marshalled_and_back_within_bounds)
+{
+	enum { VECTORS = 8, MOST = 40 };
+	struct rng rng = rng_start(13);
+
+	for (int round = 0; round < 20000; round++) {
+		unsigned char source[VECTORS * MOST], flat[VECTORS * MOST + 2], back[VECTORS][MOST + 2], want[MOST + 2];
+		struct iovec from[VECTORS], to[VECTORS];
+		size_t n = rng_below(&rng, VECTORS + 1), sum = 0, room;
+		bool fits;
+
+		for (size_t i = 0; i < n; i++) {
+			size_t len = rng_below(&rng, MOST + 1);
+
+			from[i] = (struct iovec){ len == 0 ? NULL : source + sum, len };
+			memset(back[i], '#', sizeof(back[i]));
+			to[i] = (struct iovec){ len == 0 ? NULL : back[i] + 1, len };
+			sum += len;
+		}
+		rng_fill(&rng, source, sum);
+		memset(flat, '#', sizeof(flat));
+		room = rng_next(&rng) & 1 ? sum : rng_below(&rng, VECTORS * MOST + 1);
+		fits = sum <= room;
+		errno = 0;
+		cr_assert_eq(quarry_marshal(quarry_seg_make(flat + 1, room), from, n), fits ? (int64_t)sum : -1);
+		cr_assert(fits || errno == ERANGE);
+		cr_assert(flat[0] == '#' && flat[1 + sum] == '#' && (sum == 0 || fits || flat[1] == '#'));
+		cr_assert(!fits || memcmp(flat + 1, source, sum) == 0);
+		errno = 0;
+		cr_assert_eq(quarry_unmarshal(quarry_seg_make(source, room), to, n), fits ? (int64_t)sum : -1);
+		cr_assert(fits || errno == ERANGE);
+		for (size_t i = 0; i < n; i++) {
+			memset(want, '#', sizeof(want));
+			if (fits && from[i].iov_len > 0)
+				memcpy(want + 1, from[i].iov_base, from[i].iov_len);
+			cr_assert_eq(memcmp(back[i], want, sizeof(want)), 0, "vector %zu of %zu", i, n);
+		}
+	}
+}
+
+Test(copies, vectors_that_are_none)
+{
+	char memory[8];
+	quarry_seg s = quarry_seg_make(memory, 8);
+	struct iovec nowhere = { NULL, 1 }, too_much[] = { { memory, 4 }, { memory, SIZE_MAX } }, one = { memory, 1 };
+
+	expect_error(quarry_marshal(s, NULL, 1), EINVAL);
+	expect_error(quarry_unmarshal(s, NULL, 1), EINVAL);
+	expect_error(quarry_marshal(s, &nowhere, 1), EINVAL);
+	expect_error(quarry_unmarshal(s, &nowhere, 1), EINVAL);
+	expect_error(quarry_marshal(s, too_much, 2), ERANGE);
+	expect_error(quarry_unmarshal(s, too_much, 2), ERANGE);
+	expect_error(quarry_marshal((quarry_seg){ NULL, 5 }, &one, 1), EINVAL);
+	cr_expect_eq(quarry_marshal(quarry_seg_make(NULL, 0), NULL, 0), 0);
+	cr_expect_eq(quarry_unmarshal(quarry_seg_make(NULL, 0), NULL, 0), 0);
+}
+
 /* ---- one threshold ---- */
 
 #define SIZE 10000 /* bytes that each of the ways below copies in one piece */
@@ -150,6 +210,20 @@ static void chain_buffers_out(void)
 	cr_assert_eq(quarry_copy_bufs(of.to, SIZE, &buf, 1), SIZE);
 }
 
+static void marshalled(void)
+{
+	struct iovec iov = { of.from, SIZE };
+
+	cr_assert_eq(quarry_marshal(quarry_seg_make(of.to, SIZE), &iov, 1), SIZE);
+}
+
+static void unmarshalled(void)
+{
+	struct iovec iov = { of.to, SIZE };
+
+	cr_assert_eq(quarry_unmarshal(quarry_seg_make(of.from, SIZE), &iov, 1), SIZE);
+}
+
 static void read_by_a_cursor(void)
 {
 	cr_assert_eq(quarry_cursor_init(&of.cursor, &of.chain), 0);
@@ -165,6 +239,7 @@ static const struct {
 	EACH(segment_in),     EACH(segment_out), EACH(segment_to_segment),           EACH(buffer_in), EACH(buffer_out),
 	EACH(buffer_adopted), EACH(appended),    EACH(appended_where_there_is_room), EACH(prepended), EACH(chain_in),
 	EACH(chain_segment_in), EACH(chain_out), EACH(chain_buffers_out),            EACH(read_by_a_cursor),
+	EACH(marshalled),     EACH(unmarshalled),
 };
 
 Test(copies, one_threshold_is_everybodys)
