@@ -16,6 +16,8 @@
 
 #include <quarry/buffers.h>
 
+#include "median.h"
+
 #define ROUNDS 11
 #define COUNT 4096u
 #define PAIRS 4000000u
@@ -46,28 +48,27 @@ static quarry_buffers *make(size_t size, uint32_t count, uint32_t flags)
 
 static void *volatile sink;
 
-static double pairs_malloc(size_t size)
+/* (Inline, so that what is timed are plain calls.) */
+static inline __attribute__((always_inline)) double pairs(void *(*take)(size_t size), void (*give)(void *p), size_t size)
 {
 	double start = now();
 
 	for (unsigned i = 0; i < PAIRS; i++) {
-		void *p = quarry_malloc(size);
+		void *p = take(size);
 		sink = p;
-		quarry_free(p);
+		give(p);
 	}
 	return (now() - start) / PAIRS;
 }
 
+static double pairs_malloc(size_t size)
+{
+	return pairs(quarry_malloc, quarry_free, size);
+}
+
 static double pairs_libc(size_t size)
 {
-	double start = now();
-
-	for (unsigned i = 0; i < PAIRS; i++) {
-		void *p = malloc(size);
-		sink = p;
-		free(p);
-	}
-	return (now() - start) / PAIRS;
+	return pairs(malloc, free, size);
 }
 
 static double pairs_slab(quarry_buffers *slab)
@@ -191,16 +192,9 @@ static double adopts(size_t size, unsigned flags)
 
 /* ---- told ---- */
 
-static int by_size(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
 static double tell(const char *what, double *ns, double beside)
 {
-	qsort(ns, ROUNDS, sizeof *ns, by_size);
+	median_sort(ns, ROUNDS);
 	printf("%-46s %9.2f ns  (%.2f to %.2f, least %.2f)", what, ns[ROUNDS / 2], ns[ROUNDS / 4], ns[ROUNDS * 3 / 4],
 	       ns[0]);
 	if (beside > 0)

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "include/quarry/wslab.h"
+#include "median.h"
 
 #define SEGS 1000
 #define SEG 1460
@@ -293,19 +294,6 @@ static const struct row {
 	{ "cursor: find two bytes that are not there", find, (double)(REPEAT / 4) * BYTES, true },
 };
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
-
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double median(double *x, int n)
-{
-	qsort(x, (size_t)n, sizeof(*x), by_value);
-	return x[n / 2];
-}
 
 int main(int argc, char **argv)
 {

@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "include/quarry/pages.h"
+#include "median.h"
 
 #define PAGE 4096
 #define COUNT 65536
@@ -116,19 +117,6 @@ static double measure(enum way way, size_t n, unsigned threads)
 	return ns;
 }
 
-static int by_size(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double median(double *list)
-{
-	qsort(list, rounds, sizeof *list, by_size);
-	return list[rounds / 2];
-}
-
 static void compare(size_t n, unsigned threads)
 {
 	static double ns[WAYS][ROUNDS_MAX], to_malloc[ROUNDS_MAX], to_mmap[ROUNDS_MAX];
@@ -140,8 +128,8 @@ static void compare(size_t n, unsigned threads)
 		to_mmap[round] = ns[PAGES][round] / ns[MMAP][round];
 	}
 	printf("%4zu pages, %u thread%s: pages %8.1f ns, malloc %8.1f ns, mmap %9.1f ns; to malloc %6.2f, to mmap %6.3f\n",
-	       n, threads, threads > 1 ? "s" : " ", median(ns[PAGES]), median(ns[MALLOC]), median(ns[MMAP]),
-	       median(to_malloc), median(to_mmap));
+	       n, threads, threads > 1 ? "s" : " ", median(ns[PAGES], rounds), median(ns[MALLOC], rounds),
+	       median(ns[MMAP], rounds), median(to_malloc, rounds), median(to_mmap, rounds));
 	fflush(stdout);
 }
 
@@ -166,7 +154,7 @@ static void numbers(void)
 		}
 		ns[round] = (now_ns() - start) / (double)times;
 	}
-	printf("an id from an address and back: %.1f ns\n", median(ns));
+	printf("an id from an address and back: %.1f ns\n", median(ns, rounds));
 }
 
 int main(int argc, char **argv)

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "include/quarry/pool.h"
+#include "median.h"
 
 #define ROUNDS_MAX 101
 #define BATCH 1024
@@ -159,19 +160,6 @@ static double crossing(int pools)
 }
 
 /* ---- rounds ---- */
-
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double median(double *of, int n)
-{
-	qsort(of, (size_t)n, sizeof(*of), by_value);
-	return of[n / 2];
-}
 
 static double time_of(void (*fn)(void))
 {

@@ -15,6 +15,7 @@
 
 #include "include/quarry/block.h"
 #include "include/quarry/stack.h"
+#include "median.h"
 
 #define ROUNDS_MAX 101
 #define WHATS 9
@@ -96,11 +97,6 @@ static void run(int what)
 		}
 }
 
-static int compare(const void *x, const void *y)
-{
-	return (*(const double *)x > *(const double *)y) - (*(const double *)x < *(const double *)y);
-}
-
 static void *contend(void *unused)
 {
 	(void)unused;
@@ -133,7 +129,7 @@ int main(int argc, char **argv)
 				ns[what][r] = (now() - since) / (double)operations;
 		}
 	for (int what = 0; what < WHATS; what++)
-		qsort(ns[what], (size_t)rounds, sizeof(double), compare);
+		median_sort(ns[what], (size_t)rounds);
 	pair = ns[0][rounds / 2];
 	for (int what = 0; what < WHATS; what++)
 		printf("%-46s %7.2f ns  %5.2f times malloc, free  (best %.2f)\n", names[what], ns[what][rounds / 2],

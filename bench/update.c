@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 
 #include "include/quarry/quarry.h"
+#include "median.h"
 
 #define MIB (1u << 20)
 #define HUGE_PAGE (2u * MIB)
@@ -108,16 +109,9 @@ static double turn(uint64_t *table, uint64_t words, uint64_t updates, uint64_t *
 	return (bench_now() - from) * 1e9 / (double)updates;
 }
 
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
 static double quartile(double *v, size_t n)
 {
-	qsort(v, n, sizeof(*v), by_value);
+	median_sort(v, n);
 	return v[n / 4];
 }
 

@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "include/quarry/quarry.h"
+#include "median.h"
 
 #define ROUNDS_MAX 101
 #define FIRST_MS 300 /* without a view, before the first */
@@ -109,16 +110,9 @@ static struct operations without_view(double ms)
 	return end_operations(begun, before);
 }
 
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
 static void sum_up(const char *what, double *values, unsigned n, const char *unit)
 {
-	qsort(values, n, sizeof(values[0]), by_value);
+	median_sort(values, n);
 	printf("%-28s median %9.3f  worst %9.3f %s\n", what, values[n / 2], values[n - 1], unit);
 }
 

@@ -210,17 +210,24 @@ QUARRY_API quarry_arena *quarry_arena_of(const void *p)
 	return arena;
 }
 
-QUARRY_API int quarry_populate(void *p, size_t len)
+/* 0 when len bytes from p on are in one block; -1, and the error is set. */
+static int check_within(const void *p, size_t len)
 {
-	size_t left;
+	size_t left = qy_arena_left(p);
 
-	qy_init_once();
-	left = qy_arena_left(p);
 	if (left == 0)
 		return qy_fail(EINVAL, "p: it is in no block of quarry's");
 	if (len > left)
 		return qy_fail(EINVAL, "len: %lu bytes are more than the %lu that the block has from p on",
 			       (unsigned long)len, (unsigned long)left);
+	return 0;
+}
+
+QUARRY_API int quarry_populate(void *p, size_t len)
+{
+	qy_init_once();
+	if (check_within(p, len) != 0)
+		return -1;
 	if (len == 0 || qy_arena_populate(p, len) == 0)
 		return 0;
 	return qy_fail(errno, "len: the kernel has not brought all of %lu bytes in", (unsigned long)len);
@@ -233,17 +240,9 @@ bool qy_may_be_huge(const void *p)
 
 QUARRY_API int quarry_discard(void *p, size_t len)
 {
-	size_t left;
-
 	qy_init_once();
-	if (qy_fail_inside())
+	if (qy_fail_inside() || check_within(p, len) != 0)
 		return -1;
-	left = qy_arena_left(p);
-	if (left == 0)
-		return qy_fail(EINVAL, "p: it is in no block of quarry's");
-	if (len > left)
-		return qy_fail(EINVAL, "len: %lu bytes are more than the %lu that the block has from p on",
-			       (unsigned long)len, (unsigned long)left);
 	if (len == 0 || qy_arena_discard(p, len) == 0)
 		return 0;
 	return qy_fail(errno, "p: memory of that kind does not go back in parts, or the kernel refuses");

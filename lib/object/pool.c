@@ -14,6 +14,17 @@ bool qy_pool_bad(const quarry_pool *pool)
 	return true;
 }
 
+/* The same, and that of many objects there is an array. */
+static bool bad_bulk(const quarry_pool *pool, const void *objects, size_t count)
+{
+	if (qy_pool_bad(pool))
+		return true;
+	if (objects != NULL || count == 0)
+		return false;
+	qy_fail(EINVAL, "objects: it is NULL");
+	return true;
+}
+
 /* ---- get ---- */
 
 /* A new life begins. Nobody can meet it before a token is made of it. */
@@ -170,10 +181,8 @@ QUARRY_API size_t quarry_pool_get_bulk(quarry_pool *pool, void **objects, size_t
 	struct qy_pool_cache *c;
 	size_t n = 0;
 
-	if (qy_pool_bad(pool))
+	if (bad_bulk(pool, objects, count))
 		return 0;
-	if (objects == NULL && count > 0)
-		return qy_fail(EINVAL, "objects: it is NULL"), 0;
 	c = qy_pool_cache(pool);
 	while (n < count) {
 		if (c != NULL && !pool->checked)
@@ -322,10 +331,8 @@ QUARRY_API size_t quarry_pool_put_bulk(quarry_pool *pool, void *const *objects, 
 	struct qy_pool_cache *c;
 	size_t n = 0;
 
-	if (qy_pool_bad(pool))
+	if (bad_bulk(pool, objects, count))
 		return 0;
-	if (objects == NULL && count > 0)
-		return qy_fail(EINVAL, "objects: it is NULL"), 0;
 	c = qy_pool_cache(pool);
 	for (size_t i = 0; i < count; i++)
 		n += put(pool, c, objects[i], how) == 0;
