@@ -373,7 +373,7 @@ QUARRY_API int quarry_block_from_seg(quarry_seg s, quarry_block *b)
 	word = atomic_load_explicit(&c->word, memory_order_acquire);
 	if (!is_of(word, s.p))
 		return qy_fail(ESTALE, "segment: the block at %p is gone", s.p);
-	if (s.n > usable_of(leaf->manager, s.p))
+	if (s.n > usable_of(qy_count_manager(leaf, c), s.p))
 		return qy_fail(EINVAL, "segment: it is longer than the block at %p", s.p);
 	if (b != NULL)
 		*b = (quarry_block){ .p = s.p, .n = s.n, .count = c, .generation = qy_count_generation(word) };
@@ -449,6 +449,7 @@ static int resize(quarry_block *b, const quarry_manager *manager, size_t n)
 QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags)
 {
 	struct qy_leaf *leaf;
+	const quarry_manager *manager;
 	struct quarry_count *c;
 	size_t old, usable;
 	uint64_t word;
@@ -464,7 +465,8 @@ QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags)
 	if (c != b->count)
 		return fail(ESTALE);
 	old = b->n;
-	usable = usable_of(leaf->manager, b->p);
+	manager = qy_count_manager(leaf, c);
+	usable = usable_of(manager, b->p);
 	if (n > usable && (flags & QUARRY_RESIZE_IN_PLACE))
 		return qy_fail(ENOMEM, "block: it has room for %zu bytes where it is", usable);
 	if (n <= usable && (n >= usable / 2 || (flags & QUARRY_RESIZE_IN_PLACE))) {
@@ -472,7 +474,7 @@ QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags)
 			return qy_fail(EBUSY, "block: it is borrowed, or has a function for its end");
 		b->n = n;
 	}
-	else if (resize(b, leaf->manager, n) != 0)
+	else if (resize(b, manager, n) != 0)
 		return -1;
 	zero_behind(b, old, flags);
 	return 0;

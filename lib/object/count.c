@@ -54,25 +54,46 @@ static size_t words_of(unsigned shift)
 	return (size_t)1 << (QY_COUNT_UNIT_SHIFT - shift);
 }
 
-/* The entry in the unit's chain for blocks of this kind; 0 where there is none. */
-static uintptr_t leaf_for(uintptr_t entry, unsigned shift, const quarry_manager *manager)
+/* Whether p's word is of a block that begins elsewhere and is another manager's: one that p is within (count.h). (Where it is
+ * the same manager's, that one is no more, and its count was forgotten.) */
+static bool is_anothers(uintptr_t entry, const void *p, const quarry_manager *manager)
 {
-	while (entry != 0 && (qy_leaf_shift(entry) != shift || qy_leaf_at(entry)->manager != manager))
+	const struct quarry_count *c = qy_leaf_word(entry, p);
+	uint64_t word;
+
+	if (manager == NULL)
+		return false;
+	word = atomic_load_explicit(&c->word, memory_order_acquire);
+	return is_live(word) && (word & QY_COUNT_GRAIN_MASK) != qy_count_grain(p) &&
+	       qy_count_manager(qy_leaf_at(entry), c) != manager;
+}
+
+/* The entry in the unit's chain for such a block at p; 0 where there is none. */
+static uintptr_t leaf_for(uintptr_t entry, unsigned shift, const void *p, const quarry_manager *manager)
+{
+	while (entry != 0 &&
+	       (qy_leaf_shift(entry) != shift || (qy_leaf_at(entry)->managers == NULL) != (manager == NULL) ||
+		is_anothers(entry, p, manager)))
 		entry = qy_leaf_at(entry)->next;
 	return entry;
 }
 
 static uintptr_t add_leaf(_Atomic(uintptr_t) *unit, const void *p, unsigned shift, const quarry_manager *manager)
 {
-	struct qy_leaf *leaf = qy_meta_alloc(sizeof(*leaf) + words_of(shift) * sizeof(leaf->at[0]), 16);
+	size_t words = words_of(shift), each = sizeof(struct quarry_count);
+	struct qy_leaf *leaf;
 	uintptr_t first = atomic_load_explicit(unit, memory_order_acquire), mine;
 
+	if (manager != NULL)
+		each += sizeof(leaf->managers[0]);
+	leaf = qy_meta_alloc(sizeof(*leaf) + words * each, 16);
 	if (leaf == NULL)
 		return 0;
 	leaf->unit = qy_align_down((uintptr_t)p, (size_t)1 << QY_COUNT_UNIT_SHIFT);
-	leaf->manager = manager;
+	if (manager != NULL)
+		leaf->managers = (void *)&leaf->at[words];
 	do {
-		mine = leaf_for(first, shift, manager);
+		mine = leaf_for(first, shift, p, manager);
 		if (mine != 0)
 			return mine;
 		leaf->next = first;
@@ -196,7 +217,7 @@ static void end_others(uintptr_t entry, uintptr_t mine, const void *p)
 
 /* By addition: counts of others, which they are about to take back, stay (count.h). */
 static struct quarry_count *give_birth(struct qy_leaf *leaf, struct quarry_count *c, const void *p,
-				       uint32_t *generation)
+				       const quarry_manager *manager, uint32_t *generation)
 {
 	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), born;
 
@@ -210,6 +231,8 @@ static struct quarry_count *give_birth(struct qy_leaf *leaf, struct quarry_count
 		return NULL;
 	}
 	clear_beside(leaf, c);
+	if (manager != NULL)
+		atomic_store_explicit(&leaf->managers[c - leaf->at], manager, memory_order_relaxed);
 	born = QY_COUNT_LIVE + QY_COUNT_ONE + qy_count_grain(p) - (word & QY_COUNT_GRAIN_MASK);
 	if (qy_count_generation(word) == 0)
 		born += (uint64_t)1 << QY_COUNT_GENERATION_SHIFT;
@@ -232,14 +255,14 @@ struct quarry_count *qy_count_begin(void *p, size_t usable, const quarry_manager
 	if (unit == NULL)
 		return NULL;
 	first = atomic_load_explicit(unit, memory_order_acquire);
-	mine = leaf_for(first, shift, manager);
+	mine = leaf_for(first, shift, p, manager);
 	if (QY_UNLIKELY(mine == 0))
 		mine = add_leaf(unit, p, shift, manager);
 	if (mine == 0)
 		return NULL;
 	if (QY_UNLIKELY(first != mine || qy_leaf_at(mine)->next != 0))
 		end_others(first, mine, p);
-	return give_birth(qy_leaf_at(mine), qy_leaf_word(mine, p), p, generation);
+	return give_birth(qy_leaf_at(mine), qy_leaf_word(mine, p), p, manager, generation);
 }
 
 /* ---- ending ---- */
@@ -258,20 +281,21 @@ static bool has_end_fn(const struct qy_leaf *leaf, const struct quarry_count *c)
 	return ends != NULL && atomic_load_explicit(&ends[c - leaf->at], memory_order_relaxed) != NULL;
 }
 
-/* What ended is freed: by the one who marked its end. */
-static void finish(struct qy_leaf *leaf, struct quarry_count *c, uint64_t word)
+/* What ended is freed: by the one who marked its end, and read its manager before. */
+static void finish(struct qy_leaf *leaf, struct quarry_count *c, uint64_t word, const quarry_manager *manager)
 {
 	void *p = (void *)(leaf->unit + ((word & QY_COUNT_GRAIN_MASK) << QY_COUNT_GRAIN_SHIFT));
 	quarry_end_fn *fn = take_end_fn(leaf, c);
 
 	if (fn != NULL)
 		fn(p);
-	qy_block_free(leaf->manager, p);
+	qy_block_free(manager, p);
 }
 
 int qy_count_drop_slow(struct quarry_count *c, const void *p, uint64_t mask, uint64_t want)
 {
 	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), less, now;
+	const quarry_manager *manager;
 	unsigned shift;
 	struct qy_leaf *leaf = leaf_of(c, p, &shift);
 
@@ -287,6 +311,7 @@ int qy_count_drop_slow(struct quarry_count *c, const void *p, uint64_t mask, uin
 			}
 			word = now;
 		}
+		manager = qy_count_manager(leaf, c);
 		less = qy_count_refs(word) > 1 ? word - QY_COUNT_ONE : dead_after(word);
 	} while (!atomic_compare_exchange_weak_explicit(&c->word, &word, less, memory_order_acq_rel,
 							memory_order_acquire));
@@ -294,7 +319,7 @@ int qy_count_drop_slow(struct quarry_count *c, const void *p, uint64_t mask, uin
 		qy_count_hint = less;
 		return 0;
 	}
-	finish(leaf, c, word);
+	finish(leaf, c, word, manager);
 	return 1;
 }
 
@@ -302,11 +327,12 @@ int qy_count_drop_slow(struct quarry_count *c, const void *p, uint64_t mask, uin
 static void end(struct qy_leaf *leaf, struct quarry_count *c)
 {
 	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
+	const quarry_manager *manager = qy_count_manager(leaf, c);
 
 	if (is_live(word) && qy_count_refs(word) == 0 &&
 	    atomic_compare_exchange_strong_explicit(&c->word, &word, dead_after(word), memory_order_acq_rel,
 						    memory_order_acquire))
-		finish(leaf, c, word);
+		finish(leaf, c, word, manager);
 }
 
 /* An end needs a count of 0, so while somebody's addition stands only an overrun raises the generation, and that has dropped

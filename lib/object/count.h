@@ -9,9 +9,15 @@
  * index is the address shifted. The shift is the logarithm of what is usable in the unit's blocks: two that have at least
  * 2^k bytes each begin at least 2^k apart, and never share a word, wherever the slab begins and whatever its class is.
  * (So nothing needs to be known of slabs; cf. client metadata beside the slab's in snmalloc 0.7.) A unit whose slab
- * becomes one of smaller objects, or which holds memory of another kind of manager, gets one more leaf in front of the
- * old: all leaves stay for good, since late references look into them. At most 64 KiB of leaves come to be per unit and
- * manager.
+ * becomes one of smaller objects gets one more leaf in front of the old: all leaves stay for good, since late references
+ * look into them. At most 64 KiB of leaves come to be per unit.
+ *
+ * Blocks that quarry_free does not free have leaves of their own, all managers the same ones, in which each word has its
+ * block's manager beside it: managers come and go, and leave nothing behind but the words that the next one's blocks use
+ * again. That is 128 KiB more per unit, at most, unless such managers stand in each other's blocks: a block of more than half
+ * of what another one has, which is within it, would have that one's word, and has one in a leaf more. A manager is written
+ * beside a word that is dead, and read before a compare-and-swap that ends the life in which it was read; so who is late
+ * reads one that may be gone, and uses none.
  *
  * No lock. Counts go up by fetch_add and are looked at afterwards: a load before it would cost as much again. Whoever counted
  * up at the wrong block (dead, or another since) takes that back. Who takes back the last one ends that block; until the
@@ -45,12 +51,12 @@ struct quarry_count {
 	_Atomic(uint64_t) word;
 };
 
-/* The words of one unit's blocks that have 2^shift bytes, or up to twice as many, and come from one manager. Its
- * address is aligned to 16; where it is entered, the low bits are shift - 4. */
+/* The words of one unit's blocks that have 2^shift bytes, or up to twice as many. Its address is aligned to 16; where it
+ * is entered, the low bits are shift - 4. */
 struct qy_leaf {
 	uintptr_t next;                         /* entered as in the table; constant */
 	uintptr_t unit;                         /* address */
-	const quarry_manager *manager;          /* NULL: what quarry_free frees */
+	_Atomic(const quarry_manager *) *managers; /* of the blocks, an array as long; NULL: quarry_free frees them all */
 	_Atomic(void *) borrowed;               /* notes, an array as long; NULL until there is one */
 	_Atomic(void *) ends;                   /* functions to call at the end; the same */
 	struct quarry_count at[];
@@ -107,6 +113,13 @@ QY_INLINE uintptr_t qy_count_entry(const void *p)
 /* The word of the block that begins at p, and its leaf: a live one before one that is gone; NULL where there never was
  * one. */
 struct quarry_count *qy_count_find(const void *p, struct qy_leaf **leaf);
+
+/* The manager of the block at the word, as it was when the word was read; NULL: quarry_free frees it. */
+QY_INLINE const quarry_manager *qy_count_manager(const struct qy_leaf *leaf, const struct quarry_count *c)
+{
+	return leaf->managers == NULL ? NULL
+				      : atomic_load_explicit(&leaf->managers[c - leaf->at], memory_order_relaxed);
+}
 
 /* A block begins at p, with one reference: the word, and its generation in *generation. NULL with ENOMEM or EINVAL
  * (alignment, address), and with ERANGE where this address is used up. What a word says that was not ended is ended. */

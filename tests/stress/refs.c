@@ -3,7 +3,7 @@
  * block there by its weak reference, its handle or its address, while others put a new block there and let the old one
  * go; memory comes again at once, so that what is asked for late is another block by then. The manager of the blocks
  * knows which of its memory is live: who got a reference must find it so, and with the contents of the block that was meant,
- * and nothing may be freed twice. A quarter of the blocks is memory of quarry_malloc's family that was shared; half of them have a
+ * and nothing may be freed twice. There are several of them, with their memory side by side, and each must get its own back. A quarter of the blocks is memory of quarry_malloc's family that was shared; half of them have a
  * function that is called at their end, once; some are borrowed when references go; and now and then one has all the
  * references that there can be. An operation is one such race; 10^8 are --ops 1e8. */
 #include "tests/stress/stress.h"
@@ -22,7 +22,7 @@
  * and shared ones at one, so that an address tells. */
 struct head {
 	_Atomic(uint32_t) state;
-	uint32_t size, pad[2];
+	uint32_t size, of, pad; /* of: which manager */
 };
 
 /* What a block says, so that one that is not whole is seen. left: notes whose threads have, or may have, no reference any
@@ -54,9 +54,9 @@ static void *alloc(void *ctx, size_t size)
 {
 	struct head *h = quarry_aligned_alloc(64, size + sizeof(*h));
 
-	(void)ctx;
 	ST_CHECK(h != NULL);
 	h->size = (uint32_t)size;
+	h->of = (uint32_t)(uintptr_t)ctx;
 	atomic_store_explicit(&h->state, LIVE, memory_order_relaxed);
 	atomic_fetch_add_explicit(&allocated, 1, memory_order_relaxed);
 	return h + 1;
@@ -64,7 +64,8 @@ static void *alloc(void *ctx, size_t size)
 
 static int free_once(void *ctx, void *p)
 {
-	(void)ctx;
+	if (head_of(p)->of != (uint32_t)(uintptr_t)ctx)
+		st_fail("%p was freed by manager %u, and is of %u", p, (unsigned)(uintptr_t)ctx, head_of(p)->of);
 	if (atomic_exchange_explicit(&head_of(p)->state, DEAD, memory_order_relaxed) != LIVE)
 		st_fail("%p was freed twice", p);
 	atomic_fetch_add_explicit(&freed, 1, memory_order_relaxed);
@@ -81,7 +82,7 @@ static size_t usable(void *ctx, const void *p)
 static const quarry_manager_ops ops = {
 	.struct_size = sizeof ops, .name = "watched", .alloc = alloc, .free = free_once, .usable = usable,
 };
-static quarry_manager watched = { &ops, NULL };
+static quarry_manager watched[] = { { &ops, (void *)1 }, { &ops, (void *)2 }, { &ops, (void *)3 } };
 
 static bool is_shared(const void *p)
 {
@@ -137,7 +138,7 @@ static quarry_block make_shared(uint64_t id)
 
 static quarry_block make(uint64_t id)
 {
-	quarry_block b = quarry_block_alloc(&watched, SIZE);
+	quarry_block b = quarry_block_alloc(&watched[id % 3], SIZE);
 	struct body *body = b.p;
 
 	ST_CHECK(body != NULL);

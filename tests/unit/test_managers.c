@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "include/quarry/stack.h"
+#include "lib/object/count.h"
 #include "tests/unit/blocks.h"
 
 #define SLOTS 200
@@ -225,6 +226,196 @@ Test(managers, blocks_of_several_side_by_side)
 		}
 		cr_assert_eq(among_live, live);
 	}
+}
+
+/* ---- managers come and go ---- */
+
+/* Each has its memory of libc's malloc, with its name in front of it. */
+struct named {
+	quarry_manager manager;
+	size_t live;
+};
+
+static void *named_alloc(void *ctx, size_t size)
+{
+	size_t *p = mine_alloc(NULL, size);
+	struct named *n = ctx;
+
+	if (p != NULL) {
+		p[-1] = (uintptr_t)ctx;
+		n->live++;
+	}
+	return p;
+}
+
+static int named_free(void *ctx, void *p)
+{
+	struct named *n = ctx;
+
+	cr_assert_eq(((size_t *)p)[-1], (uintptr_t)ctx, "it went to a manager that it is not of");
+	n->live--;
+	return mine_free(NULL, p);
+}
+
+static const quarry_manager_ops named_ops = {
+	.struct_size = sizeof named_ops, .name = "named", .alloc = named_alloc, .free = named_free, .usable = mine_usable,
+};
+
+static size_t leaves_at(const void *p)
+{
+	size_t n = 0;
+
+	for (uintptr_t entry = qy_count_entry(p); entry != 0; entry = qy_leaf_at(entry)->next)
+		n++;
+	return n;
+}
+
+/* However many managers there were: what a block costs is the same, and nothing is kept of them. A manager that is gone is
+ * not looked at any more, whoever is late. */
+Test(managers, those_that_were_leave_nothing_behind)
+{
+	enum { MANY = 3000 };
+	size_t most = 0;
+
+	for (unsigned i = 0; i < MANY; i++) {
+		struct named *n = calloc(1, sizeof *n);
+		quarry_block b, late;
+		quarry_weak w;
+
+		n->manager = (quarry_manager){ &named_ops, n };
+		late = b = quarry_block_alloc(&n->manager, 10);
+		cr_assert_not_null(b.p);
+		w = quarry_weak_of(&b);
+		most = leaves_at(b.p) > most ? leaves_at(b.p) : most;
+		cr_assert_eq(quarry_block_unref(&b), 1);
+		cr_assert_eq(n->live, 0);
+		memset(n, 0x5a, sizeof *n);
+		free(n);
+		refused(quarry_block_unref(&late), ESTALE);
+		refused(quarry_weak_lock(w, &b), ESTALE);
+		refused(quarry_unref(late.p), ESTALE);
+	}
+	cr_assert_eq(most, 1, "%zu arrays of words in one unit", most);
+	cr_assert_eq(mine_live, 0);
+}
+
+/* Side by side in the same arrays, each block goes to its own manager; some are resized there. */
+Test(managers, many_have_their_words_in_one_place)
+{
+	enum { MANAGERS = 300, MANY = 2000 };
+	static struct named n[MANAGERS];
+	static quarry_block b[MANY];
+	size_t most = 0;
+
+	model_start("managers: many");
+	for (unsigned i = 0; i < MANAGERS; i++)
+		n[i].manager = (quarry_manager){ &named_ops, &n[i] };
+	for (unsigned i = 0; i < 40000; i++) {
+		unsigned k = (unsigned)(model_random() % MANY);
+		size_t size = 1 + model_random() % 300;
+
+		if (b[k].p == NULL) {
+			b[k] = quarry_block_alloc(&n[model_random() % MANAGERS].manager, size);
+			cr_assert_eq(quarry_refcount(b[k].p), 1);
+			most = leaves_at(b[k].p) > most ? leaves_at(b[k].p) : most;
+		} else if (model_random() % 4 == 0) {
+			cr_assert_eq(quarry_block_resize(&b[k], size, 0), 0);
+			cr_assert_eq(quarry_refcount(b[k].p), 1);
+		} else {
+			cr_assert_eq(model_random() % 2 ? quarry_block_unref(&b[k]) : quarry_unref(b[k].p), 1);
+			b[k] = (quarry_block){ .p = NULL };
+		}
+	}
+	for (unsigned k = 0; k < MANY; k++)
+		if (b[k].p != NULL)
+			cr_assert_eq(quarry_block_unref(&b[k]), 1);
+	for (unsigned i = 0; i < MANAGERS; i++)
+		cr_assert_eq(n[i].live, 0, "manager %u", i);
+	/* Of 1 to 300 bytes: a length's logarithm, from 4 to 8. */
+	cr_assert_leq(most, 5, "%zu arrays of words in one unit", most);
+}
+
+/* A manager that hands out what it has from another: the block within has a count of its own, although it is so large that
+ * both have a place in the same words; and the one that it is in keeps its own. */
+static char *inner_at;
+static size_t inner_size, inner_live, outer_live;
+
+static void *inner_alloc(void *ctx, size_t size)
+{
+	(void)ctx;
+	(void)size;
+	inner_live++;
+	return inner_at;
+}
+
+static int inner_free(void *ctx, void *p)
+{
+	(void)ctx;
+	inner_live -= p == inner_at;
+	return 0;
+}
+
+static size_t inner_usable(void *ctx, const void *p)
+{
+	(void)ctx;
+	(void)p;
+	return inner_size;
+}
+
+static _Alignas(64) char outer_memory[128];
+
+static void *outer_alloc(void *ctx, size_t size)
+{
+	(void)ctx;
+	(void)size;
+	outer_live++;
+	return outer_memory;
+}
+
+static int outer_free(void *ctx, void *p)
+{
+	(void)ctx;
+	outer_live -= p == (void *)outer_memory;
+	return 0;
+}
+
+static size_t outer_usable(void *ctx, const void *p)
+{
+	(void)ctx;
+	(void)p;
+	return 127;
+}
+
+Test(managers, a_block_within_anothers_block)
+{
+	static const quarry_manager_ops inner_ops = {
+		.struct_size = sizeof inner_ops, .name = "inner", .alloc = inner_alloc, .free = inner_free, .usable = inner_usable,
+	};
+	static const quarry_manager_ops outer_ops = {
+		.struct_size = sizeof outer_ops, .name = "outer", .alloc = outer_alloc, .free = outer_free, .usable = outer_usable,
+	};
+	quarry_manager inner = { &inner_ops, NULL }, outer = { &outer_ops, NULL };
+
+	for (unsigned round = 0; round < 3; round++) {
+		quarry_block o = quarry_block_alloc(&outer, 100), i;
+
+		inner_at = (char *)o.p + 16;
+		inner_size = 111;
+		i = quarry_block_alloc(&inner, 100);
+		cr_assert(o.p != NULL && i.p == (void *)inner_at && i.count != o.count);
+		cr_assert_eq(quarry_ref(i.p), 0);
+		cr_assert_eq(quarry_refcount(o.p), 1);
+		cr_assert_eq(quarry_refcount(i.p), 2);
+		cr_assert_eq(quarry_unref(i.p), 0);
+		cr_assert_eq(round == 1 ? quarry_unref(o.p) : quarry_unref(i.p), 1);
+		cr_assert_eq(inner_live, round == 1);
+		cr_assert_eq(outer_live, round != 1);
+		cr_assert_eq(round == 1 ? quarry_unref(i.p) : quarry_unref(o.p), 1);
+		cr_assert_eq(inner_live + outer_live, 0);
+		refused(quarry_unref(i.p), ESTALE);
+		refused(quarry_unref(o.p), ESTALE);
+	}
+	cr_assert_leq(leaves_at(outer_memory), 2);
 }
 
 Test(managers, edges_are_the_same)
