@@ -92,7 +92,7 @@ typedef struct quarry_manager {
 QUARRY_API quarry_manager *quarry_manager_default(void);
 
 /** The manager that is an arena: the same one for the same arena each time. Its destroy is quarry_arena_destroy, its
- * clear quarry_arena_reset; what stays of it then is 24 bytes, which the next arena at that address gets.
+ * clear quarry_arena_reset, and both end the blocks there (quarry_manager_clear); what stays of it then is 24 bytes, which the next arena at that address gets.
  * @param arena NULL: the default manager.
  * @return the manager; NULL with EINVAL (no arena) or ENOMEM. */
 QUARRY_API quarry_manager *quarry_manager_of_arena(quarry_arena *arena);
@@ -122,7 +122,11 @@ QUARRY_API size_t quarry_manager_usable(quarry_manager *manager, const void *p);
  * @return 1 or 0; -1 with ENOTSUP. */
 QUARRY_API int quarry_manager_owns(quarry_manager *manager, const void *p);
 
-/** Free all that the manager gave and keep it. No count of a block is changed: let blocks go before.
+/** Free all that the manager gave and keep it. Where that is an arena's memory, by quarry_arena_reset or
+ * quarry_arena_destroy as well, and in whatever managers' hands it was, the blocks in it end: references to them, weak ones
+ * too, are ESTALE from then on, no function for their end is called, and they count in quarry_block_figures.overrun. (All
+ * counts that there are for this memory are looked at, 8 bytes for each place of a block, and where there were no blocks
+ * nothing is.) Other managers change no count: let blocks go before.
  * @return 0; -1 with EPERM (the default manager, a node's arena), EBUSY (a thread's default arena), ENOTSUP. */
 QUARRY_API int quarry_manager_clear(quarry_manager *manager);
 
@@ -331,8 +335,8 @@ QUARRY_API int quarry_weak_lock(quarry_weak w, quarry_block *b);
 typedef struct quarry_block_figures {
 	uint64_t retired;      /* addresses that are not used again, and their memory kept, since their generations are
 	                        * used up: after 4,294,967,294 blocks at one address */
-	uint64_t overrun;      /* blocks freed, or lost with their arena, behind their count: noticed when a new block came
-	                        * there, whose count began anew */
+	uint64_t overrun;      /* blocks that ended behind their count: lost as their arena was reset or ended, or freed by
+	                        * other means, which is noticed when a new block comes there, whose count begins anew */
 	uint64_t late_writes;  /* blocks that were written to after their end (option checked) */
 	uint64_t quarantined;  /* blocks held back now, */
 	uint64_t quarantined_bytes; /* and their bytes in memory */

@@ -266,7 +266,8 @@ typedef struct quarry_arena_attr {
  * @endcode */
 QUARRY_API quarry_arena *quarry_arena_create(const quarry_arena_attr *attr);
 
-/** Free all of an arena's memory and the arena, in one stroke, whatever is still allocated in it.
+/** Free all of an arena's memory and the arena, in one stroke, whatever is still allocated in it. Counted blocks there
+ * (quarry/block.h) end: late references to them are ESTALE.
  * Threads that free or allocate there through other calls at this moment are waited for; later frees of its
  * pointers are ignored and counted as long as the address space is not used anew.
  * @return 0; -1 with EBUSY while it is some thread's default arena, EPERM for a node's default arena,

@@ -77,8 +77,10 @@ int qy_arena_end(quarry_arena *arena, bool destroy)
 		qy_manager_end_checked(m);
 	if (error == 0 && destroy)
 		regions = qy_manager_end(m);
-	else if (error == 0)
+	else if (error == 0) {
 		qy_manager_reset(m);
+		qy_manager_tell_gone(m);
+	}
 	qy_threads_resume();
 	qy_purge_release();
 	qy_checker_hush(false);

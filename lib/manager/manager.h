@@ -217,6 +217,9 @@ struct qy_region *qy_manager_end(struct qy_manager *m);
 void qy_manager_end_checked(struct qy_manager *m) QY_COLD;
 void qy_manager_unmap(struct qy_region *list);
 
+/* What lived in it is told to be gone (lib/base/gone.h), as unmapping does: after a reset, with all threads held. */
+void qy_manager_tell_gone(struct qy_manager *m);
+
 /* Of what was mapped just now, nobody is about to take anything: it may go back as all that is free. */
 void qy_manager_spare_none(struct qy_manager *m);
 

@@ -6,6 +6,7 @@
 
 #include "lib/manager/breaker.h"
 #include "lib/base/checker.h"
+#include "lib/base/gone.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/sites.h"
 #include "lib/manager/registry.h"
@@ -435,12 +436,25 @@ struct qy_region *qy_manager_end(struct qy_manager *m)
 	return list;
 }
 
+static void tell_gone(struct qy_region *r)
+{
+	qy_tell_gone(qy_region_addr(r), (size_t)r->frames << QY_FRAME_SHIFT);
+}
+
+void qy_manager_tell_gone(struct qy_manager *m)
+{
+	for (struct qy_manager *one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))
+		for (struct qy_region *r = one->regions; r != NULL; r = r->next)
+			tell_gone(r);
+}
+
 void qy_manager_unmap(struct qy_region *list)
 {
 	while (list != NULL) {
 		struct qy_region *r = list;
 
 		list = r->next;
+		tell_gone(r);
 		qy_region_destroy(r);
 	}
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "lib/base/gone.h"
 #include "numa/window.h"
 
 #define SHIFT_MIN QY_COUNT_GRAIN_SHIFT
@@ -24,6 +25,8 @@ static uint64_t dead_after(uint64_t word)
 
 /* ---- the table ---- */
 
+static void end_all(void *p, size_t n);
+
 /* Where the leaf of p's unit is entered. The zone is made where it is not there; what two threads make at once is lost,
  * once. NULL with EINVAL or ENOMEM. */
 static _Atomic(uintptr_t) *unit_of(const void *p)
@@ -39,6 +42,7 @@ static _Atomic(uintptr_t) *unit_of(const void *p)
 	zone = &qy_count_zones[address >> QY_COUNT_ZONE_SHIFT];
 	units = (qy_leaves *)atomic_load_explicit(zone, memory_order_acquire);
 	if (units == NULL) {
+		atomic_store_explicit(&qy_gone, end_all, memory_order_release);
 		units = qy_meta_alloc(sizeof(*units), 64);
 		if (units == NULL)
 			return NULL;
@@ -212,6 +216,36 @@ static void end_others(uintptr_t entry, uintptr_t mine, const void *p)
 
 		if (entry != mine && is_live(word) && (word & QY_COUNT_GRAIN_MASK) == qy_count_grain(p))
 			end_overrun(qy_leaf_at(entry), c, word);
+	}
+}
+
+static void end_all_in(uintptr_t entry)
+{
+	for (; entry != 0; entry = qy_leaf_at(entry)->next) {
+		struct qy_leaf *leaf = qy_leaf_at(entry);
+
+		for (size_t i = 0; i < words_of(qy_leaf_shift(entry)); i++) {
+			uint64_t word = atomic_load_explicit(&leaf->at[i].word, memory_order_relaxed);
+
+			if (is_live(word))
+				end_overrun(leaf, &leaf->at[i], word);
+		}
+	}
+}
+
+/* All blocks there are no more (gone.h): no late handle finds one, nor frees what is there next. */
+static void end_all(void *p, size_t n)
+{
+	const uintptr_t unit = (uintptr_t)1 << QY_COUNT_UNIT_SHIFT, zone = (uintptr_t)1 << QY_COUNT_ZONE_SHIFT;
+	uintptr_t end = (uintptr_t)p + n;
+
+	for (uintptr_t at = (uintptr_t)p; at < end;) {
+		if (atomic_load_explicit(&qy_count_zones[at >> QY_COUNT_ZONE_SHIFT], memory_order_relaxed) == 0) {
+			at = qy_align_down(at, zone) + zone;
+		} else {
+			end_all_in(qy_count_entry((void *)at));
+			at += unit;
+		}
 	}
 }
 

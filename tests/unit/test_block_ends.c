@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+/* Blocks whose memory ends before they do: with their arena. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "include/quarry/stack.h"
+#include "lib/base/gone.h"
+#include "lib/object/count.h"
+#include "tests/unit/blocks.h"
+
+static const size_t sizes[] = { 1, 16, 64, 100, 500, 3000, 20 * KIB, 40 * KIB, 200 * KIB, MIB, 5 * MIB };
+
+/* The ways in which an arena's memory goes. */
+static int by_reset(quarry_arena *arena)
+{
+	return quarry_arena_reset(arena);
+}
+
+static int by_clear(quarry_arena *arena)
+{
+	return quarry_manager_clear(quarry_manager_of_arena(arena));
+}
+
+static int by_destroy(quarry_arena *arena)
+{
+	return quarry_arena_destroy(arena);
+}
+
+static int by_manager(quarry_arena *arena)
+{
+	return quarry_manager_destroy(quarry_manager_of_arena(arena));
+}
+
+static int (*const ways[])(quarry_arena *) = { by_reset, by_clear, by_destroy, by_manager };
+#define IS_KEPT(way) ((way) < 2)
+
+static uint64_t overrun(void)
+{
+	quarry_block_figures f;
+
+	cr_assert_eq(quarry_block_figures_get(&f, sizeof f), 0);
+	return f.overrun;
+}
+
+static void never_called(void *p)
+{
+	cr_assert_fail("the end of %p was called", p);
+}
+
+/* A handle, a weak reference and an address: none finds the block. */
+static void is_gone(quarry_block b, quarry_weak w)
+{
+	quarry_block again;
+	void *p = b.p;
+
+	cr_assert_eq(quarry_block_live(&b), 0);
+	refused(quarry_weak_lock(w, &again), ESTALE);
+	refused(quarry_block_ref(&b), ESTALE);
+	refused(quarry_block_unref(&b), ESTALE);
+	refused(quarry_ref(p), ESTALE);
+	refused(quarry_unref(p), ESTALE);
+}
+
+Test(block_ends, with_their_arena)
+{
+	for (unsigned way = 0; way < COUNT(ways); way++) {
+		quarry_arena *arena = quarry_arena_create(NULL);
+		quarry_stack_attr attr = { .manager = quarry_manager_of_arena(arena) };
+		quarry_stack *stack = quarry_stack_create(&attr);
+		quarry_block b[COUNT(sizes) * 3], others[2];
+		quarry_weak w[COUNT(b)];
+		uint64_t before = overrun();
+
+		others[0] = quarry_block_alloc(NULL, 100);
+		others[1] = quarry_block_alloc(quarry_stack_manager(quarry_scratch()), 100);
+		for (unsigned i = 0; i < COUNT(b); i++) {
+			size_t n = sizes[i / 3];
+
+			if (i % 3 == 0)
+				b[i] = quarry_block_alloc(quarry_manager_of_arena(arena), n);
+			else if (i % 3 == 1)
+				cr_assert_eq(quarry_share(quarry_arena_malloc(arena, n), &b[i]), 0);
+			else
+				b[i] = quarry_block_alloc(quarry_stack_manager(stack), n % 1000);
+			cr_assert_not_null(b[i].p);
+			w[i] = quarry_weak_of(&b[i]);
+			for (unsigned k = 0; k < i % 5; k++)
+				cr_assert_eq(quarry_block_ref(&b[i]), 0);
+			if (i % 2)
+				cr_assert_eq(quarry_block_at_end(&b[i], never_called), 0);
+			else
+				cr_assert_eq(quarry_block_borrow(&b[i], NULL), 0);
+		}
+		cr_assert_eq(ways[way](arena), 0);
+		for (unsigned i = 0; i < COUNT(b); i++)
+			is_gone(b[i], w[i]);
+		cr_assert_eq(overrun() - before, COUNT(b));
+		for (unsigned i = 0; i < COUNT(others); i++) {
+			cr_assert_eq(quarry_refcount(others[i].p), 1, "others' blocks live on");
+			cr_assert_eq(quarry_block_unref(&others[i]), 1);
+		}
+		if (IS_KEPT(way))
+			cr_assert_eq(quarry_arena_destroy(arena), 0);
+	}
+}
+
+/* What has the address next, without a count or with one, is nobody's to let go who was late. */
+Test(block_ends, and_what_comes_there_is_not_let_go)
+{
+	enum { MANY = 3000 };
+	static quarry_block old[MANY];
+	quarry_arena *arena = quarry_arena_create(NULL);
+	quarry_manager *m = quarry_manager_of_arena(arena);
+	size_t met = 0;
+
+	for (unsigned i = 0; i < MANY; i++)
+		old[i] = quarry_block_alloc(m, 64);
+	cr_assert_eq(quarry_arena_reset(arena), 0);
+	for (unsigned i = 0; i < MANY; i++) {
+		quarry_block b = { .p = NULL };
+		void *p = i % 2 ? quarry_manager_alloc(m, 64) : (b = quarry_block_alloc(m, 64)).p;
+
+		for (unsigned k = 0; k < MANY; k++)
+			if (old[k].p == p) {
+				met++;
+				refused(quarry_block_unref(&old[k]), ESTALE);
+			}
+		cr_assert_eq(quarry_manager_owns(m, p), 1);
+		if (b.p != NULL)
+			cr_assert_eq(quarry_refcount(b.p), 1);
+		else
+			refused(quarry_unref(p), ESTALE);
+	}
+	cr_assert_gt(met, 0);
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
+}
+
+/* An arena that does not end keeps its blocks. */
+Test(block_ends, not_with_an_arena_that_stays)
+{
+	quarry_arena *arena = quarry_arena_create(NULL);
+	quarry_block b = quarry_block_alloc(quarry_manager_of_arena(arena), 100);
+
+	cr_assert_eq(quarry_thread_set_arena(arena, NULL), 0);
+	refused(quarry_arena_reset(arena), EBUSY);
+	refused(quarry_arena_destroy(arena), EBUSY);
+	cr_assert_eq(quarry_refcount(b.p), 1);
+	cr_assert_eq(quarry_thread_set_arena(NULL, NULL), 0);
+	refused(quarry_manager_clear(NULL), EPERM);
+	cr_assert_eq(quarry_block_unref(&b), 1);
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
+}
+
+/* A range of three zones, in the midst of the first and with nothing known of the second: all in it ends, and nothing beside
+ * it. (Of words alone: no memory is there.) */
+Test(block_ends, all_of_a_range_and_no_more)
+{
+	const uintptr_t base = ((uintptr_t)1 << 46) + 700 * MIB, gib = 1024 * MIB;
+	const struct {
+		uintptr_t at;
+		size_t n;
+		bool ends;
+	} all[] = {
+		{ base - 16, 16, false }, { base - 64 * KIB, MIB, false }, { base, 100, true }, { base + 96, 16, true },
+		{ base + 300 * MIB, 64, true }, { base + 2 * gib - 4096, 5000, true }, { base + 2 * gib - 16, 16, true },
+		{ base + 2 * gib, 64, false },
+	};
+	quarry_block b[COUNT(all)];
+
+	for (unsigned i = 0; i < COUNT(all); i++) {
+		b[i] = (quarry_block){ .p = (void *)all[i].at, .n = all[i].n };
+		b[i].count = qy_count_begin(b[i].p, b[i].n, NULL, &b[i].generation);
+		cr_assert_not_null(b[i].count);
+	}
+	qy_tell_gone((void *)base, 2 * gib);
+	for (unsigned i = 0; i < COUNT(all); i++)
+		cr_assert_eq(quarry_block_live(&b[i]), !all[i].ends, "%u", i);
+	/* From within a zone that nothing is known of. */
+	b[0] = (quarry_block){ .p = (void *)(base - 700 * MIB + 5 * gib), .n = 64 };
+	b[0].count = qy_count_begin(b[0].p, 64, NULL, &b[0].generation);
+	qy_tell_gone((void *)(base + 4 * gib - 16 * MIB), gib);
+	cr_assert_eq(quarry_block_live(&b[0]), 0);
+}
