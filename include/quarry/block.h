@@ -108,11 +108,16 @@ QUARRY_API void *quarry_manager_alloc(quarry_manager *manager, size_t size);
 QUARRY_API void *quarry_manager_alloc_aligned(quarry_manager *manager, size_t alignment, size_t size);
 
 /** Resize what the manager gave, as quarry_realloc: NULL allocates, size 0 frees and returns NULL. A manager without the
- * operation allocates, copies min(old, new) bytes and frees. A failure leaves p as it was. */
+ * operation allocates, copies min(old, new) bytes and frees. A failure leaves p as it was.
+ * @return the memory; NULL with what alloc says, or as quarry_manager_free for what is not the manager's, or is a block. */
 QUARRY_API void *quarry_manager_resize(quarry_manager *manager, void *p, size_t size);
 
 /** Free what the manager gave. NULL is ignored.
- * @return 0; -1 with EINVAL for what is not its own, as far as it can tell. */
+ * @return 0; -1 with EINVAL for what is not its own, as far as it can tell: the default manager and arenas know it of all
+ *         that is live. Memory that they have freed before is to them as it is to quarry_free: of large memory it is EINVAL, of small objects
+ *         it is noticed later, or not at all (quarry_stats.bad_frees).
+ *         EBUSY, and nothing done, where what they gave is a counted block with references, or one that was freed behind
+ *         them. (Of blocks of stacks and programs' managers that is not seen, nor is it by quarry_free and quarry_arena_free.) */
 QUARRY_API int quarry_manager_free(quarry_manager *manager, void *p);
 
 /** How many bytes at p may be used; 0 for NULL and for what is not the manager's, as far as it can tell. */
@@ -226,7 +231,7 @@ struct quarry_count;
  * apart by its generation (ESTALE), also when the memory is another block by then. All zero: none. */
 typedef struct quarry_block {
 	void *p;                   /* its memory; fixed until it is resized */
-	size_t n;                  /* bytes that were asked for */
+	size_t n;                  /* bytes that were asked for, or all that may be used (quarry_share, quarry_block_from_seg) */
 	struct quarry_count *count;
 	uint32_t generation;       /* of what is at that word: another number for each block */
 	uint32_t reserved;
@@ -285,13 +290,13 @@ QUARRY_API int quarry_block_unref(quarry_block *b);
 QUARRY_API int quarry_block_live(const quarry_block *b);
 
 enum quarry_resize_flags {
-	QUARRY_RESIZE_ZERO = 1,    /* bytes behind the old length are zero */
+	QUARRY_RESIZE_ZERO = 1,    /* bytes behind the old length, which is n of the handle, are zero */
 	QUARRY_RESIZE_IN_PLACE = 2 /* ENOMEM rather than another address */
 };
 
 /** Resize a block of which b is the only reference: in place, by mremap(2), or by a copy of min(old, new) bytes, as its
- * manager does it. Its address and generation may be others then: copies of b and weak references from before are
- * ESTALE. (When even the memory for its count cannot be had where it moved to, it is lost: ENOMEM, and *b all zero.)
+ * manager does it. Where it grows or moves it is of another generation, wherever it is: copies of b and weak references
+ * from before are ESTALE. (When even the memory for its count cannot be had where it moved to, it is lost: ENOMEM, and *b all zero.)
  * @param n bytes. @param flags enum quarry_resize_flags.
  * @return 0; -1, and all as it was, with EBUSY (shared, borrowed, or with a function for its end), ESTALE, EINVAL
  *         (flags), ENOMEM. */
@@ -310,8 +315,9 @@ QUARRY_API int quarry_block_at_end(const quarry_block *b, quarry_end_fn *fn);
 /** The block's memory as a segment; an empty one with ESTALE when the block is gone, EINVAL where b is none. */
 QUARRY_API quarry_seg quarry_block_seg(const quarry_block *b);
 
-/** The block that begins where s begins and has room for it. No reference is added: b is the one that s was made of.
- * @return 0; -1 with EINVAL where s is a part of a block, or of none; ESTALE where it was one. */
+/** The block that begins where s begins and has room for it, whole: its n is all that may be used, as of quarry_share, and not
+ * the length of s, which may be a part, or empty. No reference is added: b is the one that s was made of.
+ * @return 0; -1 with EINVAL where s begins within a block, is longer than it, or is of none; ESTALE where it was one. */
 QUARRY_API int quarry_block_from_seg(quarry_seg s, quarry_block *b);
 
 /** The block's memory, with a note that somebody uses it: its last reference is refused (EBUSY) while there are notes.

@@ -55,7 +55,8 @@ QUARRY_API quarry_storage *quarry_storage_alloc(quarry_arena *arena, size_t n);
 /** Make a storage of memory that quarry has allocated: quarry_free is called at the last release. All bytes that may be
  * used there belong to it (quarry_usable_size).
  * @param p as quarry_malloc and its like gave it. It belongs to the storage from here on; not when NULL is returned.
- * @return the storage with one share, the caller's; NULL with EINVAL (p is no memory of quarry's) or ENOMEM. */
+ * @return the storage with one share, the caller's; NULL with EINVAL (p is no memory of quarry's), EBUSY (it is a
+ *         counted block with references, quarry/block.h) or ENOMEM. */
 QUARRY_API quarry_storage *quarry_storage_own(void *p);
 
 /** Make a storage of any memory.
@@ -139,8 +140,8 @@ QUARRY_API int quarry_chain_prepend(quarry_chain *chain, quarry_storage *storage
  * last chain that shares it lets go of it.
  * @param p as quarry_malloc and its like gave it.
  * @param n bytes from there, at least 1.
- * @return 0; -1 with EINVAL (p is no memory of quarry's, n is 0), ERANGE (n is more than there is) or ENOMEM: p is the
- *         caller's then. */
+ * @return 0; -1 with EINVAL (p is no memory of quarry's, n is 0), ERANGE (n is more than there is), EBUSY (it is a counted
+ *         block with references: quarry_chain_append_block) or ENOMEM: p is the caller's then. */
 QUARRY_API int quarry_chain_append_owned(quarry_chain *chain, void *p, size_t n);
 
 /** Append any memory, with what becomes of it at the last release. As quarry_storage_wrap and quarry_chain_append

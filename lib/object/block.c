@@ -366,6 +366,7 @@ QUARRY_API int quarry_block_from_seg(quarry_seg s, quarry_block *b)
 {
 	struct qy_leaf *leaf;
 	struct quarry_count *c = qy_count_find(s.p, &leaf);
+	size_t usable;
 	uint64_t word;
 
 	if (c == NULL)
@@ -373,10 +374,11 @@ QUARRY_API int quarry_block_from_seg(quarry_seg s, quarry_block *b)
 	word = atomic_load_explicit(&c->word, memory_order_acquire);
 	if (!is_of(word, s.p))
 		return qy_fail(ESTALE, "segment: the block at %p is gone", s.p);
-	if (s.n > usable_of(qy_count_manager(leaf, c), s.p))
+	usable = usable_of(qy_count_manager(leaf, c), s.p);
+	if (s.n > usable)
 		return qy_fail(EINVAL, "segment: it is longer than the block at %p", s.p);
 	if (b != NULL)
-		*b = (quarry_block){ .p = s.p, .n = s.n, .count = c, .generation = qy_count_generation(word) };
+		*b = (quarry_block){ .p = s.p, .n = usable, .count = c, .generation = qy_count_generation(word) };
 	return 0;
 }
 
@@ -446,13 +448,28 @@ static int resize(quarry_block *b, const quarry_manager *manager, size_t n)
 	return begin_again(b, manager, n);
 }
 
+/* Where it is; -1 with EBUSY, ESTALE, or ERANGE: its address is used up. Handles that know of less than it is to have are of a life
+ * that is over: or they could fill with zeros, as new to them, what is in use. */
+static int resize_here(quarry_block *b, size_t n)
+{
+	if (n <= b->n && !qy_count_is_free(b->count, b->p))
+		errno = EBUSY;
+	else if (n <= b->n || qy_count_renew(b->count, b->p, &b->generation) == 0) {
+		b->n = n;
+		return 0;
+	}
+	return errno == EBUSY ? qy_fail(EBUSY, "block: it is shared or borrowed, or has a function for its end") : -1;
+}
+
 QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags)
 {
 	struct qy_leaf *leaf;
 	const quarry_manager *manager;
 	struct quarry_count *c;
+	int error = errno;
 	size_t old, usable;
 	uint64_t word;
+	bool stays;
 
 	if (b == NULL || b->count == NULL || (flags & ~(unsigned)(QUARRY_RESIZE_ZERO | QUARRY_RESIZE_IN_PLACE)))
 		return qy_fail(EINVAL, b == NULL || b->count == NULL ? "block: it is none" : "flags: unknown bits");
@@ -469,14 +486,17 @@ QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags)
 	usable = usable_of(manager, b->p);
 	if (n > usable && (flags & QUARRY_RESIZE_IN_PLACE))
 		return qy_fail(ENOMEM, "block: it has room for %zu bytes where it is", usable);
-	if (n <= usable && (n >= usable / 2 || (flags & QUARRY_RESIZE_IN_PLACE))) {
-		if (!qy_count_is_free(c, b->p))
-			return qy_fail(EBUSY, "block: it is borrowed, or has a function for its end");
-		b->n = n;
+	stays = n <= usable && (n >= usable / 2 || (flags & QUARRY_RESIZE_IN_PLACE));
+	if (!stays || resize_here(b, n) != 0) {
+		if (stays && errno != ERANGE)
+			return -1;
+		if (flags & QUARRY_RESIZE_IN_PLACE)
+			return qy_fail(ENOMEM, "block: its address is used up");
+		if (resize(b, manager, n) != 0)
+			return -1;
 	}
-	else if (resize(b, manager, n) != 0)
-		return -1;
 	zero_behind(b, old, flags);
+	errno = error;
 	return 0;
 }
 

@@ -129,6 +129,18 @@ struct quarry_count *qy_count_find(const void *p, struct qy_leaf **leaf)
 	return gone;
 }
 
+bool qy_count_is_held(const void *p)
+{
+	for (uintptr_t entry = qy_count_entry(p); entry != 0; entry = qy_leaf_at(entry)->next) {
+		uint64_t word = atomic_load_explicit(&qy_leaf_word(entry, p)->word, memory_order_relaxed);
+
+		if (qy_leaf_at(entry)->managers == NULL && is_live(word) &&
+		    (word & QY_COUNT_GRAIN_MASK) == qy_count_grain(p))
+			return (uintptr_t)p % ((uintptr_t)1 << QY_COUNT_GRAIN_SHIFT) == 0;
+	}
+	return false;
+}
+
 /* The leaf that the word is in, which is of a block at p or was; NULL where it is not. */
 static struct qy_leaf *leaf_of(const struct quarry_count *c, const void *p, unsigned *shift)
 {
@@ -406,9 +418,11 @@ bool qy_count_is_free(struct quarry_count *c, const void *p)
 	return leaf != NULL && !is_borrowed(leaf, c) && !has_end_fn(leaf, c);
 }
 
-int qy_count_take(struct quarry_count *c, const void *p, uint32_t generation)
+/* The life of that generation is over, and the next one begins here and now, or not. */
+static int end_life(struct quarry_count *c, const void *p, uint32_t generation, bool goes_on)
 {
 	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
+	uint64_t next = goes_on ? word + ((uint64_t)1 << QY_COUNT_GENERATION_SHIFT) : dead_after(word);
 	unsigned shift;
 	struct qy_leaf *leaf = leaf_of(c, p, &shift);
 
@@ -416,12 +430,28 @@ int qy_count_take(struct quarry_count *c, const void *p, uint32_t generation)
 		errno = ESTALE;
 		return -1;
 	}
+	if (goes_on && generation == UINT32_MAX - 1) {
+		errno = ERANGE;
+		return -1;
+	}
 	if (qy_count_refs(word) != 1 || is_borrowed(leaf, c) || has_end_fn(leaf, c) ||
-	    !atomic_compare_exchange_strong_explicit(&c->word, &word, dead_after(word), memory_order_acq_rel,
-						     memory_order_acquire)) {
+	    !atomic_compare_exchange_strong_explicit(&c->word, &word, next, memory_order_acq_rel, memory_order_acquire)) {
 		errno = EBUSY;
 		return -1;
 	}
+	return 0;
+}
+
+int qy_count_take(struct quarry_count *c, const void *p, uint32_t generation)
+{
+	return end_life(c, p, generation, false);
+}
+
+int qy_count_renew(struct quarry_count *c, const void *p, uint32_t *generation)
+{
+	if (end_life(c, p, *generation, true) != 0)
+		return -1;
+	++*generation;
 	return 0;
 }
 

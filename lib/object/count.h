@@ -121,12 +121,19 @@ QY_INLINE const quarry_manager *qy_count_manager(const struct qy_leaf *leaf, con
 				      : atomic_load_explicit(&leaf->managers[c - leaf->at], memory_order_relaxed);
 }
 
+/* Whether a block that quarry_free frees begins at p and lives, or was freed behind its count. (Not those of programs'
+ * managers: whoever has such a manager's memory from below may free it with all that was in it.) */
+bool qy_count_is_held(const void *p);
+
 /* A block begins at p, with one reference: the word, and its generation in *generation. NULL with ENOMEM or EINVAL
  * (alignment, address), and with ERANGE where this address is used up. What a word says that was not ended is ended. */
 struct quarry_count *qy_count_begin(void *p, size_t usable, const quarry_manager *manager, uint32_t *generation);
 
 /* End the block of generation if it has exactly one reference, without freeing it. 0, or -1 with EBUSY, ESTALE. */
 int qy_count_take(struct quarry_count *c, const void *p, uint32_t generation);
+
+/* The same, and it goes on as the next generation, which *generation becomes. ERANGE where that would be the last. */
+int qy_count_renew(struct quarry_count *c, const void *p, uint32_t *generation);
 
 /* Whether it has neither notes nor a function for its end. */
 bool qy_count_is_free(struct quarry_count *c, const void *p);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/api/error.h"
+#include "lib/object/count.h"
 
 /* ---- the default one ---- */
 
@@ -112,11 +113,6 @@ static void *arena_aligned(void *arena, size_t alignment, size_t size)
 	return quarry_arena_aligned_alloc(arena, alignment, size);
 }
 
-static void *arena_resize(void *arena, void *p, size_t size)
-{
-	return quarry_arena_realloc(arena, p, size);
-}
-
 static int arena_free(void *arena, void *p)
 {
 	return quarry_arena_free(arena, p);
@@ -125,6 +121,15 @@ static int arena_free(void *arena, void *p)
 static bool is_in(const quarry_arena *arena, const void *p)
 {
 	return quarry_usable_size(p) != 0 && quarry_arena_of(p) == arena;
+}
+
+/* (What is left of it is resized where it is, whoever asks: so who asks is looked at first.) */
+static void *arena_resize(void *arena, void *p, size_t size)
+{
+	if (is_in(arena, p))
+		return quarry_arena_realloc(arena, p, size);
+	qy_fail(EINVAL, "p: %p is not of this arena", p);
+	return NULL;
 }
 
 static int arena_owns(void *arena, const void *p)
@@ -297,16 +302,31 @@ QUARRY_API void *quarry_manager_alloc_aligned(quarry_manager *manager, size_t al
 static void *resize_by_copy(const quarry_manager *m, void *p, size_t size)
 {
 	size_t usable = m->ops->usable(m->ctx, p);
+	int error;
 	void *to;
 
 	if (size <= usable && size >= usable / 2)
 		return p;
 	to = m->ops->alloc(m->ctx, size);
-	if (to != NULL) {
-		memcpy(to, p, qy_min(usable, size));
-		(void)m->ops->free(m->ctx, p);
-	}
-	return to;
+	if (to == NULL)
+		return NULL;
+	memcpy(to, p, qy_min(usable, size));
+	if (m->ops->free(m->ctx, p) == 0)
+		return to;
+	/* It is not its own. */
+	error = errno;
+	(void)m->ops->free(m->ctx, to);
+	errno = error;
+	return NULL;
+}
+
+/* What is counted goes by its references, and not from below them. */
+static bool is_counted(const quarry_manager *m, const void *p)
+{
+	if (QY_LIKELY(!qy_manager_is_own(m) || !qy_count_is_held(p)))
+		return false;
+	qy_fail(EBUSY, "p: what is at %p is a block with references", p);
+	return true;
 }
 
 QUARRY_API void *quarry_manager_resize(quarry_manager *manager, void *p, size_t size)
@@ -317,6 +337,8 @@ QUARRY_API void *quarry_manager_resize(quarry_manager *manager, void *p, size_t 
 		return NULL;
 	if (p == NULL)
 		return m->ops->alloc(m->ctx, size);
+	if (is_counted(m, p))
+		return NULL;
 	if (size == 0) {
 		(void)m->ops->free(m->ctx, p);
 		return NULL;
@@ -328,7 +350,9 @@ QUARRY_API int quarry_manager_free(quarry_manager *manager, void *p)
 {
 	const quarry_manager *m = meant(manager);
 
-	return m == NULL ? -1 : p == NULL ? 0 : m->ops->free(m->ctx, p);
+	if (m == NULL || p == NULL)
+		return m == NULL ? -1 : 0;
+	return is_counted(m, p) ? -1 : m->ops->free(m->ctx, p);
 }
 
 QUARRY_API size_t quarry_manager_usable(quarry_manager *manager, const void *p)

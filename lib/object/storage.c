@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "lib/api/error.h"
+#include "lib/object/count.h"
 
 static void free_owned(void *ctx, void *p, size_t n)
 {
@@ -77,6 +78,10 @@ QUARRY_API quarry_storage *quarry_storage_own(void *p)
 
 	if (n == 0) {
 		qy_fail(EINVAL, "p: %p is no memory of quarry's", p);
+		return NULL;
+	}
+	if (qy_count_is_held(p)) {
+		qy_fail(EBUSY, "p: what is at %p is a block with references", p);
 		return NULL;
 	}
 	return make(p, n, free_owned, NULL, 0);

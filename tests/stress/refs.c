@@ -344,8 +344,9 @@ static void replace(struct place *at, uint64_t id)
 	ST_CHECK(look(at, &old));
 	/* It is resized where nobody else has it, or not at all; what somebody has does not move. */
 	was = ((struct body *)old.p)->id;
-	if (id % 4 == 0 && (is_shared(old.p) ? quarry_block_resize(&old, SIZE - 8, QUARRY_RESIZE_IN_PLACE)
-					     : quarry_block_resize(&old, SIZE * 5, 0)) != 0)
+	if (id % 4 == 0 &&
+	    (is_shared(old.p) ? quarry_block_resize(&old, id % 8 ? SIZE - 8 : SIZE + 16, QUARRY_RESIZE_IN_PLACE)
+			      : quarry_block_resize(&old, SIZE * 5, 0)) != 0)
 		ST_CHECK(errno == EBUSY);
 	check_live(old.p);
 	ST_CHECK(((struct body *)old.p)->id == was && ((struct body *)old.p)->not_id == ~was);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "include/quarry/chain.h"
 #include "include/quarry/stack.h"
 #include "lib/object/count.h"
 #include "tests/unit/blocks.h"
@@ -458,6 +459,116 @@ Test(managers, each_knows_its_own)
 	cr_assert_eq(errno, EINVAL);
 	cr_assert_eq(quarry_manager_free(all[3].m, p[1]), -1);
 	cr_assert_eq(errno, EINVAL);
+}
+
+/* Each manager of an arena resizes its own, and nothing else: not even where that would stay where it is. The default one
+ * does for all of them. */
+Test(managers, none_resizes_anothers)
+{
+	static struct named other = { { &named_ops, &other }, 0 };
+	quarry_manager *a, *b;
+	size_t many = sizeof(size_t);
+	unsigned char *p;
+
+	make_all();
+	a = all[2].m;
+	b = quarry_manager_of_arena(quarry_arena_create(NULL));
+	for (size_t n = 100; n <= 10 * MIB; n *= 10) {
+		p = quarry_manager_alloc(a, n);
+		memset(p, 0x5a, n);
+		for (size_t to = 0; to <= 2 * n; to += n / 2) {
+			errno = 0;
+			cr_assert_null(quarry_manager_resize(b, p, to), "%zu of another's %zu", to, n);
+			cr_assert_eq(errno, EINVAL);
+			cr_assert(quarry_manager_owns(a, p) == 1 && quarry_manager_usable(a, p) >= n && p[n - 1] == 0x5a);
+		}
+		p = quarry_manager_resize(NULL, p, 2 * n);
+		cr_assert(quarry_manager_owns(a, p) == 1 && p[n - 1] == 0x5a);
+		p = quarry_manager_resize(a, p, 3 * n);
+		cr_assert(quarry_manager_owns(a, p) == 1 && p[n - 1] == 0x5a);
+		cr_assert_eq(quarry_manager_free(a, p), 0);
+	}
+	p = quarry_manager_alloc(NULL, 100);
+	cr_assert_null(quarry_manager_resize(b, p, 10000));
+	cr_assert_eq(errno, EINVAL);
+	cr_assert_null(quarry_manager_resize(b, &many, 10));
+	cr_assert_eq(errno, EINVAL);
+	cr_assert_eq(quarry_manager_free(NULL, p), 0);
+}
+
+/* One that has no resize, and says of a stranger that it is none. */
+static void *strict_alloc(void *ctx, size_t size)
+{
+	(*(size_t *)ctx)++;
+	return mine_alloc(NULL, size);
+}
+
+static int strict_free(void *ctx, void *p)
+{
+	if (quarry_usable_size(p) != 0) {
+		errno = EINVAL;
+		return -1;
+	}
+	(*(size_t *)ctx)--;
+	return mine_free(NULL, p);
+}
+
+static size_t strict_usable(void *ctx, const void *p)
+{
+	(void)ctx;
+	return quarry_usable_size(p) != 0 ? 0 : mine_usable(NULL, p);
+}
+
+Test(managers, what_cannot_be_freed_is_not_copied)
+{
+	static const quarry_manager_ops ops = {
+		.struct_size = sizeof ops, .name = "strict", .alloc = strict_alloc, .free = strict_free, .usable = strict_usable,
+	};
+	size_t live = 0;
+	quarry_manager m = { &ops, &live };
+	void *p = quarry_malloc(100), *own = quarry_manager_alloc(&m, 100);
+
+	errno = 0;
+	cr_assert_null(quarry_manager_resize(&m, p, 1000));
+	cr_assert(errno == EINVAL && live == 1);
+	own = quarry_manager_resize(&m, own, 1000);
+	cr_assert(own != NULL && live == 1);
+	cr_assert_eq(quarry_manager_free(&m, own), 0);
+	quarry_free(p);
+}
+
+/* A block goes by its references: not by who looks at it as memory. */
+Test(managers, what_is_counted_is_no_mere_memory)
+{
+	const size_t sizes[] = { 10, 3000, MIB };
+	quarry_chain chain = { 0 };
+
+	make_all();
+	for (unsigned i = 0; i < 3; i++) /* (the default one, twice, and an arena) */
+		for (unsigned k = 0; k < COUNT(sizes); k++) {
+			quarry_block b = quarry_block_alloc(all[i].m, sizes[k]);
+			void *p = b.p, *plain = quarry_manager_alloc(all[i].m, sizes[k]);
+
+			refused(quarry_manager_free(all[i].m, b.p), EBUSY);
+			for (size_t n = 0; n <= 2 * sizes[k]; n += sizes[k]) {
+				errno = 0;
+				cr_assert_null(quarry_manager_resize(all[i].m, b.p, n));
+				cr_assert_eq(errno, EBUSY, "%zu: errno %d", n, errno);
+			}
+			errno = 0;
+			cr_assert_null(quarry_storage_own(b.p));
+			cr_assert_eq(errno, EBUSY);
+			refused(quarry_chain_append_owned(&chain, b.p, 1), EBUSY);
+			cr_assert_eq(quarry_refcount(b.p), 1);
+			cr_assert_eq(quarry_block_unref(&b), 1);
+			/* Memory that was a block is memory. */
+			for (unsigned t = 0; t < 1000 && plain != p; t++)
+				plain = quarry_manager_alloc(all[i].m, sizes[k]);
+			if (sizes[k] < MIB)
+				cr_assert_eq(plain, p, "the address did not come again");
+			cr_assert_eq(quarry_manager_free(all[i].m, quarry_manager_resize(all[i].m, plain, 2 * sizes[k])), 0);
+		}
+	cr_assert_eq(chain.segs, 0);
 }
 
 Test(managers, the_default_one_cannot_end)

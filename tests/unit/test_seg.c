@@ -136,13 +136,17 @@ Test(seg, only_a_beginning_is_a_block)
 	quarry_block b = quarry_block_alloc(NULL, 1000), c;
 	quarry_seg s = quarry_block_seg(&b), first, second;
 	void *plain = quarry_malloc(1000);
+	size_t usable = quarry_usable_size(b.p);
 
 	cr_assert(s.p == b.p && s.n == 1000);
 	cr_assert_eq(quarry_seg_split(s, 512, &first, &second), 0);
 	cr_assert_eq(quarry_block_from_seg(s, &c), 0);
-	cr_assert(c.p == b.p && c.n == 1000 && c.count == b.count && c.generation == b.generation);
+	cr_assert(c.p == b.p && c.n == usable && c.count == b.count && c.generation == b.generation);
 	cr_assert_eq(quarry_refcount(b.p), 1);
 	cr_assert_eq(quarry_block_from_seg(first, &c), 0);
+	cr_assert_eq(c.n, usable, "the block is whole, whatever it was found by");
+	cr_assert_eq(quarry_block_from_seg(quarry_seg_make(b.p, 0), &c), 0);
+	cr_assert_eq(c.n, usable);
 	refused(quarry_block_from_seg(second, &c), EINVAL);
 	refused(quarry_block_from_seg(quarry_seg_make((char *)b.p + 3, 4), &c), EINVAL);
 	refused(quarry_block_from_seg(quarry_seg_make(b.p, 1 << 20), &c), EINVAL);
@@ -151,4 +155,47 @@ Test(seg, only_a_beginning_is_a_block)
 	quarry_unref(b.p);
 	refused(quarry_block_from_seg(s, &c), ESTALE);
 	quarry_free(plain);
+}
+
+static void all_are(const quarry_block *b, size_t from, size_t to, int value)
+{
+	for (size_t i = from; i < to; i++)
+		cr_assert_eq(((unsigned char *)b->p)[i], value, "byte %zu of %zu", i, b->n);
+}
+
+/* What is new is zero, and what was in use is not cleared: whatever handle, of whatever moment, it is resized by. */
+Test(seg, zeroes_come_behind_what_is_in_use)
+{
+	const unsigned how[] = { QUARRY_RESIZE_ZERO, QUARRY_RESIZE_ZERO | QUARRY_RESIZE_IN_PLACE };
+
+	for (unsigned i = 0; i < COUNT(how); i++)
+		for (size_t n = 100; n < 300 * KIB; n = n * 5 / 2) {
+			quarry_block b = quarry_block_alloc(NULL, n), c, old;
+			size_t usable = quarry_usable_size(b.p);
+			quarry_weak w;
+
+			memset(b.p, 7, n);
+			cr_assert_eq(quarry_block_from_seg(quarry_seg_make(b.p, 10), &c), 0);
+			cr_assert_eq(quarry_block_resize(&c, usable, how[i]), 0);
+			all_are(&c, 0, n, 7);
+			memset(c.p, 7, usable);
+			/* A handle and a weak reference that know of less than is in use. */
+			cr_assert_eq(quarry_block_resize(&c, usable - usable / 3, how[i]), 0);
+			w = quarry_weak_of(&c);
+			old = c;
+			cr_assert_eq(quarry_block_resize(&c, usable, how[i]), 0);
+			all_are(&c, 0, usable - usable / 3, 7);
+			all_are(&c, usable - usable / 3, usable, 0);
+			memset(c.p, 7, usable);
+			refused(quarry_block_resize(&old, usable, how[i]), ESTALE);
+			refused(quarry_weak_lock(w, &old), ESTALE);
+			all_are(&c, 0, usable, 7);
+			if (!(how[i] & QUARRY_RESIZE_IN_PLACE)) {
+				cr_assert_eq(quarry_block_resize(&c, 3 * usable, how[i]), 0);
+				all_are(&c, 0, usable, 7);
+				all_are(&c, usable, 3 * usable, 0);
+			}
+			cr_assert_eq(quarry_refcount(c.p), 1);
+			cr_assert_eq(quarry_block_unref(&c), 1);
+		}
 }
