@@ -270,7 +270,8 @@ QUARRY_API int quarry_share(void *p, quarry_block *b);
  * @return 0; -1 with ESTALE (it was a block, and is gone), EINVAL (it never was), EOVERFLOW (QUARRY_REFS_MAX). */
 QUARRY_API int quarry_ref(const void *p);
 
-/** One reference less. With the last one the memory goes back to where it came from.
+/** One reference less. With the last one the memory goes back to where it came from, whose word on that is not asked; errno
+ * stays as it was but for the errors below, here and in all that succeeds with blocks.
  * @return 1 when it was the last, 0 when not (or when another thread's failing quarry_ref or quarry_weak_lock is just
  *         looking at the block, and ends it in its place, whatever notes there are); -1 with ESTALE or EINVAL as quarry_ref, and EBUSY when it is the last one
  *         and a part is borrowed (quarry_block_borrow): it is kept then. */

@@ -100,19 +100,23 @@ static void *take_checked(quarry_manager *manager, size_t alignment, size_t n)
 {
 	bool is_default = manager == NULL || manager == quarry_manager_default();
 	struct qy_quarantine_figures held;
+	int error = errno;
 	void *p = NULL;
 
 	if (is_default && n <= QY_QUARANTINE_BLOCK_MAX && qy_apart_is_due())
 		p = take_apart(alignment, n);
 	if (p == NULL)
 		p = take_plain(manager, alignment, n);
-	if (p != NULL || errno != ENOMEM)
-		return p;
-	qy_quarantine_figures(&held);
-	if (n > held.bytes + held.closed_bytes)
-		return NULL;
-	(void)qy_quarantine_check(true); /* nobody is refused for the sake of what is held back */
-	return take_plain(manager, alignment, n);
+	if (p == NULL && errno == ENOMEM) {
+		qy_quarantine_figures(&held);
+		if (n > held.bytes + held.closed_bytes)
+			return NULL;
+		(void)qy_quarantine_check(true); /* nobody is refused for the sake of what is held back */
+		p = take_plain(manager, alignment, n);
+	}
+	if (p != NULL)
+		errno = error;
+	return p;
 }
 
 static void *take_memory(quarry_manager *manager, size_t alignment, size_t n)
@@ -125,6 +129,7 @@ static void *take_memory(quarry_manager *manager, size_t alignment, size_t n)
 static quarry_block make(quarry_manager *manager, size_t alignment, size_t n)
 {
 	quarry_block b = { .n = n };
+	int error = errno;
 
 	for (int i = 0; i < TRIES; i++) {
 		b.p = take_memory(manager, alignment, n);
@@ -135,13 +140,13 @@ static quarry_block make(quarry_manager *manager, size_t alignment, size_t n)
 			return b;
 		qy_apart_forget(b.p);
 		if (errno != ERANGE) {
-			int error = errno;
-
+			error = errno;
 			give_back(called(manager), b.p);
 			qy_fail(error, error == EINVAL ? "manager: it gave memory that is not aligned to 16, or beyond 2^48"
 						       : "no memory for the counts of blocks");
 			return none;
 		}
+		errno = error;
 	}
 	errno = ENOMEM;
 	return none;
@@ -598,7 +603,12 @@ QUARRY_API int quarry_block_figures_get(quarry_block_figures *figures, size_t si
 
 QUARRY_API long quarry_block_check(unsigned flags)
 {
+	int error = errno;
+	long written;
+
 	if (flags & ~(unsigned)QUARRY_CHECK_RELEASE)
 		return qy_fail(EINVAL, "flags: unknown bits in 0x%x", flags);
-	return qy_quarantine_check(flags & QUARRY_CHECK_RELEASE);
+	written = qy_quarantine_check(flags & QUARRY_CHECK_RELEASE);
+	errno = error;
+	return written;
 }

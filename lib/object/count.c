@@ -327,15 +327,18 @@ static bool has_end_fn(const struct qy_leaf *leaf, const struct quarry_count *c)
 	return ends != NULL && atomic_load_explicit(&ends[c - leaf->at], memory_order_relaxed) != NULL;
 }
 
-/* What ended is freed: by the one who marked its end, and read its manager before. */
+/* What ended is freed: by the one who marked its end, and read its manager before. It has ended, whatever becomes of its
+ * memory: errno stays. */
 static void finish(struct qy_leaf *leaf, struct quarry_count *c, uint64_t word, const quarry_manager *manager)
 {
 	void *p = (void *)(leaf->unit + ((word & QY_COUNT_GRAIN_MASK) << QY_COUNT_GRAIN_SHIFT));
 	quarry_end_fn *fn = take_end_fn(leaf, c);
+	int error = errno;
 
 	if (fn != NULL)
 		fn(p);
 	qy_block_free(manager, p);
+	errno = error;
 }
 
 int qy_count_drop_slow(struct quarry_count *c, const void *p, uint64_t mask, uint64_t want)

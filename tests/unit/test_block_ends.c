@@ -186,3 +186,55 @@ Test(block_ends, all_of_a_range_and_no_more)
 	qy_tell_gone((void *)(base + 4 * gib - 16 * MIB), gib);
 	cr_assert_eq(quarry_block_live(&b[0]), 0);
 }
+
+/* The next generation of a live block, for whoever has it alone. */
+Test(block_ends, and_go_on_as_another)
+{
+	quarry_block b = quarry_block_alloc(NULL, 100), was = b;
+	uint32_t wrong = b.generation - 1;
+
+	cr_assert_eq(qy_count_renew(b.count, b.p, &b.generation), 0);
+	cr_assert_eq(b.generation, was.generation + 1);
+	cr_assert(quarry_block_live(&b) && !quarry_block_live(&was));
+	refused(qy_count_renew(b.count, b.p, &wrong), ESTALE);
+	cr_assert_eq(quarry_block_ref(&b), 0);
+	refused(qy_count_renew(b.count, b.p, &b.generation), EBUSY);
+	cr_assert_eq(quarry_unref(b.p), 0);
+	cr_assert_eq(quarry_block_borrow(&b, NULL), 0);
+	refused(qy_count_renew(b.count, b.p, &b.generation), EBUSY);
+	cr_assert_eq(quarry_block_give_back(&b), 0);
+	cr_assert_eq(quarry_block_at_end(&b, never_called), 0);
+	refused(qy_count_renew(b.count, b.p, &b.generation), EBUSY);
+	cr_assert_eq(quarry_block_at_end(&b, NULL), 0);
+	cr_assert_eq(b.generation, was.generation + 1, "a refusal leaves it");
+	cr_assert_eq(quarry_block_unref(&b), 1);
+}
+
+/* Where no generation is left for it a block grows elsewhere, or not at all; and shrinks as ever. */
+Test(block_ends, at_the_last_generation)
+{
+	for (unsigned in_place = 0; in_place < 2; in_place++) {
+		unsigned flags = in_place ? QUARRY_RESIZE_IN_PLACE : 0;
+		quarry_block b = quarry_block_alloc(NULL, 3000);
+		unsigned char *p = b.p;
+		size_t usable = quarry_usable_size(p);
+
+		memset(p, 0x77, 3000);
+		atomic_store(&b.count->word, (atomic_load(&b.count->word) & UINT32_MAX) |
+						     (uint64_t)(UINT32_MAX - 1) << QY_COUNT_GENERATION_SHIFT);
+		b.generation = UINT32_MAX - 1;
+		cr_assert_eq(quarry_block_resize(&b, 2500, flags), 0);
+		cr_assert(b.p == (void *)p && quarry_block_live(&b));
+		if (in_place) {
+			refused(quarry_block_resize(&b, usable, flags), ENOMEM);
+			cr_assert(b.p == (void *)p && b.n == 2500);
+		} else {
+			cr_assert_eq(quarry_block_resize(&b, usable, flags), 0);
+			cr_assert(b.p != (void *)p && b.n == usable);
+		}
+		p = b.p;
+		cr_assert(quarry_block_live(&b) && p[0] == 0x77 && p[2499] == 0x77);
+		cr_assert_eq(quarry_refcount(p), 1);
+		cr_assert_eq(quarry_block_unref(&b), 1);
+	}
+}

@@ -387,11 +387,12 @@ static size_t outer_usable(void *ctx, const void *p)
 	return 127;
 }
 
+static const quarry_manager_ops inner_ops = {
+	.struct_size = sizeof inner_ops, .name = "inner", .alloc = inner_alloc, .free = inner_free, .usable = inner_usable,
+};
+
 Test(managers, a_block_within_anothers_block)
 {
-	static const quarry_manager_ops inner_ops = {
-		.struct_size = sizeof inner_ops, .name = "inner", .alloc = inner_alloc, .free = inner_free, .usable = inner_usable,
-	};
 	static const quarry_manager_ops outer_ops = {
 		.struct_size = sizeof outer_ops, .name = "outer", .alloc = outer_alloc, .free = outer_free, .usable = outer_usable,
 	};
@@ -569,6 +570,78 @@ Test(managers, what_is_counted_is_no_mere_memory)
 			cr_assert_eq(quarry_manager_free(all[i].m, quarry_manager_resize(all[i].m, plain, 2 * sizes[k])), 0);
 		}
 	cr_assert_eq(chain.segs, 0);
+}
+
+/* The memory that a manager has from below may go with what it gave: also where that begins where the whole does. */
+Test(managers, a_managers_memory_goes_from_below)
+{
+	quarry_manager inner = { &inner_ops, NULL };
+	quarry_block b;
+
+	inner_at = quarry_manager_alloc(NULL, 4096);
+	inner_size = 100;
+	b = quarry_block_alloc(&inner, 100);
+	cr_assert(b.p == (void *)inner_at && quarry_refcount(b.p) == 1);
+	inner_at = quarry_manager_resize(NULL, inner_at, 20000);
+	cr_assert_not_null(inner_at);
+	b = quarry_block_alloc(&inner, 100);
+	cr_assert_eq(quarry_manager_free(NULL, inner_at), 0);
+}
+
+/* What is said of memory that was freed before: as of any that is not the manager's, where that can be known. */
+Test(managers, large_memory_is_not_freed_twice)
+{
+	make_all();
+	for (unsigned i = 0; i < 3; i++) {
+		void *p = quarry_manager_alloc(all[i].m, MIB);
+
+		cr_assert_eq(quarry_manager_free(all[i].m, p), 0);
+		refused(quarry_manager_free(all[i].m, p), EINVAL);
+	}
+}
+
+/* ---- errno ---- */
+
+static int lost_free(void *ctx, void *p)
+{
+	errno = EINVAL;
+	(void)mine_free(ctx, p);
+	return -1;
+}
+
+static void fails_within(void *p)
+{
+	(void)p;
+	errno = EIO;
+}
+
+/* The last reference went, whatever became of the memory: errno is as it was. */
+Test(managers, what_succeeds_leaves_errno)
+{
+	quarry_manager_ops ops = mine_ops;
+	quarry_manager lost = { &ops, NULL };
+	quarry_stack *s = quarry_stack_create(NULL);
+	quarry_block b[5];
+
+	ops.free = lost_free;
+	b[0] = quarry_block_alloc(&lost, 100);
+	b[1] = quarry_block_alloc(NULL, 100);
+	cr_assert_eq(quarry_block_at_end(&b[1], fails_within), 0);
+	b[2] = quarry_block_alloc(quarry_stack_manager(s), 100);
+	b[3] = quarry_block_alloc(quarry_stack_manager(s), 100);
+	cr_assert_eq(quarry_block_ref(&b[3]), 0);
+	quarry_stack_reset(s);
+	b[4] = quarry_block_alloc(&lost, 100);
+	errno = 77;
+	cr_assert_eq(quarry_block_resize(&b[4], 50, QUARRY_RESIZE_IN_PLACE), 0);
+	cr_assert_eq(errno, 77);
+	for (unsigned i = 0; i < COUNT(b); i++) {
+		cr_assert_eq(quarry_unref(b[i].p), i != 3, "%u", i);
+		cr_assert_eq(errno, 77, "%u", i);
+	}
+	cr_assert_eq(quarry_unref(b[3].p), 1);
+	cr_assert_eq(errno, 77);
+	quarry_stack_destroy(s);
 }
 
 Test(managers, the_default_one_cannot_end)
