@@ -21,6 +21,10 @@
 
 #ifdef __cplusplus
 extern "C" {
+#ifdef __clang__ /* casts are C's here; g++ knows that by itself */
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wold-style-cast"
+#endif
 #endif
 
 /** For a variable whose end of scope ends what it holds; of quarry_block, quarry_frame (quarry/stack.h), and, by
@@ -189,8 +193,10 @@ QUARRY_API void *quarry_seg_cast(quarry_seg s, size_t size, size_t alignment, si
 /** A segment as an array of a type: QUARRY_SEG_AS(uint32_t, s, &n) is a uint32_t *, NULL where it is not aligned. */
 #ifdef __cplusplus
 #define QUARRY_SEG_AS(type, s, count) (static_cast<type *>(quarry_seg_cast((s), sizeof(type), alignof(type), (count))))
-#else
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
 #define QUARRY_SEG_AS(type, s, count) ((type *)quarry_seg_cast((s), sizeof(type), _Alignof(type), (count)))
+#else
+#define QUARRY_SEG_AS(type, s, count) ((type *)quarry_seg_cast((s), sizeof(type), __alignof__(type), (count)))
 #endif
 
 /** Copy n bytes from src into s, from its byte `at` on; they may overlap. All or nothing. To plain memory it is
@@ -384,6 +390,9 @@ static inline void quarry_auto_quarry_block(quarry_block *b)
 }
 
 #ifdef __cplusplus
+#ifdef __clang__
+#pragma clang diagnostic pop
+#endif
 }
 #endif
 

@@ -31,6 +31,10 @@
 
 #ifdef __cplusplus
 extern "C" {
+#ifdef __clang__ /* casts are C's here; g++ knows that by itself */
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wold-style-cast"
+#endif
 #endif
 
 /* ------------------------------------------------------------------------------------------------------ */
@@ -496,6 +500,9 @@ QUARRY_API int quarry_fixed_unclone(quarry_buffers *slab, int ring_fd);
 QUARRY_API size_t quarry_buffers_iovecs(const quarry_buffers *slab, struct iovec *list, size_t max);
 
 #ifdef __cplusplus
+#ifdef __clang__
+#pragma clang diagnostic pop
+#endif
 }
 #endif
 #endif

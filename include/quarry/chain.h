@@ -27,6 +27,10 @@
 
 #ifdef __cplusplus
 extern "C" {
+#ifdef __clang__ /* casts are C's here; g++ knows that by itself */
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wold-style-cast"
+#endif
 #endif
 
 /* ------------------------------------------------------------------------------------------------------ */
@@ -553,6 +557,9 @@ static inline int quarry_cursor_peek_u64be(const quarry_cursor *cursor, uint64_t
 }
 
 #ifdef __cplusplus
+#ifdef __clang__
+#pragma clang diagnostic pop
+#endif
 }
 #endif
 

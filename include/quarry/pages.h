@@ -26,6 +26,10 @@
 
 #ifdef __cplusplus
 extern "C" {
+#ifdef __clang__ /* casts are C's here; g++ knows that by itself */
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wold-style-cast"
+#endif
 #endif
 
 /* ------------------------------------------------------------------------------------------------------ */
@@ -305,6 +309,9 @@ QUARRY_API int quarry_pages_stats_get(quarry_pages *pages, quarry_pages_stats *s
 QUARRY_API uint64_t quarry_pages_epoch(quarry_pages *pages);
 
 #ifdef __cplusplus
+#ifdef __clang__
+#pragma clang diagnostic pop
+#endif
 }
 #endif
 

@@ -15,6 +15,10 @@
 
 #ifdef __cplusplus
 extern "C" {
+#ifdef __clang__ /* casts are C's here; g++ knows that by itself */
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wold-style-cast"
+#endif
 #endif
 
 /* The API version: 0xMMmmpp. quarry_version() is what the loaded library has. */
@@ -1096,7 +1100,7 @@ QUARRY_API int quarry_inspect(const void *p, quarry_inspection *out, size_t size
 /* ------------------------------------------------------------------------------------------------------ */
 /* Profiles                                                                                               */
 
-#define QUARRY_PROFILE_MEAN ((size_t)512 << 10)
+#define QUARRY_PROFILE_MEAN 524288ul
 
 /** Keep a profile of the heap from here on: which places in the program allocate, and what of that lives. Samples are
  * taken by a Poisson process over bytes, so that an object of s bytes is one with the probability 1 - exp(-s / mean),
@@ -1569,6 +1573,9 @@ QUARRY_API int quarry_history_slope(const quarry_sample *list, size_t count, siz
 QUARRY_API int quarry_published_metrics(const void *copy, size_t size, int fd, unsigned flags);
 
 #ifdef __cplusplus
+#ifdef __clang__
+#pragma clang diagnostic pop
+#endif
 }
 #endif
 #endif
