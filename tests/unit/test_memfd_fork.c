@@ -3,6 +3,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "include/quarry/block.h"
 #include "tests/unit/memfd.h"
 
 #include <sys/file.h>
@@ -270,15 +271,23 @@ Test(fork, more_than_may_be_copied, .init = begin)
 {
 	quarry_arena *plain = quarry_arena_create(NULL);
 	char *other = get(plain, 5 * MIB);
+	quarry_block b, again;
 	pid_t child;
 
 	memset(other, 9, 5 * MIB);
 	make_for_fork(QUARRY_PAGES_BASE, 0);
+	b = quarry_block_alloc(quarry_manager_of_arena(arena), 100);
+	cr_assert_not_null(b.p);
 	cr_assert_eq(quarry_ctl_set("fork_copy", "1m"), 0);
 	child = fork();
-	if (child == 0)
+	if (child == 0) {
+		/* Blocks are gone there with the arena's memory. */
+		if (quarry_weak_lock((quarry_weak){ b.p, b.n, b.count, b.generation, 0 }, &again) == 0 || errno != ESTALE)
+			_exit(2);
 		_exit(empty_and_anew() || other[4 * MIB] != 9);
+	}
 	cr_assert_eq(wait_for(child), 0);
+	cr_assert_eq(quarry_block_unref(&b), 1);
 	cr_assert_eq(stats_of(NULL).refused[QUARRY_REFUSED_FORK], 1);
 	cr_assert_eq(filled(1), 0);
 	cr_assert_eq(use_on(2, true), 0);
