@@ -118,8 +118,8 @@ QUARRY_API void *quarry_manager_resize(quarry_manager *manager, void *p, size_t 
 
 /** Free what the manager gave. NULL is ignored.
  * @return 0; -1 with EINVAL for what is not its own, as far as it can tell: the default manager and arenas know it of all
- *         that is live. Memory that they have freed before is to them as it is to quarry_free: of large memory it is EINVAL, of small objects
- *         it is noticed later, or not at all (quarry_stats.bad_frees).
+ *         that is live. Memory that they have freed before is to them what it is to quarry_free: large memory is EINVAL,
+ *         a small object is 0 and noticed later, or not at all (quarry_stats.bad_frees).
  *         EBUSY, and nothing done, where what they gave is a counted block with references, or one that was freed behind
  *         them. (Of blocks of stacks and programs' managers that is not seen, nor is it by quarry_free and quarry_arena_free.) */
 QUARRY_API int quarry_manager_free(quarry_manager *manager, void *p);
@@ -254,8 +254,9 @@ typedef struct quarry_weak {
 
 /** Allocate a block of n bytes with one reference. It goes by quarry_unref or quarry_block_unref, and not by quarry_free or
  * quarry_realloc, which would leave its count behind (see quarry_block_figures.overrun).
- * Its count stands in an array beside its 64 KiB of address space, of 8 bytes for each block that has room there; that
- * array is made with the first block there and stays, so that no late reference touches what is gone.
+ * Its count stands in an array beside its 64 KiB of address space, of 8 bytes for each block that has room there (16 where
+ * the manager is a stack or the program's; however many of these there are, or were); that array is made with the first block
+ * there and stays, so that no late reference touches what is gone.
  * @param manager NULL: the default one. @param n bytes; 0 as in quarry_malloc.
  * @return the block; one whose p is NULL with ENOMEM, or what the manager says. */
 QUARRY_API quarry_block quarry_block_alloc(quarry_manager *manager, size_t n);
