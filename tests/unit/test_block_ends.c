@@ -5,6 +5,9 @@
 #endif
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -137,6 +140,71 @@ Test(block_ends, and_what_comes_there_is_not_let_go)
 			refused(quarry_unref(p), ESTALE);
 	}
 	cr_assert_gt(met, 0);
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
+}
+
+/* Others ask for blocks by weak references while the arena is reset again and again: who comes too late gets none, and whatever
+ * was counted takes nothing from the blocks that come there next, nor leaves them anything. */
+enum { PUBLISHED = 64, ROUNDS = 2000 };
+static quarry_weak published[PUBLISHED];
+static _Atomic(uint32_t) version; /* odd while they are written */
+static _Atomic(bool) over;
+
+static void *ask(void *arg)
+{
+	_Atomic(size_t) *got = arg;
+
+	for (unsigned i = 0; !atomic_load(&over); i++) {
+		uint32_t v = atomic_load(&version);
+		quarry_weak w = published[i % PUBLISHED];
+		quarry_block b;
+
+		if (v % 2 != 0 || atomic_load(&version) != v || w.count == NULL)
+			continue;
+		if (quarry_weak_lock(w, &b) == 0) {
+			int r = quarry_block_unref(&b);
+
+			cr_assert(r == 0 || (r == -1 && errno == ESTALE), "%d", r);
+			atomic_fetch_add(got, 1);
+		} else {
+			cr_assert_eq(errno, ESTALE);
+		}
+	}
+	return NULL;
+}
+
+Test(block_ends, while_others_ask_for_them)
+{
+	quarry_arena *arena = quarry_arena_create(NULL);
+	quarry_manager *m = quarry_manager_of_arena(arena);
+	static quarry_block b[PUBLISHED];
+	_Atomic(size_t) got[2] = { 0 };
+	pthread_t threads[2];
+
+	for (unsigned i = 0; i < COUNT(threads); i++)
+		cr_assert_eq(pthread_create(&threads[i], NULL, ask, &got[i]), 0);
+	for (unsigned round = 0; round < ROUNDS || atomic_load(&got[0]) == 0; round++) {
+		atomic_fetch_add(&version, 1);
+		for (unsigned i = 0; i < PUBLISHED; i++) {
+			b[i] = quarry_block_alloc(m, 64);
+			published[i] = quarry_weak_of(&b[i]);
+		}
+		atomic_fetch_add(&version, 1);
+		for (unsigned i = 0; i < PUBLISHED; i++)
+			cr_assert_eq(quarry_block_live(&b[i]), 1);
+		if (round % 4 == 0)
+			sched_yield();
+		cr_assert_eq(quarry_arena_reset(arena), 0);
+	}
+	for (unsigned i = 0; i < PUBLISHED; i++)
+		b[i] = quarry_block_alloc(m, 64);
+	atomic_store(&over, true);
+	for (unsigned i = 0; i < COUNT(threads); i++)
+		pthread_join(threads[i], NULL);
+	for (unsigned i = 0; i < PUBLISHED; i++) {
+		cr_assert_eq(quarry_refcount(b[i].p), 1);
+		cr_assert_eq(quarry_block_unref(&b[i]), 1);
+	}
 	cr_assert_eq(quarry_arena_destroy(arena), 0);
 }
 
