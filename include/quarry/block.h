@@ -96,7 +96,8 @@ typedef struct quarry_manager {
 QUARRY_API quarry_manager *quarry_manager_default(void);
 
 /** The manager that is an arena: the same one for the same arena each time. Its destroy is quarry_arena_destroy, its
- * clear quarry_arena_reset, and both end the blocks there (quarry_manager_clear); what stays of it then is 24 bytes, which the next arena at that address gets.
+ * clear quarry_arena_reset, and both end the blocks there (quarry_manager_clear); what stays of it then is 24 bytes, which
+ * the next arena at that address gets.
  * @param arena NULL: the default manager.
  * @return the manager; NULL with EINVAL (no arena) or ENOMEM. */
 QUARRY_API quarry_manager *quarry_manager_of_arena(quarry_arena *arena);
@@ -304,7 +305,8 @@ enum quarry_resize_flags {
 
 /** Resize a block of which b is the only reference: in place, by mremap(2), or by a copy of min(old, new) bytes, as its
  * manager does it. Where it grows or moves it is of another generation, wherever it is: copies of b and weak references
- * from before are ESTALE. (When even the memory for its count cannot be had where it moved to, it is lost: ENOMEM, and *b all zero.)
+ * from before are ESTALE. (When even the memory for its count cannot be had where it moved to, it is lost: ENOMEM, and *b
+ * all zero.)
  * @param n bytes. @param flags enum quarry_resize_flags.
  * @return 0; -1, and all as it was, with EBUSY (shared, borrowed, or with a function for its end), ESTALE, EINVAL
  *         (flags), ENOMEM. */

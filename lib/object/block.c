@@ -453,8 +453,8 @@ static int resize(quarry_block *b, const quarry_manager *manager, size_t n)
 	return begin_again(b, manager, n);
 }
 
-/* Where it is; -1 with EBUSY, ESTALE, or ERANGE: its address is used up. Handles that know of less than it is to have are of a life
- * that is over: or they could fill with zeros, as new to them, what is in use. */
+/* Where it is; -1 with EBUSY, ESTALE, or ERANGE: its address is used up. Handles that know of less than it is to have are
+ * of a life that is over: or they could fill with zeros, as new to them, what is in use. */
 static int resize_here(quarry_block *b, size_t n)
 {
 	if (n <= b->n && !qy_count_is_free(b->count, b->p))

@@ -15,7 +15,8 @@
  * Blocks that quarry_free does not free have leaves of their own, all managers the same ones, in which each word has its
  * block's manager beside it: managers come and go, and leave nothing behind but the words that the next one's blocks use
  * again. That is 128 KiB more per unit, at most, unless such managers stand in each other's blocks: a block of more than half
- * of what another one has, which is within it, would have that one's word, and has one in a leaf more. A manager is written
+ * of what another one has, which is within it, would have that one's word, and has one in a leaf more. (So has a block where
+ * another manager's was that was never let go; with all beginnings that there can be these are 832 KiB.) A manager is written
  * beside a word that is dead, and read before a compare-and-swap that ends the life in which it was read; so who is late
  * reads one that may be gone, and uses none.
  *
