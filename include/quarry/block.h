@@ -128,7 +128,8 @@ QUARRY_API int quarry_manager_free(quarry_manager *manager, void *p);
 /** How many bytes at p may be used; 0 for NULL and for what is not the manager's, as far as it can tell. */
 QUARRY_API size_t quarry_manager_usable(quarry_manager *manager, const void *p);
 
-/** Whether p is the beginning of live memory of the manager. (The default manager owns what any of its arenas has.)
+/** Whether p is the beginning of live memory of the manager. (The default manager owns what any of its arenas has, but
+ * for what pools, page allocators and slabs of buffers have, also where that begins.)
  * @return 1 or 0; -1 with ENOTSUP. */
 QUARRY_API int quarry_manager_owns(quarry_manager *manager, const void *p);
 
@@ -137,7 +138,8 @@ QUARRY_API int quarry_manager_owns(quarry_manager *manager, const void *p);
  * too, are ESTALE from then on, no function for their end is called, and they count in quarry_block_figures.overrun. (All
  * counts that there are for this memory are looked at, 8 bytes for each place of a block, and where there were no blocks
  * nothing is.) Other managers change no count: let blocks go before.
- * @return 0; -1 with EPERM (the default manager, a node's arena), EBUSY (a thread's default arena), ENOTSUP. */
+ * @return 0; -1 with EPERM (the default manager, a node's arena), EBUSY (a thread's default arena, or one that a pool, a
+ *         page allocator, a stack or a slab of buffers is in), ENOTSUP. */
 QUARRY_API int quarry_manager_clear(quarry_manager *manager);
 
 /** End the manager with all that it gave. @return as quarry_manager_clear. */

@@ -71,8 +71,8 @@ typedef struct quarry_pages_attr {
  * @endcode */
 QUARRY_API quarry_pages *quarry_pages_create(const quarry_pages_attr *attr);
 
-/** Give all pages back, allocated or not, and end the allocator. No other thread may be using it. The end of the arena
- * that it was made in (quarry_arena_destroy, _reset) ends it too, without this call.
+/** Give all pages back, allocated or not, and end the allocator. No other thread may be using it, and no call comes
+ * after it. Until then the arena that it was made in is neither destroyed nor reset (EBUSY).
  * @return 0; -1 with EINVAL when it is none; EBUSY when it made its own arena and that is some thread's default. */
 QUARRY_API int quarry_pages_destroy(quarry_pages *pages);
 

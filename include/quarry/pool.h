@@ -68,7 +68,8 @@ typedef struct quarry_pool_attr {
 	size_t max;               /* so many objects at most, out or not; 0: as memory lasts */
 	uint32_t magazine;        /* objects in a magazine, 1 to 1024, of which a thread has two; 0: by size and max */
 	uint32_t generation_bits; /* of tokens, 1 to 32; 0: 32. A place lives 2^bits - 1 lives with tokens */
-	quarry_arena *arena;      /* where memory comes from; outlives the pool. NULL: each node's default arena */
+	quarry_arena *arena;      /* where memory comes from; as long as the pool is there it is neither destroyed nor
+	                           * reset (EBUSY). NULL: each node's default arena */
 	int (*construct)(void *object, void *context); /* of an object's zeroed memory: 0, or what errno is to be */
 	void (*reset)(void *object, void *context);    /* when it is put, by who puts it or leaves it last */
 	void (*destroy)(void *object, void *context);  /* before its memory goes back */

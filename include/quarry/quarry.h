@@ -274,8 +274,10 @@ QUARRY_API quarry_arena *quarry_arena_create(const quarry_arena_attr *attr);
  * (quarry/block.h) end: late references to them are ESTALE.
  * Threads that free or allocate there through other calls at this moment are waited for; later frees of its
  * pointers are ignored and counted as long as the address space is not used anew.
- * @return 0; -1 with EBUSY while it is some thread's default arena, EPERM for a node's default arena,
- *         EINVAL when it is no arena. */
+ * What has functions of its own is ended by those first: while a pool, a page allocator, a stack or a slab of buffers
+ * has memory of it, an arena is neither destroyed nor reset.
+ * @return 0; -1 with EBUSY while it is some thread's default arena, or one of those is in it; EPERM for a node's
+ *         default arena, EINVAL when it is no arena. */
 QUARRY_API int quarry_arena_destroy(quarry_arena *arena);
 
 /** Free all that is allocated in an arena and keep the arena and its memory for new use. Errors as destroy. */

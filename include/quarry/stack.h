@@ -4,7 +4,8 @@
  * at once. For what lives as long as a request, a frame, a call.
  *
  * A stack is one thread's at a time: its functions take no lock, and the program sees to it that no two threads are in
- * one at once. Each thread has one of its own for scratch memory. A stack that is NULL is EINVAL, or nothing is done. After fork(2) the child has its own copy.
+ * one at once. Each thread has one of its own for scratch memory. A stack that is NULL is EINVAL, or nothing is done; so
+ * is one that was destroyed, as long as nobody else has its memory. After fork(2) the child has its own copy.
  */
 #ifndef QUARRY_STACK_H
 #define QUARRY_STACK_H
@@ -26,7 +27,9 @@ enum quarry_stack_flags {
 typedef struct quarry_stack_attr {
 	size_t struct_size;      /* sizeof(quarry_stack_attr); 0: the struct as it first was, up to limit */
 	unsigned flags;          /* enum quarry_stack_flags */
-	quarry_manager *manager; /* of its memory; NULL: the default one */
+	quarry_manager *manager; /* of its memory; NULL: the default one. An arena is neither destroyed nor reset (EBUSY)
+	                          * while a stack has memory of it; any other manager, such as another stack, must
+	                          * outlive this one */
 	size_t chunk;            /* bytes of the first chunk, and at least of each that follows; 0: 64 KiB */
 	size_t limit;            /* bytes of all chunks; 0: none */
 } quarry_stack_attr;
@@ -99,6 +102,7 @@ QUARRY_API int quarry_stack_stats_get(const quarry_stack *stack, quarry_stack_st
 QUARRY_API quarry_manager *quarry_stack_manager(quarry_stack *stack);
 
 /** The calling thread's stack for scratch memory: made by its first call, 64 KiB, spills, no limit; ended with the thread.
+ * In the default arena of the node that it was made on, whichever arena the thread chose.
  * @return the stack; NULL with ENOMEM. */
 QUARRY_API quarry_stack *quarry_scratch(void);
 

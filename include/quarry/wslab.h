@@ -40,7 +40,7 @@ typedef struct quarry_wslab_attr {
 	uint32_t flags;       /* enum quarry_wslab_flags */
 	uint32_t size;        /* bytes of a half, 64 to 1 GiB, rounded up to 64. 0: QUARRY_WSLAB_SIZE */
 	uint32_t reserved;    /* 0 */
-	quarry_arena *arena;  /* where; NULL: where the thread's plain allocations come from */
+	quarry_arena *arena;  /* where; it must outlive the slab. NULL: where the thread's plain allocations come from */
 } quarry_wslab_attr;
 
 /** A half: bytes [head, tail) are yet to be sent. For the functions here. */
@@ -51,7 +51,8 @@ typedef struct quarry_wslab_half {
 	uint32_t state;
 } quarry_wslab_half;
 
-/** A write slab. Zero-initialise it, or call quarry_wslab_init. The fields are for the functions here. */
+/** A write slab, made by quarry_wslab_init. A zeroed one is none: quarry_wslab_fini of it does nothing, all else is
+ * EINVAL. The fields are for the functions here. */
 typedef struct quarry_wslab {
 	quarry_wslab_half half[2];
 	uint32_t size, flags;

@@ -11,6 +11,7 @@
 #include "lib/cache/arena.h"
 #include "lib/cache/move.h"
 #include "lib/cache/resize.h"
+#include "lib/cache/taken.h"
 #include "lib/cache/thread.h"
 
 #define DECAY_MAX 3600000 /* ms, as of the option */
@@ -128,6 +129,8 @@ static int end(quarry_arena *arena, bool destroy)
 		return 0;
 	if (errno == EINVAL)
 		return qy_fail_arena(arena);
+	if (errno == EBUSY && qy_arena_is_held(arena))
+		return qy_fail(EBUSY, "arena: a pool, a page allocator, a stack or a slab of buffers is in it still");
 	return qy_fail(errno, errno == EBUSY ? "arena: it is the default arena of a thread"
 				: errno == EPERM ? "arena: it is the default arena of a node"
 						 : "no memory");
@@ -195,6 +198,8 @@ QUARRY_API int quarry_arena_free(quarry_arena *arena, void *p)
 		return 0;
 	if (!qy_arena_has(arena, p))
 		return qy_fail(errno, "p: %p is not of this arena", p);
+	if (qy_taken_has(p))
+		return qy_fail(EINVAL, "p: %p is a pool's, a page allocator's or a slab's of buffers", p);
 	qy_fast_free(p);
 	return 0;
 }

@@ -5,6 +5,7 @@
 
 #include "lib/base/checker.h"
 #include "lib/cache/idle.h"
+#include "lib/cache/taken.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/breaker.h"
 #include "lib/manager/manager.h"
@@ -69,7 +70,7 @@ int qy_arena_end(quarry_arena *arena, bool destroy)
 		error = EINVAL;
 	else if (m->of_node)
 		error = EPERM;
-	else if (qy_threads_use(m))
+	else if (qy_threads_use(m) || qy_arena_is_held(arena))
 		error = EBUSY;
 	else
 		qy_threads_forget(m);

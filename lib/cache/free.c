@@ -7,6 +7,7 @@
 #include "lib/base/checker.h"
 #include "lib/cache/duties.h"
 #include "lib/cache/sample.h"
+#include "lib/cache/taken.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/mistakes.h"
 #include "lib/manager/mixed.h"
@@ -147,7 +148,8 @@ static QY_NOINLINE void free_entered(void *p)
 		return;
 	}
 	error = errno;
-	if (!qy_window_has(p)) { /* foreign: no reason to make this thread known */
+	/* Foreign: no reason to make this thread known. */
+	if (!qy_window_has(p) || qy_taken_has(p)) {
 		qy_mistake(QY_MISTAKE_FOREIGN, p);
 		return;
 	}

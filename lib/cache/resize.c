@@ -8,6 +8,7 @@
 #include "lib/cache/arena.h"
 #include "lib/cache/cache.h"
 #include "lib/cache/sample.h"
+#include "lib/cache/taken.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/breaker.h"
 #include "lib/manager/limits.h"
@@ -189,7 +190,7 @@ void *qy_resize(void *p, size_t size)
 		return NULL;
 	}
 	usable = qy_cache_usable(p);
-	if (QY_UNLIKELY(usable == 0)) {
+	if (QY_UNLIKELY(usable == 0 || qy_taken_has(p))) {
 		qy_mistake(QY_MISTAKE_FOREIGN, p);
 		errno = EINVAL;
 		return NULL;

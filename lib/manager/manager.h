@@ -108,6 +108,7 @@ struct qy_manager {
 	void *unused_caches; /* lib/cache's: caches that were given up */
 	_Atomic(uint32_t) heaps;         /* that threads hold, parked ones too */
 	_Atomic(uint32_t) default_users; /* threads whose default arena it is */
+	_Atomic(uint32_t) holders; /* the head's: what stands in it, and keeps it from ending (lib/cache/taken.h) */
 
 	struct qy_region *regions;
 	uint32_t dirty[QY_DIRT_LISTS]; /* what has dirty memory, longest left alone first (dirt.h) */

@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "lib/api/error.h"
+#include "lib/cache/taken.h"
+#include "lib/object/own.h"
 
 #define HUGE_PAGE ((size_t)1 << 21)
 #define BASE_PAGE ((size_t)1 << 12)
@@ -38,7 +40,7 @@ struct qy_buffers *qy_buffers_slab(const quarry_buffers *slab, bool mine)
 
 void *qy_buffers_zeroed(size_t bytes)
 {
-	void *p = quarry_aligned_alloc(QY_CACHE_LINE, qy_align_up(bytes, QY_CACHE_LINE));
+	void *p = qy_own_aligned(QY_CACHE_LINE, qy_align_up(bytes, QY_CACHE_LINE));
 
 	if (p != NULL)
 		memset(p, 0, bytes);
@@ -118,13 +120,13 @@ static bool make_beside(struct qy_buffers *s, const quarry_buffers_attr *attr)
 	const size_t words = ((size_t)count + 63) / 64;
 
 	/* The stack is written to as it grows, so that it costs nothing before. */
-	s->stack = quarry_calloc(count, sizeof(*s->stack));
-	s->generation = quarry_calloc(count, sizeof(*s->generation));
+	s->stack = qy_own_calloc(count, sizeof(*s->stack));
+	s->generation = qy_own_calloc(count, sizeof(*s->generation));
 	s->returned = qy_buffers_zeroed(words * sizeof(*s->returned));
 	if (attr->held_ms != 0)
-		s->since = quarry_calloc(count, sizeof(*s->since));
+		s->since = qy_own_calloc(count, sizeof(*s->since));
 	if (attr->pins_max != 0)
-		s->pins = quarry_calloc(count, sizeof(*s->pins));
+		s->pins = qy_own_calloc(count, sizeof(*s->pins));
 	if ((attr->held_ms != 0 && s->since == NULL) || (attr->pins_max != 0 && s->pins == NULL))
 		return false;
 	while (words > (size_t)QY_ABOVE * 64 << s->group)
@@ -210,12 +212,13 @@ QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr
 	}
 	alignment = qy_max(alignment, s->total >= HUGE_PAGE ? HUGE_PAGE : BASE_PAGE);
 	s->head.base = quarry_arena_aligned_alloc(s->arena, alignment, qy_align_up(s->total, BASE_PAGE));
-	if (s->head.base == NULL) {
+	if (s->head.base == NULL || !qy_taken_add(s->head.base)) {
 		quarry_arena_destroy(s->arena);
 		forget(s);
 		qy_fail(ENOMEM, "no memory for %u buffers of %lu bytes", (unsigned)attr->count, (unsigned long)size);
 		return NULL;
 	}
+	qy_arena_hold(s->head.base); /* until quarry_buffers_destroy */
 	atomic_store_explicit(&qy_buffers_table[s->number], s, memory_order_release);
 	return &s->head;
 }
@@ -249,10 +252,13 @@ QUARRY_API int quarry_buffers_destroy(quarry_buffers *slab)
 			       (unsigned)(s->head.count - qy_buffers_free(s)));
 	let_callers_go(s);
 	qy_publish(s->ending, true);
+	qy_arena_let_go(s->head.base);
 	if (quarry_arena_destroy(s->arena) != 0) {
+		qy_arena_hold(s->head.base);
 		qy_publish(s->ending, false);
 		return -1;
 	}
+	qy_taken_remove(s->head.base);
 	atomic_store_explicit(&qy_buffers_table[s->number], NULL, memory_order_release);
 	forget(s);
 	return 0;

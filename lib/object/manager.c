@@ -8,6 +8,8 @@
 
 #include "lib/api/error.h"
 #include "lib/object/count.h"
+#include "lib/cache/taken.h"
+#include "lib/object/own.h"
 
 /* ---- the default one ---- */
 
@@ -46,7 +48,7 @@ bool qy_manager_is_live(const void *p)
 	quarry_inspection i;
 	int error = errno;
 	bool is = quarry_inspect(p, &i, sizeof(i)) == 0 && (i.kind == QUARRY_VIEW_OBJECT || i.kind == QUARRY_VIEW_BLOCK) &&
-		  i.state != QUARRY_VIEW_FREE && i.state != QUARRY_VIEW_CACHED;
+		  i.state != QUARRY_VIEW_FREE && i.state != QUARRY_VIEW_CACHED && !qy_taken_has(p);
 
 	errno = error;
 	return is;
@@ -220,7 +222,7 @@ QUARRY_API quarry_manager *quarry_manager_of_arena(quarry_arena *arena)
 	known = find(first, NULL, arena);
 	if (known != NULL)
 		return &known->manager;
-	mine = quarry_malloc(sizeof(*mine));
+	mine = qy_own_calloc(1, sizeof(*mine));
 	if (mine == NULL)
 		return NULL;
 	mine->manager = (quarry_manager){ &arena_ops, arena };

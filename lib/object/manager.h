@@ -12,7 +12,8 @@ bool qy_manager_check(const quarry_manager *manager);
 /* Whether quarry_free, quarry_usable_size and quarry_realloc do for what it gives: the default one, and arenas. */
 bool qy_manager_is_own(const quarry_manager *manager);
 
-/* Whether live memory of quarry's begins at p, as far as quarry_inspect tells. */
+/* Whether live memory of quarry's begins at p, as far as quarry_inspect tells, that is no pool's, slab's or page
+ * allocator's. */
 bool qy_manager_is_live(const void *p);
 
 /* All stacks are one manager to the words of blocks: stacks come and go, and each would leave an array of words behind in

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "lib/api/error.h"
+#include "lib/cache/taken.h"
 #include "lib/object/pages.h"
 
 #define PAGE_SIZE_MIN ((size_t)4 << 10)
@@ -116,6 +117,28 @@ static bool populate(quarry_pages *p, size_t bytes)
 	return true;
 }
 
+/* The arena stays while they are there (or two: the larger one may have been sent elsewhere by the breaker). */
+static void hold_memory(const void *memory, const void *base, bool on)
+{
+	(on ? qy_arena_hold : qy_arena_let_go)(base);
+	(on ? qy_arena_hold : qy_arena_let_go)(memory);
+}
+
+/* The first page has the block's address, and is no block for that. */
+static bool take_memory(const void *memory, const void *base)
+{
+	if (base == NULL || !qy_taken_add(base))
+		return false;
+	hold_memory(memory, base, true);
+	return true;
+}
+
+static void let_memory_go(const quarry_pages *p)
+{
+	hold_memory(p->memory, p->map.base, false);
+	qy_taken_remove(p->map.base);
+}
+
 /* The record and the pages, in the arena (NULL: the default one). */
 static quarry_pages *make(const quarry_pages_attr *attr, quarry_arena *arena, bool own)
 {
@@ -127,7 +150,7 @@ static quarry_pages *make(const quarry_pages_attr *attr, quarry_arena *arena, bo
 	int error;
 
 	qy_pages_prepare();
-	if (base != NULL) {
+	if (take_memory(memory, base)) {
 		p = lay_out((void *)qy_align_up((uintptr_t)memory, QY_CACHE_LINE), attr);
 		p->map.base = base;
 		p->memory = memory;
@@ -138,8 +161,11 @@ static quarry_pages *make(const quarry_pages_attr *attr, quarry_arena *arena, bo
 			p->magic = QY_PAGES_MAGIC;
 			return p;
 		}
+		error = errno;
+		let_memory_go(p);
+	} else {
+		error = ENOMEM;
 	}
-	error = base == NULL ? ENOMEM : errno;
 	quarry_free(base);
 	quarry_free(memory);
 	qy_fail(error, "count: no memory for %lu pages of %lu bytes", (unsigned long)attr->count,
@@ -187,16 +213,25 @@ bool qy_pages_check(const quarry_pages *p)
 
 QUARRY_API int quarry_pages_destroy(quarry_pages *p)
 {
+	void *base;
+
 	if (!qy_pages_check(p))
 		return -1;
+	base = p->map.base;
 	p->magic = 0;
 	if (!p->own_arena) {
-		quarry_free(p->map.base);
+		let_memory_go(p);
+		quarry_free(base);
 		quarry_free(p->memory);
-	} else if (quarry_arena_destroy(p->arena) != 0) {
+		return 0;
+	}
+	hold_memory(p->memory, base, false);
+	if (quarry_arena_destroy(p->arena) != 0) {
+		hold_memory(p->memory, base, true);
 		p->magic = QY_PAGES_MAGIC;
 		return -1;
 	}
+	qy_taken_remove(base);
 	return 0;
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/api/error.h"
+#include "lib/cache/taken.h"
 
 /* ---- the index ---- */
 
@@ -137,8 +138,10 @@ static struct qy_record *new_chunk(quarry_pool *pool, struct qy_depot *d)
 	if (r == NULL)
 		return NULL;
 	base = quarry_arena_aligned_alloc(d->arena, bytes, bytes);
-	if (base == NULL)
+	if (base == NULL || !qy_taken_add(base)) {
+		quarry_free(base);
 		return NULL;
+	}
 	d->hollow = r->next_hollow;
 	pool->bytes += bytes;
 	atomic_store_explicit(&r->base, (uintptr_t)base, memory_order_relaxed);

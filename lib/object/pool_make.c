@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "lib/api/error.h"
+#include "lib/cache/taken.h"
+#include "lib/object/own.h"
 
 #define SIZE_MAX_OBJECT ((size_t)1 << 30)
 #define ALIGNMENT_MAX ((size_t)1 << 21)
@@ -81,7 +83,6 @@ static void fill(quarry_pool *pool, const quarry_pool_attr *attr, uint32_t depot
 	pool->destroy = attr->destroy;
 	pool->mistake = attr->mistake;
 	pool->context = attr->context;
-	pool->arena = attr->arena;
 	pthread_mutex_init(&pool->lock, NULL);
 	qy_list_init(&pool->caches);
 	qy_list_init(&pool->dead);
@@ -105,6 +106,7 @@ static void forget(quarry_pool *pool)
 		pthread_mutex_destroy(&pool->depot[i].lock);
 	pthread_mutex_destroy(&pool->lock);
 	pool->magic = 0;
+	qy_arena_let_go(pool);
 	quarry_free(pool);
 }
 
@@ -112,16 +114,20 @@ QUARRY_API quarry_pool *quarry_pool_create(const quarry_pool_attr *attr)
 {
 	uint32_t depots = (uint32_t)quarry_node_count();
 	size_t bytes = sizeof(quarry_pool) + depots * sizeof(struct qy_depot);
+	quarry_arena *arena;
 	quarry_pool *pool;
 
 	if (!check(attr))
 		return NULL;
-	pool = quarry_arena_aligned_alloc(attr->arena, _Alignof(quarry_pool), bytes);
+	arena = attr->arena != NULL ? attr->arena : qy_own_arena();
+	pool = arena == NULL ? NULL : quarry_arena_aligned_alloc(arena, _Alignof(quarry_pool), bytes);
 	if (pool == NULL)
 		return qy_fail(ENOMEM, "no memory for a pool"), NULL;
 	memset(pool, 0, bytes);
+	qy_arena_hold(pool); /* until `forget` */
 	fill(pool, attr, depots);
-	pool->index = qy_pool_index_make(attr->arena, 8);
+	pool->arena = arena;
+	pool->index = qy_pool_index_make(arena, 8);
 	if (pool->index == NULL)
 		qy_fail(ENOMEM, "no memory for a pool");
 	else if (qy_pool_register(pool) != 0)
@@ -165,8 +171,10 @@ static void destroy_records(quarry_pool *pool, struct qy_depot *d)
 		next = r->next;
 		for (uint32_t i = 0; base != QY_POOL_HOLLOW && i < r->carved; i++)
 			destroy_slot(pool, &r->slot[i]);
-		if (base != QY_POOL_HOLLOW)
+		if (base != QY_POOL_HOLLOW) {
+			qy_taken_remove((void *)base);
 			quarry_free((void *)base);
+		}
 		quarry_free(r);
 	}
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/api/error.h"
+#include "lib/object/own.h"
 
 #define TABLE_MIN 8
 
@@ -69,7 +70,7 @@ static struct qy_pool_table *table_for(uint32_t id)
 
 	if (id < old->size)
 		return old;
-	table = quarry_calloc(1, sizeof(*table) + size * sizeof(table->of[0]));
+	table = qy_own_calloc(1, sizeof(*table) + size * sizeof(table->of[0]));
 	if (table == NULL || pthread_setspecific(end_key, table) != 0) {
 		quarry_free(table);
 		return NULL;
@@ -99,7 +100,7 @@ struct qy_pool_cache *qy_pool_cache_make(quarry_pool *pool)
 	pthread_mutex_lock(&qy_pool_registry);
 	table = have_key ? table_for(pool->id) : NULL;
 	if (table != NULL)
-		c = quarry_calloc(1, sizeof(*c));
+		c = qy_own_calloc(1, sizeof(*c));
 	if (c != NULL) {
 		c->limit = pool->magazine;
 		c->depot = qy_depot_here(pool, NULL);
@@ -193,10 +194,12 @@ static int find_number(void)
 		errno = EAGAIN;
 		return -1;
 	}
-	more = quarry_realloc(pools, size * sizeof(*pools));
+	more = qy_own_calloc(size, sizeof(*pools));
 	if (more == NULL)
 		return -1;
-	memset(more + pools_size, 0, (size - pools_size) * sizeof(*more));
+	if (pools_size != 0)
+		memcpy(more, pools, pools_size * sizeof(*more));
+	quarry_free(pools);
 	pools = more;
 	pools_size = size;
 	return (int)id;

@@ -10,6 +10,7 @@
 #include <errno.h>
 
 #include "lib/api/error.h"
+#include "lib/cache/taken.h"
 
 #define DOOMED UINT32_MAX /* in qy_record.seen */
 
@@ -118,6 +119,7 @@ static void free_doomed(quarry_pool *pool, struct qy_depot *d)
 			continue;
 		make_hollow(pool, d, r);
 		pool->bytes -= (uint64_t)1 << pool->chunk_shift;
+		qy_taken_remove((void *)base);
 		quarry_free((void *)base);
 	}
 	pthread_mutex_unlock(&pool->lock);

@@ -3,7 +3,7 @@
 
 #include <pthread.h>
 
-#include "include/quarry/quarry.h"
+#include "lib/object/own.h"
 
 #define SLAB_BYTES 16384
 #define SLAB_RECORDS (SLAB_BYTES / sizeof(struct qy_record))
@@ -82,14 +82,9 @@ static struct qy_record *carve(struct qy_record *slab, size_t first, size_t last
 
 static struct qy_record *grow(uint32_t *count)
 {
-	quarry_arena *arena = quarry_arena_of_node(quarry_node_current());
-	struct qy_record *r;
-	struct slab *slab;
+	struct qy_record *r = qy_own_aligned(QY_CACHE_LINE, SLAB_BYTES);
+	struct slab *slab = (void *)r;
 
-	if (arena == NULL)
-		return NULL; /* (NULL would be the one that the thread chose, which it may destroy) */
-	r = quarry_arena_aligned_alloc(arena, QY_CACHE_LINE, SLAB_BYTES);
-	slab = (void *)r;
 	if (r == NULL)
 		return NULL;
 	slab->next = atomic_load_explicit(&slabs, memory_order_relaxed);

@@ -10,7 +10,9 @@
 
 #include "lib/api/error.h"
 #include "lib/base/settings.h"
+#include "lib/cache/taken.h"
 #include "lib/object/manager.h"
+#include "lib/object/own.h"
 
 #define CHUNK_DEFAULT ((size_t)64 << 10)
 #define CHUNK_MIN ((size_t)256)
@@ -26,23 +28,63 @@ struct chunk {
 };
 
 struct quarry_stack {
-	struct chunk *current;
+	/* What is freed is written to at its beginning: what tells of the end stands behind this. */
+	quarry_manager manager; /* the stack itself, as one */
+	quarry_manager *from;
+	size_t chunk;
+	struct chunk *current; /* &ended, when the stack was destroyed */
 	size_t used; /* of the current chunk's memory */
 	struct chunk *first;
-	quarry_manager *from;
-	size_t chunk, limit, held, peak, spills;
+	size_t limit, held, peak, spills;
 	size_t floor;   /* bytes below the newest mark: what was taken before it stays as it is */
 	uint32_t depth; /* marks that were not ended */
 	bool is_scratch;
 	unsigned flags;
-	quarry_manager manager; /* the stack itself, as one */
 };
+
+/* Without room. Where nobody else has the memory of a stack that was destroyed, who still uses it comes by here. */
+static struct chunk ended = { .size = sizeof(struct chunk) };
 
 static const quarry_manager_ops stack_ops;
 
 static size_t room_of(const struct chunk *c)
 {
 	return c->size - sizeof(*c);
+}
+
+/* ---- memory ---- */
+
+/* A manager's memory that is in an arena keeps that one from ending. (Of a manager of the program's, or a stack, it is
+ * not known; it is to outlive the stack.) */
+static void *take_from(quarry_manager *from, size_t size)
+{
+	void *p = quarry_manager_alloc(from, size);
+
+	if (p != NULL && qy_manager_is_own(from))
+		qy_arena_hold(p);
+	return p;
+}
+
+static void give_to(quarry_manager *from, void *p)
+{
+	if (qy_manager_is_own(from))
+		qy_arena_let_go(p);
+	(void)quarry_manager_free(from, p);
+}
+
+static int fail_none(void) QY_COLD;
+static int fail_none(void)
+{
+	return qy_fail(EINVAL, "stack: there is none");
+}
+
+/* Its answer where there is none, as far as that can be seen. */
+static bool is_none(const quarry_stack *s)
+{
+	if (QY_LIKELY(s != NULL && s->current != &ended))
+		return false;
+	fail_none();
+	return true;
 }
 
 /* ---- chunks ---- */
@@ -73,7 +115,7 @@ static struct chunk *add_chunk(quarry_stack *s, size_t n)
 
 	if (size == 0)
 		return NULL;
-	c = quarry_manager_alloc(s->from, size);
+	c = take_from(s->from, size);
 	if (c == NULL)
 		return NULL;
 	*c = (struct chunk){ .size = size, .previous = s->current };
@@ -111,7 +153,7 @@ static size_t drop_behind(quarry_stack *s, struct chunk *c)
 		struct chunk *gone = last;
 
 		last = gone->previous;
-		(void)quarry_manager_free(s->from, gone);
+		give_to(s->from, gone);
 	}
 	c->next = NULL;
 	s->held -= bytes;
@@ -123,6 +165,8 @@ static bool go_on(quarry_stack *s, size_t n)
 {
 	struct chunk *next = s->current->next;
 
+	if (is_none(s))
+		return false;
 	if (!(s->flags & QUARRY_STACK_SPILL)) {
 		qy_fail(ENOMEM, "stack: it is full, and does not spill");
 		return false;
@@ -184,7 +228,7 @@ QUARRY_API quarry_stack *quarry_stack_create(const quarry_stack_attr *attr)
 
 	if (!attr_of(&a, attr == NULL ? &plain : attr) || !check(&a))
 		return NULL;
-	s = quarry_manager_alloc(a.manager, sizeof(*s));
+	s = take_from(a.manager, sizeof(*s));
 	if (s == NULL)
 		return NULL;
 	*s = (quarry_stack){ .from = a.manager, .chunk = a.chunk != 0 ? a.chunk : CHUNK_DEFAULT,
@@ -192,7 +236,7 @@ QUARRY_API quarry_stack *quarry_stack_create(const quarry_stack_attr *attr)
 	s->manager = (quarry_manager){ &stack_ops, s };
 	s->current = add_chunk(s, 1);
 	if (s->current == NULL) {
-		(void)quarry_manager_free(a.manager, s);
+		give_to(a.manager, s);
 		return NULL;
 	}
 	return s;
@@ -200,15 +244,20 @@ QUARRY_API quarry_stack *quarry_stack_create(const quarry_stack_attr *attr)
 
 QUARRY_API void quarry_stack_destroy(quarry_stack *stack)
 {
-	if (stack == NULL)
+	struct chunk *first;
+
+	if (stack == NULL || is_none(stack))
 		return;
 	if (stack->is_scratch) { /* its thread will ask for it again, and ends it */
 		quarry_stack_reset(stack);
 		return;
 	}
-	drop_behind(stack, stack->first);
-	(void)quarry_manager_free(stack->from, stack->first);
-	(void)quarry_manager_free(stack->from, stack);
+	first = stack->first;
+	drop_behind(stack, first);
+	stack->current = &ended;
+	stack->used = 0;
+	give_to(stack->from, first);
+	give_to(stack->from, stack);
 }
 
 /* How many bytes to leave out before the next that is aligned so. */
@@ -240,12 +289,6 @@ static void *take(quarry_stack *s, size_t alignment, size_t n)
 	return c->memory + s->used - n;
 }
 
-static int fail_none(void) QY_COLD;
-static int fail_none(void)
-{
-	return qy_fail(EINVAL, "stack: there is none");
-}
-
 QUARRY_API void *quarry_stack_alloc(quarry_stack *stack, size_t n)
 {
 	if (QY_LIKELY(stack != NULL))
@@ -270,12 +313,10 @@ QUARRY_API quarry_mark quarry_stack_mark(quarry_stack *stack)
 {
 	quarry_mark mark = { NULL, 0, 0, 0, 0 };
 
-	if (QY_LIKELY(stack != NULL)) {
+	if (!is_none(stack)) {
 		mark = (quarry_mark){ stack, stack->used, stack->current->number, stack->depth++, stack->floor };
 		stack->floor = stack->current->before + stack->used;
-		return mark;
 	}
-	fail_none();
 	return mark;
 }
 
@@ -304,8 +345,8 @@ QUARRY_API int quarry_stack_release(quarry_stack *stack, quarry_mark mark)
 	uint32_t number;
 	size_t used;
 
-	if (stack == NULL)
-		return fail_none();
+	if (is_none(stack))
+		return -1;
 	if (mark.stack != stack)
 		return qy_fail(EINVAL, "mark: it is of another stack");
 	number = stack->current->number;
@@ -324,7 +365,7 @@ QUARRY_API int quarry_stack_release(quarry_stack *stack, quarry_mark mark)
 
 QUARRY_API void quarry_stack_reset(quarry_stack *stack)
 {
-	if (stack == NULL)
+	if (stack == NULL || is_none(stack))
 		return;
 	go_back(stack, 0, 0);
 	stack->depth = 0;
@@ -333,13 +374,13 @@ QUARRY_API void quarry_stack_reset(quarry_stack *stack)
 
 QUARRY_API size_t quarry_stack_trim(quarry_stack *stack)
 {
-	return stack == NULL ? 0 : drop_behind(stack, stack->current);
+	return stack == NULL || is_none(stack) ? 0 : drop_behind(stack, stack->current);
 }
 
 QUARRY_API int quarry_stack_stats_get(const quarry_stack *stack, quarry_stack_stats *stats)
 {
-	if (stack == NULL)
-		return fail_none();
+	if (is_none(stack))
+		return -1;
 	if (stats == NULL)
 		return qy_fail(EINVAL, "stats: there is none");
 	*stats = (quarry_stack_stats){ .used = stack->current->before + stack->used, .held = stack->held,
@@ -576,10 +617,7 @@ const quarry_manager *qy_stack_meant(const quarry_manager *manager, const void *
 
 QUARRY_API quarry_manager *quarry_stack_manager(quarry_stack *stack)
 {
-	if (stack != NULL)
-		return &stack->manager;
-	fail_none();
-	return NULL;
+	return is_none(stack) ? NULL : &stack->manager;
 }
 
 /* ---- one for each thread ---- */
@@ -603,6 +641,16 @@ static void make_key(void)
 	scratch_ends = pthread_key_create(&scratch_key, end_scratch) == 0;
 }
 
+/* In the node's arena: what the thread chose is not to be kept from ending by what the program never sees made. */
+static quarry_stack *make_scratch(void)
+{
+	quarry_arena *arena = qy_own_arena();
+	quarry_stack_attr attr = { .flags = QUARRY_STACK_SPILL };
+
+	attr.manager = arena == NULL ? NULL : quarry_manager_of_arena(arena);
+	return attr.manager == NULL ? NULL : quarry_stack_create(&attr);
+}
+
 QUARRY_API quarry_stack *quarry_scratch(void)
 {
 	quarry_stack *s = scratch;
@@ -610,7 +658,7 @@ QUARRY_API quarry_stack *quarry_scratch(void)
 	if (QY_LIKELY(s != NULL))
 		return s;
 	(void)pthread_once(&scratch_once, make_key);
-	s = quarry_stack_create(NULL);
+	s = make_scratch();
 	if (s == NULL)
 		return NULL;
 	/* Without a key to be had it goes when the process does. */

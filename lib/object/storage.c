@@ -5,6 +5,7 @@
 
 #include "lib/api/error.h"
 #include "lib/object/count.h"
+#include "lib/cache/taken.h"
 
 static void free_owned(void *ctx, void *p, size_t n)
 {
@@ -76,8 +77,8 @@ QUARRY_API quarry_storage *quarry_storage_own(void *p)
 {
 	size_t n = quarry_usable_size(p);
 
-	if (n == 0) {
-		qy_fail(EINVAL, "p: %p is no memory of quarry's", p);
+	if (n == 0 || qy_taken_has(p)) {
+		qy_fail(EINVAL, "p: %p is no memory of quarry's, or a pool's, a page allocator's or a slab's", p);
 		return NULL;
 	}
 	if (qy_count_is_held(p)) {

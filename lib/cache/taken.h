@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* Memory of arenas that others have made something of, in the layers above: pools, slabs of buffers, page allocators,
+ * stacks. Two things are known of it here.
+ *
+ * An arena is held while something stands in it that is used by functions of its own: it is not ended nor reset then
+ * (qy_arena_end says EBUSY), so that none of these is ever without its memory.
+ *
+ * A block is taken while objects are made in it that are not blocks themselves. The first of them has the block's
+ * address: whoever frees, resizes or shares a block by its address asks here first, where there can be one. A block that
+ * is taken begins at a multiple of QY_TAKEN_ALIGN. */
+#ifndef QUARRY_CACHE_TAKEN_H
+#define QUARRY_CACHE_TAKEN_H
+
+#include "include/quarry/quarry.h"
+#include "lib/base/base.h"
+
+#define QY_TAKEN_ALIGN ((uintptr_t)4096)
+
+/* The arena that p is in has one more, or one less, of those who stand in it. Of what is not quarry's: nothing. */
+void qy_arena_hold(const void *p);
+void qy_arena_let_go(const void *p);
+bool qy_arena_is_held(const quarry_arena *arena);
+
+/* False with ENOMEM. Taken once, let go once, before it is freed; errno stays. */
+bool qy_taken_add(const void *p);
+void qy_taken_remove(const void *p);
+
+bool qy_taken_find(const void *p);
+
+QY_INLINE bool qy_taken_has(const void *p)
+{
+	return QY_UNLIKELY(((uintptr_t)p & (QY_TAKEN_ALIGN - 1)) == 0) && qy_taken_find(p);
+}
+
+#endif
