@@ -93,13 +93,17 @@ static inline quarry_buffer quarry_buffer_wrap(void *p, uint32_t len)
 }
 
 /** Release a buffer, whatever it is: OWNED is freed, BORROWED is nobody's business, what is of a slab goes back to it.
+ * An OWNED one that a checked slab made (by quarry_ring_try_get or quarry_buffer_adopt) is known like one of its own, by
+ * its generation, until it is released, or its memory was freed by another call; of any other a second release is as a
+ * second quarry_free.
  * Any thread may call: the owner puts it back at once (2 ns); others set a bit, and the owner finds it
  * (quarry_buffers_collect).
  * @param p, id, generation, flags a buffer's fields of these names: quarry_buffer_release, inline, takes the buffer,
  *        and hands them over in registers.
  * @return 0; -1 with EALREADY (this buffer was released before: nothing is done, however often its memory was given out
- *         since, until its generation has come round 2^31 times), EBUSY (it is pinned, in a slab that counts pins),
- *         EINVAL (no buffer, or its slab has ended). */
+ *         since, until its generation has come round 2^31 times, or of an OWNED one 2^21 times), EBUSY (it is pinned,
+ *         in a slab that counts pins), EINVAL (no buffer, one that is both OWNED and BORROWED, memory that is none of
+ *         quarry's as OWNED, or its slab has ended). */
 QUARRY_API int quarry_buffer_release_parts(void *p, uint32_t id, uint32_t generation, uint32_t flags);
 
 /** The same of a buffer. */
@@ -109,7 +113,7 @@ static inline int quarry_buffer_release(quarry_buffer buffer)
 }
 
 /** Whether a buffer is still the program's to use.
- * @return buffer.p, for OWNED and BORROWED without a look; NULL with ESTALE when it was released since, EINVAL when it
+ * @return buffer.p, for BORROWED, and OWNED but of a checked slab, without a look; NULL with ESTALE when it was released since, EINVAL when it
  *         is of no slab that there is, or p and len have left it. Any thread may call. */
 QUARRY_API void *quarry_buffer_check(quarry_buffer buffer);
 
@@ -202,7 +206,8 @@ enum quarry_buffers_flags {
 	QUARRY_BUFFERS_POPULATE = 1, /* all of it in memory from the start */
 	QUARRY_BUFFERS_STRICT = 2,   /* as QUARRY_ARENA_STRICT: fail rather than fall to another node or page kind */
 	QUARRY_BUFFERS_CHECKED = 4   /* the owner's releases by an exchange too, so that two that are made at the same
-	                              * moment by two threads are told apart; and no number of a piece is used twice */
+	                              * moment by two threads are told apart; no number of a piece is used twice; and
+	                              * OWNED buffers that come of it are known when they are released */
 };
 
 /** How a slab is to be. Zero is a good value of all but size and count. */
@@ -247,7 +252,8 @@ QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr
 
 /** Give a slab's memory back. All buffers must have come back, and the ring and the fixed buffers be unregistered. The
  * owner's. A release that brought a buffer back may still be about to return, in another thread; one that is in `wake`
- * is waited for. Releases that come too late (EALREADY) must not be made in other threads while the slab ends.
+ * is waited for. Releases that come too late (EALREADY) must not be made in other threads while the slab ends. (The arena
+ * that a slab has of its own is neither destroyed nor reset by anything else: EBUSY.)
  * @return 0, also for NULL; -1 with EBUSY, EPERM, EINVAL (no slab), and the slab is as it was. */
 QUARRY_API int quarry_buffers_destroy(quarry_buffers *slab);
 

@@ -276,6 +276,12 @@ void qy_buffers_send_claimed(struct qy_buffers *s, uint32_t id);
 /* Tell, when so few are left now that one was taken. */
 void qy_buffers_low(struct qy_buffers *s, uint32_t left);
 
+/* OWNED buffers of checked slabs: note one, which gets the number that comes back, as its generation (0: there is no
+ * memory to note it in); whether it is one; and end it, which one alone can. From any thread. */
+uint32_t qy_owned_note(const void *p);
+bool qy_owned_is(const void *p, uint32_t serial);
+bool qy_owned_end(const void *p, uint32_t serial);
+
 /* Give the kernel a buffer, as of when it is told. */
 void qy_ring_put(struct qy_buffers *s, uint32_t id);
 void qy_ring_tell(struct qy_buffers *s);

@@ -249,20 +249,21 @@ QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, u
 	const size_t page = qy_os_page_size();
 	struct qy_buffers *s;
 	void *block = NULL;
-	bool movable;
+	bool movable, checked;
 	quarry_buffer b;
 	unsigned how;
 
 	if (buffer == NULL || (flags & ~(unsigned)QUARRY_ADOPT_COPY))
 		return qy_fail(EINVAL, buffer == NULL ? "buffer: there is none" : "flags: unknown bits");
 	b = *buffer;
-	if (b.flags & QUARRY_BUFFER_OWNED)
-		return 0;
 	if (b.flags & QUARRY_BUFFER_BORROWED)
 		return qy_fail(EINVAL, "buffer: it is borrowed");
+	if (b.flags & QUARRY_BUFFER_OWNED)
+		return 0;
 	if (quarry_buffer_check(b) == NULL)
 		return qy_fail(errno, errno == ESTALE ? "buffer: it was released" : "buffer: it is of no slab");
 	s = atomic_load_explicit(&qy_buffers_table[qy_buffer_slab(b.flags)], memory_order_acquire);
+	checked = s->checked;
 	if (s->pins != NULL && qy_buffers_pinned(s, b.id, b.generation - s->seed))
 		return qy_fail(EBUSY, "buffer: it is pinned");
 	/* As large as a buffer where its pages can be moved. */
@@ -281,5 +282,6 @@ QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, u
 	}
 	*buffer = quarry_buffer_own(block, b.len);
 	buffer->flags |= how;
+	buffer->generation = checked ? qy_owned_note(block) : 0;
 	return 0;
 }

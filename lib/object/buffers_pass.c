@@ -3,7 +3,9 @@
 #include <errno.h>
 
 #include "lib/api/error.h"
+#include "lib/cache/taken.h"
 #include "lib/object/buffers.h"
+#include "lib/object/manager.h"
 
 static int error(int number)
 {
@@ -326,13 +328,29 @@ void qy_buffers_send_claimed(struct qy_buffers *s, uint32_t id)
 	qy_buffers_mine(s) ? put_claimed(s, id) : send_claimed(s, id);
 }
 
-QY_NOINLINE static int release_other(void *p, uint32_t flags)
+/* (What is noted and not live was freed by another call.) */
+static int release_owned(void *p, uint32_t generation)
 {
-	if (flags & QUARRY_BUFFER_OWNED) {
-		quarry_free(p);
+	if (p == NULL)
 		return 0;
+	if (generation != 0 && (!qy_owned_end(p, generation) || !qy_manager_is_live(p)))
+		return error(EALREADY);
+	if (quarry_usable_size(p) == 0 || qy_taken_has(p))
+		return error(EINVAL);
+	quarry_free(p);
+	return 0;
+}
+
+QY_NOINLINE static int release_other(void *p, uint32_t generation, uint32_t flags)
+{
+	switch (flags & (QUARRY_BUFFER_OWNED | QUARRY_BUFFER_BORROWED)) {
+	case QUARRY_BUFFER_OWNED:
+		return release_owned(p, generation);
+	case QUARRY_BUFFER_BORROWED:
+		return 0;
+	default: /* neither, or both */
+		return error(EINVAL);
 	}
-	return flags & QUARRY_BUFFER_BORROWED ? 0 : error(EINVAL);
 }
 
 /* What is left to do for a piece. */
@@ -367,7 +385,7 @@ QUARRY_API int quarry_buffer_release_parts(void *p, uint32_t id, uint32_t genera
 	struct qy_buffers *s;
 
 	if (QY_UNLIKELY(!(flags & (QUARRY_BUFFER_SLAB | QUARRY_BUFFER_RING))))
-		return release_other(p, flags);
+		return release_other(p, generation, flags);
 	s = qy_buffers_of(id, flags);
 	if (QY_UNLIKELY(s == NULL))
 		return error(EINVAL);
@@ -379,13 +397,26 @@ QUARRY_API int quarry_buffer_release_parts(void *p, uint32_t id, uint32_t genera
 	return qy_buffers_mine(s) ? put(s, id, generation) : send_back(s, id, generation);
 }
 
+static void *check_other(quarry_buffer b)
+{
+	const unsigned both = QUARRY_BUFFER_OWNED | QUARRY_BUFFER_BORROWED;
+
+	if ((b.flags & both) == both)
+		errno = EINVAL;
+	else if ((b.flags & QUARRY_BUFFER_OWNED) && b.generation != 0 && !qy_owned_is(b.p, b.generation))
+		errno = ESTALE;
+	else
+		return b.p;
+	return NULL;
+}
+
 QUARRY_API void *quarry_buffer_check(quarry_buffer b)
 {
 	struct qy_buffers *s;
 	char *begin;
 
 	if (b.flags & (QUARRY_BUFFER_OWNED | QUARRY_BUFFER_BORROWED))
-		return b.p;
+		return check_other(b);
 	s = qy_buffers_of(b.id, b.flags);
 	if (s == NULL || !(b.flags & (QUARRY_BUFFER_SLAB | QUARRY_BUFFER_RING))) {
 		errno = EINVAL;

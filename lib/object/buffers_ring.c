@@ -9,6 +9,7 @@
 
 #include "lib/api/error.h"
 #include "lib/object/buffers.h"
+#include "lib/object/own.h"
 #include "numa/os.h"
 
 #define REGISTER_PBUF_RING 22u   /* Linux 5.19 */
@@ -106,7 +107,7 @@ static bool make_room(struct qy_buffers *s)
 	if (ring->of == NULL)
 		ring->of = qy_buffers_zeroed(words * sizeof(*ring->of));
 	if (ring->next == NULL)
-		ring->next = quarry_calloc(s->head.count, sizeof(*ring->next));
+		ring->next = qy_own_calloc(s->head.count, sizeof(*ring->next));
 	return ring->has != NULL && ring->of != NULL && ring->next != NULL;
 }
 
@@ -140,9 +141,9 @@ QUARRY_API int quarry_ring_register(quarry_buffers *slab, int ring_fd, unsigned 
 	if (s == NULL || !check(s, group, entries, flags))
 		return -1;
 	ring = &s->ring;
-	entry = quarry_aligned_alloc(qy_os_page_size(), qy_align_up(entries * sizeof(*entry), qy_os_page_size()));
+	entry = qy_own_aligned(qy_os_page_size(), qy_align_up(entries * sizeof(*entry), qy_os_page_size()));
 	if ((flags & QUARRY_RING_INCREMENTAL) && ring->pieces == NULL)
-		ring->pieces = quarry_calloc(s->head.count, sizeof(*ring->pieces));
+		ring->pieces = qy_own_calloc(s->head.count, sizeof(*ring->pieces));
 	if (entry == NULL || !make_room(s) || ((flags & QUARRY_RING_INCREMENTAL) && ring->pieces == NULL)) {
 		quarry_free(entry);
 		return qy_fail(ENOMEM, "no memory for a ring of %u entries", entries);
@@ -254,6 +255,7 @@ QY_COLD static bool copy_piece(struct qy_buffers *s, const void *from, uint32_t 
 	memcpy(p, from, len);
 	*b = quarry_buffer_own(p, len);
 	b->flags |= QUARRY_BUFFER_COPIED;
+	b->generation = s->checked ? qy_owned_note(p) : 0;
 	atomic_fetch_add_explicit(&s->copied, 1, memory_order_relaxed);
 	return true;
 }

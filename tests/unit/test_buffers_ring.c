@@ -867,6 +867,33 @@ Test(buffers_ring, few_are_left_in_the_ring)
 	stop(slab);
 }
 
+/* It is the program's like the others, which cannot know when one comes. */
+Test(buffers_ring, a_copied_piece_of_a_checked_slab_is_released_once)
+{
+	quarry_buffers *slab = start(2, 4 * KIB, QUARRY_BUFFERS_CHECKED);
+	quarry_buffer b[32];
+	unsigned owned = 0;
+	int32_t res;
+	uint32_t cqe;
+
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 1, 2, QUARRY_RING_INCREMENTAL), 0);
+	for (int i = 0; i < 32; i++) {
+		cr_assert(kernel_receives((const unsigned char *)"ten bytes", 10, &res, &cqe));
+		cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &b[i]), 0);
+		owned += b[i].flags & QUARRY_BUFFER_OWNED;
+	}
+	cr_assert(owned == 1 && (b[31].flags & QUARRY_BUFFER_OWNED), "%u", owned);
+	for (int i = 0; i < 32; i++) {
+		cr_expect_eq(quarry_buffer_check(b[i]), b[i].p);
+		cr_expect_eq(quarry_buffer_release(b[i]), 0);
+		expect_error(quarry_buffer_release(b[i]), EALREADY);
+		errno = 0;
+		cr_expect(quarry_buffer_check(b[i]) == NULL && errno == ESTALE);
+	}
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	end(slab);
+}
+
 Test(buffers_ring, a_ring_that_ends_with_pieces_out)
 {
 	quarry_buffers *slab = start(4, SIZE, 0);
