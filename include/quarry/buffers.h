@@ -9,6 +9,9 @@
  * is made nothing here allocates, but quarry_ring_register and what is said of quarry_buffer_adopt and
  * quarry_ring_try_get; and nothing has a lock.
  *
+ * AddressSanitizer and Valgrind do not know which of a slab's buffers are free: what is used after its release is found by
+ * quarry_buffer_check (and by QUARRY_BUFFERS_CHECKED and QUARRY_CHECKED, see there).
+ *
  * In a forked child a slab is a copy, of whose owner the child's one thread is when it was the owner that forked; any
  * other the child may make its own (quarry_buffers_own), and nobody waits there any more (a waiter of such a slab is to
  * be made anew). What other threads had released is free in the child; what they had is out there for ever, unless the
@@ -207,7 +210,8 @@ enum quarry_buffers_flags {
 	QUARRY_BUFFERS_STRICT = 2,   /* as QUARRY_ARENA_STRICT: fail rather than fall to another node or page kind */
 	QUARRY_BUFFERS_CHECKED = 4   /* the owner's releases by an exchange too, so that two that are made at the same
 	                              * moment by two threads are told apart; no number of a piece is used twice; and
-	                              * OWNED buffers that come of it are known when they are released */
+	                              * OWNED buffers that come of it are known when they are released, and those that
+	                              * a chain has when they are appended again */
 };
 
 /** How a slab is to be. Zero is a good value of all but size and count. */
@@ -235,7 +239,9 @@ typedef struct quarry_buffers_attr {
 } quarry_buffers_attr;
 
 /** Make a slab: `count` buffers side by side, in huge pages, on one node. It is address space until it is used: 16384
- * buffers of 32 KiB take less than 1 MiB of memory before the first is written to. The calling thread is its owner.
+ * buffers of 32 KiB take less than 1 MiB of memory before the first is written to. The kernel may refuse address space,
+ * too: as vm.overcommit_memory is by default, what is more in one piece than the machine's memory and swap; with 2, what
+ * is more than is left of its limit. The calling thread is its owner.
  * @return the slab; NULL with EINVAL (a bad field; quarry_error_text() names it), EAGAIN (there are QUARRY_BUFFERS_MAX
  *         slabs), ENOMEM, or what quarry_arena_create says. Any thread may call. Example:
  * @code

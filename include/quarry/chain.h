@@ -171,7 +171,10 @@ QUARRY_API int quarry_chain_prepend_copy(quarry_chain *chain, const void *p, siz
 /** Append a buffer of a slab, which belongs to the chain from here on: it is released (quarry_buffer_release, in
  * whatever thread that is) when the last chain that shares it lets go of it. OWNED ones are freed then, BORROWED ones are
  * appended as by quarry_chain_append_borrowed. One with nothing in it (len 0) is released at once.
- * @return 0; -1 with EINVAL or ESTALE (quarry_buffer_check), ENOMEM or EOVERFLOW: the buffer is the caller's then. */
+ * A buffer is appended once: of a checked slab a second time is EALREADY, of another one it is not seen, and what the
+ * second chain reads may be somebody else's.
+ * @return 0; -1 with EINVAL or ESTALE (quarry_buffer_check), EALREADY, ENOMEM or EOVERFLOW: the buffer is the caller's
+ *         then, unless a chain has it. */
 QUARRY_API int quarry_chain_append_buffer(quarry_chain *chain, quarry_buffer buffer);
 
 /** Append buffers as by quarry_chain_append_buffer, all or none: what was received becomes one sequence of bytes, and

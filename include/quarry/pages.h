@@ -13,6 +13,8 @@
  * has a generation too: when its run has been freed, it is ESTALE for ever, whoever has the pages now. Generations
  * never begin anew: a page that has used up its own is retired (quarry_pages_attr.generation_bits).
  *
+ * AddressSanitizer and Valgrind do not know which pages are free: to them all are the program's.
+ *
  * In a forked child all is as it was in the parent, in the child's copy of the memory, and usable at once. Runs that
  * other threads of the parent were just getting, freeing or purging may be in neither state there: those pages are
  * lost to the child, until it destroys the allocator (quarry_pages_stats.lost). That is known of fork(2), and not of
@@ -58,7 +60,8 @@ typedef struct quarry_pages_attr {
 
 /** Make a page allocator.
  * @param attr what it is to be.
- * @return the allocator; NULL with EINVAL (a bad field; quarry_error_text() names it), ENOMEM, or what
+ * @return the allocator; NULL with EINVAL (a bad field; quarry_error_text() names it), ENOMEM (of memory, or of address
+ *         space: as vm.overcommit_memory is by default, more in one piece than the machine's memory and swap), or what
  *         quarry_arena_create says. Example:
  * @code
  *   quarry_arena_attr memory = { .page_kind = QUARRY_PAGES_THP, .name = "b-tree" };

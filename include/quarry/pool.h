@@ -10,6 +10,9 @@
  * Tokens name one life of an object, from get to put. A late operation by a token fails with ESTALE and touches
  * nothing, also when it races with the put: a place whose count of lives is used up is retired, and never begins anew.
  *
+ * AddressSanitizer and Valgrind do not know which of a pool's objects are free: what is used after its put is found by
+ * QUARRY_POOL_CHECKED.
+ *
  * Any thread may call any function here, and put what another has got; signal handlers none. A forked child has the
  * pool as it was, with all objects that were out; what other threads were just getting or putting, or had entered, at
  * the fork stays out in it. (A pool on an arena of QUARRY_ARENA_FD that is empty in the child, see quarry_fd_of, must
@@ -129,7 +132,7 @@ QUARRY_API size_t quarry_pool_put_bulk(quarry_pool *pool, void *const *objects, 
 QUARRY_API size_t quarry_pool_put_all(quarry_pool *pool, enum quarry_pool_how how);
 
 /** Have at least so many objects free in the depot of the calling thread's node: constructed, so that getting as many
- * allocates nothing.
+ * allocates nothing. Where no more may be made, what the calling thread's magazines hold goes there, too.
  * @return 0; -1 as quarry_pool_get (those that were made stay). */
 QUARRY_API int quarry_pool_prefill(quarry_pool *pool, size_t count);
 
@@ -194,12 +197,12 @@ typedef struct quarry_token {
 QUARRY_API quarry_token quarry_pool_token(quarry_pool *pool, void *object);
 
 /** The object, if it still is in that life. It may be put before this returns: to use it safely, enter it.
- * @return the object; NULL with ESTALE (QUARRY_CLOSED). */
+ * @return the object; NULL with ESTALE (QUARRY_CLOSED), EINVAL (the pool was destroyed, as far as that can be seen). */
 QUARRY_API void *quarry_pool_resolve(quarry_pool *pool, quarry_token token);
 
 /** Enter an object: until quarry_pool_leave it is not reset, and not anybody else's, though it may be put. Takes no
  * lock; one compare and swap.
- * @return the object; NULL with ESTALE, or EAGAIN (it is entered 16,777,215 times). */
+ * @return the object; NULL with ESTALE, EINVAL (as above), or EAGAIN (it is entered 16,777,215 times). */
 QUARRY_API void *quarry_pool_enter(quarry_pool *pool, quarry_token token);
 
 /** Leave what quarry_pool_enter entered. The last who leaves an object that was put meanwhile cleans it up, resets it,
@@ -213,7 +216,7 @@ QUARRY_API int quarry_pool_put_token(quarry_pool *pool, quarry_token token, enum
 
 /** Sleep while *word is expected, until quarry_pool_wake, a safe put, or the time is over: futex(2) for words in
  * objects, which a put ends. Enters the object for as long.
- * @param word in the object, or anywhere; read once the object is entered.
+ * @param word in the object, or anywhere, aligned to 4; read once the object is entered.
  * @param expected what it is to be for the thread to sleep.
  * @param timeout_ms milliseconds; negative: for ever.
  * @return 0 (*word is something else; it may be so at once); -1 with ESTALE (before the thread slept), ECANCELED (the

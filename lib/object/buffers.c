@@ -64,9 +64,11 @@ static bool check(const quarry_buffers_attr *attr)
 		qy_fail(EINVAL, "alignment: %u is no power of two of 64 to 2 MiB", (unsigned)attr->alignment);
 	else if (attr->count == 0 || attr->count == UINT32_MAX)
 		qy_fail(EINVAL, "count: %u is none", (unsigned)attr->count);
-	else if (attr->low != NULL && attr->low_water >= attr->count)
+	else if (attr->low_water >= attr->count)
 		qy_fail(EINVAL, "low_water: of %u buffers there are never more than %u", (unsigned)attr->count,
 			(unsigned)attr->low_water);
+	else if (attr->on_node > 1)
+		qy_fail(EINVAL, "on_node: %u is neither 0 nor 1", (unsigned)attr->on_node);
 	else if (qy_align_up(attr->size, attr->alignment ? attr->alignment : QY_CACHE_LINE) > TOTAL_MAX / attr->count)
 		qy_fail(EINVAL, "count: %u buffers are more than 1 TiB", (unsigned)attr->count);
 	else if (attr->page_kind < QUARRY_PAGES_AUTO || attr->page_kind > QUARRY_PAGES_1G)
@@ -109,6 +111,7 @@ static void forget(struct qy_buffers *s)
 	quarry_free(s->ring.next);
 	quarry_free((void *)s->since);
 	quarry_free((void *)s->pins);
+	quarry_free((void *)s->chained);
 	memset(s, 0, offsetof(struct qy_buffers, waits));
 	atomic_store_explicit(&s->taken, 0, memory_order_release);
 }
@@ -127,7 +130,10 @@ static bool make_beside(struct qy_buffers *s, const quarry_buffers_attr *attr)
 		s->since = qy_own_calloc(count, sizeof(*s->since));
 	if (attr->pins_max != 0)
 		s->pins = qy_own_calloc(count, sizeof(*s->pins));
-	if ((attr->held_ms != 0 && s->since == NULL) || (attr->pins_max != 0 && s->pins == NULL))
+	if (attr->flags & QUARRY_BUFFERS_CHECKED)
+		s->chained = qy_own_calloc(count, sizeof(*s->chained));
+	if ((attr->held_ms != 0 && s->since == NULL) || (attr->pins_max != 0 && s->pins == NULL) ||
+	    ((attr->flags & QUARRY_BUFFERS_CHECKED) && s->chained == NULL))
 		return false;
 	while (words > (size_t)QY_ABOVE * 64 << s->group)
 		s->group++;
@@ -215,7 +221,8 @@ QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr
 	if (s->head.base == NULL || !qy_taken_add(s->head.base)) {
 		quarry_arena_destroy(s->arena);
 		forget(s);
-		qy_fail(ENOMEM, "no memory for %u buffers of %lu bytes", (unsigned)attr->count, (unsigned long)size);
+		qy_fail(ENOMEM, "no memory, or address space (ulimit -v, vm.overcommit_memory), for %u buffers of %lu bytes",
+			(unsigned)attr->count, (unsigned long)size);
 		return NULL;
 	}
 	qy_arena_hold(s->head.base); /* until quarry_buffers_destroy */

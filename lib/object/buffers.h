@@ -99,6 +99,8 @@ struct qy_buffers {
 	void *ctx;
 	_Atomic(uint64_t) *since; /* when each was given out, NULL where that is not asked for: buffers_held.c */
 	_Atomic(uint64_t) *pins;  /* and how often it is pinned, since when */
+	_Atomic(uint64_t) *chained; /* of a checked slab, for each: the generation, in the upper half, in which it, or which of
+	                             * its pieces, a chain has (chain_buffers.c) */
 	uint32_t held_ms, pins_max;
 	/* What a get and a put by the owner write. */
 	_Alignas(QY_CACHE_LINE) uint32_t *stack; /* numbers that came back */
@@ -148,6 +150,17 @@ extern __thread QY_HIDDEN uint64_t qy_buffers_thread __attribute__((tls_model("i
 QY_INLINE bool qy_buffers_mine(struct qy_buffers *s)
 {
 	return QY_LIKELY(atomic_load_explicit(&s->owner, memory_order_relaxed) == qy_buffers_thread);
+}
+
+/* What was a slab, and is none now: its struct stays. And what is to be said to who does not own it. */
+QY_INLINE bool qy_buffers_is_none(const struct qy_buffers *s)
+{
+	return s->head.count == 0;
+}
+
+QY_INLINE int qy_buffers_refusal(const struct qy_buffers *s)
+{
+	return qy_buffers_is_none(s) ? EINVAL : EPERM;
 }
 
 QY_INLINE bool qy_bit(const uint64_t *bits, uint32_t i)

@@ -57,8 +57,8 @@ QUARRY_API ssize_t quarry_buffers_receive(quarry_buffers *slab, int fd, quarry_b
 		errno = EINVAL;
 		return -1;
 	}
-	if (!qy_buffers_mine(s)) {
-		errno = EPERM;
+	if (!qy_buffers_mine(s) || qy_buffers_is_none(s)) {
+		errno = qy_buffers_refusal(s);
 		return -1;
 	}
 	/* (Whether they are few is told when it is known which of these stay.) */

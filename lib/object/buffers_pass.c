@@ -54,6 +54,8 @@ QY_COLD static int collect_and_get(struct qy_buffers *s, quarry_buffer *buffer)
 {
 	uint32_t id;
 
+	if (qy_buffers_is_none(s)) /* (who never owned a slab takes it for its own) */
+		return error(EINVAL);
 	return qy_buffers_take_any(s, &id) ? give(s, id, buffer) : error(ENOBUFS);
 }
 
@@ -65,7 +67,7 @@ QUARRY_API int quarry_buffers_get(quarry_buffers *slab, quarry_buffer *buffer)
 	if (QY_UNLIKELY(s == NULL || buffer == NULL))
 		return error(EINVAL);
 	if (QY_UNLIKELY(!qy_buffers_mine(s)))
-		return error(EPERM);
+		return error(qy_buffers_refusal(s));
 	if (QY_UNLIKELY(!qy_buffers_take(s, &id)))
 		return collect_and_get(s, buffer);
 	return give(s, id, buffer);
@@ -156,6 +158,8 @@ QUARRY_API int quarry_buffers_cancel(quarry_buffers *slab, quarry_buffers_waiter
 
 	if (s == NULL)
 		return -1;
+	if (waiter == NULL)
+		return qy_fail(EINVAL, "waiter: there is none");
 	for (quarry_buffers_waiter **w = &s->first_waiter; *w != NULL && *w != &nobody; w = &(*w)->next) {
 		if (*w != waiter)
 			continue;
@@ -225,7 +229,9 @@ QUARRY_API long quarry_buffers_collect(quarry_buffers *slab)
 
 	if (s == NULL)
 		return error(EINVAL);
-	return qy_buffers_mine(s) ? qy_buffers_collect(s) : error(EPERM);
+	if (!qy_buffers_mine(s) || qy_buffers_is_none(s))
+		return error(qy_buffers_refusal(s));
+	return qy_buffers_collect(s);
 }
 
 /* ---- released ---- */

@@ -3,14 +3,55 @@
 #include <errno.h>
 
 #include "lib/api/error.h"
+#include "lib/object/buffers.h"
 #include "lib/object/chain.h"
 #include "lib/object/storage.h"
+
+/* Where it is noted that a chain has a buffer of a checked slab, and the bit; NULL where none is. */
+static _Atomic(uint64_t) *chained(uint32_t id, uint32_t flags, uint32_t *bit)
+{
+	struct qy_buffers *s = flags & (QUARRY_BUFFER_SLAB | QUARRY_BUFFER_RING) ? qy_buffers_of(id, flags) : NULL;
+
+	*bit = (uint32_t)1 << (flags & QUARRY_BUFFER_PIECE ? qy_buffer_piece(flags) % QY_PIECES : QY_PIECES);
+	return s == NULL || s->chained == NULL ? NULL : &s->chained[id];
+}
+
+/* False when another chain has it, or this one twice: the second would read what is somebody else's by then. */
+static bool enter(quarry_buffer b)
+{
+	const uint64_t life = (uint64_t)b.generation << 32;
+	uint64_t was, now;
+	uint32_t bit;
+	_Atomic(uint64_t) *word = chained(b.id, b.flags, &bit);
+
+	if (word == NULL)
+		return true;
+	was = atomic_load_explicit(word, memory_order_relaxed);
+	do {
+		now = (was >> 32 == b.generation ? was : life) | bit;
+		if (now == was)
+			return false;
+	} while (!atomic_compare_exchange_weak_explicit(word, &was, now, memory_order_relaxed, memory_order_relaxed));
+	return true;
+}
+
+static void leave(uint32_t id, uint32_t generation, uint32_t flags)
+{
+	uint32_t bit;
+	_Atomic(uint64_t) *word = chained(id, flags, &bit);
+
+	/* (Nobody else makes it another life's: the buffer is out.) */
+	if (word != NULL && atomic_load_explicit(word, memory_order_relaxed) >> 32 == generation)
+		atomic_fetch_and_explicit(word, ~(uint64_t)bit, memory_order_relaxed);
+}
 
 /* The buffer is the program's again: the storage's end releases nothing. */
 static void disarm(quarry_storage *s)
 {
-	if (s != NULL)
-		s->buffer = 0;
+	if (s == NULL || s->buffer == 0)
+		return;
+	leave((uint32_t)(uintptr_t)s->ctx, (uint32_t)((uintptr_t)s->ctx >> 32), s->buffer);
+	s->buffer = 0;
 }
 
 static int append(quarry_chain *chain, quarry_buffer b)
@@ -22,9 +63,13 @@ static int append(quarry_chain *chain, quarry_buffer b)
 		return -1;
 	if (quarry_buffer_kind(b) & QUARRY_BUFFER_BORROWED)
 		return quarry_chain_append_borrowed(chain, b.p, b.len);
+	if (!enter(b))
+		return qy_fail(EALREADY, "buffer: a chain has it");
 	s = quarry_storage_wrap(b.p, b.len, NULL, (void *)((uintptr_t)b.generation << 32 | b.id), 0);
-	if (s == NULL)
+	if (s == NULL) {
+		leave(b.id, b.generation, b.flags);
 		return -1;
+	}
 	s->buffer = b.flags;
 	result = quarry_chain_append(chain, s, b.p, b.len);
 	if (result != 0)

@@ -196,7 +196,7 @@ static struct of_arena *find(struct of_arena *from, const struct of_arena *to, c
 }
 
 /* What has no name may be none: that is an error below. */
-static bool is_arena(const quarry_arena *arena)
+bool qy_manager_is_arena(const quarry_arena *arena)
 {
 	int error = errno;
 	bool is;
@@ -214,7 +214,7 @@ QUARRY_API quarry_manager *quarry_manager_of_arena(quarry_arena *arena)
 
 	if (arena == NULL)
 		return &default_manager;
-	if (!is_arena(arena)) {
+	if (!qy_manager_is_arena(arena)) {
 		qy_fail_arena(arena);
 		return NULL;
 	}

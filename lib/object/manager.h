@@ -16,6 +16,9 @@ bool qy_manager_is_own(const quarry_manager *manager);
  * allocator's. */
 bool qy_manager_is_live(const void *p);
 
+/* Whether it is one that there is, wherever the address comes from. errno stays. */
+bool qy_manager_is_arena(const quarry_arena *arena);
+
 /* All stacks are one manager to the words of blocks: stacks come and go, and each would leave an array of words behind in
  * each unit. Which one it was stands in front of the memory. */
 const quarry_manager *qy_stack_called(const quarry_manager *manager);

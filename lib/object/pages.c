@@ -5,6 +5,7 @@
 
 #include "lib/api/error.h"
 #include "lib/cache/taken.h"
+#include "lib/object/manager.h"
 #include "lib/object/pages.h"
 
 #define PAGE_SIZE_MIN ((size_t)4 << 10)
@@ -30,6 +31,8 @@ static bool check_attr(const quarry_pages_attr *attr)
 		qy_fail(EINVAL, "generation_bits: %d is more than 28", (int)attr->generation_bits);
 	else if (attr->arena != NULL && attr->memory != NULL)
 		qy_fail(EINVAL, "memory: an arena is given as well");
+	else if (attr->arena != NULL && !qy_manager_is_arena(attr->arena))
+		qy_fail(EINVAL, "arena: there is none at %p", (const void *)attr->arena);
 	else
 		return true;
 	return false;
@@ -168,8 +171,8 @@ static quarry_pages *make(const quarry_pages_attr *attr, quarry_arena *arena, bo
 	}
 	quarry_free(base);
 	quarry_free(memory);
-	qy_fail(error, "count: no memory for %lu pages of %lu bytes", (unsigned long)attr->count,
-		(unsigned long)attr->page_size);
+	qy_fail(error, "count: no memory, or address space (ulimit -v, vm.overcommit_memory), for %lu pages of %lu bytes",
+		(unsigned long)attr->count, (unsigned long)attr->page_size);
 	return NULL;
 }
 

@@ -2,6 +2,8 @@
 /* Depots: chains of free objects, each of which was a thread's magazine, on each node; and what goes home to them. */
 #include "lib/object/pool.h"
 
+#include <errno.h>
+
 #include "lib/api/error.h"
 
 void qy_depot_give(struct qy_depot *d, struct qy_slot *head, uint32_t length)
@@ -165,6 +167,9 @@ QUARRY_API int quarry_pool_prefill(quarry_pool *pool, size_t count)
 		if (there >= count)
 			return 0;
 		chain = qy_pool_grow(pool, d, (uint32_t)qy_min(count - there, pool->magazine));
+		/* What there may be none more of may be in the caller's own magazines. */
+		if (chain == NULL && errno == EAGAIN && quarry_pool_flush(pool) != 0)
+			continue;
 		if (chain == NULL)
 			return -1;
 		qy_depot_give(d, chain, chain->length);

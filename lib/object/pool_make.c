@@ -7,6 +7,7 @@
 
 #include "lib/api/error.h"
 #include "lib/cache/taken.h"
+#include "lib/object/manager.h"
 #include "lib/object/own.h"
 
 #define SIZE_MAX_OBJECT ((size_t)1 << 30)
@@ -32,6 +33,8 @@ static bool check(const quarry_pool_attr *attr)
 		qy_fail(EINVAL, "magazine: %u is above %d", attr->magazine, QY_POOL_MAGAZINE_MAX);
 	else if (attr->generation_bits > 32)
 		qy_fail(EINVAL, "generation_bits: %u is above 32", attr->generation_bits);
+	else if (attr->arena != NULL && !qy_manager_is_arena(attr->arena))
+		qy_fail(EINVAL, "arena: there is none at %p", (const void *)attr->arena);
 	else
 		return true;
 	return false;

@@ -13,6 +13,12 @@ static bool is_life(uint64_t w, uint32_t generation)
 	return (w & QY_POOL_LIVE) && w >> 32 == generation;
 }
 
+/* Of no pool a token is none of a life that there is; of one that was destroyed, where that can be seen, EINVAL. */
+static bool was_destroyed(const quarry_pool *pool)
+{
+	return QY_UNLIKELY(pool->magic != QY_POOL_MAGIC) && qy_pool_bad(pool);
+}
+
 /* The slot that a token's index means, whatever became of it; NULL when there never was one. */
 static struct qy_slot *slot_at(quarry_pool *pool, quarry_token token)
 {
@@ -57,9 +63,12 @@ QUARRY_API quarry_token quarry_pool_token(quarry_pool *pool, void *object)
 
 QUARRY_API void *quarry_pool_resolve(quarry_pool *pool, quarry_token token)
 {
-	struct qy_slot *s = pool == NULL ? NULL : slot_at(pool, token);
+	struct qy_slot *s;
 	void *object;
 
+	if (pool != NULL && was_destroyed(pool))
+		return NULL;
+	s = pool == NULL ? NULL : slot_at(pool, token);
 	if (s != NULL && is_life(atomic_load_explicit(&s->word, memory_order_acquire), token.generation)) {
 		object = atomic_load_explicit(&s->object, memory_order_acquire);
 		/* The same life still: then that is where it is. */
@@ -73,9 +82,12 @@ QUARRY_API void *quarry_pool_resolve(quarry_pool *pool, quarry_token token)
 
 static struct qy_slot *enter(quarry_pool *pool, quarry_token token)
 {
-	struct qy_slot *s = pool == NULL ? NULL : slot_at(pool, token);
+	struct qy_slot *s;
 	uint64_t w;
 
+	if (pool != NULL && was_destroyed(pool))
+		return NULL;
+	s = pool == NULL ? NULL : slot_at(pool, token);
 	if (s == NULL)
 		return stale(), NULL;
 	w = atomic_load_explicit(&s->word, memory_order_relaxed);
@@ -235,8 +247,8 @@ QUARRY_API int quarry_pool_wait(quarry_pool *pool, quarry_token token, const uin
 
 	if (qy_pool_bad(pool))
 		return -1;
-	if (word == NULL)
-		return qy_fail(EINVAL, "word: it is NULL");
+	if (word == NULL || (uintptr_t)word % sizeof(*word) != 0)
+		return qy_fail(EINVAL, "word: %p is none", (const void *)word);
 	s = enter(pool, token);
 	if (s == NULL)
 		return -1;

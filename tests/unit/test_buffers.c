@@ -126,6 +126,9 @@ Test(buffers, what_is_no_slab_cannot_be_made)
 	refused(size = ((uint64_t)1 << 30) + 1, EINVAL);
 	refused(count = 0, EINVAL);
 	refused(low = on_low; attr.low_water = 8, EINVAL);
+	refused(low_water = 8, EINVAL);
+	refused(low_water = 2000, EINVAL);
+	refused(on_node = 2, EINVAL);
 	refused(count = UINT32_MAX, EINVAL);
 	refused(alignment = 63, EINVAL);
 	refused(alignment = 32, EINVAL);
@@ -493,6 +496,7 @@ Test(buffers, who_waits_is_served_in_turn)
 	expect_error(quarry_buffers_destroy(slab), EBUSY);
 	cr_expect_eq(quarry_buffers_cancel(slab, &w[1]), 0);
 	expect_error(quarry_buffers_cancel(slab, &w[1]), ENOENT);
+	expect_error(quarry_buffers_cancel(slab, NULL), EINVAL);
 	cr_expect_eq(quarry_buffers_wait(slab, &w[3]), 1);
 	cr_expect_eq(quarry_buffers_cancel(slab, &w[3]), 0, "the last");
 	cr_expect_eq(quarry_buffers_wait(slab, &w[3]), 1);

@@ -142,6 +142,40 @@ Test(chain_buffers, late_ones_and_all_kinds, .init = make, .fini = end)
 	cr_assert(a.len == 0 && out() == 0);
 }
 
+static void make_checked(void)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = SIZE, .count = COUNT,
+				     .flags = QUARRY_BUFFERS_CHECKED };
+
+	slab = quarry_buffers_create(&attr);
+	cr_assert_not_null(slab, "%s", quarry_error_text());
+}
+
+Test(chain_buffers, a_checked_slabs_are_in_one_chain, .init = make_checked, .fini = end)
+{
+	quarry_chain one = { 0 }, two = { 0 };
+	quarry_buffer b[4];
+
+	for (unsigned life = 0; life < 3; life++) {
+		for (unsigned i = 0; i < 4; i++)
+			b[i] = get(i);
+		cr_expect_eq(quarry_chain_append_buffer(&one, b[0]), 0);
+		expect_error(quarry_chain_append_buffer(&one, b[0]), EALREADY);
+		expect_error(quarry_chain_append_buffer(&two, b[0]), EALREADY);
+		expect_error(quarry_chain_from_buffers(&two, (quarry_buffer[]){ b[1], b[0] }, 2), EALREADY);
+		expect_error(quarry_chain_from_buffers(&two, (quarry_buffer[]){ b[1], b[2], b[1] }, 3), EALREADY);
+		cr_expect_eq(two.len, 0);
+		/* What failed left them free to be appended. */
+		cr_expect_eq(quarry_chain_from_buffers(&two, b + 1, 3), 0);
+		cr_expect_eq(out(), 4);
+		quarry_chain_free(&one);
+		cr_expect_eq(out(), 3);
+		quarry_chain_free(&two);
+		cr_expect_eq(out(), 0);
+		expect_error(quarry_chain_append_buffer(&one, b[0]), ESTALE);
+	}
+}
+
 Test(chain_buffers, a_block_lives_as_long_as_its_last_chain)
 {
 	quarry_block block = quarry_block_alloc(NULL, 1000), copy = block;

@@ -3,6 +3,7 @@
  * manager's for having the block's address. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -190,6 +191,73 @@ Test(endings, of_a_stack_are_told)
 	errno = 0;
 	quarry_stack_destroy(s);
 	cr_assert_eq(errno, EINVAL);
+}
+
+Test(endings, of_a_pool_are_told)
+{
+	quarry_pool_attr attr = { .struct_size = sizeof attr, .size = 64 };
+	quarry_pool *pool = quarry_pool_create(&attr);
+	void *p = quarry_pool_get(pool);
+	quarry_token t = quarry_pool_token(pool, p);
+	uint32_t word = 0;
+
+	cr_assert_eq(quarry_pool_resolve(pool, t), p);
+	cr_assert_eq(quarry_pool_destroy(pool, 1), 0);
+	none(quarry_pool_get(pool), EINVAL);
+	none(quarry_pool_resolve(pool, t), EINVAL);
+	none(quarry_pool_enter(pool, t), EINVAL);
+	refused(quarry_pool_wait(pool, t, &word, 0, 0), EINVAL);
+}
+
+static quarry_buffers *ended;
+
+/* A thread that never owned a slab has number 0, as a slab that is none has. */
+static void *use_ended(void *unused)
+{
+	quarry_buffer b;
+
+	refused(quarry_buffers_get(ended, &b), EINVAL);
+	refused(quarry_buffers_collect(ended), EINVAL);
+	refused(quarry_buffers_receive(ended, 0, &b, 1, 0), EINVAL);
+	return unused;
+}
+
+Test(endings, of_a_slab_are_told)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 64, .count = 4 };
+	pthread_t thread;
+	int status;
+	pid_t child;
+
+	ended = quarry_buffers_create(&attr);
+	cr_assert_eq(quarry_buffers_destroy(ended), 0);
+	use_ended(NULL);
+	cr_assert_eq(pthread_create(&thread, NULL, use_ended, NULL), 0);
+	pthread_join(thread, NULL);
+	child = fork();
+	if (child == 0) {
+		use_ended(NULL);
+		_exit(0);
+	}
+	cr_assert(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+}
+
+/* ---- arenas that are none ---- */
+
+Test(endings, what_is_no_arena_is_named)
+{
+	quarry_arena *gone = quarry_arena_create(NULL), *wrong[] = { gone, (quarry_arena *)(void *)&gone };
+
+	cr_assert_eq(quarry_arena_destroy(gone), 0);
+	for (int i = 0; i < 2; i++) {
+		quarry_pool_attr pool = { .struct_size = sizeof pool, .size = 64, .arena = wrong[i] };
+		quarry_pages_attr pages = { .count = 10, .arena = wrong[i] };
+
+		none(quarry_pool_create(&pool), EINVAL);
+		cr_assert_not_null(strstr(quarry_error_text(), "arena"), "%s", quarry_error_text());
+		none(quarry_pages_create(&pages), EINVAL);
+		cr_assert_not_null(strstr(quarry_error_text(), "arena"), "%s", quarry_error_text());
+	}
 }
 
 /* ---- blocks by their first part ---- */

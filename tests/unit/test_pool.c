@@ -572,6 +572,12 @@ Test(pool, filled_beforehand_it_grows_no_more)
 	pool = make(&attr);
 	expect_error(quarry_pool_prefill(pool, 11), EAGAIN);
 	cr_assert_eq(stats_of(pool).objects, 10);
+	/* Those in the caller's magazines are as good. */
+	cr_assert_eq(quarry_pool_get_bulk(pool, p, 10), 10);
+	expect_error(quarry_pool_prefill(pool, 10), EAGAIN);
+	cr_assert_eq(quarry_pool_put_bulk(pool, p, 10, QUARRY_POOL_SAFE), 10);
+	cr_assert_eq(quarry_pool_prefill(pool, 10), 0);
+	cr_assert_eq(stats_of(pool).objects, 10);
 	end(pool);
 }
 

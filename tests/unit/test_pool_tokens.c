@@ -425,6 +425,7 @@ Test(pool, who_waits_is_woken_or_cancelled)
 	expect_error(quarry_pool_wait(pool, t, &o->word, 5, 0), ETIMEDOUT);
 	expect_error(quarry_pool_wait(pool, t, &o->word, 5, 2), ETIMEDOUT);
 	expect_error(quarry_pool_wait(pool, t, NULL, 5, 2), EINVAL);
+	expect_error(quarry_pool_wait(pool, t, (uint32_t *)(void *)((char *)&o->word + 2), 5, 2), EINVAL);
 	cr_assert_eq(quarry_pool_wait(pool, t, &o->word, 4, -1), 0);
 	put(pool, o);
 	cr_assert_eq(stats_of(pool).in_use, 0);
