@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 
+#include "lib/cache/taken.h"
 #include "lib/cache/thread.h"
 #include "lib/cache/watch.h"
 #include "lib/manager/collapse.h"
@@ -74,6 +75,7 @@ static void empty_lost(void)
 		if (!m->lost)
 			continue;
 		qy_threads_forget(m);
+		qy_taken_end(m);
 		qy_manager_empty(m);
 	}
 }

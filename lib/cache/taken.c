@@ -67,8 +67,22 @@ void qy_taken_remove(const void *p)
 {
 	struct place *place = find(atomic_load_explicit(list_of(p), memory_order_acquire), (uintptr_t)p);
 
-	qy_check(place != NULL);
-	atomic_store_explicit(&place->p, 0, memory_order_relaxed);
+	if (place != NULL)
+		atomic_store_explicit(&place->p, 0, memory_order_relaxed);
+}
+
+void qy_taken_end(struct qy_manager *head)
+{
+	for (int i = 0; i < LISTS; i++)
+		for (struct place *place = atomic_load_explicit(&lists[i], memory_order_relaxed); place != NULL;
+		     place = place->next) {
+			const struct qy_manager *m =
+				qy_manager_of((void *)atomic_load_explicit(&place->p, memory_order_relaxed));
+
+			if (m != NULL && qy_peek(m->head) == head)
+				atomic_store_explicit(&place->p, 0, memory_order_relaxed);
+		}
+	atomic_store_explicit(&head->holders, 0, memory_order_relaxed);
 }
 
 /* ---- arenas ---- */

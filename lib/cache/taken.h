@@ -21,11 +21,15 @@ void qy_arena_hold(const void *p);
 void qy_arena_let_go(const void *p);
 bool qy_arena_is_held(const quarry_arena *arena);
 
-/* False with ENOMEM. Taken once, let go once, before it is freed; errno stays. */
+/* False with ENOMEM. Taken once, let go once, before it is freed (or never was, as after qy_taken_end); errno stays. */
 bool qy_taken_add(const void *p);
 void qy_taken_remove(const void *p);
 
 bool qy_taken_find(const void *p);
+
+/* In a forked child, alone: the memory of an arena is not there (quarry_fd_of), and nothing stands in it. */
+struct qy_manager;
+void qy_taken_end(struct qy_manager *head);
 
 QY_INLINE bool qy_taken_has(const void *p)
 {

@@ -178,6 +178,28 @@ Test(endings, of_the_arena_of_a_slab)
 	refused(quarry_arena_reset(arena), EINVAL);
 }
 
+/* In a child that has no copy of a memory file nothing stands in the arena any more. */
+Test(endings, of_an_arena_that_a_child_has_nothing_of)
+{
+	quarry_arena_attr files = { .flags = QUARRY_ARENA_FD };
+	quarry_arena *arena = quarry_arena_create(&files);
+	quarry_pages_attr attr = { .count = 1024, .arena = arena };
+	quarry_pages *pages = quarry_pages_create(&attr);
+	int status;
+	pid_t child;
+
+	cr_assert_eq(quarry_ctl_set("fork_copy", "1m"), 0);
+	memset(quarry_pages_alloc(pages, 1024), 1, 4 << 20);
+	child = fork();
+	if (child == 0)
+		_exit(quarry_arena_destroy(arena) != 0);
+	cr_assert(child > 0 && waitpid(child, &status, 0) == child);
+	cr_assert_eq(status, 0);
+	expect_held(arena, true);
+	cr_assert_eq(quarry_pages_destroy(pages), 0);
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
+}
+
 Test(endings, of_a_stack_are_told)
 {
 	quarry_stack *s = quarry_stack_create(NULL);
