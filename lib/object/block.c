@@ -109,8 +109,8 @@ static void *take_checked(quarry_manager *manager, size_t alignment, size_t n)
 		p = take_plain(manager, alignment, n);
 	if (p == NULL && errno == ENOMEM) {
 		qy_quarantine_figures(&held);
-		if (n > held.bytes + held.closed_bytes)
-			return NULL;
+		if (!is_default || n > held.bytes + held.closed_bytes)
+			return NULL; /* (what is held is of no use to a manager at its own limit) */
 		(void)qy_quarantine_check(true); /* nobody is refused for the sake of what is held back */
 		p = take_plain(manager, alignment, n);
 	}

@@ -348,22 +348,26 @@ int qy_count_drop_slow(struct quarry_count *c, const void *p, uint64_t mask, uin
 	unsigned shift;
 	struct qy_leaf *leaf = leaf_of(c, p, &shift);
 
-	do {
+	for (;;) {
 		if (leaf == NULL || (word & mask) != want || qy_count_refs(word) == 0)
 			return QY_COUNT_NOT_IT;
-		/* The note may be of one who came with a reference after the word was looked at: then this is not the last. */
-		while (qy_count_refs(word) == 1 && is_borrowed(leaf, c)) {
+		if (qy_count_refs(word) == 1 && is_borrowed(leaf, c)) {
+			/* The note may be of one who came with a reference after the word was looked at, or the block may have
+			 * ended since: whatever stands there now is asked all of this again. */
 			now = atomic_load_explicit(&c->word, memory_order_acquire);
 			if (now == word) {
 				errno = EBUSY;
 				return -1;
 			}
 			word = now;
+			continue;
 		}
 		manager = qy_count_manager(leaf, c);
 		less = qy_count_refs(word) > 1 ? word - QY_COUNT_ONE : dead_after(word);
-	} while (!atomic_compare_exchange_weak_explicit(&c->word, &word, less, memory_order_acq_rel,
-							memory_order_acquire));
+		if (atomic_compare_exchange_weak_explicit(&c->word, &word, less, memory_order_acq_rel,
+							  memory_order_acquire))
+			break;
+	}
 	if (is_live(less)) {
 		qy_count_hint = less;
 		return 0;

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "lib/api/error.h"
-#include "lib/object/count.h"
 #include "lib/cache/taken.h"
+#include "lib/object/count.h"
 #include "lib/object/own.h"
 
 /* ---- the default one ---- */

@@ -127,6 +127,13 @@ static void prepare(void)
 	(void)pthread_atfork(NULL, NULL, in_child);
 }
 
+/* Before the program's own handlers of forks, which may use chains in the child: these run in the order in which they
+ * were registered. */
+__attribute__((constructor)) static void prepare_early(void)
+{
+	pthread_once(&once, prepare);
+}
+
 /* A thread's lists, empty, in a record of theirs. */
 static struct qy_record_lists *arrive(struct qy_record *r)
 {

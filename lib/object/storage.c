@@ -4,8 +4,8 @@
 #include <errno.h>
 
 #include "lib/api/error.h"
-#include "lib/object/count.h"
 #include "lib/cache/taken.h"
+#include "lib/object/count.h"
 
 static void free_owned(void *ctx, void *p, size_t n)
 {
