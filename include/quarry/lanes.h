@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * quarry/lanes.h: memory that can move, behind handles.
+ *
+ * A handle is a number of 64 bits for an object; the object's address is asked for where it is used, in a scope, and may
+ * be another in the next one. So what malloc cannot do can be done: objects are packed while other threads read and
+ * write them, whole huge pages become free and go back to the kernel, and no thread is stopped for it. A handle whose
+ * object was freed is ESTALE for ever: a slot's generations never begin anew (it is retired instead).
+ *
+ * @code
+ *   quarry_lanes *rows = quarry_lanes_create(NULL);
+ *   quarry_handle h = quarry_halloc(rows, sizeof(struct row));
+ *
+ *   quarry_enter();
+ *   struct row *row = quarry_get_mut(rows, h);
+ *   if (row != NULL)
+ *           row->total += 1;
+ *   quarry_leave();
+ * @endcode
+ *
+ * Rules. (1) What quarry_get gives is read, not written; quarry_get_mut is for writing. (2) Both are for the scope they
+ * were called in: until its quarry_leave the memory stays what it was, even when the object is freed or moved
+ * meanwhile. (3) Who shares an object by a lock of the program's gets it after taking the lock, as one reads any shared
+ * pointer: a pointer from before shows the object as it was before it was moved, and not what others wrote since.
+ * quarry_pin is for what has to stay where it is beyond a scope, as across a system call.
+ *
+ * Scopes cost no atomic read-modify-write and no fence: who moves or frees asks the kernel for a fence in all threads
+ * (membarrier(2), Linux 4.14; without it each scope has a fence of its own) and waits for the scopes that were open then
+ * (the idea of epochs: K. Fraser, Practical lock-freedom, 2004). None of this is for signal handlers.
+ */
+#ifndef QUARRY_LANES_H
+#define QUARRY_LANES_H
+
+#include "quarry.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Lanes                                                                                                  */
+
+/** Objects behind handles, and the memory that they are in. */
+typedef struct quarry_lanes quarry_lanes;
+
+/** A handle: from high bits to low the lane it was born in (1 bit: as a signed number it is positive in the fast lane
+ * and negative in the slow one), the lanes' number (7), the type (8), the generation (16), the slot (32). 0 is none. */
+typedef uint64_t quarry_handle;
+
+#define QUARRY_HANDLE_NONE ((quarry_handle)0)
+
+/** What lanes are to be. Zero-initialise it. */
+typedef struct quarry_lanes_attr {
+	uint32_t struct_size; /* sizeof(struct quarry_lanes_attr), or 0, which means the same */
+	uint32_t flags;       /* 0 */
+	uint64_t handles;     /* at most so many at once: up to 2^31 - 2; 0: 2^24. 8 bytes of address space for each, in
+	                       * memory for those that were used */
+	quarry_arena *arena;  /* where the memory is from. NULL: see memory */
+	const quarry_arena_attr *memory; /* without an arena: one of its own, made so. NULL: the default arena */
+	uint32_t generations; /* that a slot has before it is retired, 1 to 65,534; 0: 65,534. Fewer are for tests */
+	uint32_t reserved;    /* 0 */
+} quarry_lanes_attr;
+
+/** Make lanes. @param attr what they are to be; NULL: all zero.
+ * @return them; NULL with EINVAL (a bad field; quarry_error_text() names it), ENOMEM, EAGAIN (127 there are already), or
+ *         what quarry_arena_create says. Any thread may use them. */
+QUARRY_API quarry_lanes *quarry_lanes_create(const quarry_lanes_attr *attr);
+
+/** Free all objects and end the lanes. No other thread may be using them, none may be in a scope in which it got
+ * something of them. @return 0; -1 with EINVAL when they are none. */
+QUARRY_API int quarry_lanes_destroy(quarry_lanes *lanes);
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Objects                                                                                                */
+
+/** Allocate an object. Contents are any.
+ * @param size bytes, at least 1.
+ * @return its handle; 0 with ENOMEM (no memory, or no handle is free), EINVAL (no lanes, size is 0). */
+QUARRY_API quarry_handle quarry_halloc(quarry_lanes *lanes, size_t size);
+
+/** Allocate an object of a type, aligned. The alignment is kept when it moves.
+ * @param alignment bytes: a power of two up to 2 MiB; 0: 16.
+ * @param type any number that the program gives to a kind of objects, 0 to 255: part of the handle.
+ * @return as quarry_halloc; EINVAL for an alignment or type that is none. */
+QUARRY_API quarry_handle quarry_halloc_typed(quarry_lanes *lanes, size_t size, size_t alignment, unsigned type);
+
+/** Free an object, from any thread, in a scope or outside. Those who are in a scope, or have it pinned, keep its memory
+ * until they leave or unpin. @return 0; -1 with ESTALE (freed already, by whomever), EINVAL (no handle of these
+ * lanes). Of several who free it at once, one gets 0. */
+QUARRY_API int quarry_hfree(quarry_lanes *lanes, quarry_handle h);
+
+/** How many bytes of an object may be used: at least what was asked for. 0 with ESTALE or EINVAL. */
+QUARRY_API size_t quarry_hsize(quarry_lanes *lanes, quarry_handle h);
+
+/** What stands at the beginning of lanes, for the inline functions here: read it, never write it. */
+typedef struct quarry_lanes_map {
+	const uint64_t *words; /* a slot's: generation (16 bits), address / 16 (43), state (5) */
+	uint64_t slots;        /* how many words may be read */
+	uint64_t number;       /* of the lanes, where it stands in a handle */
+} quarry_lanes_map;
+
+#define QUARRY_HANDLE_NUMBER ((uint64_t)0x7f << 56)
+#define QUARRY_WORD_GENERATION ((uint64_t)0xffff << 48)
+#define QUARRY_WORD_ADDRESS ((uint64_t)0xffffffffffe0)
+#define QUARRY_WORD_FREE ((uint64_t)1)
+#define QUARRY_WORD_COLD ((uint64_t)2)
+#define QUARRY_WORD_MOVING ((uint64_t)4)
+#define QUARRY_WORD_HUGE ((uint64_t)8) /* beyond segments */
+#define QUARRY_WORD_ACCESSED ((uint64_t)16)
+
+QUARRY_API void *quarry_get_slow(quarry_lanes *lanes, quarry_handle h);
+
+/** Enter a scope, in which handles have addresses. Scopes nest; the outermost counts. A thread in a scope holds up the
+ * reuse of freed memory, and those who move objects, and nobody else: keep it short. */
+QUARRY_API void quarry_enter(void);
+
+/** Leave it: what quarry_get and quarry_get_mut gave is not to be used any more. */
+QUARRY_API void quarry_leave(void);
+
+/** The address of an object, for reading, in a scope. Two loads, neither of the object.
+ * @return it; NULL with ESTALE (the object was freed), EINVAL (no handle of these lanes). */
+static inline const void *quarry_get(quarry_lanes *lanes, quarry_handle h)
+{
+	const quarry_lanes_map *map = (const quarry_lanes_map *)(const void *)lanes;
+	uint64_t slot = (uint32_t)h;
+
+	if (__builtin_expect(slot < map->slots && (h & QUARRY_HANDLE_NUMBER) == map->number, 1)) {
+		uint64_t word = __atomic_load_n(&map->words[slot], __ATOMIC_ACQUIRE) ^ (h << 16 & QUARRY_WORD_GENERATION);
+
+		if (__builtin_expect((word & (QUARRY_WORD_GENERATION | QUARRY_WORD_FREE | QUARRY_WORD_COLD)) == 0, 1))
+			return (const void *)(uintptr_t)((word & QUARRY_WORD_ADDRESS) >> 1);
+	}
+	return quarry_get_slow(lanes, h);
+}
+
+/** The address of an object, for writing, in a scope: as quarry_get, and who was just moving the object gives up.
+ * Nobody waits. */
+QUARRY_API void *quarry_get_mut(quarry_lanes *lanes, quarry_handle h);
+
+/** As quarry_get, with all bits of the handle looked at (quarry_get does not look at the type and the lane), and without
+ * ever waiting. @param p receives the address. @return 0; -1 with ESTALE, EINVAL. */
+QUARRY_API int quarry_try_get(quarry_lanes *lanes, quarry_handle h, const void **p);
+
+/** A part of an object, for reading, in a scope. @param offset, length bytes. @return its address; NULL with ERANGE when
+ * the object has no such part, else as quarry_get. */
+QUARRY_API const void *quarry_get_range(quarry_lanes *lanes, quarry_handle h, size_t offset, size_t length);
+
+/** Whether the handle's object is there, at this moment. All bits of it are looked at. 1 or 0; errno stays. */
+QUARRY_API int quarry_handle_valid(quarry_lanes *lanes, quarry_handle h);
+
+enum quarry_handle_state {
+	QUARRY_HANDLE_VALID,
+	QUARRY_HANDLE_PINNED,
+	QUARRY_HANDLE_MOVING,  /* somebody moves it: it can be got as ever */
+	QUARRY_HANDLE_FREED,   /* the slot's last object was this, and is freed */
+	QUARRY_HANDLE_STALE,   /* freed, and the slot has had others since */
+	QUARRY_HANDLE_FOREIGN, /* of other lanes */
+	QUARRY_HANDLE_CORRUPT  /* never a handle of these lanes */
+};
+
+/** How a handle's object is, at this moment: enum quarry_handle_state. -1 with EINVAL when there are no lanes. */
+QUARRY_API int quarry_handle_state(quarry_lanes *lanes, quarry_handle h);
+
+/** Keep an object where it is, across scopes and system calls, until quarry_unpin; pins are counted (up to 65,535).
+ * @return its address, for reading and writing; NULL with ESTALE, EINVAL, EAGAIN (too many pins). */
+QUARRY_API void *quarry_pin(quarry_lanes *lanes, quarry_handle h);
+
+/** Take back a pin. When the object was freed meanwhile, the last of its pins to go frees its memory.
+ * @return 0; -1 with EINVAL when it has none. */
+QUARRY_API int quarry_unpin(quarry_lanes *lanes, quarry_handle h);
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Compaction                                                                                             */
+
+enum quarry_compact_style {
+	QUARRY_COMPACT_NONE,  /* move nothing: what is free already goes back */
+	QUARRY_COMPACT_ENOUGH, /* until so many bytes, as whole segments of 2 MiB, are free */
+	QUARRY_COMPACT_FULL    /* all that can be packed */
+};
+
+/** Pack objects and give whole segments of 2 MiB back to the arena, those first that cost the fewest bytes to copy.
+ * Others go on meanwhile. Not in a scope.
+ * @param style enum quarry_compact_style.
+ * @param enough bytes, for QUARRY_COMPACT_ENOUGH.
+ * @param budget_us microseconds after which nothing more is begun; 0: any time.
+ * @return bytes that went back to the arena; -1 with EINVAL, EDEADLK (in a scope), EBUSY (another compaction is under
+ *         way). */
+QUARRY_API int64_t quarry_compact(quarry_lanes *lanes, int style, size_t enough, uint64_t budget_us);
+
+/** Figures of lanes. Bytes unless said otherwise. */
+typedef struct quarry_lanes_stats {
+	uint32_t struct_size; /* set by the caller to sizeof, or 0, which means the same */
+	uint32_t segments;    /* of 2 MiB, count */
+	uint64_t objects;     /* live, count */
+	uint64_t live;        /* what live objects may use */
+	uint64_t held;        /* all memory of segments and of objects beyond them */
+	uint64_t waiting;     /* freed, with somebody in a scope since, or not looked at yet */
+	uint64_t handles;     /* slots ever used, count */
+	uint64_t retired;     /* slots whose generations are used up, count */
+	uint64_t moved;       /* objects, count */
+	uint64_t moved_bytes;
+	uint64_t given_up;    /* moves that a writer, a pin or a free stopped, count */
+	uint64_t freed_segments; /* by compaction, count */
+} quarry_lanes_stats;
+
+/** Count what there is. @param stats struct_size is sizeof or 0. @return 0; -1 with EINVAL. */
+QUARRY_API int quarry_lanes_stats_get(quarry_lanes *lanes, quarry_lanes_stats *stats);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

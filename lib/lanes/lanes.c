@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT */
+/* Lanes: made, looked at, ended. */
+#include "lib/lanes/lanes.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "lib/api/error.h"
+
+#define LANES_MAGIC 0x73656e616cu
+#define HANDLES_MAX ((uint64_t)QY_TOMB - 2)
+#define HANDLES_DEFAULT ((uint64_t)1 << 24)
+
+bool qy_lanes_check(const quarry_lanes *l)
+{
+	if (QY_LIKELY(l != NULL && l->magic == LANES_MAGIC))
+		return true;
+	(void)qy_fail(EINVAL, "these are no lanes");
+	return false;
+}
+
+static bool check_attr(const quarry_lanes_attr *a)
+{
+	if (a->struct_size != 0 && a->struct_size != sizeof(*a))
+		qy_fail(EINVAL, "struct_size: %d is not the size of any quarry_lanes_attr", (int)a->struct_size);
+	else if (a->flags != 0 || a->reserved != 0)
+		qy_fail(EINVAL, "flags: unknown bits in 0x%x, or reserved is not 0", (unsigned)a->flags);
+	else if (a->handles > HANDLES_MAX)
+		qy_fail(EINVAL, "handles: %lu is more than %lu", (unsigned long)a->handles, (unsigned long)HANDLES_MAX);
+	else if (a->generations > QY_GENERATION_LAST)
+		qy_fail(EINVAL, "generations: %d is more than 65534", (int)a->generations);
+	else if (a->arena != NULL && a->memory != NULL)
+		qy_fail(EINVAL, "memory: an arena is given as well");
+	else
+		return true;
+	return false;
+}
+
+/* Words that read as 0, in memory as they are used. */
+static qy_word *words_make(quarry_lanes *l, uint64_t count)
+{
+	size_t bytes = qy_align_up(count * sizeof(qy_word), QY_SEGMENT_SIZE);
+	qy_word *words = quarry_arena_aligned_alloc(l->arena, QY_SEGMENT_SIZE, bytes);
+
+	if (words != NULL && quarry_discard(words, bytes) != 0)
+		memset(words, 0, bytes);
+	return words;
+}
+
+static void end(quarry_lanes *l)
+{
+	int error = errno;
+
+	quarry_free(l->word);
+	if (l->own != NULL)
+		(void)quarry_arena_destroy(l->own);
+	l->magic = 0;
+	quarry_free(l);
+	errno = error;
+}
+
+static bool fill(quarry_lanes *l, const quarry_lanes_attr *a)
+{
+	uint64_t handles = a->handles == 0 ? HANDLES_DEFAULT : a->handles;
+
+	l->arena = a->arena;
+	if (a->memory != NULL)
+		l->arena = l->own = quarry_arena_create(a->memory);
+	if (a->memory != NULL && l->own == NULL)
+		return false;
+	l->word = words_make(l, handles);
+	if (l->word == NULL) {
+		errno = ENOMEM;
+		return false;
+	}
+	l->generations = a->generations == 0 ? QY_GENERATION_LAST : a->generations;
+	pthread_mutex_init(&l->slots.lock, NULL);
+	pthread_mutex_init(&l->lock, NULL);
+	pthread_mutex_init(&l->moving, NULL);
+	qy_list_init(&l->segments);
+	qy_list_init(&l->dead);
+	qy_list_init(&l->huge_objects);
+	qy_list_init(&l->huge_tombs);
+	for (unsigned class = 0; class < QY_CLASSES_MAX; class++)
+		for (unsigned i = 0; i < QY_FULLNESS; i++)
+			qy_list_init(&l->partial[class][i]);
+	l->map.words = (const uint64_t *)l->word;
+	l->map.slots = handles;
+	return true;
+}
+
+quarry_lanes *quarry_lanes_create(const quarry_lanes_attr *attr)
+{
+	static const quarry_lanes_attr none;
+	quarry_lanes *l;
+
+	if (attr == NULL)
+		attr = &none;
+	if (!check_attr(attr))
+		return NULL;
+	l = quarry_calloc(1, sizeof(*l));
+	if (l == NULL)
+		return NULL;
+	if (!fill(l, attr) || qy_lanes_register(l) != 0) {
+		end(l);
+		return NULL;
+	}
+	l->map.number = (uint64_t)l->id << 56;
+	l->magic = LANES_MAGIC;
+	return l;
+}
+
+int quarry_lanes_destroy(quarry_lanes *l)
+{
+	if (!qy_lanes_check(l))
+		return -1;
+	qy_lanes_unregister(l);
+	qy_huge_end(l);
+	while (!qy_list_empty(&l->segments)) {
+		struct qy_segment *g = qy_container(l->segments.next, struct qy_segment, link);
+
+		for (unsigned i = 0; i < QY_SEGMENT_PAGES; i++)
+			quarry_free(g->span[i].bits);
+		qy_list_remove(&g->link);
+		quarry_free(g);
+	}
+	end(l);
+	return 0;
+}
+
+int quarry_lanes_stats_get(quarry_lanes *l, quarry_lanes_stats *stats)
+{
+	quarry_lanes_stats s = { 0 };
+
+	if (!qy_lanes_check(l))
+		return -1;
+	if (stats == NULL || (stats->struct_size != 0 && stats->struct_size != sizeof(s)))
+		return qy_fail(EINVAL, "struct_size is not the size of any quarry_lanes_stats");
+	s.struct_size = sizeof(s);
+	pthread_mutex_lock(&l->lock);
+	s.segments = (uint32_t)l->segment_count;
+	for (struct qy_link *k = l->segments.next; k != &l->segments; k = k->next)
+		qy_segment_count(qy_container(k, struct qy_segment, link), &s);
+	pthread_mutex_unlock(&l->lock);
+	s.objects += atomic_load(&l->huge_count);
+	s.live += atomic_load(&l->huge);
+	s.held = l->segment_count * QY_SEGMENT_SIZE + atomic_load(&l->huge);
+	pthread_mutex_lock(&l->slots.lock);
+	s.handles = atomic_load(&l->slots.next);
+	s.retired = l->slots.retired;
+	pthread_mutex_unlock(&l->slots.lock);
+	s.moved = qy_read(&l->moved);
+	s.moved_bytes = qy_read(&l->moved_bytes);
+	s.given_up = qy_read(&l->given_up);
+	s.freed_segments = qy_read(&l->freed_segments);
+	*stats = s;
+	return 0;
+}

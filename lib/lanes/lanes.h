@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT */
+/* Movable memory: what its parts know of each other.
+ *
+ * A slot has a word (generation, address, state), which alone says whether a handle's object is there and where. All
+ * changes of a live word are compare-and-swaps: freeing one, moving one, stopping a move. So whoever wins did it, and
+ * whoever loses knows.
+ *
+ * Objects lie in spans of 64 KiB pages, all of one class in a span; 32 pages are a segment, of 2 MiB, whose first 4 KiB
+ * are its record. A span has a bit for each object (1: taken) and an entry that says whose it is: slot + 1, or that it
+ * is a tombstone, with the epoch of its end. A tombstone's memory is used again when all scopes of that epoch are over:
+ * no list, and no allocation for it. Whose it is is written by who made the object and then by who ended or moved it,
+ * which is one; pins are counted by all.
+ *
+ * Who may take from a span: its owner (a thread, or the mover) takes its bits 64 at a time, without a lock. Bits are
+ * cleared by who holds the span: its owner, or under lanes->lock when it has none. Anybody may make tombstones.
+ *
+ * To move an object (one thread at a time, the mover):
+ *	1. MOVING in its word, by CAS. From here on a writer or a pin takes MOVING away before it goes on.
+ *	2. A grace period: scopes in which somebody got the object for writing before are over; pins are looked at.
+ *	3. The copy. Nobody writes to the old one; readers go on there.
+ *	4. The new address by CAS from exactly the word of step 1. Where that fails the copy is dropped.
+ *	5. The old one is a tombstone.
+ *
+ * Locks, from first to last: registry (scope.c) -> lanes->moving -> lanes->lock -> slots.lock. */
+#ifndef QUARRY_LANES_LANES_H
+#define QUARRY_LANES_LANES_H
+
+#include <pthread.h>
+
+#include "include/quarry/lanes.h"
+#include "lib/base/base.h"
+
+#define QY_LANES_MAX 128 /* numbers; 0 is none */
+#define QY_SEGMENT_SIZE ((size_t)2 << 20)
+#define QY_SEGMENT_PAGES 32
+#define QY_LPAGE_SIZE ((size_t)64 << 10)
+#define QY_SEGMENT_RECORD ((size_t)4 << 10)
+#define QY_CLASSES_MAX 176
+#define QY_FULLNESS 4
+#define QY_CLASS_WHOLE 254 /* a span that is one object */
+#define QY_CLASS_HUGE 255  /* beyond segments: a block of the arena's */
+#define QY_WHOLE_MAX ((size_t)1 << 20)
+#define QY_SPAN_WORDS 64 /* of bits: 4096 objects of 16 bytes */
+#define QY_TOMB ((uint32_t)1 << 31)
+#define QY_BATCH 1024
+#define QY_SLOTS_CACHED 64
+#define QY_GENERATION_LAST 0xfffeu
+
+#define QY_MARK_PINS 0xffffu
+#define QY_MARK_ZOMBIE (1u << 16) /* freed with pins: the last of them frees the memory */
+#define QY_MARK_SLOW (1u << 17)   /* born in the slow lane */
+#define QY_MARK_TYPE_SHIFT 24
+
+typedef _Atomic(uint64_t) qy_word;
+
+/* ---- spans ---- */
+
+struct qy_entry {
+	_Atomic(uint32_t) whose; /* slot + 1, or QY_TOMB and the epoch; 0: nobody's */
+	_Atomic(uint32_t) marks;
+};
+
+/* An object beyond segments: this stands before it. */
+struct qy_huge {
+	struct qy_link link;
+	void *base;
+	size_t size;
+	struct qy_entry entry;
+};
+
+enum qy_span_place { QY_SPAN_NONE, QY_SPAN_OWNED, QY_SPAN_LISTED, QY_SPAN_FULL, QY_SPAN_INSIDE, QY_SPAN_DRAINING };
+
+struct qy_span {
+	struct qy_link link; /* of its class's list, when LISTED */
+	qy_word *bits;
+	struct qy_entry *entry;
+	_Atomic(uint32_t) tombs, used; /* used: bits that are 1 */
+	uint32_t own_tombs;            /* OWNED: of its owner's making, to be added to those */
+	struct qy_taker *owner;        /* OWNED */
+	uint32_t count;
+	uint32_t size; /* bytes of an object */
+	uint32_t reciprocal;
+	uint8_t class, pages;
+	uint8_t back;                  /* INSIDE: so many pages before it the span begins */
+	_Atomic(uint8_t) place;
+};
+
+struct qy_segment {
+	uint64_t magic;
+	quarry_lanes *lanes;
+	struct qy_link link;
+	uint32_t free; /* pages, a bit each */
+	bool draining;
+	struct qy_link order; /* the mover's */
+	struct qy_span span[QY_SEGMENT_PAGES];
+};
+
+/* What a thread, or the mover, takes objects of a class from. */
+struct qy_taker {
+	struct qy_span *span;
+	uint64_t taken; /* bits of a word that are the taker's, and free */
+	uint32_t word;
+};
+
+/* What a thread has of some lanes. */
+struct qy_lanes_cache {
+	struct qy_taker of[QY_CLASSES_MAX];
+	uint32_t slots, slot[QY_SLOTS_CACHED];
+};
+
+struct qy_move {
+	uint32_t slot;
+	uint64_t word; /* with MOVING */
+	void *to;      /* NULL: not yet, or dropped */
+};
+
+struct quarry_lanes {
+	quarry_lanes_map map; /* first: the header's inline functions read it */
+	uint64_t magic;
+	uint32_t id, generations;
+	qy_word *word;
+	quarry_arena *arena, *own;
+	struct {
+		pthread_mutex_t lock;
+		_Atomic(uint32_t) next; /* never used from here on */
+		uint32_t first;         /* free ones, linked by their words' address bits; slot + 1 */
+		uint64_t retired;
+	} slots;
+	pthread_mutex_t lock; /* segments, lists */
+	struct qy_link segments;
+	struct qy_link partial[QY_CLASSES_MAX][QY_FULLNESS]; /* spans with room, by how full they are */
+	struct qy_link dead; /* spans of tombstones */
+	uint32_t spare;                            /* segments without a span */
+	uint64_t segment_count;
+	_Atomic(uint64_t) huge; /* bytes beyond segments */
+	_Atomic(uint64_t) huge_count;
+	struct qy_link huge_objects, huge_tombs; /* live ones; freed ones, of late; under the lock */
+	_Atomic(uint32_t) huge_tombs_count;
+	pthread_mutex_t moving;
+	struct qy_lanes_cache mover;
+	struct qy_move batch[QY_BATCH];
+	uint32_t batched;
+	qy_counter moved, moved_bytes, given_up, freed_segments;
+};
+
+bool qy_lanes_check(const quarry_lanes *l);
+
+/* ---- scope.c ---- */
+
+/* The calling thread's cache of these lanes; NULL (ENOMEM). */
+struct qy_lanes_cache *qy_lanes_cache(quarry_lanes *l);
+int qy_lanes_register(quarry_lanes *l);
+void qy_lanes_unregister(quarry_lanes *l);
+bool qy_in_scope(void);
+
+/* The epoch that a tombstone of now has. */
+uint32_t qy_epoch_now(void);
+/* Whether all scopes of that epoch and before are known to be over. */
+bool qy_epoch_over(uint32_t epoch);
+/* Begin a grace period: the epoch to be waited for. All threads have had a fence. */
+uint64_t qy_grace_begin(void);
+/* Look whether it is over; if so qy_epoch_over knows. */
+bool qy_grace_look(uint64_t epoch);
+/* Wait until it is over, or the clock (ns; 0: never) says no. */
+bool qy_grace_wait(uint64_t epoch, uint64_t deadline);
+
+/* ---- slots.c ---- */
+
+/* A slot that nobody has: true, and its number. */
+bool qy_slot_take(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t *slot);
+/* Its object is freed; its word says so already. */
+void qy_slot_give(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t slot);
+void qy_slots_flush(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t keep);
+
+QY_INLINE void *qy_word_address(uint64_t word)
+{
+	return (void *)(uintptr_t)((word & QUARRY_WORD_ADDRESS) >> 1);
+}
+
+QY_INLINE uint64_t qy_word_make(uint64_t generation, const void *p)
+{
+	return generation << 48 | (uint64_t)(uintptr_t)p << 1;
+}
+
+/* ---- segment.c ---- */
+
+unsigned qy_class_count(void);
+/* Pages for spans for so many objects of a class. */
+uint32_t qy_pages_for(unsigned class, uint32_t objects);
+size_t qy_class_size(unsigned class);
+/* The class for so many bytes so aligned; QY_CLASS_WHOLE or QY_CLASS_HUGE. */
+unsigned qy_class_of(size_t size, size_t alignment);
+/* Room for an object, as the taker's; its entry is 0 still. NULL: no memory. */
+void *qy_take(quarry_lanes *l, struct qy_taker *t, unsigned class);
+void *qy_take_whole(quarry_lanes *l, size_t size);
+/* The span of an object in a segment, and which it is there. */
+struct qy_span *qy_span_of(const void *p, uint32_t *index);
+/* The entry of an object, by its address. */
+struct qy_entry *qy_entry_of(const void *p);
+/* The object is over; its memory is used again when all scopes of now are. The caller is in one, and so the span stays
+ * what it is meanwhile. c: the calling thread's, NULL for the mover. */
+void qy_entomb(quarry_lanes *l, struct qy_lanes_cache *c, void *p);
+/* A taker's room that nobody ever saw, back at once. */
+void qy_untake(struct qy_taker *t, void *p);
+/* All that the taker has goes back. */
+void qy_taker_end(quarry_lanes *l, struct qy_taker *t);
+/* What is over of a span is free again: how many objects. The caller holds the span. */
+uint32_t qy_sweep(struct qy_span *s);
+/* Under l->lock: a span that nobody owns goes where it belongs: into a list, or, empty, back to its segment. */
+void qy_span_settle(quarry_lanes *l, struct qy_span *s);
+struct qy_segment *qy_segment_of(const void *p);
+/* Under l->lock: the segment goes back to the arena. */
+void qy_segment_end(quarry_lanes *l, struct qy_segment *g);
+/* Under l->lock: spans of tombstones alone go back to their segments, when their scopes are over. */
+void qy_bury(quarry_lanes *l);
+/* Under l->lock: segments without a span go back to the arena: how many. */
+uint32_t qy_spares_end(quarry_lanes *l);
+/* Under l->lock: a segment's part of the figures. */
+void qy_segment_count(const struct qy_segment *g, quarry_lanes_stats *stats);
+
+/* ---- object.c ---- */
+
+/* Freed objects beyond segments go back to the arena, when their scopes are over. */
+void qy_huge_bury(quarry_lanes *l);
+/* All of them: the lanes end. */
+void qy_huge_end(quarry_lanes *l);
+
+#endif

@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: MIT */
+/* Objects: allocated, found, pinned, freed. (lanes.h has the rules.) */
+#include <errno.h>
+#include <string.h>
+
+#include "lib/api/error.h"
+#include "lib/lanes/lanes.h"
+
+#define STATES (QUARRY_WORD_GENERATION | QUARRY_WORD_FREE | QUARRY_WORD_COLD)
+
+#define HUGE_RECORD ((size_t)64)
+
+static uint32_t slot_of(quarry_handle h)
+{
+	return (uint32_t)h;
+}
+
+static uint64_t generation_of(quarry_handle h)
+{
+	return h >> 32 & 0xffff;
+}
+
+static bool is_ours(const quarry_lanes *l, quarry_handle h)
+{
+	return slot_of(h) < l->map.slots && (h & QUARRY_HANDLE_NUMBER) == l->map.number;
+}
+
+/* A word of a freed object whose memory is still its: until its last pin goes. */
+#define FREED (QUARRY_WORD_FREE | QUARRY_WORD_MOVING)
+
+/* ---- allocated ---- */
+
+static struct qy_huge *huge_of(const void *p)
+{
+	return (struct qy_huge *)(void *)((char *)(uintptr_t)p - HUGE_RECORD);
+}
+
+static void huge_end(quarry_lanes *l, struct qy_huge *record)
+{
+	atomic_fetch_sub(&l->huge, record->size);
+	atomic_fetch_sub(&l->huge_count, 1);
+	quarry_free(record->base);
+}
+
+/* Those whose scopes are over go back to the arena. */
+void qy_huge_bury(quarry_lanes *l)
+{
+	struct qy_link over, *k, *next;
+
+	if (atomic_load_explicit(&l->huge_tombs_count, memory_order_relaxed) == 0)
+		return;
+	(void)qy_grace_look(qy_grace_begin());
+	qy_list_init(&over);
+	pthread_mutex_lock(&l->lock);
+	for (k = l->huge_tombs.next; k != &l->huge_tombs; k = next) {
+		next = k->next;
+		if (!qy_epoch_over(atomic_load(&qy_container(k, struct qy_huge, link)->entry.whose) & ~QY_TOMB))
+			continue;
+		qy_list_remove(k);
+		qy_list_push_back(&over, k);
+		atomic_fetch_sub(&l->huge_tombs_count, 1);
+	}
+	pthread_mutex_unlock(&l->lock);
+	for (k = over.next; k != &over; k = next) {
+		next = k->next;
+		huge_end(l, qy_container(k, struct qy_huge, link));
+	}
+}
+
+void qy_huge_end(quarry_lanes *l)
+{
+	struct qy_link *lists[] = { &l->huge_objects, &l->huge_tombs };
+
+	for (int i = 0; i < 2; i++)
+		while (!qy_list_empty(lists[i])) {
+			struct qy_huge *record = qy_container(lists[i]->next, struct qy_huge, link);
+
+			qy_list_remove(&record->link);
+			huge_end(l, record);
+		}
+}
+
+static void *take_huge(quarry_lanes *l, size_t size, size_t alignment)
+{
+	size_t before = qy_max(alignment, HUGE_RECORD), total = qy_align_up(size, 16) + before;
+	struct qy_huge *record;
+	char *base;
+
+	qy_huge_bury(l);
+	if (total < size)
+		return NULL;
+	base = quarry_arena_aligned_alloc(l->arena, before, total);
+	if (base == NULL)
+		return NULL;
+	record = huge_of(base + before);
+	record->base = base;
+	record->size = total - before;
+	atomic_fetch_add(&l->huge, record->size);
+	atomic_fetch_add(&l->huge_count, 1);
+	pthread_mutex_lock(&l->lock);
+	qy_list_push_back(&l->huge_objects, &record->link);
+	pthread_mutex_unlock(&l->lock);
+	return base + before;
+}
+
+static struct qy_entry *entry_of(const void *p, uint64_t word)
+{
+	return QY_UNLIKELY(word & QUARRY_WORD_HUGE) ? &huge_of(p)->entry : qy_entry_of(p);
+}
+
+/* Memory for an object; states: what its word is to say of it. */
+static void *take(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, size_t alignment, uint64_t *states)
+{
+	unsigned class = qy_class_of(size, alignment);
+
+	if (QY_LIKELY(class < QY_CLASSES_MAX))
+		return qy_take(l, &c->of[class], class);
+	if (class == QY_CLASS_WHOLE)
+		return qy_take_whole(l, qy_align_up(size, qy_max(alignment, 16)));
+	*states |= QUARRY_WORD_HUGE;
+	return take_huge(l, size, alignment);
+}
+
+static quarry_handle give_handle(quarry_lanes *l, uint32_t slot, void *p, uint64_t states, unsigned type)
+{
+	uint64_t generation = atomic_load_explicit(&l->word[slot], memory_order_relaxed) >> 48;
+	struct qy_entry *entry = entry_of(p, states);
+
+	atomic_store_explicit(&entry->marks, QY_MARK_SLOW | (uint32_t)type << QY_MARK_TYPE_SHIFT, memory_order_relaxed);
+	atomic_store_explicit(&entry->whose, slot + 1, memory_order_relaxed);
+	atomic_store_explicit(&l->word[slot], qy_word_make(generation, p) | states, memory_order_release);
+	return (uint64_t)1 << 63 | l->map.number | (uint64_t)type << 48 | generation << 32 | slot;
+}
+
+quarry_handle quarry_halloc_typed(quarry_lanes *l, size_t size, size_t alignment, unsigned type)
+{
+	uint64_t states = 0;
+	struct qy_lanes_cache *c;
+	uint32_t slot;
+	void *p;
+
+	if (!qy_lanes_check(l))
+		return 0;
+	if (size == 0 || type > 255 || alignment > QY_SEGMENT_SIZE || (alignment != 0 && !qy_is_pow2(alignment))) {
+		errno = EINVAL;
+		return 0;
+	}
+	c = qy_lanes_cache(l);
+	if (c == NULL || size > PTRDIFF_MAX || !qy_slot_take(l, c, &slot)) {
+		errno = ENOMEM;
+		return 0;
+	}
+	p = take(l, c, size, qy_max(alignment, 16), &states);
+	if (QY_UNLIKELY(p == NULL)) {
+		qy_slot_give(l, c, slot);
+		errno = ENOMEM;
+		return 0;
+	}
+	qy_assert(((uintptr_t)p << 1 & ~QUARRY_WORD_ADDRESS) == 0);
+	return give_handle(l, slot, p, states, type);
+}
+
+quarry_handle quarry_halloc(quarry_lanes *l, size_t size)
+{
+	return quarry_halloc_typed(l, size, 0, 0);
+}
+
+/* ---- found ---- */
+
+/* Why a handle that is not live is none: the errno. */
+static int why_not(const quarry_lanes *l, quarry_handle h)
+{
+	if (!is_ours(l, h) || generation_of(h) == 0 || atomic_load(&l->word[slot_of(h)]) == 0)
+		return EINVAL;
+	return ESTALE;
+}
+
+/* The word of a live handle, all bits of which are looked at; 0: it is not. In a scope. */
+static uint64_t look(const quarry_lanes *l, quarry_handle h)
+{
+	uint64_t word;
+	uint32_t marks;
+
+	if (!is_ours(l, h))
+		return 0;
+	word = atomic_load_explicit(&l->word[slot_of(h)], memory_order_acquire);
+	if (((word ^ h << 16) & STATES) != 0)
+		return 0;
+	marks = atomic_load_explicit(&entry_of(qy_word_address(word), word)->marks, memory_order_relaxed);
+	if ((h >> 48 & 0xff) != marks >> QY_MARK_TYPE_SHIFT || h >> 63 != !!(marks & QY_MARK_SLOW))
+		return 0;
+	return word;
+}
+
+void *quarry_get_slow(quarry_lanes *l, quarry_handle h)
+{
+	if (qy_lanes_check(l))
+		errno = why_not(l, h);
+	return NULL;
+}
+
+int quarry_try_get(quarry_lanes *l, quarry_handle h, const void **p)
+{
+	uint64_t word;
+
+	if (!qy_lanes_check(l) || p == NULL) {
+		errno = EINVAL;
+		return -1;
+	}
+	word = look(l, h);
+	if (word == 0) {
+		errno = why_not(l, h);
+		return -1;
+	}
+	*p = qy_word_address(word);
+	return 0;
+}
+
+/* The word of the handle's object, not moving: who moved it gives up. 0, and the error is set, when there is none. */
+static uint64_t settle_word(quarry_lanes *l, quarry_handle h)
+{
+	qy_word *at;
+	uint64_t word;
+
+	if (!qy_lanes_check(l))
+		return 0;
+	if (!is_ours(l, h)) {
+		errno = EINVAL;
+		return 0;
+	}
+	at = &l->word[slot_of(h)];
+	word = atomic_load(at);
+	do {
+		if (((word ^ h << 16) & STATES) != 0) {
+			errno = why_not(l, h);
+			return 0;
+		}
+	} while (QY_UNLIKELY(word & QUARRY_WORD_MOVING) &&
+		 !atomic_compare_exchange_weak(at, &word, word & ~QUARRY_WORD_MOVING));
+	return word;
+}
+
+void *quarry_get_mut(quarry_lanes *l, quarry_handle h)
+{
+	uint64_t word = settle_word(l, h);
+
+	return word == 0 ? NULL : qy_word_address(word);
+}
+
+static size_t size_of(uint64_t word)
+{
+	uint32_t index;
+
+	if (word & QUARRY_WORD_HUGE)
+		return huge_of(qy_word_address(word))->size;
+	return qy_span_of(qy_word_address(word), &index)->size;
+}
+
+const void *quarry_get_range(quarry_lanes *l, quarry_handle h, size_t offset, size_t length)
+{
+	uint64_t word;
+	size_t size;
+
+	if (!qy_lanes_check(l))
+		return NULL;
+	word = look(l, h);
+	if (word == 0) {
+		errno = why_not(l, h);
+		return NULL;
+	}
+	size = size_of(word);
+	if (offset > size || length > size - offset) {
+		errno = ERANGE;
+		return NULL;
+	}
+	return (char *)qy_word_address(word) + offset;
+}
+
+size_t quarry_hsize(quarry_lanes *l, quarry_handle h)
+{
+	uint64_t word;
+	size_t size = 0;
+
+	if (!qy_lanes_check(l))
+		return 0;
+	quarry_enter();
+	word = look(l, h);
+	if (word != 0)
+		size = size_of(word);
+	else
+		errno = why_not(l, h);
+	quarry_leave();
+	return size;
+}
+
+int quarry_handle_valid(quarry_lanes *l, quarry_handle h)
+{
+	int error = errno;
+	bool valid = qy_lanes_check(l);
+
+	quarry_enter();
+	valid = valid && look(l, h) != 0;
+	quarry_leave();
+	errno = error;
+	return valid;
+}
+
+static int state_of(const quarry_lanes *l, quarry_handle h)
+{
+	uint64_t word = look(l, h), generation;
+
+	if (word != 0) {
+		if (atomic_load_explicit(&entry_of(qy_word_address(word), word)->marks, memory_order_relaxed) & QY_MARK_PINS)
+			return QUARRY_HANDLE_PINNED;
+		return word & QUARRY_WORD_MOVING ? QUARRY_HANDLE_MOVING : QUARRY_HANDLE_VALID;
+	}
+	word = atomic_load_explicit(&l->word[slot_of(h)], memory_order_acquire);
+	generation = word >> 48;
+	if (generation_of(h) == 0 || word == 0 || generation_of(h) >= generation)
+		return QUARRY_HANDLE_CORRUPT; /* never given out, or not with this type and lane */
+	return generation_of(h) + 1 == generation && (word & QUARRY_WORD_FREE) ? QUARRY_HANDLE_FREED : QUARRY_HANDLE_STALE;
+}
+
+int quarry_handle_state(quarry_lanes *l, quarry_handle h)
+{
+	int state;
+
+	if (!qy_lanes_check(l))
+		return -1;
+	if ((h & QUARRY_HANDLE_NUMBER) != l->map.number)
+		return (h & QUARRY_HANDLE_NUMBER) == 0 ? QUARRY_HANDLE_CORRUPT : QUARRY_HANDLE_FOREIGN;
+	if (!is_ours(l, h))
+		return QUARRY_HANDLE_CORRUPT;
+	quarry_enter();
+	state = state_of(l, h);
+	quarry_leave();
+	return state;
+}
+
+/* ---- freed ---- */
+
+/* Nobody can get it any more, and nobody has it pinned: in a scope. The word is as freeing left it. */
+static void release(quarry_lanes *l, uint32_t slot, uint64_t word)
+{
+	struct qy_lanes_cache *c = qy_lanes_cache(l);
+	void *p = qy_word_address(word);
+
+	if (word & QUARRY_WORD_HUGE) {
+		struct qy_huge *record = huge_of(p);
+
+		atomic_store(&record->entry.whose, QY_TOMB | qy_epoch_now());
+		pthread_mutex_lock(&l->lock);
+		qy_list_remove(&record->link);
+		qy_list_push_back(&l->huge_tombs, &record->link);
+		atomic_fetch_add(&l->huge_tombs_count, 1);
+		pthread_mutex_unlock(&l->lock);
+	} else {
+		qy_entomb(l, c, p);
+	}
+	atomic_store_explicit(&l->word[slot], (word & QUARRY_WORD_GENERATION) | QUARRY_WORD_FREE, memory_order_relaxed);
+	qy_slot_give(l, c, slot);
+}
+
+/* The last pin of what was freed has gone: one of those who see it clears the mark, and frees. */
+static void release_zombie(quarry_lanes *l, uint32_t slot, struct qy_entry *entry, uint32_t marks)
+{
+	if ((marks & (QY_MARK_PINS | QY_MARK_ZOMBIE)) == QY_MARK_ZOMBIE &&
+	    atomic_compare_exchange_strong(&entry->marks, &marks, marks & ~QY_MARK_ZOMBIE))
+		release(l, slot, atomic_load(&l->word[slot]));
+}
+
+static int free_live(quarry_lanes *l, quarry_handle h)
+{
+	uint32_t slot = slot_of(h), marks;
+	uint64_t word = look(l, h), freed;
+	struct qy_entry *entry;
+
+	do {
+		if (word == 0 || ((word ^ h << 16) & STATES) != 0)
+			return qy_fail(why_not(l, h), "no object has this handle");
+		freed = (generation_of(h) + 1) << 48 | (word & (QUARRY_WORD_ADDRESS | QUARRY_WORD_HUGE)) | FREED;
+	} while (!atomic_compare_exchange_weak(&l->word[slot], &word, freed));
+	entry = entry_of(qy_word_address(word), word);
+	marks = atomic_load(&entry->marks);
+	while (QY_UNLIKELY(marks & QY_MARK_PINS))
+		if (atomic_compare_exchange_weak(&entry->marks, &marks, marks | QY_MARK_ZOMBIE))
+			return 0;
+	release(l, slot, freed);
+	return 0;
+}
+
+int quarry_hfree(quarry_lanes *l, quarry_handle h)
+{
+	int result, error = errno;
+
+	if (!qy_lanes_check(l))
+		return -1;
+	quarry_enter();
+	result = free_live(l, h);
+	quarry_leave();
+	if (result == 0)
+		errno = error;
+	if (QY_UNLIKELY(atomic_load_explicit(&l->huge_tombs_count, memory_order_relaxed) > 0) && !qy_in_scope())
+		qy_huge_bury(l);
+	return result;
+}
+
+/* ---- pinned ---- */
+
+/* One more pin; -1: too many. */
+static int add_pin(struct qy_entry *entry)
+{
+	uint32_t marks = atomic_load_explicit(&entry->marks, memory_order_relaxed);
+
+	do {
+		if ((marks & QY_MARK_PINS) == QY_MARK_PINS) {
+			errno = EAGAIN;
+			return -1;
+		}
+	} while (!atomic_compare_exchange_weak(&entry->marks, &marks, marks + 1));
+	return 0;
+}
+
+static void *pin_live(quarry_lanes *l, quarry_handle h)
+{
+	for (;;) {
+		uint64_t word = look(l, h), now;
+		struct qy_entry *entry;
+
+		if (word == 0) {
+			errno = why_not(l, h);
+			return NULL;
+		}
+		entry = entry_of(qy_word_address(word), word);
+		if (add_pin(entry) != 0)
+			return NULL;
+		now = settle_word(l, h);
+		if (now != 0 && ((now ^ word) & QUARRY_WORD_ADDRESS) == 0)
+			return qy_word_address(now);
+		/* It has gone from there, or for ever. */
+		release_zombie(l, slot_of(h), entry, atomic_fetch_sub(&entry->marks, 1) - 1);
+	}
+}
+
+void *quarry_pin(quarry_lanes *l, quarry_handle h)
+{
+	void *p;
+
+	if (!qy_lanes_check(l))
+		return NULL;
+	quarry_enter();
+	p = pin_live(l, h);
+	quarry_leave();
+	return p;
+}
+
+static int unpin(quarry_lanes *l, quarry_handle h)
+{
+	uint64_t word = atomic_load(&l->word[slot_of(h)]), generation = word >> 48;
+	struct qy_entry *entry;
+	uint32_t marks;
+
+	if (generation != generation_of(h) && (generation != generation_of(h) + 1 || (word & FREED) != FREED))
+		return -1;
+	if ((word & FREED) == QUARRY_WORD_FREE)
+		return -1;
+	entry = entry_of(qy_word_address(word), word);
+	marks = atomic_load(&entry->marks);
+	do {
+		/* In its own life, or freed with pins. */
+		if ((marks & QY_MARK_PINS) == 0 || (generation != generation_of(h) && !(marks & QY_MARK_ZOMBIE)))
+			return -1;
+	} while (!atomic_compare_exchange_weak(&entry->marks, &marks, marks - 1));
+	release_zombie(l, slot_of(h), entry, marks - 1);
+	return 0;
+}
+
+int quarry_unpin(quarry_lanes *l, quarry_handle h)
+{
+	int result;
+
+	if (!qy_lanes_check(l))
+		return -1;
+	if (!is_ours(l, h))
+		return qy_fail(EINVAL, "no handle of these lanes");
+	quarry_enter();
+	result = unpin(l, h);
+	quarry_leave();
+	return result == 0 ? 0 : qy_fail(EINVAL, "it is not pinned");
+}

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: MIT */
+/* Scopes, and grace periods: when all that were open are over. And what threads have of lanes, which ends with them.
+ *
+ * Each thread has a record with the epoch in which its outermost scope began, 0 outside. It is written without a fence.
+ * Who waits moves the epoch on and has the kernel fence all threads: a thread whose record still says 0 then has not
+ * loaded anything in its scope yet, and will see all that was written before. Records are never freed, for they are
+ * read without a lock; those of threads that ended are used again. */
+#include <errno.h>
+#include <sched.h>
+
+#include "lib/api/error.h"
+#include "lib/lanes/lanes.h"
+#include "numa/os.h"
+
+struct record {
+	_Alignas(QY_CACHE_LINE) _Atomic(uint64_t) epoch;
+	uint32_t depth;
+	_Atomic(bool) used;
+	struct record *next;
+	struct qy_lanes_cache *cache[QY_LANES_MAX]; /* under the registry's lock, but for the thread's own looks */
+};
+
+static __thread struct record *mine __attribute__((tls_model("initial-exec")));
+static _Atomic(struct record *) records;
+static _Atomic(uint64_t) epoch = 1, safe = 1; /* all scopes that began in epochs below `safe` are over */
+static _Atomic(bool) fenceless; /* the kernel fences threads for us */
+
+static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
+static quarry_lanes *all[QY_LANES_MAX]; /* under the registry's lock */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t key;
+static bool key_made;
+
+/* ---- threads ---- */
+
+static void cache_end(quarry_lanes *l, struct qy_lanes_cache *c)
+{
+	for (unsigned class = 0; class < qy_class_count(); class++)
+		qy_taker_end(l, &c->of[class]);
+	qy_slots_flush(l, c, 0);
+	quarry_free(c);
+}
+
+static void thread_ends(void *ending)
+{
+	struct record *r = ending;
+
+	pthread_mutex_lock(&registry);
+	for (int id = 0; id < QY_LANES_MAX; id++) {
+		if (r->cache[id] != NULL)
+			cache_end(all[id], r->cache[id]);
+		r->cache[id] = NULL;
+	}
+	pthread_mutex_unlock(&registry);
+	mine = NULL;
+	r->depth = 0;
+	atomic_store_explicit(&r->epoch, 0, memory_order_release);
+	atomic_store_explicit(&r->used, false, memory_order_release);
+}
+
+static void before_fork(void)
+{
+	pthread_mutex_lock(&registry);
+	for (int id = 0; id < QY_LANES_MAX; id++)
+		if (all[id] != NULL) {
+			pthread_mutex_lock(&all[id]->lock);
+			pthread_mutex_lock(&all[id]->slots.lock);
+		}
+}
+
+static void after_fork(void)
+{
+	for (int id = QY_LANES_MAX - 1; id >= 0; id--)
+		if (all[id] != NULL) {
+			pthread_mutex_unlock(&all[id]->slots.lock);
+			pthread_mutex_unlock(&all[id]->lock);
+		}
+	pthread_mutex_unlock(&registry);
+}
+
+/* The parent's other threads are not here: their scopes are over, and what they had of lanes goes back. A move that was
+ * under way never ends: who moves next undoes it (move.c). */
+static void in_child(void)
+{
+	after_fork();
+	for (struct record *r = atomic_load(&records); r != NULL; r = r->next)
+		if (r != mine && atomic_load(&r->used)) {
+			struct record *me = mine;
+
+			thread_ends(r);
+			mine = me;
+		}
+	for (int id = 0; id < QY_LANES_MAX; id++)
+		if (all[id] != NULL)
+			pthread_mutex_init(&all[id]->moving, NULL);
+}
+
+static void start(void)
+{
+	key_made = pthread_key_create(&key, thread_ends) == 0;
+	(void)pthread_atfork(before_fork, after_fork, in_child);
+	atomic_store(&fenceless, qy_os->membarrier(QY_MEMBARRIER_REGISTER_PRIVATE_EXPEDITED) == 0);
+}
+
+static QY_COLD struct record *record_make(void)
+{
+	struct record *r = atomic_load(&records);
+
+	pthread_once(&once, start);
+	if (!key_made) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	for (; r != NULL; r = r->next) {
+		bool was = false;
+
+		if (atomic_compare_exchange_strong(&r->used, &was, true))
+			break;
+	}
+	if (r == NULL) {
+		r = quarry_aligned_alloc(QY_CACHE_LINE, sizeof(*r));
+		if (r == NULL)
+			return NULL;
+		*r = (struct record){ .used = true };
+		r->next = atomic_load(&records);
+		while (!atomic_compare_exchange_weak(&records, &r->next, r))
+			;
+	}
+	if (pthread_setspecific(key, r) != 0) {
+		atomic_store_explicit(&r->used, false, memory_order_release);
+		errno = ENOMEM;
+		return NULL;
+	}
+	return mine = r;
+}
+
+/* ---- scopes ---- */
+
+/* No memory for a record: the process goes on without anybody being moved or freed, rather than without a scope. */
+static _Atomic(uint32_t) unrecorded;
+static __thread uint32_t unrecorded_depth;
+
+void quarry_enter(void)
+{
+	struct record *r = mine;
+
+	if (QY_UNLIKELY(r == NULL) && (unrecorded_depth > 0 || (r = record_make()) == NULL)) {
+		if (unrecorded_depth++ == 0)
+			atomic_fetch_add(&unrecorded, 1);
+		return;
+	}
+	if (r->depth++ > 0)
+		return;
+	atomic_store_explicit(&r->epoch, atomic_load_explicit(&epoch, memory_order_relaxed), memory_order_relaxed);
+	if (QY_LIKELY(atomic_load_explicit(&fenceless, memory_order_relaxed)))
+		atomic_signal_fence(memory_order_seq_cst);
+	else
+		atomic_thread_fence(memory_order_seq_cst);
+}
+
+void quarry_leave(void)
+{
+	struct record *r = mine;
+
+	if (QY_UNLIKELY(r == NULL || r->depth == 0)) {
+		if (unrecorded_depth > 0 && --unrecorded_depth == 0)
+			atomic_fetch_sub(&unrecorded, 1);
+		return;
+	}
+	if (--r->depth == 0)
+		atomic_store_explicit(&r->epoch, 0, memory_order_release);
+}
+
+bool qy_in_scope(void)
+{
+	return (mine != NULL && mine->depth > 0) || unrecorded_depth > 0;
+}
+
+/* ---- grace periods ---- */
+
+/* Stamps of tombstones have 31 bits: they are compared around the end. */
+#define STAMP_MASK (QY_TOMB - 1)
+
+static bool stamp_before(uint32_t a, uint32_t b)
+{
+	return ((b - a) & STAMP_MASK) - 1 < STAMP_MASK / 2;
+}
+
+uint32_t qy_epoch_now(void)
+{
+	return (uint32_t)atomic_load_explicit(&epoch, memory_order_relaxed) & STAMP_MASK;
+}
+
+bool qy_epoch_over(uint32_t stamp)
+{
+	return stamp_before(stamp, (uint32_t)atomic_load_explicit(&safe, memory_order_acquire) & STAMP_MASK);
+}
+
+uint64_t qy_grace_begin(void)
+{
+	uint64_t e = atomic_fetch_add(&epoch, 1) + 1;
+
+	if (!atomic_load_explicit(&fenceless, memory_order_relaxed))
+		atomic_thread_fence(memory_order_seq_cst);
+	else if (qy_os->membarrier(QY_MEMBARRIER_PRIVATE_EXPEDITED) != 0)
+		qy_check(!"membarrier(2) that was registered fails");
+	return e;
+}
+
+bool qy_grace_look(uint64_t e)
+{
+	uint64_t was = atomic_load(&safe);
+
+	if (was >= e)
+		return true;
+	if (atomic_load(&unrecorded) != 0)
+		return false;
+	for (struct record *r = atomic_load_explicit(&records, memory_order_acquire); r != NULL; r = r->next) {
+		uint64_t began = atomic_load_explicit(&r->epoch, memory_order_acquire);
+
+		if (began != 0 && began < e)
+			return false;
+	}
+	while (was < e && !atomic_compare_exchange_weak(&safe, &was, e))
+		;
+	return true;
+}
+
+bool qy_grace_wait(uint64_t e, uint64_t deadline)
+{
+	for (unsigned n = 0; !qy_grace_look(e); n++) {
+		if (deadline != 0 && qy_os->now_ns() >= deadline)
+			return false;
+		if (n > 16)
+			sched_yield();
+	}
+	return true;
+}
+
+/* ---- lanes ---- */
+
+struct qy_lanes_cache *qy_lanes_cache(quarry_lanes *l)
+{
+	struct record *r = mine;
+
+	if (QY_LIKELY(r != NULL && r->cache[l->id] != NULL))
+		return r->cache[l->id];
+	if (r == NULL && (r = record_make()) == NULL)
+		return NULL;
+	pthread_mutex_lock(&registry);
+	r->cache[l->id] = quarry_calloc(1, sizeof(struct qy_lanes_cache));
+	pthread_mutex_unlock(&registry);
+	return r->cache[l->id];
+}
+
+int qy_lanes_register(quarry_lanes *l)
+{
+	pthread_once(&once, start);
+	pthread_mutex_lock(&registry);
+	for (uint32_t id = 1; id < QY_LANES_MAX; id++)
+		if (all[id] == NULL) {
+			all[id] = l;
+			l->id = id;
+			break;
+		}
+	pthread_mutex_unlock(&registry);
+	return l->id == 0 ? qy_fail(EAGAIN, "there are 127 lanes already") : 0;
+}
+
+void qy_lanes_unregister(quarry_lanes *l)
+{
+	pthread_mutex_lock(&registry);
+	all[l->id] = NULL;
+	for (struct record *r = atomic_load(&records); r != NULL; r = r->next) {
+		quarry_free(r->cache[l->id]);
+		r->cache[l->id] = NULL;
+	}
+	pthread_mutex_unlock(&registry);
+}

@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: MIT */
+/* Segments and spans: where objects lie. (lanes.h has the rules.) */
+#include <errno.h>
+#include <string.h>
+
+#include "lib/lanes/lanes.h"
+
+#define SEGMENT_MAGIC 0x746e656d676573u
+#define FINE 1024          /* classes every 16 bytes up to this, 16 for a doubling above */
+#define PAGE_OBJECTS 8192  /* the largest objects of one-page spans, */
+#define FOUR_OBJECTS 32768 /* and of four-page ones; larger ones have 16 */
+#define CLASS_LARGEST ((size_t)128 << 10)
+#define SPAN_ALIGN 4096
+#define SPARE_MAX 2 /* segments without a span that are kept */
+
+/* ---- classes ---- */
+
+unsigned qy_class_count(void)
+{
+	return FINE / 16 + 16 * (qy_log2_floor(CLASS_LARGEST) - qy_log2_floor(FINE));
+}
+
+size_t qy_class_size(unsigned class)
+{
+	unsigned above;
+
+	if (class < FINE / 16)
+		return 16 * ((size_t)class + 1);
+	above = class - FINE / 16;
+	return ((size_t)FINE << above / 16) / 16 * (17 + above % 16);
+}
+
+static unsigned class_by_size(size_t size)
+{
+	unsigned log;
+
+	if (size <= FINE)
+		return (unsigned)((size + 15) / 16) - 1;
+	log = qy_log2_floor(size - 1);
+	return FINE / 16 + 16 * (log - qy_log2_floor(FINE)) + (unsigned)((size - 1) >> (log - 4)) - 16;
+}
+
+unsigned qy_class_of(size_t size, size_t alignment)
+{
+	unsigned class;
+
+	size = qy_align_up(size, qy_max(alignment, 16));
+	if (size > QY_WHOLE_MAX - QY_SEGMENT_RECORD || alignment > SPAN_ALIGN)
+		return QY_CLASS_HUGE;
+	if (size > CLASS_LARGEST)
+		return QY_CLASS_WHOLE;
+	for (class = class_by_size(size); class < qy_class_count(); class++)
+		if (alignment <= 16 || qy_class_size(class) % alignment == 0)
+			return class;
+	return QY_CLASS_WHOLE;
+}
+
+static unsigned span_pages(unsigned class)
+{
+	size_t size = qy_class_size(class);
+
+	return size <= PAGE_OBJECTS ? 1 : size <= FOUR_OBJECTS ? 4 : 16;
+}
+
+uint32_t qy_pages_for(unsigned class, uint32_t objects)
+{
+	uint32_t pages = span_pages(class);
+	uint32_t each = (uint32_t)((pages * QY_LPAGE_SIZE - QY_SEGMENT_RECORD) / qy_class_size(class));
+
+	return (objects + each - 1) / each * pages;
+}
+
+/* ---- segments ---- */
+
+struct qy_segment *qy_segment_of(const void *p)
+{
+	return (struct qy_segment *)(void *)((uintptr_t)p & ~(QY_SEGMENT_SIZE - 1));
+}
+
+/* Under the lock. */
+static struct qy_segment *segment_make(quarry_lanes *l)
+{
+	struct qy_segment *g = quarry_arena_aligned_alloc(l->arena, QY_SEGMENT_SIZE, QY_SEGMENT_SIZE);
+
+	if (g == NULL)
+		return NULL;
+	memset(g, 0, sizeof(*g));
+	g->magic = SEGMENT_MAGIC;
+	g->lanes = l;
+	g->free = UINT32_MAX;
+	qy_list_push_back(&l->segments, &g->link);
+	l->segment_count++;
+	l->spare++;
+	return g;
+}
+
+void qy_segment_end(quarry_lanes *l, struct qy_segment *g)
+{
+	qy_check(g->magic == SEGMENT_MAGIC && g->free == UINT32_MAX);
+	g->magic = 0;
+	qy_list_remove(&g->link);
+	l->segment_count--;
+	l->spare--;
+	quarry_free(g);
+}
+
+uint32_t qy_spares_end(quarry_lanes *l)
+{
+	struct qy_link *k, *next;
+	uint32_t ended = 0;
+
+	for (k = l->segments.next; k != &l->segments; k = next) {
+		struct qy_segment *g = qy_container(k, struct qy_segment, link);
+
+		next = k->next;
+		if (g->free != UINT32_MAX || g->draining)
+			continue;
+		(void)quarry_discard((char *)g + QY_SEGMENT_RECORD, QY_SEGMENT_SIZE - QY_SEGMENT_RECORD);
+		qy_segment_end(l, g);
+		ended++;
+	}
+	return ended;
+}
+
+void qy_segment_count(const struct qy_segment *g, quarry_lanes_stats *stats)
+{
+	for (unsigned i = 0; i < QY_SEGMENT_PAGES; i++) {
+		const struct qy_span *s = &g->span[i];
+		uint8_t place = atomic_load_explicit(&s->place, memory_order_acquire);
+		uint32_t live = 0;
+
+		if (place == QY_SPAN_NONE || place == QY_SPAN_INSIDE)
+			continue;
+		/* Bits of an owned span may be its owner's, for nobody yet: entries tell. */
+		for (uint32_t n = 0; n < s->count; n++) {
+			uint32_t whose = atomic_load_explicit(&s->entry[n].whose, memory_order_relaxed);
+
+			live += whose != 0 && !(whose & QY_TOMB);
+		}
+		stats->objects += live;
+		stats->live += (uint64_t)live * s->size;
+		stats->waiting += (uint64_t)(atomic_load_explicit(&s->tombs, memory_order_relaxed) + qy_peek(s->own_tombs)) * s->size;
+	}
+}
+
+static char *span_base(const struct qy_span *s)
+{
+	struct qy_segment *g = qy_segment_of(s);
+	size_t page = (size_t)(s - g->span);
+
+	return (char *)g + (page == 0 ? QY_SEGMENT_RECORD : page * QY_LPAGE_SIZE);
+}
+
+/* The first of so many free pages side by side; -1: there are none. */
+static int find_pages(uint32_t free, unsigned pages)
+{
+	for (unsigned have = 1; have < pages && free != 0; have++)
+		free &= free >> 1;
+	return free == 0 ? -1 : __builtin_ctz(free);
+}
+
+/* Under the lock: pages of a segment, of the fullest that has so many... which is the first: what comes back of later
+ * ones leaves them empty sooner. */
+static struct qy_span *find_span(quarry_lanes *l, unsigned pages)
+{
+	struct qy_segment *g = NULL;
+	int at = -1;
+
+	for (struct qy_link *k = l->segments.next; k != &l->segments && at < 0; k = k->next) {
+		g = qy_container(k, struct qy_segment, link);
+		if (!g->draining)
+			at = find_pages(g->free, pages);
+	}
+	if (at < 0) {
+		g = segment_make(l);
+		at = g == NULL ? -1 : 0;
+	}
+	if (at < 0)
+		return NULL;
+	l->spare -= g->free == UINT32_MAX;
+	g->free &= ~((uint32_t)(((uint64_t)1 << pages) - 1) << at);
+	for (unsigned i = 0; i < pages; i++) {
+		g->span[(unsigned)at + i].back = (uint8_t)i;
+		atomic_init(&g->span[(unsigned)at + i].place, QY_SPAN_INSIDE);
+	}
+	g->span[at].pages = (uint8_t)pages;
+	qy_list_init(&g->span[at].link);
+	return &g->span[at];
+}
+
+static void pages_back(quarry_lanes *l, struct qy_span *s)
+{
+	struct qy_segment *g = qy_segment_of(s);
+	unsigned at = (unsigned)(s - g->span), pages = s->pages;
+
+	quarry_free(s->bits);
+	memset(s, 0, pages * sizeof(*s));
+	g->free |= (uint32_t)(((uint64_t)1 << pages) - 1) << at;
+	if (g->free != UINT32_MAX)
+		return;
+	l->spare++;
+	if (!g->draining && l->spare > SPARE_MAX)
+		qy_segment_end(l, g);
+}
+
+/* Under the lock: a span without an object. */
+static struct qy_span *span_make(quarry_lanes *l, unsigned class, size_t size, unsigned pages)
+{
+	struct qy_span *s = find_span(l, pages);
+	size_t bytes, words;
+
+	if (s == NULL)
+		return NULL;
+	bytes = pages * QY_LPAGE_SIZE - (s == qy_segment_of(s)->span ? QY_SEGMENT_RECORD : 0);
+	s->class = (uint8_t)class;
+	s->size = (uint32_t)size;
+	s->count = class == QY_CLASS_WHOLE ? 1 : (uint32_t)(bytes / size);
+	s->reciprocal = (uint32_t)((((uint64_t)1 << 32) + size - 1) / size);
+	words = (s->count + 63) / 64;
+	s->bits = quarry_calloc(1, words * sizeof(qy_word) + s->count * sizeof(struct qy_entry));
+	if (s->bits == NULL) {
+		pages_back(l, s);
+		return NULL;
+	}
+	s->entry = (void *)(s->bits + words);
+	if (s->count % 64 != 0)
+		atomic_init(&s->bits[words - 1], ~(uint64_t)0 << s->count % 64);
+	atomic_store_explicit(&s->place, QY_SPAN_OWNED, memory_order_release);
+	return s;
+}
+
+/* ---- objects of spans ---- */
+
+struct qy_span *qy_span_of(const void *p, uint32_t *index)
+{
+	struct qy_segment *g = qy_segment_of(p);
+	struct qy_span *s = &g->span[((uintptr_t)p & (QY_SEGMENT_SIZE - 1)) / QY_LPAGE_SIZE];
+
+	s -= s->back;
+	*index = (uint32_t)(((uint64_t)((const char *)p - span_base(s)) * s->reciprocal) >> 32);
+	return s;
+}
+
+struct qy_entry *qy_entry_of(const void *p)
+{
+	uint32_t index;
+	struct qy_span *s = qy_span_of(p, &index);
+
+	return &s->entry[index];
+}
+
+/* So many tombstones make it worth to look at a span that has no room. */
+static uint32_t many(const struct qy_span *s)
+{
+	return s->count < 8 ? 1 : s->count / 8;
+}
+
+/* The bits of a word's tombstones that are over, whose entries are nobody's now. */
+static uint64_t over_in_word(struct qy_entry *entry, uint32_t count)
+{
+	uint64_t over = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t whose = atomic_load_explicit(&entry[i].whose, memory_order_acquire);
+
+		if (!(whose & QY_TOMB) || !qy_epoch_over(whose & ~QY_TOMB))
+			continue;
+		atomic_store_explicit(&entry[i].whose, 0, memory_order_relaxed);
+		over |= (uint64_t)1 << i;
+	}
+	return over;
+}
+
+uint32_t qy_sweep(struct qy_span *s)
+{
+	uint32_t swept = 0;
+
+	atomic_fetch_add_explicit(&s->tombs, s->own_tombs, memory_order_acquire);
+	qy_publish(s->own_tombs, 0);
+	for (uint32_t i = 0; i < s->count; i += 64) {
+		uint64_t over = over_in_word(&s->entry[i], (uint32_t)qy_min(64, s->count - i));
+
+		if (over == 0)
+			continue;
+		atomic_fetch_and_explicit(&s->bits[i / 64], ~over, memory_order_release);
+		swept += (uint32_t)__builtin_popcountll(over);
+	}
+	atomic_fetch_sub_explicit(&s->used, swept, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&s->tombs, swept, memory_order_relaxed);
+	return swept;
+}
+
+/* Sweep what is over, having the epoch move on when nothing is. */
+static uint32_t sweep_now(struct qy_span *s)
+{
+	uint32_t swept = qy_sweep(s);
+
+	if (swept > 0 || atomic_load_explicit(&s->tombs, memory_order_relaxed) == 0)
+		return swept;
+	return qy_grace_look(qy_grace_begin()) ? qy_sweep(s) : 0;
+}
+
+void qy_span_settle(quarry_lanes *l, struct qy_span *s)
+{
+	uint32_t used = atomic_load(&s->used), tombs;
+
+	atomic_fetch_add(&s->tombs, s->own_tombs);
+	qy_publish(s->own_tombs, 0);
+	qy_publish(s->owner, NULL);
+	if (used == 0) {
+		pages_back(l, s);
+		return;
+	}
+	atomic_store(&s->place, QY_SPAN_FULL);
+	tombs = atomic_load(&s->tombs); /* after it: who adds one from now on comes here by itself */
+	if (qy_segment_of(s)->draining) {
+		atomic_store(&s->place, QY_SPAN_DRAINING);
+	} else if (tombs == used) {
+		qy_list_push_back(&l->dead, &s->link);
+		atomic_store(&s->place, QY_SPAN_LISTED);
+	} else if (s->class != QY_CLASS_WHOLE && (used < s->count || tombs >= many(s))) {
+		uint32_t live = used - tombs;
+
+		qy_list_push_front(&l->partial[s->class][live * QY_FULLNESS / (s->count + 1)], &s->link);
+		atomic_store(&s->place, QY_SPAN_LISTED);
+	}
+}
+
+void qy_entomb(quarry_lanes *l, struct qy_lanes_cache *c, void *p)
+{
+	uint32_t index, tombs;
+	struct qy_span *s = qy_span_of(p, &index);
+	uint8_t place;
+
+	atomic_store_explicit(&s->entry[index].whose, QY_TOMB | qy_epoch_now(), memory_order_release);
+	if (QY_LIKELY(c != NULL && s->class < QY_CLASSES_MAX && qy_peek(s->owner) == &c->of[s->class])) {
+		qy_publish(s->own_tombs, s->own_tombs + 1);
+		return;
+	}
+	tombs = atomic_fetch_add(&s->tombs, 1) + 1;
+	place = atomic_load(&s->place);
+	if (QY_LIKELY(place == QY_SPAN_OWNED || place == QY_SPAN_DRAINING ||
+		      (place == QY_SPAN_LISTED && tombs < atomic_load_explicit(&s->used, memory_order_relaxed)) ||
+		      (place == QY_SPAN_FULL && tombs < many(s))))
+		return;
+	pthread_mutex_lock(&l->lock);
+	place = atomic_load(&s->place);
+	if (place == QY_SPAN_FULL) {
+		qy_span_settle(l, s);
+	} else if (place == QY_SPAN_LISTED && atomic_load(&s->tombs) == atomic_load(&s->used)) {
+		qy_list_remove(&s->link);
+		qy_span_settle(l, s);
+	}
+	pthread_mutex_unlock(&l->lock);
+}
+
+/* Under the lock: spans without a live object go back to their segments when all scopes are over. */
+void qy_bury(quarry_lanes *l)
+{
+	struct qy_link *k, *next;
+
+	if (qy_list_empty(&l->dead) || !qy_grace_look(qy_grace_begin()))
+		return;
+	for (k = l->dead.next; k != &l->dead; k = next) {
+		struct qy_span *s = qy_container(k, struct qy_span, link);
+
+		next = k->next;
+		if (qy_sweep(s) == 0)
+			continue;
+		qy_list_remove(k);
+		qy_span_settle(l, s);
+	}
+}
+
+/* ---- takers ---- */
+
+/* The next word of its span that has room is the taker's. */
+static bool next_word(struct qy_taker *t)
+{
+	struct qy_span *s = t->span;
+	uint32_t words = (s->count + 63) / 64;
+
+	for (; t->word < words; t->word++) {
+		if (atomic_load_explicit(&s->bits[t->word], memory_order_relaxed) == UINT64_MAX)
+			continue;
+		t->taken = ~atomic_fetch_or_explicit(&s->bits[t->word], UINT64_MAX, memory_order_acquire);
+		atomic_fetch_add_explicit(&s->used, (uint32_t)__builtin_popcountll(t->taken), memory_order_relaxed);
+		return true;
+	}
+	return false;
+}
+
+/* Under the lock: a span with room, the fullest first; NULL: none is listed. */
+static struct qy_span *listed(quarry_lanes *l, unsigned class)
+{
+	for (int fullness = QY_FULLNESS - 1; fullness >= 0; fullness--) {
+		struct qy_link *list = &l->partial[class][fullness];
+
+		if (!qy_list_empty(list)) {
+			struct qy_span *s = qy_container(list->next, struct qy_span, link);
+
+			qy_list_remove(&s->link);
+			atomic_store(&s->place, QY_SPAN_OWNED);
+			return s;
+		}
+	}
+	return NULL;
+}
+
+static QY_COLD bool next_span(quarry_lanes *l, struct qy_taker *t, unsigned class)
+{
+	struct qy_span *s = t->span;
+
+	t->word = 0;
+	if (s != NULL && atomic_load_explicit(&s->tombs, memory_order_relaxed) + s->own_tombs >= many(s) &&
+	    sweep_now(s) > 0)
+		return true;
+	pthread_mutex_lock(&l->lock);
+	if (s != NULL)
+		qy_span_settle(l, s);
+	s = listed(l, class);
+	if (s != NULL && atomic_load(&s->used) == s->count && sweep_now(s) == 0) {
+		/* Somebody is in a scope for long: not this one, nor others of its kind. */
+		qy_span_settle(l, s);
+		s = NULL;
+	}
+	if (s == NULL) {
+		qy_bury(l);
+		s = span_make(l, class, qy_class_size(class), span_pages(class));
+	}
+	t->span = s;
+	if (s != NULL)
+		qy_publish(s->owner, t);
+	pthread_mutex_unlock(&l->lock);
+	return s != NULL;
+}
+
+void *qy_take(quarry_lanes *l, struct qy_taker *t, unsigned class)
+{
+	unsigned bit;
+
+	while (t->taken == 0) {
+		if (t->span != NULL && next_word(t))
+			break;
+		if (!next_span(l, t, class)) {
+			errno = ENOMEM;
+			return NULL;
+		}
+	}
+	bit = (unsigned)__builtin_ctzll(t->taken);
+	t->taken &= t->taken - 1;
+	return span_base(t->span) + ((size_t)t->word * 64 + bit) * t->span->size;
+}
+
+void qy_untake(struct qy_taker *t, void *p)
+{
+	uint32_t index;
+	struct qy_span *s = qy_span_of(p, &index);
+
+	if (t != NULL && t->span == s && t->word == index / 64) {
+		atomic_store_explicit(&s->entry[index].whose, 0, memory_order_relaxed);
+		t->taken |= (uint64_t)1 << index % 64;
+		return;
+	}
+	/* The taker has gone on. Nobody looks at it before a sweep: a tombstone. */
+	atomic_store_explicit(&s->entry[index].whose, QY_TOMB | qy_epoch_now(), memory_order_release);
+	atomic_fetch_add(&s->tombs, 1);
+}
+
+void qy_taker_end(quarry_lanes *l, struct qy_taker *t)
+{
+	struct qy_span *s = t->span;
+
+	if (s == NULL)
+		return;
+	atomic_fetch_and_explicit(&s->bits[t->word], ~t->taken, memory_order_release);
+	atomic_fetch_sub_explicit(&s->used, (uint32_t)__builtin_popcountll(t->taken), memory_order_relaxed);
+	pthread_mutex_lock(&l->lock);
+	qy_span_settle(l, s);
+	pthread_mutex_unlock(&l->lock);
+	*t = (struct qy_taker){ 0 };
+}
+
+void *qy_take_whole(quarry_lanes *l, size_t size)
+{
+	struct qy_span *s;
+
+	pthread_mutex_lock(&l->lock);
+	qy_bury(l);
+	s = span_make(l, QY_CLASS_WHOLE, size, (unsigned)((size + QY_SEGMENT_RECORD + QY_LPAGE_SIZE - 1) / QY_LPAGE_SIZE));
+	if (s != NULL) {
+		atomic_store(&s->bits[0], UINT64_MAX);
+		atomic_store(&s->used, 1);
+		atomic_store(&s->place, QY_SPAN_FULL);
+	}
+	pthread_mutex_unlock(&l->lock);
+	return s == NULL ? NULL : span_base(s);
+}
