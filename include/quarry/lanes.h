@@ -108,6 +108,8 @@ typedef struct quarry_lanes_map {
 #define QUARRY_WORD_HUGE ((uint64_t)8) /* beyond segments */
 #define QUARRY_WORD_ACCESSED ((uint64_t)16)
 
+/** What quarry_get does with a handle that is none, for its inline part to call. @return NULL, with the errno of
+ * quarry_get. */
 QUARRY_API void *quarry_get_slow(quarry_lanes *lanes, quarry_handle h);
 
 /** Enter a scope, in which handles have addresses. Scopes nest; the outermost counts. A thread in a scope holds up the

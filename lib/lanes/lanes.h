@@ -149,6 +149,8 @@ bool qy_lanes_check(const quarry_lanes *l);
 
 /* The calling thread's cache of these lanes; NULL (ENOMEM). */
 struct qy_lanes_cache *qy_lanes_cache(quarry_lanes *l);
+/* What the calling thread takes objects from goes back. */
+void qy_lanes_flush(quarry_lanes *l);
 int qy_lanes_register(quarry_lanes *l);
 void qy_lanes_unregister(quarry_lanes *l);
 bool qy_in_scope(void);
@@ -202,8 +204,8 @@ struct qy_entry *qy_entry_of(const void *p);
 void qy_entomb(quarry_lanes *l, struct qy_lanes_cache *c, void *p);
 /* A taker's room that nobody ever saw, back at once. */
 void qy_untake(struct qy_taker *t, void *p);
-/* All that the taker has goes back. */
-void qy_taker_end(quarry_lanes *l, struct qy_taker *t);
+/* What a thread, or the mover, takes objects from goes back, with what it had taken and not used. */
+void qy_takers_end(quarry_lanes *l, struct qy_lanes_cache *c);
 /* What is over of a span is free again: how many objects. The caller holds the span. */
 uint32_t qy_sweep(struct qy_span *s);
 /* Under l->lock: a span that nobody owns goes where it belongs: into a list, or, empty, back to its segment. */

@@ -327,6 +327,7 @@ static void pack(quarry_lanes *l, struct mover *m, int style, size_t enough)
 	while (!is_late(m) && (style == QUARRY_COMPACT_FULL || m->segments * QY_SEGMENT_SIZE < enough)) {
 		struct qy_segment *g;
 
+		qy_takers_end(l, &l->mover); /* else no segment that it takes from could be chosen */
 		pthread_mutex_lock(&l->lock);
 		g = choose(&plan);
 		if (g != NULL)
@@ -338,8 +339,7 @@ static void pack(quarry_lanes *l, struct mover *m, int style, size_t enough)
 		if (qy_grace_look(qy_grace_begin()))
 			finish(l, m, false);
 	}
-	for (unsigned class = 0; class < qy_class_count(); class++)
-		qy_taker_end(l, &l->mover.of[class]);
+	qy_takers_end(l, &l->mover);
 	(void)qy_grace_wait(qy_grace_begin(), m->deadline);
 	finish(l, m, true);
 }
@@ -358,6 +358,7 @@ int64_t quarry_compact(quarry_lanes *l, int style, size_t enough, uint64_t budge
 		return qy_fail(EBUSY, "another compaction is under way");
 	m.deadline = budget_us == 0 ? 0 : qy_os->now_ns() + budget_us * 1000;
 	undo_cut(l);
+	qy_lanes_flush(l); /* what the thread takes from stays where it is */
 	qy_huge_bury(l);
 	pthread_mutex_lock(&l->lock);
 	qy_bury(l);

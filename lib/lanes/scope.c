@@ -33,10 +33,15 @@ static bool key_made;
 
 /* ---- threads ---- */
 
+void qy_lanes_flush(quarry_lanes *l)
+{
+	if (mine != NULL && mine->cache[l->id] != NULL)
+		qy_takers_end(l, mine->cache[l->id]);
+}
+
 static void cache_end(quarry_lanes *l, struct qy_lanes_cache *c)
 {
-	for (unsigned class = 0; class < qy_class_count(); class++)
-		qy_taker_end(l, &c->of[class]);
+	qy_takers_end(l, c);
 	qy_slots_flush(l, c, 0);
 	quarry_free(c);
 }

@@ -467,7 +467,7 @@ void qy_untake(struct qy_taker *t, void *p)
 	atomic_fetch_add(&s->tombs, 1);
 }
 
-void qy_taker_end(quarry_lanes *l, struct qy_taker *t)
+static void taker_end(quarry_lanes *l, struct qy_taker *t)
 {
 	struct qy_span *s = t->span;
 
@@ -479,6 +479,12 @@ void qy_taker_end(quarry_lanes *l, struct qy_taker *t)
 	qy_span_settle(l, s);
 	pthread_mutex_unlock(&l->lock);
 	*t = (struct qy_taker){ 0 };
+}
+
+void qy_takers_end(quarry_lanes *l, struct qy_lanes_cache *c)
+{
+	for (unsigned class = 0; class < qy_class_count(); class++)
+		taker_end(l, &c->of[class]);
 }
 
 void *qy_take_whole(quarry_lanes *l, size_t size)
