@@ -150,7 +150,7 @@ QUARRY_API const void *quarry_get_range(quarry_lanes *lanes, quarry_handle h, si
 /** Whether the handle's object is there, at this moment. All bits of it are looked at. 1 or 0; errno stays. */
 QUARRY_API int quarry_handle_valid(quarry_lanes *lanes, quarry_handle h);
 
-enum quarry_handle_state {
+enum quarry_handle_states {
 	QUARRY_HANDLE_VALID,
 	QUARRY_HANDLE_PINNED,
 	QUARRY_HANDLE_MOVING,  /* somebody moves it: it can be got as ever */
@@ -160,7 +160,7 @@ enum quarry_handle_state {
 	QUARRY_HANDLE_CORRUPT  /* never a handle of these lanes */
 };
 
-/** How a handle's object is, at this moment: enum quarry_handle_state. -1 with EINVAL when there are no lanes. */
+/** How a handle's object is, at this moment: enum quarry_handle_states. -1 with EINVAL when there are no lanes. */
 QUARRY_API int quarry_handle_state(quarry_lanes *lanes, quarry_handle h);
 
 /** Keep an object where it is, across scopes and system calls, until quarry_unpin; pins are counted (up to 65,535).
