@@ -7,14 +7,11 @@
 
 #include "lib/api/error.h"
 
-#define LANES_MAGIC 0x73656e616cu
 #define HANDLES_MAX ((uint64_t)QY_TOMB - 2)
 #define HANDLES_DEFAULT ((uint64_t)1 << 24)
 
-bool qy_lanes_check(const quarry_lanes *l)
+int qy_lanes_none(void)
 {
-	if (QY_LIKELY(l != NULL && l->magic == LANES_MAGIC))
-		return true;
 	(void)qy_fail(EINVAL, "these are no lanes");
 	return false;
 }
@@ -106,7 +103,7 @@ quarry_lanes *quarry_lanes_create(const quarry_lanes_attr *attr)
 		return NULL;
 	}
 	l->map.number = (uint64_t)l->id << 56;
-	l->magic = LANES_MAGIC;
+	l->magic = QY_LANES_MAGIC;
 	return l;
 }
 

@@ -143,12 +143,38 @@ struct quarry_lanes {
 	qy_counter moved, moved_bytes, given_up, freed_segments;
 };
 
-bool qy_lanes_check(const quarry_lanes *l);
+#define QY_LANES_MAGIC 0x73656e616cu
+
+int qy_lanes_none(void) __attribute__((cold)); /* EINVAL; false */
+
+QY_INLINE bool qy_lanes_check(const quarry_lanes *l)
+{
+	return QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC) || qy_lanes_none();
+}
 
 /* ---- scope.c ---- */
 
+/* A thread's: the epoch in which its outermost scope began, 0 outside, and what it has of lanes. */
+struct qy_lanes_record {
+	_Alignas(QY_CACHE_LINE) _Atomic(uint64_t) epoch;
+	uint32_t depth;
+	_Atomic(bool) used;
+	struct qy_lanes_record *next;
+	struct qy_lanes_cache *cache[QY_LANES_MAX]; /* under the registry's lock, but for the thread's own looks */
+};
+
+extern QY_HIDDEN __thread struct qy_lanes_record *qy_lanes_record __attribute__((tls_model("initial-exec")));
+
 /* The calling thread's cache of these lanes; NULL (ENOMEM). */
-struct qy_lanes_cache *qy_lanes_cache(quarry_lanes *l);
+struct qy_lanes_cache *qy_lanes_cache_make(quarry_lanes *l);
+
+QY_INLINE struct qy_lanes_cache *qy_lanes_cache(quarry_lanes *l)
+{
+	struct qy_lanes_record *r = qy_lanes_record;
+
+	return QY_LIKELY(r != NULL && r->cache[l->id] != NULL) ? r->cache[l->id] : qy_lanes_cache_make(l);
+}
+
 /* What the calling thread takes objects from goes back. */
 void qy_lanes_flush(quarry_lanes *l);
 int qy_lanes_register(quarry_lanes *l);
@@ -186,6 +212,41 @@ QY_INLINE uint64_t qy_word_make(uint64_t generation, const void *p)
 
 /* ---- segment.c ---- */
 
+QY_INLINE struct qy_segment *qy_segment_of(const void *p)
+{
+	return (struct qy_segment *)(void *)((uintptr_t)p & ~(QY_SEGMENT_SIZE - 1));
+}
+
+QY_INLINE char *qy_span_base(const struct qy_span *s)
+{
+	struct qy_segment *g = qy_segment_of(s);
+	size_t page = (size_t)(s - g->span);
+
+	return (char *)g + (page == 0 ? QY_SEGMENT_RECORD : page * QY_LPAGE_SIZE);
+}
+
+/* The span of an object in a segment, and which it is there. */
+QY_INLINE struct qy_span *qy_span_of(const void *p, uint32_t *index)
+{
+	struct qy_segment *g = qy_segment_of(p);
+	size_t page = ((uintptr_t)p & (QY_SEGMENT_SIZE - 1)) / QY_LPAGE_SIZE, first = page - g->span[page].back;
+	struct qy_span *s = &g->span[first];
+	size_t offset = ((uintptr_t)p & (QY_SEGMENT_SIZE - 1)) - (first == 0 ? QY_SEGMENT_RECORD : first * QY_LPAGE_SIZE);
+
+	*index = (uint32_t)((uint64_t)offset * s->reciprocal >> 32);
+	return s;
+}
+
+/* The entry of an object, by its address. */
+QY_INLINE struct qy_entry *qy_entry_of(const void *p)
+{
+	uint32_t index;
+	struct qy_span *s = qy_span_of(p, &index);
+
+	return &s->entry[index];
+}
+
+
 unsigned qy_class_count(void);
 /* Pages for spans for so many objects of a class. */
 uint32_t qy_pages_for(unsigned class, uint32_t objects);
@@ -195,10 +256,6 @@ unsigned qy_class_of(size_t size, size_t alignment);
 /* Room for an object, as the taker's; its entry is 0 still. NULL: no memory. */
 void *qy_take(quarry_lanes *l, struct qy_taker *t, unsigned class);
 void *qy_take_whole(quarry_lanes *l, size_t size);
-/* The span of an object in a segment, and which it is there. */
-struct qy_span *qy_span_of(const void *p, uint32_t *index);
-/* The entry of an object, by its address. */
-struct qy_entry *qy_entry_of(const void *p);
 /* The object is over; its memory is used again when all scopes of now are. The caller is in one, and so the span stays
  * what it is meanwhile. c: the calling thread's, NULL for the mover. */
 void qy_entomb(quarry_lanes *l, struct qy_lanes_cache *c, void *p);
@@ -210,7 +267,6 @@ void qy_takers_end(quarry_lanes *l, struct qy_lanes_cache *c);
 uint32_t qy_sweep(struct qy_span *s);
 /* Under l->lock: a span that nobody owns goes where it belongs: into a list, or, empty, back to its segment. */
 void qy_span_settle(quarry_lanes *l, struct qy_span *s);
-struct qy_segment *qy_segment_of(const void *p);
 /* Under l->lock: the segment goes back to the arena. */
 void qy_segment_end(quarry_lanes *l, struct qy_segment *g);
 /* Under l->lock: spans of tombstones alone go back to their segments, when their scopes are over. */

@@ -12,16 +12,8 @@
 #include "lib/lanes/lanes.h"
 #include "numa/os.h"
 
-struct record {
-	_Alignas(QY_CACHE_LINE) _Atomic(uint64_t) epoch;
-	uint32_t depth;
-	_Atomic(bool) used;
-	struct record *next;
-	struct qy_lanes_cache *cache[QY_LANES_MAX]; /* under the registry's lock, but for the thread's own looks */
-};
-
-static __thread struct record *mine __attribute__((tls_model("initial-exec")));
-static _Atomic(struct record *) records;
+__thread struct qy_lanes_record *qy_lanes_record;
+static _Atomic(struct qy_lanes_record *) records;
 static _Atomic(uint64_t) epoch = 1, safe = 1; /* all scopes that began in epochs below `safe` are over */
 static _Atomic(bool) fenceless; /* the kernel fences threads for us */
 
@@ -35,8 +27,8 @@ static bool key_made;
 
 void qy_lanes_flush(quarry_lanes *l)
 {
-	if (mine != NULL && mine->cache[l->id] != NULL)
-		qy_takers_end(l, mine->cache[l->id]);
+	if (qy_lanes_record != NULL && qy_lanes_record->cache[l->id] != NULL)
+		qy_takers_end(l, qy_lanes_record->cache[l->id]);
 }
 
 static void cache_end(quarry_lanes *l, struct qy_lanes_cache *c)
@@ -48,7 +40,7 @@ static void cache_end(quarry_lanes *l, struct qy_lanes_cache *c)
 
 static void thread_ends(void *ending)
 {
-	struct record *r = ending;
+	struct qy_lanes_record *r = ending;
 
 	pthread_mutex_lock(&registry);
 	for (int id = 0; id < QY_LANES_MAX; id++) {
@@ -57,7 +49,7 @@ static void thread_ends(void *ending)
 		r->cache[id] = NULL;
 	}
 	pthread_mutex_unlock(&registry);
-	mine = NULL;
+	qy_lanes_record = NULL;
 	r->depth = 0;
 	atomic_store_explicit(&r->epoch, 0, memory_order_release);
 	atomic_store_explicit(&r->used, false, memory_order_release);
@@ -88,12 +80,12 @@ static void after_fork(void)
 static void in_child(void)
 {
 	after_fork();
-	for (struct record *r = atomic_load(&records); r != NULL; r = r->next)
-		if (r != mine && atomic_load(&r->used)) {
-			struct record *me = mine;
+	for (struct qy_lanes_record *r = atomic_load(&records); r != NULL; r = r->next)
+		if (r != qy_lanes_record && atomic_load(&r->used)) {
+			struct qy_lanes_record *me = qy_lanes_record;
 
 			thread_ends(r);
-			mine = me;
+			qy_lanes_record = me;
 		}
 	for (int id = 0; id < QY_LANES_MAX; id++)
 		if (all[id] != NULL)
@@ -107,9 +99,9 @@ static void start(void)
 	atomic_store(&fenceless, qy_os->membarrier(QY_MEMBARRIER_REGISTER_PRIVATE_EXPEDITED) == 0);
 }
 
-static QY_COLD struct record *record_make(void)
+static QY_COLD struct qy_lanes_record *record_make(void)
 {
-	struct record *r = atomic_load(&records);
+	struct qy_lanes_record *r = atomic_load(&records);
 
 	pthread_once(&once, start);
 	if (!key_made) {
@@ -126,7 +118,7 @@ static QY_COLD struct record *record_make(void)
 		r = quarry_aligned_alloc(QY_CACHE_LINE, sizeof(*r));
 		if (r == NULL)
 			return NULL;
-		*r = (struct record){ .used = true };
+		*r = (struct qy_lanes_record){ .used = true };
 		r->next = atomic_load(&records);
 		while (!atomic_compare_exchange_weak(&records, &r->next, r))
 			;
@@ -136,7 +128,7 @@ static QY_COLD struct record *record_make(void)
 		errno = ENOMEM;
 		return NULL;
 	}
-	return mine = r;
+	return qy_lanes_record = r;
 }
 
 /* ---- scopes ---- */
@@ -147,7 +139,7 @@ static __thread uint32_t unrecorded_depth;
 
 void quarry_enter(void)
 {
-	struct record *r = mine;
+	struct qy_lanes_record *r = qy_lanes_record;
 
 	if (QY_UNLIKELY(r == NULL) && (unrecorded_depth > 0 || (r = record_make()) == NULL)) {
 		if (unrecorded_depth++ == 0)
@@ -165,7 +157,7 @@ void quarry_enter(void)
 
 void quarry_leave(void)
 {
-	struct record *r = mine;
+	struct qy_lanes_record *r = qy_lanes_record;
 
 	if (QY_UNLIKELY(r == NULL || r->depth == 0)) {
 		if (unrecorded_depth > 0 && --unrecorded_depth == 0)
@@ -178,7 +170,7 @@ void quarry_leave(void)
 
 bool qy_in_scope(void)
 {
-	return (mine != NULL && mine->depth > 0) || unrecorded_depth > 0;
+	return (qy_lanes_record != NULL && qy_lanes_record->depth > 0) || unrecorded_depth > 0;
 }
 
 /* ---- grace periods ---- */
@@ -220,7 +212,7 @@ bool qy_grace_look(uint64_t e)
 		return true;
 	if (atomic_load(&unrecorded) != 0)
 		return false;
-	for (struct record *r = atomic_load_explicit(&records, memory_order_acquire); r != NULL; r = r->next) {
+	for (struct qy_lanes_record *r = atomic_load_explicit(&records, memory_order_acquire); r != NULL; r = r->next) {
 		uint64_t began = atomic_load_explicit(&r->epoch, memory_order_acquire);
 
 		if (began != 0 && began < e)
@@ -244,12 +236,10 @@ bool qy_grace_wait(uint64_t e, uint64_t deadline)
 
 /* ---- lanes ---- */
 
-struct qy_lanes_cache *qy_lanes_cache(quarry_lanes *l)
+QY_COLD struct qy_lanes_cache *qy_lanes_cache_make(quarry_lanes *l)
 {
-	struct record *r = mine;
+	struct qy_lanes_record *r = qy_lanes_record;
 
-	if (QY_LIKELY(r != NULL && r->cache[l->id] != NULL))
-		return r->cache[l->id];
 	if (r == NULL && (r = record_make()) == NULL)
 		return NULL;
 	pthread_mutex_lock(&registry);
@@ -276,7 +266,7 @@ void qy_lanes_unregister(quarry_lanes *l)
 {
 	pthread_mutex_lock(&registry);
 	all[l->id] = NULL;
-	for (struct record *r = atomic_load(&records); r != NULL; r = r->next) {
+	for (struct qy_lanes_record *r = atomic_load(&records); r != NULL; r = r->next) {
 		quarry_free(r->cache[l->id]);
 		r->cache[l->id] = NULL;
 	}

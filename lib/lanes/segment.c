@@ -72,11 +72,6 @@ uint32_t qy_pages_for(unsigned class, uint32_t objects)
 
 /* ---- segments ---- */
 
-struct qy_segment *qy_segment_of(const void *p)
-{
-	return (struct qy_segment *)(void *)((uintptr_t)p & ~(QY_SEGMENT_SIZE - 1));
-}
-
 /* Under the lock. */
 static struct qy_segment *segment_make(quarry_lanes *l)
 {
@@ -141,14 +136,6 @@ void qy_segment_count(const struct qy_segment *g, quarry_lanes_stats *stats)
 		stats->live += (uint64_t)live * s->size;
 		stats->waiting += (uint64_t)(atomic_load_explicit(&s->tombs, memory_order_relaxed) + qy_peek(s->own_tombs)) * s->size;
 	}
-}
-
-static char *span_base(const struct qy_span *s)
-{
-	struct qy_segment *g = qy_segment_of(s);
-	size_t page = (size_t)(s - g->span);
-
-	return (char *)g + (page == 0 ? QY_SEGMENT_RECORD : page * QY_LPAGE_SIZE);
 }
 
 /* The first of so many free pages side by side; -1: there are none. */
@@ -230,24 +217,6 @@ static struct qy_span *span_make(quarry_lanes *l, unsigned class, size_t size, u
 }
 
 /* ---- objects of spans ---- */
-
-struct qy_span *qy_span_of(const void *p, uint32_t *index)
-{
-	struct qy_segment *g = qy_segment_of(p);
-	struct qy_span *s = &g->span[((uintptr_t)p & (QY_SEGMENT_SIZE - 1)) / QY_LPAGE_SIZE];
-
-	s -= s->back;
-	*index = (uint32_t)(((uint64_t)((const char *)p - span_base(s)) * s->reciprocal) >> 32);
-	return s;
-}
-
-struct qy_entry *qy_entry_of(const void *p)
-{
-	uint32_t index;
-	struct qy_span *s = qy_span_of(p, &index);
-
-	return &s->entry[index];
-}
 
 /* So many tombstones make it worth to look at a span that has no room. */
 static uint32_t many(const struct qy_span *s)
@@ -449,7 +418,7 @@ void *qy_take(quarry_lanes *l, struct qy_taker *t, unsigned class)
 	}
 	bit = (unsigned)__builtin_ctzll(t->taken);
 	t->taken &= t->taken - 1;
-	return span_base(t->span) + ((size_t)t->word * 64 + bit) * t->span->size;
+	return qy_span_base(t->span) + ((size_t)t->word * 64 + bit) * t->span->size;
 }
 
 void qy_untake(struct qy_taker *t, void *p)
@@ -500,5 +469,5 @@ void *qy_take_whole(quarry_lanes *l, size_t size)
 		atomic_store(&s->place, QY_SPAN_FULL);
 	}
 	pthread_mutex_unlock(&l->lock);
-	return s == NULL ? NULL : span_base(s);
+	return s == NULL ? NULL : qy_span_base(s);
 }
