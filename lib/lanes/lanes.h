@@ -100,6 +100,9 @@ struct qy_taker {
 	struct qy_span *span;
 	uint64_t taken; /* bits of a word that are the taker's, and free */
 	uint32_t word;
+	uint32_t size;
+	char *first;            /* the word's objects, */
+	struct qy_entry *entry; /* and their entries */
 };
 
 /* What a thread has of some lanes. */
@@ -181,8 +184,14 @@ int qy_lanes_register(quarry_lanes *l);
 void qy_lanes_unregister(quarry_lanes *l);
 bool qy_in_scope(void);
 
+extern QY_HIDDEN _Atomic(uint64_t) qy_epoch;
+
 /* The epoch that a tombstone of now has. */
-uint32_t qy_epoch_now(void);
+QY_INLINE uint32_t qy_epoch_now(void)
+{
+	return (uint32_t)atomic_load_explicit(&qy_epoch, memory_order_relaxed) & (QY_TOMB - 1);
+}
+
 /* Whether all scopes of that epoch and before are known to be over. */
 bool qy_epoch_over(uint32_t epoch);
 /* Begin a grace period: the epoch to be waited for. All threads have had a fence. */
@@ -194,8 +203,18 @@ bool qy_grace_wait(uint64_t epoch, uint64_t deadline);
 
 /* ---- slots.c ---- */
 
+/* Have the cache get some: false, and errno is set, when there are none. */
+bool qy_slots_more(quarry_lanes *l, struct qy_lanes_cache *c);
+
 /* A slot that nobody has: true, and its number. */
-bool qy_slot_take(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t *slot);
+QY_INLINE bool qy_slot_take(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t *slot)
+{
+	if (QY_UNLIKELY(c->slots == 0) && !qy_slots_more(l, c))
+		return false;
+	*slot = c->slot[--c->slots];
+	return true;
+}
+
 /* Its object is freed; its word says so already. */
 void qy_slot_give(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t slot);
 void qy_slots_flush(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t keep);
@@ -252,9 +271,33 @@ unsigned qy_class_count(void);
 uint32_t qy_pages_for(unsigned class, uint32_t objects);
 size_t qy_class_size(unsigned class);
 /* The class for so many bytes so aligned; QY_CLASS_WHOLE or QY_CLASS_HUGE. */
-unsigned qy_class_of(size_t size, size_t alignment);
-/* Room for an object, as the taker's; its entry is 0 still. NULL: no memory. */
-void *qy_take(quarry_lanes *l, struct qy_taker *t, unsigned class);
+unsigned qy_class_find(size_t size, size_t alignment);
+
+#define QY_CLASS_FINE 1024 /* classes every 16 bytes up to this */
+
+QY_INLINE unsigned qy_class_of(size_t size, size_t alignment)
+{
+	if (QY_LIKELY(size - 1 < QY_CLASS_FINE && alignment <= 16))
+		return (unsigned)((size + 15) / 16) - 1;
+	return qy_class_find(size, alignment);
+}
+
+/* Have the taker take more: false, and errno is set, when there is no memory. */
+bool qy_take_more(quarry_lanes *l, struct qy_taker *t, unsigned class);
+
+/* Room for an object, as the taker's, and its entry, nobody's still. NULL: no memory. */
+QY_INLINE void *qy_take(quarry_lanes *l, struct qy_taker *t, unsigned class, struct qy_entry **entry)
+{
+	unsigned bit;
+
+	if (QY_UNLIKELY(t->taken == 0) && !qy_take_more(l, t, class))
+		return NULL;
+	bit = (unsigned)__builtin_ctzll(t->taken);
+	t->taken &= t->taken - 1;
+	*entry = &t->entry[bit];
+	return t->first + (size_t)bit * t->size;
+}
+
 void *qy_take_whole(quarry_lanes *l, size_t size);
 /* The object is over; its memory is used again when all scopes of now are. The caller is in one, and so the span stays
  * what it is meanwhile. c: the calling thread's, NULL for the mover. */

@@ -55,7 +55,7 @@ static void move_one(quarry_lanes *l, struct qy_move *b)
 	void *from = qy_word_address(b->word);
 	struct qy_span *s = qy_span_of(from, &index);
 	uint32_t marks = atomic_load(&s->entry[index].marks);
-	struct qy_entry *entry;
+	struct qy_entry *entry = NULL;
 	uint64_t word = b->word;
 	size_t size = s->size;
 
@@ -63,13 +63,15 @@ static void move_one(quarry_lanes *l, struct qy_move *b)
 		give_up(l, b);
 		return;
 	}
-	b->to = s->class == QY_CLASS_WHOLE ? qy_take_whole(l, size) : qy_take(l, &l->mover.of[s->class], s->class);
+	if (s->class != QY_CLASS_WHOLE)
+		b->to = qy_take(l, &l->mover.of[s->class], s->class, &entry);
+	else if ((b->to = qy_take_whole(l, size)) != NULL)
+		entry = qy_entry_of(b->to);
 	if (b->to == NULL) {
 		give_up(l, b);
 		return;
 	}
 	copy_object(b->to, from, size);
-	entry = qy_entry_of(b->to);
 	atomic_store_explicit(&entry->marks, marks, memory_order_relaxed);
 	atomic_store_explicit(&entry->whose, b->slot + 1, memory_order_relaxed);
 	if (!atomic_compare_exchange_strong(&l->word[b->slot], &word, qy_word_make(word >> 48, b->to))) {

@@ -108,24 +108,40 @@ static struct qy_entry *entry_of(const void *p, uint64_t word)
 	return QY_UNLIKELY(word & QUARRY_WORD_HUGE) ? &huge_of(p)->entry : qy_entry_of(p);
 }
 
-/* Memory for an object; states: what its word is to say of it. */
-static void *take(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, size_t alignment, uint64_t *states)
+/* Memory for an object, and its entry; states: what its word is to say of it. */
+QY_COLD static void *take_large(quarry_lanes *l, size_t size, size_t alignment, unsigned class, struct qy_entry **entry,
+				uint64_t *states)
 {
-	unsigned class = qy_class_of(size, alignment);
+	void *p;
 
-	if (QY_LIKELY(class < QY_CLASSES_MAX))
-		return qy_take(l, &c->of[class], class);
 	if (class == QY_CLASS_WHOLE)
-		return qy_take_whole(l, qy_align_up(size, qy_max(alignment, 16)));
-	*states |= QUARRY_WORD_HUGE;
-	return take_huge(l, size, alignment);
+		p = qy_take_whole(l, qy_align_up(size, alignment));
+	else
+		p = take_huge(l, size, alignment);
+	*states = class == QY_CLASS_WHOLE ? 0 : QUARRY_WORD_HUGE;
+	*entry = p == NULL ? NULL : entry_of(p, *states);
+	return p;
 }
 
-static quarry_handle give_handle(quarry_lanes *l, uint32_t slot, void *p, uint64_t states, unsigned type)
+static quarry_handle make(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, size_t alignment, unsigned type)
 {
-	uint64_t generation = atomic_load_explicit(&l->word[slot], memory_order_relaxed) >> 48;
-	struct qy_entry *entry = entry_of(p, states);
+	unsigned class = qy_class_of(size, alignment);
+	uint64_t states = 0, generation;
+	struct qy_entry *entry;
+	uint32_t slot;
+	void *p;
 
+	if (!qy_slot_take(l, c, &slot))
+		return 0;
+	p = QY_LIKELY(class < QY_CLASSES_MAX) ? qy_take(l, &c->of[class], class, &entry) :
+						 take_large(l, size, alignment, class, &entry, &states);
+	if (QY_UNLIKELY(p == NULL)) {
+		qy_slot_give(l, c, slot);
+		errno = ENOMEM;
+		return 0;
+	}
+	generation = atomic_load_explicit(&l->word[slot], memory_order_relaxed) >> 48;
+	qy_assert(((uintptr_t)p << 1 & ~QUARRY_WORD_ADDRESS) == 0);
 	atomic_store_explicit(&entry->marks, QY_MARK_SLOW | (uint32_t)type << QY_MARK_TYPE_SHIFT, memory_order_relaxed);
 	atomic_store_explicit(&entry->whose, slot + 1, memory_order_relaxed);
 	atomic_store_explicit(&l->word[slot], qy_word_make(generation, p) | states, memory_order_release);
@@ -134,30 +150,20 @@ static quarry_handle give_handle(quarry_lanes *l, uint32_t slot, void *p, uint64
 
 quarry_handle quarry_halloc_typed(quarry_lanes *l, size_t size, size_t alignment, unsigned type)
 {
-	uint64_t states = 0;
 	struct qy_lanes_cache *c;
-	uint32_t slot;
-	void *p;
 
 	if (!qy_lanes_check(l))
 		return 0;
-	if (size == 0 || type > 255 || alignment > QY_SEGMENT_SIZE || (alignment != 0 && !qy_is_pow2(alignment))) {
+	if (size == 0 || type > 255 || alignment > QY_SEGMENT_SIZE || (alignment & (alignment - 1)) != 0) {
 		errno = EINVAL;
 		return 0;
 	}
 	c = qy_lanes_cache(l);
-	if (c == NULL || size > PTRDIFF_MAX || !qy_slot_take(l, c, &slot)) {
+	if (c == NULL || size > PTRDIFF_MAX) {
 		errno = ENOMEM;
 		return 0;
 	}
-	p = take(l, c, size, qy_max(alignment, 16), &states);
-	if (QY_UNLIKELY(p == NULL)) {
-		qy_slot_give(l, c, slot);
-		errno = ENOMEM;
-		return 0;
-	}
-	qy_assert(((uintptr_t)p << 1 & ~QUARRY_WORD_ADDRESS) == 0);
-	return give_handle(l, slot, p, states, type);
+	return make(l, c, size, qy_max(alignment, 16), type);
 }
 
 quarry_handle quarry_halloc(quarry_lanes *l, size_t size)

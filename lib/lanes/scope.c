@@ -14,7 +14,8 @@
 
 __thread struct qy_lanes_record *qy_lanes_record;
 static _Atomic(struct qy_lanes_record *) records;
-static _Atomic(uint64_t) epoch = 1, safe = 1; /* all scopes that began in epochs below `safe` are over */
+_Atomic(uint64_t) qy_epoch = 1;
+static _Atomic(uint64_t) safe = 1; /* all scopes that began in epochs below `safe` are over */
 static _Atomic(bool) fenceless; /* the kernel fences threads for us */
 
 static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
@@ -148,7 +149,7 @@ void quarry_enter(void)
 	}
 	if (r->depth++ > 0)
 		return;
-	atomic_store_explicit(&r->epoch, atomic_load_explicit(&epoch, memory_order_relaxed), memory_order_relaxed);
+	atomic_store_explicit(&r->epoch, atomic_load_explicit(&qy_epoch, memory_order_relaxed), memory_order_relaxed);
 	if (QY_LIKELY(atomic_load_explicit(&fenceless, memory_order_relaxed)))
 		atomic_signal_fence(memory_order_seq_cst);
 	else
@@ -183,11 +184,6 @@ static bool stamp_before(uint32_t a, uint32_t b)
 	return ((b - a) & STAMP_MASK) - 1 < STAMP_MASK / 2;
 }
 
-uint32_t qy_epoch_now(void)
-{
-	return (uint32_t)atomic_load_explicit(&epoch, memory_order_relaxed) & STAMP_MASK;
-}
-
 bool qy_epoch_over(uint32_t stamp)
 {
 	return stamp_before(stamp, (uint32_t)atomic_load_explicit(&safe, memory_order_acquire) & STAMP_MASK);
@@ -195,7 +191,7 @@ bool qy_epoch_over(uint32_t stamp)
 
 uint64_t qy_grace_begin(void)
 {
-	uint64_t e = atomic_fetch_add(&epoch, 1) + 1;
+	uint64_t e = atomic_fetch_add(&qy_epoch, 1) + 1;
 
 	if (!atomic_load_explicit(&fenceless, memory_order_relaxed))
 		atomic_thread_fence(memory_order_seq_cst);

@@ -6,7 +6,7 @@
 #include "lib/lanes/lanes.h"
 
 #define SEGMENT_MAGIC 0x746e656d676573u
-#define FINE 1024          /* classes every 16 bytes up to this, 16 for a doubling above */
+#define FINE QY_CLASS_FINE /* above, 16 for a doubling */
 #define PAGE_OBJECTS 8192  /* the largest objects of one-page spans, */
 #define FOUR_OBJECTS 32768 /* and of four-page ones; larger ones have 16 */
 #define CLASS_LARGEST ((size_t)128 << 10)
@@ -40,7 +40,7 @@ static unsigned class_by_size(size_t size)
 	return FINE / 16 + 16 * (log - qy_log2_floor(FINE)) + (unsigned)((size - 1) >> (log - 4)) - 16;
 }
 
-unsigned qy_class_of(size_t size, size_t alignment)
+unsigned qy_class_find(size_t size, size_t alignment)
 {
 	unsigned class;
 
@@ -354,6 +354,9 @@ static bool next_word(struct qy_taker *t)
 			continue;
 		t->taken = ~atomic_fetch_or_explicit(&s->bits[t->word], UINT64_MAX, memory_order_acquire);
 		atomic_fetch_add_explicit(&s->used, (uint32_t)__builtin_popcountll(t->taken), memory_order_relaxed);
+		t->size = s->size;
+		t->first = qy_span_base(s) + (size_t)t->word * 64 * s->size;
+		t->entry = &s->entry[t->word * 64];
 		return true;
 	}
 	return false;
@@ -404,21 +407,17 @@ static QY_COLD bool next_span(quarry_lanes *l, struct qy_taker *t, unsigned clas
 	return s != NULL;
 }
 
-void *qy_take(quarry_lanes *l, struct qy_taker *t, unsigned class)
+bool qy_take_more(quarry_lanes *l, struct qy_taker *t, unsigned class)
 {
-	unsigned bit;
-
 	while (t->taken == 0) {
 		if (t->span != NULL && next_word(t))
 			break;
 		if (!next_span(l, t, class)) {
 			errno = ENOMEM;
-			return NULL;
+			return false;
 		}
 	}
-	bit = (unsigned)__builtin_ctzll(t->taken);
-	t->taken &= t->taken - 1;
-	return qy_span_base(t->span) + ((size_t)t->word * 64 + bit) * t->span->size;
+	return true;
 }
 
 void qy_untake(struct qy_taker *t, void *p)

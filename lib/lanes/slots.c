@@ -12,7 +12,7 @@ static uint32_t next_of(uint64_t word)
 	return (uint32_t)((word & QUARRY_WORD_ADDRESS) >> 5);
 }
 
-static bool refill(quarry_lanes *l, struct qy_lanes_cache *c)
+bool qy_slots_more(quarry_lanes *l, struct qy_lanes_cache *c)
 {
 	uint32_t next;
 
@@ -30,17 +30,9 @@ static bool refill(quarry_lanes *l, struct qy_lanes_cache *c)
 	}
 	atomic_store_explicit(&l->slots.next, next, memory_order_release);
 	pthread_mutex_unlock(&l->slots.lock);
-	return c->slots > 0;
-}
-
-bool qy_slot_take(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t *slot)
-{
-	if (QY_UNLIKELY(c->slots == 0) && !refill(l, c)) {
+	if (c->slots == 0)
 		errno = ENOMEM;
-		return false;
-	}
-	*slot = c->slot[--c->slots];
-	return true;
+	return c->slots > 0;
 }
 
 void qy_slots_flush(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t keep)

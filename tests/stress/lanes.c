@@ -280,7 +280,7 @@ int main(int argc, char **argv)
 	quarry_lanes_attr attr = { .generations = 200 };
 	quarry_lanes_stats stats = { 0 };
 
-	st_begin(argc, argv, "lanes", 600000, 4);
+	st_begin(argc, argv, "lanes", 300000, 4);
 	rng = st_rng_for(1000);
 	lanes = quarry_lanes_create(&attr);
 	ST_CHECK(lanes != NULL);
