@@ -73,8 +73,6 @@ Test(block_ends, with_their_arena)
 {
 	for (unsigned way = 0; way < COUNT(ways); way++) {
 		quarry_arena *arena = quarry_arena_create(NULL);
-		quarry_stack_attr attr = { .manager = quarry_manager_of_arena(arena) };
-		quarry_stack *stack = quarry_stack_create(&attr);
 		quarry_block b[COUNT(sizes) * 3], others[2];
 		quarry_weak w[COUNT(b)];
 		uint64_t before = overrun();
@@ -89,7 +87,7 @@ Test(block_ends, with_their_arena)
 			else if (i % 3 == 1)
 				cr_assert_eq(quarry_share(quarry_arena_malloc(arena, n), &b[i]), 0);
 			else
-				b[i] = quarry_block_alloc(quarry_stack_manager(stack), n % 1000);
+				b[i] = quarry_block_alloc_aligned(quarry_manager_of_arena(arena), 64, n);
 			cr_assert_not_null(b[i].p);
 			w[i] = quarry_weak_of(&b[i]);
 			for (unsigned k = 0; k < i % 5; k++)
