@@ -35,6 +35,10 @@
 
 #ifdef __cplusplus
 extern "C" {
+#ifdef __clang__ /* casts are C's here; g++ knows that by itself */
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wold-style-cast"
+#endif
 #endif
 
 /* ------------------------------------------------------------------------------------------------------ */
@@ -209,6 +213,9 @@ typedef struct quarry_lanes_stats {
 QUARRY_API int quarry_lanes_stats_get(quarry_lanes *lanes, quarry_lanes_stats *stats);
 
 #ifdef __cplusplus
+#ifdef __clang__
+#pragma clang diagnostic pop
+#endif
 }
 #endif
 
