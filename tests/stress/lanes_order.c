@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: MIT */
+/* Stress: objects that move are as objects that do not. A few counters behind handles are read, counted up and freed by
+ * all threads without a lock, in scopes and pinned, while the first thread moves them all the time: it makes many
+ * objects around them and frees most again, so that there always is something to pack, and puts new ones in the places of
+ * those that were freed.
+ *
+ * Each operation is checked against those that were over before it began. For counters whose operations are "read" and
+ * "add one and tell what was before" that is linearizability itself (M. Herlihy, J. Wing, Linearizability, 1990): put in
+ * the order of what they saw, no operation may be over before one ahead of it began. So each counter has what the next
+ * operation must see at least; an operation reads it first and raises it at last, and a lost or torn or late addition is
+ * seen by the next one. For handles: after a free that was over nobody gets the object; nobody misses one whose free has
+ * not begun. And what is in a scope stays: each object has words that never change.
+ *
+ * Now and then the process forks in the midst of it: the child has all objects, goes on and compacts alone. The
+ * operations are what --ops counts; 10^8 are --ops 1e8. */
+#include "tests/stress/stress.h"
+
+#include <sched.h>
+#include <sys/wait.h>
+
+#include "include/quarry/lanes.h"
+
+#define PLACES 64
+#define FILLERS 30000
+#define CHILD_SECONDS (ST_ASAN || ST_TSAN ? 300 : 60)
+
+/* An object's life, as those outside know it. Never freed while threads run. */
+struct life {
+	_Alignas(64) _Atomic(uint64_t) least; /* that the next operation sees */
+	_Atomic(uint32_t) ending, ended;      /* its free has begun; is over */
+	quarry_handle h;
+	uint32_t words;
+	struct life *next; /* older */
+};
+
+/* The object: a counter in the midst of words that are known. */
+struct body {
+	uint64_t tag;
+	_Atomic(uint64_t) count;
+	uint64_t word[];
+};
+
+struct filler {
+	quarry_handle h;
+	uint64_t tag;
+};
+
+static quarry_lanes *lanes;
+static struct life *_Atomic place[PLACES];
+static struct life *_Atomic lives;
+static _Atomic(uint64_t) reads, adds, misses, ends, moved_on, forks;
+static _Atomic(unsigned) working; /* threads that do operations */
+static uint64_t bytes_back;
+
+/* ---- contents ---- */
+
+static uint64_t word_of(uint64_t tag, uint32_t at)
+{
+	return st_mix(tag * 0x9e3779b97f4a7c15u + at);
+}
+
+static void verify(const struct body *b, uint64_t tag, uint32_t words, const char *when)
+{
+	if (b->tag != tag)
+		st_fail("%s: tag %llx instead of %llx", when, (unsigned long long)b->tag, (unsigned long long)tag);
+	for (uint32_t i = 0; i < words; i++)
+		if (b->word[i] != word_of(tag, i))
+			st_fail("%s: word %u of %u is %llx", when, i, words, (unsigned long long)b->word[i]);
+}
+
+static struct life *life_make(struct st_rng *rng)
+{
+	struct life *life = aligned_alloc(64, sizeof(*life));
+	uint32_t words = (uint32_t)st_below(rng, st_below(rng, 16) == 0 ? 2000 : 60);
+	quarry_handle h = quarry_halloc(lanes, sizeof(struct body) + words * sizeof(uint64_t));
+	struct body *b;
+
+	ST_CHECK(life != NULL && h != 0);
+	quarry_enter();
+	b = quarry_get_mut(lanes, h);
+	ST_CHECK(b != NULL);
+	b->tag = h;
+	atomic_store_explicit(&b->count, 0, memory_order_relaxed);
+	for (uint32_t i = 0; i < words; i++)
+		b->word[i] = word_of(h, i);
+	quarry_leave();
+	*life = (struct life){ .h = h, .words = words };
+	life->next = atomic_load(&lives);
+	while (!atomic_compare_exchange_weak(&lives, &life->next, life))
+		;
+	return life;
+}
+
+/* ---- operations ---- */
+
+/* What an operation knows as it begins. */
+struct before {
+	uint64_t least;
+	uint32_t ended;
+};
+
+static struct before look(struct life *life)
+{
+	return (struct before){ .least = atomic_load(&life->least), .ended = atomic_load(&life->ended) };
+}
+
+/* It saw the counter so, and left it so. */
+static void saw(struct life *life, struct before was, uint64_t count, uint64_t left, const char *what)
+{
+	uint64_t least = atomic_load(&life->least);
+
+	if (count < was.least)
+		st_fail("%s saw %llu, after an operation was over that left %llu (handle %llx)", what,
+			(unsigned long long)count, (unsigned long long)was.least, (unsigned long long)life->h);
+	while (least < left && !atomic_compare_exchange_weak(&life->least, &least, left))
+		;
+}
+
+/* It got, or did not get, the object. */
+static bool found(struct life *life, struct before was, const void *p, const char *what)
+{
+	int error = errno;
+
+	if (p != NULL && was.ended)
+		st_fail("%s got an object after its free was over (handle %llx)", what, (unsigned long long)life->h);
+	if (p == NULL && (error != ESTALE || !atomic_load(&life->ending)))
+		st_fail("%s did not get an object that nobody frees (handle %llx, errno %d)", what,
+			(unsigned long long)life->h, error);
+	if (p == NULL)
+		atomic_fetch_add_explicit(&misses, 1, memory_order_relaxed);
+	return p != NULL;
+}
+
+/* Now and then a thread stays in the midst of an operation for as long as others need for many. */
+static void linger(struct st_rng *rng)
+{
+	uint64_t which = st_below(rng, 2048);
+
+	for (uint64_t i = which == 0 ? 16 : which < 32; i > 0; i--)
+		sched_yield();
+}
+
+static void read_one(struct life *life, struct st_rng *rng)
+{
+	struct before was = look(life);
+	const struct body *b;
+	uint64_t count, again;
+
+	quarry_enter();
+	b = quarry_get(lanes, life->h);
+	if (found(life, was, b, "get")) {
+		count = atomic_load(&((struct body *)(uintptr_t)b)->count);
+		linger(rng);
+		verify(b, life->h, life->words, "what was got in a scope");
+		again = atomic_load(&((struct body *)(uintptr_t)b)->count);
+		if (again < count)
+			st_fail("a counter went back from %llu to %llu in a scope", (unsigned long long)count,
+				(unsigned long long)again);
+		if (quarry_get(lanes, life->h) != b)
+			atomic_fetch_add_explicit(&moved_on, 1, memory_order_relaxed);
+		quarry_leave();
+		saw(life, was, count, count, "get");
+		atomic_fetch_add_explicit(&reads, 1, memory_order_relaxed);
+	} else {
+		quarry_leave();
+	}
+}
+
+static void add_one(struct life *life, struct st_rng *rng)
+{
+	struct before was = look(life);
+	struct body *b;
+	uint64_t count = 0;
+	bool got;
+
+	quarry_enter();
+	b = quarry_get_mut(lanes, life->h);
+	got = found(life, was, b, "get_mut");
+	if (got) {
+		linger(rng);
+		count = atomic_fetch_add(&b->count, 1);
+		verify(b, life->h, life->words < 4 ? life->words : 4, "what was got for writing");
+	}
+	quarry_leave();
+	if (!got)
+		return;
+	saw(life, was, count, count + 1, "get_mut");
+	atomic_fetch_add_explicit(&adds, 1, memory_order_relaxed);
+}
+
+/* Pinned it stays where it is, beyond a scope. */
+static void add_pinned(struct life *life, struct st_rng *rng)
+{
+	struct before was = look(life);
+	struct body *b = quarry_pin(lanes, life->h);
+	uint64_t count;
+	const void *at;
+
+	if (!found(life, was, b, "pin"))
+		return;
+	count = atomic_fetch_add(&b->count, 1);
+	saw(life, was, count, count + 1, "pin");
+	linger(rng);
+	quarry_enter();
+	at = quarry_get(lanes, life->h);
+	if (at != b && (at != NULL || !atomic_load(&life->ending)))
+		st_fail("a pinned object is at %p, not at %p", at, (const void *)b);
+	quarry_leave();
+	verify(b, life->h, life->words, "what is pinned");
+	count = atomic_fetch_add(&b->count, 1);
+	if (at != NULL)
+		saw(life, was, count, count + 1, "pinned");
+	ST_CHECK(quarry_unpin(lanes, life->h) == 0);
+	atomic_fetch_add_explicit(&adds, 2, memory_order_relaxed);
+}
+
+static void end_life(struct life *life)
+{
+	atomic_store(&life->ending, 1);
+	ST_CHECK(quarry_hfree(lanes, life->h) == 0);
+	atomic_store(&life->ended, 1);
+	atomic_fetch_add_explicit(&ends, 1, memory_order_relaxed);
+}
+
+/* ---- those around them ---- */
+
+static void filler_make(struct filler *f, struct st_rng *rng)
+{
+	uint64_t *p;
+
+	f->h = quarry_halloc(lanes, 16 + (size_t)st_below(rng, 60) * 8);
+	f->tag = st_next(rng);
+	ST_CHECK(f->h != 0);
+	quarry_enter();
+	p = quarry_get_mut(lanes, f->h);
+	ST_CHECK(p != NULL);
+	p[0] = f->tag;
+	p[1] = ~f->tag;
+	quarry_leave();
+}
+
+static void filler_end(struct filler *f)
+{
+	const uint64_t *p;
+
+	quarry_enter();
+	p = quarry_get(lanes, f->h);
+	ST_CHECK(p != NULL && p[0] == f->tag && p[1] == ~f->tag);
+	quarry_leave();
+	ST_CHECK(quarry_hfree(lanes, f->h) == 0);
+	f->h = 0;
+}
+
+/* Full, then sparse, then full again. */
+static void thin_or_fill(struct filler *f, struct st_rng *rng, bool fill)
+{
+	for (unsigned i = 0; i < FILLERS; i++) {
+		if (fill && f[i].h == 0)
+			filler_make(&f[i], rng);
+		else if (!fill && f[i].h != 0 && st_below(rng, 10) < 7)
+			filler_end(&f[i]);
+	}
+}
+
+/* ---- a child, forked in the midst ---- */
+
+static __attribute__((noreturn)) void child(struct filler *f, struct st_rng *rng)
+{
+	st_watchdog_start(CHILD_SECONDS);
+	for (int round = 0; round < 2; round++) {
+		for (unsigned i = 0; i < PLACES; i++) {
+			struct life *life = atomic_load(&place[i]);
+
+			if (life == NULL || atomic_load(&life->ending) != atomic_load(&life->ended))
+				continue; /* freed or not: who was about to is not here */
+			read_one(life, rng);
+			add_one(life, rng);
+			add_pinned(life, rng);
+		}
+		thin_or_fill(f, rng, round == 0);
+		ST_CHECK(quarry_compact(lanes, QUARRY_COMPACT_FULL, 0, 0) >= 0);
+	}
+	_exit(0);
+}
+
+static void fork_once(struct filler *f, struct st_rng *rng)
+{
+	pid_t pid = fork();
+	int status = 0;
+
+	ST_CHECK(pid >= 0);
+	if (pid == 0)
+		child(f, rng);
+	while (waitpid(pid, &status, 0) != pid)
+		ST_CHECK(errno == EINTR);
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+		st_fail("a child ended with %s %d", WIFSIGNALED(status) ? "signal" : "status",
+			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	atomic_fetch_add(&forks, 1);
+}
+
+/* ---- threads ---- */
+
+/* One of the objects; often enough one that was somewhere a while ago, and may be freed since. */
+static struct life *some_life(struct st_rng *rng, struct life **kept)
+{
+	uint64_t which = st_below(rng, PLACES * 16);
+	struct life *life = NULL;
+
+	if (which < PLACES && *kept != NULL)
+		return *kept;
+	for (uint64_t i = which; life == NULL; i++) {
+		life = atomic_load(&place[i % PLACES]);
+		if (i == which + PLACES)
+			sched_yield();
+	}
+	if (which == PLACES)
+		*kept = life;
+	return life;
+}
+
+static void step(struct st_worker *w, struct life **kept)
+{
+	struct life *life = some_life(&w->rng, kept);
+	unsigned which = (unsigned)st_below(&w->rng, 5000);
+
+	if (which < 3000) {
+		read_one(life, &w->rng);
+	} else if (which < 4800) {
+		add_one(life, &w->rng);
+	} else if (which < 4999) {
+		add_pinned(life, &w->rng);
+	} else {
+		unsigned at = (unsigned)st_below(&w->rng, PLACES);
+
+		life = atomic_exchange(&place[at], NULL);
+		if (life != NULL)
+			end_life(life);
+	}
+}
+
+static void refill(struct st_rng *rng)
+{
+	for (unsigned i = 0; i < PLACES; i++)
+		if (atomic_load(&place[i]) == NULL)
+			atomic_store(&place[i], life_make(rng));
+}
+
+/* The first thread. What it allocates from goes back as it compacts, so that nothing keeps a segment from being
+ * chosen. */
+static void keep_moving(struct st_worker *w)
+{
+	struct filler *f = calloc(FILLERS, sizeof(*f));
+
+	ST_CHECK(f != NULL);
+	for (unsigned round = 0; atomic_load(&working) > 0; round++) {
+		int64_t back;
+
+
+		thin_or_fill(f, &w->rng, round % 2 == 0);
+		refill(&w->rng);
+		if (round % 64 == 63)
+			fork_once(f, &w->rng);
+		back = quarry_compact(lanes, QUARRY_COMPACT_FULL, 0, st_below(&w->rng, 4) == 0 ? 1000 : 0);
+		ST_CHECK(back >= 0);
+		bytes_back += (uint64_t)back;
+	}
+	for (unsigned i = 0; i < FILLERS; i++)
+		if (f[i].h != 0)
+			filler_end(&f[i]);
+	free(f);
+}
+
+static void work(struct st_worker *w)
+{
+	struct life *kept = NULL;
+
+	if (w->number == 0) {
+		keep_moving(w);
+		return;
+	}
+	while (st_more(w))
+		step(w, &kept);
+	atomic_fetch_sub(&working, 1);
+}
+
+int main(int argc, char **argv)
+{
+	quarry_lanes_stats stats = { 0 };
+	struct st_rng rng;
+
+	st_begin(argc, argv, "lanes_order", 6000000, 3);
+	rng = st_rng_for(1000);
+	lanes = quarry_lanes_create(NULL);
+	ST_CHECK(lanes != NULL);
+	for (unsigned i = 0; i < PLACES; i++)
+		atomic_store(&place[i], life_make(&rng));
+	atomic_store(&working, st.threads - 1);
+	st_threads(work);
+	for (unsigned i = 0; i < PLACES; i++)
+		if (atomic_load(&place[i]) != NULL)
+			end_life(atomic_load(&place[i]));
+	for (struct life *life = atomic_load(&lives), *next; life != NULL; life = next) {
+		ST_CHECK(quarry_handle_valid(lanes, life->h) == 0);
+		next = life->next;
+		free(life);
+	}
+	ST_CHECK(quarry_compact(lanes, QUARRY_COMPACT_FULL, 0, 0) >= 0);
+	ST_CHECK(quarry_lanes_stats_get(lanes, &stats) == 0);
+	printf("lanes_order: %llu reads, %llu additions, %llu too late, %llu objects ended; %llu moved, %llu moves given up, "
+	       "%llu moved while in a scope, %llu MiB back, %llu forks\n",
+	       (unsigned long long)reads, (unsigned long long)adds, (unsigned long long)misses, (unsigned long long)ends,
+	       (unsigned long long)stats.moved, (unsigned long long)stats.given_up, (unsigned long long)moved_on,
+	       (unsigned long long)(bytes_back >> 20), (unsigned long long)forks);
+	ST_CHECK(stats.objects == 0);
+	ST_CHECK(quarry_lanes_destroy(lanes) == 0);
+	return st_end(ST_SLACK, 0);
+}
