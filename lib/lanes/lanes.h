@@ -185,6 +185,28 @@ void qy_lanes_unregister(quarry_lanes *l);
 bool qy_in_scope(void);
 
 extern QY_HIDDEN _Atomic(uint64_t) qy_epoch;
+extern QY_HIDDEN _Atomic(uint64_t) qy_epoch_safe; /* all scopes that began in epochs below it are over */
+extern QY_HIDDEN _Atomic(bool) qy_fenceless;      /* the kernel fences threads for us */
+
+void qy_scope_fence(void);
+
+/* A scope of a thread that has a record. */
+QY_INLINE void qy_scope_enter(struct qy_lanes_record *r)
+{
+	if (r->depth++ > 0)
+		return;
+	atomic_store_explicit(&r->epoch, atomic_load_explicit(&qy_epoch, memory_order_relaxed), memory_order_relaxed);
+	if (QY_LIKELY(atomic_load_explicit(&qy_fenceless, memory_order_relaxed)))
+		atomic_signal_fence(memory_order_seq_cst);
+	else
+		qy_scope_fence();
+}
+
+QY_INLINE void qy_scope_leave(struct qy_lanes_record *r)
+{
+	if (--r->depth == 0)
+		atomic_store_explicit(&r->epoch, 0, memory_order_release);
+}
 
 /* The epoch that a tombstone of now has. */
 QY_INLINE uint32_t qy_epoch_now(void)
@@ -192,8 +214,19 @@ QY_INLINE uint32_t qy_epoch_now(void)
 	return (uint32_t)atomic_load_explicit(&qy_epoch, memory_order_relaxed) & (QY_TOMB - 1);
 }
 
-/* Whether all scopes of that epoch and before are known to be over. */
-bool qy_epoch_over(uint32_t epoch);
+/* Stamps of tombstones have 31 bits: they are compared around the end. */
+#define QY_STAMP_MASK (QY_TOMB - 1)
+
+/* Whether all scopes of that epoch and before are known to be over, `safe` being qy_epoch_safe of now or before. */
+QY_INLINE bool qy_stamp_over(uint32_t stamp, uint64_t safe)
+{
+	return (((uint32_t)safe - stamp) & QY_STAMP_MASK) - 1 < QY_STAMP_MASK / 2;
+}
+
+QY_INLINE bool qy_epoch_over(uint32_t stamp)
+{
+	return qy_stamp_over(stamp, atomic_load_explicit(&qy_epoch_safe, memory_order_acquire));
+}
 /* Begin a grace period: the epoch to be waited for. All threads have had a fence. */
 uint64_t qy_grace_begin(void);
 /* Look whether it is over; if so qy_epoch_over knows. */
@@ -285,23 +318,38 @@ QY_INLINE unsigned qy_class_of(size_t size, size_t alignment)
 /* Have the taker take more: false, and errno is set, when there is no memory. */
 bool qy_take_more(quarry_lanes *l, struct qy_taker *t, unsigned class);
 
-/* Room for an object, as the taker's, and its entry, nobody's still. NULL: no memory. */
-QY_INLINE void *qy_take(quarry_lanes *l, struct qy_taker *t, unsigned class, struct qy_entry **entry)
+/* Room for an object, of a taker that has some, and its entry, nobody's still. */
+QY_INLINE void *qy_take_one(struct qy_taker *t, struct qy_entry **entry)
 {
-	unsigned bit;
+	unsigned bit = (unsigned)__builtin_ctzll(t->taken);
 
-	if (QY_UNLIKELY(t->taken == 0) && !qy_take_more(l, t, class))
-		return NULL;
-	bit = (unsigned)__builtin_ctzll(t->taken);
 	t->taken &= t->taken - 1;
 	*entry = &t->entry[bit];
 	return t->first + (size_t)bit * t->size;
 }
 
+/* The same, of one that may have to get it first. NULL: no memory. */
+QY_INLINE void *qy_take(quarry_lanes *l, struct qy_taker *t, unsigned class, struct qy_entry **entry)
+{
+	if (QY_UNLIKELY(t->taken == 0) && !qy_take_more(l, t, class))
+		return NULL;
+	return qy_take_one(t, entry);
+}
+
 void *qy_take_whole(quarry_lanes *l, size_t size);
-/* The object is over; its memory is used again when all scopes of now are. The caller is in one, and so the span stays
- * what it is meanwhile. c: the calling thread's, NULL for the mover. */
-void qy_entomb(quarry_lanes *l, struct qy_lanes_cache *c, void *p);
+void qy_entomb_shared(quarry_lanes *l, struct qy_span *s);
+
+/* An object of a span is over; its memory is used again when all scopes of now are. The caller is in one, and so the span
+ * stays what it is meanwhile. c: the calling thread's, NULL for the mover. */
+QY_INLINE void qy_entomb(quarry_lanes *l, struct qy_lanes_cache *c, struct qy_span *s, uint32_t index)
+{
+	atomic_store_explicit(&s->entry[index].whose, QY_TOMB | qy_epoch_now(), memory_order_release);
+	if (QY_LIKELY(c != NULL && s->class < QY_CLASSES_MAX && qy_peek(s->owner) == &c->of[s->class]))
+		qy_publish(s->own_tombs, s->own_tombs + 1);
+	else
+		qy_entomb_shared(l, s);
+}
+
 /* A taker's room that nobody ever saw, back at once. */
 void qy_untake(struct qy_taker *t, void *p);
 /* What a thread, or the mover, takes objects from goes back, with what it had taken and not used. */

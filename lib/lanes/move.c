@@ -78,7 +78,7 @@ static void move_one(quarry_lanes *l, struct qy_move *b)
 		give_up(l, b);
 		return;
 	}
-	qy_entomb(l, NULL, from);
+	qy_entomb(l, NULL, s, index);
 	qy_count(&l->moved, 1);
 	qy_count(&l->moved_bytes, size);
 }

@@ -123,10 +123,22 @@ QY_COLD static void *take_large(quarry_lanes *l, size_t size, size_t alignment, 
 	return p;
 }
 
+/* The object that the slot has from now on. */
+QY_INLINE quarry_handle put_up(quarry_lanes *l, uint32_t slot, void *p, struct qy_entry *entry, uint64_t states, unsigned type)
+{
+	uint64_t generation = atomic_load_explicit(&l->word[slot], memory_order_relaxed) >> 48;
+
+	qy_assert(((uintptr_t)p << 1 & ~QUARRY_WORD_ADDRESS) == 0);
+	atomic_store_explicit(&entry->marks, QY_MARK_SLOW | (uint32_t)type << QY_MARK_TYPE_SHIFT, memory_order_relaxed);
+	atomic_store_explicit(&entry->whose, slot + 1, memory_order_relaxed);
+	atomic_store_explicit(&l->word[slot], qy_word_make(generation, p) | states, memory_order_release);
+	return (uint64_t)1 << 63 | l->map.number | (uint64_t)type << 48 | generation << 32 | slot;
+}
+
 static quarry_handle make(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, size_t alignment, unsigned type)
 {
 	unsigned class = qy_class_of(size, alignment);
-	uint64_t states = 0, generation;
+	uint64_t states = 0;
 	struct qy_entry *entry;
 	uint32_t slot;
 	void *p;
@@ -140,12 +152,7 @@ static quarry_handle make(quarry_lanes *l, struct qy_lanes_cache *c, size_t size
 		errno = ENOMEM;
 		return 0;
 	}
-	generation = atomic_load_explicit(&l->word[slot], memory_order_relaxed) >> 48;
-	qy_assert(((uintptr_t)p << 1 & ~QUARRY_WORD_ADDRESS) == 0);
-	atomic_store_explicit(&entry->marks, QY_MARK_SLOW | (uint32_t)type << QY_MARK_TYPE_SHIFT, memory_order_relaxed);
-	atomic_store_explicit(&entry->whose, slot + 1, memory_order_relaxed);
-	atomic_store_explicit(&l->word[slot], qy_word_make(generation, p) | states, memory_order_release);
-	return (uint64_t)1 << 63 | l->map.number | (uint64_t)type << 48 | generation << 32 | slot;
+	return put_up(l, slot, p, entry, states, type);
 }
 
 quarry_handle quarry_halloc_typed(quarry_lanes *l, size_t size, size_t alignment, unsigned type)
@@ -166,9 +173,28 @@ quarry_handle quarry_halloc_typed(quarry_lanes *l, size_t size, size_t alignment
 	return make(l, c, size, qy_max(alignment, 16), type);
 }
 
-quarry_handle quarry_halloc(quarry_lanes *l, size_t size)
+QY_NOINLINE static quarry_handle halloc_slow(quarry_lanes *l, size_t size)
 {
 	return quarry_halloc_typed(l, size, 0, 0);
+}
+
+/* What the thread has at hand, of the classes every 16 bytes; all else is the other's. */
+quarry_handle quarry_halloc(quarry_lanes *l, size_t size)
+{
+	struct qy_lanes_record *r = qy_lanes_record;
+
+	if (QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC && size - 1 < QY_CLASS_FINE && r != NULL)) {
+		struct qy_lanes_cache *c = r->cache[l->id];
+		struct qy_taker *t = c == NULL ? NULL : &c->of[(size - 1) / 16];
+
+		if (QY_LIKELY(t != NULL && t->taken != 0 && c->slots != 0)) {
+			struct qy_entry *entry;
+			void *p = qy_take_one(t, &entry);
+
+			return put_up(l, c->slot[--c->slots], p, entry, 0, 0);
+		}
+	}
+	return halloc_slow(l, size);
 }
 
 /* ---- found ---- */
@@ -345,6 +371,16 @@ int quarry_handle_state(quarry_lanes *l, quarry_handle h)
 
 /* ---- freed ---- */
 
+/* A slot whose object is gone, and whose next generation is this. */
+QY_INLINE void slot_back(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t slot, uint64_t generation)
+{
+	atomic_store_explicit(&l->word[slot], generation << 48 | QUARRY_WORD_FREE, memory_order_relaxed);
+	if (QY_LIKELY(c != NULL && generation <= l->generations && c->slots < QY_SLOTS_CACHED))
+		c->slot[c->slots++] = slot;
+	else
+		qy_slot_give(l, c, slot);
+}
+
 /* Nobody can get it any more, and nobody has it pinned: in a scope. The word is as freeing left it. */
 static void release(quarry_lanes *l, uint32_t slot, uint64_t word)
 {
@@ -361,10 +397,12 @@ static void release(quarry_lanes *l, uint32_t slot, uint64_t word)
 		atomic_fetch_add(&l->huge_tombs_count, 1);
 		pthread_mutex_unlock(&l->lock);
 	} else {
-		qy_entomb(l, c, p);
+		uint32_t index;
+		struct qy_span *s = qy_span_of(p, &index);
+
+		qy_entomb(l, c, s, index);
 	}
-	atomic_store_explicit(&l->word[slot], (word & QUARRY_WORD_GENERATION) | QUARRY_WORD_FREE, memory_order_relaxed);
-	qy_slot_give(l, c, slot);
+	slot_back(l, c, slot, word >> 48);
 }
 
 /* The last pin of what was freed has gone: one of those who see it clears the mark, and frees. */
@@ -375,27 +413,33 @@ static void release_zombie(quarry_lanes *l, uint32_t slot, struct qy_entry *entr
 		release(l, slot, atomic_load(&l->word[slot]));
 }
 
+/* It was freed: while it has pins its memory is left to the last of them. */
+QY_INLINE bool leave_to_pins(struct qy_entry *entry)
+{
+	uint32_t marks = atomic_load(&entry->marks);
+
+	while (QY_UNLIKELY(marks & QY_MARK_PINS))
+		if (atomic_compare_exchange_weak(&entry->marks, &marks, marks | QY_MARK_ZOMBIE))
+			return true;
+	return false;
+}
+
 static int free_live(quarry_lanes *l, quarry_handle h)
 {
-	uint32_t slot = slot_of(h), marks;
+	uint32_t slot = slot_of(h);
 	uint64_t word = look(l, h), freed;
-	struct qy_entry *entry;
 
 	do {
 		if (word == 0 || ((word ^ h << 16) & STATES) != 0)
 			return qy_fail(why_not(l, h), "no object has this handle");
 		freed = (generation_of(h) + 1) << 48 | (word & (QUARRY_WORD_ADDRESS | QUARRY_WORD_HUGE)) | FREED;
 	} while (!atomic_compare_exchange_weak(&l->word[slot], &word, freed));
-	entry = entry_of(qy_word_address(word), word);
-	marks = atomic_load(&entry->marks);
-	while (QY_UNLIKELY(marks & QY_MARK_PINS))
-		if (atomic_compare_exchange_weak(&entry->marks, &marks, marks | QY_MARK_ZOMBIE))
-			return 0;
-	release(l, slot, freed);
+	if (!leave_to_pins(entry_of(qy_word_address(word), word)))
+		release(l, slot, freed);
 	return 0;
 }
 
-int quarry_hfree(quarry_lanes *l, quarry_handle h)
+QY_NOINLINE static int hfree_slow(quarry_lanes *l, quarry_handle h)
 {
 	int result, error = errno;
 
@@ -409,6 +453,47 @@ int quarry_hfree(quarry_lanes *l, quarry_handle h)
 	if (QY_UNLIKELY(atomic_load_explicit(&l->huge_tombs_count, memory_order_relaxed) > 0) && !qy_in_scope())
 		qy_huge_bury(l);
 	return result;
+}
+
+/* In a scope: free what is in a span and plain to see, the first try: pinned by nobody, of this very type and lane.
+ * Otherwise nothing is done, but where somebody pins it just as it is freed. */
+QY_INLINE bool free_plain(quarry_lanes *l, struct qy_lanes_cache *c, quarry_handle h)
+{
+	uint32_t slot = slot_of(h), index, marks = (uint32_t)(h >> 48) << QY_MARK_TYPE_SHIFT | (uint32_t)(h >> 63) * QY_MARK_SLOW;
+	uint64_t generation = generation_of(h) + 1, word;
+	struct qy_span *s;
+
+	word = atomic_load_explicit(&l->word[slot], memory_order_acquire);
+	if (QY_UNLIKELY(((word ^ h << 16) & (STATES | QUARRY_WORD_HUGE)) != 0))
+		return false;
+	s = qy_span_of(qy_word_address(word), &index);
+	if (QY_UNLIKELY(atomic_load_explicit(&s->entry[index].marks, memory_order_relaxed) != marks) ||
+	    QY_UNLIKELY(!atomic_compare_exchange_strong(&l->word[slot], &word,
+							generation << 48 | (word & QUARRY_WORD_ADDRESS) | FREED)))
+		return false;
+	if (QY_LIKELY(leave_to_pins(&s->entry[index]) == false)) {
+		qy_entomb(l, c, s, index);
+		slot_back(l, c, slot, generation);
+	}
+	return true;
+}
+
+int quarry_hfree(quarry_lanes *l, quarry_handle h)
+{
+	struct qy_lanes_record *r = qy_lanes_record;
+
+	if (QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC && r != NULL && is_ours(l, h) &&
+		      atomic_load_explicit(&l->huge_tombs_count, memory_order_relaxed) == 0)) {
+		struct qy_lanes_cache *c = r->cache[l->id];
+		bool done;
+
+		qy_scope_enter(r);
+		done = c != NULL && free_plain(l, c, h);
+		qy_scope_leave(r);
+		if (QY_LIKELY(done))
+			return 0;
+	}
+	return hfree_slow(l, h);
 }
 
 /* ---- pinned ---- */

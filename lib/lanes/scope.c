@@ -15,8 +15,8 @@
 __thread struct qy_lanes_record *qy_lanes_record;
 static _Atomic(struct qy_lanes_record *) records;
 _Atomic(uint64_t) qy_epoch = 1;
-static _Atomic(uint64_t) safe = 1; /* all scopes that began in epochs below `safe` are over */
-static _Atomic(bool) fenceless; /* the kernel fences threads for us */
+_Atomic(uint64_t) qy_epoch_safe = 1;
+_Atomic(bool) qy_fenceless;
 
 static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
 static quarry_lanes *all[QY_LANES_MAX]; /* under the registry's lock */
@@ -97,7 +97,7 @@ static void start(void)
 {
 	key_made = pthread_key_create(&key, thread_ends) == 0;
 	(void)pthread_atfork(before_fork, after_fork, in_child);
-	atomic_store(&fenceless, qy_os->membarrier(QY_MEMBARRIER_REGISTER_PRIVATE_EXPEDITED) == 0);
+	atomic_store(&qy_fenceless, qy_os->membarrier(QY_MEMBARRIER_REGISTER_PRIVATE_EXPEDITED) == 0);
 }
 
 static QY_COLD struct qy_lanes_record *record_make(void)
@@ -138,6 +138,11 @@ static QY_COLD struct qy_lanes_record *record_make(void)
 static _Atomic(uint32_t) unrecorded;
 static __thread uint32_t unrecorded_depth;
 
+void qy_scope_fence(void)
+{
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
 void quarry_enter(void)
 {
 	struct qy_lanes_record *r = qy_lanes_record;
@@ -147,13 +152,7 @@ void quarry_enter(void)
 			atomic_fetch_add(&unrecorded, 1);
 		return;
 	}
-	if (r->depth++ > 0)
-		return;
-	atomic_store_explicit(&r->epoch, atomic_load_explicit(&qy_epoch, memory_order_relaxed), memory_order_relaxed);
-	if (QY_LIKELY(atomic_load_explicit(&fenceless, memory_order_relaxed)))
-		atomic_signal_fence(memory_order_seq_cst);
-	else
-		atomic_thread_fence(memory_order_seq_cst);
+	qy_scope_enter(r);
 }
 
 void quarry_leave(void)
@@ -165,8 +164,7 @@ void quarry_leave(void)
 			atomic_fetch_sub(&unrecorded, 1);
 		return;
 	}
-	if (--r->depth == 0)
-		atomic_store_explicit(&r->epoch, 0, memory_order_release);
+	qy_scope_leave(r);
 }
 
 bool qy_in_scope(void)
@@ -176,24 +174,11 @@ bool qy_in_scope(void)
 
 /* ---- grace periods ---- */
 
-/* Stamps of tombstones have 31 bits: they are compared around the end. */
-#define STAMP_MASK (QY_TOMB - 1)
-
-static bool stamp_before(uint32_t a, uint32_t b)
-{
-	return ((b - a) & STAMP_MASK) - 1 < STAMP_MASK / 2;
-}
-
-bool qy_epoch_over(uint32_t stamp)
-{
-	return stamp_before(stamp, (uint32_t)atomic_load_explicit(&safe, memory_order_acquire) & STAMP_MASK);
-}
-
 uint64_t qy_grace_begin(void)
 {
 	uint64_t e = atomic_fetch_add(&qy_epoch, 1) + 1;
 
-	if (!atomic_load_explicit(&fenceless, memory_order_relaxed))
+	if (!atomic_load_explicit(&qy_fenceless, memory_order_relaxed))
 		atomic_thread_fence(memory_order_seq_cst);
 	else if (qy_os->membarrier(QY_MEMBARRIER_PRIVATE_EXPEDITED) != 0)
 		qy_check(!"membarrier(2) that was registered fails");
@@ -202,7 +187,7 @@ uint64_t qy_grace_begin(void)
 
 bool qy_grace_look(uint64_t e)
 {
-	uint64_t was = atomic_load(&safe);
+	uint64_t was = atomic_load(&qy_epoch_safe);
 
 	if (was >= e)
 		return true;
@@ -214,7 +199,7 @@ bool qy_grace_look(uint64_t e)
 		if (began != 0 && began < e)
 			return false;
 	}
-	while (was < e && !atomic_compare_exchange_weak(&safe, &was, e))
+	while (was < e && !atomic_compare_exchange_weak(&qy_epoch_safe, &was, e))
 		;
 	return true;
 }

@@ -225,14 +225,14 @@ static uint32_t many(const struct qy_span *s)
 }
 
 /* The bits of a word's tombstones that are over, whose entries are nobody's now. */
-static uint64_t over_in_word(struct qy_entry *entry, uint32_t count)
+static uint64_t over_in_word(struct qy_entry *entry, uint32_t count, uint64_t safe)
 {
 	uint64_t over = 0;
 
 	for (uint32_t i = 0; i < count; i++) {
 		uint32_t whose = atomic_load_explicit(&entry[i].whose, memory_order_acquire);
 
-		if (!(whose & QY_TOMB) || !qy_epoch_over(whose & ~QY_TOMB))
+		if (!(whose & QY_TOMB) || !qy_stamp_over(whose & ~QY_TOMB, safe))
 			continue;
 		atomic_store_explicit(&entry[i].whose, 0, memory_order_relaxed);
 		over |= (uint64_t)1 << i;
@@ -242,12 +242,13 @@ static uint64_t over_in_word(struct qy_entry *entry, uint32_t count)
 
 uint32_t qy_sweep(struct qy_span *s)
 {
+	uint64_t safe = atomic_load_explicit(&qy_epoch_safe, memory_order_acquire);
 	uint32_t swept = 0;
 
 	atomic_fetch_add_explicit(&s->tombs, s->own_tombs, memory_order_acquire);
 	qy_publish(s->own_tombs, 0);
 	for (uint32_t i = 0; i < s->count; i += 64) {
-		uint64_t over = over_in_word(&s->entry[i], (uint32_t)qy_min(64, s->count - i));
+		uint64_t over = over_in_word(&s->entry[i], (uint32_t)qy_min(64, s->count - i), safe);
 
 		if (over == 0)
 			continue;
@@ -295,19 +296,12 @@ void qy_span_settle(quarry_lanes *l, struct qy_span *s)
 	}
 }
 
-void qy_entomb(quarry_lanes *l, struct qy_lanes_cache *c, void *p)
+/* Somebody else's span has a tombstone more: it goes where it belongs now. */
+void qy_entomb_shared(quarry_lanes *l, struct qy_span *s)
 {
-	uint32_t index, tombs;
-	struct qy_span *s = qy_span_of(p, &index);
-	uint8_t place;
+	uint32_t tombs = atomic_fetch_add(&s->tombs, 1) + 1;
+	uint8_t place = atomic_load(&s->place);
 
-	atomic_store_explicit(&s->entry[index].whose, QY_TOMB | qy_epoch_now(), memory_order_release);
-	if (QY_LIKELY(c != NULL && s->class < QY_CLASSES_MAX && qy_peek(s->owner) == &c->of[s->class])) {
-		qy_publish(s->own_tombs, s->own_tombs + 1);
-		return;
-	}
-	tombs = atomic_fetch_add(&s->tombs, 1) + 1;
-	place = atomic_load(&s->place);
 	if (QY_LIKELY(place == QY_SPAN_OWNED || place == QY_SPAN_DRAINING ||
 		      (place == QY_SPAN_LISTED && tombs < atomic_load_explicit(&s->used, memory_order_relaxed)) ||
 		      (place == QY_SPAN_FULL && tombs < many(s))))

@@ -29,7 +29,7 @@ struct life {
 	_Alignas(64) _Atomic(uint64_t) least; /* that the next operation sees */
 	_Atomic(uint32_t) ending, ended;      /* its free has begun; is over */
 	quarry_handle h;
-	uint32_t words;
+	uint32_t words, at; /* at: which place */
 	struct life *next; /* older */
 };
 
@@ -49,7 +49,8 @@ static quarry_lanes *lanes;
 static struct life *_Atomic place[PLACES];
 static struct life *_Atomic lives;
 static _Atomic(uint64_t) reads, adds, misses, ends, moved_on, forks;
-static _Atomic(unsigned) working; /* threads that do operations */
+static _Atomic(unsigned) working, round_now; /* threads that do operations; what the first one is at */
+static _Atomic(uint32_t) in_use; /* a place, + 1, of whose object somebody makes long use: worth to be freed */
 static uint64_t bytes_back;
 
 /* ---- contents ---- */
@@ -68,7 +69,7 @@ static void verify(const struct body *b, uint64_t tag, uint32_t words, const cha
 			st_fail("%s: word %u of %u is %llx", when, i, words, (unsigned long long)b->word[i]);
 }
 
-static struct life *life_make(struct st_rng *rng)
+static struct life *life_make(struct st_rng *rng, uint32_t at)
 {
 	struct life *life = aligned_alloc(64, sizeof(*life));
 	uint32_t words = (uint32_t)st_below(rng, st_below(rng, 16) == 0 ? 2000 : 60);
@@ -84,7 +85,7 @@ static struct life *life_make(struct st_rng *rng)
 	for (uint32_t i = 0; i < words; i++)
 		b->word[i] = word_of(h, i);
 	quarry_leave();
-	*life = (struct life){ .h = h, .words = words };
+	*life = (struct life){ .h = h, .words = words, .at = at };
 	life->next = atomic_load(&lives);
 	while (!atomic_compare_exchange_weak(&lives, &life->next, life))
 		;
@@ -131,12 +132,16 @@ static bool found(struct life *life, struct before was, const void *p, const cha
 	return p != NULL;
 }
 
-/* Now and then a thread stays in the midst of an operation for as long as others need for many. */
-static void linger(struct st_rng *rng)
+/* Now and then a thread stays in the midst of an operation for as long as others need for many; or until the first
+ * thread has made, freed and moved so many times more, if it does: it waits for scopes, and not for pins. */
+static void linger(struct life *life, struct st_rng *rng, unsigned rounds)
 {
-	uint64_t which = st_below(rng, 2048);
+	uint64_t which = st_below(rng, rounds > 2 ? 128 : 2048);
+	unsigned until = atomic_load(&round_now) + rounds;
 
-	for (uint64_t i = which == 0 ? 16 : which < 32; i > 0; i--)
+	if (which == 0)
+		atomic_store(&in_use, life->at + 1);
+	for (uint64_t i = which == 0 ? 300 : which < 32; i > 0 && (int)(atomic_load(&round_now) - until) < 0; i--)
 		sched_yield();
 }
 
@@ -150,7 +155,7 @@ static void read_one(struct life *life, struct st_rng *rng)
 	b = quarry_get(lanes, life->h);
 	if (found(life, was, b, "get")) {
 		count = atomic_load(&((struct body *)(uintptr_t)b)->count);
-		linger(rng);
+		linger(life, rng, 2);
 		verify(b, life->h, life->words, "what was got in a scope");
 		again = atomic_load(&((struct body *)(uintptr_t)b)->count);
 		if (again < count)
@@ -177,7 +182,7 @@ static void add_one(struct life *life, struct st_rng *rng)
 	b = quarry_get_mut(lanes, life->h);
 	got = found(life, was, b, "get_mut");
 	if (got) {
-		linger(rng);
+		linger(life, rng, 2);
 		count = atomic_fetch_add(&b->count, 1);
 		verify(b, life->h, life->words < 4 ? life->words : 4, "what was got for writing");
 	}
@@ -200,7 +205,7 @@ static void add_pinned(struct life *life, struct st_rng *rng)
 		return;
 	count = atomic_fetch_add(&b->count, 1);
 	saw(life, was, count, count + 1, "pin");
-	linger(rng);
+	linger(life, rng, 3);
 	quarry_enter();
 	at = quarry_get(lanes, life->h);
 	if (at != b && (at != NULL || !atomic_load(&life->ending)))
@@ -319,23 +324,29 @@ static struct life *some_life(struct st_rng *rng, struct life **kept)
 	return life;
 }
 
+static void end_at(unsigned at)
+{
+	struct life *life = atomic_exchange(&place[at], NULL);
+
+	if (life != NULL)
+		end_life(life);
+}
+
 static void step(struct st_worker *w, struct life **kept)
 {
 	struct life *life = some_life(&w->rng, kept);
-	unsigned which = (unsigned)st_below(&w->rng, 5000);
+	unsigned which = (unsigned)st_below(&w->rng, 5000), at;
 
-	if (which < 3000) {
+	if (which < 50 && (at = atomic_exchange(&in_use, 0)) != 0) {
+		end_at(at - 1);
+	} else if (which < 3000) {
 		read_one(life, &w->rng);
 	} else if (which < 4800) {
 		add_one(life, &w->rng);
 	} else if (which < 4999) {
 		add_pinned(life, &w->rng);
 	} else {
-		unsigned at = (unsigned)st_below(&w->rng, PLACES);
-
-		life = atomic_exchange(&place[at], NULL);
-		if (life != NULL)
-			end_life(life);
+		end_at((unsigned)st_below(&w->rng, PLACES));
 	}
 }
 
@@ -343,7 +354,7 @@ static void refill(struct st_rng *rng)
 {
 	for (unsigned i = 0; i < PLACES; i++)
 		if (atomic_load(&place[i]) == NULL)
-			atomic_store(&place[i], life_make(rng));
+			atomic_store(&place[i], life_make(rng, i));
 }
 
 /* The first thread. What it allocates from goes back as it compacts, so that nothing keeps a segment from being
@@ -357,6 +368,7 @@ static void keep_moving(struct st_worker *w)
 		int64_t back;
 
 
+		atomic_store(&round_now, round);
 		thin_or_fill(f, &w->rng, round % 2 == 0);
 		refill(&w->rng);
 		if (round % 64 == 63)
@@ -394,7 +406,7 @@ int main(int argc, char **argv)
 	lanes = quarry_lanes_create(NULL);
 	ST_CHECK(lanes != NULL);
 	for (unsigned i = 0; i < PLACES; i++)
-		atomic_store(&place[i], life_make(&rng));
+		atomic_store(&place[i], life_make(&rng, i));
 	atomic_store(&working, st.threads - 1);
 	st_threads(work);
 	for (unsigned i = 0; i < PLACES; i++)
