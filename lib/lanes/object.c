@@ -455,11 +455,17 @@ QY_NOINLINE static int hfree_slow(quarry_lanes *l, quarry_handle h)
 	return result;
 }
 
+/* The marks of an object with this handle that nobody has pinned. */
+QY_INLINE uint32_t marks_of(quarry_handle h)
+{
+	return (uint32_t)(h >> 48) << QY_MARK_TYPE_SHIFT | (uint32_t)(h >> 63) * QY_MARK_SLOW;
+}
+
 /* In a scope: free what is in a span and plain to see, the first try: pinned by nobody, of this very type and lane.
  * Otherwise nothing is done, but where somebody pins it just as it is freed. */
 QY_INLINE bool free_plain(quarry_lanes *l, struct qy_lanes_cache *c, quarry_handle h)
 {
-	uint32_t slot = slot_of(h), index, marks = (uint32_t)(h >> 48) << QY_MARK_TYPE_SHIFT | (uint32_t)(h >> 63) * QY_MARK_SLOW;
+	uint32_t slot = slot_of(h), index, marks = marks_of(h);
 	uint64_t generation = generation_of(h) + 1, word;
 	struct qy_span *s;
 
@@ -533,7 +539,7 @@ static void *pin_live(quarry_lanes *l, quarry_handle h)
 	}
 }
 
-void *quarry_pin(quarry_lanes *l, quarry_handle h)
+QY_NOINLINE static void *pin_slow(quarry_lanes *l, quarry_handle h)
 {
 	void *p;
 
@@ -543,6 +549,44 @@ void *quarry_pin(quarry_lanes *l, quarry_handle h)
 	p = pin_live(l, h);
 	quarry_leave();
 	return p;
+}
+
+/* In a scope: one more pin of what is in a span, does not move and is plain to see, at the first try; else NULL. */
+QY_INLINE void *pin_plain(quarry_lanes *l, quarry_handle h)
+{
+	const uint64_t same = STATES | QUARRY_WORD_HUGE | QUARRY_WORD_MOVING;
+	qy_word *at = &l->word[slot_of(h)];
+	uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+	struct qy_entry *entry;
+	uint32_t marks;
+
+	if (QY_UNLIKELY(((word ^ h << 16) & same) != 0))
+		return NULL;
+	entry = qy_entry_of(qy_word_address(word));
+	marks = atomic_load_explicit(&entry->marks, memory_order_relaxed);
+	if (QY_UNLIKELY(((marks ^ marks_of(h)) & ~QY_MARK_PINS) != 0 || (marks & QY_MARK_PINS) == QY_MARK_PINS) ||
+	    QY_UNLIKELY(!atomic_compare_exchange_strong(&entry->marks, &marks, marks + 1)))
+		return NULL;
+	if (QY_LIKELY(((atomic_load(at) ^ word) & (same | QUARRY_WORD_ADDRESS)) == 0))
+		return qy_word_address(word);
+	release_zombie(l, slot_of(h), entry, atomic_fetch_sub(&entry->marks, 1) - 1);
+	return NULL;
+}
+
+void *quarry_pin(quarry_lanes *l, quarry_handle h)
+{
+	struct qy_lanes_record *r = qy_lanes_record;
+
+	if (QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC && r != NULL && is_ours(l, h))) {
+		void *p;
+
+		qy_scope_enter(r);
+		p = pin_plain(l, h);
+		qy_scope_leave(r);
+		if (QY_LIKELY(p != NULL))
+			return p;
+	}
+	return pin_slow(l, h);
 }
 
 static int unpin(quarry_lanes *l, quarry_handle h)
@@ -566,7 +610,7 @@ static int unpin(quarry_lanes *l, quarry_handle h)
 	return 0;
 }
 
-int quarry_unpin(quarry_lanes *l, quarry_handle h)
+QY_NOINLINE static int unpin_slow(quarry_lanes *l, quarry_handle h)
 {
 	int result;
 
@@ -578,4 +622,35 @@ int quarry_unpin(quarry_lanes *l, quarry_handle h)
 	result = unpin(l, h);
 	quarry_leave();
 	return result == 0 ? 0 : qy_fail(EINVAL, "it is not pinned");
+}
+
+/* In a scope: one pin less of what is in a span and not freed, at the first try. */
+QY_INLINE bool unpin_plain(quarry_lanes *l, quarry_handle h)
+{
+	uint64_t word = atomic_load_explicit(&l->word[slot_of(h)], memory_order_acquire);
+	struct qy_entry *entry;
+	uint32_t marks;
+
+	if (QY_UNLIKELY(((word ^ h << 16) & (STATES | QUARRY_WORD_HUGE)) != 0))
+		return false;
+	entry = qy_entry_of(qy_word_address(word));
+	marks = atomic_load_explicit(&entry->marks, memory_order_relaxed);
+	return QY_LIKELY((marks & QY_MARK_PINS) != 0 && !(marks & QY_MARK_ZOMBIE)) &&
+	       atomic_compare_exchange_strong(&entry->marks, &marks, marks - 1);
+}
+
+int quarry_unpin(quarry_lanes *l, quarry_handle h)
+{
+	struct qy_lanes_record *r = qy_lanes_record;
+
+	if (QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC && r != NULL && is_ours(l, h))) {
+		bool done;
+
+		qy_scope_enter(r);
+		done = unpin_plain(l, h);
+		qy_scope_leave(r);
+		if (QY_LIKELY(done))
+			return 0;
+	}
+	return unpin_slow(l, h);
 }
