@@ -527,6 +527,8 @@ const struct qy_os qy_os_linux = {
 	.rename_file = qy_linux_rename_file,
 	.remove_file = qy_linux_remove_file,
 	.read_at = qy_linux_read_at,
+	.write_at = qy_linux_write_at,
+	.nameless_file = qy_linux_nameless_file,
 	.copy = linux_copy,
 };
 

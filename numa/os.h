@@ -140,6 +140,10 @@ struct qy_os {
 	 * offset. */
 	int (*next_data)(int fd, uint64_t from, uint64_t *begin, uint64_t *end);
 	int (*read_at)(int fd, void *to, size_t len, uint64_t at); /* all of it, or -1 */
+	int (*write_at)(int fd, const void *from, size_t len, uint64_t at); /* all of it, or -1; a limit is EFBIG, no signal */
+	/* A file without a name, to be read and written, in a directory; it ends with its last descriptor (O_TMPFILE, Linux
+	 * 3.11; made and removed at once where the file system has no such thing). */
+	int (*nameless_file)(const char *directory);
 	/* Copy this process's own memory, with an error (EFAULT) where reading it would be a signal. ENOSYS or EPERM
 	 * where there is no such way (process_vm_writev(2), Linux 3.2). */
 	int (*copy)(void *to, const void *from, size_t len);

@@ -39,15 +39,22 @@ int qy_linux_memfd(const char *name, unsigned flags)
 	return (int)higher;
 }
 
-int qy_linux_set_size(int fd, uint64_t size)
+/* Where RLIMIT_FSIZE forbids it there is an error, and not SIGXFSZ. */
+static bool may_be_so_large(uint64_t size)
 {
 	struct rlimit limit;
 
-	if (size > INT64_MAX || (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
-				 size > limit.rlim_cur)) {
-		errno = EFBIG;
+	if (size <= INT64_MAX &&
+	    (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur))
+		return true;
+	errno = EFBIG;
+	return false;
+}
+
+int qy_linux_set_size(int fd, uint64_t size)
+{
+	if (!may_be_so_large(size))
 		return -1;
-	}
 	return ftruncate(fd, (off_t)size);
 }
 
@@ -124,6 +131,24 @@ int qy_linux_read_at(int fd, void *to, size_t len, uint64_t at)
 	return 0;
 }
 
+int qy_linux_write_at(int fd, const void *from, size_t len, uint64_t at)
+{
+	if (!may_be_so_large(at + len))
+		return -1;
+	for (size_t done = 0; done < len;) {
+		long n = syscall(SYS_pwrite64, fd, (const char *)from + done, len - done, (long)(at + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n == 0)
+			errno = ENOSPC;
+		if (n <= 0)
+			return -1;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
 int qy_linux_create_file(const char *path)
 {
 	long fd;
@@ -142,4 +167,35 @@ int qy_linux_rename_file(const char *from, const char *to)
 int qy_linux_remove_file(const char *path)
 {
 	return (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+}
+
+/* Where there are no files without a name. */
+static int removed_file(const char *directory)
+{
+	char path[4096];
+	long fd = -1;
+
+	for (unsigned n = 0; n < 100 && (n == 0 || (fd < 0 && errno == EEXIST)); n++) {
+		struct qy_text text;
+
+		qy_text_init(&text, path, sizeof(path), -1);
+		qy_text_format(&text, "%s/.quarry-%d-%u", directory, qy_os->process_id(), n);
+		if (text.total >= sizeof(path)) {
+			errno = ENAMETOOLONG;
+			return -1;
+		}
+		fd = syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	}
+	if (fd >= 0)
+		(void)qy_linux_remove_file(path);
+	return (int)fd;
+}
+
+int qy_linux_nameless_file(const char *directory)
+{
+	long fd = syscall(SYS_openat, AT_FDCWD, directory, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+
+	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
+		return removed_file(directory);
+	return (int)fd;
 }

@@ -16,5 +16,7 @@ int qy_linux_create_file(const char *path);
 int qy_linux_rename_file(const char *from, const char *to);
 int qy_linux_remove_file(const char *path);
 int qy_linux_read_at(int fd, void *to, size_t len, uint64_t at);
+int qy_linux_write_at(int fd, const void *from, size_t len, uint64_t at);
+int qy_linux_nameless_file(const char *directory);
 
 #endif

@@ -511,6 +511,16 @@ static int table_read_at(int fd, void *to, size_t len, uint64_t at)
 	CALL(FAKE_READ_AT, int, -1, qy_os_linux.read_at(fd, to, len, at));
 }
 
+static int table_write_at(int fd, const void *from, size_t len, uint64_t at)
+{
+	CALL(FAKE_WRITE_AT, int, -1, qy_os_linux.write_at(fd, from, len, at));
+}
+
+static int table_nameless_file(const char *directory)
+{
+	CALL(FAKE_NAMELESS_FILE, int, -1, qy_os_linux.nameless_file(directory));
+}
+
 static int table_close(int fd)
 {
 	return qy_os_linux.close(fd);
@@ -646,6 +656,8 @@ static const struct qy_os fake_table = {
 	.rename_file = table_rename_file,
 	.remove_file = table_remove_file,
 	.read_at = table_read_at,
+	.write_at = table_write_at,
+	.nameless_file = table_nameless_file,
 	.copy = table_copy,
 	.stop_room = qy_linux_stop_room,
 	.stop_forget = qy_linux_stop_forget,

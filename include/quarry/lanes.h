@@ -53,6 +53,20 @@ typedef uint64_t quarry_handle;
 
 #define QUARRY_HANDLE_NONE ((quarry_handle)0)
 
+/** What becomes of objects that nobody looks at: they are compressed, and, where there is a directory, go to a file.
+ * quarry_get brings them back, which then takes microseconds, or a read of the file. Zero-initialise it. */
+typedef struct quarry_cold_attr {
+	uint32_t struct_size; /* sizeof(struct quarry_cold_attr), or 0, which means the same */
+	uint32_t flags;       /* 0 */
+	uint32_t period_ms;   /* objects that nobody got for so long, at least, become cold; 0: 30,000. It is longer for a
+	                       * while when more than 2 % of what is cold comes back in it */
+	uint32_t reserved;    /* 0 */
+	const char *codec;    /* "lz4" (NULL means it), "zstd", "none": the library is loaded then (liblz4.so.1, libzstd.so.1) */
+	uint64_t memory_limit;/* bytes of compressed objects in memory, above which the oldest go to the file; 0: any */
+	const char *directory;/* of the file, which has no name and ends with the process; NULL: there is none */
+	uint64_t file_limit;  /* bytes of the file, at most; 0: any */
+} quarry_cold_attr;
+
 /** What lanes are to be. Zero-initialise it. */
 typedef struct quarry_lanes_attr {
 	uint32_t struct_size; /* sizeof(struct quarry_lanes_attr), or 0, which means the same */
@@ -63,6 +77,7 @@ typedef struct quarry_lanes_attr {
 	const quarry_arena_attr *memory; /* without an arena: one of its own, made so. NULL: the default arena */
 	uint32_t generations; /* that a slot has before it is retired, 1 to 65,534; 0: 65,534. Fewer are for tests */
 	uint32_t reserved;    /* 0 */
+	const struct quarry_cold_attr *cold; /* what becomes of objects that nobody looks at. NULL: they stay */
 } quarry_lanes_attr;
 
 /** Make lanes. @param attr what they are to be; NULL: all zero.
@@ -110,9 +125,12 @@ typedef struct quarry_lanes_map {
 #define QUARRY_WORD_COLD ((uint64_t)2)
 #define QUARRY_WORD_MOVING ((uint64_t)4)
 #define QUARRY_WORD_HUGE ((uint64_t)8) /* beyond segments */
-#define QUARRY_WORD_ACCESSED ((uint64_t)16)
+#define QUARRY_WORD_UNSEEN ((uint64_t)16) /* nobody has got it of late: the next who does is told of */
 
-/** What quarry_get does with a handle that is none, for its inline part to call. @return NULL, with the errno of
+/* What of a word keeps it from being got at once, generations being equal: all of which quarry_get_slow looks at. */
+#define QUARRY_WORD_ELSE (QUARRY_WORD_GENERATION | QUARRY_WORD_FREE | QUARRY_WORD_COLD | QUARRY_WORD_UNSEEN)
+
+/** What quarry_get does with a handle whose object is not to be had at once, for its inline part to call. @return as
  * quarry_get. */
 QUARRY_API void *quarry_get_slow(quarry_lanes *lanes, quarry_handle h);
 
@@ -124,7 +142,8 @@ QUARRY_API void quarry_enter(void);
 QUARRY_API void quarry_leave(void);
 
 /** The address of an object, for reading, in a scope. Two loads, neither of the object.
- * @return it; NULL with ESTALE (the object was freed), EINVAL (no handle of these lanes). */
+ * @return it; NULL with ESTALE (the object was freed), EINVAL (no handle of these lanes). Of a cold object (see
+ *         quarry_cold_attr), which is brought back now: ENOMEM, EIO (it is lost, or cannot be read). */
 static inline const void *quarry_get(quarry_lanes *lanes, quarry_handle h)
 {
 	const quarry_lanes_map *map = (const quarry_lanes_map *)(const void *)lanes;
@@ -133,7 +152,7 @@ static inline const void *quarry_get(quarry_lanes *lanes, quarry_handle h)
 	if (__builtin_expect(slot < map->slots && (h & QUARRY_HANDLE_NUMBER) == map->number, 1)) {
 		uint64_t word = __atomic_load_n(&map->words[slot], __ATOMIC_ACQUIRE) ^ (h << 16 & QUARRY_WORD_GENERATION);
 
-		if (__builtin_expect((word & (QUARRY_WORD_GENERATION | QUARRY_WORD_FREE | QUARRY_WORD_COLD)) == 0, 1))
+		if (__builtin_expect((word & QUARRY_WORD_ELSE) == 0, 1))
 			return (const void *)(uintptr_t)((word & QUARRY_WORD_ADDRESS) >> 1);
 	}
 	return quarry_get_slow(lanes, h);
@@ -144,7 +163,8 @@ static inline const void *quarry_get(quarry_lanes *lanes, quarry_handle h)
 QUARRY_API void *quarry_get_mut(quarry_lanes *lanes, quarry_handle h);
 
 /** As quarry_get, with all bits of the handle looked at (quarry_get does not look at the type and the lane), and without
- * ever waiting. @param p receives the address. @return 0; -1 with ESTALE, EINVAL. */
+ * ever waiting. @param p receives the address. @return 0; -1 with ESTALE, EINVAL, EAGAIN (the object is cold: see
+ * quarry_prefetch). */
 QUARRY_API int quarry_try_get(quarry_lanes *lanes, quarry_handle h, const void **p);
 
 /** A part of an object, for reading, in a scope. @param offset, length bytes. @return its address; NULL with ERANGE when
@@ -161,7 +181,10 @@ enum quarry_handle_states {
 	QUARRY_HANDLE_FREED,   /* the slot's last object was this, and is freed */
 	QUARRY_HANDLE_STALE,   /* freed, and the slot has had others since */
 	QUARRY_HANDLE_FOREIGN, /* of other lanes */
-	QUARRY_HANDLE_CORRUPT  /* never a handle of these lanes */
+	QUARRY_HANDLE_CORRUPT, /* never a handle of these lanes */
+	QUARRY_HANDLE_COLD,    /* compressed, in memory */
+	QUARRY_HANDLE_EVICTED, /* compressed, in the file */
+	QUARRY_HANDLE_LOST     /* it was cold, and its bytes are not what was written: nobody gets it any more */
 };
 
 /** How a handle's object is, at this moment: enum quarry_handle_states. -1 with EINVAL when there are no lanes. */
@@ -192,6 +215,46 @@ enum quarry_compact_style {
  * @return bytes that went back to the arena; -1 with EINVAL, EDEADLK (in a scope), EBUSY (another compaction is under
  *         way). */
 QUARRY_API int64_t quarry_compact(quarry_lanes *lanes, int style, size_t enough, uint64_t budget_us);
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Cold memory                                                                                            */
+
+/** Look which objects nobody got since the pass before, and compress those; a pass begins when its time has come, and
+ * goes on, call by call, for so long as the budget is. Then send compressed bytes above the limit to the file. Not in a
+ * scope. Objects that are pinned, or beyond 1 MiB, never become cold, nor do those whose class does not become smaller by
+ * an eighth (which is found out again now and then).
+ * @param budget_us microseconds after which nothing more is begun; 0: any time.
+ * @return objects that became cold; -1 with EINVAL, ENOTSUP (these lanes have no cold memory), EDEADLK (in a scope), EBUSY
+ *         (objects are being moved by another thread). */
+QUARRY_API int64_t quarry_cool(quarry_lanes *lanes, uint64_t budget_us);
+
+/** Have these objects become cold now, whoever got them last. @param handles, count which; what is no handle, is pinned or cold
+ * already is passed over. @return as quarry_cool. */
+QUARRY_API int64_t quarry_evict(quarry_lanes *lanes, const quarry_handle *handles, size_t count);
+
+/** Bring those of these objects back that are cold, before they are asked for. @return how many; -1 with EINVAL. */
+QUARRY_API int64_t quarry_prefetch(quarry_lanes *lanes, const quarry_handle *handles, size_t count);
+
+/** Figures of cold memory. Bytes unless said otherwise. */
+typedef struct quarry_cold_stats {
+	uint32_t struct_size; /* set by the caller to sizeof, or 0, which means the same */
+	uint32_t reserved;
+	uint64_t objects;     /* that are cold, count */
+	uint64_t bytes;       /* as large as they were */
+	uint64_t compressed;  /* what is in memory for them now */
+	uint64_t evicted;     /* what is in the file */
+	uint64_t loaded;      /* objects that came back, count */
+	uint64_t incompressible; /* times that objects were not worth it */
+	uint64_t corrupt;     /* pieces of 64 KiB that are lost, in whole or in part, count */
+	uint64_t failures;    /* of the file: to be written (then it is left alone for 5 s) or read, count */
+	uint64_t period_ms;   /* as it is now */
+} quarry_cold_stats;
+
+/** Count what is cold. @param stats struct_size is sizeof or 0. @return 0; -1 with EINVAL. */
+QUARRY_API int quarry_cold_stats_get(quarry_lanes *lanes, quarry_cold_stats *stats);
+
+/* ------------------------------------------------------------------------------------------------------ */
+/* Figures                                                                                                */
 
 /** Figures of lanes. Bytes unless said otherwise. */
 typedef struct quarry_lanes_stats {

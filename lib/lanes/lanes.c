@@ -28,6 +28,12 @@ static bool check_attr(const quarry_lanes_attr *a)
 		qy_fail(EINVAL, "generations: %d is more than 65534", (int)a->generations);
 	else if (a->arena != NULL && a->memory != NULL)
 		qy_fail(EINVAL, "memory: an arena is given as well");
+	else if (a->cold != NULL && a->cold->struct_size != 0 && a->cold->struct_size != sizeof(*a->cold))
+		qy_fail(EINVAL, "cold: struct_size: %d is not the size of any quarry_cold_attr", (int)a->cold->struct_size);
+	else if (a->cold != NULL && (a->cold->flags != 0 || a->cold->reserved != 0))
+		qy_fail(EINVAL, "cold: flags: unknown bits in 0x%x, or reserved is not 0", (unsigned)a->cold->flags);
+	else if (a->cold != NULL && a->cold->directory == NULL && (a->cold->memory_limit != 0 || a->cold->file_limit != 0))
+		qy_fail(EINVAL, "cold: limits of a file, and no directory for it");
 	else
 		return true;
 	return false;
@@ -48,6 +54,7 @@ static void end(quarry_lanes *l)
 {
 	int error = errno;
 
+	qy_cooling_end(l);
 	quarry_free(l->word);
 	if (l->own != NULL)
 		(void)quarry_arena_destroy(l->own);
@@ -83,7 +90,7 @@ static bool fill(quarry_lanes *l, const quarry_lanes_attr *a)
 			qy_list_init(&l->partial[class][i]);
 	l->map.words = (const uint64_t *)l->word;
 	l->map.slots = handles;
-	return true;
+	return a->cold == NULL || qy_cooling_make(l, a->cold) == 0;
 }
 
 quarry_lanes *quarry_lanes_create(const quarry_lanes_attr *attr)

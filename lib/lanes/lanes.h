@@ -21,7 +21,8 @@
  *	4. The new address by CAS from exactly the word of step 1. Where that fails the copy is dropped.
  *	5. The old one is a tombstone.
  *
- * Locks, from first to last: registry (scope.c) -> lanes->moving -> lanes->lock -> slots.lock. */
+ * Locks, from first to last: registry (scope.c) -> lanes->moving -> a shard of cold.c -> lanes->lock -> slots.lock,
+ * and the lock of cold.c. */
 #ifndef QUARRY_LANES_LANES_H
 #define QUARRY_LANES_LANES_H
 
@@ -29,6 +30,7 @@
 
 #include "include/quarry/lanes.h"
 #include "lib/base/base.h"
+#include "lib/lanes/cold.h"
 
 #define QY_LANES_MAX 128 /* numbers; 0 is none */
 #define QY_SEGMENT_SIZE ((size_t)2 << 20)
@@ -117,6 +119,9 @@ struct qy_move {
 	void *to;      /* NULL: not yet, or dropped */
 };
 
+struct qy_cold;
+struct qy_cooling;
+
 struct quarry_lanes {
 	quarry_lanes_map map; /* first: the header's inline functions read it */
 	uint64_t magic;
@@ -144,6 +149,8 @@ struct quarry_lanes {
 	struct qy_move batch[QY_BATCH];
 	uint32_t batched;
 	qy_counter moved, moved_bytes, given_up, freed_segments;
+	struct qy_cold *cold; /* NULL: nothing becomes cold */
+	struct qy_cooling *cooling;
 };
 
 #define QY_LANES_MAGIC 0x73656e616cu
@@ -367,8 +374,37 @@ uint32_t qy_spares_end(quarry_lanes *l);
 /* Under l->lock: a segment's part of the figures. */
 void qy_segment_count(const struct qy_segment *g, quarry_lanes_stats *stats);
 
+/* ---- move.c ---- */
+
+/* Whoever is last to change the word did: a move that was begun is not. Its room goes back. */
+void qy_move_give_up(quarry_lanes *l, struct qy_move *b);
+/* An object's bytes, which a writer who stops the move may change meanwhile. */
+void qy_copy_object(void *to, const void *from, size_t size);
+/* Under l->moving: a fork cut a batch off: the child has a copy of it, and nobody who goes on. */
+void qy_moves_undo(quarry_lanes *l);
+
+/* ---- cool.c ---- */
+
+struct qy_cold_object {
+	uint32_t size;
+	bool evicted, corrupt;
+};
+
+/* In a scope: have the object of the handle, whose word is this, a cold one's, in memory. -1 with EIO (it is lost), ENOMEM.
+ * 0 means that its word is to be looked at again. */
+int qy_warm(quarry_lanes *l, quarry_handle h, uint64_t word);
+/* What a cold object, whose word is this, is: 1; 0: it has another word now; -1: the handle is of another type or lane. */
+int qy_cold_look(quarry_lanes *l, quarry_handle h, uint64_t word, struct qy_cold_object *o);
+/* The cold object that this was the word of was freed. */
+void qy_cold_forget(quarry_lanes *l, uint64_t word);
+/* -1 with errno; qy_cooling_end is called in any case. */
+int qy_cooling_make(quarry_lanes *l, const quarry_cold_attr *attr);
+void qy_cooling_end(quarry_lanes *l);
+
 /* ---- object.c ---- */
 
+/* In a scope: whether the handle's object is cold. */
+bool qy_is_away(quarry_lanes *l, quarry_handle h);
 /* Freed objects beyond segments go back to the arena, when their scopes are over. */
 void qy_huge_bury(quarry_lanes *l);
 /* All of them: the lanes end. */

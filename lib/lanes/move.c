@@ -22,8 +22,7 @@ static bool is_late(const struct mover *m)
 
 /* ---- a batch ---- */
 
-/* Whoever is last to change the word did: a move that was begun is not. */
-static void give_up(quarry_lanes *l, struct qy_move *b)
+void qy_move_give_up(quarry_lanes *l, struct qy_move *b)
 {
 	uint64_t word = b->word;
 
@@ -39,7 +38,7 @@ static void give_up(quarry_lanes *l, struct qy_move *b)
 #ifdef __SANITIZE_THREAD__
 __attribute__((no_sanitize("thread")))
 #endif
-static void copy_object(void *to, const void *from, size_t size)
+void qy_copy_object(void *to, const void *from, size_t size)
 {
 #ifdef __SANITIZE_THREAD__
 	for (size_t i = 0; i < size / sizeof(uint64_t); i++)
@@ -60,7 +59,7 @@ static void move_one(quarry_lanes *l, struct qy_move *b)
 	size_t size = s->size;
 
 	if (atomic_load(&l->word[b->slot]) != word || (marks & QY_MARK_PINS)) {
-		give_up(l, b);
+		qy_move_give_up(l, b);
 		return;
 	}
 	if (s->class != QY_CLASS_WHOLE)
@@ -68,14 +67,14 @@ static void move_one(quarry_lanes *l, struct qy_move *b)
 	else if ((b->to = qy_take_whole(l, size)) != NULL)
 		entry = qy_entry_of(b->to);
 	if (b->to == NULL) {
-		give_up(l, b);
+		qy_move_give_up(l, b);
 		return;
 	}
-	copy_object(b->to, from, size);
+	qy_copy_object(b->to, from, size);
 	atomic_store_explicit(&entry->marks, marks, memory_order_relaxed);
 	atomic_store_explicit(&entry->whose, b->slot + 1, memory_order_relaxed);
-	if (!atomic_compare_exchange_strong(&l->word[b->slot], &word, qy_word_make(word >> 48, b->to))) {
-		give_up(l, b);
+	if (!atomic_compare_exchange_strong(&l->word[b->slot], &word, qy_word_make(word >> 48, b->to) | (word & QUARRY_WORD_UNSEEN))) {
+		qy_move_give_up(l, b);
 		return;
 	}
 	qy_entomb(l, NULL, s, index);
@@ -91,19 +90,18 @@ static void run_batch(quarry_lanes *l, struct mover *m)
 		for (; i < l->batched && !is_late(m); i++)
 			move_one(l, &l->batch[i]);
 	for (; i < l->batched; i++)
-		give_up(l, &l->batch[i]);
+		qy_move_give_up(l, &l->batch[i]);
 	l->batched = 0;
 }
 
-/* A fork cut a batch off: the child has a copy of it, and nobody who goes on. */
-static void undo_cut(quarry_lanes *l)
+void qy_moves_undo(quarry_lanes *l)
 {
 	for (uint32_t i = 0; i < l->batched; i++) {
 		struct qy_move *b = &l->batch[i];
 
 		if (b->to != NULL && qy_word_address(atomic_load(&l->word[b->slot])) == b->to)
 			b->to = NULL; /* that far it came */
-		give_up(l, b);
+		qy_move_give_up(l, b);
 	}
 	l->batched = 0;
 }
@@ -359,7 +357,7 @@ int64_t quarry_compact(quarry_lanes *l, int style, size_t enough, uint64_t budge
 	if (pthread_mutex_trylock(&l->moving) != 0)
 		return qy_fail(EBUSY, "another compaction is under way");
 	m.deadline = budget_us == 0 ? 0 : qy_os->now_ns() + budget_us * 1000;
-	undo_cut(l);
+	qy_moves_undo(l);
 	qy_lanes_flush(l); /* what the thread takes from stays where it is */
 	qy_huge_bury(l);
 	pthread_mutex_lock(&l->lock);

@@ -199,6 +199,12 @@ quarry_handle quarry_halloc(quarry_lanes *l, size_t size)
 
 /* ---- found ---- */
 
+/* The marks of an object with this handle that nobody has pinned. */
+QY_INLINE uint32_t marks_of(quarry_handle h)
+{
+	return (uint32_t)(h >> 48) << QY_MARK_TYPE_SHIFT | (uint32_t)(h >> 63) * QY_MARK_SLOW;
+}
+
 /* Why a handle that is not live is none: the errno. */
 static int why_not(const quarry_lanes *l, quarry_handle h)
 {
@@ -207,40 +213,100 @@ static int why_not(const quarry_lanes *l, quarry_handle h)
 	return ESTALE;
 }
 
-/* The word of a live handle, all bits of which are looked at; 0: it is not. In a scope. */
-static uint64_t look(const quarry_lanes *l, quarry_handle h)
+enum found { NONE, LIVE, COLD };
+
+/* What a handle is at this moment, all bits of it looked at (but those of a cold one by generation alone: the rest is
+ * qy_cold_look's); its word. In a scope. */
+QY_INLINE enum found find(const quarry_lanes *l, quarry_handle h, uint64_t *word)
 {
-	uint64_t word;
 	uint32_t marks;
 
 	if (!is_ours(l, h))
-		return 0;
-	word = atomic_load_explicit(&l->word[slot_of(h)], memory_order_acquire);
-	if (((word ^ h << 16) & STATES) != 0)
-		return 0;
-	marks = atomic_load_explicit(&entry_of(qy_word_address(word), word)->marks, memory_order_relaxed);
-	if ((h >> 48 & 0xff) != marks >> QY_MARK_TYPE_SHIFT || h >> 63 != !!(marks & QY_MARK_SLOW))
-		return 0;
-	return word;
+		return NONE;
+	*word = atomic_load_explicit(&l->word[slot_of(h)], memory_order_acquire);
+	if (QY_UNLIKELY(((*word ^ h << 16) & STATES) != 0))
+		return ((*word ^ h << 16) & STATES) == QUARRY_WORD_COLD && l->cold != NULL ? COLD : NONE;
+	marks = atomic_load_explicit(&entry_of(qy_word_address(*word), *word)->marks, memory_order_relaxed);
+	return ((marks ^ marks_of(h)) & (0xffu << QY_MARK_TYPE_SHIFT | QY_MARK_SLOW)) == 0 ? LIVE : NONE;
 }
 
+/* The same, and of a cold one what it is. */
+static enum found find_any(quarry_lanes *l, quarry_handle h, uint64_t *word, struct qy_cold_object *o)
+{
+	for (;;) {
+		enum found found = find(l, h, word);
+		int same = found != COLD ? 1 : qy_cold_look(l, h, *word, o);
+
+		if (same != 0)
+			return same < 0 ? NONE : found;
+	}
+}
+
+/* The word of a live handle, which is brought back when it is cold. In a scope. 0, and errno is set. */
+static uint64_t look(quarry_lanes *l, quarry_handle h)
+{
+	uint64_t word;
+
+	for (;;) {
+		switch (find(l, h, &word)) {
+		case LIVE:
+			return word;
+		case COLD:
+			if (qy_warm(l, h, word) != 0)
+				return 0;
+			break;
+		default:
+			errno = why_not(l, h);
+			return 0;
+		}
+	}
+}
+
+bool qy_is_away(quarry_lanes *l, quarry_handle h)
+{
+	struct qy_cold_object o;
+	uint64_t word;
+
+	return find_any(l, h, &word, &o) == COLD;
+}
+
+/* By generation alone, as the inline part: whether it could be got, and its word; not seen before, or cold, it is now. */
 void *quarry_get_slow(quarry_lanes *l, quarry_handle h)
 {
-	if (qy_lanes_check(l))
-		errno = why_not(l, h);
+	if (!qy_lanes_check(l))
+		return NULL;
+	while (is_ours(l, h)) {
+		qy_word *at = &l->word[slot_of(h)];
+		uint64_t word = atomic_load_explicit(at, memory_order_acquire), states = (word ^ h << 16) & STATES;
+
+		if (states == 0 && (!(word & QUARRY_WORD_UNSEEN) ||
+				    atomic_compare_exchange_strong(at, &word, word & ~QUARRY_WORD_UNSEEN)))
+			return qy_word_address(word);
+		if (states != 0 && (states != QUARRY_WORD_COLD || l->cold == NULL))
+			break;
+		if (states != 0 && qy_warm(l, h, word) != 0)
+			return NULL;
+	}
+	errno = why_not(l, h);
 	return NULL;
 }
 
 int quarry_try_get(quarry_lanes *l, quarry_handle h, const void **p)
 {
+	struct qy_cold_object o;
 	uint64_t word;
 
 	if (!qy_lanes_check(l) || p == NULL) {
 		errno = EINVAL;
 		return -1;
 	}
-	word = look(l, h);
-	if (word == 0) {
+	switch (find_any(l, h, &word, &o)) {
+	case LIVE:
+		break;
+	case COLD:
+		errno = EAGAIN;
+		return -1;
+	default:
 		errno = why_not(l, h);
 		return -1;
 	}
@@ -262,14 +328,22 @@ static uint64_t settle_word(quarry_lanes *l, quarry_handle h)
 	}
 	at = &l->word[slot_of(h)];
 	word = atomic_load(at);
-	do {
-		if (((word ^ h << 16) & STATES) != 0) {
-			errno = why_not(l, h);
-			return 0;
+	for (;;) {
+		uint64_t states = (word ^ h << 16) & STATES;
+
+		if (QY_UNLIKELY(states != 0)) {
+			if (states != QUARRY_WORD_COLD || l->cold == NULL) {
+				errno = why_not(l, h);
+				return 0;
+			}
+			if (qy_warm(l, h, word) != 0)
+				return 0;
+			word = atomic_load(at);
+		} else if (QY_LIKELY(!(word & (QUARRY_WORD_MOVING | QUARRY_WORD_UNSEEN))) ||
+			   atomic_compare_exchange_weak(at, &word, word & ~(QUARRY_WORD_MOVING | QUARRY_WORD_UNSEEN))) {
+			return word;
 		}
-	} while (QY_UNLIKELY(word & QUARRY_WORD_MOVING) &&
-		 !atomic_compare_exchange_weak(at, &word, word & ~QUARRY_WORD_MOVING));
-	return word;
+	}
 }
 
 void *quarry_get_mut(quarry_lanes *l, quarry_handle h)
@@ -296,10 +370,8 @@ const void *quarry_get_range(quarry_lanes *l, quarry_handle h, size_t offset, si
 	if (!qy_lanes_check(l))
 		return NULL;
 	word = look(l, h);
-	if (word == 0) {
-		errno = why_not(l, h);
+	if (word == 0)
 		return NULL;
-	}
 	size = size_of(word);
 	if (offset > size || length > size - offset) {
 		errno = ERANGE;
@@ -310,41 +382,55 @@ const void *quarry_get_range(quarry_lanes *l, quarry_handle h, size_t offset, si
 
 size_t quarry_hsize(quarry_lanes *l, quarry_handle h)
 {
+	struct qy_cold_object o;
 	uint64_t word;
 	size_t size = 0;
 
 	if (!qy_lanes_check(l))
 		return 0;
 	quarry_enter();
-	word = look(l, h);
-	if (word != 0)
+	switch (find_any(l, h, &word, &o)) {
+	case LIVE:
 		size = size_of(word);
-	else
+		break;
+	case COLD:
+		size = o.size;
+		break;
+	default:
 		errno = why_not(l, h);
+	}
 	quarry_leave();
 	return size;
 }
 
 int quarry_handle_valid(quarry_lanes *l, quarry_handle h)
 {
+	struct qy_cold_object o;
+	uint64_t word;
 	int error = errno;
 	bool valid = qy_lanes_check(l);
 
 	quarry_enter();
-	valid = valid && look(l, h) != 0;
+	valid = valid && find_any(l, h, &word, &o) != NONE;
 	quarry_leave();
 	errno = error;
 	return valid;
 }
 
-static int state_of(const quarry_lanes *l, quarry_handle h)
+static int state_of(quarry_lanes *l, quarry_handle h)
 {
-	uint64_t word = look(l, h), generation;
+	uint64_t word, generation;
+	struct qy_cold_object o;
 
-	if (word != 0) {
+	switch (find_any(l, h, &word, &o)) {
+	case LIVE:
 		if (atomic_load_explicit(&entry_of(qy_word_address(word), word)->marks, memory_order_relaxed) & QY_MARK_PINS)
 			return QUARRY_HANDLE_PINNED;
 		return word & QUARRY_WORD_MOVING ? QUARRY_HANDLE_MOVING : QUARRY_HANDLE_VALID;
+	case COLD:
+		return o.corrupt ? QUARRY_HANDLE_LOST : o.evicted ? QUARRY_HANDLE_EVICTED : QUARRY_HANDLE_COLD;
+	default:
+		break;
 	}
 	word = atomic_load_explicit(&l->word[slot_of(h)], memory_order_acquire);
 	generation = word >> 48;
@@ -424,13 +510,30 @@ QY_INLINE bool leave_to_pins(struct qy_entry *entry)
 	return false;
 }
 
+/* It is never read. False: it is not cold any more. */
+static bool free_cold(quarry_lanes *l, quarry_handle h, uint64_t word)
+{
+	uint64_t generation = generation_of(h) + 1;
+
+	if (!atomic_compare_exchange_strong(&l->word[slot_of(h)], &word, generation << 48 | QUARRY_WORD_FREE))
+		return false;
+	qy_cold_forget(l, word);
+	slot_back(l, qy_lanes_cache(l), slot_of(h), generation);
+	return true;
+}
+
 static int free_live(quarry_lanes *l, quarry_handle h)
 {
 	uint32_t slot = slot_of(h);
-	uint64_t word = look(l, h), freed;
+	struct qy_cold_object o;
+	uint64_t word, freed;
+	enum found found;
 
+	while ((found = find_any(l, h, &word, &o)) == COLD)
+		if (free_cold(l, h, word))
+			return 0;
 	do {
-		if (word == 0 || ((word ^ h << 16) & STATES) != 0)
+		if (found == NONE || ((word ^ h << 16) & STATES) != 0)
 			return qy_fail(why_not(l, h), "no object has this handle");
 		freed = (generation_of(h) + 1) << 48 | (word & (QUARRY_WORD_ADDRESS | QUARRY_WORD_HUGE)) | FREED;
 	} while (!atomic_compare_exchange_weak(&l->word[slot], &word, freed));
@@ -453,12 +556,6 @@ QY_NOINLINE static int hfree_slow(quarry_lanes *l, quarry_handle h)
 	if (QY_UNLIKELY(atomic_load_explicit(&l->huge_tombs_count, memory_order_relaxed) > 0) && !qy_in_scope())
 		qy_huge_bury(l);
 	return result;
-}
-
-/* The marks of an object with this handle that nobody has pinned. */
-QY_INLINE uint32_t marks_of(quarry_handle h)
-{
-	return (uint32_t)(h >> 48) << QY_MARK_TYPE_SHIFT | (uint32_t)(h >> 63) * QY_MARK_SLOW;
 }
 
 /* In a scope: free what is in a span and plain to see, the first try: pinned by nobody, of this very type and lane.
@@ -524,10 +621,8 @@ static void *pin_live(quarry_lanes *l, quarry_handle h)
 		uint64_t word = look(l, h), now;
 		struct qy_entry *entry;
 
-		if (word == 0) {
-			errno = why_not(l, h);
+		if (word == 0)
 			return NULL;
-		}
 		entry = entry_of(qy_word_address(word), word);
 		if (add_pin(entry) != 0)
 			return NULL;
@@ -597,7 +692,7 @@ static int unpin(quarry_lanes *l, quarry_handle h)
 
 	if (generation != generation_of(h) && (generation != generation_of(h) + 1 || (word & FREED) != FREED))
 		return -1;
-	if ((word & FREED) == QUARRY_WORD_FREE)
+	if ((word & FREED) == QUARRY_WORD_FREE || (word & QUARRY_WORD_COLD))
 		return -1;
 	entry = entry_of(qy_word_address(word), word);
 	marks = atomic_load(&entry->marks);

@@ -61,26 +61,35 @@ static void before_fork(void)
 	pthread_mutex_lock(&registry);
 	for (int id = 0; id < QY_LANES_MAX; id++)
 		if (all[id] != NULL) {
+			if (all[id]->cold != NULL)
+				qy_cold_before_fork(all[id]->cold);
 			pthread_mutex_lock(&all[id]->lock);
 			pthread_mutex_lock(&all[id]->slots.lock);
 		}
 }
 
-static void after_fork(void)
+static void unlock_all(bool child)
 {
 	for (int id = QY_LANES_MAX - 1; id >= 0; id--)
 		if (all[id] != NULL) {
 			pthread_mutex_unlock(&all[id]->slots.lock);
 			pthread_mutex_unlock(&all[id]->lock);
+			if (all[id]->cold != NULL)
+				qy_cold_after_fork(all[id]->cold, child);
 		}
 	pthread_mutex_unlock(&registry);
+}
+
+static void after_fork(void)
+{
+	unlock_all(false);
 }
 
 /* The parent's other threads are not here: their scopes are over, and what they had of lanes goes back. A move that was
  * under way never ends: who moves next undoes it (move.c). */
 static void in_child(void)
 {
-	after_fork();
+	unlock_all(true);
 	for (struct qy_lanes_record *r = atomic_load(&records); r != NULL; r = r->next)
 		if (r != qy_lanes_record && atomic_load(&r->used)) {
 			struct qy_lanes_record *me = qy_lanes_record;

@@ -11,6 +11,8 @@
  * seen by the next one. For handles: after a free that was over nobody gets the object; nobody misses one whose free has
  * not begun. And what is in a scope stays: each object has words that never change.
  *
+ * In between all that is there becomes cold, and what nobody got since the last time: compressed, and to a file.
+ *
  * Now and then the process forks in the midst of it: the child has all objects, goes on and compacts alone. The
  * operations are what --ops counts; 10^8 are --ops 1e8. */
 #include "tests/stress/stress.h"
@@ -51,7 +53,7 @@ static struct life *_Atomic lives;
 static _Atomic(uint64_t) reads, adds, misses, ends, moved_on, forks;
 static _Atomic(unsigned) working, round_now; /* threads that do operations; what the first one is at */
 static _Atomic(uint32_t) in_use; /* a place, + 1, of whose object somebody makes long use: worth to be freed */
-static uint64_t bytes_back;
+static uint64_t bytes_back, cooled;
 
 /* ---- contents ---- */
 
@@ -357,6 +359,36 @@ static void refill(struct st_rng *rng)
 			atomic_store(&place[i], life_make(rng, i));
 }
 
+/* What is there now becomes cold, whoever uses it; or what nobody got since the last time. */
+static void cool(const struct filler *f, struct st_rng *rng, unsigned round)
+{
+	static quarry_handle some[PLACES + 1000];
+	size_t count = 0;
+	int64_t gone;
+
+	if (round % 8 != 1 && round % 8 < 6)
+		return;
+	if (round % 8 == 6) {
+		gone = quarry_cool(lanes, st_below(rng, 2) == 0 ? 500 : 0);
+	} else {
+		for (unsigned i = 0; i < PLACES; i++) {
+			struct life *life = atomic_load(&place[i]);
+
+			if (life != NULL)
+				some[count++] = life->h;
+		}
+		for (unsigned i = 0; i < 1000; i++) {
+			quarry_handle h = f[st_below(rng, FILLERS)].h;
+
+			if (h != 0)
+				some[count++] = h;
+		}
+		gone = quarry_evict(lanes, some, count);
+	}
+	ST_CHECK(gone >= 0);
+	cooled += (uint64_t)gone;
+}
+
 /* The first thread. What it allocates from goes back as it compacts, so that nothing keeps a segment from being
  * chosen. */
 static void keep_moving(struct st_worker *w)
@@ -373,6 +405,7 @@ static void keep_moving(struct st_worker *w)
 		refill(&w->rng);
 		if (round % 64 == 63)
 			fork_once(f, &w->rng);
+		cool(f, &w->rng, round);
 		back = quarry_compact(lanes, QUARRY_COMPACT_FULL, 0, st_below(&w->rng, 4) == 0 ? 1000 : 0);
 		ST_CHECK(back >= 0);
 		bytes_back += (uint64_t)back;
@@ -398,12 +431,19 @@ static void work(struct st_worker *w)
 
 int main(int argc, char **argv)
 {
+	quarry_cold_attr cold = { .period_ms = 1 };
+	quarry_lanes_attr attr = { .cold = &cold };
 	quarry_lanes_stats stats = { 0 };
+	quarry_cold_stats away = { 0 };
 	struct st_rng rng;
 
 	st_begin(argc, argv, "lanes_order", 6000000, 3);
 	rng = st_rng_for(1000);
-	lanes = quarry_lanes_create(NULL);
+	if (st.seed % 2 == 0) {
+		cold.memory_limit = 20000;
+		cold.directory = "/tmp";
+	}
+	lanes = quarry_lanes_create(&attr);
 	ST_CHECK(lanes != NULL);
 	for (unsigned i = 0; i < PLACES; i++)
 		atomic_store(&place[i], life_make(&rng, i));
@@ -424,7 +464,11 @@ int main(int argc, char **argv)
 	       (unsigned long long)reads, (unsigned long long)adds, (unsigned long long)misses, (unsigned long long)ends,
 	       (unsigned long long)stats.moved, (unsigned long long)stats.given_up, (unsigned long long)moved_on,
 	       (unsigned long long)(bytes_back >> 20), (unsigned long long)forks);
-	ST_CHECK(stats.objects == 0);
+	ST_CHECK(quarry_cold_stats_get(lanes, &away) == 0);
+	printf("lanes_order: %llu objects became cold, %llu came back, %llu times it was not worth it\n",
+	       (unsigned long long)cooled, (unsigned long long)away.loaded, (unsigned long long)away.incompressible);
+	ST_CHECK(stats.objects == 0 && away.objects == 0 && away.bytes == 0 && away.compressed == 0 && away.evicted == 0);
+	ST_CHECK(away.corrupt == 0 && away.failures == 0);
 	ST_CHECK(quarry_lanes_destroy(lanes) == 0);
 	return st_end(ST_SLACK, 0);
 }

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/* Codecs: liblz4 and libzstd, loaded when somebody asks for them, so that quarry depends on neither. Their interfaces are
+ * those of their first stable versions (LZ4 1.7, Zstandard 1.0), and their libraries' names say so. And a checksum. */
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+#include "lib/api/error.h"
+#include "lib/lanes/cold.h"
+
+#define LZ4_STATE 16416 /* LZ4_sizeofState() */
+#define ZSTD_LEVEL 3
+
+static struct {
+	int (*state_size)(void);
+	int (*compress)(void *state, const char *from, char *to, int size, int room, int acceleration);
+	int (*decompress)(const char *from, char *to, int size, int room);
+} lz4;
+
+static struct {
+	size_t (*compress)(void *to, size_t room, const void *from, size_t size, int level);
+	size_t (*decompress)(void *to, size_t room, const void *from, size_t size);
+	unsigned (*is_error)(size_t);
+} zstd;
+
+static size_t lz4_compress(void *state, const void *from, size_t size, void *to, size_t room)
+{
+	int made;
+
+	if (size > INT_MAX / 2)
+		return 0;
+	made = lz4.compress(state, from, to, (int)size, (int)qy_min(room, INT_MAX), 1);
+	return made <= 0 ? 0 : (size_t)made;
+}
+
+static bool lz4_decompress(const void *from, size_t size, void *to, size_t is)
+{
+	return size <= INT_MAX && is <= INT_MAX && lz4.decompress(from, to, (int)size, (int)is) == (int)is;
+}
+
+static size_t zstd_compress(void *state, const void *from, size_t size, void *to, size_t room)
+{
+	size_t made = zstd.compress(to, room, from, size, ZSTD_LEVEL);
+
+	(void)state;
+	return zstd.is_error(made) ? 0 : made;
+}
+
+static bool zstd_decompress(const void *from, size_t size, void *to, size_t is)
+{
+	return zstd.decompress(to, is, from, size) == is;
+}
+
+static size_t none_compress(void *state, const void *from, size_t size, void *to, size_t room)
+{
+	(void)state;
+	if (size > room)
+		return 0;
+	memcpy(to, from, size);
+	return size;
+}
+
+static bool none_decompress(const void *from, size_t size, void *to, size_t is)
+{
+	if (size != is)
+		return false;
+	memcpy(to, from, size);
+	return true;
+}
+
+static const struct qy_codec codecs[] = {
+	{ "lz4", LZ4_STATE, lz4_compress, lz4_decompress },
+	{ "zstd", 0, zstd_compress, zstd_decompress },
+	{ "none", 0, none_compress, none_decompress },
+};
+
+/* A function of a library: by way of memory, for ISO C knows no conversion. */
+static bool find(void *library, const char *name, void *function)
+{
+	void *found = library == NULL ? NULL : dlsym(library, name);
+
+	memcpy(function, &found, sizeof(found));
+	return found != NULL;
+}
+
+/* A library stays once it is loaded: compressed objects need it. */
+static bool load_lz4(void)
+{
+	void *library = dlopen("liblz4.so.1", RTLD_NOW | RTLD_LOCAL);
+
+	return find(library, "LZ4_sizeofState", &lz4.state_size) && find(library, "LZ4_compress_fast_extState", &lz4.compress) &&
+	       find(library, "LZ4_decompress_safe", &lz4.decompress) && lz4.state_size() <= LZ4_STATE;
+}
+
+static bool load_zstd(void)
+{
+	void *library = dlopen("libzstd.so.1", RTLD_NOW | RTLD_LOCAL);
+
+	return find(library, "ZSTD_compress", &zstd.compress) && find(library, "ZSTD_decompress", &zstd.decompress) &&
+	       find(library, "ZSTD_isError", &zstd.is_error);
+}
+
+const struct qy_codec *qy_codec_find(const char *name)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	bool loaded = true;
+
+	for (size_t i = 0; i < sizeof(codecs) / sizeof(codecs[0]); i++) {
+		if (strcmp(name, codecs[i].name) != 0)
+			continue;
+		pthread_mutex_lock(&lock);
+		if (i == 0)
+			loaded = load_lz4();
+		else if (i == 1)
+			loaded = load_zstd();
+		pthread_mutex_unlock(&lock);
+		if (loaded)
+			return &codecs[i];
+		(void)qy_fail(ENOENT, "codec: the library of %s, lib%s.so.1, is not there", name, name);
+		return NULL;
+	}
+	(void)qy_fail(EINVAL, "codec: \"%s\" is not lz4, zstd or none", name);
+	return NULL;
+}
+
+/* ---- checksum ---- */
+
+#if defined(__x86_64__)
+__attribute__((target("sse4.2"))) static uint32_t crc_by_instruction(const unsigned char *p, size_t size)
+{
+	uint64_t crc = UINT32_MAX, word;
+
+	for (; size >= 8; p += 8, size -= 8) {
+		memcpy(&word, p, 8);
+		crc = __builtin_ia32_crc32di(crc, word);
+	}
+	for (; size > 0; p++, size--)
+		crc = __builtin_ia32_crc32qi((uint32_t)crc, *p);
+	return ~(uint32_t)crc;
+}
+#endif
+
+static uint32_t crc_by_bits(const unsigned char *p, size_t size)
+{
+	uint32_t crc = UINT32_MAX;
+
+	for (; size > 0; p++, size--) {
+		crc ^= *p;
+		for (int i = 0; i < 8; i++)
+			crc = crc >> 1 ^ (0x82f63b78u & -(crc & 1));
+	}
+	return ~crc;
+}
+
+uint32_t qy_crc32c(const void *bytes, size_t size)
+{
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("sse4.2"))
+		return crc_by_instruction(bytes, size);
+#endif
+	return crc_by_bits(bytes, size);
+}
