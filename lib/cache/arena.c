@@ -2,6 +2,7 @@
 #include "lib/cache/arena.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "lib/base/checker.h"
 #include "lib/cache/idle.h"
@@ -37,11 +38,21 @@ static bool ask_for_some(struct qy_manager *m)
 	return more;
 }
 
+static _Atomic(uint64_t) lives; /* nodes' arenas have 0, and one life */
+
+/* Nobody else knows the arena yet, or all threads are held. */
+static void begin_life(struct qy_manager *m)
+{
+	qy_publish(m->life, atomic_fetch_add_explicit(&lives, 1, memory_order_relaxed) + 1);
+}
+
 quarry_arena *qy_arena_create(const quarry_arena_attr *attr)
 {
 	struct qy_manager *m = qy_manager_create_as(attr);
 	int error;
 
+	if (m != NULL)
+		begin_life(m);
 	if (m != NULL && (attr->flags & QUARRY_ARENA_DECAY))
 		qy_reclaim_note_decay((long)attr->decay_ms);
 	if (m == NULL || !(attr->flags & (QUARRY_ARENA_STRICT | QUARRY_ARENA_POPULATE | QUARRY_ARENA_FD)) ||
@@ -74,6 +85,8 @@ int qy_arena_end(quarry_arena *arena, bool destroy)
 		error = EBUSY;
 	else
 		qy_threads_forget(m);
+	if (error == 0)
+		begin_life(m);
 	if (error == 0 && qy_checker != QY_CHECKER_NONE)
 		qy_manager_end_checked(m);
 	if (error == 0 && destroy)
@@ -99,6 +112,39 @@ quarry_arena *qy_arena_of(const void *p)
 	if (m == NULL)
 		errno = EINVAL;
 	return handle_of(m);
+}
+
+bool qy_arena_is_inside(void)
+{
+	return (qy_tls.thread != NULL && qy_tls.thread->depth > 0) || qy_locks_held != 0;
+}
+
+bool qy_arena_is_nodes(const void *p)
+{
+	struct qy_manager *m = qy_cache_usable(p) == 0 ? NULL : qy_manager_of(p);
+
+	return m != NULL && qy_peek(m->of_node);
+}
+
+uint64_t qy_arena_life(const void *p)
+{
+	struct qy_manager *m = qy_cache_room(p) == 0 ? NULL : qy_manager_of(p);
+
+	return m == NULL ? 0 : qy_peek(qy_peek(m->head)->life);
+}
+
+/* (A thread that cannot be known, or has ended, holds nothing up, and so fills nothing.) */
+void qy_arena_free_filled(void *p, uint64_t life, int byte, size_t max)
+{
+	struct qy_thread *t = qy_thread_gone() && qy_tls.thread == NULL ? NULL : qy_thread_enter();
+
+	if (life != 0 && qy_arena_life(p) == life) {
+		if (t != NULL)
+			memset(p, byte, qy_min(qy_cache_usable(p), max));
+		qy_cache_free(p);
+	}
+	if (t != NULL)
+		qy_thread_leave(t);
 }
 
 quarry_arena *qy_arena_of_node(int node)

@@ -25,18 +25,13 @@ static bool is_alone(void)
 	return qy_threads_live() == (qy_tls.thread != NULL);
 }
 
-static bool is_inside(void)
-{
-	return (qy_tls.thread != NULL && qy_tls.thread->depth > 0) || qy_locks_held != 0;
-}
-
 /* The purge lock first: who holds it may be in a patched madvise that calls malloc, and must not be held up. */
 static void before(void)
 {
 	/* A signal handler that forks out of the middle of a slow path, or of a pass of the reclaimer: the thread may
 	 * hold any lock, and cannot wait for itself. The child is as the parent is then; what it must not do, it must
 	 * not do after any such fork. */
-	skipped = is_inside();
+	skipped = qy_arena_is_inside();
 	if (skipped)
 		return;
 	qy_collapse_forked();
@@ -227,7 +222,7 @@ int qy_fork_copy(int (*fn)(void *ctx, const struct qy_stopped *stopped), void *c
 	int pid, error, status;
 
 	*report = (struct qy_copy_report){ .held_ns = 0 };
-	if (is_inside()) {
+	if (qy_arena_is_inside()) {
 		errno = EDEADLK;
 		return -1;
 	}

@@ -102,6 +102,7 @@ struct qy_manager {
 	_Atomic(uint64_t) hard_limit, soft_limit;
 	_Atomic(long) decay_ms;      /* the head's: -1 never, QUARRY_DECAY_DEFAULT */
 	bool lost;                   /* the head's, in a forked child: it could not have a copy of what was in files */
+	uint64_t life;               /* the head's (qy_publish, qy_peek): another after each reset and end (lib/cache/arena.h) */
 	struct qy_quota quota;       /* of the process's budget */
 	struct qy_limit_marks marks; /* the head's: what of its limits was told */
 	struct qy_fallback fallback[QY_FALLBACKS]; /* the head's: what else was told of it (fallback.h) */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Blocks: their references, counted in the words of count.h, by address and by handle. */
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "lib/api/error.h"
 #include "lib/base/settings.h"
+#include "lib/cache/taken.h"
 #include "lib/manager/mistakes.h"
 #include "lib/object/apart.h"
 #include "lib/object/count.h"
@@ -32,37 +32,42 @@ static size_t usable_of(const quarry_manager *manager, const void *p)
 	return manager == NULL ? quarry_usable_size(p) : manager->ops->usable(manager->ctx, p);
 }
 
-/* Whether p is of a node's default arena, which nobody can reset or end: what is of another may go at any moment, with
- * all that is in it. */
-static bool is_of_node(const void *p)
-{
-	quarry_arena *arena = quarry_arena_of(p);
-	const char *name = arena == NULL ? "" : quarry_arena_name(arena);
-	int node;
+#define NO_LIFE UINT64_MAX /* nobody has asked, as nothing was checked then */
 
-	return sscanf(name, "node %d", &node) == 1 && quarry_arena_of_node(node) == arena;
+uint64_t qy_block_life(const quarry_manager *manager, const void *p)
+{
+	return QY_LIKELY(qy_setting(checked) == 0) || manager != NULL ? NO_LIFE : qy_arena_life(p);
 }
 
-static void free_checked(const quarry_manager *manager, void *p) QY_COLD;
-static void free_checked(const quarry_manager *manager, void *p)
+/* What is held back is no sample any more, and leaves its place in their table to one that lives. */
+static void free_checked(const quarry_manager *manager, void *p, uint64_t life) QY_COLD;
+static void free_checked(const quarry_manager *manager, void *p, uint64_t life)
 {
-	size_t n = usable_of(manager, p);
 	bool is_apart = manager == NULL && qy_apart_has(p);
 
-	if (manager == NULL && is_of_node(p) && qy_quarantine_put(p, n, is_apart))
-		return;
 	if (is_apart)
 		qy_apart_forget(p);
-	memset(p, QY_QUARANTINE_FILL, qy_min(n, QY_QUARANTINE_BLOCK_MAX));
-	give_back(manager, p);
+	if (manager != NULL) {
+		memset(p, QY_QUARANTINE_FILL, qy_min(usable_of(manager, p), QY_QUARANTINE_BLOCK_MAX));
+		give_back(manager, p);
+	} else if (!qy_arena_is_nodes(p)) {
+		/* It goes with all that is in it: the arena may be reset or end at this moment, or has since the block's end was marked. */
+		qy_arena_free_filled(p, life, QY_QUARANTINE_FILL, QY_QUARANTINE_BLOCK_MAX);
+	} else if (!qy_quarantine_put(p, quarry_usable_size(p), is_apart)) {
+		memset(p, QY_QUARANTINE_FILL, qy_min(quarry_usable_size(p), QY_QUARANTINE_BLOCK_MAX));
+		quarry_free(p);
+	}
 }
 
-void qy_block_free(const quarry_manager *manager, void *p)
+void qy_block_free(const quarry_manager *manager, void *p, uint64_t life)
 {
-	if (QY_UNLIKELY(qy_setting(checked) != 0))
-		free_checked(manager, p);
-	else
-		give_back(manager, p);
+	if (QY_UNLIKELY(qy_setting(checked) != 0) && (manager != NULL || life != NO_LIFE)) {
+		free_checked(manager, p, life);
+		return;
+	}
+	give_back(manager, p);
+	if (QY_UNLIKELY(atomic_load_explicit(&qy_quarantine_left, memory_order_relaxed)))
+		qy_quarantine_retry();
 }
 
 /* ---- making ---- */
@@ -80,17 +85,19 @@ static void *take_plain(quarry_manager *manager, size_t alignment, size_t n)
 	return alignment == 0 ? quarry_manager_alloc(manager, n) : quarry_manager_alloc_aligned(manager, alignment, n);
 }
 
-/* Whole pages, of which nothing else has a part. NULL where there is no place for a sample, or the thread's arena can
- * end: its memory may become others' with its pages closed. */
+/* Whole pages, of which nothing else has a part. NULL where there is no memory, or the thread's arena can end: its memory
+ * may become others' with its pages closed. */
 static void *take_apart(size_t alignment, size_t n)
 {
 	size_t page = qy_os_page_size();
 	void *p = quarry_aligned_alloc(qy_max(alignment, page), qy_align_up(qy_max(n, 1), page));
 
-	if (p != NULL && !(is_of_node(p) && qy_apart_note(p))) {
+	if (p != NULL && !qy_arena_is_nodes(p)) {
 		quarry_free(p);
 		return NULL;
 	}
+	if (p != NULL)
+		qy_apart_note(p);
 	qy_quarantine_recheck();
 	return p;
 }
@@ -170,12 +177,11 @@ QUARRY_API int quarry_share(void *p, quarry_block *b)
 {
 	quarry_block made = { .p = p, .n = quarry_usable_size(p) };
 	struct qy_leaf *leaf;
-	struct quarry_count *c;
+	uint64_t word;
 
 	if (made.n == 0 || !qy_manager_is_live(p))
 		return qy_fail(EINVAL, "p: no live memory of quarry's begins at %p", p);
-	c = qy_count_find(p, &leaf);
-	if (c != NULL && (atomic_load_explicit(&c->word, memory_order_relaxed) & QY_COUNT_LIVE))
+	if (qy_count_find(p, &leaf, &word) != NULL && (word & QY_COUNT_LIVE))
 		return qy_fail(EALREADY, "p: what is at %p is a block", p);
 	made.count = qy_count_begin(p, made.n, NULL, &made.generation);
 	if (made.count == NULL)
@@ -213,10 +219,29 @@ static int fail_block(const quarry_block *b)
 
 /* ---- by address ---- */
 
-/* Whether the word is of a live block at this address. */
+#define PLACE_MASK (QY_COUNT_LIVE | QY_COUNT_NOTED | QY_COUNT_GRAIN_MASK)
+
+static uint64_t want_of(const void *p)
+{
+	return QY_COUNT_LIVE | qy_count_grain(p);
+}
+
+/* Whether the word is of a live block at this address that nobody has noted. (Of noted ones the slow paths know.) */
 static bool is_of(uint64_t word, const void *p)
 {
-	return (word & (QY_COUNT_LIVE | QY_COUNT_GRAIN_MASK)) == (QY_COUNT_LIVE | qy_count_grain(p));
+	return (word & PLACE_MASK) == want_of(p);
+}
+
+static bool is_generation(uint64_t word, uint32_t generation)
+{
+	return word >> (QY_COUNT_GENERATION_SHIFT - 1) == ((uint64_t)generation << 1 | 1);
+}
+
+#define LIFE_MASK (~(QY_COUNT_LIVE - 1))
+
+static uint64_t want_life(uint32_t generation)
+{
+	return (uint64_t)generation << QY_COUNT_GENERATION_SHIFT | QY_COUNT_LIVE;
 }
 
 static bool has_room(uint64_t word)
@@ -224,29 +249,32 @@ static bool has_room(uint64_t word)
 	return (word & QY_COUNT_MASK) < QUARRY_REFS_MAX * QY_COUNT_ONE;
 }
 
-/* What was meant is not, or is full, at the first leaf, whose word was counted up. (Slow paths are tail calls, so that
- * the others need no frame.) */
+/* What was meant is not, or is noted or full, at the first leaf, whose word was counted up. (Slow paths are tail calls, so
+ * that the others need no frame.) */
 static int ref_slow(const void *p, struct quarry_count *wrong, uint64_t seen) QY_COLD;
 static int ref_slow(const void *p, struct quarry_count *wrong, uint64_t seen)
 {
 	struct qy_leaf *leaf;
 	struct quarry_count *c;
 	uint64_t word;
+	uint32_t generation;
 
+	if (has_room(seen) && qy_count_is_at(wrong, p, seen))
+		return 0;
 	qy_count_undo(wrong, p, seen);
-	c = qy_count_find(p, &leaf);
+	c = qy_count_find(p, &leaf, &word);
 	if (c == NULL)
 		return fail(EINVAL);
-	word = atomic_load_explicit(&c->word, memory_order_relaxed);
-	if (!is_of(word, p))
+	if (!(word & QY_COUNT_LIVE))
 		return fail(ESTALE);
 	if (!has_room(word))
 		return fail(EOVERFLOW);
+	generation = qy_count_generation(word);
 	word = atomic_fetch_add_explicit(&c->word, QY_COUNT_ONE, memory_order_acquire);
-	if (is_of(word, p) && has_room(word))
+	if (is_generation(word, generation) && has_room(word))
 		return 0;
 	qy_count_undo(c, p, word);
-	return fail(is_of(word, p) ? EOVERFLOW : ESTALE);
+	return fail(is_generation(word, generation) ? EOVERFLOW : ESTALE);
 }
 
 QUARRY_API int quarry_ref(const void *p)
@@ -265,22 +293,19 @@ QUARRY_API int quarry_ref(const void *p)
 	return 0;
 }
 
-static uint64_t want_of(const void *p)
-{
-	return QY_COUNT_LIVE | qy_count_grain(p);
-}
-
-/* It is not in the first leaf's word. */
+/* It is not in the first leaf's word, or is noted. */
 static int unref_slow(void *p) QY_COLD;
 static int unref_slow(void *p)
 {
 	struct qy_leaf *leaf;
-	struct quarry_count *c = qy_count_find(p, &leaf);
-	int r;
+	uint64_t word;
+	struct quarry_count *c = qy_count_find(p, &leaf, &word);
+	int r = QY_COUNT_NOT_IT;
 
 	if (c == NULL)
 		return fail(EINVAL);
-	r = qy_count_drop(c, p, QY_COUNT_LIVE | QY_COUNT_GRAIN_MASK, want_of(p));
+	if (word & QY_COUNT_LIVE)
+		r = qy_count_drop(c, p, LIFE_MASK, want_life(qy_count_generation(word)));
 	return r == QY_COUNT_NOT_IT ? fail_late(p) : r;
 }
 
@@ -291,28 +316,21 @@ QUARRY_API int quarry_unref(void *p)
 
 	if (QY_UNLIKELY(entry == 0 || (uintptr_t)p % 16 != 0))
 		return fail(EINVAL);
-	r = qy_count_drop(qy_leaf_word(entry, p), p, QY_COUNT_LIVE | QY_COUNT_GRAIN_MASK, want_of(p));
+	r = qy_count_drop(qy_leaf_word(entry, p), p, PLACE_MASK, want_of(p));
 	return QY_LIKELY(r != QY_COUNT_NOT_IT) ? r : unref_slow(p);
 }
 
 QUARRY_API long quarry_refcount(const void *p)
 {
 	struct qy_leaf *leaf;
-	struct quarry_count *c = qy_count_find(p, &leaf);
 	uint64_t word;
 
-	if (c == NULL)
+	if (qy_count_find(p, &leaf, &word) == NULL)
 		return fail(EINVAL);
-	word = atomic_load_explicit(&c->word, memory_order_relaxed);
-	return is_of(word, p) && qy_count_refs(word) > 0 ? (long)qy_count_refs(word) : fail(ESTALE);
+	return (word & QY_COUNT_LIVE) && qy_count_refs(word) > 0 ? (long)qy_count_refs(word) : fail(ESTALE);
 }
 
 /* ---- by handle ---- */
-
-static bool is_generation(uint64_t word, uint32_t generation)
-{
-	return word >> (QY_COUNT_GENERATION_SHIFT - 1) == ((uint64_t)generation << 1 | 1);
-}
 
 static int ref_failed(struct quarry_count *c, const void *p, uint64_t seen, int error) QY_COLD;
 static int ref_failed(struct quarry_count *c, const void *p, uint64_t seen, int error)
@@ -345,8 +363,7 @@ QUARRY_API int quarry_block_unref(quarry_block *b)
 
 	if (QY_UNLIKELY(b == NULL || b->count == NULL))
 		return 0;
-	r = qy_count_drop(b->count, b->p, ~(QY_COUNT_LIVE - 1),
-			  (uint64_t)b->generation << QY_COUNT_GENERATION_SHIFT | QY_COUNT_LIVE);
+	r = qy_count_drop(b->count, b->p, LIFE_MASK, want_life(b->generation));
 	if (QY_UNLIKELY(r < 0))
 		return r == QY_COUNT_NOT_IT ? fail_late(b->p) : r;
 	*b = none;
@@ -370,14 +387,13 @@ QUARRY_API quarry_seg quarry_block_seg(const quarry_block *b)
 QUARRY_API int quarry_block_from_seg(quarry_seg s, quarry_block *b)
 {
 	struct qy_leaf *leaf;
-	struct quarry_count *c = qy_count_find(s.p, &leaf);
-	size_t usable;
 	uint64_t word;
+	struct quarry_count *c = qy_count_find(s.p, &leaf, &word);
+	size_t usable;
 
 	if (c == NULL)
 		return qy_fail(EINVAL, "segment: no block begins at %p", s.p);
-	word = atomic_load_explicit(&c->word, memory_order_acquire);
-	if (!is_of(word, s.p))
+	if (!(word & QY_COUNT_LIVE))
 		return qy_fail(ESTALE, "segment: the block at %p is gone", s.p);
 	usable = usable_of(qy_count_manager(leaf, c), s.p);
 	if (s.n > usable)
@@ -416,17 +432,17 @@ static int begin_again(quarry_block *b, const quarry_manager *manager, size_t n)
 
 /* A block elsewhere with the same contents, and an end for the old place as any block has it. False where there is no
  * memory for both. */
-static bool move(quarry_block *b, size_t n) QY_COLD;
-static bool move(quarry_block *b, size_t n)
+static bool move(quarry_block *b, size_t n, uint64_t life) QY_COLD;
+static bool move(quarry_block *b, size_t n, uint64_t life)
 {
-	quarry_arena *arena = is_of_node(b->p) ? NULL : quarry_arena_of(b->p);
+	quarry_arena *arena = qy_arena_is_nodes(b->p) ? NULL : quarry_arena_of(b->p);
 	quarry_manager *manager = arena == NULL ? quarry_manager_default() : quarry_manager_of_arena(arena);
 	quarry_block to = manager == NULL ? none : make(manager, 0, n);
 
 	if (to.p == NULL)
 		return false;
 	memcpy(to.p, b->p, qy_min(quarry_usable_size(b->p), n));
-	qy_block_free(NULL, b->p);
+	qy_block_free(NULL, b->p, life);
 	*b = to;
 	return true;
 }
@@ -434,12 +450,13 @@ static bool move(quarry_block *b, size_t n)
 /* Nobody else has a reference, nor can have one until it is counted again. */
 static int resize(quarry_block *b, const quarry_manager *manager, size_t n)
 {
+	uint64_t life = qy_block_life(manager, b->p);
 	void *p;
 
 	if (qy_count_take(b->count, b->p, b->generation) != 0)
 		return -1;
-	if (QY_UNLIKELY(qy_setting(checked) != 0) && manager == NULL) {
-		if (move(b, n))
+	if (QY_UNLIKELY(life != NO_LIFE)) {
+		if (move(b, n, life))
 			return 0;
 		qy_apart_forget(b->p);
 	}
@@ -483,7 +500,7 @@ QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags)
 		return fail_late(b->p);
 	if (qy_count_refs(word) != 1)
 		return qy_fail(EBUSY, "block: others have references");
-	c = qy_count_find(b->p, &leaf);
+	c = qy_count_find(b->p, &leaf, &word);
 	if (c != b->count)
 		return fail(ESTALE);
 	old = b->n;
@@ -509,40 +526,20 @@ QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags)
 
 QUARRY_API int quarry_block_borrow(const quarry_block *b, quarry_seg *s)
 {
-	_Atomic(uint16_t) *notes;
-	uint16_t n = 0;
+	int r = b == NULL || b->count == NULL ? QY_COUNT_NOT_IT : qy_count_note(b->count, b->p, b->generation);
 
-	if (!quarry_block_live(b))
+	if (r == QY_COUNT_NOT_IT)
 		return fail_block(b);
-	notes = qy_count_borrowed(b->count, b->p, true);
-	if (notes == NULL)
-		return fail(ENOMEM);
-	do {
-		if (n == UINT16_MAX)
-			return fail(EOVERFLOW);
-	} while (!atomic_compare_exchange_weak_explicit(notes, &n, (uint16_t)(n + 1), memory_order_acq_rel,
-							memory_order_relaxed));
-	if (s != NULL)
+	if (r == 0 && s != NULL)
 		*s = (quarry_seg){ b->p, b->n };
-	return 0;
+	return r;
 }
 
 QUARRY_API int quarry_block_give_back(const quarry_block *b)
 {
-	_Atomic(uint16_t) *notes;
-	uint16_t n = 1;
+	int r = b == NULL || b->count == NULL ? QY_COUNT_NOT_IT : qy_count_unnote(b->count, b->p, b->generation);
 
-	if (!quarry_block_live(b))
-		return fail_block(b);
-	notes = qy_count_borrowed(b->count, b->p, false);
-	if (notes == NULL)
-		return fail(EINVAL);
-	do {
-		if (n == 0)
-			return fail(EINVAL);
-	} while (!atomic_compare_exchange_weak_explicit(notes, &n, (uint16_t)(n - 1), memory_order_acq_rel,
-							memory_order_relaxed));
-	return 0;
+	return r == QY_COUNT_NOT_IT ? fail_block(b) : r;
 }
 
 QUARRY_API int quarry_block_at_end(const quarry_block *b, quarry_end_fn *fn)

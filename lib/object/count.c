@@ -18,9 +18,46 @@ static bool is_live(uint64_t word)
 	return word & QY_COUNT_LIVE;
 }
 
+/* The word is not noted. */
 static uint64_t dead_after(uint64_t word)
 {
 	return (uint64_t)(qy_count_generation(word) + 1) << QY_COUNT_GENERATION_SHIFT | (word & QY_COUNT_GRAIN_MASK);
+}
+
+/* ---- where noted blocks begin ---- */
+
+#define NOWHERE UINT64_MAX
+#define GRAIN_BITS 12
+
+_Static_assert(QY_COUNT_GRAIN_MASK >> GRAIN_BITS == 0, "beside it stands the generation");
+
+/* The grain of what the word was of; NOWHERE where that life is over. */
+static uint64_t grain_of(const struct qy_leaf *leaf, const struct quarry_count *c, uint64_t word)
+{
+	_Atomic(uint64_t) *noted;
+	uint64_t at;
+
+	if (QY_LIKELY(!(word & QY_COUNT_NOTED)))
+		return word & QY_COUNT_GRAIN_MASK;
+	noted = atomic_load_explicit(&leaf->noted, memory_order_acquire);
+	at = atomic_load_explicit(&noted[c - leaf->at], memory_order_relaxed);
+	return at >> GRAIN_BITS == qy_count_generation(word) ? at & QY_COUNT_GRAIN_MASK : NOWHERE;
+}
+
+static void keep_grain(_Atomic(uint64_t) *noted, uint64_t word)
+{
+	uint64_t at = atomic_load_explicit(noted, memory_order_relaxed);
+	uint64_t now = (uint64_t)qy_count_generation(word) << GRAIN_BITS | (word & QY_COUNT_GRAIN_MASK);
+
+	while (at >> GRAIN_BITS < qy_count_generation(word) &&
+	       !atomic_compare_exchange_weak_explicit(noted, &at, now, memory_order_relaxed, memory_order_relaxed))
+		;
+}
+
+/* The word without its notes. (Of a life that is over: any, as nobody finds the word so any more.) */
+static uint64_t without_notes(const struct qy_leaf *leaf, const struct quarry_count *c, uint64_t word)
+{
+	return (word & ~(QY_COUNT_NOTED | QY_COUNT_GRAIN_MASK)) | (grain_of(leaf, c, word) & QY_COUNT_GRAIN_MASK);
 }
 
 /* ---- the table ---- */
@@ -68,7 +105,7 @@ static bool is_anothers(uintptr_t entry, const void *p, const quarry_manager *ma
 	if (manager == NULL)
 		return false;
 	word = atomic_load_explicit(&c->word, memory_order_acquire);
-	return is_live(word) && (word & QY_COUNT_GRAIN_MASK) != qy_count_grain(p) &&
+	return is_live(word) && grain_of(qy_leaf_at(entry), c, word) != qy_count_grain(p) &&
 	       qy_count_manager(qy_leaf_at(entry), c) != manager;
 }
 
@@ -107,7 +144,7 @@ static uintptr_t add_leaf(_Atomic(uintptr_t) *unit, const void *p, unsigned shif
 	return mine;
 }
 
-struct quarry_count *qy_count_find(const void *p, struct qy_leaf **leaf)
+struct quarry_count *qy_count_find(const void *p, struct qy_leaf **leaf, uint64_t *seen)
 {
 	struct quarry_count *gone = NULL;
 
@@ -117,11 +154,12 @@ struct quarry_count *qy_count_find(const void *p, struct qy_leaf **leaf)
 		struct quarry_count *c = qy_leaf_word(entry, p);
 		uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
 
-		if (qy_count_generation(word) == 0 || (word & QY_COUNT_GRAIN_MASK) != qy_count_grain(p))
+		if (qy_count_generation(word) == 0 || grain_of(qy_leaf_at(entry), c, word) != qy_count_grain(p))
 			continue;
 		if (!is_live(word) && gone != NULL)
 			continue;
 		*leaf = qy_leaf_at(entry);
+		*seen = word;
 		if (is_live(word))
 			return c;
 		gone = c;
@@ -132,10 +170,11 @@ struct quarry_count *qy_count_find(const void *p, struct qy_leaf **leaf)
 bool qy_count_is_held(const void *p)
 {
 	for (uintptr_t entry = qy_count_entry(p); entry != 0; entry = qy_leaf_at(entry)->next) {
-		uint64_t word = atomic_load_explicit(&qy_leaf_word(entry, p)->word, memory_order_relaxed);
+		const struct quarry_count *c = qy_leaf_word(entry, p);
+		uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
 
 		if (qy_leaf_at(entry)->managers == NULL && is_live(word) &&
-		    (word & QY_COUNT_GRAIN_MASK) == qy_count_grain(p))
+		    grain_of(qy_leaf_at(entry), c, word) == qy_count_grain(p))
 			return (uintptr_t)p % ((uintptr_t)1 << QY_COUNT_GRAIN_SHIFT) == 0;
 	}
 	return false;
@@ -152,6 +191,14 @@ static struct qy_leaf *leaf_of(const struct quarry_count *c, const void *p, unsi
 	return NULL;
 }
 
+bool qy_count_is_at(struct quarry_count *c, const void *p, uint64_t seen)
+{
+	unsigned shift;
+	const struct qy_leaf *leaf = leaf_of(c, p, &shift);
+
+	return leaf != NULL && is_live(seen) && grain_of(leaf, c, seen) == qy_count_grain(p);
+}
+
 /* ---- beside the words ---- */
 
 /* The array beside a leaf's words; made when create. */
@@ -166,15 +213,6 @@ static void *beside(_Atomic(void *) *array, unsigned shift, size_t size, bool cr
 		return NULL;
 	return atomic_compare_exchange_strong_explicit(array, &was, made, memory_order_acq_rel, memory_order_acquire) ?
 		made : was;
-}
-
-_Atomic(uint16_t) *qy_count_borrowed(struct quarry_count *c, const void *p, bool create)
-{
-	unsigned shift;
-	struct qy_leaf *leaf = leaf_of(c, p, &shift);
-	_Atomic(uint16_t) *notes = leaf == NULL ? NULL : beside(&leaf->borrowed, shift, sizeof(*notes), create);
-
-	return notes == NULL ? NULL : &notes[c - leaf->at];
 }
 
 _Atomic(quarry_end_fn *) *qy_count_end_fn(struct quarry_count *c, const void *p, bool create)
@@ -196,24 +234,14 @@ static quarry_end_fn *take_end_fn(struct qy_leaf *leaf, const struct quarry_coun
 
 /* ---- beginning ---- */
 
-/* Nothing beside the word is of the next block there. */
-static void clear_beside(struct qy_leaf *leaf, const struct quarry_count *c)
-{
-	_Atomic(uint16_t) *notes = atomic_load_explicit(&leaf->borrowed, memory_order_acquire);
-
-	(void)take_end_fn(leaf, c);
-	if (notes != NULL)
-		atomic_store_explicit(&notes[c - leaf->at], 0, memory_order_relaxed);
-}
-
-/* A live word of what is no more: it was freed behind its count. What stood beside it goes with it. */
+/* A live word of what is no more: it was freed behind its count. Its notes, and what stood beside it, go with it. */
 static void end_overrun(struct qy_leaf *leaf, struct quarry_count *c, uint64_t word)
 {
 	while (is_live(word)) {
-		if (atomic_compare_exchange_weak_explicit(&c->word, &word, dead_after(word), memory_order_acq_rel,
-							  memory_order_acquire)) {
+		if (atomic_compare_exchange_weak_explicit(&c->word, &word, dead_after(without_notes(leaf, c, word)),
+							  memory_order_acq_rel, memory_order_acquire)) {
 			atomic_fetch_add_explicit(&qy_count_figures.overrun, 1, memory_order_relaxed);
-			clear_beside(leaf, c);
+			(void)take_end_fn(leaf, c);
 			return;
 		}
 	}
@@ -224,9 +252,9 @@ static void end_others(uintptr_t entry, uintptr_t mine, const void *p)
 {
 	for (; entry != 0; entry = qy_leaf_at(entry)->next) {
 		struct quarry_count *c = qy_leaf_word(entry, p);
-		uint64_t word = atomic_load_explicit(&c->word, memory_order_relaxed);
+		uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
 
-		if (entry != mine && is_live(word) && (word & QY_COUNT_GRAIN_MASK) == qy_count_grain(p))
+		if (entry != mine && is_live(word) && grain_of(qy_leaf_at(entry), c, word) == qy_count_grain(p))
 			end_overrun(qy_leaf_at(entry), c, word);
 	}
 }
@@ -237,7 +265,7 @@ static void end_all_in(uintptr_t entry)
 		struct qy_leaf *leaf = qy_leaf_at(entry);
 
 		for (size_t i = 0; i < words_of(qy_leaf_shift(entry)); i++) {
-			uint64_t word = atomic_load_explicit(&leaf->at[i].word, memory_order_relaxed);
+			uint64_t word = atomic_load_explicit(&leaf->at[i].word, memory_order_acquire);
 
 			if (is_live(word))
 				end_overrun(leaf, &leaf->at[i], word);
@@ -271,12 +299,12 @@ static struct quarry_count *give_birth(struct qy_leaf *leaf, struct quarry_count
 		end_overrun(leaf, c, word);
 		word = atomic_load_explicit(&c->word, memory_order_acquire);
 	}
-	if (qy_count_generation(word) == UINT32_MAX) {
+	if (qy_count_generation(word) == QY_COUNT_GENERATION_LAST) {
 		atomic_fetch_add_explicit(&qy_count_figures.retired, 1, memory_order_relaxed);
 		errno = ERANGE;
 		return NULL;
 	}
-	clear_beside(leaf, c);
+	(void)take_end_fn(leaf, c); /* nothing beside the word is of the next block there */
 	if (manager != NULL)
 		atomic_store_explicit(&leaf->managers[c - leaf->at], manager, memory_order_relaxed);
 	born = QY_COUNT_LIVE + QY_COUNT_ONE + qy_count_grain(p) - (word & QY_COUNT_GRAIN_MASK);
@@ -313,13 +341,6 @@ struct quarry_count *qy_count_begin(void *p, size_t usable, const quarry_manager
 
 /* ---- ending ---- */
 
-static bool is_borrowed(const struct qy_leaf *leaf, const struct quarry_count *c)
-{
-	_Atomic(uint16_t) *notes = atomic_load_explicit(&leaf->borrowed, memory_order_acquire);
-
-	return notes != NULL && atomic_load_explicit(&notes[c - leaf->at], memory_order_acquire) != 0;
-}
-
 static bool has_end_fn(const struct qy_leaf *leaf, const struct quarry_count *c)
 {
 	_Atomic(quarry_end_fn *) *ends = atomic_load_explicit(&leaf->ends, memory_order_acquire);
@@ -327,65 +348,64 @@ static bool has_end_fn(const struct qy_leaf *leaf, const struct quarry_count *c)
 	return ends != NULL && atomic_load_explicit(&ends[c - leaf->at], memory_order_relaxed) != NULL;
 }
 
-/* What ended is freed: by the one who marked its end, and read its manager before. It has ended, whatever becomes of its
- * memory: errno stays. */
-static void finish(struct qy_leaf *leaf, struct quarry_count *c, uint64_t word, const quarry_manager *manager)
+static void *memory_of(const struct qy_leaf *leaf, uint64_t word)
 {
-	void *p = (void *)(leaf->unit + ((word & QY_COUNT_GRAIN_MASK) << QY_COUNT_GRAIN_SHIFT));
-	quarry_end_fn *fn = take_end_fn(leaf, c);
+	return (void *)(leaf->unit + ((word & QY_COUNT_GRAIN_MASK) << QY_COUNT_GRAIN_SHIFT));
+}
+
+/* The block of a word, which has no notes, ends unless the word has changed (from *word to what *word becomes). What ended is
+ * freed by the one who marked its end, and read its manager before. It has ended, whatever becomes of its memory: errno
+ * stays. */
+static bool end_at(struct qy_leaf *leaf, struct quarry_count *c, uint64_t *word, uint64_t plain)
+{
+	void *p = memory_of(leaf, plain);
+	const quarry_manager *manager = qy_count_manager(leaf, c);
+	uint64_t life = qy_block_life(manager, p);
+	quarry_end_fn *fn;
 	int error = errno;
 
+	if (!atomic_compare_exchange_strong_explicit(&c->word, word, dead_after(plain), memory_order_acq_rel,
+						     memory_order_acquire))
+		return false;
+	fn = take_end_fn(leaf, c);
 	if (fn != NULL)
 		fn(p);
-	qy_block_free(manager, p);
+	qy_block_free(manager, p, life);
 	errno = error;
+	return true;
 }
 
 int qy_count_drop_slow(struct quarry_count *c, const void *p, uint64_t mask, uint64_t want)
 {
-	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), less, now;
-	const quarry_manager *manager;
+	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
 	unsigned shift;
 	struct qy_leaf *leaf = leaf_of(c, p, &shift);
 
-	for (;;) {
-		if (leaf == NULL || (word & mask) != want || qy_count_refs(word) == 0)
-			return QY_COUNT_NOT_IT;
-		if (qy_count_refs(word) == 1 && is_borrowed(leaf, c)) {
-			/* The note may be of one who came with a reference after the word was looked at, or the block may have
-			 * ended since: whatever stands there now is asked all of this again. */
-			now = atomic_load_explicit(&c->word, memory_order_acquire);
-			if (now == word) {
+	while (leaf != NULL && (word & mask) == want && qy_count_refs(word) != 0) {
+		if (qy_count_refs(word) == 1) {
+			if (word & QY_COUNT_NOTED) {
 				errno = EBUSY;
 				return -1;
 			}
-			word = now;
-			continue;
+			if (end_at(leaf, c, &word, word))
+				return 1;
+		} else if (atomic_compare_exchange_weak_explicit(&c->word, &word, word - QY_COUNT_ONE, memory_order_acq_rel,
+								 memory_order_acquire)) {
+			qy_count_hint = word - QY_COUNT_ONE;
+			return 0;
 		}
-		manager = qy_count_manager(leaf, c);
-		less = qy_count_refs(word) > 1 ? word - QY_COUNT_ONE : dead_after(word);
-		if (atomic_compare_exchange_weak_explicit(&c->word, &word, less, memory_order_acq_rel,
-							  memory_order_acquire))
-			break;
 	}
-	if (is_live(less)) {
-		qy_count_hint = less;
-		return 0;
-	}
-	finish(leaf, c, word, manager);
-	return 1;
+	return QY_COUNT_NOT_IT;
 }
 
-/* What was taken back was the last. It is ended unless somebody came first: who counted up keeps it. */
+/* What was taken back was the last. It is ended unless somebody came first: who counted up keeps it; or it is noted: then by
+ * whoever takes the last note back. */
 static void end(struct qy_leaf *leaf, struct quarry_count *c)
 {
 	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
-	const quarry_manager *manager = qy_count_manager(leaf, c);
 
-	if (is_live(word) && qy_count_refs(word) == 0 &&
-	    atomic_compare_exchange_strong_explicit(&c->word, &word, dead_after(word), memory_order_acq_rel,
-						    memory_order_acquire))
-		finish(leaf, c, word, manager);
+	if (is_live(word) && qy_count_refs(word) == 0 && !(word & QY_COUNT_NOTED))
+		(void)end_at(leaf, c, &word, word);
 }
 
 /* An end needs a count of 0, so while somebody's addition stands only an overrun raises the generation, and that has dropped
@@ -422,8 +442,73 @@ bool qy_count_is_free(struct quarry_count *c, const void *p)
 	unsigned shift;
 	struct qy_leaf *leaf = leaf_of(c, p, &shift);
 
-	return leaf != NULL && !is_borrowed(leaf, c) && !has_end_fn(leaf, c);
+	return leaf != NULL && !(atomic_load_explicit(&c->word, memory_order_acquire) & QY_COUNT_NOTED) &&
+	       !has_end_fn(leaf, c);
 }
+
+/* ---- notes ---- */
+
+static bool is_of_life(uint64_t word, uint32_t generation)
+{
+	return is_live(word) && qy_count_generation(word) == generation;
+}
+
+static int fail(int error)
+{
+	errno = error;
+	return -1;
+}
+
+/* (What nobody has a reference to is about to end, and as good as gone.) */
+int qy_count_note(struct quarry_count *c, const void *p, uint32_t generation)
+{
+	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), more;
+	_Atomic(uint64_t) *noted = NULL;
+	unsigned shift;
+	struct qy_leaf *leaf = leaf_of(c, p, &shift);
+
+	do {
+		if (leaf == NULL || !is_of_life(word, generation) || qy_count_refs(word) == 0)
+			return QY_COUNT_NOT_IT;
+		if (noted == NULL)
+			noted = beside(&leaf->noted, shift, sizeof(*noted), true);
+		if (noted == NULL)
+			return fail(ENOMEM);
+		if (word & QY_COUNT_NOTED) {
+			if ((word & QY_COUNT_GRAIN_MASK) == QY_COUNT_NOTES_MAX)
+				return fail(EOVERFLOW);
+			more = word + 1;
+		} else {
+			keep_grain(&noted[c - leaf->at], word);
+			more = (word & ~QY_COUNT_GRAIN_MASK) | QY_COUNT_NOTED | 1;
+		}
+	} while (!atomic_compare_exchange_weak_explicit(&c->word, &word, more, memory_order_acq_rel, memory_order_acquire));
+	return 0;
+}
+
+int qy_count_unnote(struct quarry_count *c, const void *p, uint32_t generation)
+{
+	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), less;
+	unsigned shift;
+	struct qy_leaf *leaf = leaf_of(c, p, &shift);
+
+	for (;;) {
+		if (leaf == NULL || !is_of_life(word, generation))
+			return QY_COUNT_NOT_IT;
+		if (!(word & QY_COUNT_NOTED))
+			return fail(EINVAL);
+		less = (word & QY_COUNT_GRAIN_MASK) > 1 ? word - 1 : without_notes(leaf, c, word);
+		if (qy_count_refs(less) == 0 && !(less & QY_COUNT_NOTED)) {
+			if (end_at(leaf, c, &word, less))
+				return 0;
+		} else if (atomic_compare_exchange_weak_explicit(&c->word, &word, less, memory_order_acq_rel,
+								 memory_order_acquire)) {
+			return 0;
+		}
+	}
+}
+
+/* ---- a life that is over ---- */
 
 /* The life of that generation is over, and the next one begins here and now, or not. */
 static int end_life(struct quarry_count *c, const void *p, uint32_t generation, bool goes_on)
@@ -437,11 +522,11 @@ static int end_life(struct quarry_count *c, const void *p, uint32_t generation, 
 		errno = ESTALE;
 		return -1;
 	}
-	if (goes_on && generation == UINT32_MAX - 1) {
+	if (goes_on && generation == QY_COUNT_GENERATION_LAST - 1) {
 		errno = ERANGE;
 		return -1;
 	}
-	if (qy_count_refs(word) != 1 || is_borrowed(leaf, c) || has_end_fn(leaf, c) ||
+	if (qy_count_refs(word) != 1 || (word & QY_COUNT_NOTED) || has_end_fn(leaf, c) ||
 	    !atomic_compare_exchange_strong_explicit(&c->word, &word, next, memory_order_acq_rel, memory_order_acquire)) {
 		errno = EBUSY;
 		return -1;

@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* The counts of blocks, beside the memory that they are of.
  *
- * A word of 64 bits for each block:   generation 32 | live 1 | count 19 | grain 12
+ * A word of 64 bits for each block:   generation 31 | live 1 | noted 1 | count 19 | grain, or notes 12
  * The grain is where in its unit (64 KiB of address space) the block begins, in 16 bytes: so an address inside a block,
  * or at another, is told from its beginning. The generation rises with each end of a block at this word.
+ *
+ * While somebody has noted that he uses the block (quarry_block_borrow), noted is set and the last field is how many notes
+ * there are, from 1: so that a compare-and-swap of the word that ends the block is one that knows of no note. Where the
+ * block begins then stands beside the leaf, with the generation, which only rises there: written before the first note of a
+ * life is, and so whoever sees a noted word and another generation there has seen a life that is over.
  *
  * From an address to its word: a table of zones (1 GiB), one of units in each, and there an array of words, a leaf, whose
  * index is the address shifted. The shift is the logarithm of what is usable in the unit's blocks: two that have at least
@@ -25,7 +30,8 @@
  * end is marked, by a compare-and-swap of a live 0, whoever counts up keeps it, as in the sticky counter of Anderson, Blelloch
  * and Wei ("Turning manual concurrent memory reclamation into automatic reference counting", PLDI 2022). And what is born at
  * a dead word is born by addition, and keeps what others have to take back. Counts go down by compare-and-swap of a word that is
- * known to be of the block.
+ * known to be of the block. (Where somebody is just looking at the wrong block, its last reference may go as if it was not the
+ * last, notes or not. Who takes back what he counted finds that it was; but what is noted then lives until its last note goes.)
  *
  * The child of a fork finds everything in order: there is nothing in two steps but what is to be taken back, by a thread
  * that is not there, which leaks that one block there. */
@@ -39,8 +45,11 @@
 #define QY_COUNT_GRAIN_MASK ((uint64_t)0xfff)
 #define QY_COUNT_ONE ((uint64_t)1 << 12)
 #define QY_COUNT_MASK ((uint64_t)0x7ffff << 12)
-#define QY_COUNT_LIVE ((uint64_t)1 << 31)
-#define QY_COUNT_GENERATION_SHIFT 32
+#define QY_COUNT_NOTED ((uint64_t)1 << 31)
+#define QY_COUNT_LIVE ((uint64_t)1 << 32)
+#define QY_COUNT_GENERATION_SHIFT 33
+#define QY_COUNT_GENERATION_LAST (UINT32_MAX >> 1) /* no block has it: there are as many lives at an address, less one */
+#define QY_COUNT_NOTES_MAX QY_COUNT_GRAIN_MASK
 #define QY_COUNT_UNIT_SHIFT 16
 #define QY_COUNT_ZONE_SHIFT 30
 /* What user space has: 47 bits on x86-64, 48 on aarch64. More is there only for who asks for such an address (five levels
@@ -58,7 +67,8 @@ struct qy_leaf {
 	uintptr_t next;                         /* entered as in the table; constant */
 	uintptr_t unit;                         /* address */
 	_Atomic(const quarry_manager *) *managers; /* of the blocks, an array as long; NULL: quarry_free frees them all */
-	_Atomic(void *) borrowed;               /* notes, an array as long; NULL until there is one */
+	_Atomic(void *) noted;                  /* where noted blocks begin: an array as long of generation 31 | grain 12;
+	                                         * NULL until there is one */
 	_Atomic(void *) ends;                   /* functions to call at the end; the same */
 	struct quarry_count at[];
 };
@@ -111,9 +121,12 @@ QY_INLINE uintptr_t qy_count_entry(const void *p)
 				    memory_order_acquire);
 }
 
-/* The word of the block that begins at p, and its leaf: a live one before one that is gone; NULL where there never was
- * one. */
-struct quarry_count *qy_count_find(const void *p, struct qy_leaf **leaf);
+/* The word of the block that begins at p, its leaf, and what the word was, which is of the block at p, alive or gone: a live
+ * one before one that is gone; NULL where there never was one. */
+struct quarry_count *qy_count_find(const void *p, struct qy_leaf **leaf, uint64_t *word);
+
+/* Whether the word, as it was seen, is of a live block at p. */
+bool qy_count_is_at(struct quarry_count *c, const void *p, uint64_t seen);
 
 /* The manager of the block at the word, as it was when the word was read; NULL: quarry_free frees it. */
 QY_INLINE const quarry_manager *qy_count_manager(const struct qy_leaf *leaf, const struct quarry_count *c)
@@ -172,8 +185,10 @@ QY_INLINE int qy_count_drop(struct quarry_count *c, const void *p, uint64_t mask
  * last. Nothing, where an overrun has dropped it since. */
 void qy_count_undo(struct quarry_count *c, const void *p, uint64_t seen);
 
-/* The notes of a block; create: make the array. NULL with ENOMEM. */
-_Atomic(uint16_t) *qy_count_borrowed(struct quarry_count *c, const void *p, bool create);
+/* A note more, or less, of the block of generation: 0; QY_COUNT_NOT_IT where it is gone; -1 with ENOMEM, EOVERFLOW; EINVAL where
+ * there is none. Whoever takes back the last note of a block without references ends it. */
+int qy_count_note(struct quarry_count *c, const void *p, uint32_t generation);
+int qy_count_unnote(struct quarry_count *c, const void *p, uint32_t generation);
 
 /* What is called at its end. */
 _Atomic(quarry_end_fn *) *qy_count_end_fn(struct quarry_count *c, const void *p, bool create);
@@ -183,7 +198,10 @@ struct qy_count_figures {
 };
 extern QY_HIDDEN struct qy_count_figures qy_count_figures;
 
+/* Which life of its arena the memory is of, for qy_block_free: read before the end is marked, as the manager is. */
+uint64_t qy_block_life(const quarry_manager *manager, const void *p);
+
 /* Memory of a block whose last reference went. */
-void qy_block_free(const quarry_manager *manager, void *p);
+void qy_block_free(const quarry_manager *manager, void *p, uint64_t life);
 
 #endif

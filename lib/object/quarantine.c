@@ -2,17 +2,25 @@
 #include "lib/object/quarantine.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "lib/api/options.h"
+#include "lib/cache/taken.h"
 #include "lib/manager/mistakes.h"
 #include "lib/object/apart.h"
 #include "numa/os.h"
 
 #define FILLED 1024 /* places for what is filled, */
-#define CLOSED 128  /* and behind them for what is closed; fewer than there are samples, or these would be used up */
+#define CLOSED 128  /* and behind them for what is to be closed */
 #define PLACES (FILLED + CLOSED)
+#define ROUNDS 4       /* over all of them, to let them go */
+#define RETRY_EVERY 64 /* ends of blocks */
+
+_Static_assert(FILLED == 1024 && CLOSED == 128, "quarry/block.h says so");
+
 #define BYTES_MAX ((size_t)16 << 20)
 #define CLOSED_MAX ((size_t)1 << 30) /* addresses of large blocks */
 
@@ -22,7 +30,7 @@ struct held {
 	size_t filled; /* bytes from p on that are to be as they were filled */
 	size_t kept;   /* bytes that it keeps in memory */
 	size_t closed; /* bytes of whole pages that nobody can touch */
-	bool is_apart, closes;
+	bool closes;
 };
 
 static struct place {
@@ -30,30 +38,41 @@ static struct place {
 	struct held held;
 } places[PLACES];
 
-_Static_assert(CLOSED * 2 <= QY_APART_MOST, "samples that live have places, too");
-
 static _Atomic(uint32_t) next_filled, next_closed, next_out; /* places, ever rising */
 static _Atomic(uint64_t) late_writes, blocks, bytes, closed_blocks, closed_bytes;
+static _Atomic(uint32_t) retries;
+_Atomic(bool) qy_quarantine_left;
+static __thread unsigned taking __attribute__((tls_model("initial-exec"))); /* places that the thread has taken, or is about to */
 
 static uint32_t one_more(_Atomic(uint32_t) *next)
 {
 	return atomic_fetch_add_explicit(next, 1, memory_order_relaxed);
 }
 
-/* Where the next one goes. What is closed has places of its own: samples are few, and so stay for long. */
+/* Where the next one goes. What is to be closed has places of its own, closed or not: samples are few, and so stay for
+ * long. */
 static struct place *next_place(const struct held *in)
 {
 	return in->closes ? &places[FILLED + one_more(&next_closed) % CLOSED] : &places[one_more(&next_filled) % FILLED];
 }
 
+/* (A handler of a signal that comes in between may fork.) */
 static bool take(struct place *place)
 {
-	return atomic_exchange_explicit(&place->taken, 1, memory_order_acquire) == 0;
+	taking++;
+	atomic_signal_fence(memory_order_seq_cst);
+	if (atomic_exchange_explicit(&place->taken, 1, memory_order_acquire) == 0)
+		return true;
+	atomic_signal_fence(memory_order_seq_cst);
+	taking--;
+	return false;
 }
 
 static void leave(struct place *place)
 {
 	atomic_store_explicit(&place->taken, 0, memory_order_release);
+	atomic_signal_fence(memory_order_seq_cst);
+	taking--;
 }
 
 static void add(_Atomic(uint64_t) *figure, uint64_t n)
@@ -148,8 +167,6 @@ static bool let_go(const struct held *held)
 		qy_mistake(QY_MISTAKE_DOUBLE_FREE, held->p);
 	add(&bytes, -(uint64_t)held->kept);
 	add(&blocks, (uint64_t)-1);
-	if (held->is_apart)
-		qy_apart_forget(held->p);
 	quarry_free(held->p);
 	return written;
 }
@@ -203,11 +220,97 @@ static void make_room(void)
 	}
 }
 
+/* Everything that can go. What cannot may be able to when others have: a mapping that is opened joins what is beside it. */
+static long release_all(void)
+{
+	static const struct held nothing;
+	struct held out;
+	long written = 0;
+	bool some = true, refused = true;
+
+	for (unsigned round = 0; round < ROUNDS && some && refused; round++) {
+		some = refused = false;
+		for (unsigned i = 0; i < PLACES; i++) {
+			if (!exchange(&places[i], &nothing, &out)) {
+				refused = true;
+			} else if (out.p != NULL) {
+				written += let_go(&out);
+				some = true;
+			}
+		}
+	}
+	return written;
+}
+
 static void let_all_go(void)
 {
-	(void)qy_quarantine_check(true);
+	(void)release_all();
 	qy_apart_forget_all();
+	atomic_store_explicit(&qy_quarantine_left, atomic_load_explicit(&blocks, memory_order_relaxed) != 0,
+			      memory_order_relaxed);
 }
+
+void qy_quarantine_retry(void)
+{
+	if (one_more(&retries) % RETRY_EVERY == 0 && qy_setting(checked) == 0)
+		let_all_go();
+}
+
+/* ---- fork ---- */
+
+static __thread bool has_all __attribute__((tls_model("initial-exec"))); /* the thread that forks has all places */
+
+static void before_fork(void)
+{
+	has_all = taking == 0 && !qy_arena_is_inside();
+	for (unsigned i = 0; i < PLACES && has_all; i++)
+		while (!take(&places[i]))
+			sched_yield();
+}
+
+static void after_fork(void)
+{
+	for (unsigned i = 0; i < PLACES && has_all; i++)
+		leave(&places[i]);
+}
+
+static void set(_Atomic(uint64_t) *figure, uint64_t n)
+{
+	atomic_store_explicit(figure, n, memory_order_relaxed);
+}
+
+/* What is closed was written to by nobody, but it may be zero here; and where it cannot be closed again it is open, and is
+ * not looked at. */
+static void in_child(void)
+{
+	if (!has_all)
+		return;
+	set(&blocks, 0);
+	set(&bytes, 0);
+	set(&closed_blocks, 0);
+	set(&closed_bytes, 0);
+	for (unsigned i = 0; i < PLACES; i++) {
+		struct held *held = &places[i].held;
+
+		if (held->closed != 0) {
+			held->filled = 0;
+			(void)protect(held, held->closed, PROT_NONE);
+			count_closed(held);
+		}
+		add(&bytes, held->kept);
+		add(&blocks, held->p != NULL);
+	}
+	after_fork();
+	if (qy_setting(checked) == 0)
+		let_all_go();
+}
+
+static void prepare_forks(void)
+{
+	(void)pthread_atfork(before_fork, after_fork, in_child);
+}
+
+/* ---- in and out, again ---- */
 
 /* Whoever sets the option lets go what is in the places then, and whoever has put something there looks at the option
  * afterwards: one of them finds it (options.h). */
@@ -220,11 +323,11 @@ void qy_quarantine_recheck(void)
 
 /* Large ones keep their addresses alone. Memory that does not go back in parts (hugetlb, locked), or is not to (return=0), is
  * kept, where it is not too much, and filled in part. */
-static bool prepare(struct held *held)
+static bool prepare(struct held *held, bool is_apart)
 {
 	if (held->n <= QY_QUARANTINE_BLOCK_MAX) {
 		fill(held);
-		held->closes = held->is_apart;
+		held->closes = is_apart;
 		return true;
 	}
 	if (held->n > CLOSED_MAX)
@@ -240,10 +343,12 @@ static bool prepare(struct held *held)
 
 bool qy_quarantine_put(void *p, size_t n, bool is_apart)
 {
-	struct held in = { .p = p, .n = n, .is_apart = is_apart }, out;
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct held in = { .p = p, .n = n }, out;
 	bool is_in = false;
 
-	if (!prepare(&in))
+	(void)pthread_once(&once, prepare_forks);
+	if (!prepare(&in, is_apart))
 		return false;
 	for (unsigned tries = 0; tries < PLACES && !is_in; tries++)
 		is_in = exchange(next_place(&in), &in, &out);
@@ -257,28 +362,23 @@ bool qy_quarantine_put(void *p, size_t n, bool is_apart)
 
 long qy_quarantine_check(bool release)
 {
-	static const struct held nothing;
-	struct held out;
-	long written = 0;
+	long written = release ? release_all() : 0;
 
-	for (unsigned i = 0; i < PLACES; i++) {
+	for (unsigned i = 0; i < PLACES && !release; i++) {
 		struct place *place = &places[i];
+		bool late;
+		void *p;
 
-		if (release) {
-			if (exchange(place, &nothing, &out))
-				written += let_go(&out);
-		} else if (take(place)) {
-			bool late = place->held.p != NULL && was_written(&place->held);
-			void *p = place->held.p;
-
-			leave(place);
-			if (late)
-				qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
-			written += late;
-		}
+		if (!take(place))
+			continue;
+		p = place->held.p;
+		late = p != NULL && was_written(&place->held);
+		leave(place);
+		if (late)
+			qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
+		written += late;
 	}
-	if (!release)
-		qy_quarantine_recheck();
+	qy_quarantine_recheck();
 	return written;
 }
 

@@ -286,9 +286,10 @@ Test(block_ends, at_the_last_generation)
 		size_t usable = quarry_usable_size(p);
 
 		memset(p, 0x77, 3000);
-		atomic_store(&b.count->word, (atomic_load(&b.count->word) & UINT32_MAX) |
-						     (uint64_t)(UINT32_MAX - 1) << QY_COUNT_GENERATION_SHIFT);
-		b.generation = UINT32_MAX - 1;
+		atomic_store(&b.count->word,
+			     (atomic_load(&b.count->word) & (((uint64_t)1 << QY_COUNT_GENERATION_SHIFT) - 1)) |
+				     (uint64_t)(QY_COUNT_GENERATION_LAST - 1) << QY_COUNT_GENERATION_SHIFT);
+		b.generation = QY_COUNT_GENERATION_LAST - 1;
 		cr_assert_eq(quarry_block_resize(&b, 2500, flags), 0);
 		cr_assert(b.p == (void *)p && quarry_block_live(&b));
 		if (in_place) {

@@ -241,26 +241,34 @@ Test(checked, checked_holds_nothing_that_can_go)
 
 /* ---- samples ---- */
 
-/* Every 64th has pages of its own, and so many at once, those that live with them; all can be used again afterwards. */
+/* Every 64th has pages of its own, however many live with them: of these, 256 are samples still at their end, old ones and new
+ * ones; and all can be used again afterwards. */
 Test(checked, samples_are_closed_and_few)
 {
 	enum { MANY = 64 * 1024 };
 	static quarry_block b[MANY];
-	unsigned samples = 0, most = 0;
+	unsigned samples = 0, most = 0, old_ones = 0, new_ones = 0, still;
 	bool closed;
 
 	check_from_now_on();
 	for (unsigned i = 0; i < MANY; i++) {
 		b[i] = quarry_block_alloc(NULL, 100);
 		cr_assert_not_null(b[i].p);
+		cr_assert_eq(qy_apart_has(b[i].p), i % QY_APART_EVERY == QY_APART_EVERY - 1, "number %u", i);
 		if (qy_apart_has(b[i].p)) {
-			cr_assert_eq(i % QY_APART_EVERY, QY_APART_EVERY - 1, "number %u", i);
 			cr_assert((uintptr_t)b[i].p % 4096 == 0 && quarry_usable_size(b[i].p) % 4096 == 0);
 			samples++;
 		}
 		memset(b[i].p, (int)i, 100);
 	}
-	cr_assert(samples > QY_APART_MOST / 2 && samples <= QY_APART_MOST, "%u samples", samples);
+	cr_assert_eq(samples, MANY / QY_APART_EVERY);
+	for (unsigned i = 0; i < MANY; i++) {
+		old_ones += i < MANY / 2 && qy_apart_has(b[i].p);
+		new_ones += i >= MANY / 2 && qy_apart_has(b[i].p);
+	}
+	still = old_ones + new_ones;
+	cr_assert(still > QY_APART_MOST * 3 / 4 && still <= QY_APART_MOST, "%u samples still", still);
+	cr_assert(old_ones >= 8 && old_ones < new_ones, "%u old ones, %u new ones", old_ones, new_ones);
 	for (unsigned i = 0; i < MANY; i++) {
 		quarry_block old = b[i];
 
@@ -288,7 +296,7 @@ Test(checked, samples_are_closed_and_few)
 	cr_assert(ends_closed(&b[0]));
 }
 
-/* A sample that is gone has a place for the next: not all 256 are ever held. */
+/* A sample that ended leaves its place in the table to the next; what is held needs none. */
 Test(checked, samples_go_on)
 {
 	unsigned samples = 0;
@@ -304,11 +312,11 @@ Test(checked, samples_go_on)
 		}
 		cr_assert_eq(quarry_block_unref(&b), 1);
 	}
-	cr_assert(samples > 900 && samples <= 1000, "%u samples", samples);
-	cr_assert(qy_apart_has(last));
+	cr_assert_eq(samples, 1000);
+	cr_assert(!qy_apart_has(last) && is_closed(last));
 	quarry_block_check(QUARRY_CHECK_RELEASE);
 	nothing_is_held();
-	cr_assert(!qy_apart_has(last));
+	cr_assert(!is_closed(last));
 }
 
 Test(checked, samples_are_aligned_and_resized_as_others_are)
