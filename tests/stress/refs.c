@@ -4,9 +4,13 @@
  * go; memory comes again at once, so that what is asked for late is another block by then. The manager of the blocks
  * knows which of its memory is live: who got a reference must find it so, and with the contents of the block that was meant,
  * and nothing may be freed twice. There are several of them, with their memory side by side, and each must get its own back. A quarter of the blocks is memory of quarry_malloc's family that was shared; half of them have a
- * function that is called at their end, once; some are borrowed when references go; and now and then one has all the
- * references that there can be. An operation is one such race; 10^8 are --ops 1e8. */
+ * function that is called at their end, once; some are borrowed when references go, by threads that then have a note and no
+ * reference, and the memory must stay as long; handles of blocks that are gone are let go, noted and locked once more, which
+ * must touch nothing; and now and then one has all the references that there can be. An operation is one such race; 10^8
+ * are --ops 1e8. */
 #include "tests/stress/stress.h"
+
+#include <sched.h>
 
 #include "include/quarry/block.h"
 
@@ -16,6 +20,7 @@
 #define DEAD 0xdeadbeefu
 #define OPS 10000000
 #define THREADS 4
+#define NOTES 8 /* that a thread leaves behind */
 #define FULL_EVERY (1u << 18) /* operations of a thread from one counting up to the most to the next */
 
 /* Before each block's memory, but not before what was shared: blocks of the manager begin 16 bytes after a multiple of 64,
@@ -25,8 +30,8 @@ struct head {
 	uint32_t size, of, pad; /* of: which manager */
 };
 
-/* What a block says, so that one that is not whole is seen. left: notes whose threads have, or may have, no reference any
- * more; whoever takes one of these gives a note back. */
+/* What a block says, so that one that is not whole is seen. left: notes that there are, or a few of them: one more is
+ * counted after it was given, and one less before it is given back. */
 struct body {
 	uint64_t id, not_id;
 	void *self;
@@ -43,7 +48,7 @@ struct place {
 };
 
 static struct place places[PLACES];
-static _Atomic uint64_t allocated, freed, got, gone, replaced, shared, refused_borrowed, filled, with_end, ends;
+static _Atomic uint64_t allocated, freed, got, gone, late, noted, replaced, shared, refused_borrowed, filled, with_end, ends;
 
 static struct head *head_of(const void *p)
 {
@@ -112,12 +117,13 @@ static void check_whole(const void *p)
 	check_body(p);
 }
 
-/* A block is whole, and has no references, when its end is called; a second call would not find it whole. */
+/* A block is whole, and has neither references nor notes, when its end is called; a second call would not find it whole. */
 static void at_end(void *p)
 {
 	struct body *body = p;
 
 	check_whole(p);
+	ST_CHECK(atomic_load(&body->left) == 0);
 	ST_CHECK(quarry_ref(p) == -1 && errno == ESTALE);
 	body->not_id = body->id;
 	atomic_fetch_add_explicit(&ends, 1, memory_order_relaxed);
@@ -178,22 +184,47 @@ static bool look(struct place *at, quarry_block *b)
 	return version % 2 == 0 && atomic_load_explicit(&at->version, memory_order_relaxed) == version;
 }
 
-/* By who was refused. */
-static void give_back_one(const quarry_block *b)
+static void note(const quarry_block *b)
 {
-	_Atomic(uint32_t) *left = &((struct body *)b->p)->left;
-	uint32_t n = atomic_load(left);
+	quarry_seg s;
 
-	while (n > 0)
-		if (atomic_compare_exchange_weak(left, &n, n - 1)) {
-			ST_CHECK(quarry_block_give_back(b) == 0);
-			return;
-		}
-	st_fail("the reference to %p was not the last, or nobody has left a note", b->p);
+	ST_CHECK(quarry_block_borrow(b, &s) == 0);
+	ST_CHECK(s.p == b->p && s.n == b->n);
+	check_whole(s.p);
+	atomic_fetch_add(&((struct body *)b->p)->left, 1);
+	atomic_fetch_add_explicit(&noted, 1, memory_order_relaxed);
 }
 
-/* Who is refused as the last one (EBUSY) gives back what others left: who has a note has a reference, too, until it is left.
- * Whether it was the last. */
+/* Whoever has a note, and no reference, finds the block that he noted. (It may end by this.) */
+static void give_back(const quarry_block *b)
+{
+	check_whole(b->p);
+	ST_CHECK(quarry_block_live(b) == 1);
+	ST_CHECK(atomic_fetch_sub(&((struct body *)b->p)->left, 1) > 0);
+	ST_CHECK(quarry_block_give_back(b) == 0);
+}
+
+static __thread struct {
+	quarry_block of[NOTES];
+	unsigned n, next; /* the oldest */
+} kept_notes;
+
+static void give_back_oldest(void)
+{
+	if (kept_notes.n == 0)
+		return;
+	kept_notes.n--;
+	give_back(&kept_notes.of[kept_notes.next++ % NOTES]);
+}
+
+static void give_back_all(void)
+{
+	while (kept_notes.n > 0)
+		give_back_oldest();
+}
+
+/* Who is refused as the last one (EBUSY) waits until others have given back what they noted, and has given back what he did:
+ * so of those who wait none is waited for. Whether it was the last. */
 static int let_go(quarry_block b)
 {
 	int r;
@@ -201,7 +232,8 @@ static int let_go(quarry_block b)
 	while ((r = quarry_block_unref(&b)) < 0) {
 		ST_CHECK(errno == EBUSY);
 		check_whole(b.p);
-		give_back_one(&b);
+		give_back_all();
+		sched_yield();
 	}
 	return r;
 }
@@ -210,6 +242,21 @@ static void count(int r, int error)
 {
 	ST_CHECK(r >= 0 || error == ESTALE || error == EOVERFLOW);
 	atomic_fetch_add_explicit(r >= 0 ? &got : &gone, 1, memory_order_relaxed);
+}
+
+/* What is gone stays gone, whoever is at its word by now, whatever is asked of it. */
+static void use_late(const quarry_block *kept)
+{
+	quarry_block copy = *kept, other;
+	quarry_weak w = { .p = kept->p, .n = kept->n, .count = kept->count, .generation = kept->generation };
+
+	ST_CHECK(quarry_block_unref(&copy) == -1 && errno == ESTALE);
+	ST_CHECK(copy.p == kept->p && copy.count == kept->count);
+	ST_CHECK(quarry_block_borrow(kept, NULL) == -1 && errno == ESTALE);
+	ST_CHECK(quarry_block_give_back(kept) == -1 && errno == ESTALE);
+	ST_CHECK(quarry_weak_lock(w, &other) == -1 && errno == ESTALE);
+	ST_CHECK(quarry_block_live(kept) == 0);
+	atomic_fetch_add_explicit(&late, 1, memory_order_relaxed);
 }
 
 /* With a handle of long ago, by whose word others are by now: what it counts up is taken back, while they come and go. */
@@ -223,9 +270,12 @@ static void ask_late(quarry_block *kept, const quarry_block *now)
 	if (kept->count != NULL && r >= 0) {
 		check_whole(mine.p);
 		(void)let_go(mine);
-	} else if (kept->count == NULL || kept->generation % 64 == 0) {
-		*kept = *now;
+		return;
 	}
+	if (kept->count != NULL && errno == ESTALE)
+		use_late(kept);
+	if (kept->count == NULL || kept->generation % 64 == 0)
+		*kept = *now;
 }
 
 /* By address: whatever begins there. */
@@ -246,28 +296,31 @@ static void ask_address(void *p)
 	}
 }
 
-/* A note, which the last reference must know of. Half of them leave it behind where others have references. */
+/* A note, which the last reference must know of. Half of them leave it behind where others have references, and are without
+ * one from then on. */
 static void borrow(quarry_block mine)
 {
 	struct body *body = mine.p;
-	quarry_seg s;
+	quarry_block copy = mine;
 	int r;
 
-	ST_CHECK(quarry_block_borrow(&mine, &s) == 0);
-	ST_CHECK(s.p == mine.p && s.n == mine.n);
-	check_whole(s.p);
+	note(&mine);
 	if (body->id % 2 == 0) {
-		ST_CHECK(quarry_block_give_back(&mine) == 0);
+		give_back(&mine);
 		(void)let_go(mine);
 		return;
 	}
-	atomic_fetch_add(&body->left, 1);
 	r = quarry_block_unref(&mine);
 	ST_CHECK(r == 0 || (r == -1 && errno == EBUSY));
-	if (r == 0)
+	if (r == 0) {
+		if (kept_notes.n == NOTES)
+			give_back_oldest();
+		kept_notes.of[(kept_notes.next + kept_notes.n++) % NOTES] = copy;
 		return;
-	check_whole(s.p);
+	}
+	check_whole(copy.p);
 	atomic_fetch_add_explicit(&refused_borrowed, 1, memory_order_relaxed);
+	give_back(&copy);
 	(void)let_go(mine);
 }
 
@@ -369,7 +422,10 @@ static void work(struct st_worker *w)
 			replace(at, w->next_id++);
 		else
 			ask(at, (enum how)((r >> 32) % HOWS));
+		if (r >> 56 & 1)
+			give_back_oldest();
 	}
+	give_back_all();
 }
 
 int main(int argc, char **argv)
@@ -385,15 +441,16 @@ int main(int argc, char **argv)
 		check_whole(b.p);
 		ST_CHECK(let_go(b) == 1);
 	}
-	printf("refs: %llu references got, %llu refused, %llu last ones gone; %llu shared, %llu ends called, %llu refused as "
-	       "borrowed, %llu times all references\n",
+	printf("refs: %llu references got, %llu refused, %llu last ones gone; %llu shared, %llu ends called, %llu notes, %llu "
+	       "refused as borrowed, %llu handles used late, %llu times all references\n",
 	       (unsigned long long)atomic_load(&got), (unsigned long long)atomic_load(&gone),
 	       (unsigned long long)atomic_load(&replaced), (unsigned long long)atomic_load(&shared),
-	       (unsigned long long)atomic_load(&ends), (unsigned long long)atomic_load(&refused_borrowed),
+	       (unsigned long long)atomic_load(&ends), (unsigned long long)atomic_load(&noted),
+	       (unsigned long long)atomic_load(&refused_borrowed), (unsigned long long)atomic_load(&late),
 	       (unsigned long long)atomic_load(&filled));
 	ST_CHECK(atomic_load(&with_end) == atomic_load(&ends));
 	ST_CHECK(atomic_load(&shared) > 0 && atomic_load(&ends) > 0);
 	ST_CHECK(atomic_load(&allocated) == atomic_load(&freed));
-	ST_CHECK(atomic_load(&got) > 0 && atomic_load(&gone) > 0);
+	ST_CHECK(atomic_load(&got) > 0 && atomic_load(&gone) > 0 && atomic_load(&late) > 0 && atomic_load(&noted) > 0);
 	return st_end(ST_SLACK, 0);
 }

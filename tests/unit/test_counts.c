@@ -614,6 +614,109 @@ Test(counts, what_is_borrowed_is_not_ended)
 	cr_assert_eq(quarry_block_unref(&b), 1);
 }
 
+/* All that is asked by address finds a noted block, and no other of the same word. */
+Test(counts, a_noted_block_is_found)
+{
+	static const size_t lengths[] = { 100, 3000, 100 * KIB };
+
+	for (unsigned i = 0; i < COUNT(lengths); i++) {
+		quarry_block b = quarry_block_alloc(NULL, lengths[i]), other, mine;
+		char *p = b.p;
+
+		cr_assert_eq(quarry_block_borrow(&b, NULL), 0);
+		cr_assert_eq(quarry_ref(p), 0);
+		cr_assert_eq(quarry_weak_lock(quarry_weak_of(&b), &mine), 0);
+		cr_assert_eq(quarry_refcount(p), 3);
+		for (size_t at = 16; at < lengths[i]; at += 16) {
+			refused(quarry_ref(p + at), EINVAL);
+			refused(quarry_unref(p + at), EINVAL);
+		}
+		refused(quarry_share(p, NULL), EALREADY);
+		refused(quarry_manager_free(NULL, p), EBUSY);
+		cr_assert_eq(quarry_block_from_seg(quarry_seg_make(p, lengths[i]), &other), 0);
+		cr_assert(other.count == b.count && other.generation == b.generation);
+		cr_assert_eq(quarry_unref(p), 0);
+		cr_assert_eq(quarry_block_unref(&mine), 0);
+		refused(quarry_unref(p), EBUSY);
+		cr_assert_eq(quarry_block_give_back(&b), 0);
+		cr_assert_eq(quarry_refcount(p), 1);
+		cr_assert_eq(quarry_unref(p), 1);
+		refused(quarry_unref(p), ESTALE);
+		refused(quarry_block_give_back(&b), ESTALE);
+	}
+}
+
+/* Whoever has seen the word of the last reference, and would end the block by a compare-and-swap, finds another word when a
+ * note was given meanwhile, by one who had a reference then and has none now. */
+Test(counts, a_note_is_in_the_word)
+{
+	quarry_block b = quarry_block_alloc(NULL, 100), mine;
+	uint64_t seen = atomic_load(&b.count->word);
+
+	for (unsigned i = 0; i < 3; i++) {
+		cr_assert_eq(quarry_weak_lock(quarry_weak_of(&b), &mine), 0);
+		cr_assert_eq(quarry_block_borrow(&mine, NULL), 0);
+		cr_assert_eq(quarry_block_unref(&mine), 0);
+		cr_assert_neq(atomic_load(&b.count->word), seen);
+		cr_assert_eq(quarry_block_give_back(&b), 0);
+		cr_assert_eq(atomic_load(&b.count->word), seen);
+	}
+	cr_assert_eq(quarry_block_unref(&b), 1);
+}
+
+/* The last reference goes while somebody who looked for another block has counted up: it is not refused then, but what is noted
+ * lives until its last note is given back. Or somebody takes a reference to it again. */
+Test(counts, what_is_noted_lives_on_without_references)
+{
+	for (unsigned again = 0; again < 2; again++) {
+		quarry_block b = quarry_block_alloc(NULL, 100), old = b, mine;
+		uint64_t seen;
+
+		memset(b.p, 0x2f, 100);
+		cr_assert_eq(quarry_block_borrow(&b, NULL), 0);
+		cr_assert_eq(quarry_block_borrow(&b, NULL), 0);
+		seen = atomic_fetch_add(&b.count->word, QY_COUNT_ONE);
+		cr_assert_eq(quarry_block_unref(&b), 0);
+		qy_count_undo(old.count, old.p, seen);
+		cr_assert_eq(quarry_block_live(&old), 1);
+		refused(quarry_block_borrow(&old, NULL), ESTALE);
+		cr_assert_eq(((unsigned char *)old.p)[99], 0x2f);
+		cr_assert_eq(quarry_block_give_back(&old), 0);
+		cr_assert_eq(quarry_block_live(&old), 1);
+		if (again)
+			cr_assert_eq(quarry_weak_lock(quarry_weak_of(&old), &mine), 0);
+		errno = 77;
+		cr_assert_eq(quarry_block_give_back(&old), 0);
+		cr_assert_eq(errno, 77);
+		cr_assert_eq(quarry_block_live(&old), (int)again);
+		if (again)
+			cr_assert_eq(quarry_block_unref(&mine), 1);
+		refused(quarry_ref(old.p), ESTALE);
+		refused(quarry_block_give_back(&old), ESTALE);
+	}
+}
+
+/* What an arena's reset takes along is over, notes or not, and the next block there has none. */
+Test(counts, noted_blocks_of_an_arena_that_is_reset)
+{
+	quarry_arena *arena = quarry_arena_create(NULL);
+	quarry_manager *m = quarry_manager_of_arena(arena);
+	quarry_block b = quarry_block_alloc(m, 64), new;
+
+	cr_assert_eq(quarry_block_borrow(&b, NULL), 0);
+	cr_assert_eq(quarry_block_borrow(&b, NULL), 0);
+	cr_assert_eq(quarry_manager_clear(m), 0);
+	refused(quarry_block_give_back(&b), ESTALE);
+	refused(quarry_ref(b.p), ESTALE);
+	new = block_at(m, 64, b.p);
+	refused(quarry_block_give_back(&b), ESTALE);
+	refused(quarry_block_give_back(&new), EINVAL);
+	cr_assert_eq(quarry_ref(new.p), 0);
+	cr_assert_eq(quarry_unref(new.p), 0);
+	cr_assert_eq(quarry_block_unref(&new), 1);
+	cr_assert_eq(quarry_arena_destroy(arena), 0);
+}
+
 Test(counts, no_more_notes_than_fit)
 {
 	quarry_block b = quarry_block_alloc(NULL, 100);
