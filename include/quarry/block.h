@@ -8,9 +8,11 @@
  * having to know where it came from. The counts stand beside the memory (12.5 % of a heap of 64-byte blocks, 0.4 % of one
  * of 2 KiB), never in it; memory that nobody shares, which is all that malloc gives, costs nothing.
  *
- * Every function may be called from any thread unless its comment says otherwise; none takes a lock of its own. After
- * fork(2) the child has all blocks with their counts; references that the parent's other threads held stay held there.
- */
+ * Every function may be called from any thread unless its comment says otherwise. References and notes come and go without
+ * a lock, but for the last one, with which memory is freed. What allocates, resizes or frees takes the locks that
+ * quarry_malloc and quarry_free do; the first block, note or function for an end in 64 KiB of address space takes one, for
+ * the array that it makes; and with the option checked a fork waits a moment for ends of blocks. After fork(2) the child has
+ * all blocks with their counts; references and notes that the parent's other threads held stay held there. */
 #ifndef QUARRY_BLOCK_H
 #define QUARRY_BLOCK_H
 
@@ -219,7 +221,8 @@ QUARRY_API int quarry_copy_seg(quarry_seg dst, quarry_seg src);
 /** From how many bytes in one piece on copies go past the caches (x86: non-temporal stores; elsewhere memmove(3) is
  * used whatever the size): those of segments, of buffers (buffers.h) and of chains and cursors (chain.h), all of them.
  * That is faster where the destination is in no cache, and slower where it is, or is read at once: so the first value
- * is above what most caches of one core hold. For the whole process; any thread may call, any time.
+ * is above what most caches of one core hold. Where source and destination overlap the copy is memmove(3)'s, whatever its
+ * size and this one. For the whole process; any thread may call, any time.
  * @param n bytes; 0: never.
  * @return what it was; SIZE_MAX: never. */
 QUARRY_API size_t quarry_copy_set_stream_min(size_t n);
@@ -283,8 +286,9 @@ QUARRY_API int quarry_ref(const void *p);
 /** One reference less. With the last one the memory goes back to where it came from, whose word on that is not asked; errno
  * stays as it was but for the errors below, here and in all that succeeds with blocks.
  * @return 1 when it was the last, 0 when not (or when another thread's failing quarry_ref or quarry_weak_lock is just
- *         looking at the block, and ends it in its place, whatever notes there are); -1 with ESTALE or EINVAL as quarry_ref, and EBUSY when it is the last one
- *         and a part is borrowed (quarry_block_borrow): it is kept then. */
+ *         looking at the block, and ends it in its place, or, where there are notes, whoever gives the last one back does);
+ *         -1 with ESTALE or EINVAL as quarry_ref, and EBUSY when it is the last one and a part is borrowed
+ *         (quarry_block_borrow): it is kept then. */
 QUARRY_API int quarry_unref(void *p);
 
 /** How many references the block at p has, for people: it may be another number the moment after.
@@ -315,8 +319,8 @@ enum quarry_resize_flags {
 QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags);
 
 /** What is called with a block's memory when the last reference went, before the memory goes: by the thread that let it
- * go, or by one whose quarry_ref, quarry_block_ref or quarry_weak_lock failed at that moment. No lock that the function
- * takes should be held around these. It is called when nobody can have a reference any more. It may use other blocks. */
+ * go, or by one whose quarry_ref, quarry_block_ref or quarry_weak_lock failed at that moment, or who then gave back the
+ * last note (quarry_block_give_back). No lock that the function takes should be held around these. It is called when nobody can have a reference any more. It may use other blocks. */
 typedef void quarry_end_fn(void *p);
 
 /** Have a function called at the end of a block; in place of the one before. The first one in 64 KiB of address space
@@ -332,13 +336,16 @@ QUARRY_API quarry_seg quarry_block_seg(const quarry_block *b);
  * @return 0; -1 with EINVAL where s begins within a block, is longer than it, or is of none; ESTALE where it was one. */
 QUARRY_API int quarry_block_from_seg(quarry_seg s, quarry_block *b);
 
-/** The block's memory, with a note that somebody uses it: its last reference is refused (EBUSY) while there are notes.
+/** The block's memory, with a note that somebody uses it: its last reference is refused (EBUSY) while there are notes, and
+ * the block does not end (but with its arena, or freed behind its count). Where it ends at this very moment the note is
+ * ESTALE, or it is given, and the block stays.
  * For looking for mistakes: a span that outlives its block is caught where it is let go. The first one in 64 KiB of
- * address space makes an array of 2 bytes for each block there.
- * @return 0; -1 with ESTALE, EINVAL (b is none), ENOMEM, EOVERFLOW (65,535 notes). */
+ * address space makes an array of 8 bytes for each block there.
+ * @return 0; -1 with ESTALE, EINVAL (b is none), ENOMEM, EOVERFLOW (4,095 notes). */
 QUARRY_API int quarry_block_borrow(const quarry_block *b, quarry_seg *s);
 
-/** One note less. @return 0; -1 with ESTALE, or EINVAL where there is none. */
+/** One note less; the block ends with the last one where it has no references any more (see quarry_unref).
+ * @return 0; -1 with ESTALE, or EINVAL where there is none. */
 QUARRY_API int quarry_block_give_back(const quarry_block *b);
 
 /** A weak reference to a block that b holds: it keeps nothing alive, costs nothing, and needs no end.
@@ -352,7 +359,7 @@ QUARRY_API int quarry_weak_lock(quarry_weak w, quarry_block *b);
 /** What befell blocks, counts since the start. */
 typedef struct quarry_block_figures {
 	uint64_t retired;      /* addresses that are not used again, and their memory kept, since their generations are
-	                        * used up: after 4,294,967,294 blocks at one address */
+	                        * used up: after 2,147,483,646 blocks at one address */
 	uint64_t overrun;      /* blocks that ended behind their count: lost as their arena was reset or ended, or freed by
 	                        * other means, which is noticed when a new block comes there, whose count begins anew */
 	uint64_t late_writes;  /* blocks that were written to after their end (option checked) */
@@ -371,20 +378,26 @@ enum quarry_check_flags {
 };
 
 /** Look for late writes in what is held back. With the option checked=1 the memory of a block is held back after its last
- * reference, and so is the place that a resize moved it from. It is filled with 0xDE: the last 1,024 blocks, of 16 MiB
- * together. What is written there late is noticed when it goes, or when this is called; it counts in
+ * reference, and so is the place that a resize moved it from. It is filled with 0xDE: up to 1,024 blocks, of 16 MiB
+ * together, which are about the last ones (a place that another thread is just at is passed by, and what makes too many bytes
+ * fewer goes out of turn). What is written there late is noticed when it goes, or when this is called; it counts in
  * quarry_stats.bad_frees, and the option on_error says what happens besides. Every 64th block has whole pages of its own
- * while it lives, 256 such blocks at most, and these pages are made inaccessible when it ends (mprotect(2)): whoever reads
- * or writes there late has a SIGSEGV at once. So has who does it in a block of more than 4 MiB, of which the
- * addresses alone are held, up to 1 GiB together, and the memory goes back. Of inaccessible ones the last 128 are held.
+ * while it lives, and these are made inaccessible when it ends (mprotect(2)): whoever reads or writes there late has a
+ * SIGSEGV at once. So has who does it in a block of more than 4 MiB, of which the addresses alone are held, up to 1 GiB
+ * together, and the memory goes back. Of both kinds together up to 128 are held, about the last ones as well. A system
+ * call that is given such an address fails (EFAULT), or does less than was asked, and nothing counts that: look at what it
+ * returns. Of the blocks that live with pages of their own 256 are known at a time; where there are more, a new one is known
+ * in place of an older one, which is filled at its end as others are.
  *
  * Where memory does not go back in parts (see quarry_discard; return=0) or cannot be made inaccessible, the first 4 MiB are
  * filled instead; nothing of more than 1 GiB, or of more than 16 MiB that does not go back, is held. What mprotect(2) does not
- * make accessible again (ENOMEM) stays until it does. Addresses that are held count as in use, against limits too: a
+ * make accessible again (ENOMEM) stays until it does: it is asked again when the block's turn comes, by this call, and with
+ * the option at 0 again by every 64th end of a block. Addresses that are held count as in use, against limits too: a
  * block for which there would be no memory otherwise has all of it let go. A resize that moves is by a copy, while there is
  * memory for both. Blocks of arenas, stacks and the program's own managers, whose memory may end with these at any moment,
- * are filled (up to 4 MiB), but not held back, and what stacks and such managers resize is neither. When the option is set to
- * 0, all goes, and is looked at as it goes. The child of a fork holds what its parent does.
+ * are filled (up to 4 MiB), but not held back, and what stacks and such managers resize is neither; an arena's end or reset
+ * waits for who is at that. When the option is set to 0, all goes, and is looked at as it goes. The child of a fork
+ * holds what its parent does, and nothing with the option at 0; what was closed is not looked at there.
  * @param flags enum quarry_check_flags.
  * @return how many were found to be written to; -1 with EINVAL (flags). */
 QUARRY_API long quarry_block_check(unsigned flags);

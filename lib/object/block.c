@@ -32,11 +32,9 @@ static size_t usable_of(const quarry_manager *manager, const void *p)
 	return manager == NULL ? quarry_usable_size(p) : manager->ops->usable(manager->ctx, p);
 }
 
-#define NO_LIFE UINT64_MAX /* nobody has asked, as nothing was checked then */
-
-uint64_t qy_block_life(const quarry_manager *manager, const void *p)
+uint64_t qy_block_life_of(const quarry_manager *manager, const void *p)
 {
-	return QY_LIKELY(qy_setting(checked) == 0) || manager != NULL ? NO_LIFE : qy_arena_life(p);
+	return manager != NULL ? 0 : qy_arena_life(p);
 }
 
 /* What is held back is no sample any more, and leaves its place in their table to one that lives. */
@@ -61,7 +59,7 @@ static void free_checked(const quarry_manager *manager, void *p, uint64_t life)
 
 void qy_block_free(const quarry_manager *manager, void *p, uint64_t life)
 {
-	if (QY_UNLIKELY(qy_setting(checked) != 0) && (manager != NULL || life != NO_LIFE)) {
+	if (QY_UNLIKELY(life != QY_COUNT_NO_LIFE)) {
 		free_checked(manager, p, life);
 		return;
 	}
@@ -455,7 +453,7 @@ static int resize(quarry_block *b, const quarry_manager *manager, size_t n)
 
 	if (qy_count_take(b->count, b->p, b->generation) != 0)
 		return -1;
-	if (QY_UNLIKELY(life != NO_LIFE)) {
+	if (QY_UNLIKELY(life != QY_COUNT_NO_LIFE) && manager == NULL) {
 		if (move(b, n, life))
 			return 0;
 		qy_apart_forget(b->p);

@@ -25,7 +25,7 @@
  * beside a word that is dead, and read before a compare-and-swap that ends the life in which it was read; so who is late
  * reads one that may be gone, and uses none.
  *
- * No lock. Counts go up by fetch_add and are looked at afterwards: a load before it would cost as much again. Whoever counted
+ * No lock, but that of quarry's own memory where an array is made. Counts go up by fetch_add and are looked at afterwards: a load before it would cost as much again. Whoever counted
  * up at the wrong block (dead, or another since) takes that back. Who takes back the last one ends that block; until the
  * end is marked, by a compare-and-swap of a live 0, whoever counts up keeps it, as in the sticky counter of Anderson, Blelloch
  * and Wei ("Turning manual concurrent memory reclamation into automatic reference counting", PLDI 2022). And what is born at
@@ -40,6 +40,7 @@
 
 #include "include/quarry/block.h"
 #include "lib/base/base.h"
+#include "lib/base/settings.h"
 
 #define QY_COUNT_GRAIN_SHIFT 4
 #define QY_COUNT_GRAIN_MASK ((uint64_t)0xfff)
@@ -198,10 +199,17 @@ struct qy_count_figures {
 };
 extern QY_HIDDEN struct qy_count_figures qy_count_figures;
 
-/* Which life of its arena the memory is of, for qy_block_free: read before the end is marked, as the manager is. */
-uint64_t qy_block_life(const quarry_manager *manager, const void *p);
+/* Which life of its arena the memory is of, for qy_block_free: read before the end is marked, as the manager is, and only
+ * with the option checked. */
+#define QY_COUNT_NO_LIFE UINT64_MAX
+uint64_t qy_block_life_of(const quarry_manager *manager, const void *p) QY_COLD;
 
-/* Memory of a block whose last reference went. */
+QY_INLINE uint64_t qy_block_life(const quarry_manager *manager, const void *p)
+{
+	return QY_LIKELY(qy_setting(checked) == 0) ? QY_COUNT_NO_LIFE : qy_block_life_of(manager, p);
+}
+
+/* Memory of a block whose last reference went. What was checked as its end was marked is held back, or filled. */
 void qy_block_free(const quarry_manager *manager, void *p, uint64_t life);
 
 #endif

@@ -154,7 +154,8 @@ struct quarry_pool {
 	int (*construct)(void *object, void *context);
 	void (*destroy)(void *object, void *context);
 	void (*mistake)(void *object, enum quarry_pool_mistake what, void *context);
-	quarry_arena *arena;     /* of all but the chunks and their records */
+	quarry_arena *arena;     /* of the pool, its index and cleanups; chunks and records are of the depots', and
+	                          * threads' caches quarry's own */
 	pthread_mutex_t lock;
 	struct qy_link caches;
 	struct qy_link dead;     /* caches whose threads a fork did not take along */

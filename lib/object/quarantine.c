@@ -93,8 +93,9 @@ static int protect(const struct held *held, size_t len, int prot)
 	return qy_os->mprotect((void *)qy_align_up((uintptr_t)held->p, qy_os_page_size()), len, prot);
 }
 
-/* Of several mappings some may be closed and the others not, when there can be no more mappings (ENOMEM). What cannot be
- * opened at once then counts as closed. */
+/* Of several mappings, as what was told to be huge in part has, some may be closed and the others not when there can be no
+ * more mappings (ENOMEM): they are opened again, and what cannot be counts as closed. Other errors are those of all of them,
+ * since a region's mappings are of one kind. */
 static bool close_pages(struct held *held)
 {
 	uintptr_t first = qy_align_up((uintptr_t)held->p, qy_os_page_size());
