@@ -44,6 +44,18 @@ static uint64_t grain_of(const struct qy_leaf *leaf, const struct quarry_count *
 	return at >> GRAIN_BITS == qy_count_generation(word) ? at & QY_COUNT_GRAIN_MASK : NOWHERE;
 }
 
+/* The word, and the grain of what it is of. (Where the life was over before the second was read, there is another word.) */
+static uint64_t look(const struct qy_leaf *leaf, const struct quarry_count *c, uint64_t *grain)
+{
+	uint64_t word;
+
+	do {
+		word = atomic_load_explicit(&c->word, memory_order_acquire);
+		*grain = grain_of(leaf, c, word);
+	} while (QY_UNLIKELY(*grain == NOWHERE));
+	return word;
+}
+
 static void keep_grain(_Atomic(uint64_t) *noted, uint64_t word)
 {
 	uint64_t at = atomic_load_explicit(noted, memory_order_relaxed);
@@ -100,13 +112,12 @@ static size_t words_of(unsigned shift)
 static bool is_anothers(uintptr_t entry, const void *p, const quarry_manager *manager)
 {
 	const struct quarry_count *c = qy_leaf_word(entry, p);
-	uint64_t word;
+	uint64_t word, grain;
 
 	if (manager == NULL)
 		return false;
-	word = atomic_load_explicit(&c->word, memory_order_acquire);
-	return is_live(word) && grain_of(qy_leaf_at(entry), c, word) != qy_count_grain(p) &&
-	       qy_count_manager(qy_leaf_at(entry), c) != manager;
+	word = look(qy_leaf_at(entry), c, &grain);
+	return is_live(word) && grain != qy_count_grain(p) && qy_count_manager(qy_leaf_at(entry), c) != manager;
 }
 
 /* The entry in the unit's chain for such a block at p; 0 where there is none. */
@@ -152,9 +163,9 @@ struct quarry_count *qy_count_find(const void *p, struct qy_leaf **leaf, uint64_
 		return NULL;
 	for (uintptr_t entry = qy_count_entry(p); entry != 0; entry = qy_leaf_at(entry)->next) {
 		struct quarry_count *c = qy_leaf_word(entry, p);
-		uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
+		uint64_t grain, word = look(qy_leaf_at(entry), c, &grain);
 
-		if (qy_count_generation(word) == 0 || grain_of(qy_leaf_at(entry), c, word) != qy_count_grain(p))
+		if (qy_count_generation(word) == 0 || grain != qy_count_grain(p))
 			continue;
 		if (!is_live(word) && gone != NULL)
 			continue;
@@ -171,10 +182,9 @@ bool qy_count_is_held(const void *p)
 {
 	for (uintptr_t entry = qy_count_entry(p); entry != 0; entry = qy_leaf_at(entry)->next) {
 		const struct quarry_count *c = qy_leaf_word(entry, p);
-		uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
+		uint64_t grain, word = look(qy_leaf_at(entry), c, &grain);
 
-		if (qy_leaf_at(entry)->managers == NULL && is_live(word) &&
-		    grain_of(qy_leaf_at(entry), c, word) == qy_count_grain(p))
+		if (qy_leaf_at(entry)->managers == NULL && is_live(word) && grain == qy_count_grain(p))
 			return (uintptr_t)p % ((uintptr_t)1 << QY_COUNT_GRAIN_SHIFT) == 0;
 	}
 	return false;
@@ -252,9 +262,9 @@ static void end_others(uintptr_t entry, uintptr_t mine, const void *p)
 {
 	for (; entry != 0; entry = qy_leaf_at(entry)->next) {
 		struct quarry_count *c = qy_leaf_word(entry, p);
-		uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
+		uint64_t grain, word = look(qy_leaf_at(entry), c, &grain);
 
-		if (entry != mine && is_live(word) && grain_of(qy_leaf_at(entry), c, word) == qy_count_grain(p))
+		if (entry != mine && is_live(word) && grain == qy_count_grain(p))
 			end_overrun(qy_leaf_at(entry), c, word);
 	}
 }

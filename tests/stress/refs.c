@@ -410,6 +410,17 @@ static void replace(struct place *at, uint64_t id)
 	atomic_fetch_add_explicit(&replaced, 1, memory_order_relaxed);
 }
 
+/* One at a time: two at the same block would have all of them together. */
+static void ask_for_all(struct place *at)
+{
+	static _Atomic(uint32_t) busy;
+
+	if (atomic_exchange_explicit(&busy, 1, memory_order_acquire) != 0)
+		return;
+	ask(at, COUNT_UP);
+	atomic_store_explicit(&busy, 0, memory_order_release);
+}
+
 static void work(struct st_worker *w)
 {
 	for (uint64_t i = 0; st_more(w); i++) {
@@ -417,7 +428,7 @@ static void work(struct st_worker *w)
 		struct place *at = &places[r % PLACES];
 
 		if (i % FULL_EVERY == 100)
-			ask(at, COUNT_UP);
+			ask_for_all(at);
 		else if (r >> 60 < 4)
 			replace(at, w->next_id++);
 		else
