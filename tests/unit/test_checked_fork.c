@@ -164,6 +164,41 @@ Test(checked_fork, while_another_thread_lets_all_go)
 	cr_assert(is_nothing_held());
 }
 
+static int (*real_mprotect)(void *addr, size_t len, int prot);
+static pid_t forked;
+
+/* As a signal handler would that comes in the midst of it. */
+static int forking_mprotect(void *addr, size_t len, int prot)
+{
+	if (forked == 0) {
+		forked = fork();
+		if (forked == 0)
+			_exit(quarry_block_check(0) == 0 ? 0 : 1);
+	}
+	return real_mprotect(addr, len, prot);
+}
+
+/* A thread that is at a place does not wait for itself, nor does its child. */
+Test(checked_fork, out_of_the_midst_of_it, .timeout = 60)
+{
+	static quarry_block b[QY_APART_EVERY];
+
+	begin();
+	cr_assert_eq(quarry_ctl_set("checked", "1"), 0);
+	real_mprotect = kernel.mprotect;
+	cr_assert_eq(quarry_unref(quarry_block_alloc(NULL, 1000).p), 1);
+	for (size_t i = 0; i < COUNT(b); i++)
+		b[i] = quarry_block_alloc(NULL, 1000);
+	kernel.mprotect = forking_mprotect;
+	for (size_t i = 0; i < COUNT(b); i++)
+		cr_assert_eq(quarry_block_unref(&b[i]), 1);
+	kernel.mprotect = real_mprotect;
+	cr_assert_neq(forked, 0);
+	child_is_fine(forked);
+	cr_assert_eq(quarry_block_check(QUARRY_CHECK_RELEASE), 0);
+	cr_assert(is_nothing_held());
+}
+
 static _Atomic bool over;
 
 static void *make_and_end(void *arg)
