@@ -124,7 +124,7 @@ int quarry_lanes_destroy(quarry_lanes *l)
 		struct qy_segment *g = qy_container(l->segments.next, struct qy_segment, link);
 
 		for (unsigned i = 0; i < QY_SEGMENT_PAGES; i++)
-			quarry_free(g->span[i].bits);
+			qy_record_end(&g->span[i]);
 		qy_list_remove(&g->link);
 		quarry_free(g);
 	}

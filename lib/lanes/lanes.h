@@ -343,6 +343,8 @@ QY_INLINE void *qy_take(quarry_lanes *l, struct qy_taker *t, unsigned class, str
 	return qy_take_one(t, entry);
 }
 
+/* A span's record ends: its pages, or the segment, go back. */
+void qy_record_end(struct qy_span *s);
 void *qy_take_whole(quarry_lanes *l, size_t size);
 void qy_entomb_shared(quarry_lanes *l, struct qy_span *s);
 

@@ -12,6 +12,7 @@
 #define CLASS_LARGEST ((size_t)128 << 10)
 #define SPAN_ALIGN 4096
 #define SPARE_MAX 2 /* segments without a span that are kept */
+#define BEHIND_MAX 1024 /* bytes of objects whose span has its record behind them */
 
 /* ---- classes ---- */
 
@@ -62,10 +63,26 @@ static unsigned span_pages(unsigned class)
 	return size <= PAGE_OBJECTS ? 1 : size <= FOUR_OBJECTS ? 4 : 16;
 }
 
+/* A span's record is its bits and entries. It stands behind the objects where these are small: it comes and goes with
+ * them, and a segment that is given back leaves nothing behind. Beside large ones, of which it would cost a whole one, it
+ * is a block of its own. */
+static bool is_record_behind(size_t size)
+{
+	return size <= BEHIND_MAX;
+}
+
+/* How many objects so many bytes have room for, with their record if it is there. */
+static uint32_t objects_in(size_t bytes, size_t size)
+{
+	if (!is_record_behind(size))
+		return (uint32_t)(bytes / size);
+	return (uint32_t)((bytes - sizeof(qy_word)) * 64 / (64 * (size + sizeof(struct qy_entry)) + sizeof(qy_word)));
+}
+
 uint32_t qy_pages_for(unsigned class, uint32_t objects)
 {
 	uint32_t pages = span_pages(class);
-	uint32_t each = (uint32_t)((pages * QY_LPAGE_SIZE - QY_SEGMENT_RECORD) / qy_class_size(class));
+	uint32_t each = objects_in(pages * QY_LPAGE_SIZE - QY_SEGMENT_RECORD, qy_class_size(class));
 
 	return (objects + each - 1) / each * pages;
 }
@@ -117,21 +134,33 @@ uint32_t qy_spares_end(quarry_lanes *l)
 	return ended;
 }
 
+/* Bits of an owned span may be its owner's, for nobody yet: entries tell. Of the others nobody looks at each, which would
+ * take milliseconds, under the lock. */
+static uint32_t live_objects(const struct qy_span *s, uint8_t place)
+{
+	uint32_t live = 0;
+
+	if (place != QY_SPAN_OWNED)
+		return atomic_load_explicit(&s->used, memory_order_relaxed) -
+		       atomic_load_explicit(&s->tombs, memory_order_relaxed);
+	for (uint32_t n = 0; n < s->count; n++) {
+		uint32_t whose = atomic_load_explicit(&s->entry[n].whose, memory_order_relaxed);
+
+		live += whose != 0 && !(whose & QY_TOMB);
+	}
+	return live;
+}
+
 void qy_segment_count(const struct qy_segment *g, quarry_lanes_stats *stats)
 {
 	for (unsigned i = 0; i < QY_SEGMENT_PAGES; i++) {
 		const struct qy_span *s = &g->span[i];
 		uint8_t place = atomic_load_explicit(&s->place, memory_order_acquire);
-		uint32_t live = 0;
+		uint32_t live;
 
 		if (place == QY_SPAN_NONE || place == QY_SPAN_INSIDE)
 			continue;
-		/* Bits of an owned span may be its owner's, for nobody yet: entries tell. */
-		for (uint32_t n = 0; n < s->count; n++) {
-			uint32_t whose = atomic_load_explicit(&s->entry[n].whose, memory_order_relaxed);
-
-			live += whose != 0 && !(whose & QY_TOMB);
-		}
+		live = live_objects(s, place);
 		stats->objects += live;
 		stats->live += (uint64_t)live * s->size;
 		stats->waiting += (uint64_t)(atomic_load_explicit(&s->tombs, memory_order_relaxed) + qy_peek(s->own_tombs)) * s->size;
@@ -180,7 +209,7 @@ static void pages_back(quarry_lanes *l, struct qy_span *s)
 	struct qy_segment *g = qy_segment_of(s);
 	unsigned at = (unsigned)(s - g->span), pages = s->pages;
 
-	quarry_free(s->bits);
+	qy_record_end(s);
 	memset(s, 0, pages * sizeof(*s));
 	g->free |= (uint32_t)(((uint64_t)1 << pages) - 1) << at;
 	if (g->free != UINT32_MAX)
@@ -190,28 +219,47 @@ static void pages_back(quarry_lanes *l, struct qy_span *s)
 		qy_segment_end(l, g);
 }
 
+void qy_record_end(struct qy_span *s)
+{
+	if (!is_record_behind(s->size))
+		quarry_free(s->bits);
+	s->bits = NULL;
+}
+
+/* False: no memory. */
+static bool record_make(struct qy_span *s)
+{
+	size_t words = (s->count + 63) / 64, bytes = words * sizeof(qy_word) + s->count * sizeof(struct qy_entry);
+
+	if (is_record_behind(s->size))
+		s->bits = memset(qy_span_base(s) + (size_t)s->count * s->size, 0, bytes);
+	else
+		s->bits = quarry_calloc(1, bytes);
+	if (s->bits == NULL)
+		return false;
+	s->entry = (void *)(s->bits + words);
+	if (s->count % 64 != 0)
+		atomic_init(&s->bits[words - 1], ~(uint64_t)0 << s->count % 64);
+	return true;
+}
+
 /* Under the lock: a span without an object. */
 static struct qy_span *span_make(quarry_lanes *l, unsigned class, size_t size, unsigned pages)
 {
 	struct qy_span *s = find_span(l, pages);
-	size_t bytes, words;
+	size_t bytes;
 
 	if (s == NULL)
 		return NULL;
 	bytes = pages * QY_LPAGE_SIZE - (s == qy_segment_of(s)->span ? QY_SEGMENT_RECORD : 0);
 	s->class = (uint8_t)class;
 	s->size = (uint32_t)size;
-	s->count = class == QY_CLASS_WHOLE ? 1 : (uint32_t)(bytes / size);
+	s->count = class == QY_CLASS_WHOLE ? 1 : objects_in(bytes, size);
 	s->reciprocal = (uint32_t)((((uint64_t)1 << 32) + size - 1) / size);
-	words = (s->count + 63) / 64;
-	s->bits = quarry_calloc(1, words * sizeof(qy_word) + s->count * sizeof(struct qy_entry));
-	if (s->bits == NULL) {
+	if (!record_make(s)) {
 		pages_back(l, s);
 		return NULL;
 	}
-	s->entry = (void *)(s->bits + words);
-	if (s->count % 64 != 0)
-		atomic_init(&s->bits[words - 1], ~(uint64_t)0 << s->count % 64);
 	atomic_store_explicit(&s->place, QY_SPAN_OWNED, memory_order_release);
 	return s;
 }
