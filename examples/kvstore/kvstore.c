@@ -3,7 +3,7 @@
  * are served, and memory goes back to the kernel that another server would keep after keys were deleted or changed their
  * sizes. With --malloc it is the same server on malloc. --help says the rest.
  *
- *	cc -O2 -o kvstore examples/kvstore/[a-z]*.c -pthread -lquarry
+ *	cc -O2 -o kvstore-server examples/kvstore/[a-z]*.c -pthread -lquarry
  *
  * memory.h is what differs of the two; store.h the table; client.h the protocol; commands.h what requests do. Here are
  * the connections: one thread, epoll(7). */
@@ -250,6 +250,7 @@ static void tick(int64_t *last)
 	*last = now;
 	accept_again(true);
 	store_tend(TEND_US);
+	memory_rest();
 }
 
 static bool run(void)

@@ -20,7 +20,7 @@ struct memory memory;
 #define BUDGET_IDLE_US 25000 /* and while none do */
 #define WASTE_PERCENT 8      /* of what is live: less is left as it is, */
 #define WASTE_BYTES ((uint64_t)1 << 20) /* and so is less than this */
-#define REST_PERIODS 20      /* after a compaction that gained nothing */
+#define REST_PERIODS 4       /* after a compaction that gained nothing */
 
 static struct {
 	pthread_t thread;
@@ -28,6 +28,7 @@ static struct {
 	pthread_cond_t wake;
 	bool running, stop; /* stop: under the lock */
 	_Atomic(uint64_t) work;
+	_Atomic(bool) asks; /* the server's thread for its room */
 } compactor = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 void memory_busy(void)
@@ -37,12 +38,17 @@ void memory_busy(void)
 			      memory_order_relaxed);
 }
 
-static bool is_worth_it(void)
+void memory_rest(void)
 {
-	quarry_lanes_stats stats = { .struct_size = sizeof(stats) };
+	if (atomic_load_explicit(&compactor.asks, memory_order_relaxed) &&
+	    quarry_compact(memory.lanes, QUARRY_COMPACT_NONE, 0, 0) >= 0) /* (else the compactor is about it just now) */
+		atomic_store_explicit(&compactor.asks, false, memory_order_relaxed);
+}
 
-	return quarry_lanes_stats_get(memory.lanes, &stats) == 0 &&
-	       stats.held > stats.live + stats.live / 100 * WASTE_PERCENT + WASTE_BYTES;
+static bool is_worth_it(quarry_lanes_stats *stats)
+{
+	return quarry_lanes_stats_get(memory.lanes, stats) == 0 &&
+	       stats->held > stats->live + stats->live / 100 * WASTE_PERCENT + WASTE_BYTES;
 }
 
 /* Sleep for a period; false: it is time to stop. */
@@ -66,7 +72,8 @@ static bool sleep_for_a_period(void)
 /* All of the compaction that there is: in each period so much time, more when nothing else goes on. */
 static void *compact(void *unused)
 {
-	uint64_t seen = 0;
+	quarry_lanes_stats stats = { .struct_size = sizeof(stats) };
+	uint64_t seen = 0, moved = 0;
 	int rest = 0;
 
 	while (sleep_for_a_period()) {
@@ -74,11 +81,14 @@ static void *compact(void *unused)
 		bool idle = work == seen;
 
 		seen = work;
-		if (rest > 0 && idle)
-			rest--;
-		else if (is_worth_it())
-			rest = quarry_compact(memory.lanes, QUARRY_COMPACT_FULL, 0,
-					      idle ? BUDGET_IDLE_US : BUDGET_BUSY_US) == 0 ? REST_PERIODS : 0;
+		if ((rest > 0 && rest-- > 0) || !is_worth_it(&stats))
+			continue;
+		if (quarry_compact(memory.lanes, QUARRY_COMPACT_FULL, 0, idle ? BUDGET_IDLE_US : BUDGET_BUSY_US) == 0 &&
+		    stats.moved == moved) { /* nor did the one before move anything */
+			rest = REST_PERIODS;
+			atomic_store_explicit(&compactor.asks, true, memory_order_relaxed);
+		}
+		moved = stats.moved;
 	}
 	return unused;
 }

@@ -36,6 +36,9 @@ void memory_count(struct memory_figures *figures);
 
 /* The server did something: the compactor takes less of the processor while that goes on. */
 void memory_busy(void);
+/* To be called now and then, not in a scope: the room that this thread has taken for its next objects goes back when the
+ * compactor asks for it, for of a segment in which a thread has some nothing is moved. */
+void memory_rest(void);
 
 /* An object of so many bytes. REF_NONE: no memory, or more than the limit. */
 ref memory_allocate(size_t size);
