@@ -16,8 +16,8 @@ struct memory memory;
 /* ---- the compactor ---- */
 
 #define PERIOD_MS 50
-#define BUDGET_BUSY_US 1000  /* of a period, while commands come: 2 % of a processor */
-#define BUDGET_IDLE_US 25000 /* and while none do */
+#define SHARE_IDLE 50        /* percent of a period to pack in, while no commands come; */
+#define SHARE_MOST 25        /* and while they do, from one percent on, by how much is wasted */
 #define WASTE_PERCENT 8      /* of what is live: less is left as it is, */
 #define WASTE_BYTES ((uint64_t)1 << 20) /* and so is less than this */
 #define REST_PERIODS 4       /* after a compaction that gained nothing */
@@ -69,7 +69,16 @@ static bool sleep_for_a_period(void)
 	return !stop;
 }
 
-/* All of the compaction that there is: in each period so much time, more when nothing else goes on. */
+/* How long to pack, of a period: the more is wasted, the longer. */
+static uint64_t budget_us(const quarry_lanes_stats *stats, bool idle)
+{
+	uint64_t percent = (stats->held - stats->live) * 100 / (stats->live + 1) * SHARE_MOST / 100;
+
+	percent = idle ? SHARE_IDLE : percent < 1 ? 1 : percent > SHARE_MOST ? SHARE_MOST : percent;
+	return PERIOD_MS * 1000 * percent / 100;
+}
+
+/* All of the compaction that there is. */
 static void *compact(void *unused)
 {
 	quarry_lanes_stats stats = { .struct_size = sizeof(stats) };
@@ -83,7 +92,7 @@ static void *compact(void *unused)
 		seen = work;
 		if ((rest > 0 && rest-- > 0) || !is_worth_it(&stats))
 			continue;
-		if (quarry_compact(memory.lanes, QUARRY_COMPACT_FULL, 0, idle ? BUDGET_IDLE_US : BUDGET_BUSY_US) == 0 &&
+		if (quarry_compact(memory.lanes, QUARRY_COMPACT_FULL, 0, budget_us(&stats, idle)) == 0 &&
 		    stats.moved == moved) { /* nor did the one before move anything */
 			rest = REST_PERIODS;
 			atomic_store_explicit(&compactor.asks, true, memory_order_relaxed);
