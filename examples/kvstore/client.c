@@ -101,9 +101,11 @@ bool text_is(struct text t, const char *word)
 
 /* ---- requests ---- */
 
+/* Behind whole requests it is found again when these were answered. */
 static enum parsed wrong(struct client *c, const char *what)
 {
-	reply_error(c, "ERR Protocol error: %s", what);
+	if (c->ready_count == 0)
+		reply_error(c, "ERR Protocol error: %s", what);
 	return PARSED_WRONG;
 }
 
@@ -115,16 +117,16 @@ static enum parsed no_memory(struct client *c)
 
 static bool add_argument(struct client *c, size_t at, size_t n)
 {
-	if (c->arguments == c->arguments_room) {
-		size_t room = c->arguments_room > 0 ? 2 * c->arguments_room : 8;
+	if (c->argument_count == c->argument_room) {
+		size_t room = c->argument_room > 0 ? 2 * c->argument_room : 8;
 		struct argument *a = realloc(c->argument, room * sizeof(*a));
 
 		if (a == NULL)
 			return false;
 		c->argument = a;
-		c->arguments_room = room;
+		c->argument_room = room;
 	}
-	c->argument[c->arguments++] = (struct argument){ at, n };
+	c->argument[c->argument_count++] = (struct argument){ at, n };
 	return true;
 }
 
@@ -138,18 +140,20 @@ static struct text next_line(const struct client *c)
 	return end == NULL ? (struct text){ NULL, n } : (struct text){ from, (size_t)(end - from) };
 }
 
-/* A mark and a number, in a line that ends with CR LF. */
-static enum parsed parse_count(struct client *c, char mark, const char *invalid, int64_t *count)
+/* A mark and a number from 0 on, in a line that ends with CR LF. */
+static enum parsed parse_count(struct client *c, char mark, size_t most, const char *invalid, size_t *count)
 {
 	struct text line = next_line(c);
+	int64_t n;
 
 	if (line.n > COUNT_MAX_BYTES)
 		return wrong(c, invalid);
 	if (line.p == NULL)
 		return PARSED_PART;
 	if (line.n < 2 || line.p[0] != mark || line.p[line.n - 1] != '\r' ||
-	    !text_to_integer((struct text){ line.p + 1, line.n - 2 }, count))
+	    !text_to_integer((struct text){ line.p + 1, line.n - 2 }, &n) || n < 0 || (uint64_t)n > most)
 		return wrong(c, invalid);
+	*count = (size_t)n;
 	c->parsed += line.n + 1;
 	return PARSED_WHOLE;
 }
@@ -157,16 +161,14 @@ static enum parsed parse_count(struct client *c, char mark, const char *invalid,
 static enum parsed parse_bulk(struct client *c)
 {
 	enum parsed parsed;
-	int64_t length;
+	size_t length;
 	const char *end;
 
 	if (c->bulk < 0) {
-		parsed = parse_count(c, '$', "invalid bulk length", &length);
+		parsed = parse_count(c, '$', VALUE_MAX, "invalid bulk length", &length);
 		if (parsed != PARSED_WHOLE)
 			return parsed;
-		if (length < 0 || (uint64_t)length > VALUE_MAX)
-			return wrong(c, "invalid bulk length");
-		c->bulk = length;
+		c->bulk = (int64_t)length;
 	}
 	if (c->in.end - c->in.begin - c->parsed < (size_t)c->bulk + 2)
 		return PARSED_PART;
@@ -233,11 +235,15 @@ static bool parse_word(char *p, size_t n, size_t *i, size_t *length)
 	return quote == '\0';
 }
 
+/* (It is changed where it stands: it is looked at once, when it is the next.) */
 static enum parsed parse_inline(struct client *c)
 {
 	struct text line = next_line(c);
 	char *p = c->in.p + c->in.begin;
 	size_t i = 0;
+
+	if (c->ready_count > 0)
+		return PARSED_PART;
 
 	if (line.n > LINE_MAX_BYTES)
 		return wrong(c, "too big inline request");
@@ -259,22 +265,19 @@ static enum parsed parse_inline(struct client *c)
 	return PARSED_WHOLE;
 }
 
-enum parsed client_parse(struct client *c)
+/* From where the last whole request ends: one more. */
+static enum parsed parse_request(struct client *c)
 {
 	enum parsed parsed;
-	int64_t count;
 
-	if (c->in.begin == c->in.end)
+	if (c->in.end - c->in.begin == c->whole)
 		return PARSED_PART;
-	if (c->parsed == 0) {
-		if (c->in.p[c->in.begin] != '*')
+	if (c->parsed == c->whole) {
+		if (c->in.p[c->in.begin + c->whole] != '*')
 			return parse_inline(c);
-		parsed = parse_count(c, '*', "invalid multibulk length", &count);
+		parsed = parse_count(c, '*', ARGUMENTS_MAX, "invalid multibulk length", &c->missing);
 		if (parsed != PARSED_WHOLE)
 			return parsed;
-		if (count < 0 || (uint64_t)count > ARGUMENTS_MAX)
-			return wrong(c, "invalid multibulk length");
-		c->missing = (size_t)count;
 		c->bulk = -1;
 	}
 	while (c->missing > 0) {
@@ -285,16 +288,53 @@ enum parsed client_parse(struct client *c)
 	return PARSED_WHOLE;
 }
 
-void client_next(struct client *c)
+/* What was carried out goes; what came of the next request is the first now. */
+static void forget_ready(struct client *c)
 {
-	c->in.begin += c->parsed;
-	c->parsed = 0;
-	c->arguments = 0;
-	if (c->arguments_room > 1024) {
+	size_t first = c->ready[c->ready_count - 1].first + c->ready[c->ready_count - 1].count;
+
+	c->argument_count -= first;
+	for (size_t i = 0; i < c->argument_count; i++)
+		c->argument[i] = (struct argument){ c->argument[first + i].at - c->whole, c->argument[first + i].n };
+	if (c->argument_count == 0 && c->argument_room > 1024) {
 		free(c->argument);
 		c->argument = NULL;
-		c->arguments_room = 0;
+		c->argument_room = 0;
 	}
+	c->in.begin += c->whole;
+	c->parsed -= c->whole;
+	c->whole = 0;
+	c->ready_count = c->ready_next = 0;
+}
+
+enum parsed client_parse(struct client *c)
+{
+	size_t first = 0;
+	enum parsed parsed = PARSED_WHOLE;
+
+	if (c->ready_next < c->ready_count)
+		return PARSED_WHOLE;
+	if (c->ready_count > 0)
+		forget_ready(c);
+	while (parsed == PARSED_WHOLE && c->ready_count < READY_MAX) {
+		parsed = parse_request(c);
+		if (parsed != PARSED_WHOLE)
+			break;
+		c->whole = c->parsed;
+		c->ready[c->ready_count++] = (struct request){ first, c->argument_count - first };
+		first = c->argument_count;
+	}
+	return c->ready_count > 0 ? PARSED_WHOLE : parsed;
+}
+
+bool client_next(struct client *c)
+{
+	if (c->ready_next == c->ready_count)
+		return false;
+	c->request = &c->argument[c->ready[c->ready_next].first];
+	c->arguments = c->ready[c->ready_next].count;
+	c->ready_next++;
+	return true;
 }
 
 /* ---- replies ---- */

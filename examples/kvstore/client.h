@@ -18,17 +18,31 @@ struct buffer {
 };
 
 struct argument {
-	size_t at, n; /* from where its request begins in the buffer */
+	size_t at, n; /* from where the buffer begins */
 };
+
+/* A whole request: where its arguments are among those of the client. */
+struct request {
+	size_t first, count;
+};
+
+#define READY_MAX 16 /* requests that are looked at together, before each is carried out */
 
 struct client {
 	struct client *next, *previous;
 	struct buffer in, out;
+	/* The request that is carried out: */
+	const struct argument *request;
+	size_t arguments;
+	/* What was looked at of the buffer: whole requests, of which some were carried out, and a part of one. */
 	struct argument *argument;
-	size_t arguments, arguments_room; /* of the request that is coming in; those that are here, */
-	size_t missing;                   /* and how many are not */
-	size_t parsed;                    /* bytes of it that were looked at */
-	long long bulk;                   /* the length of the argument that is coming in; -1: not known yet */
+	size_t argument_count, argument_room;
+	struct request ready[READY_MAX];
+	unsigned ready_count, ready_next;
+	size_t whole;   /* bytes of the whole ones, */
+	size_t parsed;  /* and of all that was looked at */
+	size_t missing; /* arguments of the part that have not come */
+	int64_t bulk;   /* the length of the one that is coming; -1: not known yet */
 	uint64_t id;
 	int fd;
 	uint32_t events; /* that epoll looks for */
@@ -39,15 +53,20 @@ struct client {
 
 enum parsed { PARSED_PART, PARSED_WHOLE, PARSED_WRONG };
 
-/* Look for a whole request: its arguments, maybe none. PARSED_WRONG: what is wrong was answered, and the client is to
- * be closed. */
+/* Look for whole requests, as many as are here up to READY_MAX, when none is ready. PARSED_WHOLE: there are some.
+ * PARSED_WRONG: what is wrong was answered, and the client is to be closed. */
 enum parsed client_parse(struct client *c);
-/* The request was carried out. */
-void client_next(struct client *c);
+/* The next of them is to be carried out: its arguments, maybe none. False: all were. */
+bool client_next(struct client *c);
+
+static inline struct text client_text(const struct client *c, const struct argument *a)
+{
+	return (struct text){ c->in.p + c->in.begin + a->at, a->n };
+}
 
 static inline struct text client_argument(const struct client *c, size_t i)
 {
-	return (struct text){ c->in.p + c->in.begin + c->argument[i].at, c->argument[i].n };
+	return client_text(c, &c->request[i]);
 }
 
 /* Room for so many bytes more, at the end. False: there is none. */

@@ -486,61 +486,93 @@ static void run_info(struct client *c)
 
 /* ---- all of them ---- */
 
-/* Those that are asked for most come first. A count below zero is the least that there may be, the name counted. */
+/* Those that are asked for most come first. A count below zero is the least that there may be, the name counted. Keys:
+ * how many arguments it is from one to the next; 0: there is one at most. */
 static const struct command {
 	const char *name;
 	int arguments;
+	unsigned keys;
 	void (*run)(struct client *c);
 } commands[] = {
-	{ "get", 2, run_get },
-	{ "set", -3, run_set },
-	{ "mget", -2, run_mget },
-	{ "mset", -3, run_mset },
-	{ "del", -2, run_del },
-	{ "incr", 2, run_incr },
-	{ "exists", -2, run_exists },
-	{ "ping", -1, run_ping },
-	{ "expire", 3, run_expire },
-	{ "ttl", 2, run_ttl },
-	{ "append", 3, run_append },
-	{ "strlen", 2, run_strlen },
-	{ "unlink", -2, run_del },
-	{ "decr", 2, run_decr },
-	{ "incrby", 3, run_incrby },
-	{ "decrby", 3, run_decrby },
-	{ "pexpire", 3, run_pexpire },
-	{ "pttl", 2, run_pttl },
-	{ "persist", 2, run_persist },
-	{ "echo", 2, run_echo },
-	{ "dbsize", 1, run_dbsize },
-	{ "flushall", -1, run_flush },
-	{ "flushdb", -1, run_flush },
-	{ "info", -1, run_info },
-	{ "config", -2, run_config },
-	{ "command", -1, run_command },
-	{ "client", -2, run_client },
-	{ "select", 2, run_select },
-	{ "hello", -1, run_hello },
-	{ "quit", -1, run_quit },
-	{ "shutdown", -1, run_shutdown },
+	{ "get", 2, 0, run_get },
+	{ "set", -3, 0, run_set },
+	{ "mget", -2, 1, run_mget },
+	{ "mset", -3, 2, run_mset },
+	{ "del", -2, 1, run_del },
+	{ "incr", 2, 0, run_incr },
+	{ "exists", -2, 1, run_exists },
+	{ "ping", -1, 0, run_ping },
+	{ "expire", 3, 0, run_expire },
+	{ "ttl", 2, 0, run_ttl },
+	{ "append", 3, 0, run_append },
+	{ "strlen", 2, 0, run_strlen },
+	{ "unlink", -2, 1, run_del },
+	{ "decr", 2, 0, run_decr },
+	{ "incrby", 3, 0, run_incrby },
+	{ "decrby", 3, 0, run_decrby },
+	{ "pexpire", 3, 0, run_pexpire },
+	{ "pttl", 2, 0, run_pttl },
+	{ "persist", 2, 0, run_persist },
+	{ "echo", 2, 0, run_echo },
+	{ "dbsize", 1, 0, run_dbsize },
+	{ "flushall", -1, 0, run_flush },
+	{ "flushdb", -1, 0, run_flush },
+	{ "info", -1, 0, run_info },
+	{ "config", -2, 0, run_config },
+	{ "command", -1, 0, run_command },
+	{ "client", -2, 0, run_client },
+	{ "select", 2, 0, run_select },
+	{ "hello", -1, 0, run_hello },
+	{ "quit", -1, 0, run_quit },
+	{ "shutdown", -1, 0, run_shutdown },
 };
+
+static const struct command *find(struct text name)
+{
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+		if (text_is(name, commands[i].name))
+			return &commands[i];
+	return NULL;
+}
+
+#define KEYS_MAX 256 /* of all requests: more would be gone again before their turn */
+
+void commands_foresee(const struct client *c)
+{
+	struct text key[FORESEEN_MAX];
+	size_t n = 0, all = 0;
+
+	for (unsigned i = 0; i < c->ready_count; i++) {
+		const struct request *r = &c->ready[i];
+		const struct argument *argument = &c->argument[r->first];
+		const struct command *command = r->count < 2 ? NULL : find(client_text(c, argument));
+		size_t step = command == NULL ? 0 : command->keys;
+
+		for (size_t k = 1; command != NULL && k < r->count && all < KEYS_MAX; k += step, all++) {
+			key[n++] = client_text(c, &argument[k]);
+			if (n == FORESEEN_MAX) {
+				store_foresee(key, n);
+				n = 0;
+			}
+			if (step == 0)
+				break;
+		}
+	}
+	if (n > 0 && all > 1) /* one alone has nothing to be fetched beside */
+		store_foresee(key, n);
+}
 
 void command_run(struct client *c)
 {
 	struct text name = client_argument(c, 0);
+	const struct command *command = find(name);
 
 	server.commands++;
-	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-		const struct command *command = &commands[i];
-
-		if (!text_is(name, command->name))
-			continue;
-		if (command->arguments < 0 ? c->arguments < (size_t)-command->arguments
-					   : c->arguments != (size_t)command->arguments)
-			reply_error(c, "ERR wrong number of arguments for '%s' command", command->name);
-		else
-			command->run(c);
-		return;
-	}
-	reply_error(c, "ERR unknown command '%.*s'", name.n < 128 ? (int)name.n : 128, name.p);
+	if (command == NULL)
+		reply_error(c, "ERR unknown command '%.*s'", name.n < 128 ? (int)name.n : 128, name.p);
+	else if (command->arguments < 0 ? c->arguments < (size_t)-command->arguments
+					: c->arguments != (size_t)command->arguments)
+		reply_error(c, "ERR wrong number of arguments for '%s' command", command->name);
+	else
+		command->run(c);
 }

@@ -15,6 +15,8 @@ extern struct server {
 	uint64_t hits, misses;
 } server;
 
+/* Of the requests that are ready: their keys will be looked for. */
+void commands_foresee(const struct client *c);
 /* Carry out a request that has arguments. */
 void command_run(struct client *c);
 

@@ -195,12 +195,15 @@ static bool carry_out(struct client *c)
 	enum parsed parsed = PARSED_WHOLE;
 
 	while (!c->closing && !c->broken && to_go_out(c) < TO_GO_OUT) {
+		if (client_next(c)) {
+			if (c->arguments > 0)
+				command_run(c);
+			continue;
+		}
 		parsed = client_parse(c);
 		if (parsed != PARSED_WHOLE)
 			break;
-		if (c->arguments > 0)
-			command_run(c);
-		client_next(c);
+		commands_foresee(c);
 	}
 	if (parsed == PARSED_WRONG || (parsed == PARSED_PART && c->ended))
 		c->closing = true;

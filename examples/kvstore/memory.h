@@ -73,6 +73,13 @@ static inline void *memory_write(ref r)
 	return memory.lanes != NULL ? quarry_get_mut(memory.lanes, r) : (void *)(uintptr_t)r;
 }
 
+/* Its address will be asked for: where a handle's stands is fetched. */
+static inline void memory_foresee(ref r)
+{
+	if (memory.lanes != NULL)
+		__builtin_prefetch(&((const quarry_lanes_map *)(const void *)memory.lanes)->words[(uint32_t)r]);
+}
+
 /* Tables of refs, zeroed: they are nobody's values, and stay where they are. */
 void *memory_table(size_t count);
 void memory_table_free(void *table);

@@ -42,6 +42,11 @@ void store_end(void);
 /* Find a key. One that has expired is not there any more. */
 void store_look(struct text key, struct place *where);
 
+/* These keys will be looked for: what stands in memory for each is fetched, for all of them at the same time. At most
+ * FORESEEN_MAX. */
+#define FORESEEN_MAX 16
+void store_foresee(const struct text *key, size_t count);
+
 /* In a scope: what is there. */
 static inline const struct entry *store_entry(const struct place *where)
 {
