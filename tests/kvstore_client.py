@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # A client of the key-value server (examples/kvstore) that knows what it has to say. tests/kvstore.sh calls it:
 #	python3 kvstore_client.py PORT model SEED REQUESTS | hostile | vanish | unread MIB | times | pack | limit BYTES
+import itertools
 import random
 import socket
 import struct
@@ -236,9 +237,10 @@ HOSTILE = [  # what is sent, the error, and whether the connection ends
 
 
 def run_hostile():
-    for data, error, ends in HOSTILE:
+    for before, (data, error, ends) in itertools.product((0, 1, 20), HOSTILE):
         c = Connection()
-        c.send(data)
+        c.send(request("PING") * before + data)  # what came before it is answered before
+        same([c.reply() for _ in range(before)], ["PONG"] * before, "before %r" % data[:40])
         same(c.reply(), Error(error), repr(data[:40]))
         if ends:
             try:
