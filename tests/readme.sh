@@ -51,5 +51,15 @@ fi
 check "the example is built by that" $cc
 check "the example is a program" test -x "$work/echo"
 
+line=$(sed -nE 's/^    (cc .*examples\/kvstore.*)/\1/p' "$src/README.md")
+check "there is a line for the key-value server" test -n "$line"
+cc=${line/#cc/${CC:-cc}}
+cc=${cc/'$(pkg-config --cflags --libs quarry)'/$flags}
+cc=${cc/-o kvstore-server/-o $work/kvstore-server}
+cc=${cc/examples/$src/examples}
+# shellcheck disable=SC2086
+check "the key-value server is built by that" $cc
+check "the key-value server is a program" "$work/kvstore-server" --help >/dev/null
+
 echo "readme.sh: $checks checks, $failures failed ($programs programs)"
 [[ $failures == 0 ]]
