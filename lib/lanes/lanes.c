@@ -76,6 +76,10 @@ static bool fill(quarry_lanes *l, const quarry_lanes_attr *a)
 	pthread_mutex_init(&l->moving, NULL);
 	qy_list_init(&l->segments);
 	qy_list_init(&l->dead);
+	qy_list_init(&l->spares);
+	qy_list_init(&l->plan.drained);
+	for (unsigned i = 0; i < QY_BUCKETS; i++)
+		qy_list_init(&l->plan.bucket[i]);
 	qy_list_init(&l->huge_objects);
 	qy_list_init(&l->huge_tombs);
 	for (unsigned class = 0; class < QY_CLASSES_MAX; class++)
@@ -117,7 +121,7 @@ int quarry_lanes_destroy(quarry_lanes *l)
 		struct qy_segment *g = qy_container(l->segments.next, struct qy_segment, link);
 
 		for (unsigned i = 0; i < QY_SEGMENT_PAGES; i++)
-			quarry_free(g->span[i].bits);
+			qy_span_untell(&g->span[i]);
 		qy_list_remove(&g->link);
 		quarry_free(g);
 	}

@@ -91,7 +91,8 @@ struct qy_segment {
 	struct qy_link link;
 	uint32_t free; /* pages, a bit each */
 	bool draining;
-	struct qy_link order; /* the mover's */
+	struct qy_link order; /* of the plan's candidates, of drained ones, or, without a span, of the spares */
+	uint64_t emptied;     /* drained: the grace period after its last object was moved */
 	struct qy_span span[QY_SEGMENT_PAGES];
 };
 
@@ -117,6 +118,38 @@ struct qy_move {
 	void *to;      /* NULL: not yet, or dropped */
 };
 
+#define QY_BUCKETS 32
+
+enum qy_plan_state { QY_PLAN_NONE, QY_PLAN_COUNTING, QY_PLAN_MADE };
+
+/* What the mover goes by, over as many calls as its budgets make of it. What there is room for was counted before
+ * anything was moved: objects of each class in spans that nobody owns, and pages of no span. Only what has a place to go
+ * to is moved, so a compaction that can gain nothing moves nothing. The lists and next are under lanes->lock, all else
+ * is the mover's. */
+struct qy_plan {
+	enum qy_plan_state state;
+	uint64_t begun;                    /* ns */
+	struct qy_link *next;              /* COUNTING: the segment to be looked at next */
+	struct qy_link bucket[QY_BUCKETS]; /* segments that may be emptied, by the bytes that are live in them */
+	struct qy_link drained;            /* emptied ones, that scopes may still see */
+	uint32_t room[QY_CLASSES_MAX];
+	uint32_t pages;
+	uint32_t owned;             /* segments that would be there, were it not for spans that threads own; */
+	bool recalled;              /* those were taken back */
+	uint64_t live, held;        /* bytes */
+	uint64_t moved;             /* bytes, by this plan, */
+	uint32_t freed;             /* and segments that went back */
+	struct qy_segment *victim;  /* is being emptied, and how far that has come: */
+	uint32_t page, object;
+};
+
+/* What steps take, measured: by it the mover knows what fits into the rest of its time. */
+struct qy_pace {
+	uint64_t unit;    /* ns / 1024 of moving an object: a unit for it, and one for each 256 bytes */
+	uint64_t grace;   /* ns of a grace period's beginning */
+	uint64_t discard; /* ns of giving a segment back */
+};
+
 struct quarry_lanes {
 	quarry_lanes_map map; /* first: the header's inline functions read it */
 	uint64_t magic;
@@ -133,6 +166,7 @@ struct quarry_lanes {
 	struct qy_link segments;
 	struct qy_link partial[QY_CLASSES_MAX][QY_FULLNESS]; /* spans with room, by how full they are */
 	struct qy_link dead; /* spans of tombstones */
+	struct qy_link spares; /* segments without a span, by order */
 	uint32_t spare;                            /* segments without a span */
 	uint64_t segment_count;
 	_Atomic(uint64_t) huge; /* bytes beyond segments */
@@ -143,6 +177,8 @@ struct quarry_lanes {
 	struct qy_lanes_cache mover;
 	struct qy_move batch[QY_BATCH];
 	uint32_t batched;
+	struct qy_plan plan; /* the mover's, as is */
+	struct qy_pace pace;
 	qy_counter moved, moved_bytes, given_up, freed_segments;
 };
 
@@ -358,19 +394,59 @@ void qy_takers_end(quarry_lanes *l, struct qy_lanes_cache *c);
 uint32_t qy_sweep(struct qy_span *s);
 /* Under l->lock: a span that nobody owns goes where it belongs: into a list, or, empty, back to its segment. */
 void qy_span_settle(quarry_lanes *l, struct qy_span *s);
-/* Under l->lock: the segment goes back to the arena. */
-void qy_segment_end(quarry_lanes *l, struct qy_segment *g);
-/* Under l->lock: spans of tombstones alone go back to their segments, when their scopes are over. */
-void qy_bury(quarry_lanes *l);
-/* Under l->lock: segments without a span go back to the arena: how many. */
-uint32_t qy_spares_end(quarry_lanes *l);
+/* The bits and entries of a span that ends, where they do not stand in it. */
+void qy_span_untell(struct qy_span *s);
+/* Under l->lock: the segment has no span, and is of the lanes no more; the caller frees it. */
+void qy_segment_leave(quarry_lanes *l, struct qy_segment *g);
+/* Under l->lock: spans of tombstones alone go back to their segments, when their scopes are over. At most so many are
+ * looked at; whether there are more. */
+bool qy_bury(quarry_lanes *l, unsigned most);
 /* Under l->lock: a segment's part of the figures. */
 void qy_segment_count(const struct qy_segment *g, quarry_lanes_stats *stats);
 
+/* ---- plan.c ---- */
+
+/* Begin to count anew. Under l->moving, as all of these. */
+void qy_plan_begin(quarry_lanes *l, uint64_t now);
+/* Count some segments; true: the plan is made. */
+bool qy_plan_count(quarry_lanes *l);
+/* Look at some candidates, those first that cost the fewest bytes to empty; objects of more than `most` bytes are not
+ * moved. True: there is a victim, and it is drained; or there is none, and the plan has come to its end (NONE). */
+bool qy_plan_choose(quarry_lanes *l, size_t most);
+/* Under l->lock: what was not emptied of a drained segment is taken from again. */
+void qy_undrain(quarry_lanes *l, struct qy_segment *g);
+QY_INLINE bool qy_is_span(const struct qy_span *s)
+{
+	uint8_t place = atomic_load_explicit(&s->place, memory_order_relaxed);
+
+	return place != QY_SPAN_NONE && place != QY_SPAN_INSIDE;
+}
+
+QY_INLINE uint32_t qy_live_of(const struct qy_span *s)
+{
+	return atomic_load_explicit(&s->used, memory_order_relaxed) - atomic_load_explicit(&s->tombs, memory_order_relaxed);
+}
+
+/* ---- move.c ---- */
+
+/* One go at it. */
+struct qy_mover {
+	uint64_t begun, deadline; /* ns; no deadline: 0 */
+	uint32_t segments;        /* that went back */
+};
+
+/* Have segments go back until there are enough, the time is over, or a plan has come to its end. Under l->moving, not in
+ * a scope. */
+void qy_pack(quarry_lanes *l, struct qy_mover *m, size_t enough);
+/* What was left of earlier ones is in order: a fork may have cut one off. */
+void qy_mover_begin(quarry_lanes *l);
+/* Memory that is free already goes back, as far as there is time. */
+void qy_mover_free(quarry_lanes *l, struct qy_mover *m);
+
 /* ---- object.c ---- */
 
-/* Freed objects beyond segments go back to the arena, when their scopes are over. */
-void qy_huge_bury(quarry_lanes *l);
+/* Freed objects beyond segments go back to the arena, when their scopes are over: so many; whether there may be more. */
+bool qy_huge_bury(quarry_lanes *l, unsigned most);
 /* All of them: the lanes end. */
 void qy_huge_end(quarry_lanes *l);
 

@@ -42,29 +42,31 @@ static void huge_end(quarry_lanes *l, struct qy_huge *record)
 	quarry_free(record->base);
 }
 
-/* Those whose scopes are over go back to the arena. */
-void qy_huge_bury(quarry_lanes *l)
+bool qy_huge_bury(quarry_lanes *l, unsigned most)
 {
 	struct qy_link over, *k, *next;
+	bool more;
 
 	if (atomic_load_explicit(&l->huge_tombs_count, memory_order_relaxed) == 0)
-		return;
+		return false;
 	(void)qy_grace_look(qy_grace_begin());
 	qy_list_init(&over);
 	pthread_mutex_lock(&l->lock);
-	for (k = l->huge_tombs.next; k != &l->huge_tombs; k = next) {
+	for (k = l->huge_tombs.next; k != &l->huge_tombs && most > 0; k = next, most--) {
 		next = k->next;
 		if (!qy_epoch_over(atomic_load(&qy_container(k, struct qy_huge, link)->entry.whose) & ~QY_TOMB))
-			continue;
+			break; /* later ones are not over either */
 		qy_list_remove(k);
 		qy_list_push_back(&over, k);
 		atomic_fetch_sub(&l->huge_tombs_count, 1);
 	}
+	more = most == 0 && k != &l->huge_tombs;
 	pthread_mutex_unlock(&l->lock);
 	for (k = over.next; k != &over; k = next) {
 		next = k->next;
 		huge_end(l, qy_container(k, struct qy_huge, link));
 	}
+	return more;
 }
 
 void qy_huge_end(quarry_lanes *l)
@@ -86,7 +88,7 @@ static void *take_huge(quarry_lanes *l, size_t size, size_t alignment)
 	struct qy_huge *record;
 	char *base;
 
-	qy_huge_bury(l);
+	(void)qy_huge_bury(l, UINT32_MAX);
 	if (total < size)
 		return NULL;
 	base = quarry_arena_aligned_alloc(l->arena, before, total);
@@ -451,7 +453,7 @@ QY_NOINLINE static int hfree_slow(quarry_lanes *l, quarry_handle h)
 	if (result == 0)
 		errno = error;
 	if (QY_UNLIKELY(atomic_load_explicit(&l->huge_tombs_count, memory_order_relaxed) > 0) && !qy_in_scope())
-		qy_huge_bury(l);
+		(void)qy_huge_bury(l, UINT32_MAX);
 	return result;
 }
 
