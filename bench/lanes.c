@@ -106,7 +106,7 @@ static void begin(size_t mib, uint32_t flags)
 	lanes = quarry_lanes_create(&attr);
 	if (lanes == NULL)
 		exit(1);
-	base = resident("Rss:");
+	base = resident("Anonymous:");
 	while (live < mib << 20 && count < most)
 		make(count++);
 }
@@ -131,7 +131,7 @@ static void refill(void)
 static double tell(const char *when)
 {
 	quarry_lanes_stats s = stats();
-	double rss = resident("Rss:") - base;
+	double rss = resident("Anonymous:") - base;
 
 	printf("%-8s live %.1f MiB, resident %.1f (%.3f), huge %.1f; held %.1f in %u segments (%.3f), waiting %.1f\n", when,
 	       (double)live / MIB, rss, rss * MIB / (double)live, resident("AnonHugePages:"), (double)s.held / MIB, s.segments,
@@ -165,6 +165,43 @@ static int pack(size_t mib)
 	t = now() - t;
 	rss -= tell("packed");
 	told_moved(&before, t, rss);
+	return 0;
+}
+
+static void nap(uint64_t ms)
+{
+	struct timespec t = { (time_t)(ms / 1000), (long)(ms % 1000 * 1000000) };
+
+	nanosleep(&t, NULL);
+}
+
+static int background(size_t mib)
+{
+	quarry_lanes_stats before, last, s;
+	uint64_t t, at;
+	double rss;
+
+	begin(mib, 0);
+	tell("filled");
+	before = stats();
+	thin();
+	rss = tell("thinned");
+	t = at = now();
+	last = stats();
+	for (int still = 0; still < 10; still++) {
+		nap(100);
+		s = stats();
+		if (s.moved != last.moved || s.segments != last.segments) {
+			still = 0;
+			at = now();
+		}
+		last = s;
+	}
+	rss -= tell("packed");
+	told_moved(&before, last.mover_ns, rss);
+	printf("the mover was at it for %.2f s and ran %.3f s (%.1f %%), %llu plans, %llu caches recalled\n",
+	       (double)(at - t) / 1e9, (double)last.mover_ns / 1e9, 100.0 * (double)last.mover_ns / (double)(at - t),
+	       (unsigned long long)last.mover_plans, (unsigned long long)last.recalled);
 	return 0;
 }
 
@@ -256,8 +293,10 @@ int main(int argc, char **argv)
 
 	if (strcmp(what, "pack") == 0)
 		return pack(mib);
+	if (strcmp(what, "background") == 0)
+		return background(mib);
 	if (strcmp(what, "budget") == 0)
 		return budget(mib, argc > 3 ? strtoul(argv[3], NULL, 0) : 10000, argc > 4 ? strtoul(argv[4], NULL, 0) : 200);
-	fprintf(stderr, "usage: lanes pack|budget [MIB ...]\n");
+	fprintf(stderr, "usage: lanes pack|background|readers|budget [MIB ...]\n");
 	return 2;
 }

@@ -53,16 +53,28 @@ typedef uint64_t quarry_handle;
 
 #define QUARRY_HANDLE_NONE ((quarry_handle)0)
 
+enum quarry_lanes_flags {
+	QUARRY_LANES_NO_MOVER = 1 /* nothing is packed in the background */
+};
+
 /** What lanes are to be. Zero-initialise it. */
 typedef struct quarry_lanes_attr {
 	uint32_t struct_size; /* sizeof(struct quarry_lanes_attr), or 0, which means the same */
-	uint32_t flags;       /* 0 */
+	uint32_t flags;       /* enum quarry_lanes_flags, or-ed */
 	uint64_t handles;     /* at most so many at once: up to 2^31 - 2; 0: 2^24. 8 bytes of address space for each, in
 	                       * memory for those that were used */
 	quarry_arena *arena;  /* where the memory is from. NULL: see memory */
 	const quarry_arena_attr *memory; /* without an arena: one of its own, made so. NULL: the default arena */
 	uint32_t generations; /* that a slot has before it is retired, 1 to 65,534; 0: 65,534. Fewer are for tests */
 	uint32_t reserved;    /* 0 */
+	/* The mover in the background. Waste is what segments hold beside live objects, in percent of those. */
+	uint32_t mover_start;  /* waste from which it packs; 0: 10 */
+	uint32_t mover_full;   /* waste from which on it takes mover_most; 0: 100. Between, in between */
+	uint32_t mover_least;  /* percent of a processor, at mover_start: 1 to 100; 0: 1 */
+	uint32_t mover_most;   /* the same, at mover_full; 0: 25 */
+	uint64_t mover_ignore; /* so many bytes of waste are none; 0: a 16th of what segments hold */
+	uint32_t mover_scratch; /* segments that only movers may take, in percent of all: see quarry_compact. 0: 10; up to 50 */
+	uint32_t mover_reserved; /* 0 */
 } quarry_lanes_attr;
 
 /** Make lanes. @param attr what they are to be; NULL: all zero.
@@ -184,13 +196,19 @@ enum quarry_compact_style {
 	QUARRY_COMPACT_FULL    /* all that can be packed */
 };
 
+/* Lanes of 64 MiB and more are packed in the background as well, by a thread of the library's that runs while there is
+ * something to gain (option reclaim other than off, series and timer): from a tenth of waste on, for 1 to 25 percent of a
+ * processor. When a pass gains little it waits, the longer the more often. Spans that threads took and leave alone are
+ * taken back from them. */
+
 /** Pack objects and give whole segments of 2 MiB back to the arena, those first that cost the fewest bytes to copy.
  * Others go on meanwhile. Not in a scope.
  * @param style enum quarry_compact_style.
  * @param enough bytes, for QUARRY_COMPACT_ENOUGH.
- * @param budget_us microseconds after which nothing more is begun; 0: any time.
- * @return bytes that went back to the arena; -1 with EINVAL, EDEADLK (in a scope), EBUSY (another compaction is under
- *         way). */
+ * @param budget_us microseconds that it may take; 0: any time. What was begun goes on with the next call. Objects that are
+ *        too large to be copied in the half of it, as copies go here, are left alone.
+ * @return bytes that went back to the arena; -1 with EINVAL, EDEADLK (in a scope), EBUSY (another call is under way; the
+ *         mover in the background steps aside). */
 QUARRY_API int64_t quarry_compact(quarry_lanes *lanes, int style, size_t enough, uint64_t budget_us);
 
 /** Figures of lanes. Bytes unless said otherwise. */
@@ -207,6 +225,11 @@ typedef struct quarry_lanes_stats {
 	uint64_t moved_bytes;
 	uint64_t given_up;    /* moves that a writer, a pin or a free stopped, count */
 	uint64_t freed_segments; /* by compaction, count */
+	/* The mover. */
+	uint64_t mover_ns;       /* that the one in the background ran */
+	uint64_t mover_plans;    /* how often it looked at all segments, count */
+	uint64_t recalled;       /* times that a thread's spans were taken back from it, count */
+	uint64_t scratch;        /* held for movers alone, beside `held` */
 } quarry_lanes_stats;
 
 /** Count what there is. @param stats struct_size is sizeof or 0. @return 0; -1 with EINVAL. */

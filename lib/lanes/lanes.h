@@ -108,6 +108,8 @@ struct qy_taker {
 
 /* What a thread has of some lanes. */
 struct qy_lanes_cache {
+	struct qy_lanes_cache *next; /* of those that were recalled, */
+	struct qy_lanes_record *whose; /* and from whom */
 	struct qy_taker of[QY_CLASSES_MAX];
 	uint32_t slots, slot[QY_SLOTS_CACHED];
 };
@@ -150,6 +152,22 @@ struct qy_pace {
 	uint64_t discard; /* ns of giving a segment back */
 };
 
+/* When the background's mover runs, and for how much of its time. */
+struct qy_governor {
+	bool on;
+	uint32_t start, full, least, most; /* as quarry_lanes_attr */
+	uint64_t ignore;
+	_Atomic(bool) news;        /* since the last plan was begun */
+	_Atomic(uint64_t) due;     /* ns; UINT64_MAX: when there are news, */
+	uint64_t not_before;       /* but not before: ns */
+	uint64_t interval;         /* ns between plans: longer while they gain little */
+	uint64_t recall_at;        /* ns: the earliest that caches are recalled again */
+	bool runs;                 /* the plan is worth it */
+	_Atomic(bool) inside;      /* it has lanes->moving */
+	_Atomic(uint32_t) wanted;  /* somebody waits for that */
+	qy_counter ns, plans;
+};
+
 struct quarry_lanes {
 	quarry_lanes_map map; /* first: the header's inline functions read it */
 	uint64_t magic;
@@ -177,8 +195,13 @@ struct quarry_lanes {
 	struct qy_lanes_cache mover;
 	struct qy_move batch[QY_BATCH];
 	uint32_t batched;
+	bool confined;       /* the mover has no time for new segments: the kernel would fill one with zeros for it */
 	struct qy_plan plan; /* the mover's, as is */
 	struct qy_pace pace;
+	struct qy_governor governor;
+	struct qy_lanes_cache *recalled; /* caches that threads may still use */
+	uint64_t recalled_epoch;
+	qy_counter recalls;
 	qy_counter moved, moved_bytes, given_up, freed_segments;
 };
 
@@ -199,20 +222,66 @@ struct qy_lanes_record {
 	uint32_t depth;
 	_Atomic(bool) used;
 	struct qy_lanes_record *next;
-	struct qy_lanes_cache *cache[QY_LANES_MAX]; /* under the registry's lock, but for the thread's own looks */
+	_Atomic(uint32_t) taking; /* the thread uses a cache outside of scopes */
+	/* Set under the registry's lock. The thread itself uses one in a scope, or between qy_cache_begin and qy_cache_end:
+	 * so it can be taken from it. */
+	_Atomic(struct qy_lanes_cache *) cache[QY_LANES_MAX];
 };
 
 extern QY_HIDDEN __thread struct qy_lanes_record *qy_lanes_record __attribute__((tls_model("initial-exec")));
 
-/* The calling thread's cache of these lanes; NULL (ENOMEM). */
+extern QY_HIDDEN _Atomic(bool) qy_fenceless; /* the kernel fences threads for us */
+
+/* The calling thread's cache of these lanes, in a scope, or after qy_cache_begin; NULL (ENOMEM). */
 struct qy_lanes_cache *qy_lanes_cache_make(quarry_lanes *l);
+struct qy_lanes_record *qy_lanes_record_make(void);
 
 QY_INLINE struct qy_lanes_cache *qy_lanes_cache(quarry_lanes *l)
 {
 	struct qy_lanes_record *r = qy_lanes_record;
+	struct qy_lanes_cache *c = r == NULL ? NULL : atomic_load_explicit(&r->cache[l->id], memory_order_acquire);
 
-	return QY_LIKELY(r != NULL && r->cache[l->id] != NULL) ? r->cache[l->id] : qy_lanes_cache_make(l);
+	return QY_LIKELY(c != NULL) ? c : qy_lanes_cache_make(l);
 }
+
+void qy_scope_fence(void);
+
+/* Its cache of these lanes is in use until taking is 0 again; NULL: it has none. */
+QY_INLINE struct qy_lanes_cache *qy_record_taking(struct qy_lanes_record *r, const quarry_lanes *l)
+{
+	atomic_store_explicit(&r->taking, 1, memory_order_relaxed);
+	if (QY_LIKELY(atomic_load_explicit(&qy_fenceless, memory_order_relaxed)))
+		atomic_signal_fence(memory_order_seq_cst);
+	else
+		qy_scope_fence();
+	return atomic_load_explicit(&r->cache[l->id], memory_order_acquire);
+}
+
+/* It stays the thread's until qy_cache_end. (A scope would do, but that holds up the sweep in which room is found.) */
+QY_INLINE struct qy_lanes_cache *qy_cache_begin(quarry_lanes *l)
+{
+	struct qy_lanes_record *r = qy_lanes_record;
+	struct qy_lanes_cache *c;
+
+	if (QY_UNLIKELY(r == NULL) && (r = qy_lanes_record_make()) == NULL)
+		return NULL;
+	c = qy_record_taking(r, l);
+	return QY_LIKELY(c != NULL) ? c : qy_lanes_cache_make(l);
+}
+
+QY_INLINE void qy_cache_end(void)
+{
+	if (QY_LIKELY(qy_lanes_record != NULL))
+		atomic_store_explicit(&qy_lanes_record->taking, 0, memory_order_release);
+}
+
+/* Take all threads' caches of these lanes from them, under l->moving: how many. They are emptied by qy_recall_end, when
+ * nobody uses them any more: false, some are still in use. */
+uint32_t qy_recall_begin(quarry_lanes *l);
+bool qy_recall_end(quarry_lanes *l);
+
+/* The next lanes from id on (by number) that are due, or have news, with l->moving locked; NULL: none. */
+quarry_lanes *qy_lanes_due(uint32_t *id, uint64_t now, uint64_t *next);
 
 /* What the calling thread takes objects from goes back. */
 void qy_lanes_flush(quarry_lanes *l);
@@ -222,9 +291,6 @@ bool qy_in_scope(void);
 
 extern QY_HIDDEN _Atomic(uint64_t) qy_epoch;
 extern QY_HIDDEN _Atomic(uint64_t) qy_epoch_safe; /* all scopes that began in epochs below it are over */
-extern QY_HIDDEN _Atomic(bool) qy_fenceless;      /* the kernel fences threads for us */
-
-void qy_scope_fence(void);
 
 /* A scope of a thread that has a record. */
 QY_INLINE void qy_scope_enter(struct qy_lanes_record *r)
@@ -372,7 +438,7 @@ QY_INLINE void *qy_take(quarry_lanes *l, struct qy_taker *t, unsigned class, str
 	return qy_take_one(t, entry);
 }
 
-void *qy_take_whole(quarry_lanes *l, size_t size);
+void *qy_take_whole(quarry_lanes *l, size_t size, bool mover);
 void qy_entomb_shared(quarry_lanes *l, struct qy_span *s);
 
 /* An object of a span is over; its memory is used again when all scopes of now are. The caller is in one, and so the span
@@ -427,11 +493,27 @@ QY_INLINE uint32_t qy_live_of(const struct qy_span *s)
 	return atomic_load_explicit(&s->used, memory_order_relaxed) - atomic_load_explicit(&s->tombs, memory_order_relaxed);
 }
 
+/* ---- background.c ---- */
+
+/* There is something new, that may be worth a look: a thread freed many. No lock held. */
+void qy_news_slow(quarry_lanes *l);
+
+QY_INLINE void qy_news(quarry_lanes *l)
+{
+	if (QY_UNLIKELY(!atomic_load_explicit(&l->governor.news, memory_order_relaxed)) && l->governor.on)
+		qy_news_slow(l);
+}
+
+void qy_background_in_child(void);
+
 /* ---- move.c ---- */
 
 /* One go at it. */
 struct qy_mover {
 	uint64_t begun, deadline; /* ns; no deadline: 0 */
+	uint64_t patience;        /* ns that it waits for scopes; 0: until the deadline */
+	_Atomic(uint32_t) *stop;  /* somebody else wants to; NULL: nobody may */
+	bool held_up;             /* by scopes, for longer */
 	uint32_t segments;        /* that went back */
 };
 

@@ -6,9 +6,11 @@
  * long is cut: batches by what is left, large copies each so many bytes. What was begun and could not be ended is gone on
  * with by the next call; a segment stays drained meanwhile. */
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 
 #include "lib/api/error.h"
+#include "lib/base/lock.h"
 #include "lib/lanes/lanes.h"
 #include "numa/os.h"
 
@@ -18,9 +20,14 @@
 #define UNITS 16     /* and what is moved between two */
 #define UNIT_FIRST 400
 #define PLAN_OLD_NS 10000000000u
+#define CONFINED_NS 10000000 /* less time than so much is too short for new segments */
+#define GAINED 64            /* a plan that freed more than a part of the segments is followed by another */
+#define ENDING 5             /* a part of the time that is kept: for what ends a call, and for what the machine takes */
 
 static bool is_late(const struct qy_mover *m)
 {
+	if (m->stop != NULL && atomic_load_explicit(m->stop, memory_order_relaxed) != 0)
+		return true;
 	return m->deadline != 0 && qy_os->now_ns() >= m->deadline;
 }
 
@@ -100,7 +107,7 @@ static void *room_for(quarry_lanes *l, const struct qy_span *s, struct qy_entry 
 
 	if (s->class != QY_CLASS_WHOLE)
 		return qy_take(l, &l->mover.of[s->class], s->class, entry);
-	p = qy_take_whole(l, s->size);
+	p = qy_take_whole(l, s->size, true);
 	if (p != NULL)
 		*entry = qy_entry_of(p);
 	return p;
@@ -138,13 +145,22 @@ static bool move_one(quarry_lanes *l, struct qy_mover *m, struct qy_move *b)
 	return true;
 }
 
-/* Has the kernel fence all threads, and waits; the grace period's number, 0: it is late. */
-static bool wait_for_scopes(quarry_lanes *l, const struct qy_mover *m)
+static bool wait_for(struct qy_mover *m, uint64_t epoch)
+{
+	uint64_t until = m->patience == 0 ? m->deadline : qy_min(m->deadline, qy_os->now_ns() + m->patience);
+	bool over = qy_grace_wait(epoch, until);
+
+	m->held_up |= !over;
+	return over;
+}
+
+/* Has the kernel fence all threads, and waits for those who are in a scope; false: it is late. */
+static bool wait_for_scopes(quarry_lanes *l, struct qy_mover *m)
 {
 	uint64_t t = qy_os->now_ns(), epoch = qy_grace_begin();
 
 	note_longest(&l->pace.grace, qy_os->now_ns() - t);
-	return qy_grace_wait(epoch, m->deadline);
+	return wait_for(m, epoch);
 }
 
 /* So far the victim was gone over, and no farther. */
@@ -344,6 +360,7 @@ void qy_pack(quarry_lanes *l, struct qy_mover *m, size_t enough)
 {
 	struct qy_plan *p = &l->plan;
 
+	l->confined = m->deadline != 0 && m->deadline - m->begun < CONFINED_NS;
 	while (p->state != QY_PLAN_NONE && m->segments * QY_SEGMENT_SIZE < enough && !is_late(m)) {
 		if (p->victim != NULL) {
 			if (!empty(l, m))
@@ -359,7 +376,7 @@ void qy_pack(quarry_lanes *l, struct qy_mover *m, size_t enough)
 	}
 	qy_takers_end(l, &l->mover);
 	if (!qy_list_empty(&p->drained) && !is_late(m))
-		(void)qy_grace_wait(qy_container(p->drained.prev, struct qy_segment, order)->emptied, m->deadline);
+		(void)wait_for(m, qy_container(p->drained.prev, struct qy_segment, order)->emptied);
 	finish(l, m);
 }
 
@@ -395,25 +412,48 @@ void qy_mover_free(quarry_lanes *l, struct qy_mover *m)
 	}
 }
 
+/* l->moving for a call of the program's: the mover in the background steps aside. */
+static bool enter(quarry_lanes *l, const struct qy_mover *m)
+{
+	bool in;
+
+	atomic_fetch_add(&l->governor.wanted, 1);
+	while (!(in = pthread_mutex_trylock(&l->moving) == 0) && atomic_load(&l->governor.inside) && !is_late(m))
+		qy_spin();
+	atomic_fetch_sub(&l->governor.wanted, 1);
+	return in;
+}
+
 /* Under l->moving: a call that may take its time begins at the beginning. */
 static void compact(quarry_lanes *l, struct qy_mover *m, int style, size_t enough)
 {
 	struct qy_plan *p = &l->plan;
 
 	qy_mover_begin(l);
+	(void)qy_recall_end(l);
 	qy_lanes_flush(l); /* what the thread takes from stays where it is */
 	qy_mover_free(l, m);
 	if (style == QUARRY_COMPACT_NONE)
 		return;
+	if (m->deadline == 0) /* what other threads took from and left is no reason to keep a segment */
+		for (qy_recall_begin(l); !qy_recall_end(l);)
+			sched_yield();
 	if (m->deadline == 0 || p->state == QY_PLAN_NONE || m->begun - p->begun > PLAN_OLD_NS)
 		qy_plan_begin(l, m->begun);
 	qy_pack(l, m, style == QUARRY_COMPACT_FULL ? SIZE_MAX : enough);
+	while (m->deadline == 0 && style == QUARRY_COMPACT_FULL && p->freed > l->segment_count / GAINED) {
+		qy_plan_begin(l, m->begun); /* what was counted is not what is there now */
+		qy_pack(l, m, SIZE_MAX);
+	}
+	if (m->deadline != 0 && p->state == QY_PLAN_NONE && p->owned > 0 && !is_late(m))
+		qy_recall_begin(l);
 	qy_mover_free(l, m);
 }
 
 int64_t quarry_compact(quarry_lanes *l, int style, size_t enough, uint64_t budget_us)
 {
 	struct qy_mover m = { .begun = qy_os->now_ns() };
+	uint64_t budget = qy_min(budget_us, UINT32_MAX) * 1000;
 
 	if (!qy_lanes_check(l))
 		return -1;
@@ -421,9 +461,9 @@ int64_t quarry_compact(quarry_lanes *l, int style, size_t enough, uint64_t budge
 		return qy_fail(EINVAL, "style: %d is none", style);
 	if (qy_in_scope())
 		return qy_fail(EDEADLK, "the thread is in a scope, which a compaction would wait for");
-	if (pthread_mutex_trylock(&l->moving) != 0)
+	m.deadline = budget == 0 ? 0 : m.begun + budget - budget / ENDING;
+	if (!enter(l, &m))
 		return qy_fail(EBUSY, "another compaction is under way");
-	m.deadline = budget_us == 0 ? 0 : m.begun + qy_min(budget_us, UINT32_MAX) * 1000;
 	compact(l, &m, style, enough);
 	pthread_mutex_unlock(&l->moving);
 	return (int64_t)(m.segments * QY_SEGMENT_SIZE);

@@ -117,7 +117,7 @@ QY_COLD static void *take_large(quarry_lanes *l, size_t size, size_t alignment, 
 	void *p;
 
 	if (class == QY_CLASS_WHOLE)
-		p = qy_take_whole(l, qy_align_up(size, alignment));
+		p = qy_take_whole(l, qy_align_up(size, alignment), false);
 	else
 		p = take_huge(l, size, alignment);
 	*states = class == QY_CLASS_WHOLE ? 0 : QUARRY_WORD_HUGE;
@@ -160,6 +160,7 @@ static quarry_handle make(quarry_lanes *l, struct qy_lanes_cache *c, size_t size
 quarry_handle quarry_halloc_typed(quarry_lanes *l, size_t size, size_t alignment, unsigned type)
 {
 	struct qy_lanes_cache *c;
+	quarry_handle h = 0;
 
 	if (!qy_lanes_check(l))
 		return 0;
@@ -167,12 +168,13 @@ quarry_handle quarry_halloc_typed(quarry_lanes *l, size_t size, size_t alignment
 		errno = EINVAL;
 		return 0;
 	}
-	c = qy_lanes_cache(l);
-	if (c == NULL || size > PTRDIFF_MAX) {
+	c = qy_cache_begin(l);
+	if (c == NULL || size > PTRDIFF_MAX)
 		errno = ENOMEM;
-		return 0;
-	}
-	return make(l, c, size, qy_max(alignment, 16), type);
+	else
+		h = make(l, c, size, qy_max(alignment, 16), type);
+	qy_cache_end();
+	return h;
 }
 
 QY_NOINLINE static quarry_handle halloc_slow(quarry_lanes *l, size_t size)
@@ -186,15 +188,19 @@ quarry_handle quarry_halloc(quarry_lanes *l, size_t size)
 	struct qy_lanes_record *r = qy_lanes_record;
 
 	if (QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC && size - 1 < QY_CLASS_FINE && r != NULL)) {
-		struct qy_lanes_cache *c = r->cache[l->id];
+		struct qy_lanes_cache *c = qy_record_taking(r, l);
 		struct qy_taker *t = c == NULL ? NULL : &c->of[(size - 1) / 16];
+		quarry_handle h = 0;
 
 		if (QY_LIKELY(t != NULL && t->taken != 0 && c->slots != 0)) {
 			struct qy_entry *entry;
 			void *p = qy_take_one(t, &entry);
 
-			return put_up(l, c->slot[--c->slots], p, entry, 0, 0);
+			h = put_up(l, c->slot[--c->slots], p, entry, 0, 0);
 		}
+		atomic_store_explicit(&r->taking, 0, memory_order_release);
+		if (QY_LIKELY(h != 0))
+			return h;
 	}
 	return halloc_slow(l, size);
 }
@@ -492,10 +498,11 @@ int quarry_hfree(quarry_lanes *l, quarry_handle h)
 
 	if (QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC && r != NULL && is_ours(l, h) &&
 		      atomic_load_explicit(&l->huge_tombs_count, memory_order_relaxed) == 0)) {
-		struct qy_lanes_cache *c = r->cache[l->id];
+		struct qy_lanes_cache *c;
 		bool done;
 
 		qy_scope_enter(r);
+		c = atomic_load_explicit(&r->cache[l->id], memory_order_acquire);
 		done = c != NULL && free_plain(l, c, h);
 		qy_scope_leave(r);
 		if (QY_LIKELY(done))

@@ -146,7 +146,7 @@ static int find_pages(uint32_t free, unsigned pages)
 
 /* Under the lock: pages of a segment, of the fullest that has so many... which is the first: what comes back of later
  * ones leaves them empty sooner. */
-static struct qy_span *find_span(quarry_lanes *l, unsigned pages)
+static struct qy_span *find_span(quarry_lanes *l, unsigned pages, bool mover)
 {
 	struct qy_segment *g = NULL;
 	int at = -1;
@@ -157,7 +157,7 @@ static struct qy_span *find_span(quarry_lanes *l, unsigned pages)
 			at = find_pages(g->free, pages);
 	}
 	if (at < 0) {
-		g = segment_make(l);
+		g = mover && l->confined ? NULL : segment_make(l);
 		at = g == NULL ? -1 : 0;
 	}
 	if (at < 0)
@@ -226,9 +226,9 @@ static bool span_tell(struct qy_span *s, size_t bytes, size_t size)
 }
 
 /* Under the lock: a span without an object. */
-static struct qy_span *span_make(quarry_lanes *l, unsigned class, size_t size, unsigned pages)
+static struct qy_span *span_make(quarry_lanes *l, unsigned class, size_t size, unsigned pages, bool mover)
 {
-	struct qy_span *s = find_span(l, pages);
+	struct qy_span *s = find_span(l, pages, mover);
 
 	if (s == NULL)
 		return NULL;
@@ -423,7 +423,7 @@ static QY_COLD bool next_span(quarry_lanes *l, struct qy_taker *t, unsigned clas
 	}
 	if (s == NULL) {
 		(void)qy_bury(l, BURY);
-		s = span_make(l, class, qy_class_size(class), span_pages(class));
+		s = span_make(l, class, qy_class_size(class), span_pages(class), t == &l->mover.of[class]);
 	}
 	t->span = s;
 	if (s != NULL)
@@ -480,13 +480,13 @@ void qy_takers_end(quarry_lanes *l, struct qy_lanes_cache *c)
 		taker_end(l, &c->of[class]);
 }
 
-void *qy_take_whole(quarry_lanes *l, size_t size)
+void *qy_take_whole(quarry_lanes *l, size_t size, bool mover)
 {
 	struct qy_span *s;
 
 	pthread_mutex_lock(&l->lock);
 	(void)qy_bury(l, BURY);
-	s = span_make(l, QY_CLASS_WHOLE, size, (unsigned)((size + QY_SEGMENT_RECORD + QY_LPAGE_SIZE - 1) / QY_LPAGE_SIZE));
+	s = span_make(l, QY_CLASS_WHOLE, size, (unsigned)((size + QY_SEGMENT_RECORD + QY_LPAGE_SIZE - 1) / QY_LPAGE_SIZE), mover);
 	if (s != NULL) {
 		atomic_store(&s->bits[0], UINT64_MAX);
 		atomic_store(&s->used, 1);

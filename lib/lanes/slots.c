@@ -47,6 +47,7 @@ void qy_slots_flush(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t keep)
 		l->slots.first = slot + 1;
 	}
 	pthread_mutex_unlock(&l->slots.lock);
+	qy_news(l);
 }
 
 void qy_slot_give(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t slot)
