@@ -27,7 +27,6 @@
 #define INTERVAL_MAX_NS 20000000000u
 #define RECALL_NS 250000000u     /* between two times that threads' spans are taken back */
 #define LINGER_MS 1000           /* the thread waits so long for work before it ends */
-#define LITTLE 64                /* a plan that frees less than a part of what is held gained little */
 
 enum { NONE, RUNS, REFUSED };
 
@@ -71,13 +70,12 @@ static uint64_t after_plan(quarry_lanes *l, uint64_t now)
 {
 	struct qy_governor *g = &l->governor;
 	const struct qy_plan *p = &l->plan;
-	bool little = (uint64_t)p->freed * QY_SEGMENT_SIZE < p->held / LITTLE;
 
 	if (p->owned > 0 && now >= g->recall_at && qy_recall_begin(l) > 0) {
 		g->recall_at = now + RECALL_NS;
 		return now;
 	}
-	if (!little) {
+	if (qy_plan_gained(l)) {
 		g->interval = INTERVAL_NS;
 		return now;
 	}
@@ -183,7 +181,7 @@ QY_COLD void qy_news_slow(quarry_lanes *l)
 {
 	int none = NONE;
 
-	if (qy_peek(l->segment_count) < SEGMENTS_MIN || !may_start() || atomic_exchange(&l->governor.news, true))
+	if (atomic_load_explicit(&l->segment_count, memory_order_relaxed) < SEGMENTS_MIN || !may_start() || atomic_exchange(&l->governor.news, true))
 		return;
 	if (atomic_load(&l->governor.due) != UINT64_MAX)
 		return; /* it is at it */

@@ -186,7 +186,7 @@ struct quarry_lanes {
 	struct qy_link dead; /* spans of tombstones */
 	struct qy_link spares; /* segments without a span, by order */
 	uint32_t spare;                            /* segments without a span */
-	uint64_t segment_count;
+	_Atomic(uint64_t) segment_count;
 	_Atomic(uint64_t) huge; /* bytes beyond segments */
 	_Atomic(uint64_t) huge_count;
 	struct qy_link huge_objects, huge_tombs; /* live ones; freed ones, of late; under the lock */
@@ -474,6 +474,8 @@ void qy_segment_count(const struct qy_segment *g, quarry_lanes_stats *stats);
 
 /* Begin to count anew. Under l->moving, as all of these. */
 void qy_plan_begin(quarry_lanes *l, uint64_t now);
+/* Whether the plan that has come to its end gained so much that another may be worth it. */
+bool qy_plan_gained(const quarry_lanes *l);
 /* Count some segments; true: the plan is made. */
 bool qy_plan_count(quarry_lanes *l);
 /* Look at some candidates, those first that cost the fewest bytes to empty; objects of more than `most` bytes are not

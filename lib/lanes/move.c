@@ -21,7 +21,6 @@
 #define UNIT_FIRST 400
 #define PLAN_OLD_NS 10000000000u
 #define CONFINED_NS 10000000 /* less time than so much is too short for new segments */
-#define GAINED 64            /* a plan that freed more than a part of the segments is followed by another */
 #define ENDING 5             /* a part of the time that is kept: for what ends a call, and for what the machine takes */
 
 static bool is_late(const struct qy_mover *m)
@@ -64,6 +63,7 @@ static void give_up(quarry_lanes *l, struct qy_move *b)
 
 	if (b->to != NULL)
 		qy_untake(NULL, b->to);
+	b->to = NULL;
 	atomic_compare_exchange_strong(&l->word[b->slot], &word, b->word & ~QUARRY_WORD_MOVING);
 }
 
@@ -441,7 +441,7 @@ static void compact(quarry_lanes *l, struct qy_mover *m, int style, size_t enoug
 	if (m->deadline == 0 || p->state == QY_PLAN_NONE || m->begun - p->begun > PLAN_OLD_NS)
 		qy_plan_begin(l, m->begun);
 	qy_pack(l, m, style == QUARRY_COMPACT_FULL ? SIZE_MAX : enough);
-	while (m->deadline == 0 && style == QUARRY_COMPACT_FULL && p->freed > l->segment_count / GAINED) {
+	while (m->deadline == 0 && style == QUARRY_COMPACT_FULL && qy_plan_gained(l)) {
 		qy_plan_begin(l, m->begun); /* what was counted is not what is there now */
 		qy_pack(l, m, SIZE_MAX);
 	}

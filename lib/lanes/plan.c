@@ -7,6 +7,7 @@
 #include "lib/lanes/lanes.h"
 
 #define FULL_PERCENT 90 /* of a segment: fuller ones stay as they are */
+#define GAINED 64       /* a plan that frees a smaller part of the segments, less those that it took, gained little */
 #define COUNTED 8       /* segments that are counted, */
 #define CHOSEN 8        /* or looked at as candidates, at once */
 
@@ -43,6 +44,13 @@ void qy_plan_begin(quarry_lanes *l, uint64_t now)
 	p->recalled = false;
 	p->begun = now;
 	p->state = QY_PLAN_COUNTING;
+}
+
+bool qy_plan_gained(const quarry_lanes *l)
+{
+	uint64_t was = l->plan.held / QY_SEGMENT_SIZE, is = atomic_load_explicit(&l->segment_count, memory_order_relaxed);
+
+	return is + was / GAINED < was;
 }
 
 static void count(struct qy_plan *p, struct qy_segment *g)
