@@ -47,8 +47,7 @@ static uint64_t waste_of(const quarry_lanes *l)
 	return (held - p->live) * 100 / (p->live + 1);
 }
 
-/* Percent of a processor for so much waste. */
-static uint64_t share_for(const struct qy_governor *g, uint64_t waste)
+uint64_t qy_governor_share(const struct qy_governor *g, uint64_t waste)
 {
 	if (waste <= g->start)
 		return g->least;
@@ -119,7 +118,7 @@ static uint64_t slice(quarry_lanes *l, uint64_t now)
 	}
 	qy_pack(l, &m, SIZE_MAX);
 	ended = qy_os->now_ns();
-	share = share_for(g, waste_of(l));
+	share = qy_governor_share(g, waste_of(l));
 	if (p->state == QY_PLAN_NONE && qy_list_empty(&p->drained))
 		return after_plan(l, ended);
 	return m.held_up ? ended + HELD_UP_NS : ended + (ended - now) * (100 - share) / share;

@@ -103,6 +103,7 @@ static bool fill(quarry_lanes *l, const quarry_lanes_attr *a)
 	for (unsigned class = 0; class < QY_CLASSES_MAX; class++)
 		for (unsigned i = 0; i < QY_FULLNESS; i++)
 			qy_list_init(&l->partial[class][i]);
+	l->scratch_percent = or_else(a->mover_scratch, SCRATCH);
 	l->governor.on = !(a->flags & QUARRY_LANES_NO_MOVER);
 	l->governor.start = or_else(a->mover_start, START);
 	l->governor.full = or_else(a->mover_full, FULL);
@@ -142,6 +143,7 @@ int quarry_lanes_destroy(quarry_lanes *l)
 		return -1;
 	qy_lanes_unregister(l);
 	qy_huge_end(l);
+	qy_scratch_trim(l, true);
 	while (!qy_list_empty(&l->segments)) {
 		struct qy_segment *g = qy_container(l->segments.next, struct qy_segment, link);
 
@@ -167,6 +169,7 @@ int quarry_lanes_stats_get(quarry_lanes *l, quarry_lanes_stats *stats)
 	s.segments = (uint32_t)l->segment_count;
 	for (struct qy_link *k = l->segments.next; k != &l->segments; k = k->next)
 		qy_segment_count(qy_container(k, struct qy_segment, link), &s);
+	s.scratch = l->scratches * QY_SEGMENT_SIZE;
 	pthread_mutex_unlock(&l->lock);
 	s.objects += atomic_load(&l->huge_count);
 	s.live += atomic_load(&l->huge);

@@ -121,6 +121,7 @@ struct qy_move {
 };
 
 #define QY_BUCKETS 32
+#define QY_SCRATCH_MAX 30
 
 enum qy_plan_state { QY_PLAN_NONE, QY_PLAN_COUNTING, QY_PLAN_MADE };
 
@@ -195,6 +196,8 @@ struct quarry_lanes {
 	struct qy_lanes_cache mover;
 	struct qy_move batch[QY_BATCH];
 	uint32_t batched;
+	void *scratch[QY_SCRATCH_MAX]; /* under the lock: segments that were never touched, for movers when there are no others */
+	uint32_t scratches, scratch_percent;
 	bool confined;       /* the mover has no time for new segments: the kernel would fill one with zeros for it */
 	struct qy_plan plan; /* the mover's, as is */
 	struct qy_pace pace;
@@ -467,6 +470,9 @@ void qy_segment_leave(quarry_lanes *l, struct qy_segment *g);
 /* Under l->lock: spans of tombstones alone go back to their segments, when their scopes are over. At most so many are
  * looked at; whether there are more. */
 bool qy_bury(quarry_lanes *l, unsigned most);
+/* Under l->lock: have as much scratch as is due, as far as there is memory; give back what is not due any more, or all. */
+void qy_scratch_fill(quarry_lanes *l);
+void qy_scratch_trim(quarry_lanes *l, bool all);
 /* Under l->lock: a segment's part of the figures. */
 void qy_segment_count(const struct qy_segment *g, quarry_lanes_stats *stats);
 
@@ -506,6 +512,8 @@ QY_INLINE void qy_news(quarry_lanes *l)
 		qy_news_slow(l);
 }
 
+/* Percent of a processor for so much waste, in percent of what is live. */
+uint64_t qy_governor_share(const struct qy_governor *g, uint64_t waste);
 void qy_background_in_child(void);
 
 /* ---- move.c ---- */
@@ -522,6 +530,8 @@ struct qy_mover {
 /* Have segments go back until there are enough, the time is over, or a plan has come to its end. Under l->moving, not in
  * a scope. */
 void qy_pack(quarry_lanes *l, struct qy_mover *m, size_t enough);
+/* There was no memory: have a segment be free by moving what can be moved, when that does not take long. Whether one is. */
+bool qy_pack_for_refused(quarry_lanes *l);
 /* What was left of earlier ones is in order: a fork may have cut one off. */
 void qy_mover_begin(quarry_lanes *l);
 /* Memory that is free already goes back, as far as there is time. */

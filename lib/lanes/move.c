@@ -20,6 +20,7 @@
 #define UNITS 16     /* and what is moved between two */
 #define UNIT_FIRST 400
 #define PLAN_OLD_NS 10000000000u
+#define REFUSED_NS 20000000  /* somebody's allocation takes so much longer, before it fails */
 #define CONFINED_NS 10000000 /* less time than so much is too short for new segments */
 #define ENDING 5             /* a part of the time that is kept: for what ends a call, and for what the machine takes */
 
@@ -445,9 +446,30 @@ static void compact(quarry_lanes *l, struct qy_mover *m, int style, size_t enoug
 		qy_plan_begin(l, m->begun); /* what was counted is not what is there now */
 		qy_pack(l, m, SIZE_MAX);
 	}
+	if (m->deadline == 0) {
+		pthread_mutex_lock(&l->lock);
+		qy_scratch_trim(l, false);
+		qy_scratch_fill(l);
+		pthread_mutex_unlock(&l->lock);
+	}
 	if (m->deadline != 0 && p->state == QY_PLAN_NONE && p->owned > 0 && !is_late(m))
 		qy_recall_begin(l);
 	qy_mover_free(l, m);
+}
+
+bool qy_pack_for_refused(quarry_lanes *l)
+{
+	struct qy_mover m = { .begun = qy_os->now_ns() };
+	uint64_t segments;
+
+	m.deadline = m.begun + REFUSED_NS;
+	if (qy_in_scope() || !enter(l, &m))
+		return false;
+	segments = atomic_load(&l->segment_count);
+	l->plan.state = QY_PLAN_NONE;
+	compact(l, &m, QUARRY_COMPACT_ENOUGH, QY_SEGMENT_SIZE);
+	pthread_mutex_unlock(&l->moving);
+	return m.segments > 0 && atomic_load(&l->segment_count) < segments;
 }
 
 int64_t quarry_compact(quarry_lanes *l, int style, size_t enough, uint64_t budget_us)

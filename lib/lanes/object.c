@@ -137,7 +137,8 @@ QY_INLINE quarry_handle put_up(quarry_lanes *l, uint32_t slot, void *p, struct q
 	return (uint64_t)1 << 63 | l->map.number | (uint64_t)type << 48 | generation << 32 | slot;
 }
 
-static quarry_handle make(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, size_t alignment, unsigned type)
+static quarry_handle make(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, size_t alignment, unsigned type,
+			  bool *refused)
 {
 	unsigned class = qy_class_of(size, alignment);
 	uint64_t states = 0;
@@ -151,6 +152,7 @@ static quarry_handle make(quarry_lanes *l, struct qy_lanes_cache *c, size_t size
 						 take_large(l, size, alignment, class, &entry, &states);
 	if (QY_UNLIKELY(p == NULL)) {
 		qy_slot_give(l, c, slot);
+		*refused = true;
 		errno = ENOMEM;
 		return 0;
 	}
@@ -161,6 +163,7 @@ quarry_handle quarry_halloc_typed(quarry_lanes *l, size_t size, size_t alignment
 {
 	struct qy_lanes_cache *c;
 	quarry_handle h = 0;
+	bool refused = false;
 
 	if (!qy_lanes_check(l))
 		return 0;
@@ -168,12 +171,16 @@ quarry_handle quarry_halloc_typed(quarry_lanes *l, size_t size, size_t alignment
 		errno = EINVAL;
 		return 0;
 	}
-	c = qy_cache_begin(l);
-	if (c == NULL || size > PTRDIFF_MAX)
+	for (int tries = 0; h == 0 && (tries == 0 || (refused && tries == 1 && qy_pack_for_refused(l))); tries++) {
+		c = qy_cache_begin(l);
+		if (c == NULL || size > PTRDIFF_MAX)
+			errno = ENOMEM;
+		else
+			h = make(l, c, size, qy_max(alignment, 16), type, &refused);
+		qy_cache_end();
+	}
+	if (h == 0 && refused)
 		errno = ENOMEM;
-	else
-		h = make(l, c, size, qy_max(alignment, 16), type);
-	qy_cache_end();
 	return h;
 }
 

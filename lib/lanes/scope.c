@@ -97,6 +97,9 @@ static void in_child(void)
 	for (int id = 0; id < QY_LANES_MAX; id++)
 		if (all[id] != NULL) {
 			pthread_mutex_init(&all[id]->moving, NULL);
+			atomic_store(&all[id]->governor.due, UINT64_MAX); /* nobody is at it here */
+			atomic_store(&all[id]->governor.news, false);
+			all[id]->governor.not_before = 0;
 			atomic_store(&all[id]->governor.inside, false);
 			atomic_store(&all[id]->governor.wanted, 0);
 		}

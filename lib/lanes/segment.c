@@ -85,13 +85,45 @@ uint32_t qy_pages_for(unsigned class, uint32_t objects)
 
 /* ---- segments ---- */
 
-/* Under the lock. */
-static struct qy_segment *segment_make(quarry_lanes *l)
+/* How many segments are to be there for movers alone, by how many there are. */
+static uint32_t scratch_goal(const quarry_lanes *l)
 {
+	return (uint32_t)qy_min(l->segment_count * l->scratch_percent / 100, QY_SCRATCH_MAX);
+}
+
+/* Not touched, and so not in memory: it is for when the arena refuses more. */
+void qy_scratch_fill(quarry_lanes *l)
+{
+	while (l->scratches < scratch_goal(l)) {
+		void *p = quarry_arena_aligned_alloc(l->arena, QY_SEGMENT_SIZE, QY_SEGMENT_SIZE);
+
+		if (p == NULL)
+			return;
+		(void)quarry_discard(p, QY_SEGMENT_SIZE);
+		l->scratch[l->scratches++] = p;
+	}
+}
+
+void qy_scratch_trim(quarry_lanes *l, bool all)
+{
+	while (l->scratches > (all ? 0 : scratch_goal(l)))
+		quarry_free(l->scratch[--l->scratches]);
+}
+
+/* Under the lock. */
+static struct qy_segment *segment_make(quarry_lanes *l, bool mover)
+{
+	int error = errno;
 	struct qy_segment *g = quarry_arena_aligned_alloc(l->arena, QY_SEGMENT_SIZE, QY_SEGMENT_SIZE);
 
+	if (g == NULL && mover && l->scratches > 0)
+		g = l->scratch[--l->scratches];
 	if (g == NULL)
 		return NULL;
+	if (!mover) {
+		qy_scratch_fill(l);
+		errno = error;
+	}
 	memset(g, 0, sizeof(*g));
 	g->magic = SEGMENT_MAGIC;
 	g->lanes = l;
@@ -157,7 +189,7 @@ static struct qy_span *find_span(quarry_lanes *l, unsigned pages, bool mover)
 			at = find_pages(g->free, pages);
 	}
 	if (at < 0) {
-		g = mover && l->confined ? NULL : segment_make(l);
+		g = mover && l->confined ? NULL : segment_make(l, mover);
 		at = g == NULL ? -1 : 0;
 	}
 	if (at < 0)
