@@ -286,6 +286,108 @@ static int budget(size_t mib, size_t calls, uint64_t us)
 	return 0;
 }
 
+/* ---- readers ---- */
+
+enum { PAUSED, WITHOUT, WITH, PHASES };
+#define BUCKETS 4096 /* of 250 ns */
+
+static _Atomic(int) phase;
+static _Atomic(int) seen;
+static uint64_t took[PHASES][BUCKETS + 1], reads[PHASES], sum;
+
+/* Each read has a scope of its own, and is timed. */
+static void *read_on(void *unused)
+{
+	uint64_t x = 4242;
+
+	(void)unused;
+	for (int at; (at = atomic_load(&phase)) >= 0;) {
+		uint64_t t, last;
+
+		atomic_store(&seen, at);
+		if (at == PAUSED)
+			continue;
+		last = now();
+		for (int i = 0; i < 1000; i++) {
+			const unsigned char *p;
+
+			quarry_enter();
+			p = quarry_get(lanes, handles[next(&x) % count]);
+			if (p != NULL)
+				sum += p[0];
+			quarry_leave();
+			t = now();
+			took[at][t - last < BUCKETS * 250 ? (t - last) / 250 : BUCKETS]++;
+			last = t;
+		}
+		reads[at] += 1000;
+	}
+	return NULL;
+}
+
+static void enter_phase(int at)
+{
+	atomic_store(&phase, at);
+	while (atomic_load(&seen) != at)
+		nap(1);
+}
+
+static double quantile(const uint64_t *h, uint64_t n, double q)
+{
+	uint64_t want = (uint64_t)((double)n * q), at = 0;
+	int i = 0;
+
+	while (i < BUCKETS && (at += h[i]) <= want)
+		i++;
+	return (i + 1) * 0.25;
+}
+
+static int by_double(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static int readers(size_t mib, size_t rounds)
+{
+	double *ratio = table(rounds * sizeof(*ratio));
+	pthread_t thread;
+
+	begin(mib, QUARRY_LANES_NO_MOVER);
+	if (pthread_create(&thread, NULL, read_on, NULL) != 0)
+		return 1;
+	for (size_t i = 0; i < rounds; i++) {
+		uint64_t before, t;
+		double rate[PHASES];
+
+		thin();
+		for (int at = WITHOUT; at <= WITH; at++) {
+			before = reads[at];
+			t = now();
+			enter_phase(at);
+			if (at == WITHOUT)
+				nap(200);
+			else
+				quarry_compact(lanes, QUARRY_COMPACT_FULL, 0, 0);
+			enter_phase(PAUSED);
+			rate[at] = (double)(reads[at] - before) / (double)(now() - t);
+		}
+		ratio[i] = rate[WITH] / rate[WITHOUT];
+		refill();
+	}
+	atomic_store(&phase, -1);
+	pthread_join(thread, NULL);
+	qsort(ratio, rounds, sizeof(*ratio), by_double);
+	printf("reads a second with the mover / without: median %.3f (%.3f to %.3f) of %zu rounds\n", ratio[rounds / 2], ratio[0],
+	       ratio[rounds - 1], rounds);
+	for (int at = WITHOUT; at <= WITH; at++)
+		printf("%-8s p50 %.2f us, p99.9 %.2f, p99.99 %.2f, p99.999 %.2f\n", at == WITH ? "with" : "without",
+		       quantile(took[at], reads[at], 0.5), quantile(took[at], reads[at], 0.999),
+		       quantile(took[at], reads[at], 0.9999), quantile(took[at], reads[at], 0.99999));
+	return sum == 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "pack";
@@ -295,6 +397,8 @@ int main(int argc, char **argv)
 		return pack(mib);
 	if (strcmp(what, "background") == 0)
 		return background(mib);
+	if (strcmp(what, "readers") == 0)
+		return readers(mib, argc > 3 ? strtoul(argv[3], NULL, 0) : 9);
 	if (strcmp(what, "budget") == 0)
 		return budget(mib, argc > 3 ? strtoul(argv[3], NULL, 0) : 10000, argc > 4 ? strtoul(argv[4], NULL, 0) : 200);
 	fprintf(stderr, "usage: lanes pack|background|readers|budget [MIB ...]\n");

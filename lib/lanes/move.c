@@ -18,7 +18,8 @@
 #define UNIT_SHIFT 8 /* an object costs as much as so many bytes (log2) to be copied, beside these */
 #define LOOKED 64    /* entries between two looks at the clock, */
 #define UNITS 16     /* and what is moved between two */
-#define UNIT_FIRST 400
+#define UNIT_FIRST 400   /* ns, before anything was measured, */
+#define UNIT_LEAST 10240 /* and 1024ths of one, never less */
 #define PLAN_OLD_NS 10000000000u
 #define REFUSED_NS 20000000  /* somebody's allocation takes so much longer, before it fails */
 #define CONFINED_NS 10000000 /* less time than so much is too short for new segments */
@@ -172,6 +173,16 @@ static void back_to(struct qy_plan *p, const struct qy_move *b)
 	p->page = (uint32_t)(s - qy_segment_of(s)->span);
 }
 
+/* (A thread that lost its processor meanwhile is no measure; and the less fits by what was measured, the fewer measures
+ * there are.) */
+static void note_pace(struct qy_pace *pace, uint64_t ns, uint32_t units)
+{
+	uint64_t unit = qy_min(ns * 1024 / qy_max(units, 1), 4 * pace->unit);
+
+	if (units >= UNITS || unit < pace->unit)
+		pace->unit = qy_max((3 * pace->unit + unit) / 4, UNIT_LEAST);
+}
+
 /* False: it got late. */
 static bool run_batch(quarry_lanes *l, struct qy_mover *m, uint64_t marking_ns, uint32_t units)
 {
@@ -193,8 +204,8 @@ static bool run_batch(quarry_lanes *l, struct qy_mover *m, uint64_t marking_ns, 
 	}
 	if (i < l->batched)
 		back_to(&l->plan, &l->batch[i]);
-	else if (units >= UNITS)
-		l->pace.unit = (3 * l->pace.unit + (qy_os->now_ns() - t + marking_ns) * 1024 / units) / 4;
+	else
+		note_pace(&l->pace, qy_os->now_ns() - t + marking_ns, units);
 	over = i == l->batched;
 	for (; i < l->batched; i++)
 		give_up(l, &l->batch[i]);
@@ -386,6 +397,8 @@ void qy_mover_begin(quarry_lanes *l)
 	undo_cut(l);
 	if (l->pace.unit == 0)
 		l->pace.unit = UNIT_FIRST * 1024;
+	if (l->pace.unit > UNIT_FIRST * 1024)
+		l->pace.unit -= (l->pace.unit - UNIT_FIRST * 1024) / 16;
 }
 
 void qy_mover_free(quarry_lanes *l, struct qy_mover *m)

@@ -237,6 +237,22 @@ Test(lanes_mover, what_is_too_large_for_a_budget_is_left_to_calls_without_one)
 	end(s);
 }
 
+Test(lanes_mover, a_bad_measure_is_forgotten)
+{
+	struct set *s = fill(&alone, 30000, 32, 1024);
+	const struct qy_os *os = qy_os;
+
+	thin(s, 7);
+	begin_clock(s->l, 100);
+	s->l->pace = (struct qy_pace){ .unit = (uint64_t)1000000 * 1024, .grace = 1000000000, .discard = 1000000000 };
+	for (int i = 0; i < 300; i++)
+		budget_call(s->l, 200);
+	end_clock(os);
+	cr_assert(stats_of(s->l).moved_bytes > MIB, "%lu bytes", (unsigned long)stats_of(s->l).moved_bytes);
+	cr_assert(stats_of(s->l).freed_segments > 0);
+	end(s);
+}
+
 /* ---- in the background ---- */
 
 static void wait_until_packed(const struct set *s, uint32_t segments)
