@@ -91,7 +91,8 @@ QUARRY_API int quarry_lanes_destroy(quarry_lanes *lanes);
 
 /** Allocate an object. Contents are any.
  * @param size bytes, at least 1.
- * @return its handle; 0 with ENOMEM (no memory, or no handle is free), EINVAL (no lanes, size is 0). */
+ * @return its handle; 0 with ENOMEM (no memory, not even when others are moved together, which outside of scopes is tried
+ *         for half a second at most; or no handle is free), EINVAL (no lanes, size is 0). */
 QUARRY_API quarry_handle quarry_halloc(quarry_lanes *lanes, size_t size);
 
 /** Allocate an object of a type, aligned. The alignment is kept when it moves.

@@ -141,7 +141,6 @@ static uint64_t go_round(uint64_t now)
 		if (due == UINT64_MAX && atomic_load(&l->governor.news))
 			due = l->governor.not_before;
 		next = qy_min(next, due);
-		atomic_store(&l->governor.inside, false);
 		pthread_mutex_unlock(&l->moving);
 	}
 	return next;

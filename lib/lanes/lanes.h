@@ -164,7 +164,7 @@ struct qy_governor {
 	uint64_t interval;         /* ns between plans: longer while they gain little */
 	uint64_t recall_at;        /* ns: the earliest that caches are recalled again */
 	bool runs;                 /* the plan is worth it */
-	_Atomic(bool) inside;      /* it has lanes->moving */
+	_Atomic(bool) inside;      /* it was the last to lock lanes->moving */
 	_Atomic(uint32_t) wanted;  /* somebody waits for that */
 	qy_counter ns, plans;
 };

@@ -21,7 +21,8 @@
 #define UNIT_FIRST 400   /* ns, before anything was measured, */
 #define UNIT_LEAST 10240 /* and 1024ths of one, never less */
 #define PLAN_OLD_NS 10000000000u
-#define REFUSED_NS 20000000  /* somebody's allocation takes so much longer, before it fails */
+#define REFUSED_NS 500000000 /* somebody's allocation takes at most so much longer, before it fails, */
+#define REFUSED_WAIT_NS 20000000 /* and waits so long for scopes */
 #define CONFINED_NS 10000000 /* less time than so much is too short for new segments */
 #define ENDING 5             /* a part of the time that is kept: for what ends a call, and for what the machine takes */
 
@@ -434,6 +435,8 @@ static bool enter(quarry_lanes *l, const struct qy_mover *m)
 	atomic_fetch_add(&l->governor.wanted, 1);
 	while (!(in = pthread_mutex_trylock(&l->moving) == 0) && atomic_load(&l->governor.inside) && !is_late(m))
 		qy_spin();
+	if (in)
+		atomic_store(&l->governor.inside, false);
 	atomic_fetch_sub(&l->governor.wanted, 1);
 	return in;
 }
@@ -472,7 +475,7 @@ static void compact(quarry_lanes *l, struct qy_mover *m, int style, size_t enoug
 
 bool qy_pack_for_refused(quarry_lanes *l)
 {
-	struct qy_mover m = { .begun = qy_os->now_ns() };
+	struct qy_mover m = { .begun = qy_os->now_ns(), .patience = REFUSED_WAIT_NS };
 	uint64_t segments;
 
 	m.deadline = m.begun + REFUSED_NS;
