@@ -67,10 +67,14 @@ typedef struct quarry_cold_attr {
 	uint64_t file_limit;  /* bytes of the file, at most; 0: any */
 } quarry_cold_attr;
 
+enum quarry_lanes_flags {
+	QUARRY_LANES_NO_MOVER = 1 /* nothing is packed in the background */
+};
+
 /** What lanes are to be. Zero-initialise it. */
 typedef struct quarry_lanes_attr {
 	uint32_t struct_size; /* sizeof(struct quarry_lanes_attr), or 0, which means the same */
-	uint32_t flags;       /* 0 */
+	uint32_t flags;       /* enum quarry_lanes_flags, or-ed */
 	uint64_t handles;     /* at most so many at once: up to 2^31 - 2; 0: 2^24. 8 bytes of address space for each, in
 	                       * memory for those that were used */
 	quarry_arena *arena;  /* where the memory is from. NULL: see memory */
@@ -78,6 +82,14 @@ typedef struct quarry_lanes_attr {
 	uint32_t generations; /* that a slot has before it is retired, 1 to 65,534; 0: 65,534. Fewer are for tests */
 	uint32_t reserved;    /* 0 */
 	const struct quarry_cold_attr *cold; /* what becomes of objects that nobody looks at. NULL: they stay */
+	/* The mover in the background. Waste is what segments hold beside live objects, in percent of those. */
+	uint32_t mover_start;  /* waste from which it packs; 0: 10 */
+	uint32_t mover_full;   /* waste from which on it takes mover_most; 0: 100. Between, in between */
+	uint32_t mover_least;  /* percent of a processor, at mover_start: 1 to 100; 0: 1 */
+	uint32_t mover_most;   /* the same, at mover_full; 0: 25 */
+	uint64_t mover_ignore; /* so many bytes of waste are none; 0: a 16th of what segments hold */
+	uint32_t mover_scratch; /* segments that only movers may take, in percent of all: see quarry_compact. 0: 10; up to 50 */
+	uint32_t mover_reserved; /* 0 */
 } quarry_lanes_attr;
 
 /** Make lanes. @param attr what they are to be; NULL: all zero.
@@ -94,7 +106,8 @@ QUARRY_API int quarry_lanes_destroy(quarry_lanes *lanes);
 
 /** Allocate an object. Contents are any.
  * @param size bytes, at least 1.
- * @return its handle; 0 with ENOMEM (no memory, or no handle is free), EINVAL (no lanes, size is 0). */
+ * @return its handle; 0 with ENOMEM (no memory, not even when others are moved together, which outside of scopes is tried
+ *         for half a second at most; or no handle is free), EINVAL (no lanes, size is 0). */
 QUARRY_API quarry_handle quarry_halloc(quarry_lanes *lanes, size_t size);
 
 /** Allocate an object of a type, aligned. The alignment is kept when it moves.
@@ -207,13 +220,19 @@ enum quarry_compact_style {
 	QUARRY_COMPACT_FULL    /* all that can be packed */
 };
 
+/* Lanes of 64 MiB and more are packed in the background as well, by a thread of the library's that runs while there is
+ * something to gain (option reclaim other than off, series and timer): from a tenth of waste on, for 1 to 25 percent of a
+ * processor. When a pass gains little it waits, the longer the more often. Spans that threads took and leave alone are
+ * taken back from them. */
+
 /** Pack objects and give whole segments of 2 MiB back to the arena, those first that cost the fewest bytes to copy.
  * Others go on meanwhile. Not in a scope.
  * @param style enum quarry_compact_style.
  * @param enough bytes, for QUARRY_COMPACT_ENOUGH.
- * @param budget_us microseconds after which nothing more is begun; 0: any time.
- * @return bytes that went back to the arena; -1 with EINVAL, EDEADLK (in a scope), EBUSY (another compaction is under
- *         way). */
+ * @param budget_us microseconds that it may take; 0: any time. What was begun goes on with the next call. Objects that are
+ *        too large to be copied in the half of it, as copies go here, are left alone.
+ * @return bytes that went back to the arena; -1 with EINVAL, EDEADLK (in a scope), EBUSY (another call is under way; the
+ *         mover in the background steps aside). */
 QUARRY_API int64_t quarry_compact(quarry_lanes *lanes, int style, size_t enough, uint64_t budget_us);
 
 /* ------------------------------------------------------------------------------------------------------ */
@@ -225,7 +244,7 @@ QUARRY_API int64_t quarry_compact(quarry_lanes *lanes, int style, size_t enough,
  * an eighth (which is found out again now and then).
  * @param budget_us microseconds after which nothing more is begun; 0: any time.
  * @return objects that became cold; -1 with EINVAL, ENOTSUP (these lanes have no cold memory), EDEADLK (in a scope), EBUSY
- *         (objects are being moved by another thread). */
+ *         (objects are being moved by another thread; the mover in the background steps aside). */
 QUARRY_API int64_t quarry_cool(quarry_lanes *lanes, uint64_t budget_us);
 
 /** Have these objects become cold now, whoever got them last. @param handles, count which; what is no handle, is pinned or cold
@@ -270,6 +289,11 @@ typedef struct quarry_lanes_stats {
 	uint64_t moved_bytes;
 	uint64_t given_up;    /* moves that a writer, a pin or a free stopped, count */
 	uint64_t freed_segments; /* by compaction, count */
+	/* The mover. */
+	uint64_t mover_ns;       /* that the one in the background ran */
+	uint64_t mover_plans;    /* how often it looked at all segments, count */
+	uint64_t recalled;       /* times that a thread's spans were taken back from it, count */
+	uint64_t scratch;        /* held for movers alone, beside `held` */
 } quarry_lanes_stats;
 
 /** Count what there is. @param stats struct_size is sizeof or 0. @return 0; -1 with EINVAL. */

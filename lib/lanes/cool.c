@@ -65,7 +65,7 @@ static int bring_back(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t slot, 
 	unsigned class = qy_class_of(size, 16);
 	struct qy_taker *t = c == NULL || class >= QY_CLASSES_MAX ? NULL : &c->of[class];
 	struct qy_entry *entry = NULL;
-	void *p = t != NULL ? qy_take(l, t, class, &entry) : class == QY_CLASS_WHOLE ? qy_take_whole(l, size) : NULL;
+	void *p = t != NULL ? qy_take(l, t, class, &entry) : class == QY_CLASS_WHOLE ? qy_take_whole(l, size, false) : NULL;
 
 	if (p == NULL) {
 		errno = ENOMEM;
@@ -361,13 +361,15 @@ static int64_t pass(quarry_lanes *l, uint64_t deadline)
 
 static bool may_cool(quarry_lanes *l)
 {
+	struct qy_mover m = { 0 };
+
 	if (!qy_lanes_check(l))
 		return false;
 	if (l->cold == NULL)
 		(void)qy_fail(ENOTSUP, "these lanes have no cold memory: see quarry_lanes_attr.cold");
 	else if (qy_in_scope())
 		(void)qy_fail(EDEADLK, "the thread is in a scope, which a move would wait for");
-	else if (pthread_mutex_trylock(&l->moving) != 0)
+	else if (!qy_mover_enter(l, &m))
 		(void)qy_fail(EBUSY, "objects are being moved by another thread");
 	else
 		return true;

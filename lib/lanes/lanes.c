@@ -10,6 +10,17 @@
 #define HANDLES_MAX ((uint64_t)QY_TOMB - 2)
 #define HANDLES_DEFAULT ((uint64_t)1 << 24)
 
+#define START 10 /* the governor's, in percent: quarry_lanes_attr tells of what */
+#define FULL 100
+#define LEAST 1
+#define MOST 25
+#define SCRATCH 10
+
+static uint32_t or_else(uint32_t value, uint32_t standard)
+{
+	return value == 0 ? standard : value;
+}
+
 int qy_lanes_none(void)
 {
 	(void)qy_fail(EINVAL, "these are no lanes");
@@ -20,12 +31,19 @@ static bool check_attr(const quarry_lanes_attr *a)
 {
 	if (a->struct_size != 0 && a->struct_size != sizeof(*a))
 		qy_fail(EINVAL, "struct_size: %d is not the size of any quarry_lanes_attr", (int)a->struct_size);
-	else if (a->flags != 0 || a->reserved != 0)
+	else if ((a->flags & ~(uint32_t)QUARRY_LANES_NO_MOVER) != 0 || a->reserved != 0 || a->mover_reserved != 0)
 		qy_fail(EINVAL, "flags: unknown bits in 0x%x, or reserved is not 0", (unsigned)a->flags);
 	else if (a->handles > HANDLES_MAX)
 		qy_fail(EINVAL, "handles: %lu is more than %lu", (unsigned long)a->handles, (unsigned long)HANDLES_MAX);
 	else if (a->generations > QY_GENERATION_LAST)
 		qy_fail(EINVAL, "generations: %d is more than 65534", (int)a->generations);
+	else if (a->mover_least > 100 || a->mover_most > 100 || or_else(a->mover_least, LEAST) > or_else(a->mover_most, MOST))
+		qy_fail(EINVAL, "mover_least, mover_most: %d to %d is no share of a processor", (int)a->mover_least,
+			(int)a->mover_most);
+	else if (or_else(a->mover_start, START) >= or_else(a->mover_full, FULL))
+		qy_fail(EINVAL, "mover_full: not more than mover_start");
+	else if (a->mover_scratch > 50)
+		qy_fail(EINVAL, "mover_scratch: %d is more than 50", (int)a->mover_scratch);
 	else if (a->arena != NULL && a->memory != NULL)
 		qy_fail(EINVAL, "memory: an arena is given as well");
 	else if (a->cold != NULL && a->cold->struct_size != 0 && a->cold->struct_size != sizeof(*a->cold))
@@ -83,11 +101,23 @@ static bool fill(quarry_lanes *l, const quarry_lanes_attr *a)
 	pthread_mutex_init(&l->moving, NULL);
 	qy_list_init(&l->segments);
 	qy_list_init(&l->dead);
+	qy_list_init(&l->spares);
+	qy_list_init(&l->plan.drained);
+	for (unsigned i = 0; i < QY_BUCKETS; i++)
+		qy_list_init(&l->plan.bucket[i]);
 	qy_list_init(&l->huge_objects);
 	qy_list_init(&l->huge_tombs);
 	for (unsigned class = 0; class < QY_CLASSES_MAX; class++)
 		for (unsigned i = 0; i < QY_FULLNESS; i++)
 			qy_list_init(&l->partial[class][i]);
+	l->scratch_percent = or_else(a->mover_scratch, SCRATCH);
+	l->governor.on = !(a->flags & QUARRY_LANES_NO_MOVER);
+	l->governor.start = or_else(a->mover_start, START);
+	l->governor.full = or_else(a->mover_full, FULL);
+	l->governor.least = or_else(a->mover_least, LEAST);
+	l->governor.most = or_else(a->mover_most, MOST);
+	l->governor.ignore = a->mover_ignore;
+	l->governor.due = UINT64_MAX;
 	l->map.words = (const uint64_t *)l->word;
 	l->map.slots = handles;
 	return a->cold == NULL || qy_cooling_make(l, a->cold) == 0;
@@ -120,11 +150,12 @@ int quarry_lanes_destroy(quarry_lanes *l)
 		return -1;
 	qy_lanes_unregister(l);
 	qy_huge_end(l);
+	qy_scratch_trim(l, true);
 	while (!qy_list_empty(&l->segments)) {
 		struct qy_segment *g = qy_container(l->segments.next, struct qy_segment, link);
 
 		for (unsigned i = 0; i < QY_SEGMENT_PAGES; i++)
-			qy_record_end(&g->span[i]);
+			qy_span_untell(&g->span[i]);
 		qy_list_remove(&g->link);
 		quarry_free(g);
 	}
@@ -145,6 +176,7 @@ int quarry_lanes_stats_get(quarry_lanes *l, quarry_lanes_stats *stats)
 	s.segments = (uint32_t)l->segment_count;
 	for (struct qy_link *k = l->segments.next; k != &l->segments; k = k->next)
 		qy_segment_count(qy_container(k, struct qy_segment, link), &s);
+	s.scratch = l->scratches * QY_SEGMENT_SIZE;
 	pthread_mutex_unlock(&l->lock);
 	s.objects += atomic_load(&l->huge_count);
 	s.live += atomic_load(&l->huge);
@@ -157,6 +189,9 @@ int quarry_lanes_stats_get(quarry_lanes *l, quarry_lanes_stats *stats)
 	s.moved_bytes = qy_read(&l->moved_bytes);
 	s.given_up = qy_read(&l->given_up);
 	s.freed_segments = qy_read(&l->freed_segments);
+	s.mover_ns = qy_read(&l->governor.ns);
+	s.mover_plans = qy_read(&l->governor.plans);
+	s.recalled = qy_read(&l->recalls);
 	*stats = s;
 	return 0;
 }

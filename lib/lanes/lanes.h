@@ -93,7 +93,8 @@ struct qy_segment {
 	struct qy_link link;
 	uint32_t free; /* pages, a bit each */
 	bool draining;
-	struct qy_link order; /* the mover's */
+	struct qy_link order; /* of the plan's candidates, of drained ones, or, without a span, of the spares */
+	uint64_t emptied;     /* drained: the grace period after its last object was moved */
 	struct qy_span span[QY_SEGMENT_PAGES];
 };
 
@@ -109,6 +110,8 @@ struct qy_taker {
 
 /* What a thread has of some lanes. */
 struct qy_lanes_cache {
+	struct qy_lanes_cache *next; /* of those that were recalled, */
+	struct qy_lanes_record *whose; /* and from whom */
 	struct qy_taker of[QY_CLASSES_MAX];
 	uint32_t slots, slot[QY_SLOTS_CACHED];
 };
@@ -121,6 +124,54 @@ struct qy_move {
 
 struct qy_cold;
 struct qy_cooling;
+#define QY_BUCKETS 32
+#define QY_SCRATCH_MAX 30
+
+enum qy_plan_state { QY_PLAN_NONE, QY_PLAN_COUNTING, QY_PLAN_MADE };
+
+/* What the mover goes by, over as many calls as its budgets make of it. What there is room for was counted before
+ * anything was moved: objects of each class in spans that nobody owns, and pages of no span. Only what has a place to go
+ * to is moved, so a compaction that can gain nothing moves nothing. The lists and next are under lanes->lock, all else
+ * is the mover's. */
+struct qy_plan {
+	enum qy_plan_state state;
+	uint64_t begun;                    /* ns */
+	struct qy_link *next;              /* COUNTING: the segment to be looked at next */
+	struct qy_link bucket[QY_BUCKETS]; /* segments that may be emptied, by the bytes that are live in them */
+	struct qy_link drained;            /* emptied ones, that scopes may still see */
+	uint32_t room[QY_CLASSES_MAX];
+	uint32_t pages;
+	uint32_t owned;             /* segments that would be there, were it not for spans that threads own; */
+	bool recalled;              /* those were taken back */
+	uint64_t live, held;        /* bytes */
+	uint64_t moved;             /* bytes, by this plan, */
+	uint32_t freed;             /* and segments that went back */
+	struct qy_segment *victim;  /* is being emptied, and how far that has come: */
+	uint32_t page, object;
+};
+
+/* What steps take, measured: by it the mover knows what fits into the rest of its time. */
+struct qy_pace {
+	uint64_t unit;    /* ns / 1024 of moving an object: a unit for it, and one for each 256 bytes */
+	uint64_t grace;   /* ns of a grace period's beginning */
+	uint64_t discard; /* ns of giving a segment back */
+};
+
+/* When the background's mover runs, and for how much of its time. */
+struct qy_governor {
+	bool on;
+	uint32_t start, full, least, most; /* as quarry_lanes_attr */
+	uint64_t ignore;
+	_Atomic(bool) news;        /* since the last plan was begun */
+	_Atomic(uint64_t) due;     /* ns; UINT64_MAX: when there are news, */
+	uint64_t not_before;       /* but not before: ns */
+	uint64_t interval;         /* ns between plans: longer while they gain little */
+	uint64_t recall_at;        /* ns: the earliest that caches are recalled again */
+	bool runs;                 /* the plan is worth it */
+	_Atomic(bool) inside;      /* it was the last to lock lanes->moving */
+	_Atomic(uint32_t) wanted;  /* somebody waits for that */
+	qy_counter ns, plans;
+};
 
 struct quarry_lanes {
 	quarry_lanes_map map; /* first: the header's inline functions read it */
@@ -138,8 +189,9 @@ struct quarry_lanes {
 	struct qy_link segments;
 	struct qy_link partial[QY_CLASSES_MAX][QY_FULLNESS]; /* spans with room, by how full they are */
 	struct qy_link dead; /* spans of tombstones */
+	struct qy_link spares; /* segments without a span, by order */
 	uint32_t spare;                            /* segments without a span */
-	uint64_t segment_count;
+	_Atomic(uint64_t) segment_count;
 	_Atomic(uint64_t) huge; /* bytes beyond segments */
 	_Atomic(uint64_t) huge_count;
 	struct qy_link huge_objects, huge_tombs; /* live ones; freed ones, of late; under the lock */
@@ -148,6 +200,15 @@ struct quarry_lanes {
 	struct qy_lanes_cache mover;
 	struct qy_move batch[QY_BATCH];
 	uint32_t batched;
+	void *scratch[QY_SCRATCH_MAX]; /* under the lock: segments that were never touched, for movers when there are no others */
+	uint32_t scratches, scratch_percent;
+	bool confined;       /* the mover has no time for new segments: the kernel would fill one with zeros for it */
+	struct qy_plan plan; /* the mover's, as is */
+	struct qy_pace pace;
+	struct qy_governor governor;
+	struct qy_lanes_cache *recalled; /* caches that threads may still use */
+	uint64_t recalled_epoch;
+	qy_counter recalls;
 	qy_counter moved, moved_bytes, given_up, freed_segments;
 	struct qy_cold *cold; /* NULL: nothing becomes cold */
 	struct qy_cooling *cooling;
@@ -170,20 +231,66 @@ struct qy_lanes_record {
 	uint32_t depth;
 	_Atomic(bool) used;
 	struct qy_lanes_record *next;
-	struct qy_lanes_cache *cache[QY_LANES_MAX]; /* under the registry's lock, but for the thread's own looks */
+	_Atomic(uint32_t) taking; /* the thread uses a cache outside of scopes */
+	/* Set under the registry's lock. The thread itself uses one in a scope, or between qy_cache_begin and qy_cache_end:
+	 * so it can be taken from it. */
+	_Atomic(struct qy_lanes_cache *) cache[QY_LANES_MAX];
 };
 
 extern QY_HIDDEN __thread struct qy_lanes_record *qy_lanes_record __attribute__((tls_model("initial-exec")));
 
-/* The calling thread's cache of these lanes; NULL (ENOMEM). */
+extern QY_HIDDEN _Atomic(bool) qy_fenceless; /* the kernel fences threads for us */
+
+/* The calling thread's cache of these lanes, in a scope, or after qy_cache_begin; NULL (ENOMEM). */
 struct qy_lanes_cache *qy_lanes_cache_make(quarry_lanes *l);
+struct qy_lanes_record *qy_lanes_record_make(void);
 
 QY_INLINE struct qy_lanes_cache *qy_lanes_cache(quarry_lanes *l)
 {
 	struct qy_lanes_record *r = qy_lanes_record;
+	struct qy_lanes_cache *c = r == NULL ? NULL : atomic_load_explicit(&r->cache[l->id], memory_order_acquire);
 
-	return QY_LIKELY(r != NULL && r->cache[l->id] != NULL) ? r->cache[l->id] : qy_lanes_cache_make(l);
+	return QY_LIKELY(c != NULL) ? c : qy_lanes_cache_make(l);
 }
+
+void qy_scope_fence(void);
+
+/* Its cache of these lanes is in use until taking is 0 again; NULL: it has none. */
+QY_INLINE struct qy_lanes_cache *qy_record_taking(struct qy_lanes_record *r, const quarry_lanes *l)
+{
+	atomic_store_explicit(&r->taking, 1, memory_order_relaxed);
+	if (QY_LIKELY(atomic_load_explicit(&qy_fenceless, memory_order_relaxed)))
+		atomic_signal_fence(memory_order_seq_cst);
+	else
+		qy_scope_fence();
+	return atomic_load_explicit(&r->cache[l->id], memory_order_acquire);
+}
+
+/* It stays the thread's until qy_cache_end. (A scope would do, but that holds up the sweep in which room is found.) */
+QY_INLINE struct qy_lanes_cache *qy_cache_begin(quarry_lanes *l)
+{
+	struct qy_lanes_record *r = qy_lanes_record;
+	struct qy_lanes_cache *c;
+
+	if (QY_UNLIKELY(r == NULL) && (r = qy_lanes_record_make()) == NULL)
+		return NULL;
+	c = qy_record_taking(r, l);
+	return QY_LIKELY(c != NULL) ? c : qy_lanes_cache_make(l);
+}
+
+QY_INLINE void qy_cache_end(void)
+{
+	if (QY_LIKELY(qy_lanes_record != NULL))
+		atomic_store_explicit(&qy_lanes_record->taking, 0, memory_order_release);
+}
+
+/* Take all threads' caches of these lanes from them, under l->moving: how many. They are emptied by qy_recall_end, when
+ * nobody uses them any more: false, some are still in use. */
+uint32_t qy_recall_begin(quarry_lanes *l);
+bool qy_recall_end(quarry_lanes *l);
+
+/* The next lanes from id on (by number) that are due, or have news, with l->moving locked; NULL: none. */
+quarry_lanes *qy_lanes_due(uint32_t *id, uint64_t now, uint64_t *next);
 
 /* What the calling thread takes objects from goes back. */
 void qy_lanes_flush(quarry_lanes *l);
@@ -193,9 +300,6 @@ bool qy_in_scope(void);
 
 extern QY_HIDDEN _Atomic(uint64_t) qy_epoch;
 extern QY_HIDDEN _Atomic(uint64_t) qy_epoch_safe; /* all scopes that began in epochs below it are over */
-extern QY_HIDDEN _Atomic(bool) qy_fenceless;      /* the kernel fences threads for us */
-
-void qy_scope_fence(void);
 
 /* A scope of a thread that has a record. */
 QY_INLINE void qy_scope_enter(struct qy_lanes_record *r)
@@ -343,9 +447,7 @@ QY_INLINE void *qy_take(quarry_lanes *l, struct qy_taker *t, unsigned class, str
 	return qy_take_one(t, entry);
 }
 
-/* A span's record ends: its pages, or the segment, go back. */
-void qy_record_end(struct qy_span *s);
-void *qy_take_whole(quarry_lanes *l, size_t size);
+void *qy_take_whole(quarry_lanes *l, size_t size, bool mover);
 void qy_entomb_shared(quarry_lanes *l, struct qy_span *s);
 
 /* An object of a span is over; its memory is used again when all scopes of now are. The caller is in one, and so the span
@@ -367,14 +469,59 @@ void qy_takers_end(quarry_lanes *l, struct qy_lanes_cache *c);
 uint32_t qy_sweep(struct qy_span *s);
 /* Under l->lock: a span that nobody owns goes where it belongs: into a list, or, empty, back to its segment. */
 void qy_span_settle(quarry_lanes *l, struct qy_span *s);
-/* Under l->lock: the segment goes back to the arena. */
-void qy_segment_end(quarry_lanes *l, struct qy_segment *g);
-/* Under l->lock: spans of tombstones alone go back to their segments, when their scopes are over. */
-void qy_bury(quarry_lanes *l);
-/* Under l->lock: segments without a span go back to the arena: how many. */
-uint32_t qy_spares_end(quarry_lanes *l);
+/* The bits and entries of a span that ends, where they do not stand in it. */
+void qy_span_untell(struct qy_span *s);
+/* Under l->lock: the segment has no span, and is of the lanes no more; the caller frees it. */
+void qy_segment_leave(quarry_lanes *l, struct qy_segment *g);
+/* Under l->lock: spans of tombstones alone go back to their segments, when their scopes are over. At most so many are
+ * looked at; whether there are more. */
+bool qy_bury(quarry_lanes *l, unsigned most);
+/* Under l->lock: have as much scratch as is due, as far as there is memory; give back what is not due any more, or all. */
+void qy_scratch_fill(quarry_lanes *l);
+void qy_scratch_trim(quarry_lanes *l, bool all);
 /* Under l->lock: a segment's part of the figures. */
 void qy_segment_count(const struct qy_segment *g, quarry_lanes_stats *stats);
+
+/* ---- plan.c ---- */
+
+/* Begin to count anew. Under l->moving, as all of these. */
+void qy_plan_begin(quarry_lanes *l, uint64_t now);
+/* Whether the plan that has come to its end gained so much that another may be worth it. */
+bool qy_plan_gained(const quarry_lanes *l);
+/* Count some segments; true: the plan is made. */
+bool qy_plan_count(quarry_lanes *l);
+/* Look at some candidates, those first that cost the fewest bytes to empty; objects of more than `most` bytes are not
+ * moved. True: there is a victim, and it is drained; or there is none, and the plan has come to its end (NONE). */
+bool qy_plan_choose(quarry_lanes *l, size_t most);
+/* Under l->lock: what was not emptied of a drained segment is taken from again. */
+void qy_undrain(quarry_lanes *l, struct qy_segment *g);
+
+QY_INLINE bool qy_is_span(const struct qy_span *s)
+{
+	uint8_t place = atomic_load_explicit(&s->place, memory_order_relaxed);
+
+	return place != QY_SPAN_NONE && place != QY_SPAN_INSIDE;
+}
+
+QY_INLINE uint32_t qy_live_of(const struct qy_span *s)
+{
+	return atomic_load_explicit(&s->used, memory_order_relaxed) - atomic_load_explicit(&s->tombs, memory_order_relaxed);
+}
+
+/* ---- background.c ---- */
+
+/* There is something new, that may be worth a look: a thread freed many. No lock held. */
+void qy_news_slow(quarry_lanes *l);
+
+QY_INLINE void qy_news(quarry_lanes *l)
+{
+	if (QY_UNLIKELY(!atomic_load_explicit(&l->governor.news, memory_order_relaxed)) && l->governor.on)
+		qy_news_slow(l);
+}
+
+/* Percent of a processor for so much waste, in percent of what is live. */
+uint64_t qy_governor_share(const struct qy_governor *g, uint64_t waste);
+void qy_background_in_child(void);
 
 /* ---- move.c ---- */
 
@@ -384,6 +531,26 @@ void qy_move_give_up(quarry_lanes *l, struct qy_move *b);
 void qy_copy_object(void *to, const void *from, size_t size);
 /* Under l->moving: a fork cut a batch off: the child has a copy of it, and nobody who goes on. */
 void qy_moves_undo(quarry_lanes *l);
+/* One go at it. */
+struct qy_mover {
+	uint64_t begun, deadline; /* ns; no deadline: 0 */
+	uint64_t patience;        /* ns that it waits for scopes; 0: until the deadline */
+	_Atomic(uint32_t) *stop;  /* somebody else wants to; NULL: nobody may */
+	bool held_up;             /* by scopes, for longer */
+	uint32_t segments;        /* that went back */
+};
+
+/* l->moving for a call of the program's: the mover in the background steps aside. */
+bool qy_mover_enter(quarry_lanes *l, const struct qy_mover *m);
+/* Have segments go back until there are enough, the time is over, or a plan has come to its end. Under l->moving, not in
+ * a scope. */
+void qy_pack(quarry_lanes *l, struct qy_mover *m, size_t enough);
+/* There was no memory: have a segment be free by moving what can be moved, when that does not take long. Whether one is. */
+bool qy_pack_for_refused(quarry_lanes *l);
+/* What was left of earlier ones is in order: a fork may have cut one off. */
+void qy_mover_begin(quarry_lanes *l);
+/* Memory that is free already goes back, as far as there is time. */
+void qy_mover_free(quarry_lanes *l, struct qy_mover *m);
 
 /* ---- cool.c ---- */
 
@@ -407,8 +574,8 @@ void qy_cooling_end(quarry_lanes *l);
 
 /* In a scope: whether the handle's object is cold. */
 bool qy_is_away(quarry_lanes *l, quarry_handle h);
-/* Freed objects beyond segments go back to the arena, when their scopes are over. */
-void qy_huge_bury(quarry_lanes *l);
+/* Freed objects beyond segments go back to the arena, when their scopes are over: so many; whether there may be more. */
+bool qy_huge_bury(quarry_lanes *l, unsigned most);
 /* All of them: the lanes end. */
 void qy_huge_end(quarry_lanes *l);
 

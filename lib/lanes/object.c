@@ -42,29 +42,31 @@ static void huge_end(quarry_lanes *l, struct qy_huge *record)
 	quarry_free(record->base);
 }
 
-/* Those whose scopes are over go back to the arena. */
-void qy_huge_bury(quarry_lanes *l)
+bool qy_huge_bury(quarry_lanes *l, unsigned most)
 {
 	struct qy_link over, *k, *next;
+	bool more;
 
 	if (atomic_load_explicit(&l->huge_tombs_count, memory_order_relaxed) == 0)
-		return;
+		return false;
 	(void)qy_grace_look(qy_grace_begin());
 	qy_list_init(&over);
 	pthread_mutex_lock(&l->lock);
-	for (k = l->huge_tombs.next; k != &l->huge_tombs; k = next) {
+	for (k = l->huge_tombs.next; k != &l->huge_tombs && most > 0; k = next, most--) {
 		next = k->next;
 		if (!qy_epoch_over(atomic_load(&qy_container(k, struct qy_huge, link)->entry.whose) & ~QY_TOMB))
-			continue;
+			break; /* later ones are not over either */
 		qy_list_remove(k);
 		qy_list_push_back(&over, k);
 		atomic_fetch_sub(&l->huge_tombs_count, 1);
 	}
+	more = most == 0 && k != &l->huge_tombs;
 	pthread_mutex_unlock(&l->lock);
 	for (k = over.next; k != &over; k = next) {
 		next = k->next;
 		huge_end(l, qy_container(k, struct qy_huge, link));
 	}
+	return more;
 }
 
 void qy_huge_end(quarry_lanes *l)
@@ -86,7 +88,7 @@ static void *take_huge(quarry_lanes *l, size_t size, size_t alignment)
 	struct qy_huge *record;
 	char *base;
 
-	qy_huge_bury(l);
+	(void)qy_huge_bury(l, UINT32_MAX);
 	if (total < size)
 		return NULL;
 	base = quarry_arena_aligned_alloc(l->arena, before, total);
@@ -115,7 +117,7 @@ QY_COLD static void *take_large(quarry_lanes *l, size_t size, size_t alignment, 
 	void *p;
 
 	if (class == QY_CLASS_WHOLE)
-		p = qy_take_whole(l, qy_align_up(size, alignment));
+		p = qy_take_whole(l, qy_align_up(size, alignment), false);
 	else
 		p = take_huge(l, size, alignment);
 	*states = class == QY_CLASS_WHOLE ? 0 : QUARRY_WORD_HUGE;
@@ -135,7 +137,8 @@ QY_INLINE quarry_handle put_up(quarry_lanes *l, uint32_t slot, void *p, struct q
 	return (uint64_t)1 << 63 | l->map.number | (uint64_t)type << 48 | generation << 32 | slot;
 }
 
-static quarry_handle make(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, size_t alignment, unsigned type)
+static quarry_handle make(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, size_t alignment, unsigned type,
+			  bool *refused)
 {
 	unsigned class = qy_class_of(size, alignment);
 	uint64_t states = 0;
@@ -149,6 +152,7 @@ static quarry_handle make(quarry_lanes *l, struct qy_lanes_cache *c, size_t size
 						 take_large(l, size, alignment, class, &entry, &states);
 	if (QY_UNLIKELY(p == NULL)) {
 		qy_slot_give(l, c, slot);
+		*refused = true;
 		errno = ENOMEM;
 		return 0;
 	}
@@ -158,6 +162,8 @@ static quarry_handle make(quarry_lanes *l, struct qy_lanes_cache *c, size_t size
 quarry_handle quarry_halloc_typed(quarry_lanes *l, size_t size, size_t alignment, unsigned type)
 {
 	struct qy_lanes_cache *c;
+	quarry_handle h = 0;
+	bool refused = false;
 
 	if (!qy_lanes_check(l))
 		return 0;
@@ -165,12 +171,17 @@ quarry_handle quarry_halloc_typed(quarry_lanes *l, size_t size, size_t alignment
 		errno = EINVAL;
 		return 0;
 	}
-	c = qy_lanes_cache(l);
-	if (c == NULL || size > PTRDIFF_MAX) {
-		errno = ENOMEM;
-		return 0;
+	for (int tries = 0; h == 0 && (tries == 0 || (refused && tries == 1 && qy_pack_for_refused(l))); tries++) {
+		c = qy_cache_begin(l);
+		if (c == NULL || size > PTRDIFF_MAX)
+			errno = ENOMEM;
+		else
+			h = make(l, c, size, qy_max(alignment, 16), type, &refused);
+		qy_cache_end();
 	}
-	return make(l, c, size, qy_max(alignment, 16), type);
+	if (h == 0 && refused)
+		errno = ENOMEM;
+	return h;
 }
 
 QY_NOINLINE static quarry_handle halloc_slow(quarry_lanes *l, size_t size)
@@ -184,15 +195,19 @@ quarry_handle quarry_halloc(quarry_lanes *l, size_t size)
 	struct qy_lanes_record *r = qy_lanes_record;
 
 	if (QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC && size - 1 < QY_CLASS_FINE && r != NULL)) {
-		struct qy_lanes_cache *c = r->cache[l->id];
+		struct qy_lanes_cache *c = qy_record_taking(r, l);
 		struct qy_taker *t = c == NULL ? NULL : &c->of[(size - 1) / 16];
+		quarry_handle h = 0;
 
 		if (QY_LIKELY(t != NULL && t->taken != 0 && c->slots != 0)) {
 			struct qy_entry *entry;
 			void *p = qy_take_one(t, &entry);
 
-			return put_up(l, c->slot[--c->slots], p, entry, 0, 0);
+			h = put_up(l, c->slot[--c->slots], p, entry, 0, 0);
 		}
+		atomic_store_explicit(&r->taking, 0, memory_order_release);
+		if (QY_LIKELY(h != 0))
+			return h;
 	}
 	return halloc_slow(l, size);
 }
@@ -554,7 +569,7 @@ QY_NOINLINE static int hfree_slow(quarry_lanes *l, quarry_handle h)
 	if (result == 0)
 		errno = error;
 	if (QY_UNLIKELY(atomic_load_explicit(&l->huge_tombs_count, memory_order_relaxed) > 0) && !qy_in_scope())
-		qy_huge_bury(l);
+		(void)qy_huge_bury(l, UINT32_MAX);
 	return result;
 }
 
@@ -587,10 +602,11 @@ int quarry_hfree(quarry_lanes *l, quarry_handle h)
 
 	if (QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC && r != NULL && is_ours(l, h) &&
 		      atomic_load_explicit(&l->huge_tombs_count, memory_order_relaxed) == 0)) {
-		struct qy_lanes_cache *c = r->cache[l->id];
+		struct qy_lanes_cache *c;
 		bool done;
 
 		qy_scope_enter(r);
+		c = atomic_load_explicit(&r->cache[l->id], memory_order_acquire);
 		done = c != NULL && free_plain(l, c, h);
 		qy_scope_leave(r);
 		if (QY_LIKELY(done))

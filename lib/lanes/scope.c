@@ -18,6 +18,8 @@ _Atomic(uint64_t) qy_epoch = 1;
 _Atomic(uint64_t) qy_epoch_safe = 1;
 _Atomic(bool) qy_fenceless;
 
+#define BUSY_NS 5000000 /* until lanes are asked again that somebody else is packing */
+
 static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
 static quarry_lanes *all[QY_LANES_MAX]; /* under the registry's lock */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -28,8 +30,10 @@ static bool key_made;
 
 void qy_lanes_flush(quarry_lanes *l)
 {
-	if (qy_lanes_record != NULL && qy_lanes_record->cache[l->id] != NULL)
-		qy_takers_end(l, qy_lanes_record->cache[l->id]);
+	struct qy_lanes_cache *c = qy_lanes_record == NULL ? NULL : atomic_load(&qy_lanes_record->cache[l->id]);
+
+	if (c != NULL)
+		qy_takers_end(l, c);
 }
 
 static void cache_end(quarry_lanes *l, struct qy_lanes_cache *c)
@@ -45,13 +49,15 @@ static void thread_ends(void *ending)
 
 	pthread_mutex_lock(&registry);
 	for (int id = 0; id < QY_LANES_MAX; id++) {
-		if (r->cache[id] != NULL)
-			cache_end(all[id], r->cache[id]);
-		r->cache[id] = NULL;
+		struct qy_lanes_cache *c = atomic_exchange(&r->cache[id], NULL);
+
+		if (c != NULL)
+			cache_end(all[id], c);
 	}
 	pthread_mutex_unlock(&registry);
 	qy_lanes_record = NULL;
 	r->depth = 0;
+	atomic_store_explicit(&r->taking, 0, memory_order_release);
 	atomic_store_explicit(&r->epoch, 0, memory_order_release);
 	atomic_store_explicit(&r->used, false, memory_order_release);
 }
@@ -98,8 +104,15 @@ static void in_child(void)
 			qy_lanes_record = me;
 		}
 	for (int id = 0; id < QY_LANES_MAX; id++)
-		if (all[id] != NULL)
+		if (all[id] != NULL) {
 			pthread_mutex_init(&all[id]->moving, NULL);
+			atomic_store(&all[id]->governor.due, UINT64_MAX); /* nobody is at it here */
+			atomic_store(&all[id]->governor.news, false);
+			all[id]->governor.not_before = 0;
+			atomic_store(&all[id]->governor.inside, false);
+			atomic_store(&all[id]->governor.wanted, 0);
+		}
+	qy_background_in_child();
 }
 
 static void start(void)
@@ -109,7 +122,7 @@ static void start(void)
 	atomic_store(&qy_fenceless, qy_os->membarrier(QY_MEMBARRIER_REGISTER_PRIVATE_EXPEDITED) == 0);
 }
 
-static QY_COLD struct qy_lanes_record *record_make(void)
+QY_COLD struct qy_lanes_record *qy_lanes_record_make(void)
 {
 	struct qy_lanes_record *r = atomic_load(&records);
 
@@ -156,7 +169,7 @@ void quarry_enter(void)
 {
 	struct qy_lanes_record *r = qy_lanes_record;
 
-	if (QY_UNLIKELY(r == NULL) && (unrecorded_depth > 0 || (r = record_make()) == NULL)) {
+	if (QY_UNLIKELY(r == NULL) && (unrecorded_depth > 0 || (r = qy_lanes_record_make()) == NULL)) {
 		if (unrecorded_depth++ == 0)
 			atomic_fetch_add(&unrecorded, 1);
 		return;
@@ -229,13 +242,80 @@ bool qy_grace_wait(uint64_t e, uint64_t deadline)
 QY_COLD struct qy_lanes_cache *qy_lanes_cache_make(quarry_lanes *l)
 {
 	struct qy_lanes_record *r = qy_lanes_record;
+	struct qy_lanes_cache *c;
 
-	if (r == NULL && (r = record_make()) == NULL)
+	if (r == NULL && (r = qy_lanes_record_make()) == NULL)
 		return NULL;
 	pthread_mutex_lock(&registry);
-	r->cache[l->id] = quarry_calloc(1, sizeof(struct qy_lanes_cache));
+	c = quarry_calloc(1, sizeof(*c));
+	atomic_store_explicit(&r->cache[l->id], c, memory_order_release);
 	pthread_mutex_unlock(&registry);
-	return r->cache[l->id];
+	return c;
+}
+
+uint32_t qy_recall_begin(quarry_lanes *l)
+{
+	uint32_t caches = 0;
+
+	if (l->recalled != NULL)
+		return 0;
+	pthread_mutex_lock(&registry);
+	for (struct qy_lanes_record *r = atomic_load(&records); r != NULL; r = r->next) {
+		struct qy_lanes_cache *c = atomic_exchange(&r->cache[l->id], NULL);
+
+		if (c == NULL)
+			continue;
+		c->whose = r;
+		c->next = l->recalled;
+		l->recalled = c;
+		caches++;
+	}
+	pthread_mutex_unlock(&registry);
+	l->recalled_epoch = qy_grace_begin();
+	qy_count(&l->recalls, caches);
+	return caches;
+}
+
+/* A thread that uses one since before is in a scope since before, or taking. */
+bool qy_recall_end(quarry_lanes *l)
+{
+	if (l->recalled == NULL)
+		return true;
+	if (!qy_grace_look(l->recalled_epoch))
+		return false;
+	for (struct qy_lanes_cache **at = &l->recalled, *c; (c = *at) != NULL;) {
+		if (atomic_load_explicit(&c->whose->taking, memory_order_acquire) != 0) {
+			at = &c->next;
+			continue;
+		}
+		*at = c->next;
+		cache_end(l, c);
+	}
+	return l->recalled == NULL;
+}
+
+quarry_lanes *qy_lanes_due(uint32_t *id, uint64_t now, uint64_t *next)
+{
+	quarry_lanes *l = NULL;
+
+	pthread_mutex_lock(&registry);
+	for (; l == NULL && *id < QY_LANES_MAX; (*id)++) {
+		struct qy_governor *g = all[*id] == NULL ? NULL : &all[*id]->governor;
+		uint64_t due = g == NULL || !g->on ? UINT64_MAX : atomic_load(&g->due);
+
+		if (due == UINT64_MAX && g != NULL && atomic_load(&g->news))
+			due = g->not_before;
+		if (due <= now && pthread_mutex_trylock(&all[*id]->moving) == 0)
+			l = all[*id];
+		else if (due <= now)
+			*next = qy_min(*next, now + BUSY_NS);
+		else
+			*next = qy_min(*next, due);
+	}
+	if (l != NULL)
+		atomic_store(&l->governor.inside, true);
+	pthread_mutex_unlock(&registry);
+	return l;
 }
 
 int qy_lanes_register(quarry_lanes *l)
@@ -256,9 +336,17 @@ void qy_lanes_unregister(quarry_lanes *l)
 {
 	pthread_mutex_lock(&registry);
 	all[l->id] = NULL;
-	for (struct qy_lanes_record *r = atomic_load(&records); r != NULL; r = r->next) {
-		quarry_free(r->cache[l->id]);
-		r->cache[l->id] = NULL;
-	}
+	for (struct qy_lanes_record *r = atomic_load(&records); r != NULL; r = r->next)
+		quarry_free(atomic_exchange(&r->cache[l->id], NULL));
 	pthread_mutex_unlock(&registry);
+	/* The mover, when it is at them, is so no longer. */
+	atomic_fetch_add(&l->governor.wanted, 1);
+	pthread_mutex_lock(&l->moving);
+	pthread_mutex_unlock(&l->moving);
+	while (l->recalled != NULL) {
+		struct qy_lanes_cache *c = l->recalled;
+
+		l->recalled = c->next;
+		quarry_free(c);
+	}
 }

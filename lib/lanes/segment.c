@@ -11,8 +11,8 @@
 #define FOUR_OBJECTS 32768 /* and of four-page ones; larger ones have 16 */
 #define CLASS_LARGEST ((size_t)128 << 10)
 #define SPAN_ALIGN 4096
+#define BURY 16 /* spans that are looked at when one is needed */
 #define SPARE_MAX 2 /* segments without a span that are kept */
-#define BEHIND_MAX 1024 /* bytes of objects whose span has its record behind them */
 
 /* ---- classes ---- */
 
@@ -63,39 +63,67 @@ static unsigned span_pages(unsigned class)
 	return size <= PAGE_OBJECTS ? 1 : size <= FOUR_OBJECTS ? 4 : 16;
 }
 
-/* A span's record is its bits and entries. It stands behind the objects where these are small: it comes and goes with
- * them, and a segment that is given back leaves nothing behind. Beside large ones, of which it would cost a whole one, it
- * is a block of its own. */
-static bool is_record_behind(size_t size)
+/* How many objects a span of so many bytes holds. Their bits and entries stand at its end, where that costs few
+ * objects: so they come and go with it, and no heap is left full of holes of their size when objects are packed. */
+static uint32_t count_of(size_t bytes, size_t size, bool *inside)
 {
-	return size <= BEHIND_MAX;
-}
+	size_t alone = bytes / size;
+	size_t told = (bytes - sizeof(qy_word)) * 64 / ((size + sizeof(struct qy_entry)) * 64 + sizeof(qy_word));
 
-/* How many objects so many bytes have room for, with their record if it is there. */
-static uint32_t objects_in(size_t bytes, size_t size)
-{
-	if (!is_record_behind(size))
-		return (uint32_t)(bytes / size);
-	return (uint32_t)((bytes - sizeof(qy_word)) * 64 / (64 * (size + sizeof(struct qy_entry)) + sizeof(qy_word)));
+	*inside = (alone - told) * 32 <= alone || size < QY_CLASS_FINE;
+	return (uint32_t)(*inside ? told : alone);
 }
 
 uint32_t qy_pages_for(unsigned class, uint32_t objects)
 {
 	uint32_t pages = span_pages(class);
-	uint32_t each = objects_in(pages * QY_LPAGE_SIZE - QY_SEGMENT_RECORD, qy_class_size(class));
+	bool inside;
+	uint32_t each = count_of(pages * QY_LPAGE_SIZE - QY_SEGMENT_RECORD, qy_class_size(class), &inside);
 
 	return (objects + each - 1) / each * pages;
 }
 
 /* ---- segments ---- */
 
-/* Under the lock. */
-static struct qy_segment *segment_make(quarry_lanes *l)
+/* How many segments are to be there for movers alone, by how many there are. */
+static uint32_t scratch_goal(const quarry_lanes *l)
 {
+	return (uint32_t)qy_min(l->segment_count * l->scratch_percent / 100, QY_SCRATCH_MAX);
+}
+
+/* Not touched, and so not in memory: it is for when the arena refuses more. */
+void qy_scratch_fill(quarry_lanes *l)
+{
+	while (l->scratches < scratch_goal(l)) {
+		void *p = quarry_arena_aligned_alloc(l->arena, QY_SEGMENT_SIZE, QY_SEGMENT_SIZE);
+
+		if (p == NULL)
+			return;
+		(void)quarry_discard(p, QY_SEGMENT_SIZE);
+		l->scratch[l->scratches++] = p;
+	}
+}
+
+void qy_scratch_trim(quarry_lanes *l, bool all)
+{
+	while (l->scratches > (all ? 0 : scratch_goal(l)))
+		quarry_free(l->scratch[--l->scratches]);
+}
+
+/* Under the lock. */
+static struct qy_segment *segment_make(quarry_lanes *l, bool mover)
+{
+	int error = errno;
 	struct qy_segment *g = quarry_arena_aligned_alloc(l->arena, QY_SEGMENT_SIZE, QY_SEGMENT_SIZE);
 
+	if (g == NULL && mover && l->scratches > 0)
+		g = l->scratch[--l->scratches];
 	if (g == NULL)
 		return NULL;
+	if (!mover) {
+		qy_scratch_fill(l);
+		errno = error;
+	}
 	memset(g, 0, sizeof(*g));
 	g->magic = SEGMENT_MAGIC;
 	g->lanes = l;
@@ -103,35 +131,20 @@ static struct qy_segment *segment_make(quarry_lanes *l)
 	qy_list_push_back(&l->segments, &g->link);
 	l->segment_count++;
 	l->spare++;
+	qy_list_push_back(&l->spares, &g->order);
 	return g;
 }
 
-void qy_segment_end(quarry_lanes *l, struct qy_segment *g)
+void qy_segment_leave(quarry_lanes *l, struct qy_segment *g)
 {
 	qy_check(g->magic == SEGMENT_MAGIC && g->free == UINT32_MAX);
 	g->magic = 0;
+	if (l->plan.next == &g->link)
+		l->plan.next = g->link.next;
 	qy_list_remove(&g->link);
+	qy_list_remove(&g->order);
 	l->segment_count--;
 	l->spare--;
-	quarry_free(g);
-}
-
-uint32_t qy_spares_end(quarry_lanes *l)
-{
-	struct qy_link *k, *next;
-	uint32_t ended = 0;
-
-	for (k = l->segments.next; k != &l->segments; k = next) {
-		struct qy_segment *g = qy_container(k, struct qy_segment, link);
-
-		next = k->next;
-		if (g->free != UINT32_MAX || g->draining)
-			continue;
-		(void)quarry_discard((char *)g + QY_SEGMENT_RECORD, QY_SEGMENT_SIZE - QY_SEGMENT_RECORD);
-		qy_segment_end(l, g);
-		ended++;
-	}
-	return ended;
 }
 
 /* Bits of an owned span may be its owner's, for nobody yet: entries tell. Of the others nobody looks at each, which would
@@ -177,7 +190,7 @@ static int find_pages(uint32_t free, unsigned pages)
 
 /* Under the lock: pages of a segment, of the fullest that has so many... which is the first: what comes back of later
  * ones leaves them empty sooner. */
-static struct qy_span *find_span(quarry_lanes *l, unsigned pages)
+static struct qy_span *find_span(quarry_lanes *l, unsigned pages, bool mover)
 {
 	struct qy_segment *g = NULL;
 	int at = -1;
@@ -188,12 +201,15 @@ static struct qy_span *find_span(quarry_lanes *l, unsigned pages)
 			at = find_pages(g->free, pages);
 	}
 	if (at < 0) {
-		g = segment_make(l);
+		g = mover && l->confined ? NULL : segment_make(l, mover);
 		at = g == NULL ? -1 : 0;
 	}
 	if (at < 0)
 		return NULL;
-	l->spare -= g->free == UINT32_MAX;
+	if (g->free == UINT32_MAX) {
+		l->spare--;
+		qy_list_remove(&g->order);
+	}
 	g->free &= ~((uint32_t)(((uint64_t)1 << pages) - 1) << at);
 	for (unsigned i = 0; i < pages; i++) {
 		g->span[(unsigned)at + i].back = (uint8_t)i;
@@ -204,59 +220,64 @@ static struct qy_span *find_span(quarry_lanes *l, unsigned pages)
 	return &g->span[at];
 }
 
+void qy_span_untell(struct qy_span *s)
+{
+	if (s->bits != NULL && qy_segment_of((void *)s->bits) != qy_segment_of(s))
+		quarry_free(s->bits);
+	s->bits = NULL;
+}
+
 static void pages_back(quarry_lanes *l, struct qy_span *s)
 {
 	struct qy_segment *g = qy_segment_of(s);
 	unsigned at = (unsigned)(s - g->span), pages = s->pages;
 
-	qy_record_end(s);
+	qy_span_untell(s);
 	memset(s, 0, pages * sizeof(*s));
 	g->free |= (uint32_t)(((uint64_t)1 << pages) - 1) << at;
 	if (g->free != UINT32_MAX)
 		return;
 	l->spare++;
-	if (!g->draining && l->spare > SPARE_MAX)
-		qy_segment_end(l, g);
+	if (g->draining)
+		return;
+	qy_list_remove(&g->order); /* it may have been a plan's */
+	qy_list_push_back(&l->spares, &g->order);
+	if (l->spare > SPARE_MAX) {
+		qy_segment_leave(l, g);
+		quarry_free(g);
+	}
 }
 
-void qy_record_end(struct qy_span *s)
+static bool span_tell(struct qy_span *s, size_t bytes, size_t size)
 {
-	if (!is_record_behind(s->size))
-		quarry_free(s->bits);
-	s->bits = NULL;
-}
+	size_t words, tail;
+	bool inside = false;
 
-/* False: no memory. */
-static bool record_make(struct qy_span *s)
-{
-	size_t words = (s->count + 63) / 64, bytes = words * sizeof(qy_word) + s->count * sizeof(struct qy_entry);
-
-	if (is_record_behind(s->size))
-		s->bits = memset(qy_span_base(s) + (size_t)s->count * s->size, 0, bytes);
-	else
-		s->bits = quarry_calloc(1, bytes);
+	s->size = (uint32_t)size;
+	s->count = s->class == QY_CLASS_WHOLE ? 1 : count_of(bytes, size, &inside);
+	s->reciprocal = (uint32_t)((((uint64_t)1 << 32) + size - 1) / size);
+	words = (s->count + 63) / 64;
+	tail = words * sizeof(qy_word) + s->count * sizeof(struct qy_entry);
+	s->bits = inside ? (qy_word *)(void *)(qy_span_base(s) + bytes - tail) : quarry_calloc(1, tail);
 	if (s->bits == NULL)
 		return false;
-	s->entry = (void *)(s->bits + words);
+	if (inside)
+		memset((void *)s->bits, 0, tail);
+	s->entry = (struct qy_entry *)(void *)(s->bits + words);
 	if (s->count % 64 != 0)
 		atomic_init(&s->bits[words - 1], ~(uint64_t)0 << s->count % 64);
 	return true;
 }
 
 /* Under the lock: a span without an object. */
-static struct qy_span *span_make(quarry_lanes *l, unsigned class, size_t size, unsigned pages)
+static struct qy_span *span_make(quarry_lanes *l, unsigned class, size_t size, unsigned pages, bool mover)
 {
-	struct qy_span *s = find_span(l, pages);
-	size_t bytes;
+	struct qy_span *s = find_span(l, pages, mover);
 
 	if (s == NULL)
 		return NULL;
-	bytes = pages * QY_LPAGE_SIZE - (s == qy_segment_of(s)->span ? QY_SEGMENT_RECORD : 0);
 	s->class = (uint8_t)class;
-	s->size = (uint32_t)size;
-	s->count = class == QY_CLASS_WHOLE ? 1 : objects_in(bytes, size);
-	s->reciprocal = (uint32_t)((((uint64_t)1 << 32) + size - 1) / size);
-	if (!record_make(s)) {
+	if (!span_tell(s, pages * QY_LPAGE_SIZE - (s == qy_segment_of(s)->span ? QY_SEGMENT_RECORD : 0), size)) {
 		pages_back(l, s);
 		return NULL;
 	}
@@ -365,22 +386,28 @@ void qy_entomb_shared(quarry_lanes *l, struct qy_span *s)
 	pthread_mutex_unlock(&l->lock);
 }
 
-/* Under the lock: spans without a live object go back to their segments when all scopes are over. */
-void qy_bury(quarry_lanes *l)
+/* Under the lock: spans without a live object go back to their segments when all scopes are over. At most so many are
+ * looked at; whether there are more. */
+bool qy_bury(quarry_lanes *l, unsigned most)
 {
-	struct qy_link *k, *next;
+	struct qy_link *last = l->dead.prev, *k;
 
 	if (qy_list_empty(&l->dead) || !qy_grace_look(qy_grace_begin()))
-		return;
-	for (k = l->dead.next; k != &l->dead; k = next) {
-		struct qy_span *s = qy_container(k, struct qy_span, link);
+		return false;
+	do {
+		struct qy_span *s;
 
-		next = k->next;
-		if (qy_sweep(s) == 0)
-			continue;
+		if (most-- == 0)
+			return true;
+		k = l->dead.next;
+		s = qy_container(k, struct qy_span, link);
 		qy_list_remove(k);
-		qy_span_settle(l, s);
-	}
+		if (qy_sweep(s) == 0)
+			qy_list_push_back(&l->dead, k);
+		else
+			qy_span_settle(l, s);
+	} while (k != last && !qy_list_empty(&l->dead));
+	return false;
 }
 
 /* ---- takers ---- */
@@ -439,8 +466,8 @@ static QY_COLD bool next_span(quarry_lanes *l, struct qy_taker *t, unsigned clas
 		s = NULL;
 	}
 	if (s == NULL) {
-		qy_bury(l);
-		s = span_make(l, class, qy_class_size(class), span_pages(class));
+		(void)qy_bury(l, BURY);
+		s = span_make(l, class, qy_class_size(class), span_pages(class), t == &l->mover.of[class]);
 	}
 	t->span = s;
 	if (s != NULL)
@@ -497,13 +524,13 @@ void qy_takers_end(quarry_lanes *l, struct qy_lanes_cache *c)
 		taker_end(l, &c->of[class]);
 }
 
-void *qy_take_whole(quarry_lanes *l, size_t size)
+void *qy_take_whole(quarry_lanes *l, size_t size, bool mover)
 {
 	struct qy_span *s;
 
 	pthread_mutex_lock(&l->lock);
-	qy_bury(l);
-	s = span_make(l, QY_CLASS_WHOLE, size, (unsigned)((size + QY_SEGMENT_RECORD + QY_LPAGE_SIZE - 1) / QY_LPAGE_SIZE));
+	(void)qy_bury(l, BURY);
+	s = span_make(l, QY_CLASS_WHOLE, size, (unsigned)((size + QY_SEGMENT_RECORD + QY_LPAGE_SIZE - 1) / QY_LPAGE_SIZE), mover);
 	if (s != NULL) {
 		atomic_store(&s->bits[0], UINT64_MAX);
 		atomic_store(&s->used, 1);

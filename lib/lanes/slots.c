@@ -66,7 +66,9 @@ void qy_slot_give(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t slot)
 		pthread_mutex_unlock(&l->slots.lock);
 		return;
 	}
-	if (c->slots == QY_SLOTS_CACHED)
+	if (c->slots == QY_SLOTS_CACHED) {
 		qy_slots_flush(l, c, QY_SLOTS_CACHED / 2);
+		qy_news(l);
+	}
 	c->slot[c->slots++] = slot;
 }

@@ -6,11 +6,11 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 
 #include "lib/base/checker.h"
 #include "lib/base/lock.h"
 #include "lib/base/settings.h"
+#include "lib/base/spawn.h"
 #include "lib/manager/collapse.h"
 #include "lib/manager/events.h"
 #include "lib/manager/homing.h"
@@ -20,9 +20,6 @@
 #include "numa/os.h"
 #include "lib/base/refused.h"
 
-#define STACK_SIZE ((size_t)256 << 10) /* the C library may take the static TLS of all libraries out of it: more
-                                        * is tried */
-#define STACK_TRIES 3
 #define SERIES_BYTES ((size_t)4 << 20) /* at most so much goes back in one pass in series, */
 #define SERIES_NS 2000000              /* and for so long nothing more is begun: it is somebody's malloc */
 #define SOFT_ARENAS 32  /* arenas that are gone over for a soft limit, for each slow call; */
@@ -247,23 +244,9 @@ bool qy_reclaim_is_caller(void)
 	return is_reclaimer;
 }
 
-static int create(pthread_attr_t *attr)
-{
-	pthread_t id;
-	int failed = EINVAL;
-
-	for (unsigned i = 0; i < STACK_TRIES && failed == EINVAL; i++) {
-		pthread_attr_setstacksize(attr, STACK_SIZE << (2 * i));
-		failed = pthread_create(&id, attr, run, NULL);
-	}
-	return failed;
-}
-
 static QY_COLD void start_thread(void)
 {
-	int none = THREAD_NONE, error = errno;
-	sigset_t all, before;
-	pthread_attr_t attr;
+	int none = THREAD_NONE;
 
 	if (!atomic_compare_exchange_strong(&thread_state, &none, THREAD_STARTING))
 		return;
@@ -273,18 +256,11 @@ static QY_COLD void start_thread(void)
 		atomic_store(&thread_state, THREAD_REFUSED);
 		return;
 	}
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	atomic_store(&stopping, 0);
-	if (create(&attr) != 0) {
+	if (!qy_spawn(run)) {
 		qy_refuse(QUARRY_REFUSED_THREAD);
 		atomic_store(&thread_state, THREAD_REFUSED);
 	}
-	pthread_attr_destroy(&attr);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	errno = error;
 }
 
 /* ---- in series ---- */

@@ -181,7 +181,7 @@ Test(lanes, handles_of_others_and_of_nobody_are_told)
 
 Test(lanes, what_is_wrong_is_named)
 {
-	quarry_lanes_attr bad[] = { { .struct_size = 3 }, { .flags = 1 }, { .handles = (uint64_t)1 << 31 },
+	quarry_lanes_attr bad[] = { { .struct_size = 3 }, { .flags = 1u << 31 }, { .handles = (uint64_t)1 << 31 },
 				    { .generations = 65535 }, { .reserved = 1 },
 				    { .arena = quarry_arena_of(NULL), .memory = (const quarry_arena_attr *)1 } };
 	quarry_lanes *l = make();

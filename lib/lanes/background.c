@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/* The mover in the background: a thread for all lanes, that is there while one of them has something to gain, and a
+ * governor for each that says how much of a processor it may take.
+ *
+ * The share grows with the waste, from `least` at `start` to `most` at `full` (as Redis's defragmentation does); what is
+ * less than `start` percent, or less than `ignore` bytes, is none. The thread runs for a slice and sleeps for as long as
+ * makes that the share. A plan that gained little is followed by a longer wait, and then only when there are news: so
+ * a heap that cannot be packed, and one at rest, cost nothing. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <pthread.h>
+
+#include "lib/base/checker.h"
+#include "lib/base/lock.h"
+#include "lib/base/settings.h"
+#include "lib/base/spawn.h"
+#include "lib/lanes/lanes.h"
+#include "numa/os.h"
+
+#define SEGMENTS_MIN 32          /* smaller lanes are none of its business */
+#define SLICE_NS 2000000         /* it runs so long at a time */
+#define PATIENCE_NS 200000       /* and waits so long for scopes, */
+#define HELD_UP_NS 20000000      /* or comes back then */
+#define INTERVAL_NS 100000000u   /* between plans, at the least; */
+#define INTERVAL_MAX_NS 20000000000u
+#define RECALL_NS 250000000u     /* between two times that threads' spans are taken back */
+#define LINGER_MS 1000           /* the thread waits so long for work before it ends */
+
+enum { NONE, RUNS, REFUSED };
+
+static _Atomic(int) state;
+static _Atomic(uint32_t) signalled; /* futex: 1 to wake it */
+
+/* ---- the governor ---- */
+
+/* What is held beside what is live, in percent of that; 0: it is too little to be any. */
+static uint64_t waste_of(const quarry_lanes *l)
+{
+	const struct qy_plan *p = &l->plan;
+	uint64_t held = p->held - (uint64_t)p->freed * QY_SEGMENT_SIZE;
+	uint64_t ignore = l->governor.ignore != 0 ? l->governor.ignore : p->held / 16;
+
+	if (held < p->live || held - p->live < ignore)
+		return 0;
+	return (held - p->live) * 100 / (p->live + 1);
+}
+
+uint64_t qy_governor_share(const struct qy_governor *g, uint64_t waste)
+{
+	if (waste <= g->start)
+		return g->least;
+	if (waste >= g->full)
+		return g->most;
+	return g->least + (waste - g->start) * (g->most - g->least) / (g->full - g->start);
+}
+
+/* Until there are news, and for that long at the least. */
+static uint64_t calm(struct qy_governor *g, uint64_t now)
+{
+	g->runs = false;
+	g->not_before = now + g->interval;
+	return UINT64_MAX;
+}
+
+/* The plan has come to its end: when (ns) there is something to do. */
+static uint64_t after_plan(quarry_lanes *l, uint64_t now)
+{
+	struct qy_governor *g = &l->governor;
+	const struct qy_plan *p = &l->plan;
+
+	if (p->owned > 0 && now >= g->recall_at && qy_recall_begin(l) > 0) {
+		g->recall_at = now + RECALL_NS;
+		return now;
+	}
+	if (qy_plan_gained(l)) {
+		g->interval = INTERVAL_NS;
+		return now;
+	}
+	g->interval = qy_min(2 * qy_max(g->interval, INTERVAL_NS), INTERVAL_MAX_NS);
+	return calm(g, now);
+}
+
+/* The plan was made just now: whether it is worth it. One that follows on another goes on to the half of what is waste
+ * to begin with. */
+static bool worth(struct qy_governor *g, uint64_t waste)
+{
+	return waste >= (g->runs ? (g->start + 1) / 2 : g->start);
+}
+
+/* One slice; when (ns) the next is. Under l->moving. */
+static uint64_t slice(quarry_lanes *l, uint64_t now)
+{
+	struct qy_governor *g = &l->governor;
+	struct qy_plan *p = &l->plan;
+	struct qy_mover m = { .begun = now, .deadline = now + SLICE_NS, .patience = PATIENCE_NS, .stop = &g->wanted };
+	uint64_t share, ended;
+
+	qy_mover_begin(l);
+	if (!qy_recall_end(l))
+		return now + HELD_UP_NS / 4;
+	if (p->state == QY_PLAN_NONE) {
+		atomic_store(&g->news, false);
+		qy_count(&g->plans, 1);
+		qy_plan_begin(l, now);
+	}
+	if (p->state == QY_PLAN_COUNTING) {
+		while (!qy_plan_count(l))
+			if (qy_os->now_ns() >= m.deadline)
+				return m.deadline + SLICE_NS * (100 / g->least);
+		if (!worth(g, waste_of(l))) {
+			p->state = QY_PLAN_NONE;
+			g->interval = INTERVAL_NS;
+			return calm(g, now);
+		}
+		g->runs = true;
+	}
+	qy_pack(l, &m, SIZE_MAX);
+	ended = qy_os->now_ns();
+	share = qy_governor_share(g, waste_of(l));
+	if (p->state == QY_PLAN_NONE && qy_list_empty(&p->drained))
+		return after_plan(l, ended);
+	return m.held_up ? ended + HELD_UP_NS : ended + (ended - now) * (100 - share) / share;
+}
+
+/* ---- the thread ---- */
+
+/* Do what is due; when (ns) there is more, UINT64_MAX: when there are news. */
+static uint64_t go_round(uint64_t now)
+{
+	uint64_t next = UINT64_MAX;
+	uint32_t id = 1;
+	quarry_lanes *l;
+
+	while ((l = qy_lanes_due(&id, now, &next)) != NULL) {
+		uint64_t begun = qy_os->now_ns(), due = slice(l, begun);
+
+		qy_count(&l->governor.ns, qy_os->now_ns() - begun);
+		atomic_store(&l->governor.due, due);
+		if (due == UINT64_MAX && atomic_load(&l->governor.news))
+			due = l->governor.not_before;
+		next = qy_min(next, due);
+		pthread_mutex_unlock(&l->moving);
+	}
+	return next;
+}
+
+static void *run(void *unused)
+{
+	(void)unused;
+	pthread_setname_np(pthread_self(), "quarry-mover");
+	for (;;) {
+		uint64_t now = qy_os->now_ns(), next = go_round(now);
+		uint64_t ms = next == UINT64_MAX ? LINGER_MS : next <= now ? 0 : (next - now + 999999) / 1000000;
+
+		if (ms > 0)
+			qy_sleep_on(&signalled, 0, ms);
+		if (atomic_exchange(&signalled, 0) != 0 || next != UINT64_MAX)
+			continue;
+		atomic_store(&state, NONE);
+		/* Who had news meanwhile may have seen the thread there still. */
+		if (atomic_exchange(&signalled, 0) == 0)
+			return NULL;
+		if (!atomic_compare_exchange_strong(&state, &(int){ NONE }, RUNS))
+			return NULL;
+	}
+}
+
+static bool may_start(void)
+{
+	long mode = qy_setting(reclaim);
+
+	return mode != QY_RECLAIM_OFF && mode != QY_RECLAIM_SERIES && mode != QY_RECLAIM_TIMER &&
+	       qy_checker != QY_CHECKER_MEMCHECK;
+}
+
+QY_COLD void qy_news_slow(quarry_lanes *l)
+{
+	int none = NONE;
+
+	if (atomic_load_explicit(&l->segment_count, memory_order_relaxed) < SEGMENTS_MIN || !may_start() || atomic_exchange(&l->governor.news, true))
+		return;
+	if (atomic_load(&l->governor.due) != UINT64_MAX)
+		return; /* it is at it */
+	atomic_store(&signalled, 1);
+	if (atomic_compare_exchange_strong(&state, &none, RUNS)) {
+		if (!qy_spawn(run))
+			atomic_store(&state, REFUSED);
+	} else {
+		qy_wake(&signalled);
+	}
+}
+
+void qy_background_in_child(void)
+{
+	atomic_store(&state, NONE);
+	atomic_store(&signalled, 0);
+}
