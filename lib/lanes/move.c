@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "lib/api/error.h"
-#include "lib/lanes/lanes.h"
+#include "lib/lanes/fast.h"
 #include "numa/os.h"
 
 #define FULL_PERCENT 85 /* of a segment: fuller ones stay as they are */
@@ -115,7 +115,7 @@ static void add_to_batch(quarry_lanes *l, const struct qy_span *s, uint32_t inde
 	if (whose == 0 || (whose & QY_TOMB))
 		return;
 	word = atomic_load(&l->word[slot]);
-	if ((word & (QUARRY_WORD_FREE | QUARRY_WORD_COLD | QUARRY_WORD_HUGE)) ||
+	if ((word & (QUARRY_WORD_FREE | QUARRY_WORD_COLD | QUARRY_WORD_HEAD)) ||
 	    qy_segment_of(qy_word_address(word)) != qy_segment_of(s) ||
 	    qy_span_of(qy_word_address(word), &at) != s || at != index ||
 	    (atomic_load_explicit(&s->entry[index].marks, memory_order_relaxed) & QY_MARK_PINS))
@@ -346,10 +346,12 @@ static void pack(quarry_lanes *l, struct mover *m, int style, size_t enough)
 
 int64_t quarry_compact(quarry_lanes *l, int style, size_t enough, uint64_t budget_us)
 {
+	bool promote = (style & QUARRY_COMPACT_PROMOTE) != 0 && style >= 0;
 	struct mover m = { 0 };
 
 	if (!qy_lanes_check(l))
 		return -1;
+	style -= promote ? QUARRY_COMPACT_PROMOTE : 0;
 	if (style < QUARRY_COMPACT_NONE || style > QUARRY_COMPACT_FULL)
 		return qy_fail(EINVAL, "style: %d is none", style);
 	if (qy_in_scope())
@@ -359,6 +361,9 @@ int64_t quarry_compact(quarry_lanes *l, int style, size_t enough, uint64_t budge
 	m.deadline = budget_us == 0 ? 0 : qy_os->now_ns() + budget_us * 1000;
 	qy_moves_undo(l);
 	qy_lanes_flush(l); /* what the thread takes from stays where it is */
+	if (promote)
+		qy_promote_for_compaction(l);
+	(void)qy_fast_trim(l, 0);
 	qy_huge_bury(l);
 	pthread_mutex_lock(&l->lock);
 	qy_bury(l);

@@ -9,7 +9,7 @@
 #include <sched.h>
 
 #include "lib/api/error.h"
-#include "lib/lanes/lanes.h"
+#include "lib/lanes/fast.h"
 #include "numa/os.h"
 
 __thread struct qy_lanes_record *qy_lanes_record;
@@ -61,6 +61,7 @@ static void before_fork(void)
 	pthread_mutex_lock(&registry);
 	for (int id = 0; id < QY_LANES_MAX; id++)
 		if (all[id] != NULL) {
+			pthread_mutex_lock(&all[id]->groups.lock);
 			if (all[id]->cold != NULL)
 				qy_cold_before_fork(all[id]->cold);
 			pthread_mutex_lock(&all[id]->lock);
@@ -76,6 +77,7 @@ static void unlock_all(bool child)
 			pthread_mutex_unlock(&all[id]->lock);
 			if (all[id]->cold != NULL)
 				qy_cold_after_fork(all[id]->cold, child);
+			pthread_mutex_unlock(&all[id]->groups.lock);
 		}
 	pthread_mutex_unlock(&registry);
 }
@@ -89,6 +91,8 @@ static void after_fork(void)
  * under way never ends: who moves next undoes it (move.c). */
 static void in_child(void)
 {
+	bool others = false;
+
 	unlock_all(true);
 	for (struct qy_lanes_record *r = atomic_load(&records); r != NULL; r = r->next)
 		if (r != qy_lanes_record && atomic_load(&r->used)) {
@@ -96,10 +100,14 @@ static void in_child(void)
 
 			thread_ends(r);
 			qy_lanes_record = me;
+			others = true;
 		}
 	for (int id = 0; id < QY_LANES_MAX; id++)
-		if (all[id] != NULL)
+		if (all[id] != NULL) {
 			pthread_mutex_init(&all[id]->moving, NULL);
+			if (others)
+				qy_fast_keep(all[id]);
+		}
 }
 
 static void start(void)
