@@ -134,11 +134,11 @@ static struct qy_span *may_go(quarry_lanes *l, uint32_t slot, uint64_t *word, ui
 	struct qy_span *s;
 
 	*word = atomic_load_explicit(&l->word[slot], memory_order_acquire);
-	if ((*word & (QUARRY_WORD_FREE | QUARRY_WORD_COLD | QUARRY_WORD_HUGE | QUARRY_WORD_MOVING)) ||
+	if ((*word & (QUARRY_WORD_FREE | QUARRY_WORD_COLD | QUARRY_WORD_HEAD | QUARRY_WORD_MOVING)) ||
 	    (*word & QUARRY_WORD_ADDRESS) == 0)
 		return NULL;
 	s = qy_span_of(qy_word_address(*word), index);
-	return atomic_load_explicit(&s->entry[*index].marks, memory_order_relaxed) & QY_MARK_PINS ? NULL : s;
+	return atomic_load_explicit(&s->entry[*index].marks, memory_order_relaxed) & QY_MARK_STAYS ? NULL : s;
 }
 
 /* Those of the list that still are to go: MOVING. */
@@ -173,7 +173,7 @@ static void copy_batch(quarry_lanes *l, unsigned char *raw, uint16_t *what, size
 			continue; /* freed, or stopped: it is as it should be */
 		s = qy_span_of(qy_word_address(b->word), &index);
 		marks = atomic_load(&s->entry[index].marks);
-		if (marks & QY_MARK_PINS) {
+		if (marks & QY_MARK_STAYS) {
 			qy_move_give_up(l, b);
 			continue;
 		}
@@ -333,7 +333,7 @@ static int64_t pass_slot(quarry_lanes *l, uint32_t slot)
 {
 	uint64_t word = atomic_load_explicit(&l->word[slot], memory_order_relaxed);
 
-	if ((word & (QUARRY_WORD_FREE | QUARRY_WORD_COLD | QUARRY_WORD_HUGE | QUARRY_WORD_MOVING)) ||
+	if ((word & (QUARRY_WORD_FREE | QUARRY_WORD_COLD | QUARRY_WORD_HEAD | QUARRY_WORD_MOVING)) ||
 	    (word & QUARRY_WORD_ADDRESS) == 0)
 		return 0;
 	if (word & QUARRY_WORD_UNSEEN)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Lanes: made, looked at, ended. */
-#include "lib/lanes/lanes.h"
+#include "lib/lanes/fast.h"
+#include "lib/lanes/group.h"
 
 #include <errno.h>
 #include <string.h>
@@ -85,6 +86,8 @@ static bool fill(quarry_lanes *l, const quarry_lanes_attr *a)
 {
 	uint64_t handles = a->handles == 0 ? HANDLES_DEFAULT : a->handles;
 
+	if (qy_fast_start(l, a) != 0)
+		return false;
 	l->arena = a->arena;
 	if (a->memory != NULL)
 		l->arena = l->own = quarry_arena_create(a->memory);
@@ -99,6 +102,7 @@ static bool fill(quarry_lanes *l, const quarry_lanes_attr *a)
 	pthread_mutex_init(&l->slots.lock, NULL);
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_mutex_init(&l->moving, NULL);
+	qy_groups_start(l);
 	qy_list_init(&l->segments);
 	qy_list_init(&l->dead);
 	qy_list_init(&l->spares);
@@ -151,6 +155,8 @@ int quarry_lanes_destroy(quarry_lanes *l)
 	qy_lanes_unregister(l);
 	qy_huge_end(l);
 	qy_scratch_trim(l, true);
+	qy_fast_destroy(l);
+	qy_groups_end(l);
 	while (!qy_list_empty(&l->segments)) {
 		struct qy_segment *g = qy_container(l->segments.next, struct qy_segment, link);
 

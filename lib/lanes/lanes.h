@@ -21,7 +21,7 @@
  *	4. The new address by CAS from exactly the word of step 1. Where that fails the copy is dropped.
  *	5. The old one is a tombstone.
  *
- * Locks, from first to last: registry (scope.c) -> lanes->moving -> a shard of cold.c -> lanes->lock -> slots.lock,
+ * Locks, from first to last: registry (scope.c) -> lanes->moving -> groups.lock -> a shard of cold.c -> lanes->lock -> slots.lock,
  * and the lock of cold.c. */
 #ifndef QUARRY_LANES_LANES_H
 #define QUARRY_LANES_LANES_H
@@ -51,7 +51,9 @@
 #define QY_MARK_PINS 0xffffu
 #define QY_MARK_ZOMBIE (1u << 16) /* freed with pins: the last of them frees the memory */
 #define QY_MARK_SLOW (1u << 17)   /* born in the slow lane */
+#define QY_MARK_SIDE (1u << 18)   /* there is something of it in its slot's side record (group.h) */
 #define QY_MARK_TYPE_SHIFT 24
+#define QY_MARK_STAYS (QY_MARK_PINS | QY_MARK_SIDE) /* it does not become cold: what is cold has no entry */
 
 typedef _Atomic(uint64_t) qy_word;
 
@@ -62,13 +64,23 @@ struct qy_entry {
 	_Atomic(uint32_t) marks;
 };
 
+/* What stands before an object that is in no span (HEAD in its word). about: of the fast lane (fast.h); 0: beyond
+ * segments. */
+struct qy_head {
+	struct qy_entry entry;
+	uint64_t about;
+};
+
 /* An object beyond segments: this stands before it. */
 struct qy_huge {
 	struct qy_link link;
 	void *base;
 	size_t size;
-	struct qy_entry entry;
+	uint64_t elsewhere; /* the size again, when it is of an arena of failover */
+	uint64_t padding;
+	struct qy_head head;
 };
+_Static_assert(sizeof(struct qy_huge) == 64 && sizeof(struct qy_head) == 16, "the head is next to the object");
 
 enum qy_span_place { QY_SPAN_NONE, QY_SPAN_OWNED, QY_SPAN_LISTED, QY_SPAN_FULL, QY_SPAN_INSIDE, QY_SPAN_DRAINING };
 
@@ -114,6 +126,8 @@ struct qy_lanes_cache {
 	struct qy_lanes_record *whose; /* and from whom */
 	struct qy_taker of[QY_CLASSES_MAX];
 	uint32_t slots, slot[QY_SLOTS_CACHED];
+	struct qy_chunk *chunk; /* of the fast lane; NULL: none yet */
+	uint32_t passes;        /* so often the fast lane is not asked: it had no room */
 };
 
 struct qy_move {
@@ -173,6 +187,46 @@ struct qy_governor {
 	qy_counter ns, plans;
 };
 
+/* A move from lane to lane (transfer.c). */
+struct qy_transfer {
+	uint32_t slot;
+	uint32_t why;
+	uint64_t word;   /* with MOVING */
+	void *to;        /* NULL: not yet, or dropped */
+	uint64_t states; /* of its new word */
+};
+
+/* The fast lane's; under the lock, but for what is atomic. The lines of fast_make first. */
+struct qy_fast {
+	size_t most;                  /* quarry_halloc begins with so many bytes there; 0: with none */
+	_Atomic(uint64_t) tick_bits;  /* of a head */
+	_Atomic(uint64_t) tick, due;  /* due: when a tick has something to promote */
+	uint64_t size, held, slow_size;
+	uint32_t threshold, large, age;
+	uint32_t usage, margin, slow_usage, slow_margin; /* per cent */
+	uint32_t compact, interval;                      /* per cent (0: never by itself), ms */
+	_Atomic(uint64_t) checked;                       /* ns */
+	struct qy_link chunks, dead;                     /* all; those without an object, the oldest first */
+	uint32_t dead_count;
+	uint64_t awaited;                                /* a grace period, for the dead; 0: none */
+	quarry_arena *failover[QUARRY_FAILOVERS];
+	void (*hook)(void *arg, quarry_handle h, int why);
+	void *hook_arg;
+	qy_counter resets, promoted[QUARRY_PROMOTIONS], promoted_bytes, demoted, given_up, spilled, failed_over, refused;
+	_Atomic(int64_t) stubs;
+	_Atomic(uint64_t) elsewhere; /* bytes of arenas of failover */
+	uint64_t futile;             /* no promotion for want of room before this tick; under `moving`, as the rest */
+	uint64_t pass;
+	uint32_t begun;
+	struct qy_transfer batch[QY_BATCH];
+};
+
+struct qy_groups {
+	pthread_mutex_t lock;
+	struct qy_link all;
+	_Atomic(struct qy_side *) *side; /* by slot / QY_SIDES; made when the first object needs one */
+};
+
 struct quarry_lanes {
 	quarry_lanes_map map; /* first: the header's inline functions read it */
 	uint64_t magic;
@@ -212,6 +266,8 @@ struct quarry_lanes {
 	qy_counter moved, moved_bytes, given_up, freed_segments;
 	struct qy_cold *cold; /* NULL: nothing becomes cold */
 	struct qy_cooling *cooling;
+	struct qy_fast fast;
+	struct qy_groups groups;
 };
 
 #define QY_LANES_MAGIC 0x73656e616cu
@@ -574,6 +630,57 @@ void qy_cooling_end(quarry_lanes *l);
 
 /* In a scope: whether the handle's object is cold. */
 bool qy_is_away(quarry_lanes *l, quarry_handle h);
+
+QY_INLINE struct qy_head *qy_head_of(const void *p)
+{
+	return (struct qy_head *)(void *)((char *)(uintptr_t)p - sizeof(struct qy_head));
+}
+
+QY_INLINE struct qy_huge *qy_huge_of(const void *p)
+{
+	return (struct qy_huge *)(void *)((char *)(uintptr_t)p - sizeof(struct qy_huge));
+}
+
+/* The entry of an object with such a word. */
+QY_INLINE struct qy_entry *qy_entry_at(const void *p, uint64_t word)
+{
+	return word & QUARRY_WORD_HEAD ? &qy_head_of(p)->entry : qy_entry_of(p);
+}
+
+/* Of a word: what says that a handle's object is there; and of one that is freed, whose memory is still its, until its
+ * last pin goes. */
+#define QY_WORD_STATES (QUARRY_WORD_GENERATION | QUARRY_WORD_FREE | QUARRY_WORD_COLD)
+#define QY_WORD_FREED (QUARRY_WORD_FREE | QUARRY_WORD_MOVING)
+
+/* Whether its slot and number may be a handle's of these lanes. */
+QY_INLINE bool qy_is_ours(const quarry_lanes *l, quarry_handle h)
+{
+	return (uint32_t)h < l->map.slots && (h & QUARRY_HANDLE_NUMBER) == l->map.number;
+}
+
+/* The word of a live handle, all bits of which are looked at, which is brought back when it is cold. In a scope. 0, and errno
+ * is set. */
+uint64_t qy_look(quarry_lanes *l, quarry_handle h);
+/* The same, with the errno set; and not moving: who moved it gives up. */
+uint64_t qy_settle_word(quarry_lanes *l, quarry_handle h);
+/* Why a handle that is not live is none: the errno. */
+int qy_why_not(const quarry_lanes *l, quarry_handle h);
+size_t qy_size_of(uint64_t word);
+/* Under the lock: whether the slow lane may grow by so much, for what the thread is doing (qy_urgency, enum quarry_priority). */
+bool qy_slow_has_room(quarry_lanes *l, size_t more);
+extern QY_HIDDEN __thread uint8_t qy_urgency __attribute__((tls_model("initial-exec")));
+/* The handle of an object of that slot with that word, and these marks. */
+quarry_handle qy_handle_make(const quarry_lanes *l, uint32_t slot, uint64_t word, uint32_t marks);
+/* Memory for an object in the slow lane, and its entry; states: what its word is to say of it. NULL: none. */
+void *qy_take_any(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, size_t alignment, struct qy_entry **entry,
+		  uint64_t *states);
+/* The same of an arena, for itself. */
+void *qy_take_huge(quarry_lanes *l, quarry_arena *arena, size_t size, size_t alignment);
+/* What was taken by the two is nobody's: no word ever said it. */
+void qy_untake_any(quarry_lanes *l, void *p, uint64_t states);
+/* The rest of freeing it, when its word says so. In a scope. */
+void qy_freed(quarry_lanes *l, quarry_handle h, uint64_t freed);
+int qy_hfree_slow(quarry_lanes *l, quarry_handle h);
 /* Freed objects beyond segments go back to the arena, when their scopes are over: so many; whether there may be more. */
 bool qy_huge_bury(quarry_lanes *l, unsigned most);
 /* All of them: the lanes end. */

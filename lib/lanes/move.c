@@ -11,7 +11,7 @@
 
 #include "lib/api/error.h"
 #include "lib/base/lock.h"
-#include "lib/lanes/lanes.h"
+#include "lib/lanes/fast.h"
 #include "numa/os.h"
 
 #define COPY_PIECE ((size_t)16 << 10)
@@ -234,7 +234,7 @@ static bool add_to_batch(quarry_lanes *l, const struct qy_span *s, uint32_t inde
 	if (whose == 0 || (whose & QY_TOMB))
 		return false;
 	word = atomic_load(&l->word[slot]);
-	if ((word & (QUARRY_WORD_FREE | QUARRY_WORD_COLD | QUARRY_WORD_HUGE)) ||
+	if ((word & (QUARRY_WORD_FREE | QUARRY_WORD_COLD | QUARRY_WORD_HEAD)) ||
 	    qy_segment_of(qy_word_address(word)) != qy_segment_of(s) ||
 	    qy_span_of(qy_word_address(word), &at) != s || at != index ||
 	    (atomic_load_explicit(&s->entry[index].marks, memory_order_relaxed) & QY_MARK_PINS))
@@ -439,13 +439,16 @@ bool qy_mover_enter(quarry_lanes *l, const struct qy_mover *m)
 }
 
 /* Under l->moving: a call that may take its time begins at the beginning. */
-static void compact(quarry_lanes *l, struct qy_mover *m, int style, size_t enough)
+static void compact(quarry_lanes *l, struct qy_mover *m, int style, size_t enough, bool promote)
 {
 	struct qy_plan *p = &l->plan;
 
 	qy_mover_begin(l);
 	(void)qy_recall_end(l);
 	qy_lanes_flush(l); /* what the thread takes from stays where it is */
+	if (promote)
+		qy_promote_for_compaction(l);
+	(void)qy_fast_trim(l, 0);
 	qy_mover_free(l, m);
 	if (style == QUARRY_COMPACT_NONE)
 		return;
@@ -480,18 +483,20 @@ bool qy_pack_for_refused(quarry_lanes *l)
 		return false;
 	segments = atomic_load(&l->segment_count);
 	l->plan.state = QY_PLAN_NONE;
-	compact(l, &m, QUARRY_COMPACT_ENOUGH, QY_SEGMENT_SIZE);
+	compact(l, &m, QUARRY_COMPACT_ENOUGH, QY_SEGMENT_SIZE, false);
 	pthread_mutex_unlock(&l->moving);
 	return m.segments > 0 && atomic_load(&l->segment_count) < segments;
 }
 
 int64_t quarry_compact(quarry_lanes *l, int style, size_t enough, uint64_t budget_us)
 {
+	bool promote = (style & QUARRY_COMPACT_PROMOTE) != 0 && style >= 0;
 	struct qy_mover m = { .begun = qy_os->now_ns() };
 	uint64_t budget = qy_min(budget_us, UINT32_MAX) * 1000;
 
 	if (!qy_lanes_check(l))
 		return -1;
+	style -= promote ? QUARRY_COMPACT_PROMOTE : 0;
 	if (style < QUARRY_COMPACT_NONE || style > QUARRY_COMPACT_FULL)
 		return qy_fail(EINVAL, "style: %d is none", style);
 	if (qy_in_scope())
@@ -499,7 +504,7 @@ int64_t quarry_compact(quarry_lanes *l, int style, size_t enough, uint64_t budge
 	m.deadline = budget == 0 ? 0 : m.begun + budget - budget / ENDING;
 	if (!qy_mover_enter(l, &m))
 		return qy_fail(EBUSY, "another compaction is under way");
-	compact(l, &m, style, enough);
+	compact(l, &m, style, enough, promote);
 	pthread_mutex_unlock(&l->moving);
 	return (int64_t)(m.segments * QY_SEGMENT_SIZE);
 }

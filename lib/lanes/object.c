@@ -4,11 +4,12 @@
 #include <string.h>
 
 #include "lib/api/error.h"
+#include "lib/lanes/fast.h"
+#include "lib/lanes/group.h"
 #include "lib/lanes/lanes.h"
 
-#define STATES (QUARRY_WORD_GENERATION | QUARRY_WORD_FREE | QUARRY_WORD_COLD)
-
-#define HUGE_RECORD ((size_t)64)
+#define STATES QY_WORD_STATES
+#define FREED QY_WORD_FREED
 
 static uint32_t slot_of(quarry_handle h)
 {
@@ -20,25 +21,13 @@ static uint64_t generation_of(quarry_handle h)
 	return h >> 32 & 0xffff;
 }
 
-static bool is_ours(const quarry_lanes *l, quarry_handle h)
-{
-	return slot_of(h) < l->map.slots && (h & QUARRY_HANDLE_NUMBER) == l->map.number;
-}
-
-/* A word of a freed object whose memory is still its: until its last pin goes. */
-#define FREED (QUARRY_WORD_FREE | QUARRY_WORD_MOVING)
-
 /* ---- allocated ---- */
-
-static struct qy_huge *huge_of(const void *p)
-{
-	return (struct qy_huge *)(void *)((char *)(uintptr_t)p - HUGE_RECORD);
-}
 
 static void huge_end(quarry_lanes *l, struct qy_huge *record)
 {
 	atomic_fetch_sub(&l->huge, record->size);
 	atomic_fetch_sub(&l->huge_count, 1);
+	atomic_fetch_sub(&l->fast.elsewhere, record->elsewhere);
 	quarry_free(record->base);
 }
 
@@ -54,7 +43,7 @@ bool qy_huge_bury(quarry_lanes *l, unsigned most)
 	pthread_mutex_lock(&l->lock);
 	for (k = l->huge_tombs.next; k != &l->huge_tombs && most > 0; k = next, most--) {
 		next = k->next;
-		if (!qy_epoch_over(atomic_load(&qy_container(k, struct qy_huge, link)->entry.whose) & ~QY_TOMB))
+		if (!qy_epoch_over(atomic_load(&qy_container(k, struct qy_huge, link)->head.entry.whose) & ~QY_TOMB))
 			break; /* later ones are not over either */
 		qy_list_remove(k);
 		qy_list_push_back(&over, k);
@@ -82,21 +71,22 @@ void qy_huge_end(quarry_lanes *l)
 		}
 }
 
-static void *take_huge(quarry_lanes *l, size_t size, size_t alignment)
+void *qy_take_huge(quarry_lanes *l, quarry_arena *arena, size_t size, size_t alignment)
 {
-	size_t before = qy_max(alignment, HUGE_RECORD), total = qy_align_up(size, 16) + before;
+	size_t before = qy_max(alignment, sizeof(struct qy_huge)), total = qy_align_up(size, 16) + before;
 	struct qy_huge *record;
 	char *base;
 
 	(void)qy_huge_bury(l, UINT32_MAX);
 	if (total < size)
 		return NULL;
-	base = quarry_arena_aligned_alloc(l->arena, before, total);
+	base = quarry_arena_aligned_alloc(arena, before, total);
 	if (base == NULL)
 		return NULL;
-	record = huge_of(base + before);
+	record = qy_huge_of(base + before);
 	record->base = base;
 	record->size = total - before;
+	record->elsewhere = record->head.about = 0;
 	atomic_fetch_add(&l->huge, record->size);
 	atomic_fetch_add(&l->huge_count, 1);
 	pthread_mutex_lock(&l->lock);
@@ -105,24 +95,53 @@ static void *take_huge(quarry_lanes *l, size_t size, size_t alignment)
 	return base + before;
 }
 
-static struct qy_entry *entry_of(const void *p, uint64_t word)
-{
-	return QY_UNLIKELY(word & QUARRY_WORD_HUGE) ? &huge_of(p)->entry : qy_entry_of(p);
-}
-
-/* Memory for an object, and its entry; states: what its word is to say of it. */
+/* What is no class's. */
 QY_COLD static void *take_large(quarry_lanes *l, size_t size, size_t alignment, unsigned class, struct qy_entry **entry,
 				uint64_t *states)
 {
-	void *p;
+	void *p = NULL;
+	bool room;
 
+	pthread_mutex_lock(&l->lock);
+	room = class == QY_CLASS_WHOLE || qy_slow_has_room(l, size);
+	pthread_mutex_unlock(&l->lock);
 	if (class == QY_CLASS_WHOLE)
 		p = qy_take_whole(l, qy_align_up(size, alignment), false);
-	else
-		p = take_huge(l, size, alignment);
-	*states = class == QY_CLASS_WHOLE ? 0 : QUARRY_WORD_HUGE;
-	*entry = p == NULL ? NULL : entry_of(p, *states);
+	else if (room)
+		p = qy_take_huge(l, l->arena, size, alignment);
+	*states = class == QY_CLASS_WHOLE ? 0 : QUARRY_WORD_HEAD;
+	*entry = p == NULL ? NULL : qy_entry_at(p, *states);
 	return p;
+}
+
+QY_INLINE void *take_any(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, size_t alignment, struct qy_entry **entry,
+			 uint64_t *states)
+{
+	unsigned class = qy_class_of(size, alignment);
+
+	*states = 0;
+	return QY_LIKELY(class < QY_CLASSES_MAX) ? qy_take(l, &c->of[class], class, entry) :
+						   take_large(l, size, alignment, class, entry, states);
+}
+
+void *qy_take_any(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, size_t alignment, struct qy_entry **entry,
+		  uint64_t *states)
+{
+	return take_any(l, c, size, alignment, entry, states);
+}
+
+void qy_untake_any(quarry_lanes *l, void *p, uint64_t states)
+{
+	struct qy_huge *record = qy_huge_of(p);
+
+	if (!(states & QUARRY_WORD_HEAD)) {
+		qy_untake(NULL, p);
+		return;
+	}
+	pthread_mutex_lock(&l->lock);
+	qy_list_remove(&record->link);
+	pthread_mutex_unlock(&l->lock);
+	huge_end(l, record);
 }
 
 /* The object that the slot has from now on. */
@@ -140,16 +159,14 @@ QY_INLINE quarry_handle put_up(quarry_lanes *l, uint32_t slot, void *p, struct q
 static quarry_handle make(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, size_t alignment, unsigned type,
 			  bool *refused)
 {
-	unsigned class = qy_class_of(size, alignment);
-	uint64_t states = 0;
 	struct qy_entry *entry;
+	uint64_t states;
 	uint32_t slot;
 	void *p;
 
 	if (!qy_slot_take(l, c, &slot))
 		return 0;
-	p = QY_LIKELY(class < QY_CLASSES_MAX) ? qy_take(l, &c->of[class], class, &entry) :
-						 take_large(l, size, alignment, class, &entry, &states);
+	p = take_any(l, c, size, alignment, &entry, &states);
 	if (QY_UNLIKELY(p == NULL)) {
 		qy_slot_give(l, c, slot);
 		*refused = true;
@@ -171,6 +188,11 @@ quarry_handle quarry_halloc_typed(quarry_lanes *l, size_t size, size_t alignment
 		errno = EINVAL;
 		return 0;
 	}
+	if (QY_UNLIKELY(size <= l->fast.threshold)) {
+		quarry_halloc_attr attr = { .alignment = alignment, .type = type };
+
+		return qy_make_with(l, size, &attr);
+	}
 	for (int tries = 0; h == 0 && (tries == 0 || (refused && tries == 1 && qy_pack_for_refused(l))); tries++) {
 		c = qy_cache_begin(l);
 		if (c == NULL || size > PTRDIFF_MAX)
@@ -184,32 +206,44 @@ quarry_handle quarry_halloc_typed(quarry_lanes *l, size_t size, size_t alignment
 	return h;
 }
 
+quarry_handle qy_handle_make(const quarry_lanes *l, uint32_t slot, uint64_t word, uint32_t marks)
+{
+	return (uint64_t)!!(marks & QY_MARK_SLOW) << 63 | l->map.number | (uint64_t)(marks >> QY_MARK_TYPE_SHIFT) << 48 |
+	       word >> 48 << 32 | slot;
+}
+
 QY_NOINLINE static quarry_handle halloc_slow(quarry_lanes *l, size_t size)
 {
 	return quarry_halloc_typed(l, size, 0, 0);
 }
 
-/* What the thread has at hand, of the classes every 16 bytes; all else is the other's. */
+/* What the thread has at hand, of the classes every 16 bytes. */
+QY_INLINE quarry_handle halloc_plain(quarry_lanes *l, struct qy_lanes_cache *c, size_t size)
+{
+	struct qy_taker *t = c == NULL ? NULL : &c->of[(size - 1) / 16];
+	struct qy_entry *entry;
+	void *p;
+
+	if (QY_UNLIKELY(t == NULL || t->taken == 0 || c->slots == 0))
+		return 0;
+	p = qy_take_one(t, &entry);
+	return put_up(l, c->slot[--c->slots], p, entry, 0, 0);
+}
+
+/* In the fast lane, or what is at hand; all else is the other's. */
 quarry_handle quarry_halloc(quarry_lanes *l, size_t size)
 {
 	struct qy_lanes_record *r = qy_lanes_record;
+	quarry_handle h = 0;
 
-	if (QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC && size - 1 < QY_CLASS_FINE && r != NULL)) {
-		struct qy_lanes_cache *c = qy_record_taking(r, l);
-		struct qy_taker *t = c == NULL ? NULL : &c->of[(size - 1) / 16];
-		quarry_handle h = 0;
-
-		if (QY_LIKELY(t != NULL && t->taken != 0 && c->slots != 0)) {
-			struct qy_entry *entry;
-			void *p = qy_take_one(t, &entry);
-
-			h = put_up(l, c->slot[--c->slots], p, entry, 0, 0);
-		}
+	if (QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC && r != NULL)) {
+		if (size - 1 < l->fast.most)
+			return qy_fast_halloc(l, r, size);
+		if (QY_LIKELY(size - 1 < QY_CLASS_FINE))
+			h = halloc_plain(l, qy_record_taking(r, l), size);
 		atomic_store_explicit(&r->taking, 0, memory_order_release);
-		if (QY_LIKELY(h != 0))
-			return h;
 	}
-	return halloc_slow(l, size);
+	return QY_LIKELY(h != 0) ? h : halloc_slow(l, size);
 }
 
 /* ---- found ---- */
@@ -220,10 +254,9 @@ QY_INLINE uint32_t marks_of(quarry_handle h)
 	return (uint32_t)(h >> 48) << QY_MARK_TYPE_SHIFT | (uint32_t)(h >> 63) * QY_MARK_SLOW;
 }
 
-/* Why a handle that is not live is none: the errno. */
-static int why_not(const quarry_lanes *l, quarry_handle h)
+int qy_why_not(const quarry_lanes *l, quarry_handle h)
 {
-	if (!is_ours(l, h) || generation_of(h) == 0 || atomic_load(&l->word[slot_of(h)]) == 0)
+	if (!qy_is_ours(l, h) || generation_of(h) == 0 || atomic_load(&l->word[slot_of(h)]) == 0)
 		return EINVAL;
 	return ESTALE;
 }
@@ -236,12 +269,12 @@ QY_INLINE enum found find(const quarry_lanes *l, quarry_handle h, uint64_t *word
 {
 	uint32_t marks;
 
-	if (!is_ours(l, h))
+	if (!qy_is_ours(l, h))
 		return NONE;
 	*word = atomic_load_explicit(&l->word[slot_of(h)], memory_order_acquire);
 	if (QY_UNLIKELY(((*word ^ h << 16) & STATES) != 0))
 		return ((*word ^ h << 16) & STATES) == QUARRY_WORD_COLD && l->cold != NULL ? COLD : NONE;
-	marks = atomic_load_explicit(&entry_of(qy_word_address(*word), *word)->marks, memory_order_relaxed);
+	marks = atomic_load_explicit(&qy_entry_at(qy_word_address(*word), *word)->marks, memory_order_relaxed);
 	return ((marks ^ marks_of(h)) & (0xffu << QY_MARK_TYPE_SHIFT | QY_MARK_SLOW)) == 0 ? LIVE : NONE;
 }
 
@@ -257,8 +290,7 @@ static enum found find_any(quarry_lanes *l, quarry_handle h, uint64_t *word, str
 	}
 }
 
-/* The word of a live handle, which is brought back when it is cold. In a scope. 0, and errno is set. */
-static uint64_t look(quarry_lanes *l, quarry_handle h)
+uint64_t qy_look(quarry_lanes *l, quarry_handle h)
 {
 	uint64_t word;
 
@@ -271,7 +303,7 @@ static uint64_t look(quarry_lanes *l, quarry_handle h)
 				return 0;
 			break;
 		default:
-			errno = why_not(l, h);
+			errno = qy_why_not(l, h);
 			return 0;
 		}
 	}
@@ -290,7 +322,7 @@ void *quarry_get_slow(quarry_lanes *l, quarry_handle h)
 {
 	if (!qy_lanes_check(l))
 		return NULL;
-	while (is_ours(l, h)) {
+	while (qy_is_ours(l, h)) {
 		qy_word *at = &l->word[slot_of(h)];
 		uint64_t word = atomic_load_explicit(at, memory_order_acquire), states = (word ^ h << 16) & STATES;
 
@@ -302,7 +334,7 @@ void *quarry_get_slow(quarry_lanes *l, quarry_handle h)
 		if (states != 0 && qy_warm(l, h, word) != 0)
 			return NULL;
 	}
-	errno = why_not(l, h);
+	errno = qy_why_not(l, h);
 	return NULL;
 }
 
@@ -322,22 +354,21 @@ int quarry_try_get(quarry_lanes *l, quarry_handle h, const void **p)
 		errno = EAGAIN;
 		return -1;
 	default:
-		errno = why_not(l, h);
+		errno = qy_why_not(l, h);
 		return -1;
 	}
 	*p = qy_word_address(word);
 	return 0;
 }
 
-/* The word of the handle's object, not moving: who moved it gives up. 0, and the error is set, when there is none. */
-static uint64_t settle_word(quarry_lanes *l, quarry_handle h)
+uint64_t qy_settle_word(quarry_lanes *l, quarry_handle h)
 {
 	qy_word *at;
 	uint64_t word;
 
 	if (!qy_lanes_check(l))
 		return 0;
-	if (!is_ours(l, h)) {
+	if (!qy_is_ours(l, h)) {
 		errno = EINVAL;
 		return 0;
 	}
@@ -348,7 +379,7 @@ static uint64_t settle_word(quarry_lanes *l, quarry_handle h)
 
 		if (QY_UNLIKELY(states != 0)) {
 			if (states != QUARRY_WORD_COLD || l->cold == NULL) {
-				errno = why_not(l, h);
+				errno = qy_why_not(l, h);
 				return 0;
 			}
 			if (qy_warm(l, h, word) != 0)
@@ -363,17 +394,18 @@ static uint64_t settle_word(quarry_lanes *l, quarry_handle h)
 
 void *quarry_get_mut(quarry_lanes *l, quarry_handle h)
 {
-	uint64_t word = settle_word(l, h);
+	uint64_t word = qy_settle_word(l, h);
 
 	return word == 0 ? NULL : qy_word_address(word);
 }
 
-static size_t size_of(uint64_t word)
+size_t qy_size_of(uint64_t word)
 {
+	const struct qy_head *head = qy_head_of(qy_word_address(word));
 	uint32_t index;
 
-	if (word & QUARRY_WORD_HUGE)
-		return huge_of(qy_word_address(word))->size;
+	if (word & QUARRY_WORD_HEAD)
+		return head->about != 0 ? qy_about_total(head->about) - sizeof(*head) : qy_huge_of(qy_word_address(word))->size;
 	return qy_span_of(qy_word_address(word), &index)->size;
 }
 
@@ -384,10 +416,10 @@ const void *quarry_get_range(quarry_lanes *l, quarry_handle h, size_t offset, si
 
 	if (!qy_lanes_check(l))
 		return NULL;
-	word = look(l, h);
+	word = qy_look(l, h);
 	if (word == 0)
 		return NULL;
-	size = size_of(word);
+	size = qy_size_of(word);
 	if (offset > size || length > size - offset) {
 		errno = ERANGE;
 		return NULL;
@@ -406,13 +438,13 @@ size_t quarry_hsize(quarry_lanes *l, quarry_handle h)
 	quarry_enter();
 	switch (find_any(l, h, &word, &o)) {
 	case LIVE:
-		size = size_of(word);
+		size = qy_size_of(word);
 		break;
 	case COLD:
 		size = o.size;
 		break;
 	default:
-		errno = why_not(l, h);
+		errno = qy_why_not(l, h);
 	}
 	quarry_leave();
 	return size;
@@ -439,7 +471,7 @@ static int state_of(quarry_lanes *l, quarry_handle h)
 
 	switch (find_any(l, h, &word, &o)) {
 	case LIVE:
-		if (atomic_load_explicit(&entry_of(qy_word_address(word), word)->marks, memory_order_relaxed) & QY_MARK_PINS)
+		if (atomic_load_explicit(&qy_entry_at(qy_word_address(word), word)->marks, memory_order_relaxed) & QY_MARK_PINS)
 			return QUARRY_HANDLE_PINNED;
 		return word & QUARRY_WORD_MOVING ? QUARRY_HANDLE_MOVING : QUARRY_HANDLE_VALID;
 	case COLD:
@@ -462,7 +494,7 @@ int quarry_handle_state(quarry_lanes *l, quarry_handle h)
 		return -1;
 	if ((h & QUARRY_HANDLE_NUMBER) != l->map.number)
 		return (h & QUARRY_HANDLE_NUMBER) == 0 ? QUARRY_HANDLE_CORRUPT : QUARRY_HANDLE_FOREIGN;
-	if (!is_ours(l, h))
+	if (!qy_is_ours(l, h))
 		return QUARRY_HANDLE_CORRUPT;
 	quarry_enter();
 	state = state_of(l, h);
@@ -482,23 +514,33 @@ QY_INLINE void slot_back(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t slo
 		qy_slot_give(l, c, slot);
 }
 
+static void release_huge(quarry_lanes *l, struct qy_huge *record)
+{
+	atomic_store(&record->head.entry.whose, QY_TOMB | qy_epoch_now());
+	pthread_mutex_lock(&l->lock);
+	qy_list_remove(&record->link);
+	qy_list_push_back(&l->huge_tombs, &record->link);
+	atomic_fetch_add(&l->huge_tombs_count, 1);
+	pthread_mutex_unlock(&l->lock);
+}
+
 /* Nobody can get it any more, and nobody has it pinned: in a scope. The word is as freeing left it. */
 static void release(quarry_lanes *l, uint32_t slot, uint64_t word)
 {
 	struct qy_lanes_cache *c = qy_lanes_cache(l);
 	void *p = qy_word_address(word);
+	uint32_t marks = atomic_load(&qy_entry_at(p, word)->marks), index;
+	bool fast = (word & QUARRY_WORD_HEAD) && qy_head_of(p)->about != 0;
 
-	if (word & QUARRY_WORD_HUGE) {
-		struct qy_huge *record = huge_of(p);
-
-		atomic_store(&record->entry.whose, QY_TOMB | qy_epoch_now());
-		pthread_mutex_lock(&l->lock);
-		qy_list_remove(&record->link);
-		qy_list_push_back(&l->huge_tombs, &record->link);
-		atomic_fetch_add(&l->huge_tombs_count, 1);
-		pthread_mutex_unlock(&l->lock);
+	if (QY_UNLIKELY(marks & QY_MARK_SIDE))
+		qy_side_end(l, slot);
+	if (QY_UNLIKELY(!(marks & QY_MARK_SLOW) && !fast))
+		atomic_fetch_sub_explicit(&l->fast.stubs, 1, memory_order_relaxed);
+	if (fast) {
+		qy_fast_entomb(l, c, qy_head_of(p));
+	} else if (QY_UNLIKELY(word & QUARRY_WORD_HEAD)) {
+		release_huge(l, qy_huge_of(p));
 	} else {
-		uint32_t index;
 		struct qy_span *s = qy_span_of(p, &index);
 
 		qy_entomb(l, c, s, index);
@@ -533,8 +575,16 @@ static bool free_cold(quarry_lanes *l, quarry_handle h, uint64_t word)
 	if (!atomic_compare_exchange_strong(&l->word[slot_of(h)], &word, generation << 48 | QUARRY_WORD_FREE))
 		return false;
 	qy_cold_forget(l, word);
+	if ((int64_t)h > 0)
+		atomic_fetch_sub_explicit(&l->fast.stubs, 1, memory_order_relaxed);
 	slot_back(l, qy_lanes_cache(l), slot_of(h), generation);
 	return true;
+}
+
+void qy_freed(quarry_lanes *l, quarry_handle h, uint64_t freed)
+{
+	if (!leave_to_pins(qy_entry_at(qy_word_address(freed), freed)))
+		release(l, slot_of(h), freed);
 }
 
 static int free_live(quarry_lanes *l, quarry_handle h)
@@ -549,15 +599,14 @@ static int free_live(quarry_lanes *l, quarry_handle h)
 			return 0;
 	do {
 		if (found == NONE || ((word ^ h << 16) & STATES) != 0)
-			return qy_fail(why_not(l, h), "no object has this handle");
-		freed = (generation_of(h) + 1) << 48 | (word & (QUARRY_WORD_ADDRESS | QUARRY_WORD_HUGE)) | FREED;
+			return qy_fail(qy_why_not(l, h), "no object has this handle");
+		freed = (generation_of(h) + 1) << 48 | (word & (QUARRY_WORD_ADDRESS | QUARRY_WORD_HEAD)) | FREED;
 	} while (!atomic_compare_exchange_weak(&l->word[slot], &word, freed));
-	if (!leave_to_pins(entry_of(qy_word_address(word), word)))
-		release(l, slot, freed);
+	qy_freed(l, h, freed);
 	return 0;
 }
 
-QY_NOINLINE static int hfree_slow(quarry_lanes *l, quarry_handle h)
+QY_NOINLINE int qy_hfree_slow(quarry_lanes *l, quarry_handle h)
 {
 	int result, error = errno;
 
@@ -582,7 +631,7 @@ QY_INLINE bool free_plain(quarry_lanes *l, struct qy_lanes_cache *c, quarry_hand
 	struct qy_span *s;
 
 	word = atomic_load_explicit(&l->word[slot], memory_order_acquire);
-	if (QY_UNLIKELY(((word ^ h << 16) & (STATES | QUARRY_WORD_HUGE)) != 0))
+	if (QY_UNLIKELY(((word ^ h << 16) & (STATES | QUARRY_WORD_HEAD)) != 0))
 		return false;
 	s = qy_span_of(qy_word_address(word), &index);
 	if (QY_UNLIKELY(atomic_load_explicit(&s->entry[index].marks, memory_order_relaxed) != marks) ||
@@ -596,23 +645,27 @@ QY_INLINE bool free_plain(quarry_lanes *l, struct qy_lanes_cache *c, quarry_hand
 	return true;
 }
 
+QY_NOINLINE static int hfree_of_span(quarry_lanes *l, struct qy_lanes_record *r, quarry_handle h)
+{
+	struct qy_lanes_cache *c;
+	bool done;
+
+	qy_scope_enter(r);
+	c = atomic_load_explicit(&r->cache[l->id], memory_order_acquire);
+	done = c != NULL && free_plain(l, c, h);
+	qy_scope_leave(r);
+	return QY_LIKELY(done) ? 0 : qy_hfree_slow(l, h);
+}
+
+/* By the lane that it was born in, where it is most often; all else is the slow one's. */
 int quarry_hfree(quarry_lanes *l, quarry_handle h)
 {
 	struct qy_lanes_record *r = qy_lanes_record;
 
-	if (QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC && r != NULL && is_ours(l, h) &&
-		      atomic_load_explicit(&l->huge_tombs_count, memory_order_relaxed) == 0)) {
-		struct qy_lanes_cache *c;
-		bool done;
-
-		qy_scope_enter(r);
-		c = atomic_load_explicit(&r->cache[l->id], memory_order_acquire);
-		done = c != NULL && free_plain(l, c, h);
-		qy_scope_leave(r);
-		if (QY_LIKELY(done))
-			return 0;
-	}
-	return hfree_slow(l, h);
+	if (QY_UNLIKELY(l == NULL || l->magic != QY_LANES_MAGIC || r == NULL || !qy_is_ours(l, h) ||
+			atomic_load_explicit(&l->huge_tombs_count, memory_order_relaxed) != 0))
+		return qy_hfree_slow(l, h);
+	return (int64_t)h < 0 ? hfree_of_span(l, r, h) : qy_fast_hfree(l, r, h);
 }
 
 /* ---- pinned ---- */
@@ -634,15 +687,15 @@ static int add_pin(struct qy_entry *entry)
 static void *pin_live(quarry_lanes *l, quarry_handle h)
 {
 	for (;;) {
-		uint64_t word = look(l, h), now;
+		uint64_t word = qy_look(l, h), now;
 		struct qy_entry *entry;
 
 		if (word == 0)
 			return NULL;
-		entry = entry_of(qy_word_address(word), word);
+		entry = qy_entry_at(qy_word_address(word), word);
 		if (add_pin(entry) != 0)
 			return NULL;
-		now = settle_word(l, h);
+		now = qy_settle_word(l, h);
 		if (now != 0 && ((now ^ word) & QUARRY_WORD_ADDRESS) == 0)
 			return qy_word_address(now);
 		/* It has gone from there, or for ever. */
@@ -665,7 +718,7 @@ QY_NOINLINE static void *pin_slow(quarry_lanes *l, quarry_handle h)
 /* In a scope: one more pin of what is in a span, does not move and is plain to see, at the first try; else NULL. */
 QY_INLINE void *pin_plain(quarry_lanes *l, quarry_handle h)
 {
-	const uint64_t same = STATES | QUARRY_WORD_HUGE | QUARRY_WORD_MOVING;
+	const uint64_t same = STATES | QUARRY_WORD_HEAD | QUARRY_WORD_MOVING;
 	qy_word *at = &l->word[slot_of(h)];
 	uint64_t word = atomic_load_explicit(at, memory_order_acquire);
 	struct qy_entry *entry;
@@ -688,7 +741,7 @@ void *quarry_pin(quarry_lanes *l, quarry_handle h)
 {
 	struct qy_lanes_record *r = qy_lanes_record;
 
-	if (QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC && r != NULL && is_ours(l, h))) {
+	if (QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC && r != NULL && qy_is_ours(l, h))) {
 		void *p;
 
 		qy_scope_enter(r);
@@ -710,7 +763,7 @@ static int unpin(quarry_lanes *l, quarry_handle h)
 		return -1;
 	if ((word & FREED) == QUARRY_WORD_FREE || (word & QUARRY_WORD_COLD))
 		return -1;
-	entry = entry_of(qy_word_address(word), word);
+	entry = qy_entry_at(qy_word_address(word), word);
 	marks = atomic_load(&entry->marks);
 	do {
 		/* In its own life, or freed with pins. */
@@ -727,7 +780,7 @@ QY_NOINLINE static int unpin_slow(quarry_lanes *l, quarry_handle h)
 
 	if (!qy_lanes_check(l))
 		return -1;
-	if (!is_ours(l, h))
+	if (!qy_is_ours(l, h))
 		return qy_fail(EINVAL, "no handle of these lanes");
 	quarry_enter();
 	result = unpin(l, h);
@@ -742,7 +795,7 @@ QY_INLINE bool unpin_plain(quarry_lanes *l, quarry_handle h)
 	struct qy_entry *entry;
 	uint32_t marks;
 
-	if (QY_UNLIKELY(((word ^ h << 16) & (STATES | QUARRY_WORD_HUGE)) != 0))
+	if (QY_UNLIKELY(((word ^ h << 16) & (STATES | QUARRY_WORD_HEAD)) != 0))
 		return false;
 	entry = qy_entry_of(qy_word_address(word));
 	marks = atomic_load_explicit(&entry->marks, memory_order_relaxed);
@@ -754,7 +807,7 @@ int quarry_unpin(quarry_lanes *l, quarry_handle h)
 {
 	struct qy_lanes_record *r = qy_lanes_record;
 
-	if (QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC && r != NULL && is_ours(l, h))) {
+	if (QY_LIKELY(l != NULL && l->magic == QY_LANES_MAGIC && r != NULL && qy_is_ours(l, h))) {
 		bool done;
 
 		qy_scope_enter(r);

@@ -9,7 +9,7 @@
 #include <sched.h>
 
 #include "lib/api/error.h"
-#include "lib/lanes/lanes.h"
+#include "lib/lanes/fast.h"
 #include "numa/os.h"
 
 __thread struct qy_lanes_record *qy_lanes_record;
@@ -67,6 +67,7 @@ static void before_fork(void)
 	pthread_mutex_lock(&registry);
 	for (int id = 0; id < QY_LANES_MAX; id++)
 		if (all[id] != NULL) {
+			pthread_mutex_lock(&all[id]->groups.lock);
 			if (all[id]->cold != NULL)
 				qy_cold_before_fork(all[id]->cold);
 			pthread_mutex_lock(&all[id]->lock);
@@ -82,6 +83,7 @@ static void unlock_all(bool child)
 			pthread_mutex_unlock(&all[id]->lock);
 			if (all[id]->cold != NULL)
 				qy_cold_after_fork(all[id]->cold, child);
+			pthread_mutex_unlock(&all[id]->groups.lock);
 		}
 	pthread_mutex_unlock(&registry);
 }
@@ -95,6 +97,8 @@ static void after_fork(void)
  * under way never ends: who moves next undoes it (move.c). */
 static void in_child(void)
 {
+	bool others = false;
+
 	unlock_all(true);
 	for (struct qy_lanes_record *r = atomic_load(&records); r != NULL; r = r->next)
 		if (r != qy_lanes_record && atomic_load(&r->used)) {
@@ -102,6 +106,7 @@ static void in_child(void)
 
 			thread_ends(r);
 			qy_lanes_record = me;
+			others = true;
 		}
 	for (int id = 0; id < QY_LANES_MAX; id++)
 		if (all[id] != NULL) {
@@ -111,6 +116,8 @@ static void in_child(void)
 			all[id]->governor.not_before = 0;
 			atomic_store(&all[id]->governor.inside, false);
 			atomic_store(&all[id]->governor.wanted, 0);
+			if (others)
+				qy_fast_keep(all[id]);
 		}
 	qy_background_in_child();
 }

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "lib/lanes/lanes.h"
+#include "lib/lanes/fast.h"
 
 #define SEGMENT_MAGIC 0x746e656d676573u
 #define FINE QY_CLASS_FINE /* above, 16 for a doubling */
@@ -114,8 +114,10 @@ void qy_scratch_trim(quarry_lanes *l, bool all)
 static struct qy_segment *segment_make(quarry_lanes *l, bool mover)
 {
 	int error = errno;
-	struct qy_segment *g = quarry_arena_aligned_alloc(l->arena, QY_SEGMENT_SIZE, QY_SEGMENT_SIZE);
+	struct qy_segment *g = NULL;
 
+	if (qy_slow_has_room(l, QY_SEGMENT_SIZE))
+		g = quarry_arena_aligned_alloc(l->arena, QY_SEGMENT_SIZE, QY_SEGMENT_SIZE);
 	if (g == NULL && mover && l->scratches > 0)
 		g = l->scratch[--l->scratches];
 	if (g == NULL)
@@ -520,6 +522,7 @@ static void taker_end(quarry_lanes *l, struct qy_taker *t)
 
 void qy_takers_end(quarry_lanes *l, struct qy_lanes_cache *c)
 {
+	qy_fast_end(l, c);
 	for (unsigned class = 0; class < qy_class_count(); class++)
 		taker_end(l, &c->of[class]);
 }

@@ -1,0 +1,532 @@
+/* SPDX-License-Identifier: MIT */
+/* Groups, hints, priorities. (group.h has the rules.) */
+#include "lib/lanes/group.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "lib/api/error.h"
+#include "lib/lanes/fast.h"
+
+#define AT_ONCE 64 /* members that are visited between two holds of the lock */
+
+/* ---- records ---- */
+
+void qy_groups_start(quarry_lanes *l)
+{
+	pthread_mutex_init(&l->groups.lock, NULL);
+	qy_list_init(&l->groups.all);
+}
+
+static size_t side_pages(const quarry_lanes *l)
+{
+	return (l->map.slots + QY_SIDES - 1) / QY_SIDES;
+}
+
+void qy_groups_end(quarry_lanes *l)
+{
+	while (!qy_list_empty(&l->groups.all)) {
+		quarry_group *g = qy_container(l->groups.all.next, quarry_group, link);
+
+		qy_list_remove(&g->link);
+		g->magic = 0;
+		quarry_free(g);
+	}
+	for (size_t i = 0; l->groups.side != NULL && i < side_pages(l); i++)
+		quarry_free(atomic_load(&l->groups.side[i]));
+	quarry_free((void *)l->groups.side);
+}
+
+bool qy_side_make(quarry_lanes *l, uint32_t slot)
+{
+	_Atomic(struct qy_side *) *at;
+
+	if (l->groups.side == NULL)
+		l->groups.side = quarry_calloc(side_pages(l), sizeof(*l->groups.side));
+	if (l->groups.side == NULL)
+		return false;
+	at = &l->groups.side[slot / QY_SIDES];
+	if (atomic_load(at) == NULL)
+		atomic_store_explicit(at, quarry_calloc(QY_SIDES, sizeof(struct qy_side)), memory_order_release);
+	return atomic_load(at) != NULL;
+}
+
+/* Under groups.lock: an object leaves the group that it is in. How many pins of that group's it has, which the caller
+ * takes back without the lock. */
+static unsigned leave(quarry_lanes *l, uint32_t slot)
+{
+	struct qy_side *side = qy_side_of(l, slot);
+	quarry_group *g = side->group;
+	unsigned pins = side->pins;
+
+	if (g == NULL)
+		return 0;
+	g->objects--;
+	g->bytes -= (uint64_t)side->units * 16;
+	qy_side_of(l, side->next - 1)->prev = side->prev;
+	qy_side_of(l, side->prev - 1)->next = side->next;
+	if (g->first == slot + 1)
+		g->first = g->objects == 0 ? 0 : side->next;
+	side->group = NULL;
+	side->pins = 0;
+	return pins;
+}
+
+static void unpin(quarry_lanes *l, quarry_handle h, unsigned pins)
+{
+	while (pins-- > 0)
+		(void)quarry_unpin(l, h);
+}
+
+/* Under groups.lock. */
+static void join(quarry_group *g, uint32_t slot, size_t size)
+{
+	quarry_lanes *l = g->lanes;
+	struct qy_side *side = qy_side_of(l, slot);
+
+	side->group = g;
+	side->pins = 0;
+	side->units = (uint32_t)qy_min(size / 16, UINT32_MAX);
+	side->next = side->prev = slot + 1;
+	if (g->first != 0) {
+		side->next = g->first;
+		side->prev = qy_side_of(l, g->first - 1)->prev;
+		qy_side_of(l, side->prev - 1)->next = slot + 1;
+		qy_side_of(l, side->next - 1)->prev = slot + 1;
+	} else {
+		g->first = slot + 1;
+	}
+	g->objects++;
+	g->bytes += (uint64_t)side->units * 16;
+	g->peak = qy_max(g->peak, g->bytes);
+}
+
+void qy_side_end(quarry_lanes *l, uint32_t slot)
+{
+	pthread_mutex_lock(&l->groups.lock);
+	(void)leave(l, slot); /* nobody has it pinned */
+	pthread_mutex_unlock(&l->groups.lock);
+}
+
+/* Under groups.lock, in a scope: the object's entry says that there is a record. Its word then; 0, and the errno is set:
+ * it is gone. fresh: the record is of another's life. */
+static uint64_t mark(quarry_lanes *l, quarry_handle h)
+{
+	for (;;) {
+		uint64_t word = qy_look(l, h), now;
+		struct qy_entry *entry;
+		struct qy_side *side;
+
+		if (word == 0) {
+			errno = qy_why_not(l, h);
+			return 0;
+		}
+		if (!qy_side_make(l, (uint32_t)h)) {
+			errno = ENOMEM;
+			return 0;
+		}
+		entry = qy_entry_at(qy_word_address(word), word);
+		side = qy_side_of(l, (uint32_t)h);
+		if (!(atomic_load(&entry->marks) & QY_MARK_SIDE)) {
+			atomic_store_explicit(&side->flags, 0, memory_order_relaxed);
+			atomic_store_explicit(&side->priority, QUARRY_PRIORITY_NORMAL, memory_order_relaxed);
+			side->group = NULL;
+			atomic_fetch_or(&entry->marks, QY_MARK_SIDE);
+		}
+		/* A move that had read the marks before is stopped. */
+		now = qy_settle_word(l, h);
+		if (now == 0 || ((now ^ word) & QUARRY_WORD_ADDRESS) == 0)
+			return now;
+	}
+}
+
+/* ---- hints ---- */
+
+int quarry_hint(quarry_lanes *l, quarry_handle h, uint32_t flags, int priority)
+{
+	uint64_t word;
+
+	if (!qy_lanes_check(l))
+		return -1;
+	if ((flags & ~(uint32_t)(QUARRY_HALLOC_FRAME_CRITICAL | QUARRY_HALLOC_EVICTABLE | QUARRY_HALLOC_NOSPILL)) != 0 ||
+	    priority < 0 || priority > QUARRY_PRIORITY_CRITICAL)
+		return qy_fail(EINVAL, "flags 0x%x or priority %d", (unsigned)flags, priority);
+	quarry_enter();
+	pthread_mutex_lock(&l->groups.lock);
+	word = mark(l, h);
+	if (word != 0) {
+		atomic_store_explicit(&qy_side_of(l, (uint32_t)h)->flags, (uint8_t)flags, memory_order_relaxed);
+		atomic_store_explicit(&qy_side_of(l, (uint32_t)h)->priority, (uint8_t)priority, memory_order_relaxed);
+	}
+	pthread_mutex_unlock(&l->groups.lock);
+	quarry_leave();
+	return word == 0 ? -1 : 0;
+}
+
+int quarry_handle_attr(quarry_lanes *l, quarry_handle h, quarry_halloc_attr *attr)
+{
+	quarry_halloc_attr a = { .struct_size = sizeof(a), .type = h >> 48 & 0xff };
+	uint64_t word;
+	uint32_t marks;
+
+	if (!qy_lanes_check(l))
+		return -1;
+	if (attr == NULL || (attr->struct_size != 0 && attr->struct_size != sizeof(a)))
+		return qy_fail(EINVAL, "struct_size is not the size of any quarry_halloc_attr");
+	a.lane = (uint16_t)quarry_handle_lane(l, h);
+	quarry_enter();
+	pthread_mutex_lock(&l->groups.lock);
+	word = qy_look(l, h);
+	if (word != 0) {
+		marks = atomic_load(&qy_entry_at(qy_word_address(word), word)->marks);
+		a.flags = qy_flags_of(l, (uint32_t)h, marks);
+		a.priority = (uint16_t)qy_priority_of(l, (uint32_t)h, marks);
+		a.group = marks & QY_MARK_SIDE ? qy_side_of(l, (uint32_t)h)->group : NULL;
+	} else {
+		errno = qy_why_not(l, h);
+	}
+	pthread_mutex_unlock(&l->groups.lock);
+	quarry_leave();
+	if (word == 0)
+		return -1;
+	*attr = a;
+	return 0;
+}
+
+/* ---- groups ---- */
+
+static bool check(const quarry_group *g)
+{
+	if (QY_LIKELY(g != NULL && g->magic == QY_GROUP_MAGIC))
+		return true;
+	(void)qy_fail(EINVAL, "this is no group");
+	return false;
+}
+
+quarry_group *quarry_group_create(quarry_lanes *l, const quarry_group_attr *attr)
+{
+	static const quarry_group_attr none;
+	quarry_group *g;
+
+	if (!qy_lanes_check(l))
+		return NULL;
+	attr = attr == NULL ? &none : attr;
+	if ((attr->struct_size != 0 && attr->struct_size != sizeof(*attr)) || attr->flags != 0) {
+		(void)qy_fail(EINVAL, "struct_size or flags of the quarry_group_attr");
+		return NULL;
+	}
+	g = quarry_calloc(1, sizeof(*g));
+	if (g == NULL)
+		return NULL;
+	g->magic = QY_GROUP_MAGIC;
+	g->lanes = l;
+	g->limit = attr->limit;
+	if (attr->name != NULL)
+		memcpy(g->name, attr->name, strnlen(attr->name, sizeof(g->name) - 1));
+	pthread_mutex_lock(&l->groups.lock);
+	qy_list_push_back(&l->groups.all, &g->link);
+	pthread_mutex_unlock(&l->groups.lock);
+	return g;
+}
+
+int quarry_group_destroy(quarry_group *g)
+{
+	if (!check(g))
+		return -1;
+	while (quarry_group_unpin(g) > 0)
+		;
+	pthread_mutex_lock(&g->lanes->groups.lock);
+	while (g->first != 0)
+		(void)leave(g->lanes, g->first - 1);
+	qy_list_remove(&g->link);
+	pthread_mutex_unlock(&g->lanes->groups.lock);
+	g->magic = 0;
+	quarry_free(g);
+	return 0;
+}
+
+/* Under groups.lock, in a scope. 0, or the errno; pins: as leave. */
+static int add(quarry_group *g, quarry_handle h, unsigned *pins)
+{
+	quarry_lanes *l = g->lanes;
+	uint64_t word = mark(l, h);
+	size_t size;
+
+	if (word == 0)
+		return errno;
+	if (qy_side_of(l, (uint32_t)h)->group == g)
+		return 0;
+	size = qy_size_of(word);
+	if (g->limit != 0 && g->bytes + size > g->limit) {
+		g->refused++;
+		return ENOMEM;
+	}
+	*pins = leave(l, (uint32_t)h);
+	join(g, (uint32_t)h, size);
+	/* Who freed it since may have looked for the mark before it was there. */
+	if (((atomic_load(&l->word[(uint32_t)h]) ^ word) & QUARRY_WORD_GENERATION) != 0) {
+		(void)leave(l, (uint32_t)h); /* no pins: it has just joined */
+		return ESTALE;
+	}
+	return 0;
+}
+
+int quarry_group_add(quarry_group *g, quarry_handle h)
+{
+	unsigned pins = 0;
+	int error;
+
+	if (!check(g))
+		return -1;
+	quarry_enter();
+	pthread_mutex_lock(&g->lanes->groups.lock);
+	error = add(g, h, &pins);
+	pthread_mutex_unlock(&g->lanes->groups.lock);
+	unpin(g->lanes, h, pins);
+	quarry_leave();
+	if (error == ENOMEM)
+		return qy_fail(ENOMEM, "the group is full, or there is no memory");
+	return error == 0 ? 0 : qy_fail(error, "no object has this handle");
+}
+
+int quarry_group_remove(quarry_group *g, quarry_handle h)
+{
+	unsigned pins = 0;
+	uint64_t word;
+	int error = 0;
+
+	if (!check(g))
+		return -1;
+	quarry_enter();
+	pthread_mutex_lock(&g->lanes->groups.lock);
+	word = qy_look(g->lanes, h);
+	if (word == 0)
+		error = qy_why_not(g->lanes, h);
+	else if (!(atomic_load(&qy_entry_at(qy_word_address(word), word)->marks) & QY_MARK_SIDE) ||
+		 qy_side_of(g->lanes, (uint32_t)h)->group != g)
+		error = EINVAL;
+	else
+		pins = leave(g->lanes, (uint32_t)h);
+	pthread_mutex_unlock(&g->lanes->groups.lock);
+	unpin(g->lanes, h, pins);
+	quarry_leave();
+	return error == 0 ? 0 : qy_fail(error, "it is not in this group");
+}
+
+/* ---- as one ---- */
+
+/* Under groups.lock: the handle of a member as it is now; 0: it is freed, and only pinned still. */
+static quarry_handle handle_of(const quarry_lanes *l, uint32_t slot)
+{
+	uint64_t word = atomic_load_explicit(&l->word[slot], memory_order_acquire);
+
+	if (word & QUARRY_WORD_FREE)
+		return 0;
+	return qy_handle_make(l, slot, word, atomic_load(&qy_entry_at(qy_word_address(word), word)->marks));
+}
+
+/* Up to `room` members, the group's first becoming its last: so who calls this until he had as many as there were has
+ * had each of them that stayed. In a scope. */
+static size_t some(quarry_group *g, quarry_handle *h, size_t room, uint64_t *left)
+{
+	size_t n = 0;
+
+	pthread_mutex_lock(&g->lanes->groups.lock);
+	for (; *left > 0 && n < room && g->first != 0; (*left)--) {
+		quarry_handle one = handle_of(g->lanes, g->first - 1);
+
+		g->first = qy_side_of(g->lanes, g->first - 1)->next;
+		if (one != 0)
+			h[n++] = one;
+	}
+	if (g->first == 0)
+		*left = 0;
+	pthread_mutex_unlock(&g->lanes->groups.lock);
+	return n;
+}
+
+static uint64_t count_of(quarry_group *g)
+{
+	uint64_t n;
+
+	pthread_mutex_lock(&g->lanes->groups.lock);
+	n = g->objects;
+	pthread_mutex_unlock(&g->lanes->groups.lock);
+	return n;
+}
+
+int64_t quarry_group_free_all(quarry_group *g)
+{
+	quarry_handle h[AT_ONCE];
+	int64_t done = 0;
+	uint64_t left;
+
+	if (!check(g))
+		return -1;
+	left = count_of(g);
+	while (left > 0) {
+		size_t n;
+
+		quarry_enter();
+		n = some(g, h, AT_ONCE, &left);
+		for (size_t i = 0; i < n; i++)
+			done += quarry_hfree(g->lanes, h[i]) == 0;
+		quarry_leave();
+	}
+	return done;
+}
+
+/* A pin of the group's making is noted, so that quarry_group_unpin knows it. false: it left the group meanwhile. */
+static bool note_pin(quarry_group *g, quarry_handle h)
+{
+	quarry_lanes *l = g->lanes;
+	uint64_t word = atomic_load(&l->word[(uint32_t)h]);
+	struct qy_side *side;
+	bool noted;
+
+	/* It is pinned: the slot is its, even when it is freed. */
+	pthread_mutex_lock(&l->groups.lock);
+	side = qy_side_of(l, (uint32_t)h);
+	noted = side->group == g && side->pins < UINT16_MAX && word >> 48 == (h >> 32 & 0xffff);
+	side->pins += noted;
+	pthread_mutex_unlock(&l->groups.lock);
+	return noted;
+}
+
+int64_t quarry_group_pin(quarry_group *g)
+{
+	quarry_handle h[AT_ONCE];
+	int64_t done = 0;
+	uint64_t left;
+
+	if (!check(g))
+		return -1;
+	left = count_of(g);
+	while (left > 0) {
+		size_t n;
+
+		quarry_enter();
+		n = some(g, h, AT_ONCE, &left);
+		for (size_t i = 0; i < n; i++) {
+			if (quarry_pin(g->lanes, h[i]) == NULL)
+				continue;
+			if (note_pin(g, h[i]))
+				done++;
+			else
+				(void)quarry_unpin(g->lanes, h[i]);
+		}
+		quarry_leave();
+	}
+	return done;
+}
+
+/* Up to `room` members that the group has pinned: one pin less is noted. What is freed, and pinned still, has the handle
+ * that it had. */
+static size_t some_pinned(quarry_group *g, quarry_handle *h, size_t room, uint64_t *left)
+{
+	quarry_lanes *l = g->lanes;
+	size_t n = 0;
+
+	pthread_mutex_lock(&l->groups.lock);
+	for (; *left > 0 && n < room && g->first != 0; (*left)--) {
+		uint32_t slot = g->first - 1;
+		struct qy_side *side = qy_side_of(l, slot);
+		uint64_t word = atomic_load(&l->word[slot]), generation = word >> 48;
+
+		g->first = side->next;
+		if (side->pins == 0)
+			continue;
+		side->pins--;
+		generation -= (word & QUARRY_WORD_FREE) != 0;
+		h[n++] = qy_handle_make(l, slot, generation << 48, atomic_load(&qy_entry_at(qy_word_address(word), word)->marks));
+	}
+	if (g->first == 0)
+		*left = 0;
+	pthread_mutex_unlock(&l->groups.lock);
+	return n;
+}
+
+int64_t quarry_group_unpin(quarry_group *g)
+{
+	quarry_handle h[AT_ONCE];
+	int64_t done = 0;
+	uint64_t left;
+
+	if (!check(g))
+		return -1;
+	left = count_of(g);
+	while (left > 0) {
+		size_t n;
+
+		quarry_enter();
+		n = some_pinned(g, h, AT_ONCE, &left);
+		for (size_t i = 0; i < n; i++)
+			done += quarry_unpin(g->lanes, h[i]) == 0;
+		quarry_leave();
+	}
+	return done;
+}
+
+int64_t quarry_group_migrate(quarry_group *g, int lane)
+{
+	quarry_handle h[AT_ONCE];
+	int64_t done = 0;
+	uint64_t left;
+
+	if (!check(g))
+		return -1;
+	if (lane != QUARRY_LANE_FAST && lane != QUARRY_LANE_SLOW)
+		return qy_fail(EINVAL, "lane: %d is neither the fast nor the slow one", lane);
+	left = count_of(g);
+	while (left > 0) {
+		int64_t went;
+		size_t n;
+
+		quarry_enter();
+		n = some(g, h, AT_ONCE, &left);
+		quarry_leave();
+		went = qy_transfer(g->lanes, h, n, lane);
+		if (went < 0)
+			return -1;
+		done += went;
+	}
+	return done;
+}
+
+int quarry_group_limit(quarry_group *g, uint64_t limit)
+{
+	if (!check(g))
+		return -1;
+	pthread_mutex_lock(&g->lanes->groups.lock);
+	g->limit = limit;
+	pthread_mutex_unlock(&g->lanes->groups.lock);
+	return 0;
+}
+
+int64_t quarry_group_handles(quarry_group *g, quarry_handle *h, size_t room)
+{
+	uint64_t left;
+	size_t n;
+
+	if (!check(g))
+		return -1;
+	left = count_of(g);
+	quarry_enter();
+	n = some(g, h, room, &left);
+	quarry_leave();
+	return (int64_t)(n + left);
+}
+
+int quarry_group_stats_get(quarry_group *g, quarry_group_stats *stats)
+{
+	if (!check(g))
+		return -1;
+	if (stats == NULL || (stats->struct_size != 0 && stats->struct_size != sizeof(*stats)))
+		return qy_fail(EINVAL, "struct_size is not the size of any quarry_group_stats");
+	pthread_mutex_lock(&g->lanes->groups.lock);
+	*stats = (quarry_group_stats){ .struct_size = sizeof(*stats), .objects = g->objects, .bytes = g->bytes,
+				       .limit = g->limit, .refused = g->refused, .peak = g->peak };
+	memcpy(stats->name, g->name, sizeof(g->name));
+	pthread_mutex_unlock(&g->lanes->groups.lock);
+	return 0;
+}
