@@ -380,7 +380,7 @@ static void make_ring(void)
 		}
 		for (uint32_t id = 0; id < server.buffers; id++)
 			provide(id);
-	} else if (quarry_ring_register(server.slab, ring.ring_fd, GROUP, server.buffers, 0) != 0) {
+	} else if (quarry_ring_register(server.slab, ring.ring_fd, GROUP, server.buffers, bundles ? QUARRY_RING_BUNDLES : 0) != 0) {
 		fprintf(stderr, "echo: no rings of buffers here (%s: %s): try --plain\n", strerror(errno),
 			quarry_error_text());
 		exit(77);

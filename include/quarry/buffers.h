@@ -394,17 +394,25 @@ QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, u
 /* ------------------------------------------------------------------------------------------------------ */
 /* io_uring                                                                                               */
 
-#define QUARRY_RING_INCREMENTAL 1 /* fill a buffer bit by bit (IOU_PBUF_RING_INC, Linux 6.12), where the kernel can */
+#define QUARRY_RING_INCREMENTAL 1 /* fill a buffer bit by bit (IOU_PBUF_RING_INC, Linux 6.12), where the kernel can. FOR
+                                   * RECEIVES FROM SOCKETS AND READS OF PIPES ALONE: of a file (whatever poll(2) does
+                                   * not wait for), with IOSQE_ASYNC, and of a datagram with MSG_TRUNC that is longer
+                                   * than what is left of a buffer, the kernel does not tell how far it has gone, and
+                                   * later pieces would be taken for where nothing was received */
+#define QUARRY_RING_BUNDLES 2     /* receives with IORING_RECVSEND_BUNDLE may use it (Linux 6.10): what is longer than a
+                                   * buffer has filled several. Then none may use it with MSG_TRUNC, of which a
+                                   * completion is longer too: one cannot be told from the other */
 #define QUARRY_RING_MAX 32768
 
 /** Have io_uring take buffers of a slab by itself (a provided-buffer ring, IORING_REGISTER_PBUF_RING, Linux 5.19; see
  * io_uring_register(2)): for requests with IOSQE_BUFFER_SELECT and this group. The ring's memory comes from
- * the calling thread's arena. As many free buffers as it has room for are published; the rest is for
+ * the default arena of the calling thread's node. As many free buffers as it has room for are published; the rest is for
  * quarry_buffers_get. A slab has one ring.
  * The library asks the kernel alone, and needs no liburing; it never submits anything. The owner's.
  * @param ring_fd of io_uring_setup(2), as liburing's ring.ring_fd. @param group the buffer group's number.
  * @param entries a power of two up to QUARRY_RING_MAX; the slab must have no more than 65536 buffers.
- * @param flags QUARRY_RING_INCREMENTAL or 0; quarry_buffers_stats.incremental tells what was got.
+ * @param flags QUARRY_RING_INCREMENTAL (quarry_buffers_stats.incremental tells what was got) and QUARRY_RING_BUNDLES, or
+ *        0.
  * @return 0; -1 with EINVAL (also of a kernel without such rings), EBUSY (the slab has a ring), ENOMEM, EPERM
  *         (also: io_uring is refused), ENOSYS, EEXIST (the group is there) and what else the kernel says. Then quarry_buffers_receive
  *         does without. */
@@ -419,8 +427,11 @@ QUARRY_API int quarry_ring_unregister(quarry_buffers *slab);
 
 /** The buffer of a completion. Not blocking, and no system call: call it for each completion of the group. The owner's.
  * @param res, cqe_flags the completion's. Of a receive with IORING_RECVSEND_BUNDLE, which fills several buffers and
- *        names the first alone, it is EINVAL when it is more than one: quarry_ring_next is for those.
- * @param buffer receives it: p and len what was received (len 0 when res is not above 0). Its release gives it to the
+ *        names the first alone, it is EINVAL when it is more than one: quarry_ring_next is for those
+ *        (QUARRY_RING_BUNDLES).
+ * @param buffer receives it: p and len what was received (len 0 when res is not above 0). Where the ring was registered
+ *        without QUARRY_RING_BUNDLES, len is never more than there is room for: MSG_TRUNC tells in res how long a
+ *        datagram was. Its release gives it to the
  *        kernel again. Of an incremental ring it is a piece; when 31 pieces of one buffer are out, the next is copied
  *        to a block of its own (OWNED | COPIED).
  * @return 0; -1 with ENOBUFS (the kernel found none: what came back is published now, and the request can be submitted
@@ -437,7 +448,8 @@ QUARRY_API int quarry_ring_unregister(quarry_buffers *slab);
 QUARRY_API int quarry_ring_try_get(quarry_buffers *slab, int32_t res, uint32_t cqe_flags, quarry_buffer *buffer);
 
 /** The buffers of a completion one after another, for receives with IORING_RECVSEND_BUNDLE (Linux 6.10), which fill as
- * many as it takes, in the order in which the kernel was given them. Of any other completion it is quarry_ring_try_get.
+ * many as it takes, in the order in which the kernel was given them. Of any other completion, and of all where the ring
+ * was registered without QUARRY_RING_BUNDLES, it is quarry_ring_try_get: the one buffer, and *res is 0.
  * The owner's; no allocation, no system call. Buffers may be released in between.
  * @param res, cqe_flags a copy of the completion's at first: what is left of it afterwards. *res is 0 when that was the
  *        last one. @param buffer receives it.

@@ -63,6 +63,7 @@ struct qy_ring {
 	int process; /* that registered it: a forked child has the descriptor too, and leaves the parent's ring alone */
 	uint32_t held; /* buffers that the kernel has */
 	bool incremental;
+	bool bundles; /* a completion may be of several buffers */
 	uint64_t *has; /* a bit for each buffer: the kernel has it; */
 	uint64_t *of;  /* it is the ring's, wherever it is now */
 	struct qy_pieces *pieces; /* stays when the ring goes: pieces may be out */

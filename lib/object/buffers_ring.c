@@ -89,7 +89,7 @@ static bool check(struct qy_buffers *s, unsigned group, unsigned entries, unsign
 		qy_fail(EINVAL, "slab: %u buffers are more than a ring can tell apart", (unsigned)s->head.count);
 	else if (group > UINT16_MAX)
 		qy_fail(EINVAL, "group: %u is none", group);
-	else if (flags & ~(unsigned)QUARRY_RING_INCREMENTAL)
+	else if (flags & ~(unsigned)(QUARRY_RING_INCREMENTAL | QUARRY_RING_BUNDLES))
 		qy_fail(EINVAL, "flags: unknown bits in 0x%x", flags);
 	else
 		return true;
@@ -160,6 +160,7 @@ QUARRY_API int quarry_ring_register(quarry_buffers *slab, int ring_fd, unsigned 
 	}
 	ring->entry = entry;
 	qy_buffers_mode(s);
+	ring->bundles = flags & QUARRY_RING_BUNDLES;
 	ring->mask = entries - 1;
 	ring->written = ring->tail = 0;
 	qy_buffers_collect(s);
@@ -269,6 +270,8 @@ static void end_without_piece(struct qy_buffers *s, uint32_t id, struct qy_piece
 	qy_buffers_come_home(s, id);
 }
 
+/* (Of a completion of no bytes the kernel has used nothing, and fills the buffer on, though some from 6.12 to 6.19 do
+ * not say so: if that were taken for its end, the buffer would come to stand in the ring twice.) */
 static int take_piece(struct qy_buffers *s, uint32_t id, uint32_t len, bool more, quarry_buffer *b)
 {
 	struct qy_pieces *p = &s->ring.pieces[id];
@@ -276,8 +279,7 @@ static int take_piece(struct qy_buffers *s, uint32_t id, uint32_t len, bool more
 	const uint32_t at = first ? 0 : p->offset;
 	int bit;
 
-	if (len > s->head.size - at)
-		return error(EINVAL);
+	more = more || len == 0;
 	if (first) {
 		const uint32_t generation = atomic_load_explicit(&s->generation[id], memory_order_relaxed) + 1;
 
@@ -348,19 +350,41 @@ QY_COLD static int no_buffer(struct qy_buffers *s, int32_t res)
 	return error(ENOBUFS);
 }
 
+/* How much of a buffer that the kernel has it has not filled, as of what completions said. */
+static uint32_t room(const struct qy_buffers *s, uint32_t id)
+{
+	const struct qy_pieces *p = &s->ring.pieces[id];
+
+	if (!s->ring.incremental || !(atomic_load_explicit(&p->out, memory_order_relaxed) & QY_KERNELS))
+		return (uint32_t)s->head.size;
+	return (uint32_t)s->head.size - p->offset;
+}
+
+/* More than the buffer has is a bundle, where there are such: quarry_ring_next is for those. Elsewhere it is what
+ * MSG_TRUNC tells of a datagram, of which the rest is lost: the buffer is full, and the kernel has used no other. */
+QY_COLD static bool shorten(const struct qy_buffers *s, uint32_t id, uint32_t *len)
+{
+	if (s->ring.bundles)
+		return false;
+	*len = room(s, id);
+	return true;
+}
+
 QUARRY_API int quarry_ring_try_get(quarry_buffers *slab, int32_t res, uint32_t cqe_flags, quarry_buffer *buffer)
 {
 	struct qy_buffers *s = (struct qy_buffers *)slab;
 	const uint32_t id = cqe_flags >> CQE_BUFFER_SHIFT;
-	const uint32_t len = res > 0 ? (uint32_t)res : 0;
+	uint32_t len = res > 0 ? (uint32_t)res : 0;
 
 	if (QY_UNLIKELY(s == NULL || buffer == NULL))
 		return error(EINVAL);
-	if (QY_UNLIKELY(!qy_buffers_mine(s)))
-		return error(EPERM);
+	if (QY_UNLIKELY(!qy_buffers_mine(s) || qy_buffers_is_none(s)))
+		return error(qy_buffers_refusal(s));
 	if (!(cqe_flags & CQE_BUFFER))
 		return no_buffer(s, res);
-	if (QY_UNLIKELY(s->ring.entry == NULL || id >= s->head.count || !qy_bit(s->ring.has, id) || len > s->head.size))
+	if (QY_UNLIKELY(s->ring.entry == NULL || id >= s->head.count || !qy_bit(s->ring.has, id)))
+		return error(EINVAL);
+	if (QY_UNLIKELY(len > room(s, id)) && !shorten(s, id, &len))
 		return error(EINVAL);
 	if (s->ring.incremental) {
 		if (take_piece(s, id, len, cqe_flags & CQE_BUFFER_MORE, buffer) != 0)
@@ -375,16 +399,6 @@ QUARRY_API int quarry_ring_try_get(quarry_buffers *slab, int32_t res, uint32_t c
 	return 0;
 }
 
-/* How much of a buffer that the kernel has it has not filled, as of what completions said. */
-static uint32_t room(const struct qy_buffers *s, uint32_t id)
-{
-	const struct qy_pieces *p = &s->ring.pieces[id];
-
-	if (!s->ring.incremental || !(atomic_load_explicit(&p->out, memory_order_relaxed) & QY_KERNELS))
-		return (uint32_t)s->head.size;
-	return (uint32_t)s->head.size - p->offset;
-}
-
 /* Of a bundle the kernel has filled each buffer to its end but the last, in the order in which it was given them. (What
  * stands in the ring's entries may be of a later round: it has read these.) */
 QUARRY_API int quarry_ring_next(quarry_buffers *slab, int32_t *res, uint32_t *cqe_flags, quarry_buffer *buffer)
@@ -394,12 +408,12 @@ QUARRY_API int quarry_ring_next(quarry_buffers *slab, int32_t *res, uint32_t *cq
 
 	if (s == NULL || res == NULL || cqe_flags == NULL || buffer == NULL)
 		return error(EINVAL);
-	if (!qy_buffers_mine(s))
-		return error(EPERM);
+	if (!qy_buffers_mine(s) || qy_buffers_is_none(s))
+		return error(qy_buffers_refusal(s));
 	id = *cqe_flags >> CQE_BUFFER_SHIFT;
 	len = *res > 0 ? (uint32_t)*res : 0;
 	if (!(*cqe_flags & CQE_BUFFER) || s->ring.entry == NULL || id >= s->head.count || !qy_bit(s->ring.has, id) ||
-	    len <= room(s, id)) {
+	    !s->ring.bundles || len <= room(s, id)) {
 		if (quarry_ring_try_get(slab, *res, *cqe_flags, buffer) != 0)
 			return -1;
 		*res = 0;
