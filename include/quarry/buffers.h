@@ -7,7 +7,9 @@
  * it, or who called quarry_buffers_own since. Functions that are the owner's say so, and fail with EPERM in another
  * thread. A buffer itself is a value of 24 bytes that may be handed to any thread, and be released by any. Once a slab
  * is made nothing here allocates, but quarry_ring_register and what is said of quarry_buffer_adopt and
- * quarry_ring_try_get; and nothing has a lock.
+ * quarry_ring_try_get; and nothing has a lock. What waits for other threads are quarry_buffers_destroy (for those in
+ * `wake`) and quarry_fixed_register (for those who adopt by moving pages at this moment), asleep after some
+ * microseconds.
  *
  * AddressSanitizer and Valgrind do not know which of a slab's buffers are free: what is used after its release is found by
  * quarry_buffer_check (and by QUARRY_BUFFERS_CHECKED and QUARRY_CHECKED, see there).
@@ -227,9 +229,12 @@ typedef struct quarry_buffers_attr {
 	int32_t node;         /* the kernel's id */
 	uint32_t low_water;   /* call `low` each time that so few are left: free ones when one is got, the kernel's when
 	                       * one has left the ring. Below count, and below the ring's entries. 0: never */
-	void (*low)(void *ctx, uint32_t left); /* by the owner, in the call that takes the buffer */
+	void (*low)(void *ctx, uint32_t left); /* by the owner, in the call that takes the buffer. It returns: neither
+	                                        * longjmp(3), an exception nor the thread's end leads out of it */
 	void (*wake)(void *ctx); /* by another thread, after it returned one while somebody waits (quarry_buffers_wait):
-	                          * to have the owner call quarry_buffers_collect. Once for each time */
+	                          * to have the owner call quarry_buffers_collect. Once for each time. The thread may
+	                          * end in it (pthread_cancel(3), pthread_exit(3)); neither longjmp(3) nor an exception
+	                          * leads out of it */
 	void *ctx;
 	uint32_t held_ms;  /* above 0: it is known since when each buffer is out, so that those that are out for longer
 	                    * than so many milliseconds can be asked for (quarry_buffers_held_get). Costs a look at the
@@ -467,7 +472,8 @@ QUARRY_API int quarry_ring_try_get(quarry_buffers *slab, int32_t res, uint32_t c
 QUARRY_API int quarry_ring_next(quarry_buffers *slab, int32_t *res, uint32_t *cqe_flags, quarry_buffer *buffer);
 
 /** How many buffers the kernel says it has left (IORING_REGISTER_PBUF_STATUS, Linux 6.8): a system call. The owner's.
- * @return that; -1 with ENOENT (no ring), EPERM, or EINVAL, also of an older kernel. */
+ * @return that; -1 with ENOENT (no ring, or in a forked child the parent's), EPERM, or EINVAL, also of an older
+ *         kernel. */
 QUARRY_API long quarry_ring_left(quarry_buffers *slab);
 
 /** Register all of a slab as fixed buffers (IORING_REGISTER_BUFFERS2 and _UPDATE, Linux 5.13; sparse tables 5.19), for

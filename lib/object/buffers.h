@@ -8,8 +8,9 @@
  *
  * What others release goes to the owner by a bit: 64 buffers share a word, 64 words a bit each in a word above. The
  * setter sets the lower bit first, and the upper one when the word was empty; the owner exchanges from above. So a bit
- * that is set is found by the collection that follows, or its setter is still about to set the upper one. Nothing
- * waits for anything: there is no lock.
+ * that is set is found by the collection that follows, or its setter is still about to set the upper one. There is no
+ * lock. Two wait for others: who ends a slab for those in `wake`, and who registers it with the kernel for those who
+ * move pages (qy_buffers_await, which sleeps).
  *
  * Whoever has set the lower bit may be slow, and the slab be destroyed before it has gone on: the owner needs only the
  * bit. So what it touches from there on (`above`, `waits`, `callers`, and then `wake`) stays what it is for ever: the
@@ -141,8 +142,11 @@ extern QY_HIDDEN _Atomic(uint32_t) qy_buffers_numbers;
 /* How often this process and its parents forked: who has counted himself before that does not count any more. */
 extern QY_HIDDEN _Atomic(uint32_t) qy_buffers_forks;
 
-/* Have forked children settle what they inherit. To be called before there is a slab. */
-void qy_buffers_mind_forks(void);
+/* Have forked children settle what they inherit. To be called before there is a slab. False: there is no memory. */
+bool qy_buffers_mind_forks(void);
+
+/* Wait until nobody is counted there. */
+void qy_buffers_await(_Atomic(uint32_t) *who);
 
 /* The calling thread, if it ever owned a slab, by a number that no other has or will have; else 0. (An address of the
  * thread's is the next thread's, when it has ended.) A forked child's one thread keeps it. */
@@ -237,7 +241,8 @@ QY_INLINE void qy_buffers_give(struct qy_buffers *s, uint32_t id, uint32_t len, 
 {
 	uint32_t generation = atomic_load_explicit(&s->generation[id], memory_order_relaxed) + 1;
 
-	atomic_store_explicit(&s->generation[id], generation, memory_order_relaxed);
+	/* After it has left the stack, for a child that is forked in between. */
+	atomic_store_explicit(&s->generation[id], generation, memory_order_release);
 	qy_count(&s->gets, 1);
 	/* Field by field. Together, by way of a vector, they would be there 5 ns later for a put that follows. */
 	b->p = quarry_buffers_at(&s->head, id);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Buffers as they pass: given out, released here or elsewhere, collected, waited for. */
 #include <errno.h>
+#include <pthread.h>
 
 #include "lib/api/error.h"
 #include "lib/cache/taken.h"
@@ -183,7 +184,7 @@ static long take_word(struct qy_buffers *s, uint32_t word)
 	uint64_t bits;
 	long n = 0;
 
-	if (word >= (s->head.count + 63) / 64) /* a bit above from a slab that had this number before */
+	if (word >= ((size_t)s->head.count + 63) / 64) /* a bit above from a slab that had this number before */
 		return 0;
 	bits = atomic_exchange_explicit(&s->returned[word], 0, memory_order_acquire);
 	if (bits == 0) /* whoever set the bit above did so late: these were found before */
@@ -242,16 +243,31 @@ QY_COLD static int late(struct qy_buffers *s)
 	return error(EALREADY);
 }
 
+struct call {
+	struct qy_buffers *s;
+	uint32_t forks;
+};
+
 /* (The program may fork in `wake`, and go on in the child: there it was counted before the fork.) */
-QY_COLD static void call_owner(struct qy_buffers *s)
+static void call_ended(void *arg)
 {
-	const uint32_t forks = atomic_load_explicit(&qy_buffers_forks, memory_order_relaxed);
+	const struct call *c = arg;
+
+	if (atomic_load_explicit(&qy_buffers_forks, memory_order_relaxed) == c->forks)
+		atomic_fetch_sub_explicit(&c->s->callers, 1, memory_order_release);
+}
+
+/* `wake` writes to a descriptor: the thread may be cancelled there, and is waited for no more then. (The address
+ * sanitizer leaves this function alone, as receive_into in buffers_content.c.) */
+QY_COLD __attribute__((no_sanitize_address)) static void call_owner(struct qy_buffers *s)
+{
+	struct call c = { s, atomic_load_explicit(&qy_buffers_forks, memory_order_relaxed) };
 
 	atomic_fetch_add_explicit(&s->callers, 1, memory_order_seq_cst);
+	pthread_cleanup_push(call_ended, &c);
 	if (atomic_exchange_explicit(&s->waits, 0, memory_order_seq_cst) != 0 && s->wake != NULL)
 		s->wake(s->ctx);
-	if (atomic_load_explicit(&qy_buffers_forks, memory_order_relaxed) == forks)
-		atomic_fetch_sub_explicit(&s->callers, 1, memory_order_release);
+	pthread_cleanup_pop(1);
 }
 
 QY_INLINE bool claim(struct qy_buffers *s, uint32_t id, uint32_t generation)

@@ -9,6 +9,7 @@
 
 #include "lib/api/error.h"
 #include "lib/object/buffers.h"
+#include "lib/object/copy.h"
 #include "lib/object/own.h"
 #include "numa/os.h"
 
@@ -253,7 +254,7 @@ QY_COLD static bool copy_piece(struct qy_buffers *s, const void *from, uint32_t 
 
 	if (p == NULL)
 		return false;
-	memcpy(p, from, len);
+	qy_copy(p, from, len);
 	*b = quarry_buffer_own(p, len);
 	b->flags |= QUARRY_BUFFER_COPIED;
 	b->generation = s->checked ? qy_owned_note(p) : 0;
@@ -439,6 +440,8 @@ QUARRY_API long quarry_ring_left(quarry_buffers *slab)
 		return -1;
 	if (s->ring.entry == NULL)
 		return qy_fail(ENOENT, "slab: it has no ring");
+	if (s->ring.process != qy_os->process_id())
+		return qy_fail(ENOENT, "slab: the ring is the parent's");
 	status.group = s->ring.group;
 	if (qy_os->uring_register(s->ring.fd, REGISTER_PBUF_STATUS, &status, 1) < 0)
 		return qy_fail(errno, "the kernel does not tell how far it is");

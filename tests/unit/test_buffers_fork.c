@@ -424,3 +424,35 @@ Test(buffers_fork, forked_at_any_moment, .timeout = 60)
 	hammer(0);
 	hammer(QUARRY_BUFFERS_CHECKED);
 }
+
+/* ---- the program's own handler ---- */
+
+static quarry_buffers *handlers_slab;
+static bool handler_ended_it;
+
+static void own_handler(void)
+{
+	alarm(20);
+	handler_ended_it = handlers_slab != NULL && quarry_buffers_destroy(handlers_slab) == 0;
+}
+
+/* Registered before there is a slab, it finds slabs that are settled: nobody is in `wake` there. */
+Test(buffers_fork, the_programs_handler_finds_them_settled, .timeout = 60)
+{
+	struct qy_buffers *s;
+	int status = -1;
+	pid_t pid;
+
+	cr_assert_eq(pthread_atfork(NULL, NULL, own_handler), 0);
+	handlers_slab = make(64, 4, 0, 0);
+	s = (struct qy_buffers *)handlers_slab;
+	atomic_fetch_add(&s->callers, 1);
+	pid = fork();
+	cr_assert_geq(pid, 0);
+	if (pid == 0)
+		_exit(handler_ended_it ? 0 : 1);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_expect_eq(status, 0);
+	atomic_fetch_sub(&s->callers, 1);
+	end(handlers_slab);
+}

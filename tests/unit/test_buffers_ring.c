@@ -421,7 +421,7 @@ Test(buffers_ring, a_childs_end_is_not_the_parents)
 	pid = fork();
 	cr_assert_geq(pid, 0);
 	if (pid == 0) {
-		bool ok = quarry_ring_unregister(slab) == 0 && quarry_fixed_unregister(slab) == 0 &&
+		bool ok = quarry_ring_left(slab) == -1 && errno == ENOENT && quarry_ring_unregister(slab) == 0 && quarry_fixed_unregister(slab) == 0 &&
 			  kernel.ring != NULL && kernel.table[0].iov_base != NULL;
 
 		ok = ok && quarry_buffers_destroy(slab) == 0;
