@@ -160,10 +160,11 @@ QUARRY_API int quarry_buffer_unpin_counted(quarry_buffer buffer);
 
 /** The address of a byte in a buffer that is to be held: handed to a device, or to a call that is not through. Buffers
  * stay where they are, so that there is nothing to do, but in a slab that counts pins (quarry_buffers_attr.pins_max):
- * there a buffer that is pinned cannot be released or adopted (EBUSY; one in pieces: not its last piece), until it was
- * unpinned as often, up to 255 times. Who gives it to a chain unpins it before the chain goes. Any thread may call.
+ * there a buffer that is pinned cannot be released or adopted (EBUSY; one in pieces: not the last that is out), until it
+ * was unpinned as often, up to 255 times. Of a pin and a release at the same moment one succeeds. Who gives it to a chain unpins it before the chain goes. Any thread may call.
  * @return that; NULL with ERANGE behind its end; where QUARRY_CHECKED is defined, and where pins are counted, also as
- *         quarry_buffer_check says; EAGAIN when as many of the slab's buffers are pinned as may be. */
+ *         quarry_buffer_check says; EAGAIN when as many of the slab's buffers are pinned as may be (or were for a moment: two who pin the same one
+ *         at once count as two until one of them has), or this one 255 times. */
 static inline void *quarry_buffer_pin(quarry_buffer buffer, uint32_t index)
 {
 	char *p = (char *)quarry_buffer_data(buffer);
@@ -437,7 +438,7 @@ QUARRY_API int quarry_ring_unregister(quarry_buffers *slab);
  * @param buffer receives it: p and len what was received (len 0 when res is not above 0). Where the ring was registered
  *        without QUARRY_RING_BUNDLES, len is never more than there is room for: MSG_TRUNC tells in res how long a
  *        datagram was. Its release gives it to the
- *        kernel again. Of an incremental ring it is a piece; when 31 pieces of one buffer are out, the next is copied
+ *        kernel again. Of an incremental ring it is a piece; when 31 pieces of one buffer are out (23 where pins are counted), the next is copied
  *        to a block of its own (OWNED | COPIED).
  * @return 0; -1 with ENOBUFS (the kernel found none: what came back is published now, and the request can be submitted
  *         again), EAGAIN (no buffer comes with it), EINVAL (the kernel does not have that buffer, or no slab), EPERM,

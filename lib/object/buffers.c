@@ -182,7 +182,7 @@ static void fill(struct qy_buffers *s, const quarry_buffers_attr *attr, uint64_t
 	s->low = attr->low;
 	s->held_ms = attr->held_ms;
 	s->pins_max = attr->pins_max;
-	s->get_more = s->low_water != 0 || s->since != NULL;
+	s->get_more = s->low_water != 0 || s->since != NULL || s->pins != NULL;
 	s->tag = (uint32_t)s->number << 16 | (s->pins != NULL ? QUARRY_BUFFER_COUNTED : 0);
 	s->wake = attr->wake;
 	s->ctx = attr->ctx;

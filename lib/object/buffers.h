@@ -37,7 +37,9 @@
 /* Of a buffer that is filled in pieces. */
 struct qy_pieces {
 	_Atomic(uint64_t) out; /* a bit for each piece that the program has, and QY_KERNELS; in the upper half the
-	                        * generation, so that a late release changes nothing of the next life */
+	                        * generation, so that a late release changes nothing of the next life. In a slab that
+	                        * counts pins 8 of the bits are how often it is pinned, so that a release of the last
+	                        * piece and a pin of it have one order */
 	uint32_t offset;       /* where the next one begins */
 	uint8_t next;          /* the bit that the next one is to have */
 };
@@ -45,6 +47,9 @@ struct qy_pieces {
 #define QY_PIECES 31
 #define QY_KERNELS ((uint64_t)1 << QY_PIECES) /* it has not been filled to its end */
 #define QY_PIECES_OUT (QY_KERNELS - 1)
+#define QY_PIECES_COUNTED 23 /* as many as there are in a slab that counts pins; the rest is the count */
+#define QY_PIECE_PIN ((uint64_t)1 << QY_PIECES_COUNTED)
+#define QY_PIECE_PINS (QY_PIECES_OUT & ~(QY_PIECE_PIN - 1))
 
 /* Of io_uring's interface, as io_uring_register(2) and io_uring_register_buf_ring(3) document it. */
 struct qy_ring_entry {
@@ -100,7 +105,7 @@ struct qy_buffers {
 	void (*wake)(void *ctx);
 	void *ctx;
 	_Atomic(uint64_t) *since; /* when each was given out, NULL where that is not asked for: buffers_held.c */
-	_Atomic(uint64_t) *pins;  /* and how often it is pinned, since when */
+	_Atomic(uint64_t) *pins;  /* and how often it is pinned, since when, and that it is being released */
 	_Atomic(uint64_t) *chained; /* of a checked slab, for each: the generation, in the upper half, in which it, or which of
 	                             * its pieces, a chain has (chain_buffers.c) */
 	uint32_t held_ms, pins_max;
@@ -252,20 +257,28 @@ QY_INLINE void qy_buffers_give(struct qy_buffers *s, uint32_t id, uint32_t len, 
 	qy_publish(b->flags, qy_buffer_flags(s, kind, 0));
 }
 
-/* Notes when it was given out, where that is asked for. After qy_buffers_give. */
-void qy_buffers_note_time(struct qy_buffers *s, uint32_t id);
+/* Notes when it was given out, where that is asked for, and that it can be pinned. After qy_buffers_give. */
+void qy_buffers_note_taken(struct qy_buffers *s, uint32_t id);
 
 QY_INLINE void qy_buffers_note(struct qy_buffers *s, uint32_t id)
 {
-	if (QY_UNLIKELY(s->since != NULL))
-		qy_buffers_note_time(s, id);
+	if (QY_UNLIKELY(s->since != NULL || s->pins != NULL))
+		qy_buffers_note_taken(s, id);
 }
 
-/* Whether a buffer is pinned, of this generation; only where pins are counted. */
-bool qy_buffers_pinned(struct qy_buffers *s, uint32_t id, uint32_t generation);
+/* How many pieces of a buffer may be out. */
+QY_INLINE unsigned qy_pieces(const struct qy_buffers *s)
+{
+	return s->pins != NULL ? QY_PIECES_COUNTED : QY_PIECES;
+}
 
-/* Counts pinned buffers anew, where nobody pins. */
-void qy_buffers_recount_pins(struct qy_buffers *s);
+/* Only where pins are counted. Whether a buffer, or what there is of it, is pinned, of this generation; and have it
+ * pinned no more, which is half of its release, and which one alone can (0; EBUSY: it is pinned; EALREADY). */
+bool qy_buffers_pinned(struct qy_buffers *s, uint32_t id, uint32_t generation);
+int qy_buffers_close_pins(struct qy_buffers *s, uint32_t id, uint32_t generation);
+
+/* In a forked child: releases that were half done are done, and pinned buffers counted anew. */
+void qy_buffers_settle_pins(struct qy_buffers *s);
 
 /* The slab of a buffer; NULL when it is of none. */
 QY_INLINE struct qy_buffers *qy_buffers_of(uint32_t id, uint32_t flags)
@@ -288,8 +301,8 @@ long qy_buffers_collect(struct qy_buffers *s);
 bool qy_buffers_take_any(struct qy_buffers *s, uint32_t *id);
 
 /* What a release is made of, by any thread, for what is to be done between: turn the generation, which one alone can
- * (false: somebody else has, or it was pinned meanwhile), and then bring the buffer home. */
-bool qy_buffers_claim(struct qy_buffers *s, uint32_t id, uint32_t generation);
+ * (0; EALREADY: somebody else has; EBUSY: it is pinned), and then bring the buffer home. */
+int qy_buffers_claim(struct qy_buffers *s, uint32_t id, uint32_t generation);
 void qy_buffers_send_claimed(struct qy_buffers *s, uint32_t id);
 
 /* Tell, when so few are left now that one was taken. */
@@ -306,7 +319,7 @@ void qy_ring_put(struct qy_buffers *s, uint32_t id);
 void qy_ring_tell(struct qy_buffers *s);
 
 /* A piece comes back, from any thread. 0: others are out, or the kernel has the rest; 1: it was the last, and the
- * buffer is to be returned; -1: it came back before. */
+ * buffer is to be returned; -EALREADY: it came back before; -EBUSY: no other is out, and it is pinned. */
 bool qy_ring_piece_last(struct qy_buffers *s, uint32_t id, unsigned piece); /* whether no other is out */
 int qy_ring_piece_back(struct qy_buffers *s, uint32_t id, uint32_t generation, unsigned piece);
 bool qy_ring_piece_out(struct qy_buffers *s, uint32_t id, unsigned piece); /* whether the program has it */

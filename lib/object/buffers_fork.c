@@ -106,7 +106,7 @@ static void settle(struct qy_buffers *s)
 	atomic_store_explicit(&s->callers, 0, memory_order_relaxed);
 	atomic_store_explicit(&s->moving, 0, memory_order_relaxed);
 	if (s->pins != NULL)
-		qy_buffers_recount_pins(s);
+		qy_buffers_settle_pins(s);
 	s->fixed.pending = 0; /* the tags come to the parent */
 	if (!qy_buffers_mine(s))
 		forget_owner(s);

@@ -334,15 +334,17 @@ QY_NOINLINE static int send_back(struct qy_buffers *s, uint32_t id, uint32_t gen
 	return QY_LIKELY(claim(s, id, generation)) ? send_claimed(s, id) : late(s);
 }
 
-/* Whoever pins looks at the generation after he has counted: one of both sees the other. */
-bool qy_buffers_claim(struct qy_buffers *s, uint32_t id, uint32_t generation)
+/* Where pins are counted, it is by their word that one alone can. */
+int qy_buffers_claim(struct qy_buffers *s, uint32_t id, uint32_t generation)
 {
-	if (!claim(s, id, generation))
-		return false;
-	if (s->pins == NULL || !qy_buffers_pinned(s, id, generation))
-		return true;
-	atomic_store_explicit(&s->generation[id], generation, memory_order_seq_cst);
-	return false;
+	int busy = 0;
+
+	if (s->pins != NULL) {
+		if (atomic_load_explicit(&s->generation[id], memory_order_relaxed) != generation)
+			return EALREADY;
+		busy = qy_buffers_close_pins(s, id, generation);
+	}
+	return busy != 0 ? busy : claim(s, id, generation) ? 0 : EALREADY;
 }
 
 void qy_buffers_send_claimed(struct qy_buffers *s, uint32_t id)
@@ -381,23 +383,20 @@ QY_NOINLINE static int release_piece(struct qy_buffers *s, uint32_t id, uint32_t
 	int last = qy_ring_piece_back(s, id, generation, piece);
 
 	if (last <= 0)
-		return last == 0 ? 0 : late(s);
+		return last == 0 ? 0 : last == -EBUSY ? error(EBUSY) : late(s);
 	return qy_buffers_mine(s) ? put_with_more(s, id, generation) : send_back(s, id, generation);
 }
 
 /* What has more to it than a whole buffer: a piece, or a slab that counts pins. */
 QY_NOINLINE static int release_with_more(struct qy_buffers *s, uint32_t id, uint32_t generation, uint32_t flags)
 {
-	const unsigned piece = qy_buffer_piece(flags);
+	int number;
 
-	if ((flags & QUARRY_BUFFER_COUNTED) && s->pins != NULL && qy_buffers_pinned(s, id, generation) &&
-	    (!(flags & QUARRY_BUFFER_PIECE) || qy_ring_piece_last(s, id, piece)))
-		return error(EBUSY);
 	if (flags & QUARRY_BUFFER_PIECE)
-		return release_piece(s, id, generation, piece);
-	if (!qy_buffers_claim(s, id, generation))
-		return atomic_load_explicit(&s->generation[id], memory_order_relaxed) == generation ? error(EBUSY) :
-												      late(s);
+		return release_piece(s, id, generation, qy_buffer_piece(flags));
+	number = qy_buffers_claim(s, id, generation);
+	if (number != 0)
+		return number == EBUSY ? error(EBUSY) : late(s);
 	qy_buffers_send_claimed(s, id);
 	return 0;
 }

@@ -232,10 +232,10 @@ static int choose(struct qy_buffers *s, struct qy_pieces *p)
 {
 	const uint64_t out = atomic_load_explicit(&p->out, memory_order_relaxed);
 
-	for (int tries = 0; tries < QY_PIECES; tries++) {
+	for (int tries = 0, most = (int)qy_pieces(s); tries < most; tries++) {
 		int bit = p->next;
 
-		if (bit == QY_PIECES) {
+		if (bit == most) {
 			if (s->checked)
 				return -1;
 			bit = p->next = 0;
@@ -313,15 +313,20 @@ static int take_piece(struct qy_buffers *s, uint32_t id, uint32_t len, bool more
 
 bool qy_ring_piece_out(struct qy_buffers *s, uint32_t id, unsigned piece)
 {
-	return s->ring.pieces != NULL && piece < QY_PIECES &&
+	return s->ring.pieces != NULL && piece < qy_pieces(s) &&
 	       (atomic_load_explicit(&s->ring.pieces[id].out, memory_order_relaxed) >> piece & 1);
+}
+
+/* No other is out. */
+static bool is_last(const struct qy_buffers *s, uint64_t out, uint64_t bit)
+{
+	return (out & (((uint64_t)1 << qy_pieces(s)) - 1)) == bit;
 }
 
 bool qy_ring_piece_last(struct qy_buffers *s, uint32_t id, unsigned piece)
 {
-	return s->ring.pieces != NULL && piece < QY_PIECES &&
-	       ((uint32_t)atomic_load_explicit(&s->ring.pieces[id].out, memory_order_relaxed) & QY_PIECES_OUT) ==
-		       (uint32_t)1 << piece;
+	return s->ring.pieces != NULL && piece < qy_pieces(s) &&
+	       is_last(s, atomic_load_explicit(&s->ring.pieces[id].out, memory_order_relaxed), (uint64_t)1 << piece);
 }
 
 int qy_ring_piece_back(struct qy_buffers *s, uint32_t id, uint32_t generation, unsigned piece)
@@ -330,13 +335,15 @@ int qy_ring_piece_back(struct qy_buffers *s, uint32_t id, uint32_t generation, u
 	_Atomic(uint64_t) *out;
 	uint64_t was;
 
-	if (s->ring.pieces == NULL || piece >= QY_PIECES)
-		return -1;
+	if (s->ring.pieces == NULL || piece >= qy_pieces(s))
+		return -EALREADY;
 	out = &s->ring.pieces[id].out;
 	was = atomic_load_explicit(out, memory_order_relaxed);
 	do {
 		if (was >> 32 != generation || !(was & bit))
-			return -1;
+			return -EALREADY;
+		if (s->pins != NULL && (was & QY_PIECE_PINS) && is_last(s, was, bit))
+			return -EBUSY;
 	} while (!atomic_compare_exchange_weak_explicit(out, &was, was & ~bit, memory_order_acq_rel,
 							memory_order_relaxed));
 	return (uint32_t)was == bit;

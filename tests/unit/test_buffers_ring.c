@@ -682,7 +682,7 @@ Test(buffers_ring, a_late_piece_is_not_the_next_lifes)
 	cr_assert_eq(new.flags, old.flags);
 	cr_assert_neq(new.generation, old.generation);
 	generation = atomic_exchange(&s->generation[0], old.generation - s->seed);
-	cr_expect_eq(qy_ring_piece_back(s, 0, old.generation - s->seed, qy_buffer_piece(old.flags)), -1);
+	cr_expect_eq(qy_ring_piece_back(s, 0, old.generation - s->seed, qy_buffer_piece(old.flags)), -EALREADY);
 	atomic_store(&s->generation[0], generation);
 	cr_expect_eq(quarry_buffer_release(new), 0);
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
@@ -1058,6 +1058,100 @@ Test(buffers_ring, pieces_that_are_held_and_pinned)
 	cr_expect_eq(quarry_buffer_unpin(whole), 0);
 	cr_expect_eq(quarry_buffer_release(whole), 0);
 	cr_expect_eq(figures(slab).in_ring, 2);
+	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	stop(slab);
+}
+
+/* Pins, and releases by two threads at once, of a buffer in two pieces: of the last piece's release and a pin one
+ * succeeds, whether the kernel has more of the buffer or not. */
+static struct {
+	quarry_buffer b[2];
+	pthread_barrier_t barrier;
+	int released[2], pinned;
+} pieces;
+
+static void *pins_a_piece(void *arg)
+{
+	for (int round = 0; round < 20000; round++) {
+		pthread_barrier_wait(&pieces.barrier);
+		pieces.pinned = quarry_buffer_pin(pieces.b[0], 0) != NULL ? 0 : errno;
+		pthread_barrier_wait(&pieces.barrier);
+		pthread_barrier_wait(&pieces.barrier);
+	}
+	return arg;
+}
+
+static void settle_round(quarry_buffers *slab, int round)
+{
+	struct qy_buffers *s = (struct qy_buffers *)slab;
+	bool pinned = pieces.pinned == 0;
+
+	cr_assert(pinned || pieces.pinned == ESTALE, "round %d: %d", round, pieces.pinned);
+	for (int i = 0; i < 2; i++)
+		cr_assert(pieces.released[i] == 0 || pieces.released[i] == EBUSY, "%d", pieces.released[i]);
+	/* Pinned, one at least is out; not pinned, none. */
+	cr_assert_eq(pinned, pieces.released[0] != 0 || pieces.released[1] != 0, "round %d: pinned %d, released %d %d",
+		     round, pieces.pinned, pieces.released[0], pieces.released[1]);
+	cr_assert_eq(atomic_load(&s->pinned), pinned);
+	if (pinned)
+		cr_assert_eq(quarry_buffer_unpin(pieces.b[0]), 0);
+	for (int i = 0; i < 2; i++)
+		if (pieces.released[i] != 0)
+			cr_assert_eq(quarry_buffer_release(pieces.b[i]), 0);
+	quarry_buffers_collect(slab);
+	cr_assert_eq(figures(slab).in_ring, 2);
+}
+
+static void *releases_a_piece(void *arg)
+{
+	for (int round = 0; round < 20000; round++) {
+		pthread_barrier_wait(&pieces.barrier);
+		pieces.released[1] = quarry_buffer_release(pieces.b[1]) == 0 ? 0 : errno;
+		pthread_barrier_wait(&pieces.barrier);
+		pthread_barrier_wait(&pieces.barrier);
+	}
+	return arg;
+}
+
+Test(buffers_ring, pieces_pinned_and_released_at_once, .timeout = 60)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = SIZE, .count = 2, .pins_max = 2 };
+	pthread_t threads[2];
+	quarry_buffers *slab;
+	int32_t res;
+	uint32_t cqe;
+
+	stop(start(1, SIZE, 0));
+	fake_os_install();
+	fake_os_uring(play);
+	slab = make_of(&attr);
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 1, 2, QUARRY_RING_INCREMENTAL), 0);
+	cr_assert_eq(pthread_barrier_init(&pieces.barrier, NULL, 3), 0);
+	cr_assert_eq(pthread_create(&threads[0], NULL, pins_a_piece, NULL), 0);
+	cr_assert_eq(pthread_create(&threads[1], NULL, releases_a_piece, NULL), 0);
+	for (int round = 0; round < 20000; round++) {
+		for (int i = 0; i < 2; i++) {
+			uint32_t len = round % 2 == 0 ? SIZE / 2 : SIZE / 4;
+
+			cr_assert(kernel_receives(pattern, len, &res, &cqe));
+			cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &pieces.b[i]), 0);
+			cr_assert(i == 0 || pieces.b[0].id == pieces.b[1].id, "round %d", round);
+		}
+		pthread_barrier_wait(&pieces.barrier);
+		pieces.released[0] = quarry_buffer_release(pieces.b[0]) == 0 ? 0 : errno;
+		pthread_barrier_wait(&pieces.barrier);
+		settle_round(slab, round);
+		if (round % 2) { /* the rest of it, so that the next round begins with another */
+			quarry_buffer rest;
+
+			cr_assert(kernel_receives(pattern, SIZE / 2, &res, &cqe));
+			cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &rest), 0);
+			cr_assert_eq(quarry_buffer_release(rest), 0);
+		}
+		pthread_barrier_wait(&pieces.barrier);
+	}
+	for (int i = 0; i < 2; i++)
+		cr_assert_eq(pthread_join(threads[i], NULL), 0);
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
 	stop(slab);
 }
