@@ -107,7 +107,7 @@ static inline quarry_buffer quarry_buffer_wrap(void *p, uint32_t len)
  *        and hands them over in registers.
  * @return 0; -1 with EALREADY (this buffer was released before: nothing is done, however often its memory was given out
  *         since, until its generation has come round 2^31 times, or of an OWNED one 2^21 times), EBUSY (it is pinned,
- *         in a slab that counts pins), EINVAL (no buffer, one that is both OWNED and BORROWED, memory that is none of
+ *         in a slab that counts pins; or OWNED, and the memory is a block with references: block.h), EINVAL (no buffer, one that is both OWNED and BORROWED, memory that is none of
  *         quarry's as OWNED, or its slab has ended). */
 QUARRY_API int quarry_buffer_release_parts(void *p, uint32_t id, uint32_t generation, uint32_t flags);
 

@@ -310,9 +310,15 @@ void qy_buffers_low(struct qy_buffers *s, uint32_t left);
 
 /* OWNED buffers of checked slabs: note one, which gets the number that comes back, as its generation (0: there is no
  * memory to note it in); whether it is one; and end it, which one alone can. From any thread. */
+extern QY_HIDDEN _Atomic(uint32_t) qy_owned_places; /* there ever were: for tests, since nothing else tells */
+
 uint32_t qy_owned_note(const void *p);
 bool qy_owned_is(const void *p, uint32_t serial);
 bool qy_owned_end(const void *p, uint32_t serial);
+
+/* Note that a chain has it, which one alone may (false: one has), and that none has any more. */
+bool qy_owned_enter(const void *p, uint32_t serial);
+void qy_owned_leave(const void *p, uint32_t serial);
 
 /* Give the kernel a buffer, as of when it is told. */
 void qy_ring_put(struct qy_buffers *s, uint32_t id);

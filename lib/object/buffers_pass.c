@@ -6,6 +6,7 @@
 #include "lib/api/error.h"
 #include "lib/cache/taken.h"
 #include "lib/object/buffers.h"
+#include "lib/object/count.h"
 #include "lib/object/manager.h"
 
 static int error(int number)
@@ -357,6 +358,8 @@ static int release_owned(void *p, uint32_t generation)
 {
 	if (p == NULL)
 		return 0;
+	if (qy_count_is_held(p))
+		return error(EBUSY);
 	if (generation != 0 && (!qy_owned_end(p, generation) || !qy_manager_is_live(p)))
 		return error(EALREADY);
 	if (quarry_usable_size(p) == 0 || qy_taken_has(p))
