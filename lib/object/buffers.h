@@ -4,7 +4,7 @@
  * A buffer's state is its generation: odd while it is the program's, even while it is free or the kernel's. Whoever
  * turns it from odd to even has released the buffer, and nobody else can for that generation: others than the owner
  * turn it by an exchange, so of two releases one wins. Only the owner makes it odd, of a number that it has in its
- * hands.
+ * hands. (In a slab that counts pins a release closes the word of the pins before: buffers_held.c.)
  *
  * What others release goes to the owner by a bit: 64 buffers share a word, 64 words a bit each in a word above. The
  * setter sets the lower bit first, and the upper one when the word was empty; the owner exchanges from above. So a bit
@@ -22,7 +22,7 @@
  * that in the handler of pthread_atfork(3), where it has one thread (buffers_fork.c). For that, the stack's numbers are
  * always free ones, each once: a number is written before it counts, and counts no more before it is given out.
  *
- * Beside `returned`, `above`, `generation`, `waits`, `callers` and `pieces`, all is the owner's; others look at
+ * Beside `returned`, `above`, `generation`, `waits`, `callers`, `pieces` and `pins`, all is the owner's; others look at
  * counters. */
 #ifndef QUARRY_OBJECT_BUFFERS_H
 #define QUARRY_OBJECT_BUFFERS_H

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "lib/object/copy.h"
 #include "tests/unit/buffers.h"
 
 #define RING_FD 99
@@ -947,11 +948,13 @@ Test(buffers_ring, few_are_left_in_the_ring)
 Test(buffers_ring, a_copied_piece_of_a_checked_slab_is_released_once)
 {
 	quarry_buffers *slab = start(2, 4 * KIB, QUARRY_BUFFERS_CHECKED);
+	const uint64_t streamed = atomic_load(&qy_copy_streamed);
 	quarry_buffer b[32];
 	unsigned owned = 0;
 	int32_t res;
 	uint32_t cqe;
 
+	atomic_store(&qy_copy_stream_min, 1);
 	cr_assert_eq(quarry_ring_register(slab, RING_FD, 1, 2, QUARRY_RING_INCREMENTAL), 0);
 	for (int i = 0; i < 32; i++) {
 		cr_assert(kernel_receives((const unsigned char *)"ten bytes", 10, &res, &cqe));
@@ -959,6 +962,8 @@ Test(buffers_ring, a_copied_piece_of_a_checked_slab_is_released_once)
 		owned += b[i].flags & QUARRY_BUFFER_OWNED;
 	}
 	cr_assert(owned == 1 && (b[31].flags & QUARRY_BUFFER_OWNED), "%u", owned);
+	cr_expect_eq(atomic_load(&qy_copy_streamed) - streamed, 1, "like all copies of buffers");
+	cr_expect_eq(memcmp(b[31].p, "ten bytes", 10), 0);
 	for (int i = 0; i < 32; i++) {
 		cr_expect_eq(quarry_buffer_check(b[i]), b[i].p);
 		cr_expect_eq(quarry_buffer_release(b[i]), 0);
