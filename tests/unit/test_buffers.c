@@ -1088,10 +1088,14 @@ Test(buffers, passing_allocates_nothing)
 
 static int wakes_by[2];
 
+/* (The address sanitizer of gcc 12 does not hear of the frames that a cancelled thread leaves, but of one that ends.) */
 static void wake_by_pipe(void *ctx)
 {
-	(void)ctx;
-	cr_expect_eq(write(wakes_by[1], "w", 1), 1);
+#ifdef __SANITIZE_ADDRESS__
+	pthread_exit(PTHREAD_CANCELED);
+#endif
+	if (write(wakes_by[1], "w", 1) != 1 || ctx != NULL)
+		abort();
 }
 
 static void *releases_and_is_cancelled(void *arg)
