@@ -272,7 +272,8 @@ static void end_without_piece(struct qy_buffers *s, uint32_t id, struct qy_piece
 }
 
 /* (Of a completion of no bytes the kernel has used nothing, and fills the buffer on, though some from 6.12 to 6.19 do
- * not say so: if that were taken for its end, the buffer would come to stand in the ring twice.) */
+ * not say so: if that were taken for its end, the buffer would come to stand in the ring twice. One that is full it fills
+ * no more: what it says with MSG_TRUNC may be of the next.) */
 static int take_piece(struct qy_buffers *s, uint32_t id, uint32_t len, bool more, quarry_buffer *b)
 {
 	struct qy_pieces *p = &s->ring.pieces[id];
@@ -280,7 +281,7 @@ static int take_piece(struct qy_buffers *s, uint32_t id, uint32_t len, bool more
 	const uint32_t at = first ? 0 : p->offset;
 	int bit;
 
-	more = more || len == 0;
+	more = len == 0 || (more && len < s->head.size - at);
 	if (first) {
 		const uint32_t generation = atomic_load_explicit(&s->generation[id], memory_order_relaxed) + 1;
 

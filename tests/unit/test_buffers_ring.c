@@ -847,6 +847,7 @@ Test(buffers_ring, longer_than_its_buffer)
 
 			cr_assert(kernel_receives(pattern, SIZE, &res, &cqe));
 			res += 3 * (int32_t)SIZE;
+			cqe |= inc ? 16u : 0; /* as it says when it counts the rest for the next buffer */
 			if (i % 2)
 				cr_assert_eq(quarry_ring_next(slab, &res, &cqe, &b), 0, "errno %d", errno);
 			else
