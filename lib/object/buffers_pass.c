@@ -335,17 +335,19 @@ QY_NOINLINE static int send_back(struct qy_buffers *s, uint32_t id, uint32_t gen
 	return QY_LIKELY(claim(s, id, generation)) ? send_claimed(s, id) : late(s);
 }
 
-/* Where pins are counted, it is by their word that one alone can. */
+/* Where pins are counted, it is by their word that one alone can, who turns the generation by a store. */
 int qy_buffers_claim(struct qy_buffers *s, uint32_t id, uint32_t generation)
 {
-	int busy = 0;
+	int error;
 
-	if (s->pins != NULL) {
-		if (atomic_load_explicit(&s->generation[id], memory_order_relaxed) != generation)
-			return EALREADY;
-		busy = qy_buffers_close_pins(s, id, generation);
-	}
-	return busy != 0 ? busy : claim(s, id, generation) ? 0 : EALREADY;
+	if (s->pins == NULL)
+		return claim(s, id, generation) ? 0 : EALREADY;
+	if (atomic_load_explicit(&s->generation[id], memory_order_relaxed) != generation)
+		return EALREADY;
+	error = qy_buffers_close_pins(s, id, generation);
+	if (error == 0)
+		atomic_store_explicit(&s->generation[id], generation + 1, memory_order_release);
+	return error;
 }
 
 void qy_buffers_send_claimed(struct qy_buffers *s, uint32_t id)
