@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 #ifndef ECHO_WITHOUT_URING
 #include <liburing.h>
@@ -34,6 +35,9 @@
 #define GROUP 1
 #define AT_ONCE 16
 #define ACCEPTS 8
+#define REST_MS 100 /* before it is tried again to accept, when there was no descriptor or no memory */
+#define RING_MAX 32768u
+#define SIZE_MAX_OF_ONE (1ul << 30)
 
 /* A kernel before 6.0 refuses to receive many times for one request; so does any, if that is to wait for all: a test asks
  * for MSG_WAITALL here. */
@@ -60,11 +64,17 @@ static struct {
 	int port, listener;
 	quarry_buffers *slab;
 	void **malloced_at;
-	uint64_t accepted, received, sent, in_part, starved, woken;
+	uint64_t accepted, received, sent, in_part, starved, woken, rests;
 } server = { .buffers = 1024, .size = 16384 };
 
 static bool once_each; /* a kernel that receives once for each request (before 6.0) */
 static volatile sig_atomic_t stopped;
+
+/* Another one is accepted when there is something left for it: at once it would be refused again. */
+static bool is_short(int error)
+{
+	return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
+}
 
 static void fail(const char *what)
 {
@@ -135,15 +145,27 @@ static void begin(struct connection *c, int fd)
 
 #ifndef ECHO_WITHOUT_URING
 #define FEAT_RECVSEND_BUNDLE (1u << 14) /* IORING_FEAT_RECVSEND_BUNDLE, IORING_RECVSEND_BUNDLE of linux/io_uring.h, */
-#define RECVSEND_BUNDLE (1u << 4)       /* which older liburing has not */
+#define RECVSEND_BUNDLE (1u << 4)       /* which older liburing has not; */
+#define CANCEL_ALL (1u << 0)            /* IORING_ASYNC_CANCEL_ALL and _ANY, of Linux 5.19 as rings of buffers are */
+#define CANCEL_ANY (1u << 2)
 
-enum { ACCEPT, RECEIVE, SEND };
+enum { ACCEPT, RECEIVE, SEND, REST, CANCEL };
 
 static struct io_uring ring;
 static struct io_uring_buf_ring *provided; /* of malloc'ed buffers */
 
 static uint32_t *provided_after, provided_last; /* of each of those, which one came after it */
 static bool bundles; /* the kernel fills several buffers for one completion (Linux 6.10) */
+
+static unsigned requests;        /* that are under way */
+static unsigned resting;         /* accepts that are put off */
+
+/* Connections that the kernel had no buffer for, in their order. One that ends stays in it until its turn. */
+static struct {
+	int fd[FDS];
+	unsigned first, n;
+	bool in[FDS];
+} hungry;
 
 static void provide(uint32_t id)
 {
@@ -159,11 +181,13 @@ static struct io_uring_sqe *request(void)
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
 
 	if (sqe == NULL) {
-		io_uring_submit(&ring);
+		int rc = io_uring_submit(&ring);
+
 		sqe = io_uring_get_sqe(&ring);
+		errno = rc < 0 ? -rc : EAGAIN;
 	}
 	if (sqe == NULL)
-		fail("io_uring_get_sqe");
+		fail("io_uring_submit");
 	return sqe;
 }
 
@@ -171,6 +195,7 @@ static struct io_uring_sqe *request(void)
 static void tell(struct io_uring_sqe *sqe, int what, int fd)
 {
 	io_uring_sqe_set_data64(sqe, (uint64_t)fd << 8 | (unsigned)what);
+	requests++;
 }
 
 static void receive(struct connection *c, int fd)
@@ -244,6 +269,17 @@ static bool take(int32_t *res, uint32_t *flags, quarry_buffer *b)
 	return true;
 }
 
+static void starve(struct connection *c, int fd)
+{
+	server.starved++;
+	server.waiting += !c->starved;
+	c->starved = true;
+	if (hungry.in[fd])
+		return;
+	hungry.in[fd] = true;
+	hungry.fd[(hungry.first + hungry.n++) % FDS] = fd;
+}
+
 static void received(struct connection *c, int fd, const struct io_uring_cqe *cqe)
 {
 	int32_t res = cqe->res;
@@ -263,9 +299,7 @@ static void received(struct connection *c, int fd, const struct io_uring_cqe *cq
 	if (cqe->res == -EINVAL && c->multishot) {
 		once_each = true; /* (others may have asked before that was known) */
 	} else if (cqe->res == -ENOBUFS) {
-		server.starved++;
-		server.waiting += !c->starved;
-		c->starved = true;
+		starve(c, fd);
 		return;
 	} else if (cqe->res <= 0) {
 		c->ended = true;
@@ -293,19 +327,46 @@ static void accept_one(void)
 	tell(sqe, ACCEPT, server.listener);
 }
 
+static void accept_later(void)
+{
+	static struct __kernel_timespec rest = { .tv_nsec = REST_MS * 1000000 };
+	struct io_uring_sqe *sqe;
+
+	server.rests++;
+	if (resting++ > 0)
+		return;
+	sqe = request();
+	io_uring_prep_timeout(sqe, &rest, 0, 0);
+	tell(sqe, REST, 0);
+}
+
+static void accepted(int res)
+{
+	if (res >= FDS) {
+		close(res);
+	} else if (res >= 0) {
+		begin(&connections[res], res);
+		receive(&connections[res], res);
+	} else if (is_short(-res)) {
+		accept_later();
+		return;
+	}
+	accept_one();
+}
+
 static void handle(const struct io_uring_cqe *cqe)
 {
 	int fd = (int)(cqe->user_data >> 8);
 	struct connection *c = &connections[fd];
 
+	requests -= !(cqe->flags & IORING_CQE_F_MORE);
 	if ((cqe->user_data & 0xff) == ACCEPT) {
-		if (cqe->res >= FDS)
-			close(cqe->res);
-		else if (cqe->res >= 0) {
-			begin(&connections[cqe->res], cqe->res);
-			receive(&connections[cqe->res], cqe->res);
-		}
-		accept_one();
+		accepted(cqe->res);
+		return;
+	}
+	if ((cqe->user_data & 0xff) == REST) {
+		for (; resting > 0; resting--)
+			accept_one();
 		return;
 	}
 	if ((cqe->user_data & 0xff) == RECEIVE)
@@ -319,12 +380,43 @@ static void handle(const struct io_uring_cqe *cqe)
 	end_when_done(c, fd);
 }
 
-/* The kernel had no buffer for them, and has one now. */
+/* The kernel had no buffer for them, and has some now: for as many. */
 static void feed_the_starved(void)
 {
-	for (int fd = 0; fd < FDS; fd++)
-		if (connections[fd].starved)
-			receive(&connections[fd], fd);
+	for (uint32_t left = server.buffers - server.out; left > 0 && hungry.n > 0; hungry.n--) {
+		int fd = hungry.fd[hungry.first];
+
+		hungry.first = (hungry.first + 1) % FDS;
+		hungry.in[fd] = false;
+		if (!connections[fd].starved)
+			continue;
+		receive(&connections[fd], fd);
+		left--;
+	}
+}
+
+/* Submits what was asked for, and waits for one that is through. (liburing returns errors, and does not set errno.) */
+static void submit_and_wait(void)
+{
+	int rc = io_uring_submit_and_wait(&ring, 1);
+
+	if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) {
+		errno = -rc;
+		fail("io_uring_submit_and_wait");
+	}
+}
+
+/* Called for each that is through. */
+static void take_completions(void (*fn)(const struct io_uring_cqe *cqe))
+{
+	struct io_uring_cqe *cqe;
+	unsigned head, n = 0;
+
+	io_uring_for_each_cqe(&ring, head, cqe) {
+		fn(cqe);
+		n++;
+	}
+	io_uring_cq_advance(&ring, n);
 }
 
 static void serve_with_uring(void)
@@ -332,17 +424,9 @@ static void serve_with_uring(void)
 	for (int i = 0; i < ACCEPTS; i++)
 		accept_one();
 	while (!stopped) {
-		struct io_uring_cqe *cqe;
-		unsigned head, n = 0;
-
-		if (io_uring_submit_and_wait(&ring, 1) < 0 && !stopped && errno != EINTR && errno != 0)
-			fail("io_uring_submit_and_wait");
-		io_uring_for_each_cqe(&ring, head, cqe) {
-			handle(cqe);
-			n++;
-		}
-		io_uring_cq_advance(&ring, n);
-		if (server.waiting > 0 && server.out < server.buffers)
+		submit_and_wait();
+		take_completions(handle);
+		if (server.waiting > 0)
 			feed_the_starved();
 	}
 }
@@ -380,7 +464,7 @@ static void make_ring(void)
 		}
 		for (uint32_t id = 0; id < server.buffers; id++)
 			provide(id);
-	} else if (quarry_ring_register(server.slab, ring.ring_fd, GROUP, server.buffers, 0) != 0) {
+	} else if (quarry_ring_register(server.slab, ring.ring_fd, GROUP, server.buffers, bundles ? QUARRY_RING_BUNDLES : 0) != 0) {
 		fprintf(stderr, "echo: no rings of buffers here (%s: %s): try --plain\n", strerror(errno),
 			quarry_error_text());
 		exit(77);
@@ -396,8 +480,41 @@ static void give_back(quarry_buffer b)
 		quarry_buffer_release(b);
 }
 
+/* What was under way, and is through or cancelled. */
+static void handle_at_the_end(const struct io_uring_cqe *cqe)
+{
+	int32_t res = cqe->res;
+	uint32_t flags = cqe->flags;
+	quarry_buffer b;
+
+	requests -= !(cqe->flags & IORING_CQE_F_MORE);
+	if ((cqe->user_data & 0xff) == ACCEPT && cqe->res >= 0)
+		close(cqe->res);
+	if ((cqe->user_data & 0xff) == RECEIVE)
+		while (take(&res, &flags, &b)) {
+			give_back(b);
+			if (res <= 0)
+				break;
+		}
+}
+
+/* Nothing uses the buffers any more when the kernel is to let go of them. */
+static void end_requests(void)
+{
+	struct io_uring_sqe *sqe = request();
+
+	io_uring_prep_cancel(sqe, NULL, 0);
+	sqe->cancel_flags = CANCEL_ALL | CANCEL_ANY;
+	tell(sqe, CANCEL, 0);
+	while (requests > 0) {
+		submit_and_wait();
+		take_completions(handle_at_the_end);
+	}
+}
+
 static void end_ring(void)
 {
+	end_requests();
 	if (server.slab != NULL)
 		quarry_ring_unregister(server.slab); /* while the descriptor is this io_uring's */
 	io_uring_queue_exit(&ring);
@@ -518,6 +635,16 @@ static void wait_for_buffer(struct connection *c, int fd)
 		fail(quarry_error_text());
 }
 
+static uint64_t rests_until; /* in ms: not 0: the listener is not looked at until then */
+
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
 static void accept_plainly(void)
 {
 	int fd = accept4(server.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -527,6 +654,10 @@ static void accept_plainly(void)
 	} else if (fd >= 0) {
 		begin(&connections[fd], fd);
 		watch(fd, EPOLL_CTL_ADD, EPOLLIN);
+	} else if (is_short(errno)) {
+		server.rests++;
+		rests_until = now_ms() + REST_MS;
+		watch(server.listener, EPOLL_CTL_MOD, 0);
 	}
 }
 
@@ -547,8 +678,12 @@ static void serve_plainly(void)
 	poller = epoll_create1(EPOLL_CLOEXEC);
 	watch(server.listener, EPOLL_CTL_ADD, EPOLLIN);
 	while (!stopped) {
-		int n = epoll_wait(poller, events, 64, -1);
+		int n = epoll_wait(poller, events, 64, rests_until != 0 ? REST_MS : -1);
 
+		if (rests_until != 0 && now_ms() >= rests_until) {
+			rests_until = 0;
+			watch(server.listener, EPOLL_CTL_MOD, EPOLLIN);
+		}
 		for (int i = 0; i < n; i++)
 			if (events[i].data.fd == server.listener)
 				accept_plainly();
@@ -608,6 +743,19 @@ static void listen_here(void)
 	fflush(stdout);
 }
 
+static uint32_t number(const char *name, const char *text, unsigned long least, unsigned long most)
+{
+	char *end;
+	unsigned long n;
+
+	errno = 0;
+	n = strtoul(text, &end, 0);
+	if (*text >= '0' && *text <= '9' && *end == '\0' && errno == 0 && n >= least && n <= most)
+		return (uint32_t)n;
+	fprintf(stderr, "echo: %s: %s is no number from %lu to %lu\n", name, text, least, most);
+	exit(2);
+}
+
 static void arguments(int argc, char **argv)
 {
 	for (int i = 1; i < argc; i++) {
@@ -616,15 +764,19 @@ static void arguments(int argc, char **argv)
 		else if (strcmp(argv[i], "--plain") == 0)
 			server.plain = true;
 		else if (strcmp(argv[i], "--buffers") == 0 && i + 1 < argc)
-			server.buffers = (uint32_t)strtoul(argv[++i], NULL, 0);
+			server.buffers = number("--buffers", argv[++i], 1, 1ul << 24);
 		else if (strcmp(argv[i], "--size") == 0 && i + 1 < argc)
-			server.size = (uint32_t)strtoul(argv[++i], NULL, 0);
+			server.size = number("--size", argv[++i], 1, SIZE_MAX_OF_ONE);
 		else if (strcmp(argv[i], "--port") == 0 && i + 1 < argc)
-			server.port = atoi(argv[++i]);
+			server.port = (int)number("--port", argv[++i], 0, 65535);
 		else {
 			fprintf(stderr, "usage: echo [--malloc | --plain] [--buffers N] [--size BYTES] [--port N]\n");
 			exit(2);
 		}
+	}
+	if (!server.plain && (server.buffers > RING_MAX || (server.buffers & (server.buffers - 1)) != 0)) {
+		fprintf(stderr, "echo: --buffers: io_uring's rings are of a power of two of buffers, up to %u\n", RING_MAX);
+		exit(2);
 	}
 }
 
@@ -652,10 +804,10 @@ int main(int argc, char **argv)
 			drop(&connections[fd]);
 	if (server.slab != NULL)
 		whole = quarry_buffers_destroy(server.slab) == 0;
-	printf("connections %llu, received %llu, sent %llu, in part %llu, starved %llu, woken %llu, %sbuffers %s\n",
+	printf("connections %llu, received %llu, sent %llu, in part %llu, starved %llu, woken %llu, rests %llu, %sbuffers %s\n",
 	       (unsigned long long)server.accepted, (unsigned long long)server.received, (unsigned long long)server.sent,
 	       (unsigned long long)server.in_part, (unsigned long long)server.starved,
-	       (unsigned long long)server.woken, once_each ? "each received by itself, " : "",
+	       (unsigned long long)server.woken, (unsigned long long)server.rests, once_each ? "each received by itself, " : "",
 	       whole ? "all back" : quarry_error_text());
 	return whole ? 0 : 1;
 }

@@ -90,6 +90,15 @@ start() { # start WAY ARGUMENTS...: into $server and $port
 	done
 	return 1
 }
+few_descriptors() { # few_descriptors COMMAND...: its children have few
+	local most status
+	most=$(ulimit -Sn)
+	ulimit -Sn 24
+	"$@"
+	status=$?
+	ulimit -Sn "$most"
+	return $status
+}
 stop() {
 	kill "$server"
 	wait "$server"
@@ -129,6 +138,35 @@ for way in "${ways[@]}"; do
 	check "$way: stops" stop
 	check "$way: sends went out in part" test "$(said part)" -gt 0
 	check "$way: all large buffers are back" says said "buffers all back"
+done
+
+# Fewer descriptors than connections: who cannot be accepted is accepted when another has gone, and the server does not ask
+# for it all the time until then. (A rest is 100 ms; without it there are some 100000 refusals a second.)
+refused() { "$@" >"$work/out" 2>&1; [[ $? == 2 ]]; }
+for way in "${ways[@]}"; do
+	check "$way: starts with few descriptors" few_descriptors start "$way"
+	check "$way: more connections than descriptors" client 40 2000000 50000 7000 7
+	check "$way: stops" stop
+	check "$way: accepting rested" test "$(said rests)" -gt 0
+	check "$way: it did rest" test "$(said rests)" -lt 5000
+	check "$way: all buffers are back" says said "buffers all back"
+	program=uring
+	[[ $way != plain ]] || program=plain
+	for arguments in "--size 0" "--size 4294967296" "--size 2147483648" "--buffers 0" "--buffers -1" "--port 65536"; do
+		check "$way: $arguments is refused" refused "$work/$program" $arguments
+	done
+	[[ $way == plain ]] || check "$way: three buffers are no ring" refused "$work/$program" --buffers 3
+done
+
+# Many who find no buffer: one is asked again for each buffer there is, and not all of them.
+for way in "${ways[@]}"; do
+	[[ $way != plain ]] || continue
+	check "$way: starts with eight buffers" start "$way" --buffers 8 --size 4096
+	check "$way: 500 connections for eight buffers" client 500 40000 4096 4096 0
+	check "$way: stops" stop
+	# (5000 messages. One of a few may find none; were all asked for each, it would be a hundred times as many.)
+	check "$way: few are asked in vain" test "$(said starved)" -lt 50000
+	check "$way: all eight are back" says said "buffers all back"
 done
 
 # One buffer, that a client who does not read keeps from the others: who wants one waits, and does not ask again and again.

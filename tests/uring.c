@@ -216,7 +216,7 @@ int main(void)
 		return 77;
 	MUST(slab != NULL && socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
 	fixed(slab);
-	MUST(quarry_ring_register(slab, ring.ring_fd, 1, COUNT, QUARRY_RING_INCREMENTAL) == 0);
+	MUST(quarry_ring_register(slab, ring.ring_fd, 1, COUNT, QUARRY_RING_INCREMENTAL | QUARRY_RING_BUNDLES) == 0);
 	MUST(quarry_buffers_stats_get(slab, &stats) == 0);
 	if (stats.incremental) {
 		pieces(slab);
@@ -227,7 +227,7 @@ int main(void)
 	MUST(quarry_buffers_stats_get(slab, &stats) == 0);
 	MUST(stats.in_ring == COUNT);
 	MUST(quarry_ring_unregister(slab) == 0);
-	MUST(quarry_ring_register(slab, ring.ring_fd, 1, COUNT, 0) == 0);
+	MUST(quarry_ring_register(slab, ring.ring_fd, 1, COUNT, QUARRY_RING_BUNDLES) == 0);
 	bundles(slab);
 	MUST(quarry_buffers_stats_get(slab, &stats) == 0);
 	MUST(stats.in_ring == COUNT);

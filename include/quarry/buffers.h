@@ -7,7 +7,9 @@
  * it, or who called quarry_buffers_own since. Functions that are the owner's say so, and fail with EPERM in another
  * thread. A buffer itself is a value of 24 bytes that may be handed to any thread, and be released by any. Once a slab
  * is made nothing here allocates, but quarry_ring_register and what is said of quarry_buffer_adopt and
- * quarry_ring_try_get; and nothing has a lock.
+ * quarry_ring_try_get; and nothing has a lock. What waits for other threads are quarry_buffers_destroy (for those in
+ * `wake`) and quarry_fixed_register (for those who adopt by moving pages at this moment), asleep after some
+ * microseconds.
  *
  * AddressSanitizer and Valgrind do not know which of a slab's buffers are free: what is used after its release is found by
  * quarry_buffer_check (and by QUARRY_BUFFERS_CHECKED and QUARRY_CHECKED, see there).
@@ -105,7 +107,7 @@ static inline quarry_buffer quarry_buffer_wrap(void *p, uint32_t len)
  *        and hands them over in registers.
  * @return 0; -1 with EALREADY (this buffer was released before: nothing is done, however often its memory was given out
  *         since, until its generation has come round 2^31 times, or of an OWNED one 2^21 times), EBUSY (it is pinned,
- *         in a slab that counts pins), EINVAL (no buffer, one that is both OWNED and BORROWED, memory that is none of
+ *         in a slab that counts pins; or OWNED, and the memory is a block with references: block.h), EINVAL (no buffer, one that is both OWNED and BORROWED, memory that is none of
  *         quarry's as OWNED, or its slab has ended). */
 QUARRY_API int quarry_buffer_release_parts(void *p, uint32_t id, uint32_t generation, uint32_t flags);
 
@@ -158,10 +160,11 @@ QUARRY_API int quarry_buffer_unpin_counted(quarry_buffer buffer);
 
 /** The address of a byte in a buffer that is to be held: handed to a device, or to a call that is not through. Buffers
  * stay where they are, so that there is nothing to do, but in a slab that counts pins (quarry_buffers_attr.pins_max):
- * there a buffer that is pinned cannot be released or adopted (EBUSY; one in pieces: not its last piece), until it was
- * unpinned as often, up to 255 times. Who gives it to a chain unpins it before the chain goes. Any thread may call.
+ * there a buffer that is pinned cannot be released or adopted (EBUSY; one in pieces: not the last that is out), until it
+ * was unpinned as often, up to 255 times. Of a pin and a release at the same moment one succeeds. Who gives it to a chain unpins it before the chain goes. Any thread may call.
  * @return that; NULL with ERANGE behind its end; where QUARRY_CHECKED is defined, and where pins are counted, also as
- *         quarry_buffer_check says; EAGAIN when as many of the slab's buffers are pinned as may be. */
+ *         quarry_buffer_check says; EAGAIN when as many of the slab's buffers are pinned as may be (or were for a moment: two who pin the same one
+ *         at once count as two until one of them has), or this one 255 times. */
 static inline void *quarry_buffer_pin(quarry_buffer buffer, uint32_t index)
 {
 	char *p = (char *)quarry_buffer_data(buffer);
@@ -227,9 +230,12 @@ typedef struct quarry_buffers_attr {
 	int32_t node;         /* the kernel's id */
 	uint32_t low_water;   /* call `low` each time that so few are left: free ones when one is got, the kernel's when
 	                       * one has left the ring. Below count, and below the ring's entries. 0: never */
-	void (*low)(void *ctx, uint32_t left); /* by the owner, in the call that takes the buffer */
+	void (*low)(void *ctx, uint32_t left); /* by the owner, in the call that takes the buffer. It returns: neither
+	                                        * longjmp(3), an exception nor the thread's end leads out of it */
 	void (*wake)(void *ctx); /* by another thread, after it returned one while somebody waits (quarry_buffers_wait):
-	                          * to have the owner call quarry_buffers_collect. Once for each time */
+	                          * to have the owner call quarry_buffers_collect. Once for each time. The thread may
+	                          * end in it (pthread_cancel(3), pthread_exit(3)); neither longjmp(3) nor an exception
+	                          * leads out of it */
 	void *ctx;
 	uint32_t held_ms;  /* above 0: it is known since when each buffer is out, so that those that are out for longer
 	                    * than so many milliseconds can be asked for (quarry_buffers_held_get). Costs a look at the
@@ -394,17 +400,25 @@ QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, u
 /* ------------------------------------------------------------------------------------------------------ */
 /* io_uring                                                                                               */
 
-#define QUARRY_RING_INCREMENTAL 1 /* fill a buffer bit by bit (IOU_PBUF_RING_INC, Linux 6.12), where the kernel can */
+#define QUARRY_RING_INCREMENTAL 1 /* fill a buffer bit by bit (IOU_PBUF_RING_INC, Linux 6.12), where the kernel can. FOR
+                                   * RECEIVES FROM SOCKETS AND READS OF PIPES ALONE: of a file (whatever poll(2) does
+                                   * not wait for), with IOSQE_ASYNC, and of a datagram with MSG_TRUNC that is longer
+                                   * than what is left of a buffer, the kernel does not tell how far it has gone, and
+                                   * later pieces would be taken for where nothing was received */
+#define QUARRY_RING_BUNDLES 2     /* receives with IORING_RECVSEND_BUNDLE may use it (Linux 6.10): what is longer than a
+                                   * buffer has filled several. Then none may use it with MSG_TRUNC, of which a
+                                   * completion is longer too: one cannot be told from the other */
 #define QUARRY_RING_MAX 32768
 
 /** Have io_uring take buffers of a slab by itself (a provided-buffer ring, IORING_REGISTER_PBUF_RING, Linux 5.19; see
  * io_uring_register(2)): for requests with IOSQE_BUFFER_SELECT and this group. The ring's memory comes from
- * the calling thread's arena. As many free buffers as it has room for are published; the rest is for
+ * the default arena of the calling thread's node. As many free buffers as it has room for are published; the rest is for
  * quarry_buffers_get. A slab has one ring.
  * The library asks the kernel alone, and needs no liburing; it never submits anything. The owner's.
  * @param ring_fd of io_uring_setup(2), as liburing's ring.ring_fd. @param group the buffer group's number.
  * @param entries a power of two up to QUARRY_RING_MAX; the slab must have no more than 65536 buffers.
- * @param flags QUARRY_RING_INCREMENTAL or 0; quarry_buffers_stats.incremental tells what was got.
+ * @param flags QUARRY_RING_INCREMENTAL (quarry_buffers_stats.incremental tells what was got) and QUARRY_RING_BUNDLES, or
+ *        0.
  * @return 0; -1 with EINVAL (also of a kernel without such rings), EBUSY (the slab has a ring), ENOMEM, EPERM
  *         (also: io_uring is refused), ENOSYS, EEXIST (the group is there) and what else the kernel says. Then quarry_buffers_receive
  *         does without. */
@@ -419,9 +433,12 @@ QUARRY_API int quarry_ring_unregister(quarry_buffers *slab);
 
 /** The buffer of a completion. Not blocking, and no system call: call it for each completion of the group. The owner's.
  * @param res, cqe_flags the completion's. Of a receive with IORING_RECVSEND_BUNDLE, which fills several buffers and
- *        names the first alone, it is EINVAL when it is more than one: quarry_ring_next is for those.
- * @param buffer receives it: p and len what was received (len 0 when res is not above 0). Its release gives it to the
- *        kernel again. Of an incremental ring it is a piece; when 31 pieces of one buffer are out, the next is copied
+ *        names the first alone, it is EINVAL when it is more than one: quarry_ring_next is for those
+ *        (QUARRY_RING_BUNDLES).
+ * @param buffer receives it: p and len what was received (len 0 when res is not above 0). Where the ring was registered
+ *        without QUARRY_RING_BUNDLES, len is never more than there is room for: MSG_TRUNC tells in res how long a
+ *        datagram was. Its release gives it to the
+ *        kernel again. Of an incremental ring it is a piece; when 31 pieces of one buffer are out (23 where pins are counted), the next is copied
  *        to a block of its own (OWNED | COPIED).
  * @return 0; -1 with ENOBUFS (the kernel found none: what came back is published now, and the request can be submitted
  *         again), EAGAIN (no buffer comes with it), EINVAL (the kernel does not have that buffer, or no slab), EPERM,
@@ -437,7 +454,8 @@ QUARRY_API int quarry_ring_unregister(quarry_buffers *slab);
 QUARRY_API int quarry_ring_try_get(quarry_buffers *slab, int32_t res, uint32_t cqe_flags, quarry_buffer *buffer);
 
 /** The buffers of a completion one after another, for receives with IORING_RECVSEND_BUNDLE (Linux 6.10), which fill as
- * many as it takes, in the order in which the kernel was given them. Of any other completion it is quarry_ring_try_get.
+ * many as it takes, in the order in which the kernel was given them. Of any other completion, and of all where the ring
+ * was registered without QUARRY_RING_BUNDLES, it is quarry_ring_try_get: the one buffer, and *res is 0.
  * The owner's; no allocation, no system call. Buffers may be released in between.
  * @param res, cqe_flags a copy of the completion's at first: what is left of it afterwards. *res is 0 when that was the
  *        last one. @param buffer receives it.
@@ -455,7 +473,8 @@ QUARRY_API int quarry_ring_try_get(quarry_buffers *slab, int32_t res, uint32_t c
 QUARRY_API int quarry_ring_next(quarry_buffers *slab, int32_t *res, uint32_t *cqe_flags, quarry_buffer *buffer);
 
 /** How many buffers the kernel says it has left (IORING_REGISTER_PBUF_STATUS, Linux 6.8): a system call. The owner's.
- * @return that; -1 with ENOENT (no ring), EPERM, or EINVAL, also of an older kernel. */
+ * @return that; -1 with ENOENT (no ring, or in a forked child the parent's), EPERM, or EINVAL, also of an older
+ *         kernel. */
 QUARRY_API long quarry_ring_left(quarry_buffers *slab);
 
 /** Register all of a slab as fixed buffers (IORING_REGISTER_BUFFERS2 and _UPDATE, Linux 5.13; sparse tables 5.19), for

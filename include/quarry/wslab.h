@@ -13,7 +13,8 @@
  *
  * A write slab is for one thread at a time. Functions tell errors by -1 or NULL and errno; one that fails has changed
  * nothing. Nothing is allocated between init and fini, but for what grows. A forked child has a copy and may go on with
- * it.
+ * it; what the kernel holds it holds of the parent, who gets the notices, so that the child drops those holds by itself
+ * (quarry_wslab_drop) before it writes there, or ends it.
  */
 #ifndef QUARRY_WSLAB_H
 #define QUARRY_WSLAB_H

@@ -3,17 +3,18 @@
 #include "lib/object/buffers.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stddef.h>
 #include <string.h>
 
 #include "lib/api/error.h"
+#include "lib/base/lock.h"
 #include "lib/cache/taken.h"
 #include "lib/object/own.h"
 
 #define HUGE_PAGE ((size_t)1 << 21)
 #define BASE_PAGE ((size_t)1 << 12)
 #define TOTAL_MAX ((uint64_t)1 << 40)
+#define AWAKE 1000
 
 _Atomic(struct qy_buffers *) qy_buffers_table[QUARRY_BUFFERS_MAX];
 struct qy_buffers qy_buffers_all[QUARRY_BUFFERS_MAX]; /* address space until it is used */
@@ -181,7 +182,7 @@ static void fill(struct qy_buffers *s, const quarry_buffers_attr *attr, uint64_t
 	s->low = attr->low;
 	s->held_ms = attr->held_ms;
 	s->pins_max = attr->pins_max;
-	s->get_more = s->low_water != 0 || s->since != NULL;
+	s->get_more = s->low_water != 0 || s->since != NULL || s->pins != NULL;
 	s->tag = (uint32_t)s->number << 16 | (s->pins != NULL ? QUARRY_BUFFER_COUNTED : 0);
 	s->wake = attr->wake;
 	s->ctx = attr->ctx;
@@ -201,7 +202,10 @@ QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr
 		return NULL;
 	alignment = attr->alignment != 0 ? attr->alignment : QY_CACHE_LINE;
 	size = qy_align_up(attr->size, alignment);
-	qy_buffers_mind_forks();
+	if (!qy_buffers_mind_forks()) {
+		qy_fail(ENOMEM, "no memory for what forked children are to do (pthread_atfork)");
+		return NULL;
+	}
 	s = take_number();
 	if (s == NULL)
 		return NULL;
@@ -230,13 +234,26 @@ QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr
 	return &s->head;
 }
 
+/* (Awake for a moment, since most are through by then; then by sleeping, so that one who is not to run before us is. They
+ * wake nobody.) */
+void qy_buffers_await(_Atomic(uint32_t) *who)
+{
+	uint32_t n;
+
+	for (unsigned round = 0; (n = atomic_load_explicit(who, memory_order_seq_cst)) != 0; round++) {
+		if (round < AWAKE)
+			qy_spin();
+		else
+			qy_sleep_on(who, n, 1);
+	}
+}
+
 /* Whoever returned a buffer and is about to call `wake`, or is in it, is waited for; who comes later finds that nobody
  * waits. */
 static void let_callers_go(struct qy_buffers *s)
 {
 	atomic_store_explicit(&s->waits, 0, memory_order_seq_cst);
-	while (atomic_load_explicit(&s->callers, memory_order_seq_cst) != 0)
-		sched_yield();
+	qy_buffers_await(&s->callers);
 }
 
 QUARRY_API int quarry_buffers_destroy(quarry_buffers *slab)

@@ -4,12 +4,13 @@
  * A buffer's state is its generation: odd while it is the program's, even while it is free or the kernel's. Whoever
  * turns it from odd to even has released the buffer, and nobody else can for that generation: others than the owner
  * turn it by an exchange, so of two releases one wins. Only the owner makes it odd, of a number that it has in its
- * hands.
+ * hands. (In a slab that counts pins a release closes the word of the pins before: buffers_held.c.)
  *
  * What others release goes to the owner by a bit: 64 buffers share a word, 64 words a bit each in a word above. The
  * setter sets the lower bit first, and the upper one when the word was empty; the owner exchanges from above. So a bit
- * that is set is found by the collection that follows, or its setter is still about to set the upper one. Nothing
- * waits for anything: there is no lock.
+ * that is set is found by the collection that follows, or its setter is still about to set the upper one. There is no
+ * lock. Two wait for others: who ends a slab for those in `wake`, and who registers it with the kernel for those who
+ * move pages (qy_buffers_await, which sleeps).
  *
  * Whoever has set the lower bit may be slow, and the slab be destroyed before it has gone on: the owner needs only the
  * bit. So what it touches from there on (`above`, `waits`, `callers`, and then `wake`) stays what it is for ever: the
@@ -21,7 +22,7 @@
  * that in the handler of pthread_atfork(3), where it has one thread (buffers_fork.c). For that, the stack's numbers are
  * always free ones, each once: a number is written before it counts, and counts no more before it is given out.
  *
- * Beside `returned`, `above`, `generation`, `waits`, `callers` and `pieces`, all is the owner's; others look at
+ * Beside `returned`, `above`, `generation`, `waits`, `callers`, `pieces` and `pins`, all is the owner's; others look at
  * counters. */
 #ifndef QUARRY_OBJECT_BUFFERS_H
 #define QUARRY_OBJECT_BUFFERS_H
@@ -36,7 +37,9 @@
 /* Of a buffer that is filled in pieces. */
 struct qy_pieces {
 	_Atomic(uint64_t) out; /* a bit for each piece that the program has, and QY_KERNELS; in the upper half the
-	                        * generation, so that a late release changes nothing of the next life */
+	                        * generation, so that a late release changes nothing of the next life. In a slab that
+	                        * counts pins 8 of the bits are how often it is pinned, so that a release of the last
+	                        * piece and a pin of it have one order */
 	uint32_t offset;       /* where the next one begins */
 	uint8_t next;          /* the bit that the next one is to have */
 };
@@ -44,6 +47,9 @@ struct qy_pieces {
 #define QY_PIECES 31
 #define QY_KERNELS ((uint64_t)1 << QY_PIECES) /* it has not been filled to its end */
 #define QY_PIECES_OUT (QY_KERNELS - 1)
+#define QY_PIECES_COUNTED 23 /* as many as there are in a slab that counts pins; the rest is the count */
+#define QY_PIECE_PIN ((uint64_t)1 << QY_PIECES_COUNTED)
+#define QY_PIECE_PINS (QY_PIECES_OUT & ~(QY_PIECE_PIN - 1))
 
 /* Of io_uring's interface, as io_uring_register(2) and io_uring_register_buf_ring(3) document it. */
 struct qy_ring_entry {
@@ -63,6 +69,7 @@ struct qy_ring {
 	int process; /* that registered it: a forked child has the descriptor too, and leaves the parent's ring alone */
 	uint32_t held; /* buffers that the kernel has */
 	bool incremental;
+	bool bundles; /* a completion may be of several buffers */
 	uint64_t *has; /* a bit for each buffer: the kernel has it; */
 	uint64_t *of;  /* it is the ring's, wherever it is now */
 	struct qy_pieces *pieces; /* stays when the ring goes: pieces may be out */
@@ -98,7 +105,7 @@ struct qy_buffers {
 	void (*wake)(void *ctx);
 	void *ctx;
 	_Atomic(uint64_t) *since; /* when each was given out, NULL where that is not asked for: buffers_held.c */
-	_Atomic(uint64_t) *pins;  /* and how often it is pinned, since when */
+	_Atomic(uint64_t) *pins;  /* and how often it is pinned, since when, and that it is being released */
 	_Atomic(uint64_t) *chained; /* of a checked slab, for each: the generation, in the upper half, in which it, or which of
 	                             * its pieces, a chain has (chain_buffers.c) */
 	uint32_t held_ms, pins_max;
@@ -140,8 +147,11 @@ extern QY_HIDDEN _Atomic(uint32_t) qy_buffers_numbers;
 /* How often this process and its parents forked: who has counted himself before that does not count any more. */
 extern QY_HIDDEN _Atomic(uint32_t) qy_buffers_forks;
 
-/* Have forked children settle what they inherit. To be called before there is a slab. */
-void qy_buffers_mind_forks(void);
+/* Have forked children settle what they inherit. To be called before there is a slab. False: there is no memory. */
+bool qy_buffers_mind_forks(void);
+
+/* Wait until nobody is counted there. */
+void qy_buffers_await(_Atomic(uint32_t) *who);
 
 /* The calling thread, if it ever owned a slab, by a number that no other has or will have; else 0. (An address of the
  * thread's is the next thread's, when it has ended.) A forked child's one thread keeps it. */
@@ -236,7 +246,8 @@ QY_INLINE void qy_buffers_give(struct qy_buffers *s, uint32_t id, uint32_t len, 
 {
 	uint32_t generation = atomic_load_explicit(&s->generation[id], memory_order_relaxed) + 1;
 
-	atomic_store_explicit(&s->generation[id], generation, memory_order_relaxed);
+	/* After it has left the stack, for a child that is forked in between. */
+	atomic_store_explicit(&s->generation[id], generation, memory_order_release);
 	qy_count(&s->gets, 1);
 	/* Field by field. Together, by way of a vector, they would be there 5 ns later for a put that follows. */
 	b->p = quarry_buffers_at(&s->head, id);
@@ -246,20 +257,28 @@ QY_INLINE void qy_buffers_give(struct qy_buffers *s, uint32_t id, uint32_t len, 
 	qy_publish(b->flags, qy_buffer_flags(s, kind, 0));
 }
 
-/* Notes when it was given out, where that is asked for. After qy_buffers_give. */
-void qy_buffers_note_time(struct qy_buffers *s, uint32_t id);
+/* Notes when it was given out, where that is asked for, and that it can be pinned. After qy_buffers_give. */
+void qy_buffers_note_taken(struct qy_buffers *s, uint32_t id);
 
 QY_INLINE void qy_buffers_note(struct qy_buffers *s, uint32_t id)
 {
-	if (QY_UNLIKELY(s->since != NULL))
-		qy_buffers_note_time(s, id);
+	if (QY_UNLIKELY(s->since != NULL || s->pins != NULL))
+		qy_buffers_note_taken(s, id);
 }
 
-/* Whether a buffer is pinned, of this generation; only where pins are counted. */
-bool qy_buffers_pinned(struct qy_buffers *s, uint32_t id, uint32_t generation);
+/* How many pieces of a buffer may be out. */
+QY_INLINE unsigned qy_pieces(const struct qy_buffers *s)
+{
+	return s->pins != NULL ? QY_PIECES_COUNTED : QY_PIECES;
+}
 
-/* Counts pinned buffers anew, where nobody pins. */
-void qy_buffers_recount_pins(struct qy_buffers *s);
+/* Only where pins are counted. Whether a buffer, or what there is of it, is pinned, of this generation; and have it
+ * pinned no more, which is half of its release, and which one alone can (0; EBUSY: it is pinned; EALREADY). */
+bool qy_buffers_pinned(struct qy_buffers *s, uint32_t id, uint32_t generation);
+int qy_buffers_close_pins(struct qy_buffers *s, uint32_t id, uint32_t generation);
+
+/* In a forked child: releases that were half done are done, and pinned buffers counted anew. */
+void qy_buffers_settle_pins(struct qy_buffers *s);
 
 /* The slab of a buffer; NULL when it is of none. */
 QY_INLINE struct qy_buffers *qy_buffers_of(uint32_t id, uint32_t flags)
@@ -282,8 +301,8 @@ long qy_buffers_collect(struct qy_buffers *s);
 bool qy_buffers_take_any(struct qy_buffers *s, uint32_t *id);
 
 /* What a release is made of, by any thread, for what is to be done between: turn the generation, which one alone can
- * (false: somebody else has, or it was pinned meanwhile), and then bring the buffer home. */
-bool qy_buffers_claim(struct qy_buffers *s, uint32_t id, uint32_t generation);
+ * (0; EALREADY: somebody else has; EBUSY: it is pinned), and then bring the buffer home. */
+int qy_buffers_claim(struct qy_buffers *s, uint32_t id, uint32_t generation);
 void qy_buffers_send_claimed(struct qy_buffers *s, uint32_t id);
 
 /* Tell, when so few are left now that one was taken. */
@@ -291,16 +310,22 @@ void qy_buffers_low(struct qy_buffers *s, uint32_t left);
 
 /* OWNED buffers of checked slabs: note one, which gets the number that comes back, as its generation (0: there is no
  * memory to note it in); whether it is one; and end it, which one alone can. From any thread. */
+extern QY_HIDDEN _Atomic(uint32_t) qy_owned_places; /* there ever were: for tests, since nothing else tells */
+
 uint32_t qy_owned_note(const void *p);
 bool qy_owned_is(const void *p, uint32_t serial);
 bool qy_owned_end(const void *p, uint32_t serial);
+
+/* Note that a chain has it, which one alone may (false: one has), and that none has any more. */
+bool qy_owned_enter(const void *p, uint32_t serial);
+void qy_owned_leave(const void *p, uint32_t serial);
 
 /* Give the kernel a buffer, as of when it is told. */
 void qy_ring_put(struct qy_buffers *s, uint32_t id);
 void qy_ring_tell(struct qy_buffers *s);
 
 /* A piece comes back, from any thread. 0: others are out, or the kernel has the rest; 1: it was the last, and the
- * buffer is to be returned; -1: it came back before. */
+ * buffer is to be returned; -EALREADY: it came back before; -EBUSY: no other is out, and it is pinned. */
 bool qy_ring_piece_last(struct qy_buffers *s, uint32_t id, unsigned piece); /* whether no other is out */
 int qy_ring_piece_back(struct qy_buffers *s, uint32_t id, uint32_t generation, unsigned piece);
 bool qy_ring_piece_out(struct qy_buffers *s, uint32_t id, unsigned piece); /* whether the program has it */

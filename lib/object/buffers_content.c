@@ -230,18 +230,22 @@ static unsigned move_or_copy(struct qy_buffers *s, quarry_buffer b, void *block,
 }
 
 /* The block is there before the buffer is claimed, so that nothing can fail after that. Of a piece it is the release
- * that claims: it is copied before, and what was copied of another's is nobody's. False: somebody else has it. */
-static bool adopt(struct qy_buffers *s, quarry_buffer b, void *block, bool movable, unsigned *how)
+ * that claims: it is copied before, and what was copied of another's is nobody's. 0; EALREADY: somebody else has it;
+ * EBUSY: it is pinned. */
+static int adopt(struct qy_buffers *s, quarry_buffer b, void *block, bool movable, unsigned *how)
 {
+	int error;
+
 	if (b.flags & QUARRY_BUFFER_PIECE) {
 		*how = move_or_copy(s, b, block, false);
-		return quarry_buffer_release(b) == 0;
+		return quarry_buffer_release(b) == 0 ? 0 : errno;
 	}
-	if (!qy_buffers_claim(s, b.id, b.generation - s->seed))
-		return false;
+	error = qy_buffers_claim(s, b.id, b.generation - s->seed);
+	if (error != 0)
+		return error;
 	*how = move_or_copy(s, b, block, movable);
 	qy_buffers_send_claimed(s, b.id);
-	return true;
+	return 0;
 }
 
 QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, unsigned flags)
@@ -252,6 +256,7 @@ QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, u
 	bool movable, checked;
 	quarry_buffer b;
 	unsigned how;
+	int error;
 
 	if (buffer == NULL || (flags & ~(unsigned)QUARRY_ADOPT_COPY))
 		return qy_fail(EINVAL, buffer == NULL ? "buffer: there is none" : "flags: unknown bits");
@@ -264,7 +269,8 @@ QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, u
 		return qy_fail(errno, errno == ESTALE ? "buffer: it was released" : "buffer: it is of no slab");
 	s = atomic_load_explicit(&qy_buffers_table[qy_buffer_slab(b.flags)], memory_order_acquire);
 	checked = s->checked;
-	if (s->pins != NULL && qy_buffers_pinned(s, b.id, b.generation - s->seed))
+	if (s->pins != NULL && qy_buffers_pinned(s, b.id, b.generation - s->seed) &&
+	    (!(b.flags & QUARRY_BUFFER_PIECE) || qy_ring_piece_last(s, b.id, qy_buffer_piece(b.flags))))
 		return qy_fail(EBUSY, "buffer: it is pinned");
 	/* As large as a buffer where its pages can be moved. */
 	movable = s->head.size % page == 0 && b.len > page && !(flags & QUARRY_ADOPT_COPY);
@@ -276,9 +282,10 @@ QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, u
 	}
 	if (block == NULL)
 		return qy_fail(ENOMEM, "no memory for a block of %u bytes", (unsigned)b.len);
-	if (!adopt(s, b, block, movable, &how)) {
+	error = adopt(s, b, block, movable, &how);
+	if (error != 0) {
 		quarry_free(block);
-		return qy_fail(ESTALE, "buffer: it was released");
+		return error == EBUSY ? qy_fail(EBUSY, "buffer: it is pinned") : qy_fail(ESTALE, "buffer: it was released");
 	}
 	*buffer = quarry_buffer_own(block, b.len);
 	buffer->flags |= how;

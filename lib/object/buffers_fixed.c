@@ -2,7 +2,6 @@
 /* A slab as registered (fixed) buffers of io_uring: a few entries of a sparse table, each a chunk of at most 1 GiB,
  * which is what the kernel takes as one. (The structs are io_uring_register(2)'s.) */
 #include <errno.h>
-#include <sched.h>
 
 #include "lib/api/error.h"
 #include "lib/object/buffers.h"
@@ -83,8 +82,7 @@ static uint32_t write_entries(struct qy_buffers *s, int fd, uint32_t count, bool
 static void say_held(struct qy_buffers *s)
 {
 	__atomic_store_n(&s->fixed.held, chunks(s), __ATOMIC_SEQ_CST);
-	while (atomic_load_explicit(&s->moving, memory_order_seq_cst) != 0)
-		sched_yield();
+	qy_buffers_await(&s->moving);
 }
 
 /* So many chunks are the kernel's, and the next it has refused (errno). What it does not let go of now is the slab's to

@@ -16,7 +16,7 @@ _Atomic(uint32_t) qy_buffers_forks;
 
 static uint32_t words(const struct qy_buffers *s)
 {
-	return (s->head.count + 63) / 64;
+	return (uint32_t)(((size_t)s->head.count + 63) / 64);
 }
 
 static uint32_t generation(struct qy_buffers *s, uint32_t id)
@@ -106,7 +106,7 @@ static void settle(struct qy_buffers *s)
 	atomic_store_explicit(&s->callers, 0, memory_order_relaxed);
 	atomic_store_explicit(&s->moving, 0, memory_order_relaxed);
 	if (s->pins != NULL)
-		qy_buffers_recount_pins(s);
+		qy_buffers_settle_pins(s);
 	s->fixed.pending = 0; /* the tags come to the parent */
 	if (!qy_buffers_mine(s))
 		forget_owner(s);
@@ -146,14 +146,24 @@ static void in_child(void)
 	}
 }
 
+static bool minded;
+
 static void prepare(void)
 {
-	(void)pthread_atfork(NULL, NULL, in_child);
+	minded = pthread_atfork(NULL, NULL, in_child) == 0;
 }
 
-void qy_buffers_mind_forks(void)
+bool qy_buffers_mind_forks(void)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 	pthread_once(&once, prepare);
+	return minded;
+}
+
+/* Before the program's own handlers, which may use slabs in the child: these run in the order in which they were
+ * registered. */
+__attribute__((constructor)) static void prepare_early(void)
+{
+	(void)qy_buffers_mind_forks();
 }

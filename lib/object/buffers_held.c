@@ -3,7 +3,8 @@
  *
  * Since when a buffer is out is a word of a generation's low 16 bits and 48 of milliseconds, written by the owner right
  * after the generation became odd: a word of another generation says that it was taken this moment. Pins are a word of 16
- * bits of the generation, 8 of how many there are, and 40 of since when there is one. */
+ * bits of the generation, 8 of how many there are, one that says that the buffer is being released, and 39 of since when
+ * there is a pin. It is the life's from its beginning on, when the owner writes it. */
 #include <errno.h>
 
 #include "lib/api/error.h"
@@ -11,7 +12,9 @@
 #include "numa/os.h"
 
 #define TIME_BITS 48
-#define PIN_TIME_BITS 40
+#define PIN_COUNT_SHIFT 40
+#define PIN_TIME_BITS 39
+#define CLOSED ((uint64_t)1 << PIN_TIME_BITS) /* whoever set it releases the buffer */
 #define PINS_MAX 255u
 
 static int error(int number)
@@ -25,44 +28,79 @@ static uint64_t low_bits(uint64_t word, unsigned bits)
 	return word & (((uint64_t)1 << bits) - 1);
 }
 
-/* ---- since when they are out ---- */
+/* ---- when one is given out ---- */
 
-void qy_buffers_note_time(struct qy_buffers *s, uint32_t id)
+static uint64_t pin_word(uint32_t generation, uint32_t pins, uint64_t rest)
+{
+	return (uint64_t)generation << TIME_BITS | (uint64_t)pins << PIN_COUNT_SHIFT | rest;
+}
+
+void qy_buffers_note_taken(struct qy_buffers *s, uint32_t id)
 {
 	const uint64_t generation = atomic_load_explicit(&s->generation[id], memory_order_relaxed);
 
-	atomic_store_explicit(&s->since[id], generation << TIME_BITS | low_bits(qy_os->now_ms(), TIME_BITS),
-			      memory_order_relaxed);
+	if (s->since != NULL)
+		atomic_store_explicit(&s->since[id], generation << TIME_BITS | low_bits(qy_os->now_ms(), TIME_BITS),
+				      memory_order_relaxed);
+	if (s->pins != NULL)
+		atomic_store_explicit(&s->pins[id], pin_word((uint32_t)generation, 0, 0), memory_order_relaxed);
 }
 
 /* ---- pins ---- */
 
+static bool is_of(uint64_t word, uint32_t generation)
+{
+	return (uint16_t)(word >> TIME_BITS) == (uint16_t)generation;
+}
+
 static uint32_t pins_in(uint64_t word)
 {
-	return word >> PIN_TIME_BITS & PINS_MAX;
+	return word >> PIN_COUNT_SHIFT & PINS_MAX;
 }
 
-static uint32_t pins_of(uint64_t word, uint32_t generation)
+static uint32_t pins_of_pieces(uint64_t out)
 {
-	return (uint16_t)(word >> TIME_BITS) == (uint16_t)generation ? pins_in(word) : 0;
+	return (uint32_t)((out & QY_PIECE_PINS) / QY_PIECE_PIN);
 }
 
-static uint64_t pin_word(uint32_t generation, uint32_t pins, uint64_t since)
+static uint64_t pieces(struct qy_buffers *s, uint32_t id)
 {
-	return pins == 0 ? 0 : (uint64_t)generation << TIME_BITS | (uint64_t)pins << PIN_TIME_BITS | since;
+	return s->ring.pieces != NULL ? atomic_load_explicit(&s->ring.pieces[id].out, memory_order_acquire) : 0;
 }
 
 bool qy_buffers_pinned(struct qy_buffers *s, uint32_t id, uint32_t generation)
 {
-	return pins_of(atomic_load_explicit(&s->pins[id], memory_order_seq_cst), generation) != 0;
+	const uint64_t word = atomic_load_explicit(&s->pins[id], memory_order_acquire), out = pieces(s, id);
+
+	return out >> 32 == generation ? pins_of_pieces(out) != 0 : is_of(word, generation) && pins_in(word) != 0;
 }
 
-void qy_buffers_recount_pins(struct qy_buffers *s)
+int qy_buffers_close_pins(struct qy_buffers *s, uint32_t id, uint32_t generation)
+{
+	uint64_t was = atomic_load_explicit(&s->pins[id], memory_order_relaxed);
+
+	do {
+		if (!is_of(was, generation) || (was & CLOSED))
+			return EALREADY;
+		if (pins_in(was) != 0)
+			return EBUSY;
+	} while (!atomic_compare_exchange_weak_explicit(&s->pins[id], &was, pin_word(generation, 0, CLOSED),
+							memory_order_acq_rel, memory_order_relaxed));
+	return 0;
+}
+
+void qy_buffers_settle_pins(struct qy_buffers *s)
 {
 	uint32_t n = 0;
 
-	for (uint32_t id = 0; id < s->head.count; id++)
-		n += pins_in(atomic_load_explicit(&s->pins[id], memory_order_relaxed)) != 0;
+	for (uint32_t id = 0; id < s->fresh; id++) {
+		const uint32_t generation = atomic_load_explicit(&s->generation[id], memory_order_relaxed);
+		const uint64_t word = atomic_load_explicit(&s->pins[id], memory_order_relaxed);
+
+		n += pins_in(word) != 0 || pins_of_pieces(pieces(s, id)) != 0;
+		if ((generation & 1) && is_of(word, generation) && (word & CLOSED))
+			atomic_store_explicit(&s->generation[id], generation + 1, memory_order_relaxed);
+	}
 	atomic_store_explicit(&s->pinned, n, memory_order_relaxed);
 }
 
@@ -84,28 +122,42 @@ static void leave_room(struct qy_buffers *s)
 	atomic_fetch_sub_explicit(&s->pinned, 1, memory_order_relaxed);
 }
 
+/* What must be so for one more pin of what is pinned n times: there is room for one more pinned buffer (taken in *room),
+ * and in the count. */
+static bool may_pin(struct qy_buffers *s, uint32_t n, bool *room)
+{
+	if (n < PINS_MAX && (n != 0 || *room || (*room = take_room(s))))
+		return true;
+	errno = EAGAIN;
+	return false;
+}
+
+/* The end of that: of several who took room for the same buffer one keeps it. */
+static int ended(struct qy_buffers *s, bool keep, bool room, int result)
+{
+	if (room && !keep)
+		leave_room(s);
+	return result;
+}
+
+/* The pins of a whole buffer, and that it is being released, are one word: who comes first, does. */
 static int pin(struct qy_buffers *s, uint32_t id, uint32_t generation)
 {
 	const uint64_t now = low_bits(qy_os->now_ms(), PIN_TIME_BITS);
 	uint64_t was = atomic_load_explicit(&s->pins[id], memory_order_relaxed), word;
 	bool room = false;
+	uint32_t n;
 
 	do {
-		const uint32_t n = pins_of(was, generation);
-
-		if (n == 0 && !room && !(room = take_room(s)))
-			return error(EAGAIN);
-		if (n == PINS_MAX) {
-			if (room)
-				leave_room(s);
-			return error(EAGAIN);
-		}
+		n = pins_in(was);
+		if (!is_of(was, generation) || (was & CLOSED))
+			return ended(s, false, room, error(ESTALE));
+		if (!may_pin(s, n, &room))
+			return ended(s, false, room, -1);
 		word = pin_word(generation, n + 1, n == 0 ? now : low_bits(was, PIN_TIME_BITS));
-	} while (!atomic_compare_exchange_weak_explicit(&s->pins[id], &was, word, memory_order_seq_cst,
+	} while (!atomic_compare_exchange_weak_explicit(&s->pins[id], &was, word, memory_order_acq_rel,
 							memory_order_relaxed));
-	if (room && pins_of(was, generation) != 0) /* another thread was first to pin it */
-		leave_room(s);
-	return 0;
+	return ended(s, n == 0, room, 0);
 }
 
 static int unpin(struct qy_buffers *s, uint32_t id, uint32_t generation)
@@ -114,15 +166,50 @@ static int unpin(struct qy_buffers *s, uint32_t id, uint32_t generation)
 	uint32_t n;
 
 	do {
-		n = pins_of(was, generation);
-		if (n == 0)
+		n = pins_in(was);
+		if (!is_of(was, generation) || n == 0)
 			return error(EINVAL);
 		word = pin_word(generation, n - 1, low_bits(was, PIN_TIME_BITS));
 	} while (!atomic_compare_exchange_weak_explicit(&s->pins[id], &was, word, memory_order_release,
 							memory_order_relaxed));
-	if (n == 1)
-		leave_room(s);
-	return 0;
+	return ended(s, n != 1, true, 0);
+}
+
+/* Of one in pieces that is the word of the pieces; the other has since when. */
+static int pin_piece(struct qy_buffers *s, uint32_t id, uint32_t generation, unsigned piece)
+{
+	_Atomic(uint64_t) *out = &s->ring.pieces[id].out;
+	uint64_t was = atomic_load_explicit(out, memory_order_relaxed), word;
+	bool room = false;
+	uint32_t n;
+
+	do {
+		n = pins_of_pieces(was);
+		if (was >> 32 != generation || piece >= QY_PIECES_COUNTED || !(was >> piece & 1))
+			return ended(s, false, room, error(ESTALE));
+		if (!may_pin(s, n, &room))
+			return ended(s, false, room, -1);
+	} while (!atomic_compare_exchange_weak_explicit(out, &was, was + QY_PIECE_PIN, memory_order_acq_rel,
+							memory_order_relaxed));
+	word = atomic_load_explicit(&s->pins[id], memory_order_relaxed);
+	if (n == 0 && is_of(word, generation)) /* (exchanged, for one that a program's mistake has had released by now) */
+		(void)atomic_compare_exchange_strong_explicit(&s->pins[id], &word,
+							      pin_word(generation, 0, low_bits(qy_os->now_ms(), PIN_TIME_BITS)),
+							      memory_order_relaxed, memory_order_relaxed);
+	return ended(s, n == 0, room, 0);
+}
+
+static int unpin_piece(struct qy_buffers *s, uint32_t id, uint32_t generation)
+{
+	_Atomic(uint64_t) *out = &s->ring.pieces[id].out;
+	uint64_t was = atomic_load_explicit(out, memory_order_relaxed);
+
+	do {
+		if (was >> 32 != generation || pins_of_pieces(was) == 0)
+			return error(EINVAL);
+	} while (!atomic_compare_exchange_weak_explicit(out, &was, was - QY_PIECE_PIN, memory_order_release,
+							memory_order_relaxed));
+	return ended(s, pins_of_pieces(was) != 1, true, 0);
 }
 
 QUARRY_API int quarry_buffer_pin_counted(quarry_buffer b)
@@ -134,20 +221,18 @@ QUARRY_API int quarry_buffer_pin_counted(quarry_buffer b)
 	s = qy_buffers_of(b.id, b.flags);
 	if (s == NULL || s->pins == NULL)
 		return error(EINVAL);
-	if (pin(s, b.id, b.generation - s->seed) != 0)
-		return -1;
-	/* (Who releases it at this moment sees the pin, or is seen here.) */
-	if (atomic_load_explicit(&s->generation[b.id], memory_order_seq_cst) == b.generation - s->seed)
-		return 0;
-	(void)unpin(s, b.id, b.generation - s->seed);
-	return error(ESTALE);
+	return b.flags & QUARRY_BUFFER_PIECE ? pin_piece(s, b.id, b.generation - s->seed, qy_buffer_piece(b.flags)) :
+					       pin(s, b.id, b.generation - s->seed);
 }
 
 QUARRY_API int quarry_buffer_unpin_counted(quarry_buffer b)
 {
 	struct qy_buffers *s = qy_buffers_of(b.id, b.flags);
 
-	return s != NULL && s->pins != NULL ? unpin(s, b.id, b.generation - s->seed) : error(EINVAL);
+	if (s == NULL || s->pins == NULL || ((b.flags & QUARRY_BUFFER_PIECE) && s->ring.pieces == NULL))
+		return error(EINVAL);
+	return b.flags & QUARRY_BUFFER_PIECE ? unpin_piece(s, b.id, b.generation - s->seed) :
+					       unpin(s, b.id, b.generation - s->seed);
 }
 
 /* ---- asked ---- */
@@ -155,12 +240,11 @@ QUARRY_API int quarry_buffer_unpin_counted(quarry_buffer b)
 /* Whether the program has a buffer of that generation, or a piece of it. */
 static bool is_out(struct qy_buffers *s, uint32_t id, uint32_t generation)
 {
-	uint64_t pieces = s->ring.pieces != NULL ?
-				  atomic_load_explicit(&s->ring.pieces[id].out, memory_order_relaxed) : 0;
+	const uint64_t out = pieces(s, id);
 
 	if (!(generation & 1))
 		return false;
-	return pieces >> 32 != generation || (pieces & QY_PIECES_OUT);
+	return out >> 32 != generation || (out & QY_PIECES_OUT);
 }
 
 static uint64_t age(uint64_t now, uint64_t then)
@@ -188,9 +272,9 @@ static void look_at_times(struct qy_buffers *s, uint32_t id, uint64_t ms, uint64
 static void look_at_pins(struct qy_buffers *s, uint32_t id, uint64_t ms, uint64_t now, quarry_buffers_held *held)
 {
 	const uint64_t word = atomic_load_explicit(&s->pins[id], memory_order_relaxed);
-	const uint64_t old = age(now, low_bits(word, PIN_TIME_BITS));
+	const uint64_t since = low_bits(word, PIN_TIME_BITS), old = since != 0 ? age(now, since) : 0;
 
-	if (pins_in(word) == 0)
+	if (pins_in(word) == 0 && pins_of_pieces(pieces(s, id)) == 0)
 		return;
 	held->pinned++;
 	held->pinned_held += old > ms;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Buffers as they pass: given out, released here or elsewhere, collected, waited for. */
 #include <errno.h>
+#include <pthread.h>
 
 #include "lib/api/error.h"
 #include "lib/cache/taken.h"
 #include "lib/object/buffers.h"
+#include "lib/object/count.h"
 #include "lib/object/manager.h"
 
 static int error(int number)
@@ -183,7 +185,7 @@ static long take_word(struct qy_buffers *s, uint32_t word)
 	uint64_t bits;
 	long n = 0;
 
-	if (word >= (s->head.count + 63) / 64) /* a bit above from a slab that had this number before */
+	if (word >= ((size_t)s->head.count + 63) / 64) /* a bit above from a slab that had this number before */
 		return 0;
 	bits = atomic_exchange_explicit(&s->returned[word], 0, memory_order_acquire);
 	if (bits == 0) /* whoever set the bit above did so late: these were found before */
@@ -242,16 +244,31 @@ QY_COLD static int late(struct qy_buffers *s)
 	return error(EALREADY);
 }
 
+struct call {
+	struct qy_buffers *s;
+	uint32_t forks;
+};
+
 /* (The program may fork in `wake`, and go on in the child: there it was counted before the fork.) */
-QY_COLD static void call_owner(struct qy_buffers *s)
+static void call_ended(void *arg)
 {
-	const uint32_t forks = atomic_load_explicit(&qy_buffers_forks, memory_order_relaxed);
+	const struct call *c = arg;
+
+	if (atomic_load_explicit(&qy_buffers_forks, memory_order_relaxed) == c->forks)
+		atomic_fetch_sub_explicit(&c->s->callers, 1, memory_order_release);
+}
+
+/* `wake` writes to a descriptor: the thread may be cancelled there, and is waited for no more then. (The address
+ * sanitizer leaves this function alone, as receive_into in buffers_content.c.) */
+QY_COLD __attribute__((no_sanitize_address)) static void call_owner(struct qy_buffers *s)
+{
+	struct call c = { s, atomic_load_explicit(&qy_buffers_forks, memory_order_relaxed) };
 
 	atomic_fetch_add_explicit(&s->callers, 1, memory_order_seq_cst);
+	pthread_cleanup_push(call_ended, &c);
 	if (atomic_exchange_explicit(&s->waits, 0, memory_order_seq_cst) != 0 && s->wake != NULL)
 		s->wake(s->ctx);
-	if (atomic_load_explicit(&qy_buffers_forks, memory_order_relaxed) == forks)
-		atomic_fetch_sub_explicit(&s->callers, 1, memory_order_release);
+	pthread_cleanup_pop(1);
 }
 
 QY_INLINE bool claim(struct qy_buffers *s, uint32_t id, uint32_t generation)
@@ -318,15 +335,19 @@ QY_NOINLINE static int send_back(struct qy_buffers *s, uint32_t id, uint32_t gen
 	return QY_LIKELY(claim(s, id, generation)) ? send_claimed(s, id) : late(s);
 }
 
-/* Whoever pins looks at the generation after he has counted: one of both sees the other. */
-bool qy_buffers_claim(struct qy_buffers *s, uint32_t id, uint32_t generation)
+/* Where pins are counted, it is by their word that one alone can, who turns the generation by a store. */
+int qy_buffers_claim(struct qy_buffers *s, uint32_t id, uint32_t generation)
 {
-	if (!claim(s, id, generation))
-		return false;
-	if (s->pins == NULL || !qy_buffers_pinned(s, id, generation))
-		return true;
-	atomic_store_explicit(&s->generation[id], generation, memory_order_seq_cst);
-	return false;
+	int error;
+
+	if (s->pins == NULL)
+		return claim(s, id, generation) ? 0 : EALREADY;
+	if (atomic_load_explicit(&s->generation[id], memory_order_relaxed) != generation)
+		return EALREADY;
+	error = qy_buffers_close_pins(s, id, generation);
+	if (error == 0)
+		atomic_store_explicit(&s->generation[id], generation + 1, memory_order_release);
+	return error;
 }
 
 void qy_buffers_send_claimed(struct qy_buffers *s, uint32_t id)
@@ -339,6 +360,8 @@ static int release_owned(void *p, uint32_t generation)
 {
 	if (p == NULL)
 		return 0;
+	if (qy_count_is_held(p))
+		return error(EBUSY);
 	if (generation != 0 && (!qy_owned_end(p, generation) || !qy_manager_is_live(p)))
 		return error(EALREADY);
 	if (quarry_usable_size(p) == 0 || qy_taken_has(p))
@@ -365,23 +388,20 @@ QY_NOINLINE static int release_piece(struct qy_buffers *s, uint32_t id, uint32_t
 	int last = qy_ring_piece_back(s, id, generation, piece);
 
 	if (last <= 0)
-		return last == 0 ? 0 : late(s);
+		return last == 0 ? 0 : last == -EBUSY ? error(EBUSY) : late(s);
 	return qy_buffers_mine(s) ? put_with_more(s, id, generation) : send_back(s, id, generation);
 }
 
 /* What has more to it than a whole buffer: a piece, or a slab that counts pins. */
 QY_NOINLINE static int release_with_more(struct qy_buffers *s, uint32_t id, uint32_t generation, uint32_t flags)
 {
-	const unsigned piece = qy_buffer_piece(flags);
+	int number;
 
-	if ((flags & QUARRY_BUFFER_COUNTED) && s->pins != NULL && qy_buffers_pinned(s, id, generation) &&
-	    (!(flags & QUARRY_BUFFER_PIECE) || qy_ring_piece_last(s, id, piece)))
-		return error(EBUSY);
 	if (flags & QUARRY_BUFFER_PIECE)
-		return release_piece(s, id, generation, piece);
-	if (!qy_buffers_claim(s, id, generation))
-		return atomic_load_explicit(&s->generation[id], memory_order_relaxed) == generation ? error(EBUSY) :
-												      late(s);
+		return release_piece(s, id, generation, qy_buffer_piece(flags));
+	number = qy_buffers_claim(s, id, generation);
+	if (number != 0)
+		return number == EBUSY ? error(EBUSY) : late(s);
 	qy_buffers_send_claimed(s, id);
 	return 0;
 }

@@ -9,6 +9,7 @@
 
 #include "lib/api/error.h"
 #include "lib/object/buffers.h"
+#include "lib/object/copy.h"
 #include "lib/object/own.h"
 #include "numa/os.h"
 
@@ -89,7 +90,7 @@ static bool check(struct qy_buffers *s, unsigned group, unsigned entries, unsign
 		qy_fail(EINVAL, "slab: %u buffers are more than a ring can tell apart", (unsigned)s->head.count);
 	else if (group > UINT16_MAX)
 		qy_fail(EINVAL, "group: %u is none", group);
-	else if (flags & ~(unsigned)QUARRY_RING_INCREMENTAL)
+	else if (flags & ~(unsigned)(QUARRY_RING_INCREMENTAL | QUARRY_RING_BUNDLES))
 		qy_fail(EINVAL, "flags: unknown bits in 0x%x", flags);
 	else
 		return true;
@@ -160,6 +161,7 @@ QUARRY_API int quarry_ring_register(quarry_buffers *slab, int ring_fd, unsigned 
 	}
 	ring->entry = entry;
 	qy_buffers_mode(s);
+	ring->bundles = flags & QUARRY_RING_BUNDLES;
 	ring->mask = entries - 1;
 	ring->written = ring->tail = 0;
 	qy_buffers_collect(s);
@@ -230,10 +232,10 @@ static int choose(struct qy_buffers *s, struct qy_pieces *p)
 {
 	const uint64_t out = atomic_load_explicit(&p->out, memory_order_relaxed);
 
-	for (int tries = 0; tries < QY_PIECES; tries++) {
+	for (int tries = 0, most = (int)qy_pieces(s); tries < most; tries++) {
 		int bit = p->next;
 
-		if (bit == QY_PIECES) {
+		if (bit == most) {
 			if (s->checked)
 				return -1;
 			bit = p->next = 0;
@@ -252,7 +254,7 @@ QY_COLD static bool copy_piece(struct qy_buffers *s, const void *from, uint32_t 
 
 	if (p == NULL)
 		return false;
-	memcpy(p, from, len);
+	qy_copy(p, from, len);
 	*b = quarry_buffer_own(p, len);
 	b->flags |= QUARRY_BUFFER_COPIED;
 	b->generation = s->checked ? qy_owned_note(p) : 0;
@@ -269,6 +271,9 @@ static void end_without_piece(struct qy_buffers *s, uint32_t id, struct qy_piece
 	qy_buffers_come_home(s, id);
 }
 
+/* (Of a completion of no bytes the kernel has used nothing, and fills the buffer on, though some from 6.12 to 6.19 do
+ * not say so: if that were taken for its end, the buffer would come to stand in the ring twice. One that is full it fills
+ * no more: what it says with MSG_TRUNC may be of the next.) */
 static int take_piece(struct qy_buffers *s, uint32_t id, uint32_t len, bool more, quarry_buffer *b)
 {
 	struct qy_pieces *p = &s->ring.pieces[id];
@@ -276,8 +281,7 @@ static int take_piece(struct qy_buffers *s, uint32_t id, uint32_t len, bool more
 	const uint32_t at = first ? 0 : p->offset;
 	int bit;
 
-	if (len > s->head.size - at)
-		return error(EINVAL);
+	more = len == 0 || (more && len < s->head.size - at);
 	if (first) {
 		const uint32_t generation = atomic_load_explicit(&s->generation[id], memory_order_relaxed) + 1;
 
@@ -310,15 +314,20 @@ static int take_piece(struct qy_buffers *s, uint32_t id, uint32_t len, bool more
 
 bool qy_ring_piece_out(struct qy_buffers *s, uint32_t id, unsigned piece)
 {
-	return s->ring.pieces != NULL && piece < QY_PIECES &&
+	return s->ring.pieces != NULL && piece < qy_pieces(s) &&
 	       (atomic_load_explicit(&s->ring.pieces[id].out, memory_order_relaxed) >> piece & 1);
+}
+
+/* No other is out. */
+static bool is_last(const struct qy_buffers *s, uint64_t out, uint64_t bit)
+{
+	return (out & (((uint64_t)1 << qy_pieces(s)) - 1)) == bit;
 }
 
 bool qy_ring_piece_last(struct qy_buffers *s, uint32_t id, unsigned piece)
 {
-	return s->ring.pieces != NULL && piece < QY_PIECES &&
-	       ((uint32_t)atomic_load_explicit(&s->ring.pieces[id].out, memory_order_relaxed) & QY_PIECES_OUT) ==
-		       (uint32_t)1 << piece;
+	return s->ring.pieces != NULL && piece < qy_pieces(s) &&
+	       is_last(s, atomic_load_explicit(&s->ring.pieces[id].out, memory_order_relaxed), (uint64_t)1 << piece);
 }
 
 int qy_ring_piece_back(struct qy_buffers *s, uint32_t id, uint32_t generation, unsigned piece)
@@ -327,13 +336,15 @@ int qy_ring_piece_back(struct qy_buffers *s, uint32_t id, uint32_t generation, u
 	_Atomic(uint64_t) *out;
 	uint64_t was;
 
-	if (s->ring.pieces == NULL || piece >= QY_PIECES)
-		return -1;
+	if (s->ring.pieces == NULL || piece >= qy_pieces(s))
+		return -EALREADY;
 	out = &s->ring.pieces[id].out;
 	was = atomic_load_explicit(out, memory_order_relaxed);
 	do {
 		if (was >> 32 != generation || !(was & bit))
-			return -1;
+			return -EALREADY;
+		if (s->pins != NULL && (was & QY_PIECE_PINS) && is_last(s, was, bit))
+			return -EBUSY;
 	} while (!atomic_compare_exchange_weak_explicit(out, &was, was & ~bit, memory_order_acq_rel,
 							memory_order_relaxed));
 	return (uint32_t)was == bit;
@@ -348,19 +359,41 @@ QY_COLD static int no_buffer(struct qy_buffers *s, int32_t res)
 	return error(ENOBUFS);
 }
 
+/* How much of a buffer that the kernel has it has not filled, as of what completions said. */
+static uint32_t room(const struct qy_buffers *s, uint32_t id)
+{
+	const struct qy_pieces *p = &s->ring.pieces[id];
+
+	if (!s->ring.incremental || !(atomic_load_explicit(&p->out, memory_order_relaxed) & QY_KERNELS))
+		return (uint32_t)s->head.size;
+	return (uint32_t)s->head.size - p->offset;
+}
+
+/* More than the buffer has is a bundle, where there are such: quarry_ring_next is for those. Elsewhere it is what
+ * MSG_TRUNC tells of a datagram, of which the rest is lost: the buffer is full, and the kernel has used no other. */
+QY_COLD static bool shorten(const struct qy_buffers *s, uint32_t id, uint32_t *len)
+{
+	if (s->ring.bundles)
+		return false;
+	*len = room(s, id);
+	return true;
+}
+
 QUARRY_API int quarry_ring_try_get(quarry_buffers *slab, int32_t res, uint32_t cqe_flags, quarry_buffer *buffer)
 {
 	struct qy_buffers *s = (struct qy_buffers *)slab;
 	const uint32_t id = cqe_flags >> CQE_BUFFER_SHIFT;
-	const uint32_t len = res > 0 ? (uint32_t)res : 0;
+	uint32_t len = res > 0 ? (uint32_t)res : 0;
 
 	if (QY_UNLIKELY(s == NULL || buffer == NULL))
 		return error(EINVAL);
-	if (QY_UNLIKELY(!qy_buffers_mine(s)))
-		return error(EPERM);
+	if (QY_UNLIKELY(!qy_buffers_mine(s) || qy_buffers_is_none(s)))
+		return error(qy_buffers_refusal(s));
 	if (!(cqe_flags & CQE_BUFFER))
 		return no_buffer(s, res);
-	if (QY_UNLIKELY(s->ring.entry == NULL || id >= s->head.count || !qy_bit(s->ring.has, id) || len > s->head.size))
+	if (QY_UNLIKELY(s->ring.entry == NULL || id >= s->head.count || !qy_bit(s->ring.has, id)))
+		return error(EINVAL);
+	if (QY_UNLIKELY(len > room(s, id)) && !shorten(s, id, &len))
 		return error(EINVAL);
 	if (s->ring.incremental) {
 		if (take_piece(s, id, len, cqe_flags & CQE_BUFFER_MORE, buffer) != 0)
@@ -375,16 +408,6 @@ QUARRY_API int quarry_ring_try_get(quarry_buffers *slab, int32_t res, uint32_t c
 	return 0;
 }
 
-/* How much of a buffer that the kernel has it has not filled, as of what completions said. */
-static uint32_t room(const struct qy_buffers *s, uint32_t id)
-{
-	const struct qy_pieces *p = &s->ring.pieces[id];
-
-	if (!s->ring.incremental || !(atomic_load_explicit(&p->out, memory_order_relaxed) & QY_KERNELS))
-		return (uint32_t)s->head.size;
-	return (uint32_t)s->head.size - p->offset;
-}
-
 /* Of a bundle the kernel has filled each buffer to its end but the last, in the order in which it was given them. (What
  * stands in the ring's entries may be of a later round: it has read these.) */
 QUARRY_API int quarry_ring_next(quarry_buffers *slab, int32_t *res, uint32_t *cqe_flags, quarry_buffer *buffer)
@@ -394,12 +417,12 @@ QUARRY_API int quarry_ring_next(quarry_buffers *slab, int32_t *res, uint32_t *cq
 
 	if (s == NULL || res == NULL || cqe_flags == NULL || buffer == NULL)
 		return error(EINVAL);
-	if (!qy_buffers_mine(s))
-		return error(EPERM);
+	if (!qy_buffers_mine(s) || qy_buffers_is_none(s))
+		return error(qy_buffers_refusal(s));
 	id = *cqe_flags >> CQE_BUFFER_SHIFT;
 	len = *res > 0 ? (uint32_t)*res : 0;
 	if (!(*cqe_flags & CQE_BUFFER) || s->ring.entry == NULL || id >= s->head.count || !qy_bit(s->ring.has, id) ||
-	    len <= room(s, id)) {
+	    !s->ring.bundles || len <= room(s, id)) {
 		if (quarry_ring_try_get(slab, *res, *cqe_flags, buffer) != 0)
 			return -1;
 		*res = 0;
@@ -425,6 +448,8 @@ QUARRY_API long quarry_ring_left(quarry_buffers *slab)
 		return -1;
 	if (s->ring.entry == NULL)
 		return qy_fail(ENOENT, "slab: it has no ring");
+	if (s->ring.process != qy_os->process_id())
+		return qy_fail(ENOENT, "slab: the ring is the parent's");
 	status.group = s->ring.group;
 	if (qy_os->uring_register(s->ring.fd, REGISTER_PBUF_STATUS, &status, 1) < 0)
 		return qy_fail(errno, "the kernel does not tell how far it is");

@@ -5,6 +5,7 @@
 #include "lib/api/error.h"
 #include "lib/object/buffers.h"
 #include "lib/object/chain.h"
+#include "lib/object/count.h"
 #include "lib/object/storage.h"
 
 /* Where it is noted that a chain has a buffer of a checked slab, and the bit; NULL where none is. */
@@ -24,6 +25,8 @@ static bool enter(quarry_buffer b)
 	uint32_t bit;
 	_Atomic(uint64_t) *word = chained(b.id, b.flags, &bit);
 
+	if ((b.flags & QUARRY_BUFFER_OWNED) && b.generation != 0)
+		return qy_owned_enter(b.p, b.generation);
 	if (word == NULL)
 		return true;
 	was = atomic_load_explicit(word, memory_order_relaxed);
@@ -35,11 +38,13 @@ static bool enter(quarry_buffer b)
 	return true;
 }
 
-static void leave(uint32_t id, uint32_t generation, uint32_t flags)
+static void leave(const void *p, uint32_t id, uint32_t generation, uint32_t flags)
 {
 	uint32_t bit;
 	_Atomic(uint64_t) *word = chained(id, flags, &bit);
 
+	if ((flags & QUARRY_BUFFER_OWNED) && generation != 0)
+		qy_owned_leave(p, generation);
 	/* (Nobody else makes it another life's: the buffer is out.) */
 	if (word != NULL && atomic_load_explicit(word, memory_order_relaxed) >> 32 == generation)
 		atomic_fetch_and_explicit(word, ~(uint64_t)bit, memory_order_relaxed);
@@ -50,7 +55,7 @@ static void disarm(quarry_storage *s)
 {
 	if (s == NULL || s->buffer == 0)
 		return;
-	leave((uint32_t)(uintptr_t)s->ctx, (uint32_t)((uintptr_t)s->ctx >> 32), s->buffer);
+	leave(s->base, (uint32_t)(uintptr_t)s->ctx, (uint32_t)((uintptr_t)s->ctx >> 32), s->buffer);
 	s->buffer = 0;
 }
 
@@ -63,11 +68,13 @@ static int append(quarry_chain *chain, quarry_buffer b)
 		return -1;
 	if (quarry_buffer_kind(b) & QUARRY_BUFFER_BORROWED)
 		return quarry_chain_append_borrowed(chain, b.p, b.len);
+	if ((b.flags & QUARRY_BUFFER_OWNED) && qy_count_is_held(b.p))
+		return qy_fail(EBUSY, "buffer: what is at %p is a block with references", b.p);
 	if (!enter(b))
 		return qy_fail(EALREADY, "buffer: a chain has it");
 	s = quarry_storage_wrap(b.p, b.len, NULL, (void *)((uintptr_t)b.generation << 32 | b.id), 0);
 	if (s == NULL) {
-		leave(b.id, b.generation, b.flags);
+		leave(b.p, b.id, b.generation, b.flags);
 		return -1;
 	}
 	s->buffer = b.flags;

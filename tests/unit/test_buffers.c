@@ -1083,3 +1083,48 @@ Test(buffers, passing_allocates_nothing)
 	close(ends[1]);
 	end(slab);
 }
+
+/* ---- one who is cancelled in `wake` ---- */
+
+static int wakes_by[2];
+
+/* (The address sanitizer of gcc 12 does not hear of the frames that a cancelled thread leaves, but of one that ends.) */
+static void wake_by_pipe(void *ctx)
+{
+#ifdef __SANITIZE_ADDRESS__
+	pthread_exit(PTHREAD_CANCELED);
+#endif
+	if (write(wakes_by[1], "w", 1) != 1 || ctx != NULL)
+		abort();
+}
+
+static void *releases_and_is_cancelled(void *arg)
+{
+	pthread_cancel(pthread_self()); /* at the next point where that can be: in write(2) */
+	quarry_buffer_release(*(quarry_buffer *)arg);
+	return NULL;
+}
+
+static void take_and_release(quarry_buffers_waiter *w, quarry_buffer b)
+{
+	(void)w;
+	cr_expect_eq(quarry_buffer_release(b), 0);
+}
+
+Test(buffers, cancelled_in_wake, .timeout = 30)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 64, .count = 1, .wake = wake_by_pipe };
+	quarry_buffers *slab = make_of(&attr);
+	quarry_buffers_waiter w = { .ready = take_and_release };
+	quarry_buffer b = get(slab);
+	pthread_t thread;
+	void *how;
+
+	cr_assert_eq(pipe(wakes_by), 0);
+	cr_assert_eq(quarry_buffers_wait(slab, &w), 1);
+	cr_assert_eq(pthread_create(&thread, NULL, releases_and_is_cancelled, &b), 0);
+	cr_assert_eq(pthread_join(thread, &how), 0);
+	cr_expect_eq(how, PTHREAD_CANCELED);
+	cr_expect_eq(quarry_buffers_collect(slab), 1);
+	end(slab);
+}

@@ -250,10 +250,10 @@ Test(buffers_fork, releases_under_way_are_over)
 
 	for (uint32_t i = 0; i < COUNT; i++)
 		b[i] = get(slab);
-	cr_assert(qy_buffers_claim(s, b[5].id, b[5].generation - s->seed));
+	cr_assert_eq(qy_buffers_claim(s, b[5].id, b[5].generation - s->seed), 0);
 	in_child(is_whole, slab);
 	qy_buffers_send_claimed(s, b[5].id);
-	cr_assert(qy_buffers_claim(s, b[70].id, b[70].generation - s->seed));
+	cr_assert_eq(qy_buffers_claim(s, b[70].id, b[70].generation - s->seed), 0);
 	atomic_fetch_or(&s->returned[b[70].id / 64], (uint64_t)1 << b[70].id % 64);
 	in_child(is_whole, slab);
 	cr_expect_eq(release_elsewhere(b[71]), 0);
@@ -264,6 +264,29 @@ Test(buffers_fork, releases_under_way_are_over)
 	for (uint32_t i = 0; i < COUNT; i++)
 		if (i != 5 && i != 70 && i != 71)
 			cr_assert_eq(quarry_buffer_release(b[i]), 0);
+	end(slab);
+}
+
+/* Where pins are counted a release begins with the word of the pins. */
+Test(buffers_fork, a_release_that_has_closed_the_pins_is_over)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 64, .count = 4, .pins_max = 4 };
+	quarry_buffers *slab = make_of(&attr);
+	struct qy_buffers *s = (struct qy_buffers *)slab;
+	quarry_buffer b = get(slab);
+	int status = -1;
+	pid_t pid;
+
+	cr_assert_eq(qy_buffers_close_pins(s, b.id, b.generation - s->seed), 0);
+	pid = fork();
+	cr_assert_geq(pid, 0);
+	if (pid == 0)
+		_exit(figures(slab).free == 4 && quarry_buffers_destroy(slab) == 0 ? 0 : 1);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_expect_eq(status, 0);
+	atomic_store(&s->pins[b.id], 0);
+	qy_buffers_note_taken(s, b.id);
+	cr_expect_eq(quarry_buffer_release(b), 0);
 	end(slab);
 }
 
@@ -423,4 +446,36 @@ Test(buffers_fork, forked_at_any_moment, .timeout = 60)
 {
 	hammer(0);
 	hammer(QUARRY_BUFFERS_CHECKED);
+}
+
+/* ---- the program's own handler ---- */
+
+static quarry_buffers *handlers_slab;
+static bool handler_ended_it;
+
+static void own_handler(void)
+{
+	alarm(20);
+	handler_ended_it = handlers_slab != NULL && quarry_buffers_destroy(handlers_slab) == 0;
+}
+
+/* Registered before there is a slab, it finds slabs that are settled: nobody is in `wake` there. */
+Test(buffers_fork, the_programs_handler_finds_them_settled, .timeout = 60)
+{
+	struct qy_buffers *s;
+	int status = -1;
+	pid_t pid;
+
+	cr_assert_eq(pthread_atfork(NULL, NULL, own_handler), 0);
+	handlers_slab = make(64, 4, 0, 0);
+	s = (struct qy_buffers *)handlers_slab;
+	atomic_fetch_add(&s->callers, 1);
+	pid = fork();
+	cr_assert_geq(pid, 0);
+	if (pid == 0)
+		_exit(handler_ended_it ? 0 : 1);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_expect_eq(status, 0);
+	atomic_fetch_sub(&s->callers, 1);
+	end(handlers_slab);
 }

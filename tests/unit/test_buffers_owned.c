@@ -9,6 +9,7 @@
 
 #include "include/quarry/buffers.h"
 #include "include/quarry/chain.h"
+#include "lib/object/buffers.h"
 
 #define refused(call, error)                                                                                           \
 	do {                                                                                                           \
@@ -85,6 +86,61 @@ Test(buffers_owned, of_a_checked_slab_are_released_once)
 	expect_gone(again);
 	cr_assert_eq(quarry_buffer_release(b), 0);
 	cr_assert_eq(quarry_buffers_destroy(slab), 0);
+}
+
+/* A second chain would read what the first has freed. */
+Test(buffers_owned, are_in_one_chain)
+{
+	quarry_buffers *slab = slab_of(QUARRY_BUFFERS_CHECKED);
+	quarry_buffer b = adopted(slab, 100), both[2] = { b, b };
+	quarry_chain first = { 0 }, second = { 0 };
+
+	refused(quarry_chain_from_buffers(&first, both, 2), EALREADY);
+	cr_assert_eq(quarry_buffer_check(b), b.p);
+	cr_assert_eq(quarry_chain_append_buffer(&first, b), 0);
+	refused(quarry_chain_append_buffer(&second, b), EALREADY);
+	refused(quarry_chain_append_buffer(&first, b), EALREADY);
+	quarry_chain_free(&first);
+	expect_gone(b);
+	b = adopted_at(slab, b.p);
+	cr_assert_eq(quarry_chain_append_buffer(&second, b), 0);
+	quarry_chain_free(&second);
+	cr_assert_eq(quarry_buffers_destroy(slab), 0);
+}
+
+/* Freed by quarry_free, as the header has it, they leave nothing that grows, and are known to be gone. */
+Test(buffers_owned, freed_by_another_call)
+{
+	enum { LIVE = 2000, TIMES = 20 };
+	quarry_buffers *slab = slab_of(QUARRY_BUFFERS_CHECKED);
+	static quarry_buffer b[LIVE];
+
+	for (uint32_t time = 0; time < TIMES; time++) {
+		for (int i = 0; i < LIVE; i++) /* of another size each time, and so elsewhere */
+			b[i] = adopted(slab, 100 * (time + 1));
+		for (int i = 0; i < LIVE; i++)
+			cr_assert_eq(quarry_buffer_check(b[i]), b[i].p);
+		for (int i = 0; i < LIVE; i++) {
+			quarry_free(b[i].p);
+			errno = 0;
+			cr_assert(quarry_buffer_check(b[i]) == NULL && errno == ESTALE);
+		}
+	}
+	cr_assert_lt(atomic_load(&qy_owned_places), 2 * LIVE, "%u places", atomic_load(&qy_owned_places));
+	cr_assert_eq(quarry_buffers_destroy(slab), 0);
+}
+
+/* A block with references is theirs. */
+Test(buffers_owned, with_references)
+{
+	quarry_block block = quarry_block_alloc(NULL, 100);
+	quarry_buffer b = quarry_buffer_own(block.p, 100);
+	quarry_chain chain = { 0 };
+
+	cr_assert_not_null(block.p);
+	refused(quarry_buffer_release(b), EBUSY);
+	refused(quarry_chain_append_buffer(&chain, b), EBUSY);
+	cr_assert_eq(quarry_block_unref(&block), 1);
 }
 
 #define ROUNDS 100000
