@@ -73,8 +73,8 @@ struct quarry_pages {
 	qy_bits *dirty; /* handed out, populated or cleared since it last went back to the kernel: may be in memory */
 	_Atomic(uint64_t) *runs;
 	_Atomic(uint32_t) *none; /* by group; 0: nothing is known */
-	quarry_arena *arena;
-	bool own_arena;
+	quarry_arena *arena; /* that the pages are in */
+	quarry_arena *own;   /* that was made for them, which the breaker may have sent them past; NULL: none was */
 	void *memory; /* what this record lies in, as it was allocated */
 	_Alignas(QY_CACHE_LINE) _Atomic(uint64_t) retired; /* pages */
 	_Atomic(uint64_t) purged; /* bytes */
