@@ -136,6 +136,11 @@ static struct chunk *add_chunk(quarry_stack *s, size_t n)
 	return c;
 }
 
+static bool is_in_chunk(const struct chunk *c, const void *p)
+{
+	return (uintptr_t)p - (uintptr_t)c < c->size;
+}
+
 static size_t bytes_behind(const struct chunk *c)
 {
 	size_t bytes = 0;
@@ -628,6 +633,17 @@ const quarry_manager *qy_stack_meant(const quarry_manager *manager, const void *
 	const quarry_stack *s = manager == &any_stack ? stack_of(p) : NULL;
 
 	return s != NULL ? &s->manager : manager;
+}
+
+/* (What was just taken is in the current chunk, or was resized in one before.) */
+bool qy_stack_is_outside(const quarry_manager *manager, const void *p, const void *other)
+{
+	const quarry_stack *s = manager == &any_stack ? stack_of(p) : NULL;
+	const struct chunk *c = s == NULL ? NULL : s->current;
+
+	while (c != NULL && !is_in_chunk(c, p))
+		c = c->previous;
+	return c != NULL && !is_in_chunk(c, other);
 }
 
 QUARRY_API quarry_manager *quarry_stack_manager(quarry_stack *stack)
