@@ -3,9 +3,10 @@
  * quarry/pages.h: pages of one size, in runs, from an arena, with numbers for them.
  *
  * A page allocator has so many pages of one size, side by side, and hands out runs of them: 1 to thousands. Any thread
- * may call anything at any time, but for quarry_pages_destroy, and nothing waits (but quarry_pages_purge, for others
- * who give memory back): there is no lock. Yet none of it is for signal handlers: one that comes in the middle of a
- * call would count on what the call is about to count. Memory is zero and comes in as it is touched (what an arena had
+ * may call anything at any time, but for quarry_pages_destroy: there is no lock. Who finds no room waits for what is
+ * under way, as quarry_pages_alloc says, and has calls that begin then wait, for 0.1 s at most; quarry_pages_purge waits
+ * for others who give memory back. None of it is for signal handlers: one that comes in the middle of a call would count
+ * on what the call is about to count, and the count that is lost so is lost for good. Memory is zero and comes in as it is touched (what an arena had
  * in use before goes back to the kernel first; where it does not go in parts, hugetlb, locked or strict, all is
  * cleared and so brought in by quarry_pages_create), and 8.3 bytes for each page that has been used are kept
  * elsewhere, zeroed by the kernel and so there only for those that were. Runs have addresses, and ids of 32 or 64
@@ -91,9 +92,10 @@ QUARRY_API quarry_arena *quarry_pages_arena(quarry_pages *pages);
  * @param n pages. @return the first page; NULL with EINVAL (n is 0, or no allocator), ENOMEM: nowhere n together are
  *         free. That is the truth and no accident of timing: it is known by a look at each page's bit while nobody does
  *         anything. Where others come and go, that takes 4 looks for a million pages and up to 64 for fewer, and for
- *         the last one calls of others that are just beginning wait (for at most 0.1 s) and those under way end. EAGAIN
- *         where one of these does not for a second, so that it cannot be known: quarry_pages_purge in slow memory, a
- *         thread that is stopped, or that runs a signal's handler which makes this call. */
+ *         the last one calls of others that are just beginning wait (for at most 0.1 s: one that has waited so long goes
+ *         on, and lets all others) and those under way end. Those who look so do it one after the other. EAGAIN where
+ *         something does not end for a second, so that it cannot be known: quarry_pages_purge in slow memory, or a thread
+ *         that is stopped in the middle of a call. */
 QUARRY_API void *quarry_pages_alloc(quarry_pages *pages, uint64_t n);
 
 /** The same, at a multiple of alignment.

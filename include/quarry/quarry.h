@@ -275,7 +275,8 @@ QUARRY_API quarry_arena *quarry_arena_create(const quarry_arena_attr *attr);
  * Threads that free or allocate there through other calls at this moment are waited for; later frees of its
  * pointers are ignored and counted as long as the address space is not used anew.
  * What has functions of its own is ended by those first: while a pool, a page allocator, a stack or a slab of buffers
- * has memory of it, an arena is neither destroyed nor reset.
+ * has memory of it, an arena is neither destroyed nor reset: from before one is made in it, or fails to be, until it has
+ * ended. (In a child of fork(2), what another thread was just making or ending then stands in it for good: EBUSY.)
  * @return 0; -1 with EBUSY while it is some thread's default arena, or one of those is in it; EPERM for a node's
  *         default arena, EINVAL when it is no arena. */
 QUARRY_API int quarry_arena_destroy(quarry_arena *arena);
@@ -814,7 +815,9 @@ QUARRY_API int quarry_on_region(quarry_region_fn *fn, void *ctx, unsigned kinds)
 
 /** Where large requests go while the breaker is open and the option breaker is `redirect`: for example an arena on a
  * far node (QUARRY_POLICY_BIND). They are then in that arena for life, as if they had been made there; those for which
- * it has no room either get ENOMEM. Requests made of that arena itself are not held up. Any thread may call.
+ * it has no room either get ENOMEM. Requests made of that arena itself are not held up. What pools, page allocators,
+ * stacks and slabs of buffers have there keeps it from ending as in any arena; those whose own arena is strict or names
+ * nodes (quarry_buffers_attr.on_node, too) are not sent there, and get ENOMEM. Any thread may call.
  * @param arena NULL: none, large requests are refused. An arena that ends is forgotten.
  * @return 0; -1 with EINVAL when it is no arena. */
 QUARRY_API int quarry_breaker_redirect(quarry_arena *arena);

@@ -66,8 +66,18 @@ quarry_arena *qy_arena_create(const quarry_arena_attr *attr)
 	return NULL;
 }
 
-/* With all threads out and held: drop what they hold of it, then end it. */
-int qy_arena_end(quarry_arena *arena, bool destroy)
+/* Nothing stands in it any more: what did is its owner's, and goes with it. */
+static void drop_holders(struct qy_manager *m, void *const *blocks, unsigned count, uint32_t elsewhere)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (!(elsewhere >> i & 1))
+			qy_taken_remove(blocks[i]);
+	atomic_store_explicit(&m->holders, 0, memory_order_relaxed);
+}
+
+/* With all threads out and held: drop what they hold of it, then end it, with blocks of the caller's in it, or none.
+ * Which are elsewhere is said beforehand: where they are cannot be told afterwards. */
+static int end(quarry_arena *arena, bool destroy, void *const *blocks, unsigned count, uint32_t *elsewhere)
 {
 	struct qy_region *regions = NULL;
 	struct qy_manager *m;
@@ -81,12 +91,14 @@ int qy_arena_end(quarry_arena *arena, bool destroy)
 		error = EINVAL;
 	else if (m->of_node)
 		error = EPERM;
-	else if (qy_threads_use(m) || qy_arena_is_held(arena))
+	else if (qy_threads_use(m) || qy_taken_holders(m) != qy_taken_count(m, blocks, count, elsewhere))
 		error = EBUSY;
 	else
 		qy_threads_forget(m);
 	if (error == 0)
 		begin_life(m);
+	if (error == 0 && count != 0)
+		drop_holders(m, blocks, count, *elsewhere);
 	if (error == 0 && qy_checker != QY_CHECKER_NONE)
 		qy_manager_end_checked(m);
 	if (error == 0 && destroy)
@@ -103,6 +115,25 @@ int qy_arena_end(quarry_arena *arena, bool destroy)
 	if (error != 0)
 		errno = error;
 	return error == 0 ? 0 : -1;
+}
+
+int qy_arena_end(quarry_arena *arena, bool destroy)
+{
+	uint32_t elsewhere;
+
+	return end(arena, destroy, NULL, 0, &elsewhere);
+}
+
+int qy_arena_end_with(quarry_arena *arena, void *const *blocks, unsigned count)
+{
+	uint32_t elsewhere;
+
+	if (end(arena, true, blocks, count, &elsewhere) != 0)
+		return -1;
+	for (unsigned i = 0; i < count; i++)
+		if (elsewhere >> i & 1)
+			qy_arena_free_held(blocks[i]);
+	return 0;
 }
 
 quarry_arena *qy_arena_of(const void *p)

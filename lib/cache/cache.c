@@ -10,6 +10,7 @@
 #include "lib/cache/arena.h"
 #include "lib/cache/duties.h"
 #include "lib/cache/sample.h"
+#include "lib/cache/taken.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/breaker.h"
 #include "lib/manager/events.h"
@@ -126,7 +127,7 @@ static QY_COLD void *take_sampled(struct qy_cache *c, unsigned cls, bool *fresh)
 }
 
 /* How memory is wanted. */
-enum { ZERO = 1, DENSE = 2 };
+enum { ZERO = 1, DENSE = 2, HELD = 4 };
 
 /* Entered. */
 static void *allocate(struct qy_cache *c, size_t size, size_t align, unsigned how)
@@ -299,16 +300,29 @@ static QY_NOINLINE void *alloc(const quarry_arena *arena, size_t size, size_t al
 	return QY_UNLIKELY(mean != 0) ? qy_sample_note(mean, p, size) : p;
 }
 
-/* What is to be moved inside its arena (by a thread that has entered) stays there. */
-static bool may_redirect(const quarry_arena *arena)
+/* The arena is held before there is anything in it to lose: the one in which it will be. */
+static QY_COLD void *alloc_held(const quarry_arena *arena, size_t size, size_t align, unsigned how)
 {
+	return qy_arena_hold(arena) ? qy_arena_held(arena, alloc(arena, size, align, how)) : NULL;
+}
+
+QY_INLINE void *alloc_there(const quarry_arena *arena, size_t size, size_t align, unsigned how)
+{
+	return QY_LIKELY(!(how & HELD)) ? alloc(arena, size, align, how) : alloc_held(arena, size, align, how);
+}
+
+/* What is to be moved inside its arena (by a thread that has entered) stays there. */
+static bool may_redirect(const quarry_arena *arena, unsigned how)
+{
+	if (how & HELD && qy_arena_stays(arena))
+		return false;
 	return arena == NULL || qy_tls.thread == NULL || qy_tls.thread->depth == 0;
 }
 
 /* A large request, where there is a breaker. */
 static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t align, unsigned how)
 {
-	enum qy_verdict verdict = qy_breaker_judge(size, size, &arena, may_redirect(arena));
+	enum qy_verdict verdict = qy_breaker_judge(size, size, &arena, may_redirect(arena, how));
 	void *p;
 
 	qy_limits_forget_denial();
@@ -316,7 +330,7 @@ static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t
 		errno = ENOMEM;
 		return qy_cache_refused();
 	}
-	p = alloc(arena, size, align, how);
+	p = alloc_there(arena, size, align, how);
 	if (verdict == QY_BREAKER_PROBE)
 		qy_breaker_probed(p != NULL);
 	else if (verdict == QY_BREAKER_REDIRECT && p == NULL)
@@ -326,7 +340,7 @@ static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t
 
 static void *alloc_unchecked(const quarry_arena *arena, size_t size, size_t align, unsigned how)
 {
-	return QY_LIKELY(!qy_breaker_minds(size)) ? alloc(arena, size, align, how)
+	return QY_LIKELY(!qy_breaker_minds(size)) ? alloc_there(arena, size, align, how)
 						  : alloc_judged(arena, size, align, how);
 }
 
@@ -461,6 +475,11 @@ void *qy_cache_alloc(const quarry_arena *arena, size_t size, size_t align, bool 
 	if (p != NULL)
 		return p;
 	return alloc_anywhere(arena, size, align, zero ? ZERO : 0);
+}
+
+void *qy_arena_alloc_held(const quarry_arena *arena, size_t size, size_t align, bool zero)
+{
+	return alloc_anywhere(arena, size, align, HELD | (zero ? ZERO : 0));
 }
 
 void *qy_cache_alloc_dense(const quarry_arena *arena, size_t size)

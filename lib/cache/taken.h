@@ -3,7 +3,10 @@
  * stacks, blocks with counts. Three things are known of it here.
  *
  * An arena is held while something stands in it that is used by functions of its own: it is not ended nor reset then
- * (qy_arena_end says EBUSY), so that none of these is ever without its memory.
+ * (qy_arena_end says EBUSY), so that none of these is ever without its memory. One way for all of them: each block that
+ * they live by holds the arena that it is in, from before it was there until after it is free. (So an end comes before
+ * both, or after.) A block may be in another arena than it was asked of: a large one, that the breaker sends elsewhere.
+ * Who keeps an arena's handle, to ask for more later, holds that arena beside its blocks.
  *
  * A block is taken while objects are made in it that are not blocks themselves. The first of them has the block's
  * address: whoever frees, resizes or shares a block by its address asks here first, where there can be one. A block that
@@ -19,9 +22,10 @@
 
 #define QY_TAKEN_ALIGN ((uintptr_t)4096)
 
-/* The arena that p is in has one more, or one less, of those who stand in it. Of what is not quarry's: nothing. */
-void qy_arena_hold(const void *p);
-void qy_arena_let_go(const void *p);
+/* The arena has one more, or one less, of those who stand in it; NULL, the calling thread's default one, is not held.
+ * hold: false with EINVAL when it is none (any more). Let go of it with what was held of it free. */
+bool qy_arena_hold(const quarry_arena *arena);
+void qy_arena_let_go(const quarry_arena *arena);
 bool qy_arena_is_held(const quarry_arena *arena);
 
 /* Whether p is a live block of a node's default arena, which neither ends nor is reset. errno stays. */
@@ -37,6 +41,29 @@ void qy_arena_free_filled(void *p, uint64_t life, int byte, size_t max);
 /* Whether the calling thread is in a slow path, or holds a lock of quarry's: a signal handler may be. */
 bool qy_arena_is_inside(void);
 
+/* As qy_cache_alloc, a block that holds its arena; it stays in the one that is asked where that is strict or names
+ * nodes, and is refused (ENOMEM) where the breaker would send it elsewhere. NULL with ENOMEM, EINVAL (the handle is
+ * none). */
+void *qy_arena_alloc_held(const quarry_arena *arena, size_t size, size_t align, bool zero);
+
+/* Free it (NULL: nothing), which is taken no more, and let its arena go after that. */
+void qy_arena_free_held(void *p);
+
+/* End an arena of one's own, in which nothing stands but some of these blocks of qy_arena_alloc_held, of which there are
+ * 32 at most and NULL is none: they are freed, wherever they are, and taken no more. 0; or -1, with nothing changed, as
+ * quarry_arena_destroy: EBUSY (a thread's default, or others stand in it), EPERM, EINVAL. (arena.c) */
+int qy_arena_end_with(quarry_arena *arena, void *const *blocks, unsigned count);
+
+/* Inside: of a block that was asked of an arena that was held for it, p or NULL: hold what it is in, or let go. Whether
+ * what is asked of the arena so is not to be sent elsewhere. */
+void *qy_arena_held(const quarry_arena *arena, void *p);
+bool qy_arena_stays(const quarry_arena *arena);
+
+/* Inside: how many stand in the head, and how many of these blocks do (elsewhere: the bits of those that do not). */
+struct qy_manager;
+uint32_t qy_taken_holders(const struct qy_manager *head);
+uint32_t qy_taken_count(const struct qy_manager *head, void *const *blocks, unsigned count, uint32_t *elsewhere);
+
 /* False with ENOMEM. Taken once, let go once, before it is freed (or never was, as after qy_taken_end); errno stays. */
 bool qy_taken_add(const void *p);
 void qy_taken_remove(const void *p);
@@ -44,7 +71,6 @@ void qy_taken_remove(const void *p);
 bool qy_taken_find(const void *p);
 
 /* In a forked child, alone: the memory of an arena is not there (quarry_fd_of), and nothing stands in it. */
-struct qy_manager;
 void qy_taken_end(struct qy_manager *head);
 
 QY_INLINE bool qy_taken_has(const void *p)

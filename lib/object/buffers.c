@@ -197,6 +197,7 @@ QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr
 {
 	size_t size, alignment;
 	struct qy_buffers *s;
+	void *base;
 
 	if (!check(attr))
 		return NULL;
@@ -221,15 +222,15 @@ QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr
 		return NULL;
 	}
 	alignment = qy_max(alignment, s->total >= HUGE_PAGE ? HUGE_PAGE : BASE_PAGE);
-	s->head.base = quarry_arena_aligned_alloc(s->arena, alignment, qy_align_up(s->total, BASE_PAGE));
-	if (s->head.base == NULL || !qy_taken_add(s->head.base)) {
-		quarry_arena_destroy(s->arena);
+	base = qy_arena_alloc_held(s->arena, qy_align_up(s->total, BASE_PAGE), alignment, false);
+	if (base == NULL || !qy_taken_add(base)) {
+		(void)qy_arena_end_with(s->arena, &base, 1);
 		forget(s);
 		qy_fail(ENOMEM, "no memory, or address space (ulimit -v, vm.overcommit_memory), for %u buffers of %lu bytes",
 			(unsigned)attr->count, (unsigned long)size);
 		return NULL;
 	}
-	qy_arena_hold(s->head.base); /* until quarry_buffers_destroy */
+	s->head.base = base;
 	atomic_store_explicit(&qy_buffers_table[s->number], s, memory_order_release);
 	return &s->head;
 }
@@ -259,6 +260,7 @@ static void let_callers_go(struct qy_buffers *s)
 QUARRY_API int quarry_buffers_destroy(quarry_buffers *slab)
 {
 	struct qy_buffers *s;
+	void *base;
 
 	if (slab == NULL)
 		return 0;
@@ -276,13 +278,11 @@ QUARRY_API int quarry_buffers_destroy(quarry_buffers *slab)
 			       (unsigned)(s->head.count - qy_buffers_free(s)));
 	let_callers_go(s);
 	qy_publish(s->ending, true);
-	qy_arena_let_go(s->head.base);
-	if (quarry_arena_destroy(s->arena) != 0) {
-		qy_arena_hold(s->head.base);
+	base = s->head.base;
+	if (qy_own_end(s->arena, &base, 1) != 0) {
 		qy_publish(s->ending, false);
 		return -1;
 	}
-	qy_taken_remove(s->head.base);
 	atomic_store_explicit(&qy_buffers_table[s->number], NULL, memory_order_release);
 	forget(s);
 	return 0;

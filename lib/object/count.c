@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "lib/base/gone.h"
+#include "lib/object/manager.h"
 #include "numa/window.h"
 
 #define SHIFT_MIN QY_COUNT_GRAIN_SHIFT
@@ -107,8 +108,16 @@ static size_t words_of(unsigned shift)
 	return (size_t)1 << (QY_COUNT_UNIT_SHIFT - shift);
 }
 
+/* Where a block begins in p's unit. */
+static const void *begins_at(const void *p, uint64_t grain)
+{
+	return (const void *)(qy_align_down((uintptr_t)p, (uintptr_t)1 << QY_COUNT_UNIT_SHIFT) +
+			      (grain << QY_COUNT_GRAIN_SHIFT));
+}
+
 /* Whether p's word is of a block that begins elsewhere and is another manager's: one that p is within (count.h). (Where it is
- * the same manager's, that one is no more, and its count was forgotten.) */
+ * the same manager's, that one is no more, and its count was forgotten. All stacks are one manager, and stand in each
+ * other's blocks like any two.) */
 static bool is_anothers(uintptr_t entry, const void *p, const quarry_manager *manager)
 {
 	const struct quarry_count *c = qy_leaf_word(entry, p);
@@ -117,7 +126,9 @@ static bool is_anothers(uintptr_t entry, const void *p, const quarry_manager *ma
 	if (manager == NULL)
 		return false;
 	word = look(qy_leaf_at(entry), c, &grain);
-	return is_live(word) && grain != qy_count_grain(p) && qy_count_manager(qy_leaf_at(entry), c) != manager;
+	return is_live(word) && grain != qy_count_grain(p) &&
+	       (qy_count_manager(qy_leaf_at(entry), c) != manager ||
+		qy_stack_is_outside(manager, p, begins_at(p, grain)));
 }
 
 /* The entry in the unit's chain for such a block at p; 0 where there is none. */

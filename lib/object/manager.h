@@ -26,4 +26,9 @@ const quarry_manager *qy_stack_called(const quarry_manager *manager);
 /* The manager that is meant by what a word says, of memory at p. */
 const quarry_manager *qy_stack_meant(const quarry_manager *manager, const void *p);
 
+/* Whether a block at `other` is of another stack than one at p, which was just begun: one that p's stack stands in. (One in
+ * the same chunk is not, and if it lives by its word, it is what the stack forgot; its memory is not looked at.) False
+ * where the manager that was called is no stack's. */
+bool qy_stack_is_outside(const quarry_manager *manager, const void *p, const void *other);
+
 #endif

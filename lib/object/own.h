@@ -4,8 +4,12 @@
 #ifndef QUARRY_OBJECT_OWN_H
 #define QUARRY_OBJECT_OWN_H
 
+#include <errno.h>
+
 #include "include/quarry/quarry.h"
+#include "lib/api/error.h"
 #include "lib/base/base.h"
+#include "lib/cache/taken.h"
 
 /* NULL with errno. */
 QY_INLINE quarry_arena *qy_own_arena(void)
@@ -26,6 +30,19 @@ QY_INLINE void *qy_own_aligned(size_t alignment, size_t bytes)
 	quarry_arena *arena = qy_own_arena();
 
 	return arena == NULL ? NULL : quarry_arena_aligned_alloc(arena, alignment, bytes);
+}
+
+/* As qy_arena_end_with, of an arena that was made for one of these; with a text. */
+QY_INLINE int qy_own_end(quarry_arena *arena, void *const *blocks, unsigned count)
+{
+	if (qy_fail_inside())
+		return -1;
+	if (qy_arena_end_with(arena, blocks, count) == 0)
+		return 0;
+	if (errno == EINVAL)
+		return qy_fail_arena(arena);
+	return qy_fail(errno, errno == EBUSY ? "its arena is the default arena of a thread, or something else is in it"
+					     : "its arena cannot be ended");
 }
 
 #endif

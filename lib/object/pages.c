@@ -6,6 +6,7 @@
 #include "lib/api/error.h"
 #include "lib/cache/taken.h"
 #include "lib/object/manager.h"
+#include "lib/object/own.h"
 #include "lib/object/pages.h"
 
 #define PAGE_SIZE_MIN ((size_t)4 << 10)
@@ -120,59 +121,43 @@ static bool populate(quarry_pages *p, size_t bytes)
 	return true;
 }
 
-/* The arena stays while they are there (or two: the larger one may have been sent elsewhere by the breaker). */
-static void hold_memory(const void *memory, const void *base, bool on)
+/* Why there are no pages. */
+static QY_COLD void fail_make(const quarry_pages_attr *attr, const quarry_arena *arena, int error)
 {
-	(on ? qy_arena_hold : qy_arena_let_go)(base);
-	(on ? qy_arena_hold : qy_arena_let_go)(memory);
+	if (error == EINVAL)
+		qy_fail_arena(arena);
+	else
+		qy_fail(error, "count: no memory, or address space (ulimit -v, vm.overcommit_memory), for %lu pages of %lu bytes",
+			(unsigned long)attr->count, (unsigned long)attr->page_size);
 }
 
-/* The first page has the block's address, and is no block for that. */
-static bool take_memory(const void *memory, const void *base)
-{
-	if (base == NULL || !qy_taken_add(base))
-		return false;
-	hold_memory(memory, base, true);
-	return true;
-}
-
-static void let_memory_go(const quarry_pages *p)
-{
-	hold_memory(p->memory, p->map.base, false);
-	qy_taken_remove(p->map.base);
-}
-
-/* The record and the pages, in the arena (NULL: the default one). */
-static quarry_pages *make(const quarry_pages_attr *attr, quarry_arena *arena, bool own)
+/* The record and the pages, in the arena (NULL: the default one), or where the breaker sends them, which stays while they
+ * are there. The first page has the block's address, and is no block for that. */
+static quarry_pages *make(const quarry_pages_attr *attr, quarry_arena *arena)
 {
 	size_t bytes = attr->count * attr->page_size, size = qy_align_up(metadata_size(attr->count), QY_CACHE_LINE);
-	size_t spare = QY_CACHE_LINE; /* no calloc aligns */
-	char *memory = quarry_arena_calloc(arena, 1, size + spare);
-	void *base = memory == NULL ? NULL : quarry_arena_aligned_alloc(arena, BASE_ALIGN, bytes);
+	size_t spare = QY_CACHE_LINE; /* what is cleared by allocating it is aligned to 16 */
+	char *memory = qy_arena_alloc_held(arena, size + spare, 16, true);
+	void *base = memory == NULL ? NULL : qy_arena_alloc_held(arena, bytes, BASE_ALIGN, false);
 	quarry_pages *p;
 	int error;
 
 	qy_pages_prepare();
-	if (take_memory(memory, base)) {
+	if (base != NULL && qy_taken_add(base)) {
 		p = lay_out((void *)qy_align_up((uintptr_t)memory, QY_CACHE_LINE), attr);
 		p->map.base = base;
 		p->memory = memory;
 		p->arena = quarry_arena_of(base);
-		p->own_arena = own;
 		freshen(p, bytes);
 		if (!(attr->flags & QUARRY_PAGES_POPULATED) || populate(p, bytes)) {
 			p->magic = QY_PAGES_MAGIC;
 			return p;
 		}
-		error = errno;
-		let_memory_go(p);
-	} else {
-		error = ENOMEM;
 	}
-	quarry_free(base);
-	quarry_free(memory);
-	qy_fail(error, "count: no memory, or address space (ulimit -v, vm.overcommit_memory), for %lu pages of %lu bytes",
-		(unsigned long)attr->count, (unsigned long)attr->page_size);
+	error = errno;
+	qy_arena_free_held(base);
+	qy_arena_free_held(memory);
+	fail_make(attr, arena, error);
 	return NULL;
 }
 
@@ -193,16 +178,18 @@ QUARRY_API quarry_pages *quarry_pages_create(const quarry_pages_attr *given)
 	if (!check_attr(&attr))
 		return NULL;
 	if (attr.memory == NULL)
-		return make(&attr, attr.arena, false);
+		return make(&attr, attr.arena);
 	arena = quarry_arena_create(attr.memory);
 	if (arena == NULL)
 		return NULL;
-	p = make(&attr, arena, true);
+	p = make(&attr, arena);
 	if (p == NULL) {
 		error = errno;
-		quarry_arena_destroy(arena);
+		(void)qy_arena_end_with(arena, NULL, 0);
 		errno = error;
+		return NULL;
 	}
+	p->own = arena;
 	return p;
 }
 
@@ -214,27 +201,23 @@ bool qy_pages_check(const quarry_pages *p)
 	return false;
 }
 
+/* (The record is not looked at once one of the two is free: its arena may end then.) */
 QUARRY_API int quarry_pages_destroy(quarry_pages *p)
 {
-	void *base;
+	void *blocks[2];
 
 	if (!qy_pages_check(p))
 		return -1;
-	base = p->map.base;
+	blocks[0] = p->map.base;
+	blocks[1] = p->memory;
 	p->magic = 0;
-	if (!p->own_arena) {
-		let_memory_go(p);
-		quarry_free(base);
-		quarry_free(p->memory);
-		return 0;
-	}
-	hold_memory(p->memory, base, false);
-	if (quarry_arena_destroy(p->arena) != 0) {
-		hold_memory(p->memory, base, true);
+	if (p->own == NULL) {
+		qy_arena_free_held(blocks[0]);
+		qy_arena_free_held(blocks[1]);
+	} else if (qy_own_end(p->own, blocks, 2) != 0) {
 		p->magic = QY_PAGES_MAGIC;
 		return -1;
 	}
-	qy_taken_remove(base);
 	return 0;
 }
 

@@ -28,8 +28,9 @@
  * While operations are under way, pages may be in hand that come back at once: others give up a run that they did not get
  * whole, or free one, or purge. A look at all of `used` that finds no room proves that there is none only if it saw no
  * such moment. Who has looked in vain often enough asks for quiet: others who come to begin something wait for the end
- * of one look then, and what is under way ends. That is courtesy alone: nobody waits for longer than 100 ms (he may be a
- * signal's handler, for whose thread the other one waits), and what the look found is held against the counts as ever.
+ * of one look then, and what is under way ends. That is courtesy alone: nobody waits for longer than 100 ms, and who has
+ * takes it from the one who asked, so that nobody else waits for him (he may be stopped, for any time), who asks again.
+ * What the look found is held against the counts as ever.
  *
  * Runs that cross words are claimed a word after the other, from low addresses to high, and given back when a later one
  * is taken. Of those who stand in each other's way the one whose obstacle lies highest gets on, so the whole does. */
@@ -64,8 +65,8 @@ struct qy_pages_stripe {
 struct quarry_pages {
 	struct quarry_pages_map map; /* first: the header's inline functions read it */
 	uint32_t magic;
-	_Atomic(uint32_t) quiet;  /* 0; or somebody looks for the last time: qy_pages_process. Another number was the
-				   * parent's, and means nothing */
+	_Atomic(uint32_t) quiet;  /* 0; or somebody looks for the last time: the process's number << 16 | one of `askers`.
+				   * Of another process it was the parent's, and means nothing */
 	uint32_t patience_ms;     /* for which he waits for what is under way */
 	uint32_t last_generation; /* that a word may have; ids have one more, so that none is 0 */
 	uint64_t words, groups, tops; /* of used, of full, of full_groups */
@@ -73,13 +74,14 @@ struct quarry_pages {
 	qy_bits *dirty; /* handed out, populated or cleared since it last went back to the kernel: may be in memory */
 	_Atomic(uint64_t) *runs;
 	_Atomic(uint32_t) *none; /* by group; 0: nothing is known */
-	quarry_arena *arena;
-	bool own_arena;
+	quarry_arena *arena; /* that the pages are in */
+	quarry_arena *own;   /* that was made for them, which the breaker may have sent them past; NULL: none was */
 	void *memory; /* what this record lies in, as it was allocated */
 	_Alignas(QY_CACHE_LINE) _Atomic(uint64_t) retired; /* pages */
 	_Atomic(uint64_t) purged; /* bytes */
 	_Atomic(uint64_t) failed; /* allocations */
 	_Atomic(uint64_t) looks;  /* at each word, for runs that were not found by hints */
+	_Atomic(uint32_t) askers; /* for quiet, ever */
 	_Atomic(uint64_t) unsettled; /* epochs that were asked for while something was under way */
 	_Atomic(bool) cut;        /* a fork cut operations off: pages may be in no state for ever */
 	struct qy_pages_stripe stripe[QY_PAGES_STRIPES];
@@ -124,10 +126,11 @@ QY_INLINE void qy_pages_end(quarry_pages *p, struct qy_pages_stripe *stripe)
 		atomic_fetch_add_explicit(&stripe->ended, 1, memory_order_release);
 }
 
-/* Have others wait until qy_pages_loud, from their next operation on; the caller's own goes on. False: others had it so
- * until then. */
-bool qy_pages_quiet(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t until_ns);
-void qy_pages_loud(quarry_pages *p);
+/* Have others wait until qy_pages_loud, from their next operation on; the caller's own goes on. Returns what is said to
+ * loud, and is in p->quiet until then, or until somebody has waited long enough; 0: one other had it so for all of the
+ * patience. */
+uint32_t qy_pages_quiet(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t patience_ns);
+void qy_pages_loud(quarry_pages *p, uint32_t who);
 
 /* Before anything else: what is to be done once. */
 void qy_pages_prepare(void);

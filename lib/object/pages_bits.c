@@ -406,24 +406,25 @@ static bool is_quiet(quarry_pages *p, uint64_t *ended)
 /* The last look, in which nobody does anything. In vain it is the truth, unless something under way did not end. */
 static QY_COLD uint64_t take_in_quiet(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t n, uint64_t align)
 {
-	uint64_t until = qy_os->now_ns() + (uint64_t)p->patience_ms * 1000000, index = QY_NO_PAGE, ended;
+	uint64_t patience = (uint64_t)p->patience_ms * 1000000, until, index = QY_NO_PAGE, ended;
+	uint32_t mine = qy_pages_quiet(p, stripe, patience);
 	bool beaten = false, known = false;
 
-	if (!qy_pages_quiet(p, stripe, until)) {
-		errno = EAGAIN;
-		return QY_NO_PAGE;
-	}
-	for (unsigned i = 0; !known && (i < SPINS || qy_os->now_ns() < until); i++) {
-		if (is_quiet(p, &ended)) {
+	until = qy_os->now_ns() + patience;
+	for (unsigned i = 0; mine != 0 && !known && (i == 0 || qy_os->now_ns() < until); i++) {
+		if (atomic_load_explicit(&p->quiet, memory_order_relaxed) != mine) {
+			mine = qy_pages_quiet(p, stripe, patience);
+		} else if (is_quiet(p, &ended)) {
 			index = take_by_all(p, n, align, &beaten);
 			known = index != QY_NO_PAGE || qy_pages_begun(p) == ended;
 		} else if (i < SPINS) {
 			qy_spin();
 		} else {
-			qy_sleep_on(&p->quiet, atomic_load(&p->quiet), 1);
+			qy_sleep_on(&p->quiet, mine, 1);
 		}
 	}
-	qy_pages_loud(p);
+	if (mine != 0)
+		qy_pages_loud(p, mine);
 	if (index == QY_NO_PAGE)
 		errno = known ? ENOMEM : EAGAIN;
 	return index;

@@ -108,10 +108,10 @@ bool qy_pages_cut(quarry_pages *p)
 
 /* ---- quiet for a last look ---- */
 
-/* As p->quiet has it, of this process. */
+/* As p->quiet has it, in its upper half: of this process, and never 0. */
 static uint32_t process_number(void)
 {
-	return atomic_load_explicit(&forks, memory_order_relaxed) + 1;
+	return atomic_load_explicit(&forks, memory_order_relaxed) % UINT16_MAX + 1;
 }
 
 static void count_begun(quarry_pages *p, struct qy_pages_stripe *stripe)
@@ -122,49 +122,56 @@ static void count_begun(quarry_pages *p, struct qy_pages_stripe *stripe)
 		atomic_fetch_add_explicit(&stripe->begun, 1, memory_order_release);
 }
 
-/* Wait while it is to be quiet, until then at most. The operation is over meanwhile. */
-static void wait_while_quiet(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t until_ns)
+/* Wait while it is to be quiet for this one, until then at most; whether it is no more. The operation is over meanwhile.
+ * Nobody waits for a parent's thread. */
+static bool wait_for(quarry_pages *p, struct qy_pages_stripe *stripe, uint32_t who, uint64_t until_ns)
 {
-	uint32_t who;
+	uint64_t now;
 
-	while ((who = atomic_load_explicit(&p->quiet, memory_order_relaxed)) != 0) {
-		uint64_t now = qy_os->now_ns();
-
-		if (who != process_number()) {
-			atomic_compare_exchange_strong(&p->quiet, &who, 0);
-			continue;
+	while (atomic_load_explicit(&p->quiet, memory_order_relaxed) == who) {
+		if (who >> 16 != process_number()) {
+			qy_pages_loud(p, who);
+			return true;
 		}
+		now = qy_os->now_ns();
 		if (now >= until_ns)
-			return;
+			return false;
 		qy_pages_end(p, stripe);
 		qy_sleep_on(&p->quiet, who, (until_ns - now) / 1000000 + 1);
 		count_begun(p, stripe);
 	}
-}
-
-static QY_COLD struct qy_pages_stripe *begin_later(quarry_pages *p, struct qy_pages_stripe *stripe)
-{
-	wait_while_quiet(p, stripe, qy_os->now_ns() + COURTESY_NS);
-	return stripe;
-}
-
-bool qy_pages_quiet(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t until_ns)
-{
-	uint32_t nobody = 0;
-
-	while (!atomic_compare_exchange_strong(&p->quiet, &nobody, process_number())) {
-		if (qy_os->now_ns() >= until_ns)
-			return false;
-		wait_while_quiet(p, stripe, until_ns);
-		nobody = 0;
-	}
 	return true;
 }
 
-void qy_pages_loud(quarry_pages *p)
+/* Who has been kept waiting for so long ends it for all: the one who asked may be stopped for any time. */
+static QY_COLD struct qy_pages_stripe *begin_later(quarry_pages *p, struct qy_pages_stripe *stripe)
 {
-	atomic_store(&p->quiet, 0);
-	qy_wake_all(&p->quiet);
+	uint64_t until = qy_os->now_ns() + COURTESY_NS;
+	uint32_t who;
+
+	while ((who = atomic_load_explicit(&p->quiet, memory_order_relaxed)) != 0)
+		if (!wait_for(p, stripe, who, until))
+			qy_pages_loud(p, who);
+	return stripe;
+}
+
+uint32_t qy_pages_quiet(quarry_pages *p, struct qy_pages_stripe *stripe, uint64_t patience_ns)
+{
+	uint32_t mine = process_number() << 16 |
+			(atomic_fetch_add_explicit(&p->askers, 1, memory_order_relaxed) & UINT16_MAX), who = 0;
+
+	while (!atomic_compare_exchange_strong(&p->quiet, &who, mine)) {
+		if (!wait_for(p, stripe, who, qy_os->now_ns() + patience_ns))
+			return 0;
+		who = 0;
+	}
+	return mine;
+}
+
+void qy_pages_loud(quarry_pages *p, uint32_t who)
+{
+	if (atomic_compare_exchange_strong(&p->quiet, &who, 0))
+		qy_wake_all(&p->quiet);
 }
 
 /* ---- counts ---- */

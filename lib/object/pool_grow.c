@@ -15,7 +15,7 @@ struct qy_pool_index *qy_pool_index_make(quarry_arena *arena, uint32_t numbers)
 {
 	size_t places = 4 * (size_t)numbers;
 	struct qy_pool_index *index =
-		quarry_arena_calloc(arena, 1, sizeof(*index) + (places + numbers) * sizeof(index->by_base[0]));
+		qy_arena_alloc_held(arena, sizeof(*index) + (places + numbers) * sizeof(index->by_base[0]), 16, true);
 
 	if (index == NULL)
 		return NULL;
@@ -109,7 +109,7 @@ static struct qy_record *new_record(quarry_pool *pool, struct qy_depot *d)
 
 	if (pool->chunks >= (uint64_t)1 << (32 - pool->index_shift) || !index_reserve(pool, pool->chunks + 1))
 		return NULL;
-	r = quarry_arena_aligned_alloc(d->arena, _Alignof(struct qy_record), bytes);
+	r = qy_arena_alloc_held(d->arena, bytes, _Alignof(struct qy_record), false);
 	if (r == NULL)
 		return NULL;
 	memset(r, 0, sizeof(*r));
@@ -137,9 +137,9 @@ static struct qy_record *new_chunk(quarry_pool *pool, struct qy_depot *d)
 		r = new_record(pool, d);
 	if (r == NULL)
 		return NULL;
-	base = quarry_arena_aligned_alloc(d->arena, bytes, bytes);
+	base = qy_arena_alloc_held(d->arena, bytes, bytes, false);
 	if (base == NULL || !qy_taken_add(base)) {
-		quarry_free(base);
+		qy_arena_free_held(base);
 		return NULL;
 	}
 	d->hollow = r->next_hollow;

@@ -101,16 +101,18 @@ static void fill(quarry_pool *pool, const quarry_pool_attr *attr, uint32_t depot
 
 static void forget(quarry_pool *pool)
 {
+	quarry_arena *arena = pool->arena;
+
 	for (struct qy_pool_index *index = pool->index, *before; index != NULL; index = before) {
 		before = index->before;
-		quarry_free(index);
+		qy_arena_free_held(index);
 	}
 	for (uint32_t i = 0; i < pool->depots; i++)
 		pthread_mutex_destroy(&pool->depot[i].lock);
 	pthread_mutex_destroy(&pool->lock);
 	pool->magic = 0;
-	qy_arena_let_go(pool);
-	quarry_free(pool);
+	qy_arena_free_held(pool);
+	qy_arena_let_go(arena);
 }
 
 QUARRY_API quarry_pool *quarry_pool_create(const quarry_pool_attr *attr)
@@ -123,11 +125,14 @@ QUARRY_API quarry_pool *quarry_pool_create(const quarry_pool_attr *attr)
 	if (!check(attr))
 		return NULL;
 	arena = attr->arena != NULL ? attr->arena : qy_own_arena();
-	pool = arena == NULL ? NULL : quarry_arena_aligned_alloc(arena, _Alignof(quarry_pool), bytes);
-	if (pool == NULL)
+	if (arena != NULL && !qy_arena_hold(arena)) /* until `forget`: chunks will come from it */
+		return errno == EINVAL ? qy_fail_arena(arena) : qy_fail(ENOMEM, "no memory for a pool"), NULL;
+	pool = arena == NULL ? NULL : qy_arena_alloc_held(arena, bytes, _Alignof(quarry_pool), false);
+	if (pool == NULL) {
+		qy_arena_let_go(arena);
 		return qy_fail(ENOMEM, "no memory for a pool"), NULL;
+	}
 	memset(pool, 0, bytes);
-	qy_arena_hold(pool); /* until `forget` */
 	fill(pool, attr, depots);
 	pool->arena = arena;
 	pool->index = qy_pool_index_make(arena, 8);
@@ -174,11 +179,9 @@ static void destroy_records(quarry_pool *pool, struct qy_depot *d)
 		next = r->next;
 		for (uint32_t i = 0; base != QY_POOL_HOLLOW && i < r->carved; i++)
 			destroy_slot(pool, &r->slot[i]);
-		if (base != QY_POOL_HOLLOW) {
-			qy_taken_remove((void *)base);
-			quarry_free((void *)base);
-		}
-		quarry_free(r);
+		if (base != QY_POOL_HOLLOW)
+			qy_arena_free_held((void *)base);
+		qy_arena_free_held(r);
 	}
 }
 

@@ -119,8 +119,7 @@ static void free_doomed(quarry_pool *pool, struct qy_depot *d)
 			continue;
 		make_hollow(pool, d, r);
 		pool->bytes -= (uint64_t)1 << pool->chunk_shift;
-		qy_taken_remove((void *)base);
-		quarry_free((void *)base);
+		qy_arena_free_held((void *)base);
 	}
 	pthread_mutex_unlock(&pool->lock);
 }

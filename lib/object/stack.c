@@ -54,22 +54,26 @@ static size_t room_of(const struct chunk *c)
 
 /* ---- memory ---- */
 
+/* The arena that the manager is of; NULL: of none that is to be held. */
+static quarry_arena *arena_of(const quarry_manager *from)
+{
+	return from != NULL && qy_manager_is_own(from) ? from->ctx : NULL;
+}
+
 /* A manager's memory that is in an arena keeps that one from ending. (Of a manager of the program's, or a stack, it is
  * not known; it is to outlive the stack.) */
 static void *take_from(quarry_manager *from, size_t size)
 {
-	void *p = quarry_manager_alloc(from, size);
-
-	if (p != NULL && qy_manager_is_own(from))
-		qy_arena_hold(p);
-	return p;
+	return qy_manager_is_own(from) ? qy_arena_alloc_held(arena_of(from), size, 16, false)
+				       : quarry_manager_alloc(from, size);
 }
 
 static void give_to(quarry_manager *from, void *p)
 {
 	if (qy_manager_is_own(from))
-		qy_arena_let_go(p);
-	(void)quarry_manager_free(from, p);
+		qy_arena_free_held(p);
+	else
+		(void)quarry_manager_free(from, p);
 }
 
 static int fail_none(void) QY_COLD;
@@ -130,6 +134,11 @@ static struct chunk *add_chunk(quarry_stack *s, size_t n)
 		c->next->previous = c;
 	s->held += size;
 	return c;
+}
+
+static bool is_in_chunk(const struct chunk *c, const void *p)
+{
+	return (uintptr_t)p - (uintptr_t)c < c->size;
 }
 
 static size_t bytes_behind(const struct chunk *c)
@@ -228,15 +237,23 @@ QUARRY_API quarry_stack *quarry_stack_create(const quarry_stack_attr *attr)
 
 	if (!attr_of(&a, attr == NULL ? &plain : attr) || !check(&a))
 		return NULL;
-	s = take_from(a.manager, sizeof(*s));
-	if (s == NULL)
+	if (!qy_arena_hold(arena_of(a.manager))) {
+		if (errno == EINVAL)
+			qy_fail_arena(arena_of(a.manager));
 		return NULL;
+	}
+	s = take_from(a.manager, sizeof(*s));
+	if (s == NULL) {
+		qy_arena_let_go(arena_of(a.manager));
+		return NULL;
+	}
 	*s = (quarry_stack){ .from = a.manager, .chunk = a.chunk != 0 ? a.chunk : CHUNK_DEFAULT,
 			     .limit = a.limit, .flags = a.flags };
 	s->manager = (quarry_manager){ &stack_ops, s };
 	s->current = add_chunk(s, 1);
 	if (s->current == NULL) {
 		give_to(a.manager, s);
+		qy_arena_let_go(arena_of(a.manager));
 		return NULL;
 	}
 	return s;
@@ -244,6 +261,7 @@ QUARRY_API quarry_stack *quarry_stack_create(const quarry_stack_attr *attr)
 
 QUARRY_API void quarry_stack_destroy(quarry_stack *stack)
 {
+	quarry_manager *from;
 	struct chunk *first;
 
 	if (stack == NULL || is_none(stack))
@@ -252,12 +270,14 @@ QUARRY_API void quarry_stack_destroy(quarry_stack *stack)
 		quarry_stack_reset(stack);
 		return;
 	}
+	from = stack->from;
 	first = stack->first;
 	drop_behind(stack, first);
 	stack->current = &ended;
 	stack->used = 0;
-	give_to(stack->from, first);
-	give_to(stack->from, stack);
+	give_to(from, first);
+	give_to(from, stack);
+	qy_arena_let_go(arena_of(from));
 }
 
 /* How many bytes to leave out before the next that is aligned so. */
@@ -613,6 +633,17 @@ const quarry_manager *qy_stack_meant(const quarry_manager *manager, const void *
 	const quarry_stack *s = manager == &any_stack ? stack_of(p) : NULL;
 
 	return s != NULL ? &s->manager : manager;
+}
+
+/* (What was just taken is in the current chunk, or was resized in one before.) */
+bool qy_stack_is_outside(const quarry_manager *manager, const void *p, const void *other)
+{
+	const quarry_stack *s = manager == &any_stack ? stack_of(p) : NULL;
+	const struct chunk *c = s == NULL ? NULL : s->current;
+
+	while (c != NULL && !is_in_chunk(c, p))
+		c = c->previous;
+	return c != NULL && !is_in_chunk(c, other);
 }
 
 QUARRY_API quarry_manager *quarry_stack_manager(quarry_stack *stack)

@@ -14,6 +14,7 @@
 #include "include/quarry/pages.h"
 #include "include/quarry/pool.h"
 #include "include/quarry/stack.h"
+#include "lib/cache/taken.h"
 
 #define refused(call, error)                                                                                           \
 	do {                                                                                                           \
@@ -176,6 +177,42 @@ Test(endings, of_the_arena_of_a_slab)
 	expect_held(arena, true);
 	cr_assert_eq(quarry_buffers_destroy(slab), 0);
 	refused(quarry_arena_reset(arena), EINVAL);
+}
+
+struct first {
+	char *p;
+	unsigned told, taken;
+};
+
+static void look_at_first(const quarry_region_event *event, void *ctx)
+{
+	struct first *first = ctx;
+
+	if ((uintptr_t)first->p - (uintptr_t)event->address < event->size) {
+		first->told++;
+		first->taken += qy_taken_find(first->p);
+	}
+}
+
+/* The address is another's from the moment on at which the memory goes back: it is not taken any more by then. */
+Test(endings, with_an_arena_of_ones_own_leave_its_address_free)
+{
+	quarry_buffers_attr sizes = { .struct_size = sizeof sizes, .size = 4096, .count = 100 };
+	quarry_arena_attr own = { .name = "own" };
+	quarry_pages_attr attr = { .count = 1000, .memory = &own };
+	quarry_buffers *slab = quarry_buffers_create(&sizes);
+	quarry_pages *pages = quarry_pages_create(&attr);
+	struct first first = { .p = (char *)slab->base };
+
+	cr_assert_eq(quarry_on_region(look_at_first, &first, QUARRY_REGION_UNMAP), 0);
+	cr_assert(qy_taken_find(first.p));
+	cr_assert_eq(quarry_buffers_destroy(slab), 0);
+	cr_expect(first.told == 1 && first.taken == 0, "%u, %u", first.told, first.taken);
+	first.p = quarry_pages_at(pages, 0);
+	cr_assert(qy_taken_find(first.p));
+	cr_assert_eq(quarry_pages_destroy(pages), 0);
+	cr_expect(first.told == 2 && first.taken == 0, "%u, %u", first.told, first.taken);
+	cr_assert_eq(quarry_on_region(look_at_first, &first, 0), 0);
 }
 
 /* In a child that has no copy of a memory file nothing stands in the arena any more. */

@@ -140,7 +140,7 @@ Test(pages_exact, who_begins_waits_while_it_is_quiet)
 	cr_assert_eq(pthread_create(&thread, NULL, begin_and_end, NULL), 0);
 	while (qy_pages_ended(pages) < begun)
 		sched_yield();
-	qy_pages_loud(pages);
+	qy_pages_loud(pages, atomic_load(&pages->quiet));
 	cr_assert_eq(pthread_join(thread, NULL), 0);
 	qy_pages_end(pages, stripe);
 	cr_expect_geq(qy_pages_begun(pages), begun + 2);
@@ -175,6 +175,32 @@ Test(pages_exact, nobody_waits_for_ever)
 	cr_assert_eq(quarry_pages_destroy(pages), 0);
 }
 
+/* Who asked may be stopped: one waits for him, for a while, and no other does. */
+Test(pages_exact, one_who_asked_and_is_stopped_is_waited_for_once)
+{
+	quarry_pages *pages = make();
+	struct qy_pages_stripe *stripe = qy_pages_begin(pages);
+	uint32_t who = qy_pages_quiet(pages, stripe, 0), other;
+
+	cr_assert_neq(who, 0);
+	for (int i = 0; i < 2; i++) {
+		void *page = quarry_pages_alloc(pages, 1);
+
+		cr_expect_not_null(page);
+		cr_expect_eq(atomic_load(&pages->quiet), 0, "for all");
+		cr_assert_eq(quarry_pages_free(pages, page), 0);
+	}
+	/* He goes on: another one's quiet is not his to end. */
+	other = qy_pages_quiet(pages, stripe, 0);
+	cr_expect(other != 0 && other != who);
+	qy_pages_loud(pages, who);
+	cr_expect_eq(atomic_load(&pages->quiet), other);
+	qy_pages_loud(pages, other);
+	cr_expect_eq(atomic_load(&pages->quiet), 0);
+	qy_pages_end(pages, stripe);
+	cr_assert_eq(quarry_pages_destroy(pages), 0);
+}
+
 /* In a child nobody asks for quiet any more. */
 Test(pages_exact, a_child_is_not_kept_waiting)
 {
@@ -197,6 +223,6 @@ Test(pages_exact, a_child_is_not_kept_waiting)
 	}
 	cr_assert_eq(waitpid(child, &status, 0), child);
 	cr_expect_eq(status, 0, "status %x", (unsigned)status);
-	qy_pages_loud(pages);
+	qy_pages_loud(pages, atomic_load(&pages->quiet));
 	cr_assert_eq(quarry_pages_destroy(pages), 0);
 }

@@ -438,3 +438,58 @@ Test(stack, blocks_of_many_share_their_words)
 	quarry_stats_get(NULL, &now);
 	cr_assert_lt(now.metadata - was.metadata, 4 * MIB);
 }
+
+/* ---- stacks in each other's blocks ---- */
+
+static char *inner_at;
+
+static void *inner_alloc(void *end, size_t size)
+{
+	size_t *p = (void *)inner_at;
+
+	size = (size + 15) & ~(size_t)15;
+	if (size + 16 > (size_t)((char *)end - inner_at)) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	inner_at += size + 16;
+	*p = size;
+	return p + 2;
+}
+
+static int inner_free(void *end, void *p)
+{
+	(void)end;
+	(void)p;
+	return 0;
+}
+
+static size_t inner_usable(void *end, const void *p)
+{
+	(void)end;
+	return ((const size_t *)p)[-2];
+}
+
+/* Counted blocks of a stack that stands in a counted block of another's have words of their own: the outer one lives. */
+Test(stack, in_a_block_of_another_stack)
+{
+	static const quarry_manager_ops ops = { .struct_size = sizeof ops, .name = "inner", .alloc = inner_alloc,
+						.free = inner_free, .usable = inner_usable };
+	quarry_stack *outer = quarry_stack_create(&(quarry_stack_attr){ .chunk = 65536 }), *inner;
+	quarry_block in_outer = quarry_block_alloc(quarry_stack_manager(outer), 12000), in_inner;
+	quarry_manager manager = { &ops, (char *)in_outer.p + in_outer.n };
+
+	cr_assert_not_null(inner_at = in_outer.p);
+	for (int i = 0; i < 3; i++) {
+		inner = quarry_stack_create(&(quarry_stack_attr){ .manager = &manager, .chunk = 10000 });
+		cr_assert_not_null(inner);
+		in_inner = quarry_block_alloc(quarry_stack_manager(inner), 9000);
+		cr_assert_not_null(in_inner.p);
+		cr_assert_eq(quarry_block_ref(&in_outer), 0, "%d: errno %d", i, errno);
+		cr_expect_eq(quarry_block_ref(&in_inner), 0);
+		/* (Forgotten, as the stack is: the next one's is at another address in the same word, or there.) */
+		quarry_stack_destroy(inner);
+		inner_at = (char *)in_outer.p + (i + 1) * 16;
+	}
+	quarry_stack_destroy(outer);
+}
