@@ -393,7 +393,10 @@ QUARRY_API int quarry_cursor_read_to(quarry_cursor *cursor, const void *delimite
  * @return 0; -1 with EAGAIN (its end is not there yet) or EOVERFLOW (more than 64 bits): the cursor stays then. */
 QUARRY_API int quarry_cursor_varint(quarry_cursor *cursor, uint64_t *value);
 
-/** Drop what is before the cursor from its chain. @return 0; -1 with EINVAL (it is another's). */
+/** Drop what is before the cursor from its chain. What is released by it (quarry_storage_release) finds the cursor at the
+ * chain's beginning, and may use both and change the chain, but not end the memory that the two structs stand in: where it
+ * changes the chain's front, the cursor is at the new one when this returns.
+ * @return 0; -1 with EINVAL (it is another's). */
 QUARRY_API int quarry_cursor_trim(quarry_cursor *cursor, quarry_chain *chain);
 
 /** Read n bytes, as quarry_cursor_read; in place of a call where they are in one piece. */
