@@ -133,7 +133,8 @@ QUARRY_API size_t quarry_pool_put_all(quarry_pool *pool, enum quarry_pool_how ho
 
 /** Have at least so many objects free in the depot of the calling thread's node: constructed, so that getting as many
  * allocates nothing. Where no more may be made, what the calling thread's magazines hold goes there, too.
- * @return 0; -1 as quarry_pool_get (those that were made stay). */
+ * @return 0; -1 as quarry_pool_get (those that were made stay); with ENOMEM at once, and none made, where there can never
+ *         be so many: for the machine's memory, RLIMIT_AS, a hard limit, or the 2^32 places of a pool. */
 QUARRY_API int quarry_pool_prefill(quarry_pool *pool, size_t count);
 
 /** Give back: the calling thread's magazines go to the depots, and chunks of which all objects are in a depot are
