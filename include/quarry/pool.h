@@ -198,7 +198,7 @@ typedef struct quarry_token {
 QUARRY_API quarry_token quarry_pool_token(quarry_pool *pool, void *object);
 
 /** The object, if it still is in that life. It may be put before this returns: to use it safely, enter it.
- * @return the object; NULL with ESTALE (QUARRY_CLOSED), EINVAL (the pool was destroyed, as far as that can be seen). */
+ * @return the object; NULL with ESTALE (QUARRY_CLOSED), EINVAL (pool is NULL, or was destroyed, as far as that can be seen). */
 QUARRY_API void *quarry_pool_resolve(quarry_pool *pool, quarry_token token);
 
 /** Enter an object: until quarry_pool_leave it is not reset, and not anybody else's, though it may be put. Takes no
