@@ -53,7 +53,7 @@ enum quarry_storage_flags {
  * @param arena where, and not to be destroyed before all shares are let go of; NULL: where the thread's plain
  *        allocations come from.
  * @param n bytes, at least; quarry_storage_size says how many there are.
- * @return NULL with EINVAL (n is 0) or ENOMEM. */
+ * @return NULL with EINVAL (n is 0, or there is no such arena) or ENOMEM. */
 QUARRY_API quarry_storage *quarry_storage_alloc(quarry_arena *arena, size_t n);
 
 /** Make a storage of memory that quarry has allocated: quarry_free is called at the last release. All bytes that may be
