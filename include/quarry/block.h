@@ -64,7 +64,8 @@ typedef struct quarry_manager_stats {
 } quarry_manager_stats;
 
 /** A manager's operations. Each gets the manager's ctx first. Those that fail return NULL or -1 with errno. alloc, free
- * and usable must be there; what may be NULL says what is done then. Memory must be aligned to 16. A block's last
+ * and usable must be there; what may be NULL says what is done then. None is asked for more than PTRDIFF_MAX bytes, which
+ * is ENOMEM before. Memory must be aligned to 16. A block's last
  * reference may go in any thread, and free is called there. */
 typedef struct quarry_manager_ops {
 	size_t struct_size; /* sizeof(quarry_manager_ops): lets the struct grow. What stands behind it counts as NULL */
