@@ -34,9 +34,10 @@
 
 #ifdef __cplusplus
 extern "C" {
-#ifdef __clang__ /* casts are C's here; g++ knows that by itself */
+#ifdef __clang__ /* casts and NULL are C's here; g++ knows that by itself */
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wold-style-cast"
+#pragma clang diagnostic ignored "-Wzero-as-null-pointer-constant"
 #endif
 #endif
 
@@ -78,8 +79,13 @@ static inline unsigned quarry_buffer_kind(quarry_buffer buffer)
  * takes for one that is out). */
 static inline quarry_buffer quarry_buffer_make(void *p, uint32_t len, uint32_t id, unsigned flags)
 {
-	quarry_buffer b = { p, len, id, 0, flags };
+	quarry_buffer b;
 
+	b.p = p;
+	b.len = len;
+	b.id = id;
+	b.generation = 0;
+	b.flags = flags;
 	return b;
 }
 

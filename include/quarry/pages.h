@@ -28,9 +28,10 @@
 
 #ifdef __cplusplus
 extern "C" {
-#ifdef __clang__ /* casts are C's here; g++ knows that by itself */
+#ifdef __clang__ /* casts and NULL are C's here; g++ knows that by itself */
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wold-style-cast"
+#pragma clang diagnostic ignored "-Wzero-as-null-pointer-constant"
 #endif
 #endif
 
@@ -211,7 +212,7 @@ static inline uint64_t quarry_pages_index(const quarry_pages *pages, const void 
 {
 	const quarry_pages_map *map = (const quarry_pages_map *)(const void *)pages;
 
-	return (uint64_t)((uintptr_t)p - (uintptr_t)map->base) >> map->page_shift;
+	return ((uintptr_t)p - (uintptr_t)map->base) >> map->page_shift;
 }
 
 /** The 32-bit id of the run that begins at p.
