@@ -326,7 +326,8 @@ QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags);
 typedef void quarry_end_fn(void *p);
 
 /** Have a function called at the end of a block; in place of the one before. The first one in 64 KiB of address space
- * makes an array of 8 bytes for each block there. A block that has one is not resized (EBUSY).
+ * makes an array of 8 bytes for each block there. A block that has one is not resized (EBUSY). What a function lets go
+ * ends within it: a list in which each lets the next block go takes the thread's stack, some 200 bytes for each.
  * @param fn NULL: none. @return 0; -1 with ESTALE, EINVAL (b is none), ENOMEM. */
 QUARRY_API int quarry_block_at_end(const quarry_block *b, quarry_end_fn *fn);
 

@@ -225,7 +225,7 @@ typedef struct quarry_buffers_attr {
 	uint32_t struct_size; /* sizeof(struct quarry_buffers_attr) */
 	uint32_t flags;       /* enum quarry_buffers_flags */
 	uint64_t size;        /* bytes of a buffer, up to 1 GiB; rounded up to the alignment */
-	uint32_t count;       /* buffers; all together up to 1 TiB */
+	uint32_t count;       /* buffers, 1 to 2^32 - 2; all together up to 1 TiB */
 	int32_t page_kind;    /* enum quarry_page_kind; AUTO: transparent huge pages, where it is 2 MiB or more */
 	uint32_t alignment;   /* of each, a power of two of 64 to 2 MiB; 0: 64, a cache line. 4096 for O_DIRECT and for
 	                       * adoption without a copy */

@@ -161,12 +161,12 @@ QUARRY_API int quarry_chain_append_borrowed(quarry_chain *chain, const void *p, 
 
 /** Append a copy of bytes: behind the last segment where there is room that nobody shares, otherwise (the rest) in
  * memory of the thread's default arena, with room for more.
- * @return 0; -1 with EINVAL (NULL) or ENOMEM. */
+ * @return 0; -1 with EINVAL (NULL), ENOMEM or EOVERFLOW. */
 QUARRY_API int quarry_chain_append_copy(quarry_chain *chain, const void *p, size_t n);
 
 /** Put a copy of bytes in front, in one piece: into the headroom where it is enough, otherwise in memory of the
  * thread's default arena, at its end, so that the next header has headroom.
- * @return 0; -1 with EINVAL (NULL) or ENOMEM. */
+ * @return 0; -1 with EINVAL (NULL), ENOMEM or EOVERFLOW. */
 QUARRY_API int quarry_chain_prepend_copy(quarry_chain *chain, const void *p, size_t n);
 
 /** Append a buffer of a slab, which belongs to the chain from here on: it is released (quarry_buffer_release, in

@@ -13,6 +13,9 @@
  * has a generation too: when its run has been freed, it is ESTALE for ever, whoever has the pages now. Generations
  * never begin anew: a page that has used up its own is retired (quarry_pages_attr.generation_bits).
  *
+ * An id does not say of which allocator it is: to another one, also a later one at the same address, it is an id of its own
+ * pages, and may well name a run there.
+ *
  * AddressSanitizer and Valgrind do not know which pages are free: to them all are the program's.
  *
  * In a forked child all is as it was in the parent, in the child's copy of the memory, and usable at once. Runs that
@@ -76,7 +79,7 @@ typedef struct quarry_pages_attr {
 QUARRY_API quarry_pages *quarry_pages_create(const quarry_pages_attr *attr);
 
 /** Give all pages back, allocated or not, and end the allocator. No other thread may be using it, and no call comes
- * after it. Until then the arena that it was made in is neither destroyed nor reset (EBUSY).
+ * after it. Nothing else ends one: quarry_free refuses the pages, but cannot know the allocator itself. Until then the arena that it was made in is neither destroyed nor reset (EBUSY).
  * @return 0; -1 with EINVAL when it is none; EBUSY when it made its own arena and that is some thread's default. */
 QUARRY_API int quarry_pages_destroy(quarry_pages *pages);
 
