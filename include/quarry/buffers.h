@@ -101,10 +101,10 @@ static inline quarry_buffer quarry_buffer_wrap(void *p, uint32_t len)
 	return quarry_buffer_make(p, len, 0, QUARRY_BUFFER_BORROWED);
 }
 
-/** Release a buffer, whatever it is: OWNED is freed, BORROWED is nobody's business, what is of a slab goes back to it.
- * An OWNED one that a checked slab made (by quarry_ring_try_get or quarry_buffer_adopt) is known like one of its own, by
- * its generation, until it is released, or its memory was freed by another call; of any other a second release is as a
- * second quarry_free.
+/** Release a buffer, whatever it is: OWNED is freed, BORROWED is nobody's business, what is of a slab goes back to it
+ * (whatever else its flags say). An OWNED one that a checked slab made (by quarry_ring_try_get or quarry_buffer_adopt)
+ * is known like one of its own, by its generation, until it is released, or its memory was freed by another call; of any
+ * other a second release is as a second quarry_free.
  * Any thread may call: the owner puts it back at once (2 ns); others set a bit, and the owner finds it
  * (quarry_buffers_collect).
  * @param p, id, generation, flags a buffer's fields of these names: quarry_buffer_release, inline, takes the buffer,
@@ -388,7 +388,7 @@ QUARRY_API ssize_t quarry_buffer_copy_out(void *to, size_t room, const quarry_bu
  * @param buffer of a slab: becomes OWNED, with MOVED or COPIED. An OWNED one stays as it is.
  * @param arena NULL: the thread's default. @param flags QUARRY_ADOPT_COPY or 0.
  * @return 0; -1 with ENOMEM, ESTALE (released before, or at this moment, or adopted by another thread), EBUSY (it is
- *         pinned), EINVAL (borrowed, or no buffer), and the buffer is as it was.
+ *         pinned), EINVAL (borrowed, no buffer, or no arena), and the buffer is as it was.
  * @code
  *   if (quarry_buffer_adopt(&b, NULL, 0) == 0)
  *           store(b.p, b.len);           // and one day quarry_free(b.p)
