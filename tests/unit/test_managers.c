@@ -534,6 +534,7 @@ Test(managers, each_knows_its_own)
 	cr_assert_eq(errno, EINVAL);
 	cr_assert_eq(quarry_manager_free(all[3].m, p[1]), -1);
 	cr_assert_eq(errno, EINVAL);
+	cr_assert_eq(quarry_manager_free(all[4].m, p[4]), 0);
 }
 
 /* Each manager of an arena resizes its own, and nothing else: not even where that would stay where it is. The default one
