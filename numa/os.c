@@ -455,9 +455,13 @@ static int linux_uring_register(int fd, unsigned opcode, void *arg, unsigned cou
 static ssize_t linux_receive_into(int fd, struct iovec *iov, unsigned count, int flags)
 {
 	struct msghdr message = { .msg_iov = iov, .msg_iovlen = count };
+	int error = errno;
 	ssize_t n = recvmsg(fd, &message, flags);
 
-	return n < 0 && errno == ENOTSOCK && flags == 0 ? readv(fd, iov, (int)count) : n;
+	if (n >= 0 || errno != ENOTSOCK || flags != 0)
+		return n;
+	errno = error; /* what is read where there is no socket is no error */
+	return readv(fd, iov, (int)count);
 }
 
 const struct qy_os qy_os_linux = {

@@ -23,9 +23,10 @@
 
 #ifdef __cplusplus
 extern "C" {
-#ifdef __clang__ /* casts are C's here; g++ knows that by itself */
+#ifdef __clang__ /* casts and NULL are C's here; g++ knows that by itself */
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wold-style-cast"
+#pragma clang diagnostic ignored "-Wzero-as-null-pointer-constant"
 #endif
 #endif
 
@@ -64,7 +65,8 @@ typedef struct quarry_manager_stats {
 } quarry_manager_stats;
 
 /** A manager's operations. Each gets the manager's ctx first. Those that fail return NULL or -1 with errno. alloc, free
- * and usable must be there; what may be NULL says what is done then. Memory must be aligned to 16. A block's last
+ * and usable must be there; what may be NULL says what is done then. None is asked for more than PTRDIFF_MAX bytes, which
+ * is ENOMEM before. Memory must be aligned to 16. A block's last
  * reference may go in any thread, and free is called there. */
 typedef struct quarry_manager_ops {
 	size_t struct_size; /* sizeof(quarry_manager_ops): lets the struct grow. What stands behind it counts as NULL */
@@ -324,7 +326,8 @@ QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags);
 typedef void quarry_end_fn(void *p);
 
 /** Have a function called at the end of a block; in place of the one before. The first one in 64 KiB of address space
- * makes an array of 8 bytes for each block there. A block that has one is not resized (EBUSY).
+ * makes an array of 8 bytes for each block there. A block that has one is not resized (EBUSY). What a function lets go
+ * ends within it: a list in which each lets the next block go takes the thread's stack, some 200 bytes for each.
  * @param fn NULL: none. @return 0; -1 with ESTALE, EINVAL (b is none), ENOMEM. */
 QUARRY_API int quarry_block_at_end(const quarry_block *b, quarry_end_fn *fn);
 

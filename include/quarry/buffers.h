@@ -36,9 +36,10 @@
 
 #ifdef __cplusplus
 extern "C" {
-#ifdef __clang__ /* casts are C's here; g++ knows that by itself */
+#ifdef __clang__ /* casts and NULL are C's here; g++ knows that by itself */
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wold-style-cast"
+#pragma clang diagnostic ignored "-Wzero-as-null-pointer-constant"
 #endif
 #endif
 
@@ -80,8 +81,13 @@ static inline unsigned quarry_buffer_kind(quarry_buffer buffer)
  * takes for one that is out). */
 static inline quarry_buffer quarry_buffer_make(void *p, uint32_t len, uint32_t id, unsigned flags)
 {
-	quarry_buffer b = { p, len, id, 0, flags };
+	quarry_buffer b;
 
+	b.p = p;
+	b.len = len;
+	b.id = id;
+	b.generation = 0;
+	b.flags = flags;
 	return b;
 }
 
@@ -97,10 +103,10 @@ static inline quarry_buffer quarry_buffer_wrap(void *p, uint32_t len)
 	return quarry_buffer_make(p, len, 0, QUARRY_BUFFER_BORROWED);
 }
 
-/** Release a buffer, whatever it is: OWNED is freed, BORROWED is nobody's business, what is of a slab goes back to it.
- * An OWNED one that a checked slab made (by quarry_ring_try_get or quarry_buffer_adopt) is known like one of its own, by
- * its generation, until it is released, or its memory was freed by another call; of any other a second release is as a
- * second quarry_free.
+/** Release a buffer, whatever it is: OWNED is freed, BORROWED is nobody's business, what is of a slab goes back to it
+ * (whatever else its flags say). An OWNED one that a checked slab made (by quarry_ring_try_get or quarry_buffer_adopt)
+ * is known like one of its own, by its generation, until it is released, or its memory was freed by another call; of any
+ * other a second release is as a second quarry_free.
  * Any thread may call: the owner puts it back at once (2 ns); others set a bit, and the owner finds it
  * (quarry_buffers_collect).
  * @param p, id, generation, flags a buffer's fields of these names: quarry_buffer_release, inline, takes the buffer,
@@ -222,7 +228,7 @@ typedef struct quarry_buffers_attr {
 	uint32_t struct_size; /* sizeof(struct quarry_buffers_attr) */
 	uint32_t flags;       /* enum quarry_buffers_flags */
 	uint64_t size;        /* bytes of a buffer, up to 1 GiB; rounded up to the alignment */
-	uint32_t count;       /* buffers; all together up to 1 TiB */
+	uint32_t count;       /* buffers, 1 to 2^32 - 2; all together up to 1 TiB */
 	int32_t page_kind;    /* enum quarry_page_kind; AUTO: transparent huge pages, where it is 2 MiB or more */
 	uint32_t alignment;   /* of each, a power of two of 64 to 2 MiB; 0: 64, a cache line. 4096 for O_DIRECT and for
 	                       * adoption without a copy */
@@ -388,7 +394,7 @@ QUARRY_API ssize_t quarry_buffer_copy_out(void *to, size_t room, const quarry_bu
  * @param buffer of a slab: becomes OWNED, with MOVED or COPIED. An OWNED one stays as it is.
  * @param arena NULL: the thread's default. @param flags QUARRY_ADOPT_COPY or 0.
  * @return 0; -1 with ENOMEM, ESTALE (released before, or at this moment, or adopted by another thread), EBUSY (it is
- *         pinned), EINVAL (borrowed, or no buffer), and the buffer is as it was.
+ *         pinned), EINVAL (borrowed, no buffer, or no arena), and the buffer is as it was.
  * @code
  *   if (quarry_buffer_adopt(&b, NULL, 0) == 0)
  *           store(b.p, b.len);           // and one day quarry_free(b.p)

@@ -27,9 +27,10 @@
 
 #ifdef __cplusplus
 extern "C" {
-#ifdef __clang__ /* casts are C's here; g++ knows that by itself */
+#ifdef __clang__ /* casts and NULL are C's here; g++ knows that by itself */
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wold-style-cast"
+#pragma clang diagnostic ignored "-Wzero-as-null-pointer-constant"
 #endif
 #endif
 
@@ -53,7 +54,7 @@ enum quarry_storage_flags {
  * @param arena where, and not to be destroyed before all shares are let go of; NULL: where the thread's plain
  *        allocations come from.
  * @param n bytes, at least; quarry_storage_size says how many there are.
- * @return NULL with EINVAL (n is 0) or ENOMEM. */
+ * @return NULL with EINVAL (n is 0, or there is no such arena) or ENOMEM. */
 QUARRY_API quarry_storage *quarry_storage_alloc(quarry_arena *arena, size_t n);
 
 /** Make a storage of memory that quarry has allocated: quarry_free is called at the last release. All bytes that may be
@@ -160,12 +161,12 @@ QUARRY_API int quarry_chain_append_borrowed(quarry_chain *chain, const void *p, 
 
 /** Append a copy of bytes: behind the last segment where there is room that nobody shares, otherwise (the rest) in
  * memory of the thread's default arena, with room for more.
- * @return 0; -1 with EINVAL (NULL) or ENOMEM. */
+ * @return 0; -1 with EINVAL (NULL), ENOMEM or EOVERFLOW. */
 QUARRY_API int quarry_chain_append_copy(quarry_chain *chain, const void *p, size_t n);
 
 /** Put a copy of bytes in front, in one piece: into the headroom where it is enough, otherwise in memory of the
  * thread's default arena, at its end, so that the next header has headroom.
- * @return 0; -1 with EINVAL (NULL) or ENOMEM. */
+ * @return 0; -1 with EINVAL (NULL), ENOMEM or EOVERFLOW. */
 QUARRY_API int quarry_chain_prepend_copy(quarry_chain *chain, const void *p, size_t n);
 
 /** Append a buffer of a slab, which belongs to the chain from here on: it is released (quarry_buffer_release, in
@@ -393,7 +394,10 @@ QUARRY_API int quarry_cursor_read_to(quarry_cursor *cursor, const void *delimite
  * @return 0; -1 with EAGAIN (its end is not there yet) or EOVERFLOW (more than 64 bits): the cursor stays then. */
 QUARRY_API int quarry_cursor_varint(quarry_cursor *cursor, uint64_t *value);
 
-/** Drop what is before the cursor from its chain. @return 0; -1 with EINVAL (it is another's). */
+/** Drop what is before the cursor from its chain. What is released by it (quarry_storage_release) finds the cursor at the
+ * chain's beginning, and may use both and change the chain, but not end the memory that the two structs stand in: where it
+ * changes the chain's front, the cursor is at the new one when this returns.
+ * @return 0; -1 with EINVAL (it is another's). */
 QUARRY_API int quarry_cursor_trim(quarry_cursor *cursor, quarry_chain *chain);
 
 /** Read n bytes, as quarry_cursor_read; in place of a call where they are in one piece. */

@@ -35,9 +35,10 @@
 
 #ifdef __cplusplus
 extern "C" {
-#ifdef __clang__ /* casts are C's here; g++ knows that by itself */
+#ifdef __clang__ /* casts and NULL are C's here; g++ knows that by itself */
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wold-style-cast"
+#pragma clang diagnostic ignored "-Wzero-as-null-pointer-constant"
 #endif
 #endif
 
@@ -203,7 +204,7 @@ static inline const void *quarry_get(quarry_lanes *lanes, quarry_handle h)
 		uint64_t word = __atomic_load_n(&map->words[slot], __ATOMIC_ACQUIRE) ^ (h << 16 & QUARRY_WORD_GENERATION);
 
 		if (__builtin_expect((word & QUARRY_WORD_ELSE) == 0, 1))
-			return (const void *)(uintptr_t)((word & QUARRY_WORD_ADDRESS) >> 1);
+			return (const void *)((word & QUARRY_WORD_ADDRESS) >> 1);
 	}
 	return quarry_get_slow(lanes, h);
 }

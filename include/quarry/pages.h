@@ -14,6 +14,9 @@
  * has a generation too: when its run has been freed, it is ESTALE for ever, whoever has the pages now. Generations
  * never begin anew: a page that has used up its own is retired (quarry_pages_attr.generation_bits).
  *
+ * An id does not say of which allocator it is: to another one, also a later one at the same address, it is an id of its own
+ * pages, and may well name a run there.
+ *
  * AddressSanitizer and Valgrind do not know which pages are free: to them all are the program's.
  *
  * In a forked child all is as it was in the parent, in the child's copy of the memory, and usable at once. Runs that
@@ -29,9 +32,10 @@
 
 #ifdef __cplusplus
 extern "C" {
-#ifdef __clang__ /* casts are C's here; g++ knows that by itself */
+#ifdef __clang__ /* casts and NULL are C's here; g++ knows that by itself */
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wold-style-cast"
+#pragma clang diagnostic ignored "-Wzero-as-null-pointer-constant"
 #endif
 #endif
 
@@ -76,7 +80,7 @@ typedef struct quarry_pages_attr {
 QUARRY_API quarry_pages *quarry_pages_create(const quarry_pages_attr *attr);
 
 /** Give all pages back, allocated or not, and end the allocator. No other thread may be using it, and no call comes
- * after it. Until then the arena that it was made in is neither destroyed nor reset (EBUSY).
+ * after it. Nothing else ends one: quarry_free refuses the pages, but cannot know the allocator itself. Until then the arena that it was made in is neither destroyed nor reset (EBUSY).
  * @return 0; -1 with EINVAL when it is none; EBUSY when it made its own arena and that is some thread's default. */
 QUARRY_API int quarry_pages_destroy(quarry_pages *pages);
 
@@ -213,7 +217,7 @@ static inline uint64_t quarry_pages_index(const quarry_pages *pages, const void 
 {
 	const quarry_pages_map *map = (const quarry_pages_map *)(const void *)pages;
 
-	return (uint64_t)((uintptr_t)p - (uintptr_t)map->base) >> map->page_shift;
+	return ((uintptr_t)p - (uintptr_t)map->base) >> map->page_shift;
 }
 
 /** The 32-bit id of the run that begins at p.

@@ -5,7 +5,8 @@
  * A pool has a depot on each node, and each thread magazines in front of it (Bonwick and Adams, "Magazines and Vmem",
  * USENIX 2001), so that getting and putting takes no lock, no atomic read-modify-write and no allocation while the
  * magazines last. An object is constructed once, when the pool grows, reset whenever it is put, and destroyed when its
- * memory goes back.
+ * memory goes back. Beside each object stands what is known of it, 64 bytes: as much again for objects of 64 bytes, 6 %
+ * for those of 1 KiB.
  *
  * Tokens name one life of an object, from get to put. A late operation by a token fails with ESTALE and touches
  * nothing, also when it races with the put: a place whose count of lives is used up is retired, and never begins anew.
@@ -95,7 +96,7 @@ typedef struct quarry_pool_attr {
 QUARRY_API quarry_pool *quarry_pool_create(const quarry_pool_attr *attr);
 
 /** End a pool: all objects are destroyed, their memory goes back to the arena. No other call may be under way, nor
- * come.
+ * come. Nothing else ends one: quarry_free refuses what is in a pool, but cannot know the pool itself.
  * @param pool NULL: nothing is done, so that a pointer that is made NULL may be disposed of twice.
  * @param force not 0: also with objects out; they are destroyed like the others.
  * @return 0; -1 with EBUSY (objects are out, and not forced; nothing is done). */
@@ -133,7 +134,8 @@ QUARRY_API size_t quarry_pool_put_all(quarry_pool *pool, enum quarry_pool_how ho
 
 /** Have at least so many objects free in the depot of the calling thread's node: constructed, so that getting as many
  * allocates nothing. Where no more may be made, what the calling thread's magazines hold goes there, too.
- * @return 0; -1 as quarry_pool_get (those that were made stay). */
+ * @return 0; -1 as quarry_pool_get (those that were made stay); with ENOMEM at once, and none made, where there can never
+ *         be so many: for the machine's memory, RLIMIT_AS, a hard limit, or the 2^32 places of a pool. */
 QUARRY_API int quarry_pool_prefill(quarry_pool *pool, size_t count);
 
 /** Give back: the calling thread's magazines go to the depots, and chunks of which all objects are in a depot are
@@ -176,7 +178,8 @@ QUARRY_API int quarry_pool_stats_get(quarry_pool *pool, quarry_pool_stats *stats
 /* Tokens                                                                                                 */
 
 /** One life of an object: two words by value, to be kept wherever it is convenient (an epoll event, a request to a
- * disk). A zeroed one is never valid. */
+ * disk). A zeroed one is never valid. It does not say of which pool it is: to another one it is a token of that one's, and
+ * may well be of a life there. */
 typedef struct quarry_token {
 	uint32_t index;      /* the object's place in the pool */
 	uint32_t generation; /* the place's life */
@@ -197,7 +200,7 @@ typedef struct quarry_token {
 QUARRY_API quarry_token quarry_pool_token(quarry_pool *pool, void *object);
 
 /** The object, if it still is in that life. It may be put before this returns: to use it safely, enter it.
- * @return the object; NULL with ESTALE (QUARRY_CLOSED), EINVAL (the pool was destroyed, as far as that can be seen). */
+ * @return the object; NULL with ESTALE (QUARRY_CLOSED), EINVAL (pool is NULL, or was destroyed, as far as that can be seen). */
 QUARRY_API void *quarry_pool_resolve(quarry_pool *pool, quarry_token token);
 
 /** Enter an object: until quarry_pool_leave it is not reset, and not anybody else's, though it may be put. Takes no
@@ -234,7 +237,9 @@ QUARRY_API int quarry_pool_wake(quarry_pool *pool, quarry_token token);
 
 /** Have fn(argument) called when the object is put, before it is reset: the last that was added first, as in APR's
  * pools. (Apache Portable Runtime, apr_pool_cleanup_register.) They are forgotten then. Allocates only where the
- * thread has none left of before. To be called by who has the object, one at a time.
+ * thread has none left of before. To be called by who has the object, one at a time. A cleanup may put other objects,
+ * whose cleanups run within it: of a list in which each puts the next that takes the thread's stack, some 200 bytes for
+ * each: a long one is better put from outside.
  * @return 0; -1 with EINVAL (no object of the pool, or fn is NULL), EALREADY (nobody has it), ENOMEM. */
 QUARRY_API int quarry_pool_cleanup_add(quarry_pool *pool, void *object, void (*fn)(void *argument), void *argument);
 

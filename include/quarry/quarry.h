@@ -15,9 +15,10 @@
 
 #ifdef __cplusplus
 extern "C" {
-#ifdef __clang__ /* casts are C's here; g++ knows that by itself */
+#ifdef __clang__ /* casts and NULL are C's here; g++ knows that by itself */
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wold-style-cast"
+#pragma clang diagnostic ignored "-Wzero-as-null-pointer-constant"
 #endif
 #endif
 
@@ -87,7 +88,9 @@ QUARRY_API void quarry_free_sized(void *p, size_t size);
 /** As free_aligned_sized of C23. */
 QUARRY_API void quarry_free_aligned_sized(void *p, size_t alignment, size_t size);
 
-/** How many bytes at p may be used: at least what was asked for. 0 for NULL and for what is not quarry's. */
+/** How many bytes at p may be used: at least what was asked for. 0 for NULL and for what is not quarry's. (The first
+ * object of a pool's chunk, buffer of a slab or page of an allocator has the address of the block that they are in, and
+ * it is that block's size which is told.) */
 QUARRY_API size_t quarry_usable_size(const void *p);
 
 /** Allocate at least size bytes and say how many there are, in one call.

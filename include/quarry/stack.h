@@ -30,8 +30,9 @@ typedef struct quarry_stack_attr {
 	quarry_manager *manager; /* of its memory; NULL: the default one. An arena is neither destroyed nor reset (EBUSY)
 	                          * while a stack has memory of it; any other manager, such as another stack, must
 	                          * outlive this one */
-	size_t chunk;            /* bytes of the first chunk, and at least of each that follows; 0: 64 KiB */
-	size_t limit;            /* bytes of all chunks; 0: none */
+	size_t chunk;            /* bytes of the first chunk, and at least of each that follows, but for the one that ends
+	                          * at the limit; at least 256; 0: 64 KiB */
+	size_t limit;            /* bytes of all chunks, at least the first one's; 0: none */
 } quarry_stack_attr;
 
 /** A place in a stack, by value. */
@@ -89,7 +90,7 @@ QUARRY_API int quarry_stack_release(quarry_stack *stack, quarry_mark mark);
 /** Give all back, end all marks, and keep the memory. */
 QUARRY_API void quarry_stack_reset(quarry_stack *stack);
 
-/** Give the chunks that nothing stands in back to the manager. @return their bytes. */
+/** Give the chunks that nothing stands in back to the manager. @return their bytes; 0 also with EINVAL. */
 QUARRY_API size_t quarry_stack_trim(quarry_stack *stack);
 
 /** What it has. @return 0; -1 with EINVAL. */
@@ -114,12 +115,12 @@ typedef struct quarry_frame {
 
 /** Begin a scope. Scopes nest.
  * @param stack NULL: the thread's scratch stack.
- * @return the scope; its stack is NULL with ENOMEM.
+ * @return the scope; its stack is NULL with ENOMEM, or EINVAL (a stack that was destroyed, as far as that can be seen).
  * @code
  *   QUARRY_AUTO(quarry_frame) f = quarry_frame_begin(NULL);
  *   char *path = quarry_stack_alloc(f.stack, n);   // gone at the end of this block of the program
  *   if (path == NULL)
- *           return -1;                             // ENOMEM, also of a frame that could not be had
+ *           return -1;                             // ENOMEM; EINVAL of a frame that could not be had
  * @endcode */
 QUARRY_API quarry_frame quarry_frame_begin(quarry_stack *stack);
 

@@ -110,10 +110,10 @@ QUARRY_API void *quarry_wslab_reserve(quarry_wslab *w, size_t n);
 /** Take in the first n bytes of what was reserved. @return 0; -1 with ERANGE (not so many were) or EINVAL (NULL). */
 QUARRY_API int quarry_wslab_advance(quarry_wslab *w, size_t n);
 
-/** How many bytes can be written now without growing. */
+/** How many bytes can be written now without growing. @return that; 0 also with EINVAL (NULL, or none). */
 QUARRY_API size_t quarry_wslab_room(const quarry_wslab *w);
 
-/** How many bytes are written and not sent, those of a flush among them. */
+/** How many bytes are written and not sent, those of a flush among them. @return that; 0 also with EINVAL, as above. */
 QUARRY_API uint64_t quarry_wslab_pending(const quarry_wslab *w);
 
 /** Begin to send all that is written so far.

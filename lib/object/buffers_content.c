@@ -8,6 +8,7 @@
 #include "lib/api/error.h"
 #include "lib/object/buffers.h"
 #include "lib/object/copy.h"
+#include "lib/object/manager.h"
 #include "numa/os.h"
 
 #define RECEIVE_MAX 64u
@@ -265,6 +266,8 @@ QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, u
 		return qy_fail(EINVAL, "buffer: it is borrowed");
 	if (b.flags & QUARRY_BUFFER_OWNED)
 		return 0;
+	if (arena != NULL && !qy_manager_is_arena(arena))
+		return qy_fail_arena(arena);
 	if (quarry_buffer_check(b) == NULL)
 		return qy_fail(errno, errno == ESTALE ? "buffer: it was released" : "buffer: it is of no slab");
 	s = atomic_load_explicit(&qy_buffers_table[qy_buffer_slab(b.flags)], memory_order_acquire);

@@ -221,17 +221,24 @@ QUARRY_API int quarry_cursor_varint(quarry_cursor *cursor, uint64_t *value)
 	return not_enough();
 }
 
+/* The cursor is where it belongs before anything is released: what is called then may look at both. It may also change the
+ * chain, and its records are others' then: so the cursor goes to the beginning of what it has left. */
 QUARRY_API int quarry_cursor_trim(quarry_cursor *cursor, quarry_chain *chain)
 {
-	struct qy_place place;
+	const quarry_cseg *first;
+	const unsigned char *p;
+	quarry_cseg *off;
+	uint64_t origin;
 
 	if (!is_one(cursor) || chain != cursor->chain)
 		return qy_fail(EINVAL, "chain: it is not the cursor's");
-	place = place_of(cursor);
-	if (place.seg != NULL && place.at == place.seg->len)
-		place.seg = NULL; /* all of it goes */
-	quarry_chain_trim_front(chain, quarry_cursor_position(cursor));
-	cursor->seg = place.seg;
-	cursor->p = place.seg != NULL ? chain->first->data : NULL;
+	off = qy_chain_take_front(chain, quarry_cursor_position(cursor));
+	go_to(cursor, (struct qy_place){ .seg = chain->first });
+	first = cursor->seg;
+	p = cursor->p;
+	origin = chain->origin;
+	qy_csegs_free(off);
+	if (chain->first != first || chain->origin != origin || (first != NULL && first->data != p))
+		go_to(cursor, (struct qy_place){ .seg = chain->first });
 	return 0;
 }

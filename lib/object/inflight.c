@@ -23,7 +23,7 @@ QUARRY_API int quarry_inflight_get(quarry_inflight *in, quarry_arena *arena, siz
 	n = n == 0 ? SIZE : qy_align_up(n, QY_CACHE_LINE);
 	p = quarry_arena_aligned_alloc(arena, QY_CACHE_LINE, n);
 	if (p == NULL)
-		return -1;
+		return qy_wslab_fail_memory(arena, n);
 	*in = (quarry_inflight){ .p = p, .size = (uint32_t)n };
 	return 0;
 }

@@ -37,10 +37,11 @@ static int default_free(void *ctx, void *p)
 	return quarry_arena_free(NULL, p);
 }
 
+/* The first of what pools, slabs and page allocators hand out has its block's address. */
 static size_t default_usable(void *ctx, const void *p)
 {
 	(void)ctx;
-	return quarry_usable_size(p);
+	return qy_taken_has(p) ? 0 : quarry_usable_size(p);
 }
 
 bool qy_manager_is_live(const void *p)
@@ -141,7 +142,7 @@ static int arena_owns(void *arena, const void *p)
 
 static size_t arena_usable(void *arena, const void *p)
 {
-	return is_in(arena, p) ? quarry_usable_size(p) : 0;
+	return is_in(arena, p) && !qy_taken_has(p) ? quarry_usable_size(p) : 0;
 }
 
 static int arena_clear(void *arena)
@@ -276,11 +277,20 @@ static int lacks(const char *what)
 	return qy_fail(ENOTSUP, "manager: it has no operation %s", what);
 }
 
+/* So that no operation of a program's need mind its sums' overflow. */
+static bool is_too_much(size_t size)
+{
+	if (QY_LIKELY(size <= PTRDIFF_MAX))
+		return false;
+	qy_fail(ENOMEM, "size: %zu bytes are more than there can be", size);
+	return true;
+}
+
 QUARRY_API void *quarry_manager_alloc(quarry_manager *manager, size_t size)
 {
 	const quarry_manager *m = meant(manager);
 
-	return m == NULL ? NULL : m->ops->alloc(m->ctx, size);
+	return m == NULL || is_too_much(size) ? NULL : m->ops->alloc(m->ctx, size);
 }
 
 QUARRY_API void *quarry_manager_alloc_aligned(quarry_manager *manager, size_t alignment, size_t size)
@@ -293,6 +303,8 @@ QUARRY_API void *quarry_manager_alloc_aligned(quarry_manager *manager, size_t al
 		qy_fail(EINVAL, "alignment: %zu is not a power of two", alignment);
 		return NULL;
 	}
+	if (is_too_much(size))
+		return NULL;
 	if (m->ops->alloc_aligned != NULL)
 		return m->ops->alloc_aligned(m->ctx, alignment, size);
 	if (alignment <= 16)
@@ -337,10 +349,10 @@ QUARRY_API void *quarry_manager_resize(quarry_manager *manager, void *p, size_t 
 
 	if (m == NULL)
 		return NULL;
+	if ((p != NULL && is_counted(m, p)) || is_too_much(size))
+		return NULL;
 	if (p == NULL)
 		return m->ops->alloc(m->ctx, size);
-	if (is_counted(m, p))
-		return NULL;
 	if (size == 0) {
 		(void)m->ops->free(m->ctx, p);
 		return NULL;

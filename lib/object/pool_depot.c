@@ -5,6 +5,8 @@
 #include <errno.h>
 
 #include "lib/api/error.h"
+#include "lib/base/settings.h"
+#include "numa/os.h"
 
 void qy_depot_give(struct qy_depot *d, struct qy_slot *head, uint32_t length)
 {
@@ -150,6 +152,28 @@ void qy_pool_adopt_dead(quarry_pool *pool)
 
 /* ---- prefill ---- */
 
+static uint64_t least_limit(uint64_t least, uint64_t limit)
+{
+	return limit != 0 && limit < least ? limit : least;
+}
+
+/* Whether there can ever be so many: of what cannot, none is to be made, or a wrong count would take the memory of all
+ * before it fails. What is constructed is written to: so the machine's memory is a limit like the others. */
+static bool can_be(const quarry_pool *pool, const struct qy_depot *d, uint64_t count)
+{
+	uint64_t places = ((uint64_t)pool->per_chunk << 32) >> pool->index_shift;
+	uint64_t most = least_limit(qy_os->address_limit(), qy_os->total_memory());
+	quarry_stats stats = { .version = QUARRY_STATS_VERSION };
+
+	most = least_limit(most, (uint64_t)qy_setting(hard_limit));
+	if (d->arena != NULL && quarry_stats_get(d->arena, &stats) == 0)
+		most = least_limit(most, stats.hard_limit);
+	if (count <= places && count <= most / pool->stride)
+		return true;
+	return qy_fail(ENOMEM, "count: %lu objects of %lu bytes are more than there can be", (unsigned long)count,
+		       (unsigned long)pool->stride) == 0;
+}
+
 QUARRY_API int quarry_pool_prefill(quarry_pool *pool, size_t count)
 {
 	struct qy_depot *d;
@@ -157,6 +181,8 @@ QUARRY_API int quarry_pool_prefill(quarry_pool *pool, size_t count)
 	if (qy_pool_bad(pool))
 		return -1;
 	d = qy_depot_here(pool, NULL);
+	if (!can_be(pool, d, pool->max != 0 ? qy_min(count, pool->max) : count))
+		return -1;
 	for (;;) {
 		struct qy_slot *chain;
 		uint64_t there;

@@ -13,10 +13,10 @@ static bool is_life(uint64_t w, uint32_t generation)
 	return (w & QY_POOL_LIVE) && w >> 32 == generation;
 }
 
-/* Of no pool a token is none of a life that there is; of one that was destroyed, where that can be seen, EINVAL. */
-static bool was_destroyed(const quarry_pool *pool)
+/* Of no pool, and of one that was destroyed, where that can be seen: EINVAL. */
+static bool is_none(const quarry_pool *pool)
 {
-	return QY_UNLIKELY(pool->magic != QY_POOL_MAGIC) && qy_pool_bad(pool);
+	return QY_UNLIKELY(pool == NULL || pool->magic != QY_POOL_MAGIC) && qy_pool_bad(pool);
 }
 
 /* The slot that a token's index means, whatever became of it; NULL when there never was one. */
@@ -66,9 +66,9 @@ QUARRY_API void *quarry_pool_resolve(quarry_pool *pool, quarry_token token)
 	struct qy_slot *s;
 	void *object;
 
-	if (pool != NULL && was_destroyed(pool))
+	if (is_none(pool))
 		return NULL;
-	s = pool == NULL ? NULL : slot_at(pool, token);
+	s = slot_at(pool, token);
 	if (s != NULL && is_life(atomic_load_explicit(&s->word, memory_order_acquire), token.generation)) {
 		object = atomic_load_explicit(&s->object, memory_order_acquire);
 		/* The same life still: then that is where it is. */
@@ -85,9 +85,9 @@ static struct qy_slot *enter(quarry_pool *pool, quarry_token token)
 	struct qy_slot *s;
 	uint64_t w;
 
-	if (pool != NULL && was_destroyed(pool))
+	if (is_none(pool))
 		return NULL;
-	s = pool == NULL ? NULL : slot_at(pool, token);
+	s = slot_at(pool, token);
 	if (s == NULL)
 		return stale(), NULL;
 	w = atomic_load_explicit(&s->word, memory_order_relaxed);

@@ -106,7 +106,7 @@ static size_t size_for(const quarry_stack *s, size_t n, size_t held)
 	if (s->limit == 0 || (held <= s->limit && size <= s->limit - held))
 		return size;
 	if (held <= s->limit && least <= s->limit - held)
-		return least; /* the last one may be shorter than chunks are */
+		return s->limit - held; /* the last one may be shorter than chunks are, and has all that is left */
 	qy_fail(ENOMEM, "stack: %zu bytes more would pass its limit of %zu", n, s->limit);
 	return 0;
 }
@@ -394,7 +394,7 @@ QUARRY_API void quarry_stack_reset(quarry_stack *stack)
 
 QUARRY_API size_t quarry_stack_trim(quarry_stack *stack)
 {
-	return stack == NULL || is_none(stack) ? 0 : drop_behind(stack, stack->current);
+	return is_none(stack) ? 0 : drop_behind(stack, stack->current);
 }
 
 QUARRY_API int quarry_stack_stats_get(const quarry_stack *stack, quarry_stack_stats *stats)
@@ -707,6 +707,8 @@ QUARRY_API quarry_frame quarry_frame_begin(quarry_stack *stack)
 {
 	quarry_frame frame = { .stack = stack != NULL ? stack : quarry_scratch() };
 
+	if (frame.stack != NULL && is_none(frame.stack))
+		frame.stack = NULL;
 	if (frame.stack != NULL)
 		frame.mark = quarry_stack_mark(frame.stack);
 	return frame;

@@ -65,8 +65,11 @@ QUARRY_API quarry_storage *quarry_storage_alloc(quarry_arena *arena, size_t n)
 		return NULL;
 	}
 	p = quarry_arena_malloc_at_least(arena, n, &got);
-	if (p == NULL)
+	if (p == NULL) {
+		if (errno == EINVAL)
+			qy_fail_arena(arena);
 		return NULL;
+	}
 	s = make(p, got, free_owned, NULL, 0);
 	if (s == NULL)
 		quarry_free(p);

@@ -71,6 +71,11 @@ static void end(quarry_wslab_half *h)
 
 /* ---- life ---- */
 
+int qy_wslab_fail_memory(const quarry_arena *arena, size_t n)
+{
+	return errno == EINVAL ? qy_fail_arena(arena) : qy_fail(errno, "no memory for %lu bytes", (unsigned long)n);
+}
+
 QUARRY_API int quarry_wslab_init(quarry_wslab *w, const quarry_wslab_attr *attr)
 {
 	static const quarry_wslab_attr plain = { .struct_size = sizeof(plain) };
@@ -93,7 +98,7 @@ QUARRY_API int quarry_wslab_init(quarry_wslab *w, const quarry_wslab_attr *attr)
 	size = (uint32_t)qy_align_up(size, QY_CACHE_LINE);
 	p = quarry_arena_aligned_alloc(attr->arena, QY_CACHE_LINE, 2 * (size_t)size);
 	if (p == NULL)
-		return -1;
+		return qy_wslab_fail_memory(attr->arena, 2 * (size_t)size);
 	*w = (quarry_wslab){ .size = size, .flags = attr->flags };
 	w->serial = (uint64_t)atomic_fetch_add_explicit(&made, 1, memory_order_relaxed) << 32;
 	w->half[0].p = p;
@@ -145,6 +150,8 @@ QUARRY_API size_t quarry_wslab_room(const quarry_wslab *w)
 {
 	size_t room = 0;
 
+	if (!is_one(w))
+		fail_none();
 	if (!is_one(w) || w->more.len > 0)
 		return 0;
 	for (unsigned i = 0; i < 2; i++) {
@@ -158,7 +165,10 @@ QUARRY_API size_t quarry_wslab_room(const quarry_wslab *w)
 
 QUARRY_API uint64_t quarry_wslab_pending(const quarry_wslab *w)
 {
-	return is_one(w) ? w->written - w->gone : 0;
+	if (is_one(w))
+		return w->written - w->gone;
+	fail_none();
+	return 0;
 }
 
 /* No room for n more bytes, of which none can be had at a time than most. */

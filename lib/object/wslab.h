@@ -20,6 +20,9 @@ enum qy_wslab_state {
 	QY_WSLAB_HELD     /* sent, and the kernel still reads it */
 };
 
+/* An arena has not given n bytes: -1, and errno's text is set. */
+int qy_wslab_fail_memory(const quarry_arena *arena, size_t n) QY_COLD;
+
 /* Before anything that changes what is behind the last byte: nothing can be taken in there any more. */
 QY_INLINE void qy_wslab_forget_reserved(quarry_wslab *w)
 {

@@ -960,6 +960,8 @@ Test(buffers, what_cannot_be_adopted)
 
 	expect_error(quarry_buffer_adopt(NULL, NULL, 0), EINVAL);
 	expect_error(quarry_buffer_adopt(&a, NULL, 2), EINVAL);
+	expect_error(quarry_buffer_adopt(&a, (quarry_arena *)(void *)&a, 0), EINVAL);
+	cr_expect_not_null(strstr(quarry_error_text(), "arena: "), "%s", quarry_error_text());
 	expect_error(quarry_buffer_adopt(&wrapped, NULL, 0), EINVAL);
 	cr_expect_eq(quarry_buffer_adopt(&own, NULL, 0), 0);
 	cr_expect_eq(own.p, p);

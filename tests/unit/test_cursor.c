@@ -290,6 +290,92 @@ Test(cursor, varints_in_pieces)
 
 /* ---- errors ---- */
 
+/* ---- what is released while the front goes uses chain and cursor ---- */
+
+enum meddling { FREES, TRIMS, TRIMS_ALL, READS, APPENDS_ANEW };
+
+static struct {
+	quarry_chain chain;
+	quarry_cursor cursor;
+	enum meddling how;
+	unsigned calls;
+} meddler;
+
+static void meddle(void *ctx, void *p, size_t n)
+{
+	uint8_t byte = 0;
+
+	(void)ctx, (void)p, (void)n;
+	if (meddler.calls++ != 0)
+		return;
+	cr_expect_eq(quarry_cursor_position(&meddler.cursor), 0);
+	cr_expect_eq(quarry_cursor_remaining(&meddler.cursor), meddler.chain.len);
+	switch (meddler.how) {
+	case FREES: quarry_chain_free(&meddler.chain); break;
+	case TRIMS: cr_expect_eq(quarry_chain_trim_front(&meddler.chain, 7), 0); break;
+	case TRIMS_ALL: cr_expect_eq(quarry_chain_trim_back(&meddler.chain, meddler.chain.len), 0); break;
+	case READS: cr_expect(quarry_cursor_u8(&meddler.cursor, &byte) == 0 && byte == 'c'); break;
+	default:
+		quarry_chain_free(&meddler.chain);
+		cr_expect_eq(quarry_chain_append_copy(&meddler.chain, "!", 1), 0);
+	}
+}
+
+/* 20 pieces of 3 bytes, each of one letter; the cursor is behind the second piece. */
+static void trim_and_meddle(enum meddling how, size_t skipped)
+{
+	static char letters[60];
+
+	meddler.how = how;
+	meddler.calls = 0;
+	meddler.chain = (quarry_chain){ .len = 0 };
+	for (size_t i = 0; i < sizeof(letters); i++)
+		letters[i] = (char)('a' + i / 3);
+	for (size_t i = 0; i < 20; i++)
+		cr_assert_eq(quarry_chain_append_wrapped(&meddler.chain, letters + 3 * i, 3, meddle, NULL), 0);
+	cr_assert_eq(quarry_cursor_init(&meddler.cursor, &meddler.chain), 0);
+	cr_assert_eq(quarry_cursor_skip(&meddler.cursor, skipped), 0);
+	cr_assert_eq(quarry_cursor_trim(&meddler.cursor, &meddler.chain), 0);
+	cr_assert_gt(meddler.calls, 0);
+}
+
+/* The next byte, none or one that was never in the chain being -1; and it is of a segment that the chain has. */
+static int next_byte(void)
+{
+	uint8_t byte = 0;
+	int rc = quarry_cursor_u8(&meddler.cursor, &byte);
+
+	cr_assert(rc != 0 || (meddler.cursor.seg != NULL && meddler.cursor.p > meddler.cursor.seg->data &&
+			      meddler.cursor.p <= meddler.cursor.seg->data + meddler.cursor.seg->len));
+	return rc == 0 ? byte : -1;
+}
+
+Test(cursor, what_is_released_by_trimming_changes_the_chain)
+{
+	trim_and_meddle(FREES, 30);
+	cr_expect_eq(meddler.chain.len, 0);
+	cr_expect_eq(quarry_cursor_remaining(&meddler.cursor), 0);
+	cr_expect_eq(next_byte(), -1);
+	trim_and_meddle(TRIMS, 6);
+	cr_expect_eq(meddler.chain.len, 60 - 6 - 7);
+	cr_expect_eq(quarry_cursor_position(&meddler.cursor), 0);
+	cr_expect_eq(next_byte(), 'a' + 13 / 3);
+	quarry_chain_free(&meddler.chain);
+	trim_and_meddle(TRIMS_ALL, 7);
+	cr_expect_eq(meddler.chain.len, 0);
+	cr_expect_eq(next_byte(), -1);
+	trim_and_meddle(READS, 6);
+	cr_expect_eq(quarry_cursor_position(&meddler.cursor), 1, "what was read stays read");
+	quarry_chain_free(&meddler.chain);
+	trim_and_meddle(APPENDS_ANEW, 6);
+	cr_expect_eq(quarry_cursor_remaining(&meddler.cursor), 1);
+	cr_expect_eq(next_byte(), '!');
+	quarry_chain_free(&meddler.chain);
+	trim_and_meddle(APPENDS_ANEW, 60); /* all of it went: what is appended then is what comes next */
+	cr_expect_eq(next_byte(), '!');
+	quarry_chain_free(&meddler.chain);
+}
+
 Test(cursor, errors)
 {
 	quarry_chain chain = { .len = 0 }, other = { .len = 0 };

@@ -10,6 +10,8 @@
 #include <string.h>
 
 #include "include/quarry/chain.h"
+#include "include/quarry/pages.h"
+#include "include/quarry/pool.h"
 #include "include/quarry/stack.h"
 #include "lib/object/count.h"
 #include "tests/unit/blocks.h"
@@ -441,6 +443,78 @@ Test(managers, edges_are_the_same)
 	}
 }
 
+/* As they come, with sums that overflow. */
+static size_t asked_most;
+
+static void *naive_alloc(void *ctx, size_t size)
+{
+	asked_most = size > asked_most ? size : asked_most;
+	return mine_alloc(ctx, size);
+}
+
+static void *naive_aligned(void *ctx, size_t alignment, size_t size)
+{
+	(void)alignment;
+	return naive_alloc(ctx, size);
+}
+
+static void *naive_resize(void *ctx, void *p, size_t size)
+{
+	asked_most = size > asked_most ? size : asked_most;
+	return mine_free(ctx, p) == 0 ? mine_alloc(ctx, size) : NULL;
+}
+
+Test(managers, none_is_asked_for_more_than_there_can_be)
+{
+	const volatile size_t much = SIZE_MAX, more = (size_t)PTRDIFF_MAX + 1;
+	quarry_manager_ops ops = mine_ops;
+	quarry_manager m = { &ops, NULL };
+	void *p;
+
+	ops.alloc = naive_alloc;
+	ops.alloc_aligned = naive_aligned;
+	p = quarry_manager_alloc(&m, 100);
+	for (int i = 0; i < 2; i++) {
+		cr_assert(quarry_manager_alloc(&m, much) == NULL && errno == ENOMEM);
+		cr_assert_not_null(strstr(quarry_error_text(), "size: 18446744073709551615"), "%s", quarry_error_text());
+		cr_assert(quarry_manager_alloc(&m, more) == NULL && errno == ENOMEM);
+		cr_assert(quarry_manager_alloc_aligned(&m, 64, much) == NULL && errno == ENOMEM);
+		cr_assert(quarry_manager_resize(&m, NULL, much) == NULL && errno == ENOMEM);
+		cr_assert(quarry_manager_resize(&m, p, much) == NULL && errno == ENOMEM);
+		cr_assert(quarry_block_alloc(&m, much).p == NULL && errno == ENOMEM);
+		ops.resize = naive_resize;
+	}
+	cr_assert_eq(asked_most, 100);
+	cr_assert_eq(quarry_manager_free(&m, p), 0);
+}
+
+/* The first of them has its block's address. */
+Test(managers, what_pools_and_their_like_have_is_nobodys_to_use)
+{
+	quarry_pool_attr pool_attr = { .struct_size = sizeof(pool_attr), .size = 64 };
+	quarry_buffers_attr slab_attr = { .struct_size = sizeof(slab_attr), .size = 4096, .count = 4 };
+	quarry_pages_attr pages_attr = { .count = 10 };
+	quarry_pool *pool = quarry_pool_create(&pool_attr);
+	quarry_pages *pages = quarry_pages_create(&pages_attr);
+	quarry_buffers *slab = quarry_buffers_create(&slab_attr);
+	void *p[] = { pool != NULL ? quarry_pool_get(pool) : NULL, pages != NULL ? quarry_pages_alloc(pages, 1) : NULL,
+		      slab != NULL ? quarry_buffers_at(slab, 0) : NULL };
+
+	for (unsigned i = 0; i < COUNT(p); i++) {
+		quarry_manager *of;
+
+		cr_assert_not_null(p[i]);
+		of = quarry_manager_of_arena(quarry_arena_of(p[i]));
+		cr_assert_gt(quarry_usable_size(p[i]), 0, "%u is where a block begins", i);
+		cr_expect_eq(quarry_manager_usable(NULL, p[i]), 0, "%u", i);
+		cr_expect_eq(quarry_manager_usable(of, p[i]), 0, "%u", i);
+		cr_expect_eq(quarry_manager_owns(NULL, p[i]), 0, "%u", i);
+	}
+	cr_assert_eq(quarry_pool_destroy(pool, 1), 0);
+	cr_assert_eq(quarry_pages_destroy(pages), 0);
+	cr_assert_eq(quarry_buffers_destroy(slab), 0);
+}
+
 Test(managers, each_knows_its_own)
 {
 	void *p[COUNT(all)];
@@ -460,6 +534,7 @@ Test(managers, each_knows_its_own)
 	cr_assert_eq(errno, EINVAL);
 	cr_assert_eq(quarry_manager_free(all[3].m, p[1]), -1);
 	cr_assert_eq(errno, EINVAL);
+	cr_assert_eq(quarry_manager_free(all[4].m, p[4]), 0);
 }
 
 /* Each manager of an arena resizes its own, and nothing else: not even where that would stay where it is. The default one

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "tests/fake_os.h"
@@ -241,6 +242,24 @@ Test(os, no_descriptor_stays_open)
 }
 
 /* The kernel takes one off: with a mask as wide as its nodes are many, the last node would be lost. */
+Test(os, what_is_read_where_there_is_no_socket_leaves_errno)
+{
+	char text[8] = "";
+	struct iovec iov = { text, sizeof(text) };
+	int fds[2];
+
+	cr_assert_eq(pipe(fds), 0);
+	cr_assert_eq(write(fds[1], "pipe", 4), 4);
+	errno = EXDEV;
+	cr_assert_eq(qy_os_linux.receive_into(fds[0], &iov, 1, 0), 4);
+	cr_assert_eq(errno, EXDEV, "%s", strerror(errno));
+	cr_assert_str_eq(text, "pipe");
+	cr_assert_eq(close(fds[1]), 0);
+	cr_assert_eq(qy_os_linux.receive_into(fds[0], &iov, 1, 1 /* any flag */), -1);
+	cr_assert_eq(errno, ENOTSOCK, "flags are for sockets");
+	cr_assert_eq(close(fds[0]), 0);
+}
+
 Test(os, masks_are_not_a_bit_short)
 {
 	unsigned long mask = 0, one = 1;

@@ -55,8 +55,8 @@ Test(pool, nothing_at_all_is_an_error_and_no_crash)
 	expect_error(quarry_pool_prefill(NULL, 1), EINVAL);
 	expect_error(quarry_pool_stats_get(NULL, &stats), EINVAL);
 	cr_expect(!is_token(quarry_pool_token(NULL, &word)) && errno == EINVAL);
-	expect_null(quarry_pool_resolve(NULL, none), ESTALE);
-	expect_null(quarry_pool_enter(NULL, none), ESTALE);
+	expect_null(quarry_pool_resolve(NULL, none), EINVAL);
+	expect_null(quarry_pool_enter(NULL, none), EINVAL);
 	expect_error(quarry_pool_leave(NULL, none), EINVAL);
 	expect_error(quarry_pool_put_token(NULL, none, QUARRY_POOL_SAFE), EINVAL);
 	expect_error(quarry_pool_wait(NULL, none, &word, 0, 0), EINVAL);
@@ -579,6 +579,53 @@ Test(pool, filled_beforehand_it_grows_no_more)
 	cr_assert_eq(quarry_pool_prefill(pool, 10), 0);
 	cr_assert_eq(stats_of(pool).objects, 10);
 	end(pool);
+}
+
+/* What has been made is destroyed with the pool; far too few are ever made to run the machine out of memory. */
+static int construct_few(void *object, void *context)
+{
+	unsigned *made = context;
+
+	(void)object;
+	return ++*made <= 1000 ? 0 : ENOSPC;
+}
+
+static void expect_none_made(quarry_pool *pool, const unsigned *made, size_t count)
+{
+	expect_error(quarry_pool_prefill(pool, count), ENOMEM);
+	cr_expect_eq(*made, 0, "%u objects were made, of %zu", *made, count);
+	cr_expect_eq(stats_of(pool).objects, 0);
+}
+
+Test(pool, more_than_there_can_be_are_not_begun_with)
+{
+	quarry_arena_attr small = { .struct_size = sizeof(small), .hard_limit = 1 << 20 };
+	quarry_pool_attr attr = { .struct_size = sizeof(attr), .size = 16, .construct = construct_few };
+	size_t memory = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+	unsigned made = 0;
+	quarry_pool *pool;
+
+	attr.context = &made;
+	pool = make(&attr);
+	expect_none_made(pool, &made, SIZE_MAX);
+	expect_none_made(pool, &made, SIZE_MAX / 16 + 1);
+	expect_none_made(pool, &made, ((size_t)1 << 32) + 1);
+	expect_none_made(pool, &made, memory / 16 + 1);
+	cr_expect_neq(strstr(quarry_error_text(), "count: "), NULL, "%s", quarry_error_text());
+	cr_expect_eq(quarry_pool_prefill(pool, 100), 0);
+	end(pool);
+	made = 0;
+	attr.max = SIZE_MAX; /* is no limit either */
+	pool = make(&attr);
+	expect_none_made(pool, &made, SIZE_MAX);
+	end(pool);
+	attr.max = 0;
+	attr.arena = quarry_arena_create(&small);
+	cr_assert_not_null(attr.arena);
+	pool = make(&attr);
+	expect_none_made(pool, &made, (1 << 20) / 16 + 1);
+	end(pool);
+	cr_expect_eq(quarry_arena_destroy(attr.arena), 0);
 }
 
 /* ---- threads and children ---- */

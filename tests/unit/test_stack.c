@@ -142,6 +142,22 @@ Test(stack, a_limit_is_kept)
 	quarry_stack_destroy(s);
 }
 
+/* And not one for each that is taken, of just its size. */
+Test(stack, the_last_chunk_has_all_that_a_limit_leaves)
+{
+	quarry_stack_attr attr = { .flags = QUARRY_STACK_SPILL, .chunk = 4 * KIB, .limit = 10000 };
+	quarry_stack *s = quarry_stack_create(&attr);
+	size_t n = 0;
+
+	while (quarry_stack_alloc(s, 100) != NULL)
+		n++;
+	cr_assert_eq(stats_of(s).chunks, 3, "%zu chunks", stats_of(s).chunks);
+	cr_assert_eq(stats_of(s).spills, 2, "%zu spills", stats_of(s).spills);
+	cr_assert_leq(stats_of(s).held, 10000);
+	cr_assert_geq(n, 9000 / 112, "%zu", n);
+	quarry_stack_destroy(s);
+}
+
 Test(stack, bad_attributes_are_named)
 {
 	static const struct {
@@ -271,12 +287,21 @@ Test(stack, frames_nest)
 	quarry_frame_end(&outer);
 	cr_assert_eq(quarry_stack_alloc(s, 10), p);
 	quarry_frame_end(NULL);
+	errno = 0;
+	cr_expect(quarry_stack_trim(NULL) == 0 && errno == EINVAL);
 	{
 		QUARRY_AUTO_PTR(quarry_stack) t = quarry_stack_create(NULL);
 
 		cr_assert_not_null(quarry_stack_alloc(t, 10));
 	}
 	quarry_stack_destroy(s);
+	/* (Nobody has its memory since.) */
+	errno = 0;
+	inner = quarry_frame_begin(s);
+	cr_expect(inner.stack == NULL && errno == EINVAL);
+	errno = 0;
+	cr_expect(quarry_stack_alloc(inner.stack, 10) == NULL && errno == EINVAL);
+	quarry_frame_end(&inner);
 }
 
 Test(stack, checked_fills_what_went)

@@ -458,10 +458,18 @@ Test(wslab, numbers_are_read_back_by_a_cursor)
 
 /* ---- errors ---- */
 
+/* And not by the text of the error before, which is another one here. */
+static void expect_arena_named(void)
+{
+	cr_expect_not_null(strstr(quarry_error_text(), "arena: "), "%s", quarry_error_text());
+	expect_error(quarry_wslab_fini(NULL), EINVAL);
+}
+
 Test(wslab, errors)
 {
 	quarry_wslab_attr good = { .struct_size = sizeof(good) }, attr;
 	quarry_wslab w = { .size = 0 };
+	quarry_inflight in = { .p = NULL };
 	quarry_wslab_prefix prefix;
 
 	cr_expect_eq(quarry_wslab_fini(&w), 0);
@@ -470,6 +478,10 @@ Test(wslab, errors)
 	expect_error(quarry_wslab_sent(NULL, 0), EINVAL);
 	expect_error(quarry_wslab_fini(NULL), EINVAL);
 	expect_error(quarry_wslab_init(NULL, NULL), EINVAL);
+	errno = 0;
+	cr_expect(quarry_wslab_room(&w) == 0 && errno == EINVAL);
+	errno = 0;
+	cr_expect(quarry_wslab_pending(NULL) == 0 && errno == EINVAL);
 	for (int i = 0; i < 5; i++) {
 		attr = good;
 		switch (i) {
@@ -481,6 +493,15 @@ Test(wslab, errors)
 		}
 		expect_error(quarry_wslab_init(&w, &attr), EINVAL);
 	}
+	attr = good;
+	attr.arena = (quarry_arena *)(void *)&good;
+	expect_error(quarry_wslab_init(&w, &attr), EINVAL);
+	expect_arena_named();
+	expect_error(quarry_inflight_get(&in, attr.arena, 100), EINVAL);
+	expect_arena_named();
+	errno = 0;
+	cr_expect(quarry_storage_alloc(attr.arena, 100) == NULL && errno == EINVAL);
+	expect_arena_named();
 	attr = good;
 	attr.size = 65;
 	attr.struct_size = 0;
