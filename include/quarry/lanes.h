@@ -465,7 +465,8 @@ QUARRY_API int64_t quarry_compact(quarry_lanes *lanes, int style, size_t enough,
 /* Cold memory                                                                                            */
 
 /** Look which objects nobody got since the pass before, and compress those; a pass begins when its time has come, and
- * goes on, call by call, for so long as the budget is. Then send compressed bytes above the limit to the file. Not in a
+ * goes on, call by call, for so long as the budget is. (In the background the mover's thread does the same, for a tenth of a
+ * processor; where there is none, as by QUARRY_LANES_NO_MOVER, it is the program's to call this.) Then send compressed bytes above the limit to the file. Not in a
  * scope. Objects that are pinned, or beyond 1 MiB, never become cold, nor do those whose class does not become smaller by
  * an eighth (which is found out again now and then).
  * @param budget_us microseconds after which nothing more is begun; 0: any time.

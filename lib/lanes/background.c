@@ -4,7 +4,7 @@
  *
  * The share grows with the waste, from `least` at `start` to `most` at `full` (as Redis's defragmentation does); what is
  * less than `start` percent, or less than `ignore` bytes, is none. The thread runs for a slice and sleeps for as long as
- * makes that the share. A plan that gained little is followed by a longer wait, and then only when there are news: so
+ * makes that the share. Lanes with cold memory are cooled by the same thread, for a share of its own (cool.c). A plan that gained little is followed by a longer wait, and then only when there are news: so
  * a heap that cannot be packed, and one at rest, cost nothing. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -126,6 +126,19 @@ static uint64_t slice(quarry_lanes *l, uint64_t now)
 
 /* ---- the thread ---- */
 
+/* What is due of lanes: packed, and cooled. When (ns) there is more. Under l->moving. */
+static uint64_t turn(quarry_lanes *l, uint64_t now)
+{
+	struct qy_governor *g = &l->governor;
+	uint64_t due = g->pack_due;
+
+	if (due == UINT64_MAX && atomic_load(&g->news))
+		due = g->not_before;
+	if (due <= now)
+		due = g->pack_due = slice(l, now);
+	return l->cold == NULL ? due : qy_min(due, qy_cool_slice(l, qy_os->now_ns(), &g->wanted));
+}
+
 /* Do what is due; when (ns) there is more, UINT64_MAX: when there are news. */
 static uint64_t go_round(uint64_t now)
 {
@@ -134,7 +147,7 @@ static uint64_t go_round(uint64_t now)
 	quarry_lanes *l;
 
 	while ((l = qy_lanes_due(&id, now, &next)) != NULL) {
-		uint64_t begun = qy_os->now_ns(), due = slice(l, begun);
+		uint64_t begun = qy_os->now_ns(), due = turn(l, begun);
 
 		qy_count(&l->governor.ns, qy_os->now_ns() - begun);
 		atomic_store(&l->governor.due, due);
@@ -175,14 +188,11 @@ static bool may_start(void)
 	       qy_checker != QY_CHECKER_MEMCHECK;
 }
 
-QY_COLD void qy_news_slow(quarry_lanes *l)
+/* Have the thread be there, and look. */
+static void call_thread(void)
 {
 	int none = NONE;
 
-	if (atomic_load_explicit(&l->segment_count, memory_order_relaxed) < SEGMENTS_MIN || !may_start() || atomic_exchange(&l->governor.news, true))
-		return;
-	if (atomic_load(&l->governor.due) != UINT64_MAX)
-		return; /* it is at it */
 	atomic_store(&signalled, 1);
 	if (atomic_compare_exchange_strong(&state, &none, RUNS)) {
 		if (!qy_spawn(run))
@@ -190,6 +200,23 @@ QY_COLD void qy_news_slow(quarry_lanes *l)
 	} else {
 		qy_wake(&signalled);
 	}
+}
+
+QY_COLD void qy_news_slow(quarry_lanes *l)
+{
+	if (atomic_load_explicit(&l->segment_count, memory_order_relaxed) < SEGMENTS_MIN || !may_start() ||
+	    atomic_exchange(&l->governor.news, true))
+		return;
+	if (atomic_load(&l->governor.due) == UINT64_MAX) /* else it is at it */
+		call_thread();
+}
+
+void qy_background_cool(quarry_lanes *l)
+{
+	if (!l->governor.on || !may_start())
+		return;
+	atomic_store(&l->governor.due, qy_os->now_ns());
+	call_thread();
 }
 
 void qy_background_in_child(void)

@@ -20,6 +20,9 @@
 #define PERIOD_MOST 64 /* times as long, where too much comes back */
 #define BACK_PERCENT 2 /* of what is cold, in a period, is too much */
 #define BACKOFF_MOST 64
+#define SLICE_NS 2000000 /* in the background it runs so long at a time, */
+#define PATIENCE_NS 500000 /* waits so long for scopes, */
+#define SHARE 10         /* for so many percent of a processor */
 
 #define REF_BITS 5 /* where a reference stands in a word: as the address does */
 
@@ -36,6 +39,8 @@ struct qy_cooling {
 	uint64_t period, begin; /* ms; begin: of the next pass */
 	uint64_t least;         /* the period that was asked for */
 	uint64_t loaded;        /* by the pass before */
+	uint64_t due;           /* ns: in the background, not before; */
+	uint64_t patience;      /* and so long it waits for scopes; 0: a call, that waits as long as it takes */
 };
 
 /* ---- words ---- */
@@ -219,12 +224,13 @@ static int64_t make_extent(quarry_lanes *l, const uint32_t *slot, uint32_t count
 	if (size > QY_COLD_RAW && (raw = large = quarry_malloc(size)) == NULL)
 		return -1;
 	begin_batch(l, slot, count, class, size, unseen);
-	if (l->batched > 0 && qy_grace_wait(qy_grace_begin(), 0))
-		copy_batch(l, raw, k->what, size);
 	errno = 0;
-	if (l->batched > 0)
-		extent = qy_cold_store(l->cold, raw, l->batched, (uint32_t)size, k->what);
-	error = errno;
+	if (l->batched > 0 && qy_grace_wait(qy_grace_begin(), k->patience == 0 ? 0 : qy_os->now_ns() + k->patience)) {
+		copy_batch(l, raw, k->what, size);
+		if (l->batched > 0)
+			extent = qy_cold_store(l->cold, raw, l->batched, (uint32_t)size, k->what);
+	}
+	error = extent < 0 && l->batched > 0 ? errno : 0;
 	quarry_free(large);
 	if (extent >= 0)
 		return publish_batch(l, (uint32_t)extent);
@@ -342,16 +348,24 @@ static int64_t pass_slot(quarry_lanes *l, uint32_t slot)
 	return 0;
 }
 
-/* The pass goes on until the deadline (ns; 0: to its end). */
-static int64_t pass(quarry_lanes *l, uint64_t deadline)
+static bool is_late(uint64_t deadline, const _Atomic(uint32_t) *wanted)
+{
+	return (deadline != 0 && qy_os->now_ns() >= deadline) ||
+	       (wanted != NULL && atomic_load_explicit(wanted, memory_order_relaxed) != 0);
+}
+
+/* The pass goes on until the deadline (ns; 0: to its end), or somebody wants to move. */
+static int64_t pass(quarry_lanes *l, uint64_t deadline, const _Atomic(uint32_t) *wanted)
 {
 	struct qy_cooling *k = l->cooling;
 	int64_t gone = 0;
 
 	while (k->next < atomic_load_explicit(&l->slots.next, memory_order_acquire)) {
-		if (k->next % 256 == 0 && deadline != 0 && qy_os->now_ns() >= deadline)
+		int64_t went = pass_slot(l, k->next++);
+
+		gone += went;
+		if ((went > 0 || k->next % 256 == 0) && is_late(deadline, wanted))
 			return gone;
-		gone += pass_slot(l, k->next++);
 	}
 	gone += flush_all(l, true);
 	k->passing = false;
@@ -376,22 +390,48 @@ static bool may_cool(quarry_lanes *l)
 	return false;
 }
 
-int64_t quarry_cool(quarry_lanes *l, uint64_t budget_us)
+/* Under l->moving. */
+static int64_t go_on(quarry_lanes *l, uint64_t deadline, const _Atomic(uint32_t) *wanted)
 {
-	struct qy_cooling *k;
+	struct qy_cooling *k = l->cooling;
 	int64_t gone = 0;
 
-	if (!may_cool(l))
-		return -1;
-	k = l->cooling;
 	qy_moves_undo(l);
 	if (!k->passing && qy_os->now_ms() >= k->begin) {
 		k->passing = true;
 		k->next = 0;
 	}
 	if (k->passing)
-		gone = pass(l, budget_us == 0 ? 0 : qy_os->now_ns() + budget_us * 1000);
+		gone = pass(l, deadline, wanted);
 	(void)qy_cold_evict(l->cold);
+	return gone;
+}
+
+uint64_t qy_cool_slice(quarry_lanes *l, uint64_t now, _Atomic(uint32_t) *wanted)
+{
+	struct qy_cooling *k = l->cooling;
+	uint64_t ms = qy_os->now_ms(), ended;
+
+	if (now < k->due)
+		return k->due;
+	k->patience = PATIENCE_NS;
+	(void)go_on(l, now + SLICE_NS, wanted);
+	k->patience = 0;
+	ended = qy_os->now_ns();
+	if (k->passing)
+		k->due = ended + (ended - now) * (100 - SHARE) / SHARE;
+	else
+		k->due = ended + (k->begin > ms ? k->begin - ms : 0) * 1000000;
+	return k->due;
+}
+
+int64_t quarry_cool(quarry_lanes *l, uint64_t budget_us)
+{
+	int64_t gone;
+
+	if (!may_cool(l))
+		return -1;
+	gone = go_on(l, budget_us == 0 ? 0 : qy_os->now_ns() + budget_us * 1000, NULL);
 	pthread_mutex_unlock(&l->moving);
 	return gone;
 }

@@ -121,7 +121,7 @@ static bool fill(quarry_lanes *l, const quarry_lanes_attr *a)
 	l->governor.least = or_else(a->mover_least, LEAST);
 	l->governor.most = or_else(a->mover_most, MOST);
 	l->governor.ignore = a->mover_ignore;
-	l->governor.due = UINT64_MAX;
+	l->governor.due = l->governor.pack_due = UINT64_MAX;
 	l->map.words = (const uint64_t *)l->word;
 	l->map.slots = handles;
 	return a->cold == NULL || qy_cooling_make(l, a->cold) == 0;
@@ -145,6 +145,8 @@ quarry_lanes *quarry_lanes_create(const quarry_lanes_attr *attr)
 	}
 	l->map.number = (uint64_t)l->id << 56;
 	l->magic = QY_LANES_MAGIC;
+	if (l->cold != NULL)
+		qy_background_cool(l);
 	return l;
 }
 

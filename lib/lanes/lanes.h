@@ -179,6 +179,7 @@ struct qy_governor {
 	_Atomic(bool) news;        /* since the last plan was begun */
 	_Atomic(uint64_t) due;     /* ns; UINT64_MAX: when there are news, */
 	uint64_t not_before;       /* but not before: ns */
+	uint64_t pack_due;         /* ns: of due, what is to be packed; UINT64_MAX: when there are news */
 	uint64_t interval;         /* ns between plans: longer while they gain little */
 	uint64_t recall_at;        /* ns: the earliest that caches are recalled again */
 	bool runs;                 /* the plan is worth it */
@@ -578,6 +579,8 @@ QY_INLINE void qy_news(quarry_lanes *l)
 /* Percent of a processor for so much waste, in percent of what is live. */
 uint64_t qy_governor_share(const struct qy_governor *g, uint64_t waste);
 void qy_background_in_child(void);
+/* Lanes with cold memory are there from now on. */
+void qy_background_cool(quarry_lanes *l);
 
 /* ---- move.c ---- */
 
@@ -624,6 +627,8 @@ int qy_cold_look(quarry_lanes *l, quarry_handle h, uint64_t word, struct qy_cold
 void qy_cold_forget(quarry_lanes *l, uint64_t word);
 /* -1 with errno; qy_cooling_end is called in any case. */
 int qy_cooling_make(quarry_lanes *l, const quarry_cold_attr *attr);
+/* Under l->moving: cool for a while, if it is time, and until somebody wants to move. When (ns) it is time again. */
+uint64_t qy_cool_slice(quarry_lanes *l, uint64_t now, _Atomic(uint32_t) *wanted);
 void qy_cooling_end(quarry_lanes *l);
 
 /* ---- object.c ---- */

@@ -502,8 +502,11 @@ int64_t quarry_compact(quarry_lanes *l, int style, size_t enough, uint64_t budge
 	if (qy_in_scope())
 		return qy_fail(EDEADLK, "the thread is in a scope, which a compaction would wait for");
 	m.deadline = budget == 0 ? 0 : m.begun + budget - budget / ENDING;
-	if (!qy_mover_enter(l, &m))
+	if (!qy_mover_enter(l, &m)) {
+		if (is_late(&m) && atomic_load(&l->governor.inside))
+			return 0; /* the thread in the background took as long as this may */
 		return qy_fail(EBUSY, "another compaction is under way");
+	}
 	compact(l, &m, style, enough, promote);
 	pthread_mutex_unlock(&l->moving);
 	return (int64_t)(m.segments * QY_SEGMENT_SIZE);

@@ -113,6 +113,7 @@ static void in_child(void)
 			pthread_mutex_init(&all[id]->moving, NULL);
 			atomic_store(&all[id]->governor.due, UINT64_MAX); /* nobody is at it here */
 			atomic_store(&all[id]->governor.news, false);
+			all[id]->governor.pack_due = UINT64_MAX;
 			all[id]->governor.not_before = 0;
 			atomic_store(&all[id]->governor.inside, false);
 			atomic_store(&all[id]->governor.wanted, 0);

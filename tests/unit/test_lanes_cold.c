@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,7 @@ static quarry_handle handle[COUNT];
 
 static quarry_lanes *make(const quarry_cold_attr *cold)
 {
-	quarry_lanes_attr attr = { .cold = cold };
+	quarry_lanes_attr attr = { .flags = QUARRY_LANES_NO_MOVER, .cold = cold };
 	quarry_lanes *l = quarry_lanes_create(&attr);
 
 	cr_assert(l != NULL, "errno %d: %s", errno, quarry_error_text());
@@ -222,6 +223,24 @@ Test(lanes_cold, what_nobody_gets_becomes_cold)
 		cr_assert(state == (i % 3 == 0 ? QUARRY_HANDLE_VALID : QUARRY_HANDLE_COLD), "object %u: %d", i, state);
 	}
 	cr_assert(figures(l).loaded == 0);
+	cr_assert(quarry_lanes_destroy(l) == 0);
+}
+
+/* Nobody calls anything: a thread of the library's does it. */
+Test(lanes_cold, in_the_background_as_well, .timeout = 120)
+{
+	quarry_cold_attr cold = { .period_ms = 1 };
+	quarry_lanes_attr attr = { .cold = &cold };
+	quarry_lanes *l = quarry_lanes_create(&attr);
+
+	cr_assert(l != NULL);
+	make_objects(l, 3000);
+	while (figures(l).objects < 2500)
+		sched_yield();
+	for (unsigned i = 0; i < 3000; i++)
+		verify(l, i);
+	cr_assert(figures(l).loaded >= 2500);
+	cr_assert(quarry_evict(l, handle, 3000) >= 0, "the thread steps aside");
 	cr_assert(quarry_lanes_destroy(l) == 0);
 }
 
