@@ -12,6 +12,9 @@
 #define QY_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define QY_COLD __attribute__((noinline, cold))
 #define QY_NOINLINE __attribute__((noinline))
+/* What runs once as the library is loaded stands side by side, so that nothing else is read from the file for it: pages of
+ * code come 16 at a time. */
+#define QY_STARTUP __attribute__((noinline, section(".text.startup")))
 #define QY_INLINE static inline __attribute__((always_inline))
 /* On declarations of variables that fast paths read: without it, each is reached through an address in a register. */
 #define QY_HIDDEN __attribute__((visibility("hidden")))

@@ -5,6 +5,9 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "lib/api/error.h"
 #include "lib/lanes/cold.h"
@@ -156,7 +159,12 @@ static uint32_t crc_by_bits(const unsigned char *p, size_t size)
 uint32_t qy_crc32c(const void *bytes, size_t size)
 {
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("sse4.2"))
+	static _Atomic(int) has; /* 0: not known yet, 1: no, 2: yes. (__builtin_cpu_supports has a constructor run everywhere.) */
+	unsigned a, b, c = 0, d;
+
+	if (atomic_load_explicit(&has, memory_order_relaxed) == 0)
+		atomic_store_explicit(&has, __get_cpuid(1, &a, &b, &c, &d) && (c & bit_SSE4_2) ? 2 : 1, memory_order_relaxed);
+	if (atomic_load_explicit(&has, memory_order_relaxed) == 2)
 		return crc_by_instruction(bytes, size);
 #endif
 	return crc_by_bits(bytes, size);

@@ -148,12 +148,12 @@ static void in_child(void)
 
 static bool minded;
 
-static void prepare(void)
+QY_STARTUP static void prepare(void)
 {
 	minded = pthread_atfork(NULL, NULL, in_child) == 0;
 }
 
-bool qy_buffers_mind_forks(void)
+QY_STARTUP bool qy_buffers_mind_forks(void)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 

@@ -121,7 +121,7 @@ static void in_child(void)
 	qy_lock_init(&qy_records_taking, QY_RANK_LEAF);
 }
 
-static void prepare(void)
+QY_STARTUP static void prepare(void)
 {
 	have_exit_key = pthread_key_create(&exit_key, leave) == 0;
 	(void)pthread_atfork(NULL, NULL, in_child);
