@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -438,6 +439,11 @@ uint64_t process_pages_on(int id)
 
 	process_pages(on);
 	return on[id];
+}
+
+void no_huge_pages_from_now_on(void)
+{
+	MUST(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0);
 }
 
 uint64_t process_rss(void)

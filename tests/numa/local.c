@@ -3,8 +3,6 @@
  * objects were freed crosswise. */
 #include "tests/numa/suite.h"
 
-#include <sys/prctl.h>
-
 #define ROUNDS 3
 #define BYTES (3 * MIB)
 
@@ -113,8 +111,7 @@ static void run_limit(void)
 	MUST(quarry_arena_destroy(arena) == 0);
 }
 
-/* Reset and destroyed while it has memory on every node: all of it is gone. Of the process's other memory, the test's own
- * list among it, khugepaged may make huge pages meanwhile, 512 pages each where one was: it is kept from that. */
+/* Reset and destroyed while it has memory on every node: all of it is gone. */
 static void run_end(void)
 {
 	uint64_t before[IDS], after[IDS];
@@ -123,7 +120,7 @@ static void run_end(void)
 
 	need_nodes(2, 2);
 	MUST(arena != NULL);
-	MUST(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0);
+	no_huge_pages_from_now_on();
 	process_pages(before);
 	for (int round = 0; round < 2; round++) {
 		for (int i = 0; i < machine.homes; i++) {

@@ -160,6 +160,9 @@ int policy_of(const void *p, unsigned long mask[IDS / 64]); /* of its mapping; -
 void process_pages(uint64_t on[IDS]);
 void process_pages_with(const char *policy, uint64_t on[IDS]); /* of mappings with that in their lines */
 uint64_t process_pages_on(int id);
+/* khugepaged may make one of any memory of the process, the test's own too, 512 pages where one was: not while pages are
+ * counted. */
+void no_huge_pages_from_now_on(void);
 uint64_t process_rss(void); /* pages */
 /* From smaps_rollup, bytes. */
 uint64_t rollup(const char *field);

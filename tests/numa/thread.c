@@ -132,6 +132,7 @@ static void run_given_back(void)
 	pthread_t thread;
 
 	two_nodes();
+	no_huge_pages_from_now_on();
 	pin_to_node(first);
 	MUST(quarry_thread_rebind(-1) == 0);
 	before = on_nodes(first);
@@ -166,6 +167,7 @@ static void run_back_and_forth(void)
 	uint64_t early = 0, late = 0;
 
 	two_nodes();
+	no_huge_pages_from_now_on();
 	for (int i = 0; i < 1000; i++) {
 		struct objects o = { .state = seed_of((unsigned)i % 50) };
 		int id = i % 2 ? second : first;
