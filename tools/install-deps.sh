@@ -12,7 +12,7 @@ set -euo pipefail
 
 build_packages="build-essential automake autoconf libtool pkg-config libhwloc-dev libnuma-dev zlib1g-dev libdw-dev"
 demo_packages="redis-server redis-tools"
-test_packages="libcriterion-dev redis-server redis-tools sqlite3 stress-ng xz-utils zstd git clang valgrind
+test_packages="libcriterion-dev liblz4-1 libzstd1 redis-server redis-tools sqlite3 stress-ng xz-utils zstd git clang valgrind
 python3 python3-prometheus-client libpython3.11-testsuite strace file procps binutils gawk perl google-perftools
 systemtap-sdt-dev gdb libxml2-utils liburing-dev"
 bench_packages="valgrind strace linux-perf redis-server redis-tools sqlite3 rocksdb-tools python3 libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0
