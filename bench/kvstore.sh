@@ -5,7 +5,7 @@
 #
 # What stays in memory: keys are set, overwritten in another order with values of another size, and 90 % are deleted at
 # random; three seconds later it is asked what the kernel holds for the process (Rss), and how many bytes the server says
-# its keys and values take ("used_memory": of ours what was asked for them, with 32 bytes of record each; of redis what it
+# its keys and values take ("used_memory": of ours what was asked for them, with 28 bytes of record each; of redis what it
 # allocated). Then requests a second and the server's own processor time for each (all its threads), handles and malloc in
 # turn in each round, by redis-benchmark: medians, and medians of the rounds' ratios.
 #

@@ -16,7 +16,7 @@ BEGIN {
 	section = ""
 	doc = ""
 	constants = ""
-	holder = "" # the type whose page the inline functions after it go to
+	holder = "" # whose page the inline functions after it go to that have no comment
 }
 
 # --- Reading --------------------------------------------------------------------------------------------------
@@ -121,11 +121,13 @@ function end_declaration(  name)
 {
 	in_declaration = 0
 	name = kind == "type" ? type_name(declaration) : function_name(declaration)
-	if (kind == "inline") {
+	if (kind == "inline" && doc == "" && holder != "") {
 		add_inline(name)
 	} else {
+		if (kind == "inline")
+			declaration = inline_head(declaration)
 		new_page(name)
-		if (kind == "type")
+		if (kind != "function")
 			holder = name
 	}
 	constants = ""
@@ -305,14 +307,11 @@ function write_synopsis(name,  n, i, lines)
 {
 	if (page_constants[name] != "")
 		out(code(substr(page_constants[name], 1, length(page_constants[name]) - 1)) "\n.PP")
-	if (page_kind[name] == "function") {
-		out(prototype(page_code[name]))
-		return
-	}
-	out(code(page_code[name]))
+	out(page_kind[name] == "type" ? code(page_code[name]) : prototype(page_code[name]))
 	if (inlines[name] == "")
 		return
-	out(".PP")
+	if (page_kind[name] == "type")
+		out(".PP")
 	n = split(inlines[name], lines, "\n")
 	for (i = 1; i <= n; i++)
 		out(prototype(lines[i]))
@@ -321,7 +320,7 @@ function write_synopsis(name,  n, i, lines)
 function inline_head(declared)
 {
 	sub(/^static inline /, "", declared)
-	sub(/\n.*/, "", declared)
+	sub(/[ \n]*\{.*/, "", declared)
 	return declared ";"
 }
 

@@ -2,11 +2,15 @@
 /* An echo server on buffers: what comes in goes back out of the buffer that it came into, which then goes back to the
  * kernel. Without a copy, without an allocation, and once all buffers were used without a page fault.
  *
- *	echo [--malloc | --plain] [--buffers N] [--size BYTES] [--port N]
+ *	echo [--malloc | --plain] [--buffers N] [--size BYTES] [--port N] [--patience MS]
  *
  * By itself it has a slab of quarry's, in huge pages, as io_uring's ring of provided buffers. With --malloc it is the
  * same server with a ring of malloc'ed buffers; with --plain it does without io_uring: epoll(7), recvmsg(2), sendmsg(2),
  * on a slab. It says its port, serves until SIGTERM, and says then what it did. One thread.
+ *
+ * A client that sends and does not read keeps the buffers that hold what is to go back to it. So that the others have some,
+ * a connection that has its share of them (an eighth) is not received from until it has half of that; and one whose client
+ * has read nothing for --patience (10 seconds) while there was something to send is ended.
  *
  *	cc -o echo echo.c -lquarry -luring      (or, without liburing, -DECHO_WITHOUT_URING)
  */
@@ -15,12 +19,14 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -35,6 +41,7 @@
 #define GROUP 1
 #define AT_ONCE 16
 #define ACCEPTS 8
+#define SHARE 8     /* a connection is to have a part of so many of the buffers */
 #define REST_MS 100 /* before it is tried again to accept, when there was no descriptor or no memory */
 #define RING_MAX 32768u
 #define SIZE_MAX_OF_ONE (1ul << 30)
@@ -48,7 +55,8 @@
 /* A connection, by its descriptor. What came in and has not gone out stands in a list of buffers, by their numbers. */
 static struct connection {
 	bool open, receiving, multishot, sending, ended, starved;
-	uint32_t first, last;
+	bool stopping; /* the kernel is asked to receive no more for it */
+	uint32_t first, last, held; /* so many buffers in the list */
 	quarry_buffers_waiter waiter; /* while it is starved, without io_uring */
 } connections[FDS];
 
@@ -59,16 +67,17 @@ static struct link {
 
 static struct {
 	bool malloced, plain;
-	uint32_t buffers, size, out; /* so many of the buffers are not with the kernel, */
+	uint32_t buffers, size, patience, out; /* so many of the buffers are not with the kernel, */
 	uint32_t waiting;            /* and so many connections wait for one that is */
 	int port, listener;
 	quarry_buffers *slab;
 	void **malloced_at;
-	uint64_t accepted, received, sent, in_part, starved, woken, rests;
-} server = { .buffers = 1024, .size = 16384 };
+	uint64_t accepted, received, sent, in_part, starved, woken, held_up, rests;
+} server = { .buffers = 1024, .size = 16384, .patience = 10000 };
 
 static bool once_each; /* a kernel that receives once for each request (before 6.0) */
-static volatile sig_atomic_t stopped;
+static bool stopped;
+static int signals; /* readable when the server is to stop: a handler's flag would be missed right before a sleep */
 
 /* Another one is accepted when there is something left for it: at once it would be refused again. */
 static bool is_short(int error)
@@ -82,10 +91,18 @@ static void fail(const char *what)
 	exit(1);
 }
 
-static void on_stop(int sig)
+/* SIGTERM and SIGINT come by a descriptor, like everything else. */
+static void listen_to_signals(void)
 {
-	(void)sig;
-	stopped = 1;
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signals = signalfd(-1, &set, SFD_CLOEXEC);
+	if (signals < 0)
+		fail("signalfd");
 }
 
 /* ---- what a connection has to send ---- */
@@ -98,7 +115,13 @@ static void append(struct connection *c, quarry_buffer b)
 	else
 		links[c->last].next = b.id;
 	c->last = b.id;
+	c->held++;
 	server.received += b.len;
+}
+
+static uint32_t share(void)
+{
+	return server.buffers < SHARE ? 1 : server.buffers / SHARE;
 }
 
 static void give_back(quarry_buffer b);
@@ -118,6 +141,7 @@ static void went_out(struct connection *c, size_t n)
 		}
 		n -= l->b.len;
 		c->first = l->next;
+		c->held--;
 		give_back(l->b);
 	}
 }
@@ -130,6 +154,7 @@ static void drop(struct connection *c)
 		c->first = links[id].next;
 		give_back(links[id].b);
 	}
+	c->held = 0;
 }
 
 static void begin(struct connection *c, int fd)
@@ -138,6 +163,9 @@ static void begin(struct connection *c, int fd)
 
 	*c = (struct connection){ .open = true, .first = NONE };
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	/* The kernel ends it when what was sent is not taken for so long, be it that the client does not read (its window is
+	 * closed) or that it is gone: tcp(7). */
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &server.patience, sizeof server.patience);
 	server.accepted++;
 }
 
@@ -149,7 +177,7 @@ static void begin(struct connection *c, int fd)
 #define CANCEL_ALL (1u << 0)            /* IORING_ASYNC_CANCEL_ALL and _ANY, of Linux 5.19 as rings of buffers are */
 #define CANCEL_ANY (1u << 2)
 
-enum { ACCEPT, RECEIVE, SEND, REST, CANCEL };
+enum { ACCEPT, RECEIVE, SEND, REST, CANCEL, STOP };
 
 static struct io_uring ring;
 static struct io_uring_buf_ring *provided; /* of malloc'ed buffers */
@@ -202,12 +230,12 @@ static void receive(struct connection *c, int fd)
 {
 	struct io_uring_sqe *sqe = request();
 
-	c->multishot = !once_each;
-	if (once_each)
+	c->multishot = !once_each && share() > 1;
+	if (!c->multishot)
 		io_uring_prep_recv(sqe, fd, NULL, server.size, 0);
 	else
 		io_uring_prep_recv_multishot(sqe, fd, NULL, 0, MULTISHOT_FLAGS);
-	if (bundles && !once_each)
+	if (bundles && c->multishot)
 		sqe->ioprio |= RECVSEND_BUNDLE;
 	sqe->flags |= IOSQE_BUFFER_SELECT;
 	sqe->buf_group = GROUP;
@@ -269,6 +297,27 @@ static bool take(int32_t *res, uint32_t *flags, quarry_buffer *b)
 	return true;
 }
 
+/* A connection has its share: what comes next stays with the kernel, whose window closes at last. What was received before
+ * that was heard comes still. */
+static void receive_no_more(struct connection *c, int fd)
+{
+	struct io_uring_sqe *sqe;
+
+	if (!c->receiving || c->stopping)
+		return;
+	sqe = request();
+	io_uring_prep_cancel64(sqe, (uint64_t)fd << 8 | RECEIVE, 0);
+	tell(sqe, CANCEL, fd);
+	c->stopping = true;
+	server.held_up++;
+}
+
+static void receive_again(struct connection *c, int fd)
+{
+	if (!c->receiving && !c->ended && !c->starved && c->held <= share() / 2)
+		receive(c, fd);
+}
+
 static void starve(struct connection *c, int fd)
 {
 	server.starved++;
@@ -296,23 +345,30 @@ static void received(struct connection *c, int fd, const struct io_uring_cqe *cq
 		if (res <= 0)
 			break;
 	}
+	if (!c->receiving)
+		c->stopping = false;
 	if (cqe->res == -EINVAL && c->multishot) {
 		once_each = true; /* (others may have asked before that was known) */
 	} else if (cqe->res == -ENOBUFS) {
 		starve(c, fd);
 		return;
-	} else if (cqe->res <= 0) {
+	} else if (cqe->res <= 0 && cqe->res != -ECANCELED) {
 		c->ended = true;
 	}
-	if (!c->receiving && !c->ended)
+	if (c->ended)
+		return;
+	if (c->held >= share())
+		receive_no_more(c, fd);
+	else if (!c->receiving)
 		receive(c, fd);
 }
 
-static void was_sent(struct connection *c, const struct io_uring_cqe *cqe)
+static void was_sent(struct connection *c, int fd, const struct io_uring_cqe *cqe)
 {
 	c->sending = false;
 	if (cqe->res >= 0) {
 		went_out(c, (size_t)cqe->res);
+		receive_again(c, fd);
 		return;
 	}
 	c->ended = true;
@@ -369,10 +425,14 @@ static void handle(const struct io_uring_cqe *cqe)
 			accept_one();
 		return;
 	}
+	if ((cqe->user_data & 0xff) == STOP)
+		stopped = true;
+	if ((cqe->user_data & 0xff) >= CANCEL)
+		return; /* (what was cancelled tells of it) */
 	if ((cqe->user_data & 0xff) == RECEIVE)
 		received(c, fd, cqe);
 	else
-		was_sent(c, cqe);
+		was_sent(c, fd, cqe);
 	/* One that could not receive stops the connection's sending when the other side has gone. */
 	if (c->ended && !c->sending && cqe->res < 0)
 		drop(c);
@@ -390,6 +450,11 @@ static void feed_the_starved(void)
 		hungry.in[fd] = false;
 		if (!connections[fd].starved)
 			continue;
+		if (connections[fd].held > share() / 2) { /* it goes on when enough of that has gone out */
+			connections[fd].starved = false;
+			server.waiting--;
+			continue;
+		}
 		receive(&connections[fd], fd);
 		left--;
 	}
@@ -421,6 +486,10 @@ static void take_completions(void (*fn)(const struct io_uring_cqe *cqe))
 
 static void serve_with_uring(void)
 {
+	struct io_uring_sqe *stop = request();
+
+	io_uring_prep_poll_add(stop, signals, POLLIN);
+	tell(stop, STOP, signals);
 	for (int i = 0; i < ACCEPTS; i++)
 		accept_one();
 	while (!stopped) {
@@ -555,7 +624,7 @@ static void watch(int fd, int how, uint32_t events)
 static void receive_plainly(struct connection *c, int fd)
 {
 	quarry_buffer b[AT_ONCE];
-	ssize_t n = quarry_buffers_receive(server.slab, fd, b, AT_ONCE, MSG_DONTWAIT);
+	ssize_t n = quarry_buffers_receive(server.slab, fd, b, share() < AT_ONCE ? share() : AT_ONCE, MSG_DONTWAIT);
 
 	if (n < 0 && errno == ENOBUFS) {
 		server.starved++;
@@ -677,6 +746,7 @@ static void serve_plainly(void)
 
 	poller = epoll_create1(EPOLL_CLOEXEC);
 	watch(server.listener, EPOLL_CTL_ADD, EPOLLIN);
+	watch(signals, EPOLL_CTL_ADD, EPOLLIN);
 	while (!stopped) {
 		int n = epoll_wait(poller, events, 64, rests_until != 0 ? REST_MS : -1);
 
@@ -685,7 +755,9 @@ static void serve_plainly(void)
 			watch(server.listener, EPOLL_CTL_MOD, EPOLLIN);
 		}
 		for (int i = 0; i < n; i++)
-			if (events[i].data.fd == server.listener)
+			if (events[i].data.fd == signals)
+				stopped = true;
+			else if (events[i].data.fd == server.listener)
 				accept_plainly();
 			else
 				serve_one(&connections[events[i].data.fd], events[i].data.fd);
@@ -767,10 +839,12 @@ static void arguments(int argc, char **argv)
 			server.buffers = number("--buffers", argv[++i], 1, 1ul << 24);
 		else if (strcmp(argv[i], "--size") == 0 && i + 1 < argc)
 			server.size = number("--size", argv[++i], 1, SIZE_MAX_OF_ONE);
+		else if (strcmp(argv[i], "--patience") == 0 && i + 1 < argc)
+			server.patience = number("--patience", argv[++i], 1, INT32_MAX);
 		else if (strcmp(argv[i], "--port") == 0 && i + 1 < argc)
 			server.port = (int)number("--port", argv[++i], 0, 65535);
 		else {
-			fprintf(stderr, "usage: echo [--malloc | --plain] [--buffers N] [--size BYTES] [--port N]\n");
+			fprintf(stderr, "usage: echo [--malloc | --plain] [--buffers N] [--size BYTES] [--port N] [--patience MS]\n");
 			exit(2);
 		}
 	}
@@ -782,12 +856,10 @@ static void arguments(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	struct sigaction stop = { .sa_handler = on_stop };
 	bool whole = true;
 
 	arguments(argc, argv);
-	sigaction(SIGTERM, &stop, NULL);
-	sigaction(SIGINT, &stop, NULL);
+	listen_to_signals();
 	make_buffers();
 	if (!server.plain)
 		make_ring();
@@ -804,10 +876,11 @@ int main(int argc, char **argv)
 			drop(&connections[fd]);
 	if (server.slab != NULL)
 		whole = quarry_buffers_destroy(server.slab) == 0;
-	printf("connections %llu, received %llu, sent %llu, in part %llu, starved %llu, woken %llu, rests %llu, %sbuffers %s\n",
+	printf("connections %llu, received %llu, sent %llu, in part %llu, starved %llu, woken %llu, held up %llu, rests %llu, "
+	       "%sbuffers %s\n",
 	       (unsigned long long)server.accepted, (unsigned long long)server.received, (unsigned long long)server.sent,
 	       (unsigned long long)server.in_part, (unsigned long long)server.starved,
-	       (unsigned long long)server.woken, (unsigned long long)server.rests, once_each ? "each received by itself, " : "",
+	       (unsigned long long)server.woken, (unsigned long long)server.held_up, (unsigned long long)server.rests, once_each ? "each received by itself, " : "",
 	       whole ? "all back" : quarry_error_text());
 	return whole ? 0 : 1;
 }

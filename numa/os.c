@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -34,6 +35,7 @@
 
 #include "numa/os_copy.h"
 #include "numa/os_files.h"
+#include "numa/os_pages.h"
 #include "numa/os_signals.h"
 
 /* A call that this architecture or its headers lack: the kernel answers ENOSYS to the number -1. */
@@ -244,6 +246,13 @@ static uint64_t linux_now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
+static uint64_t linux_cpu_ns(void)
+{
+	struct timespec ts = { 0, 0 };
+	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
 static int linux_process_id(void)
 {
 	return (int)getpid();
@@ -375,6 +384,18 @@ static int linux_close(int fd)
 	return 0;
 }
 
+static int linux_sleep_shared(uint32_t *word, uint32_t value, uint64_t ms)
+{
+	struct timespec t = { .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
+
+	return (int)syscall(SYS_futex, word, FUTEX_WAIT, value, &t, NULL, 0);
+}
+
+static int linux_wake_shared(uint32_t *word, int most)
+{
+	return (int)syscall(SYS_futex, word, FUTEX_WAKE, most, NULL, NULL, 0);
+}
+
 static int linux_membarrier(int command)
 {
 	return (int)syscall(SYS_membarrier, command, 0, 0);
@@ -484,10 +505,14 @@ const struct qy_os qy_os_linux = {
 	.address_limit = linux_address_limit,
 	.now_ms = linux_now_ms,
 	.now_ns = linux_now_ns,
+	.cpu_ns = linux_cpu_ns,
 	.membarrier = linux_membarrier,
+	.sleep_shared = linux_sleep_shared,
+	.wake_shared = linux_wake_shared,
 	.process_id = linux_process_id,
 	.page_faults = linux_page_faults,
 	.thread_id = linux_thread_id,
+	.process_space = qy_linux_process_space,
 	.thread_alive = linux_thread_alive,
 	.thread_switches = qy_thread_switches,
 	.thread_blocked = qy_thread_blocked,
@@ -523,6 +548,7 @@ const struct qy_os qy_os_linux = {
 	.memfd = qy_linux_memfd,
 	.set_size = qy_linux_set_size,
 	.seal = qy_linux_seal,
+	.seals = qy_linux_seals,
 	.allocate = qy_linux_allocate,
 	.file_id = qy_linux_file_id,
 	.reopen = qy_linux_reopen,
@@ -533,6 +559,24 @@ const struct qy_os qy_os_linux = {
 	.read_at = qy_linux_read_at,
 	.write_at = qy_linux_write_at,
 	.nameless_file = qy_linux_nameless_file,
+	.open_file = qy_linux_open_file,
+	.reopen_to_write = qy_linux_reopen_to_write,
+	.replace = qy_linux_replace,
+	.file_info = qy_linux_file_info,
+	.range_lock = qy_linux_range_lock,
+	.range_locked = qy_linux_range_locked,
+	.punch = qy_linux_punch,
+	.track_writes = qy_linux_track_writes,
+	.open_pagemap = qy_linux_open_pagemap,
+	.written = qy_linux_written,
+	.is_tracked = qy_linux_is_tracked,
+	.open_of = qy_linux_open_of,
+	.find_data = qy_linux_find_data,
+	.sync_data = qy_linux_sync_data,
+	.sync_directory = qy_linux_sync_directory,
+	.wait_word = qy_linux_wait_word,
+	.wake_word = qy_linux_wake_word,
+	.wall_ns = qy_linux_wall_ns,
 	.copy = linux_copy,
 };
 

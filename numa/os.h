@@ -42,6 +42,18 @@ struct qy_stopped {
 	uint64_t mask;
 };
 
+struct qy_file_info {
+	uint64_t size;
+	bool regular;
+	bool named; /* it is in a directory */
+};
+
+/* Pages of a process, from one address to another (numa/os.h: written). */
+struct qy_page_range {
+	uint64_t from, to;
+	uint64_t kernels;
+};
+
 struct qy_os {
 	void *(*mmap)(void *addr, size_t len, int prot, int flags, int fd, off_t off);
 	int (*munmap)(void *addr, size_t len);
@@ -72,9 +84,15 @@ struct qy_os {
 	uint64_t (*address_limit)(void);   /* RLIMIT_AS, UINT64_MAX for none */
 	uint64_t (*now_ms)(void);          /* CLOCK_MONOTONIC_COARSE */
 	uint64_t (*now_ns)(void);          /* CLOCK_MONOTONIC */
+	uint64_t (*cpu_ns)(void);          /* CLOCK_PROCESS_CPUTIME_ID: what all threads took */
 	int (*membarrier)(int command);
+	/* futex(2) on a word of memory that processes share: sleep while it is value, so many ms at most (-1 with ETIMEDOUT; EAGAIN: it is not,
+	 * EINTR); wake so many sleepers. Not points of cancellation. */
+	int (*sleep_shared)(uint32_t *word, uint32_t value, uint64_t ms);
+	int (*wake_shared)(uint32_t *word, int most);
 	int (*process_id)(void);           /* getpid(2) */
 	int (*thread_id)(void);            /* gettid(2) */
+	uint64_t (*process_space)(void);   /* the PID namespace that these two are of, or 0: not known (no /proc) */
 	void (*page_faults)(uint64_t *minor, uint64_t *major); /* of the process since it began (getrusage(2)) */
 	bool (*thread_alive)(int pid, int tid); /* whether the process has such a thread */
 	/* Of a thread of this process that is not the caller (numa/blocked.c). How often it went off its CPU, by its
@@ -124,6 +142,7 @@ struct qy_os {
 	/* The size of an empty file: EFBIG where RLIMIT_FSIZE forbids it (and no SIGXFSZ). */
 	int (*set_size)(int fd, uint64_t size);
 	int (*seal)(int fd, int seals); /* F_ADD_SEALS; QY_SEAL_... */
+	int (*seals)(int fd);           /* F_GET_SEALS; -1 where a file has none */
 	/* Have the pages of a file in memory, with an error where touching them would be SIGBUS. Not a point of
 	 * cancellation, as none here is. */
 	int (*allocate)(int fd, uint64_t at, uint64_t len);
@@ -144,6 +163,35 @@ struct qy_os {
 	/* A file without a name, to be read and written, in a directory; it ends with its last descriptor (O_TMPFILE, Linux
 	 * 3.11; made and removed at once where the file system has no such thing). */
 	int (*nameless_file)(const char *directory);
+	/* A file to be read and written by its owner alone; never a link (ELOOP). how: QY_OPEN_.... */
+	int (*open_file)(const char *path, unsigned how);
+	int (*reopen_to_write)(int fd); /* as reopen, to be read and written */
+	int (*replace)(int fd, int with); /* fd is what `with` was, which is closed: by the same number, at once */
+	int (*file_info)(int fd, struct qy_file_info *info);
+	/* A lock on bytes of a file that is the open file description's (F_OFD_SETLK, Linux 3.15): whoever else has the file
+	 * open waits for it, or EAGAIN, and it ends with the last descriptor, however the process ends. kind: QY_RANGE_.... */
+	int (*range_lock)(int fd, int kind, uint64_t at, uint64_t len, bool wait);
+	int (*range_locked)(int fd, uint64_t at, uint64_t len); /* 1 where somebody else has one there, 0, or -1 */
+	int (*punch)(int fd, uint64_t at, uint64_t len); /* a hole: the pages go back, and read as zero */
+	/* Have the kernel note which pages of a shared mapping of this process are written: a descriptor, as long as which is open
+	 * it does. What is written by system calls to the file is not noted. -1 with errno where there is no such thing
+	 * (userfaultfd(2) with UFFD_FEATURE_WP_ASYNC, Linux 6.7). */
+	int (*track_writes)(void *addr, size_t len);
+	int (*open_pagemap)(int pid); /* /proc/PID/pagemap, for those two: -1 with errno */
+	/* Pages in [*from, to) of such a mapping that were written since this was asked last (those that are not in the
+	 * process's page tables, too, the first time): ranges, in order, at most so many; they are noted as not written from now on, each before anybody
+	 * writes to it again. *from is how far that goes. How many, or -1 with errno. */
+	long (*written)(int pagemap, uintptr_t *from, uintptr_t to, struct qy_page_range *ranges, size_t most);
+	/* Whether writes to the page at addr are noted, and it is in the process's page tables. */
+	bool (*is_tracked)(int pagemap, uintptr_t addr);
+	int (*open_of)(int pid, int fd, bool to_write); /* what another process has open, anew (/proc/PID/fd/FD): a description of its own */
+	int (*find_data)(int fd, uint64_t from, uint64_t *at); /* as next_data has the beginning, without looking for the end */
+	int (*sync_data)(int fd); /* fdatasync(2) */
+	int (*sync_directory)(const char *path); /* of the directory that a file is in: its name is there after a loss of power */
+	/* Sleep while a word, which other processes may map, has a value, for so long at most. Whoever changes it wakes all. */
+	void (*wait_word)(const uint32_t *word, uint32_t value, uint64_t ns);
+	void (*wake_word)(const uint32_t *word);
+	uint64_t (*wall_ns)(void); /* CLOCK_REALTIME */
 	/* Copy this process's own memory, with an error (EFAULT) where reading it would be a signal. ENOSYS or EPERM
 	 * where there is no such way (process_vm_writev(2), Linux 3.2). */
 	int (*copy)(void *to, const void *from, size_t len);
@@ -230,6 +278,12 @@ size_t qy_os_page_size(void);
 #define QY_SEAL_SHRINK 2
 #define QY_SEAL_GROW 4
 #define QY_SEAL_FUTURE_WRITE 16 /* Linux 5.1 */
+#define QY_OPEN_READ 0u
+#define QY_OPEN_WRITE 1u
+#define QY_OPEN_NEW 2u /* made, where nothing is (EEXIST); mode 0600; and written */
+#define QY_RANGE_READ 0
+#define QY_RANGE_WRITE 1
+#define QY_RANGE_NONE 2
 #define QY_MPOL_DEFAULT 0
 #define QY_MPOL_PREFERRED 1
 #define QY_MPOL_BIND 2

@@ -19,8 +19,10 @@
 #endif
 #ifndef F_ADD_SEALS
 #define ADD_SEALS 1033
+#define GET_SEALS 1034
 #else
 #define ADD_SEALS F_ADD_SEALS
+#define GET_SEALS F_GET_SEALS
 #endif
 
 #define FD_FIRST 3 /* above standard error */
@@ -63,6 +65,11 @@ int qy_linux_seal(int fd, int seals)
 	return (int)syscall(SYS_fcntl, fd, ADD_SEALS, seals);
 }
 
+int qy_linux_seals(int fd)
+{
+	return (int)syscall(SYS_fcntl, fd, GET_SEALS);
+}
+
 /* A signal interrupts it, and what was done is undone then: in steps, so that a timer does not keep it from ever
  * ending. */
 int qy_linux_allocate(int fd, uint64_t at, uint64_t len)
@@ -90,7 +97,15 @@ int qy_linux_file_id(int fd, uint64_t *id)
 	return 0;
 }
 
-int qy_linux_reopen(int fd)
+uint64_t qy_linux_process_space(void)
+{
+	struct stat is;
+
+	return stat("/proc/self/ns/pid", &is) == 0 ? (uint64_t)is.st_dev << 40 ^ (uint64_t)is.st_ino : 0;
+}
+
+/* (Here and below: opening what is no file at all, a named pipe, must not wait for anybody.) */
+static int open_anew(int fd, int flags)
 {
 	char path[32];
 	struct qy_text text;
@@ -99,9 +114,87 @@ int qy_linux_reopen(int fd)
 	qy_text_init(&text, path, sizeof(path), -1);
 	qy_text_format(&text, "/proc/self/fd/%d", fd);
 	do
-		own = syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOCTTY, 0);
+		own = syscall(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0);
 	while (own < 0 && errno == EINTR);
 	return (int)own;
+}
+
+int qy_linux_reopen(int fd)
+{
+	return open_anew(fd, O_RDONLY);
+}
+
+int qy_linux_reopen_to_write(int fd)
+{
+	return open_anew(fd, O_RDWR);
+}
+
+int qy_linux_open_file(const char *path, unsigned how)
+{
+	int flags = how == QY_OPEN_READ ? O_RDONLY : how == QY_OPEN_WRITE ? O_RDWR : O_RDWR | O_CREAT | O_EXCL;
+	long fd;
+
+	do
+		fd = syscall(SYS_openat, AT_FDCWD, path, flags | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
+	while (fd < 0 && errno == EINTR);
+	return (int)fd;
+}
+
+int qy_linux_replace(int fd, int with)
+{
+	long rc = syscall(SYS_dup3, with, fd, O_CLOEXEC);
+	int error = errno;
+
+	(void)syscall(SYS_close, with);
+	errno = error;
+	return rc < 0 ? -1 : 0;
+}
+
+int qy_linux_file_info(int fd, struct qy_file_info *info)
+{
+	struct stat is;
+
+	if (fstat(fd, &is) != 0)
+		return -1;
+	info->size = (uint64_t)is.st_size;
+	info->regular = S_ISREG(is.st_mode);
+	info->named = is.st_nlink != 0;
+	return 0;
+}
+
+/* (struct flock is the kernel's own on machines of 64 bits, which quarry is for.) */
+int qy_linux_range_lock(int fd, int kind, uint64_t at, uint64_t len, bool wait)
+{
+	struct flock range = {
+		.l_type = kind == QY_RANGE_READ ? F_RDLCK : kind == QY_RANGE_WRITE ? F_WRLCK : F_UNLCK,
+		.l_whence = SEEK_SET,
+		.l_start = (off_t)at,
+		.l_len = (off_t)len,
+	};
+	long rc;
+
+	do
+		rc = syscall(SYS_fcntl, fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &range);
+	while (rc != 0 && errno == EINTR);
+	if (rc != 0 && errno == EACCES)
+		errno = EAGAIN;
+	return rc != 0 ? -1 : 0;
+}
+
+int qy_linux_range_locked(int fd, uint64_t at, uint64_t len)
+{
+	struct flock range = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = (off_t)len,
+	};
+
+	if (syscall(SYS_fcntl, fd, F_OFD_GETLK, &range) != 0)
+		return -1;
+	return range.l_type != F_UNLCK;
+}
+
+int qy_linux_punch(int fd, uint64_t at, uint64_t len)
+{
+	return (int)syscall(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (long)at, (long)len);
 }
 
 int qy_linux_next_data(int fd, uint64_t from, uint64_t *begin, uint64_t *end)

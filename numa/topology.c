@@ -14,6 +14,7 @@
 
 #include <string.h>
 
+#include "lib/base/tables.h"
 #include "lib/base/text.h"
 #include "numa/os.h"
 #include "numa/sysnode.h"
@@ -37,6 +38,7 @@ static struct node_list with_cpus = { .name = "has_cpu" };
 
 static _Atomic(uint8_t) distance_known[QY_NODES_MAX];           /* row: 0 not read, 1 read */
 static _Atomic(uint8_t) distances[QY_NODES_MAX * QY_NODES_MAX]; /* [from * count + to]; 0 not told */
+QY_SPARSE_TABLE(distances);
 
 /* ---- reading sysfs ---------------------------------------------------------------------------------------- */
 

@@ -9,6 +9,7 @@
 #include "numa/os.h"
 #include "numa/policy.h"
 #include "lib/base/refused.h"
+#include "lib/base/tables.h"
 
 #define ZONES_MAX 16384 /* 16 TiB */
 #define SLAB_SLICE ((QY_ZONE >> QY_UNIT_SHIFT) << QY_SLAB_SIDE_SHIFT)
@@ -33,6 +34,7 @@ struct zone {
 /* All below is under the lock. zones_claimed counts from the window's start: zones below it have their side arrays. */
 static struct qy_lock lock = QY_LOCK_INIT(QY_RANK_WINDOW);
 static struct zone zones[ZONES_MAX];
+QY_SPARSE_TABLE(zones);
 static size_t zones_claimed, zones_total;
 static _Atomic(bool) sparse;
 

@@ -4,7 +4,7 @@
 # the #include lines of the sources and from the undefined symbols of the objects (nm -u), because a declaration
 # copied by hand would deceive the first and an inline function the second.
 #
-# Beside that: only numa/os.c, os_files.c, os_signals.c and os_copy.c call the kernel, and only numa/ includes hwloc's and libnuma's headers.
+# Beside that: only numa/os.c, os_files.c, os_pages.c, os_signals.c and os_copy.c call the kernel, and only numa/ includes hwloc's and libnuma's headers.
 #
 # Run by make check; by hand: abs_top_srcdir=SOURCES abs_top_builddir=BUILD tests/check-layers.sh
 set -euo pipefail
@@ -26,11 +26,12 @@ declare -A may=(
 	[lib/api]="lib/cache"
 	[lib/object]="lib/api"
 	[lib/lanes]="lib/api"
+	[lib/mapped]="lib/api lib/object"
 	[lib/view]="lib/object lib/api lib/cache lib/reclaim lib/manager lib/block numa"
 )
 
 # How high each stands, to say of a breach whether it reaches up (a cycle in the making) or past the layer under it.
-declare -A height=([lib/base]=0 [numa]=1 [lib/block]=2 [lib/manager]=3 [lib/reclaim]=3 [lib/cache]=4 [lib/api]=5 [lib/object]=6 [lib/lanes]=6 [lib/view]=7)
+declare -A height=([lib/base]=0 [numa]=1 [lib/block]=2 [lib/manager]=3 [lib/reclaim]=3 [lib/cache]=4 [lib/api]=5 [lib/object]=6 [lib/lanes]=6 [lib/mapped]=7 [lib/view]=8)
 
 # Exceptions: kind, layer, header or symbol, reason; the layer and the name are shell patterns. Each must be in use: a
 # stale line is an error. `include` lines let a header be seen, for the structs and inline functions in it; `call`
@@ -52,11 +53,15 @@ exceptions=(
 	"call|lib/object|qy_mistake|the same"
 	"include|lib/object|lib/cache/taken.h|what is made of arenas' memory is told below, where it would be freed or ended"
 	"call|lib/object|qy_arena_*|the same"
+	"call|lib/object|qy_life_*|the same"
 	"call|lib/object|qy_taken_*|the same"
 	"call|lib/object|quarry_inspect|asked what a segment is of, as any program asks"
+	"call|lib/object|quarry_should_move|asked which to move, as any program asks; and what that would bring"
+	"call|lib/object|quarry_move_gain_get|the same"
 	"call|lib/object|quarry_stats_get|a manager's figures are its arena's"
 	"call|lib/cache|qy_options_init|declared in lib/base/settings.h: whoever starts quarry has the settings filled first"
 
+	"call|lib/cache|qy_tables_begin|declared in lib/base/tables.h: before anything else is begun"
 	"call|lib/cache|qy_find_elsewhere|the same: and told whether another copy of quarry does the work"
 
 	"include|lib/manager|numa/region.h|a manager owns regions (doc/design.md): the block layer only carves them"
@@ -78,6 +83,14 @@ exceptions=(
 	"call|lib/object|qy_os*|the same"
 	"include|lib/lanes|numa/os.h|membarrier(2), for scopes without a fence; the clock, for budgets"
 	"call|lib/lanes|qy_os*|the same"
+	"include|lib/lanes|lib/manager/events.h|what lanes tell is delivered by the way that events of limits go"
+	"call|lib/lanes|qy_events_*|the same"
+	"call|lib/mapped|quarry_node_*|where the thread runs, for what a heap notes in the process: asked as by any program"
+	"include|lib/mapped|numa/os.h|files, their locks and mappings"
+	"call|lib/mapped|qy_os*|the same"
+
+	"call|lib/lanes|quarry_node_*|which nodes there are, and how far apart: asked as by any program"
+	"call|lib/lanes|quarry_where|where a segment's memory really is: the same"
 
 	"include|lib/reclaim|numa/os.h|the clock"
 	"call|lib/reclaim|qy_os|the same"
@@ -93,6 +106,7 @@ clock_gettime sysconf sysinfo"
 kernel_exceptions=(
 	"numa/os.c|*|the one table of calls"
 	"numa/os_files.c|*|those of it for memory with descriptors"
+	"numa/os_pages.c|*|and for pages that were written"
 	"numa/os_signals.c|*|for signals and a timer"
 	"numa/os_copy.c|*|and for a copy of the process"
 	"lib/base/lock.c|syscall|futex(2): a lock sleeps, and stands below the table"

@@ -169,6 +169,40 @@ for way in "${ways[@]}"; do
 	check "$way: all eight are back" says said "buffers all back"
 done
 
+# A client who sends and does not read, and stays: the others are served beside it, as it has its share of the buffers and no
+# more; and where that is all of them, when the server's patience is at its end.
+stuffed_client() { # stuffed_client NAME: stays until its input ends
+	mkfifo "$work/$1.in"
+	"$work/stuffed" "$port" stay <"$work/$1.in" >"$work/$1" 2>&1 &
+	stayer=$!
+	exec {stays}>"$work/$1.in"
+	for ((n = 0; n < 600; n++)); do
+		grep -qs stuffed "$work/$1" && return 0
+		sleep 0.05
+	done
+	return 1
+}
+leaves() {
+	exec {stays}>&-
+	wait "$stayer"
+}
+for way in "${ways[@]}"; do
+	check "$way: starts with 64 buffers" start "$way" --buffers 64 --size 1024 --patience 1000000
+	check "$way: a client sends and does not read" stuffed_client "$way.stays"
+	check "$way: others are served beside it" client 4 300000 60000 7000 1
+	check "$way: it leaves" leaves
+	check "$way: stops" stop
+	[[ $way == plain ]] || check "$way: it was held up" test "$(said "held up")" -gt 0
+	check "$way: all 64 are back" says said "buffers all back"
+
+	check "$way: starts with one buffer and little patience" start "$way" --buffers 1 --size 1024 --patience 1000
+	check "$way: a client keeps the one buffer" stuffed_client "$way.keeps"
+	check "$way: another is served in the end" client 1 20000 1000 1000 1
+	check "$way: the first leaves" leaves
+	check "$way: stops" stop
+	check "$way: the one is back" says said "buffers all back"
+done
+
 # One buffer, that a client who does not read keeps from the others: who wants one waits, and does not ask again and again.
 check "one buffer: starts" start plain --buffers 1 --size 512
 stuffed() { timeout 120 "$work/stuffed" "$port" >"$work/out" 2>"$work/err"; }

@@ -3,6 +3,7 @@
  * keeps its buffer; another message then waits for a buffer, and is answered when the first client has read.
  *
  *	echo_stuffed PORT
+ *	echo_stuffed PORT stay		says "stuffed" when nothing goes any more, and stays until its standard input ends
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -76,13 +77,27 @@ static uint64_t read_back(int fd, uint64_t left)
 	return left;
 }
 
+/* Sends and does not read. */
+static int stay(int port)
+{
+	if (stuff(connect_to(port), 0) >= MOST)
+		fail("the server takes all");
+	puts("stuffed");
+	fflush(stdout);
+	return getchar() == EOF ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
-	int port = argc == 2 ? atoi(argv[1]) : 0, first = connect_to(port), second = connect_to(port);
+	int port = argc >= 2 ? atoi(argv[1]) : 0, first, second;
 	uint64_t sent = 0;
 	char byte;
 
 	memset(block, 's', sizeof block);
+	if (argc == 3)
+		return stay(port);
+	first = connect_to(port);
+	second = connect_to(port);
 	/* The second is answered as long as the server has its buffer. */
 	do {
 		sent = stuff(first, sent);

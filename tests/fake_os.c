@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #include "numa/os_copy.h"
+#include "numa/os_pages.h"
 
 #define ADVICES 128
 
@@ -29,6 +30,7 @@ static struct {
 } advices[ADVICES];
 static bool clock_set;
 static uint64_t clock_ms, total_memory, address_limit;
+static _Atomic(uint64_t) cpu_ns;
 static int (*uring_registers)(int fd, unsigned opcode, void *arg, unsigned count);
 static int thp_disabled;
 
@@ -40,6 +42,11 @@ void fake_os_clock(uint64_t ms)
 	clock_set = true;
 	clock_ms = ms;
 	pthread_mutex_unlock(&fake_lock);
+}
+
+void fake_os_cpu(uint64_t ns)
+{
+	atomic_store(&cpu_ns, ns);
 }
 
 void fake_os_advance(uint64_t ms)
@@ -310,6 +317,11 @@ static int table_thread_id(void)
 	return qy_os_linux.thread_id();
 }
 
+static uint64_t table_process_space(void)
+{
+	return qy_os_linux.process_space();
+}
+
 static int table_process_id(void)
 {
 	return qy_os_linux.process_id();
@@ -425,6 +437,16 @@ static bool table_readable(const void *p)
 	return qy_os_linux.readable(p);
 }
 
+static int table_sleep_shared(uint32_t *word, uint32_t value, uint64_t ms)
+{
+	return qy_os_linux.sleep_shared(word, value, ms);
+}
+
+static int table_wake_shared(uint32_t *word, int most)
+{
+	return qy_os_linux.wake_shared(word, most);
+}
+
 static int table_membarrier(int command)
 {
 	CALL(FAKE_MEMBARRIER, int, -1, qy_os_linux.membarrier(command));
@@ -434,6 +456,11 @@ static int table_membarrier(int command)
 static uint64_t table_now_ns(void)
 {
 	return qy_os_linux.now_ns();
+}
+
+static uint64_t table_cpu_ns(void)
+{
+	return cpu_ns != 0 ? atomic_load(&cpu_ns) : qy_os_linux.cpu_ns();
 }
 
 static int table_pair(int ends[2])
@@ -466,6 +493,11 @@ static int table_set_size(int fd, uint64_t size)
 	CALL(FAKE_SET_SIZE, int, -1, qy_os_linux.set_size(fd, size));
 }
 
+static int table_seals(int fd)
+{
+	return qy_os_linux.seals(fd);
+}
+
 static int table_seal(int fd, int seals)
 {
 	CALL(FAKE_SEAL, int, -1, qy_os_linux.seal(fd, seals));
@@ -484,6 +516,79 @@ static int table_file_id(int fd, uint64_t *id)
 static int table_reopen(int fd)
 {
 	CALL(FAKE_REOPEN, int, -1, qy_os_linux.reopen(fd));
+}
+
+static int table_open_file(const char *path, unsigned how)
+{
+	CALL(FAKE_OPEN_FILE, int, -1, qy_os_linux.open_file(path, how));
+}
+
+static int table_reopen_to_write(int fd)
+{
+	CALL(FAKE_REOPEN_TO_WRITE, int, -1, qy_os_linux.reopen_to_write(fd));
+}
+
+static int table_replace(int fd, int with)
+{
+	return qy_os_linux.replace(fd, with);
+}
+
+static int table_file_info(int fd, struct qy_file_info *info)
+{
+	return qy_os_linux.file_info(fd, info);
+}
+
+/* (One that waits must not hold the fake's lock.) */
+static int table_range_lock(int fd, int kind, uint64_t at, uint64_t len, bool wait)
+{
+	if (wait)
+		return qy_os_linux.range_lock(fd, kind, at, len, wait);
+	CALL(FAKE_RANGE_LOCK, int, -1, qy_os_linux.range_lock(fd, kind, at, len, wait));
+}
+
+static int table_range_locked(int fd, uint64_t at, uint64_t len)
+{
+	return qy_os_linux.range_locked(fd, at, len);
+}
+
+static int table_punch(int fd, uint64_t at, uint64_t len)
+{
+	CALL(FAKE_PUNCH, int, -1, qy_os_linux.punch(fd, at, len));
+}
+
+static int table_track_writes(void *addr, size_t len)
+{
+	CALL(FAKE_TRACK_WRITES, int, -1, qy_os_linux.track_writes(addr, len));
+}
+
+static int table_open_pagemap(int pid)
+{
+	CALL(FAKE_OPEN_PAGEMAP, int, -1, qy_os_linux.open_pagemap(pid));
+}
+
+static long table_written(int pagemap, uintptr_t *from, uintptr_t to, struct qy_page_range *ranges, size_t most)
+{
+	CALL(FAKE_WRITTEN, long, -1, qy_os_linux.written(pagemap, from, to, ranges, most));
+}
+
+static bool table_is_tracked(int pagemap, uintptr_t addr)
+{
+	return qy_os_linux.is_tracked(pagemap, addr);
+}
+
+static int table_open_of(int pid, int fd, bool to_write)
+{
+	CALL(FAKE_OPEN_OF, int, -1, qy_os_linux.open_of(pid, fd, to_write));
+}
+
+static int table_sync_data(int fd)
+{
+	CALL(FAKE_SYNC_DATA, int, -1, qy_os_linux.sync_data(fd));
+}
+
+static int table_sync_directory(const char *path)
+{
+	CALL(FAKE_SYNC_DIRECTORY, int, -1, qy_os_linux.sync_directory(path));
 }
 
 static int table_next_data(int fd, uint64_t from, uint64_t *begin, uint64_t *end)
@@ -621,8 +726,11 @@ static const struct qy_os fake_table = {
 	.address_limit = table_address_limit,
 	.now_ms = table_now_ms,
 	.membarrier = table_membarrier,
+	.sleep_shared = table_sleep_shared,
+	.wake_shared = table_wake_shared,
 	.thread_id = table_thread_id,
 	.process_id = table_process_id,
+	.process_space = table_process_space,
 	.page_faults = table_page_faults,
 	.thread_alive = table_thread_alive,
 	.thread_switches = table_thread_switches,
@@ -641,6 +749,7 @@ static const struct qy_os fake_table = {
 	.stack = table_stack,
 	.create = table_create,
 	.now_ns = table_now_ns,
+	.cpu_ns = table_cpu_ns,
 	.pair = table_pair,
 	.send = table_send,
 	.receive = table_receive,
@@ -648,9 +757,28 @@ static const struct qy_os fake_table = {
 	.memfd = table_memfd,
 	.set_size = table_set_size,
 	.seal = table_seal,
+	.seals = table_seals,
 	.allocate = table_allocate,
 	.file_id = table_file_id,
 	.reopen = table_reopen,
+	.open_file = table_open_file,
+	.reopen_to_write = table_reopen_to_write,
+	.replace = table_replace,
+	.file_info = table_file_info,
+	.range_lock = table_range_lock,
+	.range_locked = table_range_locked,
+	.punch = table_punch,
+	.track_writes = table_track_writes,
+	.open_pagemap = table_open_pagemap,
+	.written = table_written,
+	.is_tracked = table_is_tracked,
+	.open_of = table_open_of,
+	.find_data = qy_linux_find_data,
+	.sync_data = table_sync_data,
+	.sync_directory = table_sync_directory,
+	.wait_word = qy_linux_wait_word,
+	.wake_word = qy_linux_wake_word,
+	.wall_ns = qy_linux_wall_ns,
 	.next_data = table_next_data,
 	.create_file = table_create_file,
 	.rename_file = table_rename_file,
@@ -680,6 +808,7 @@ void fake_os_reset(void)
 	memset(faults, 0, sizeof(faults));
 	memset(advices, 0, sizeof(advices));
 	clock_set = false;
+	cpu_ns = 0;
 	fake_os_threads(NULL, NULL);
 	fake_os_signals(NULL);
 	timer_at = 0;

@@ -65,6 +65,16 @@ enum fake_call {
 	FAKE_WRITE_AT,
 	FAKE_NAMELESS_FILE,
 	FAKE_CREATE_FILE,
+	FAKE_OPEN_FILE,
+	FAKE_REOPEN_TO_WRITE,
+	FAKE_RANGE_LOCK,
+	FAKE_PUNCH,
+	FAKE_TRACK_WRITES,
+	FAKE_OPEN_PAGEMAP,
+	FAKE_WRITTEN,
+	FAKE_OPEN_OF,
+	FAKE_SYNC_DATA,
+	FAKE_SYNC_DIRECTORY,
 	FAKE_RENAME_FILE,
 	FAKE_URING_REGISTER,
 	FAKE_CALLS
@@ -114,6 +124,8 @@ void fake_os_newest_policy(int mode);
 /* now_ms is this from now on, and moves only by fake_os_advance. */
 void fake_os_clock(uint64_t ms);
 void fake_os_advance(uint64_t ms);
+/* cpu_ns is this from now on; 0: the process's own. */
+void fake_os_cpu(uint64_t ns);
 
 void fake_os_total_memory(uint64_t bytes);
 void fake_os_address_limit(uint64_t bytes); /* what address_limit says; it is not enforced */

@@ -24,6 +24,48 @@ cat >>"$dir/all.c" <<'END'
 
 static const size_t mean = QUARRY_PROFILE_MEAN;
 
+struct row {
+	long total;
+};
+typedef struct column {
+	double v[8];
+} __attribute__((aligned(64))) column;
+QUARRY_HANDLE_TYPE(row_ref, struct row);
+QUARRY_HANDLE_TYPE_ID(column_ref, column, 7);
+
+long uses_handles(quarry_lanes *l);
+long uses_handles(quarry_lanes *l)
+{
+	row_ref r = row_ref_make(l);
+	column_ref c = column_ref_make(l);
+	const struct row *seen = row_ref_get(l, r);
+	struct row *mine = row_ref_get_mut(l, r), copy;
+	column *pinned = column_ref_pin(l, c);
+
+	if (seen == NULL || mine == NULL || pinned == NULL || row_ref_read(l, r, &copy) != 0 || column_ref_unpin(l, c) != 0)
+		return -1;
+	return row_ref_is(r) && row_ref_valid(l, row_ref_of(r.handle)) && row_ref_free(l, r) == 0 ? copy.total : 0;
+}
+
+QUARRY_SEQ_TYPE(path, struct row);
+QUARRY_RING_TYPE(jobs, column);
+
+long uses_sequences(quarry_lanes *l);
+long uses_sequences(quarry_lanes *l)
+{
+	path p = path_make(l);
+	jobs j = jobs_make(l, 10, QUARRY_RING_OVERWRITE);
+	QUARRY_RENTED r = quarry_rent(l, 100);
+	struct row row = { 1 };
+	column c = { { 0 } };
+
+	if (path_push(&p, row) != 0 || path_insert(&p, 0, row) != 0 || path_remove(&p, 0, &row) != 0 || path_set(&p, 0, row) != 0 ||
+	    path_get(&p, 0, &row) != 0 || path_pop(&p, &row) != 0 || jobs_push(&j, c) != 0 || jobs_peek(&j, 0, &c) != 0 ||
+	    jobs_pop(&j, &c) != 0 || path_end(&p) != 0 || jobs_end(&j) != 0 || r.at == NULL)
+		return -1;
+	return path_count(&p) == 0 && jobs_count(&j) == 0 ? row.total : -1;
+}
+
 int uses_them(void);
 int uses_them(void)
 {
@@ -48,6 +90,23 @@ compile() {
 	if ! "$@" -I"$src/include" -Wall -Wextra -pedantic -Wshadow -Werror -fsyntax-only >"$dir/out" 2>&1; then
 		echo "headers: $* says:"
 		head -20 "$dir/out"
+		errors=$((errors + 1))
+	fi
+}
+
+# refused WHAT LINE COMPILER OPTION…: with this line in it the program's function is none
+refused() {
+	local what=$1 line=$2 file
+	shift 2
+	file=$dir/refused.$([[ $1 == *++ ]] && echo cc || echo c)
+	sed "s/^\tif (seen == NULL/\t$line\n&/" "$dir/all.c" >"$file"
+	compiled=$((compiled + 1))
+	if "$@" -I"$src/include" -fsyntax-only -Werror "$file" >"$dir/out" 2>&1; then
+		echo "headers: $* takes $what"
+		errors=$((errors + 1))
+	elif ! grep -qE 'incompatible|convert|no matching|discards|const' "$dir/out"; then
+		echo "headers: $* refuses $what for another reason:"
+		head -5 "$dir/out"
 		errors=$((errors + 1))
 	fi
 }
@@ -78,6 +137,15 @@ for compiler in g++ clang++; do
 		done
 		compile $compiler -std=$standard -Wold-style-cast -DQUARRY_CHECKED "$dir/all.cc"
 	done
+done
+
+for compiler in gcc clang g++ clang++; do
+	command -v $compiler >"$dir/out" || continue
+	refused "one type's handle for another's" 'seen = row_ref_get(l, c);' $compiler
+	refused "a plain handle for one of a type" 'seen = row_ref_get(l, c.handle);' $compiler
+	refused "one type's object for another's" 'pinned = row_ref_pin(l, r);' $compiler
+	refused "to write what was got for reading" 'mine = row_ref_get(l, r);' $compiler
+	refused "to free another's" 'if (row_ref_free(l, c) != 0) return 1;' $compiler
 done
 
 echo "headers: compiled $compiled times"

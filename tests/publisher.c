@@ -12,7 +12,34 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <quarry/quarry.h>
+#include <quarry/lanes.h>
+
+/* Lanes whose names no terminal should see, with objects in both of them and in a group. */
+static int use_lanes(void)
+{
+	quarry_lanes_attr attr = { .threshold = 100, .name = "l\033[2Jane\"\n", .flags = QUARRY_LANES_NO_MOVER };
+	quarry_lanes *l = quarry_lanes_create(&attr);
+	quarry_group *g = quarry_group_create(l, &(quarry_group_attr){ .name = "g\033[2Jroup" });
+
+	for (int i = 0; i < 40000; i++) {
+		quarry_handle h = quarry_halloc(l, i % 4 ? 1000 : 60);
+
+		if (h == 0 || (i % 100 == 0 && quarry_group_add(g, h) != 0) || (i % 2 && quarry_hfree(l, h) != 0))
+			return 1;
+	}
+	return 0;
+}
+
+static void stats(void)
+{
+	int fd = open("stats.json", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	if (fd < 0 || quarry_stats_print(fd, 1) != 0)
+		abort();
+	close(fd);
+	puts("told");
+	fflush(stdout);
+}
 
 static void serve(void)
 {
@@ -21,6 +48,8 @@ static void serve(void)
 	for (char line[64]; fgets(line, sizeof(line), stdin);) {
 		if (strcmp(line, "exec\n") == 0)
 			execlp("sleep", "sleep", "600", (char *)NULL);
+		if (strcmp(line, "stats\n") == 0)
+			stats();
 		for (int i = 0; i < 20000; i++)
 			free(malloc(50000 + i));
 	}
@@ -75,6 +104,8 @@ int main(int argc, char **argv)
 		for (int i = 0; i < 100000; i++)
 			if (!memset(malloc(2000), 1, 2000))
 				return 1;
+		if (use_lanes() != 0)
+			return 1;
 	}
 	serve();
 	return 0;

@@ -3,7 +3,8 @@
  *   startup time LIBRARY RUNS   starts `true` RUNS times with and without the library, by turns, and prints the
  *                               medians in microseconds and their difference
  *   startup hello               says hello and then, to standard error, its resident memory in KiB: by
- *                               /proc/self/status, and by /proc/self/smaps_rollup, which counts exactly
+ *                               /proc/self/status, and by /proc/self/smaps_rollup, which counts exactly; and the longest
+ *                               stretch of the preloaded library's memory that may be in huge pages
  *   startup spawn LIBRARY PROGRAM…   runs it with the library ("": without) and hands on its exit status */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -115,15 +116,46 @@ static long field(const char *path, const char *name)
 	return kib;
 }
 
+/* The longest stretch of the library's zeroed memory, behind its file's mappings, that may be in huge pages, in KiB. */
+static long longest_huge(const char *library)
+{
+	FILE *file = fopen("/proc/self/smaps", "r");
+	unsigned long from = 0, to = 0, end = 0, a, b;
+	char line[4400];
+	long longest = 0;
+	int at = 0;
+
+	while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+		if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %n", &a, &b, &at) == 2) {
+			from = a;
+			to = b;
+			line[strcspn(line, "\n")] = 0;
+			if (*library != 0 && strcmp(line + at, library) == 0)
+				end = to;
+			else if (from != end || line[at] != 0)
+				from = to;
+			else
+				end = to;
+		} else if (strncmp(line, "VmFlags:", 8) == 0 && to == end && from < to && strstr(line, " nh") == NULL &&
+			   (long)((to - from) / 1024) > longest) {
+			longest = (long)((to - from) / 1024);
+		}
+	}
+	if (file != NULL)
+		fclose(file);
+	return longest;
+}
+
 static int hello(void)
 {
+	const char *library = getenv("LD_PRELOAD");
 	long status, rollup;
 
 	printf("Hello, world\n");
 	fflush(stdout);
 	status = field("/proc/self/status", "VmRSS:");
 	rollup = field("/proc/self/smaps_rollup", "Rss:");
-	fprintf(stderr, "%ld %ld\n", status, rollup);
+	fprintf(stderr, "%ld %ld %ld\n", status, rollup, longest_huge(library != NULL ? library : ""));
 	return 0;
 }
 

@@ -31,6 +31,7 @@ quarry_seconds=30
 skip() {
 	echo "SKIP: $*"
 }
+is_json_text() { python3 -c 'import json,sys; json.load(open(sys.argv[1]))' "$1" 2>>"$work/err"; }
 columns_within() { [[ -z $(grep -aE ".{$(($1 + 1))}" "$2") ]]; }
 plain() { ! grep -qaP '[^\x20-\x7e\n]' "$work/$1"; }
 until_true() { # until_true COMMAND...: for ten seconds at most
@@ -48,7 +49,7 @@ start() { # start NAME VARIABLES... COMMAND...: its pid in $last, once it is rea
 	local name=$1
 	shift
 	mkfifo "$work/$name"
-	LD_LIBRARY_PATH=${library%/*} "$@" <"$work/$name" >"$work/$name.out" 2>&1 &
+	(cd "$work" && LD_LIBRARY_PATH=${library%/*} exec "$@") <"$work/$name" >"$work/$name.out" 2>&1 &
 	last=$!
 	started+=("$last")
 	exec {fd}>"$work/$name"
@@ -162,6 +163,47 @@ check "top --count" is "$(wc -l <"$work/out")" 3
 check "top --count: JSON" is_json "$work/out"
 check "top: rates of what was counted" grep -q '"refills":[0-9]' "$work/out"
 check "top: the last line has rates" grep -q '"minor_faults":[0-9]' <(tail -1 "$work/out")
+lanes_are_told() {
+	echo >&"$loud_in"
+	"$quarry" top --once "$loud" >"$work/out" 2>"$work/err"
+	grep -q '^g?.*grp' "$work/out"
+}
+check "top: lanes are told" until_true lanes_are_told
+check "top: lanes, and no commands for the terminal" grep -qE '^1 l\?\[2Jane"\? +slow +10k ' "$work/out"
+check "top: the fast lane" grep -qE '^ {17}fast +10k ' "$work/out"
+check "top: a class" grep -qE '^1008 +cls +[0-9.]+k +' "$work/out"
+check "top: a group" grep -qE '^g\?\[2Jroup +grp +400 ' "$work/out"
+check "top: 80 columns with lanes" columns_within 80 "$work/out"
+quarry top --json --once "$loud"
+check "top --json: lanes" says out '"lanes":[{"number":1,"name":"l\u001b[2Jane\"\u000a","objects":'
+check "top --json: a group" says out '{"kind":"group","name":"g\u001b[2Jroup"'
+echo stats >&"$loud_in"
+check "it tells its statistics" until_true grep -qs told "$work/loud.out"
+quarry map "$work/stats.json"
+check "map of statistics" is $status 0
+check "map: lanes, and no commands for the terminal" grep -qE '^1 l.?\[2Jane".?  +slow ' <(tr -cd '\40-\176\n' <"$work/out")
+check "map: a class" grep -qE '^  1008 +class .* [0-9]+ ' "$work/out"
+check "map: a group" grep -qE 'group .* 400 ' "$work/out"
+check "map: 80 columns" columns_within 80 <(LC_ALL=C sed 's/[^ -~]//g' "$work/out")
+check "map: nothing for the terminal" is "$(grep -c $'\033' "$work/out")" 0
+quarry map --json "$work/stats.json"
+check "map --json" is_json_text "$work/out"
+check "map --json: lanes" says out '"number":1,"objects":'
+quarry map --svg - "$work/stats.json"
+check "map --svg" is $status 0
+check "map --svg: lanes, and no commands for the terminal" grep -qE '>1 l.*\[2Jane.*</text>' "$work/out"
+check "map --svg: a class, and a group" is "$(grep -cE '>(1008|g.?\[2Jroup)</text>' <(tr -cd '\40-\176\n' <"$work/out"))" 2
+check "map --svg: nothing for the terminal" is "$(grep -c $'\033' "$work/out")" 0
+sed 's/"live_bytes":[0-9]*/"live_bytes":99999999999/g' "$work/stats.json" >"$work/cold.json"
+quarry map --svg - "$work/cold.json"
+beyond() { # bars that end right of the picture
+	sed -n 's/.*<rect class="frame" x="\([0-9.]*\)" y="[0-9.]*" width="\([0-9.]*\)".*/\1 \2/p; s/^<svg [^>]*width="\([0-9.]*\)".*/\1/p' "$1" |
+		awk 'NF == 1 { w = $1 } NF == 2 && $1 + $2 > w { n++ } END { print n + 0 }'
+}
+check "map --svg: what is cold is no bar beyond the picture" is "$(beyond "$work/out")" 0
+sed 's/"held_bytes":[0-9]*/"held_bytes":"x"/' "$work/stats.json" >"$work/bad.json"
+quarry map "$work/bad.json"
+check "map of lanes that are none" one_line_error 1 "held_bytes"
 for column in name node mapped resident in_use cached free huge frag limit refills remote purged; do
 	quarry top --once --sort $column "$loud"
 	check "top --sort $column" is $status 0

@@ -16,6 +16,7 @@ const char help_text[] =
 	"  diff [OPTION...] A B                   what grew between two dumps of views\n"
 	"  flame [OPTION...] FILE                 a heap profile, as a flame graph\n"
 	"  leaks [OPTION...] FILE                 what leaked, with names and lines\n"
+	"  heap VERB [OPTION...] FILE             what is in a heap's file, copies of it\n"
 	"  top [OPTION...] PID                    a process's memory by arena, live\n"
 	"  metrics [OPTION...] PID                its figures as OpenMetrics\n"
 	"  help [COMMAND|options]                 this, a command's, the list of options\n"
@@ -143,6 +144,32 @@ const char flame_text[] =
 	"Compressed profiles of others have to be unpacked first: built without zlib.\n"
 #endif
 	"C++ names need libstdc++.so.6.\n";
+
+const char heap_text[] =
+	"usage: quarry heap info [--json] [--all] [--ascii|--utf8] FILE\n"
+	"       quarry heap check [--json] [--read-only] FILE\n"
+	"       quarry heap dump [--json] [-o DUMP] FILE\n"
+	"       quarry heap restore [--json] [-i DUMP] FILE\n"
+	"       quarry heap compact [--json] FILE\n"
+	"\n"
+	"Looks after a heap in a file (quarry_mapped_create).\n"
+	"\n"
+	"  info     what it is, its names, objects by size, a picture of how full it is;\n"
+	"           it is only read, and others may go on with it meanwhile\n"
+	"  check    look at all that it knows of itself, and clean up after processes\n"
+	"           that died; the exit status is 1 where something is wrong, or where\n"
+	"           who only reads cannot tell that from what others are changing\n"
+	"  dump     write all that is in use as a stream, to standard output or to DUMP,\n"
+	"           in the place of what is there; nobody else may have it open\n"
+	"  restore  make FILE, where nothing is, of a dump from standard input or DUMP;\n"
+	"           nothing is believed that cannot be; a durable heap's makes a direct one\n"
+	"  compact  give back free memory, cut the file behind the last object; objects\n"
+	"           stay where they are, and nobody else may have it open\n"
+	"\n"
+	"  --json       as one JSON object\n"
+	"  --all        all names and sizes, and all lines of the picture\n"
+	"  --ascii, --utf8  characters of the picture, as for quarry map\n"
+	"  --read-only  change nothing, also not what the dead left\n";
 
 const char top_text[] =
 	"usage: quarry top [OPTION...] PID\n"

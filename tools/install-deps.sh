@@ -16,7 +16,7 @@ test_packages="libcriterion-dev liblz4-1 libzstd1 redis-server redis-tools sqlit
 python3 python3-prometheus-client libpython3.11-testsuite strace file procps binutils gawk perl google-perftools
 systemtap-sdt-dev gdb libxml2-utils liburing-dev"
 bench_packages="valgrind strace linux-perf redis-server redis-tools sqlite3 rocksdb-tools python3 libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0
-liburing-dev"
+liburing-dev libpmemobj-dev"
 # The guest is x86-64: on another machine check-numa is skipped, and says so.
 numa_packages=
 [[ $(uname -m) != x86_64 ]] || numa_packages="qemu-system-x86 busybox-static cpio numactl"

@@ -6,14 +6,12 @@
 #include "tools/map.h"
 
 #include <errno.h>
-#include <langinfo.h>
-#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "include/quarry/quarry.h"
+#include "tools/map_page.h"
 #include "tools/svg.h"
 #include "tools/utf8.h"
 
@@ -187,23 +185,6 @@ static int read_map(struct map *map, const char *what)
 	return map_read_process(map, (int)pid);
 }
 
-/* Box drawing where the locale has it. Colours where somebody looks who has not asked for none (no-color.org). */
-static struct map_look look_for(const struct arguments *args)
-{
-	const char *none = getenv("NO_COLOR"), *terminal = getenv("TERM");
-	bool utf8;
-
-	setlocale(LC_CTYPE, "");
-	utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
-	if (!utf8 && args->utf8)
-		setlocale(LC_CTYPE, "C.UTF-8"); /* for the width of characters */
-	return (struct map_look){
-		.ascii = args->ascii || (!utf8 && !args->utf8),
-		.color = isatty(STDOUT_FILENO) && !(none && *none) && !(terminal && strcmp(terminal, "dumb") == 0),
-		.all = args->all,
-	};
-}
-
 struct drawing {
 	const struct map *map;
 	const struct map_look *look;
@@ -225,7 +206,7 @@ int command_map(int argc, char **argv)
 
 	if (status != STATUS_OK)
 		return status;
-	look = look_for(&args);
+	look = page_look(args.ascii, args.utf8, args.all);
 	status = read_map(&map, args.what);
 	if (status == STATUS_OK) {
 		if (args.svg)

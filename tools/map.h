@@ -68,6 +68,8 @@ struct map {
 	uint64_t arenas_not_listed, metadata;
 	struct map_refusal refused[32];
 	size_t refused_count;
+	struct map_lanes *lanes; /* of a dump: tools/map_lanes.h */
+	size_t lanes_count;
 	struct cells cells; /* of a view */
 	uint64_t bytes, strayed, largest; /* of all shares: sums, and the largest (map_finish) */
 };

@@ -14,6 +14,7 @@
 #include "include/quarry/quarry.h"
 #include "tools/dump.h"
 #include "tools/json.h"
+#include "tools/map_lanes.h"
 #include "tools/utf8.h"
 
 #define NO_MEMORY "no memory"
@@ -360,6 +361,8 @@ static void read_dump(struct json *j, struct map *map)
 			read_total(j, map);
 		} else if (json_key(j, "refused")) {
 			read_refused(j, map);
+		} else if (json_key(j, "lanes")) {
+			map_read_lanes(j, map);
 		} else if (json_key(j, "arenas_not_listed")) {
 			json_unsigned(j, &map->arenas_not_listed);
 		} else if (json_key(j, "arenas")) {

@@ -75,6 +75,14 @@ void heap_figures(const struct cell *sum, char *text, size_t size);
 /* "base 8.0M, thp 16M" */
 void heap_kinds(const struct cell *sum, char *text, size_t size);
 
+/* ---- cells of text: of a level, or one of these ---- */
+
+struct page;
+enum { HEAP_GLYPH_CACHED = HEAP_LEVELS, HEAP_GLYPH_HOLE };
+void heap_put_glyph(struct page *p, int glyph);
+void heap_paint_glyph(struct page *p, int glyph);
+size_t heap_cells_per_line(void);
+
 /* ---- printers; false: no memory ---- */
 
 bool heap_print_text(const struct map *map, const struct map_look *look, FILE *out);

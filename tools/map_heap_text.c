@@ -31,7 +31,7 @@ struct sheet {
 };
 
 /* A power of two, so that addresses at the left are round. */
-static size_t cells_per_line(void)
+size_t heap_cells_per_line(void)
 {
 	const char *told = getenv("COLUMNS");
 	long columns = told ? strtol(told, NULL, 10) : PAGE_WIDTH;
@@ -44,22 +44,18 @@ static size_t cells_per_line(void)
 
 /* ---- cells ---- */
 
-enum { GLYPH_CACHED = HEAP_LEVELS, GLYPH_HOLE };
-
 static int glyph_of(const struct cell *cell)
 {
 	int level = heap_level(cell);
 
-	return level == HEAP_HOLE ? GLYPH_HOLE : heap_is_cached(cell) ? GLYPH_CACHED : level;
+	return level == HEAP_HOLE ? HEAP_GLYPH_HOLE : heap_is_cached(cell) ? HEAP_GLYPH_CACHED : level;
 }
 
-static void put_glyph(struct sheet *s, int glyph)
+void heap_put_glyph(struct page *p, int glyph)
 {
-	struct page *p = &s->page;
-
-	if (glyph == GLYPH_HOLE)
+	if (glyph == HEAP_GLYPH_HOLE)
 		page_raw(p, p->look->ascii ? "." : "·", p->look->ascii ? 1 : strlen("·"), 1);
-	else if (glyph == GLYPH_CACHED)
+	else if (glyph == HEAP_GLYPH_CACHED)
 		page_raw(p, "c", 1, 1);
 	else if (p->look->ascii)
 		page_put(p, "%d", glyph);
@@ -67,9 +63,9 @@ static void put_glyph(struct sheet *s, int glyph)
 		page_raw(p, bars[glyph], strlen(bars[glyph]), 1);
 }
 
-static void paint_glyph(struct sheet *s, int glyph)
+void heap_paint_glyph(struct page *p, int glyph)
 {
-	page_paint(&s->page, glyph == GLYPH_HOLE ? "38;5;240" : glyph == GLYPH_CACHED ? "1;38;5;203" : colors[glyph]);
+	page_paint(p, glyph == HEAP_GLYPH_HOLE ? "38;5;240" : glyph == HEAP_GLYPH_CACHED ? "1;38;5;203" : colors[glyph]);
 }
 
 static void put_glyphs(struct sheet *s, const struct stretch *stretch, size_t first, size_t end)
@@ -80,9 +76,9 @@ static void put_glyphs(struct sheet *s, const struct stretch *stretch, size_t fi
 		int glyph = glyph_of(heap_cell(s->heap, stretch, i));
 
 		if (glyph != last)
-			paint_glyph(s, glyph);
-		put_glyph(s, glyph);
-		s->cached = s->cached || glyph == GLYPH_CACHED;
+			heap_paint_glyph(&s->page, glyph);
+		heap_put_glyph(&s->page, glyph);
+		s->cached = s->cached || glyph == HEAP_GLYPH_CACHED;
 		last = glyph;
 	}
 	page_unpaint(&s->page);
@@ -214,22 +210,22 @@ static void put_legend(struct sheet *s)
 	for (int level = 0; level < HEAP_LEVELS; level++) {
 		if (level > 0 && !s->page.look->ascii && strcmp(bars[level], bars[level - 1]) == 0)
 			continue;
-		paint_glyph(s, level);
-		put_glyph(s, level);
+		heap_paint_glyph(&s->page, level);
+		heap_put_glyph(&s->page, level);
 	}
 	page_unpaint(&s->page);
 	page_put(&s->page, " %s of a cell of %s that lives   ", s->page.look->ascii ? "tenths" : "how much",
 		 map_short(cells_size(&s->heap->cells)));
-	paint_glyph(s, GLYPH_HOLE);
-	put_glyph(s, GLYPH_HOLE);
+	heap_paint_glyph(&s->page, HEAP_GLYPH_HOLE);
+	heap_put_glyph(&s->page, HEAP_GLYPH_HOLE);
 	page_unpaint(&s->page);
 	page_put(&s->page, " held by nothing");
 	page_end_line(&s->page);
 	page_put(&s->page, "at the right: how much of a line lives, and its pages");
 	page_end_line(&s->page);
 	if (s->cached) {
-		paint_glyph(s, GLYPH_CACHED);
-		put_glyph(s, GLYPH_CACHED);
+		heap_paint_glyph(&s->page, HEAP_GLYPH_CACHED);
+		heap_put_glyph(&s->page, HEAP_GLYPH_CACHED);
 		page_unpaint(&s->page);
 		page_put(&s->page, " more is in threads' caches than lives");
 		page_end_line(&s->page);
@@ -242,7 +238,7 @@ static void put_legend(struct sheet *s)
 
 bool heap_print_text(const struct map *map, const struct map_look *look, FILE *out)
 {
-	struct sheet s = { .page = { .look = look, .out = out, .paint = "" }, .per_line = cells_per_line() };
+	struct sheet s = { .page = { .look = look, .out = out, .paint = "" }, .per_line = heap_cells_per_line() };
 	struct heap_limits limits = { LINES * s.per_line, STRETCHES, ARENAS };
 	char title[512], summary[256], both[sizeof(title) + sizeof(summary) + 2];
 	struct heap heap;

@@ -7,6 +7,7 @@
 
 #include "tools/json.h"
 #include "tools/map_heap.h"
+#include "tools/map_lanes.h"
 
 static void put_kinds(FILE *out, const char *name, const uint64_t by_kind[MAP_KINDS])
 {
@@ -106,6 +107,8 @@ void map_print_json(const struct map *map, FILE *out)
 		fprintf(out, ":%" PRIu64, map->refused[i].count);
 	}
 	fputs("}", out);
+	if (map->lanes_count > 0)
+		map_print_lanes_json(map, out);
 	if (map->of == MAP_VIEW)
 		heap_print_json(map, out);
 	fputs("}\n", out);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "include/quarry/quarry.h"
+#include "tools/map_lanes.h"
 #include "tools/utf8.h"
 
 const int map_kind_order[MAP_KINDS] = { QUARRY_PAGES_1G, QUARRY_PAGES_2M, QUARRY_PAGES_THP, QUARRY_PAGES_BASE,
@@ -252,6 +253,7 @@ void map_free(struct map *map)
 	}
 	free(map->nodes);
 	free(map->arenas);
+	map_free_lanes(map);
 	cells_free(&map->cells);
 }
 

@@ -4,8 +4,12 @@
 #endif
 #include "tools/map_page.h"
 
+#include <langinfo.h>
+#include <locale.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <wchar.h>
 
 #include "tools/utf8.h"
@@ -166,4 +170,21 @@ void page_box_bottom(struct page *p)
 		page_corner(p, DASH);
 	page_corner(p, BOTTOM_RIGHT);
 	page_end_line(p);
+}
+
+/* Box drawing where the locale has it. Colours where somebody looks who has not asked for none (no-color.org). */
+struct map_look page_look(bool ascii, bool utf8, bool all)
+{
+	const char *none = getenv("NO_COLOR"), *terminal = getenv("TERM");
+	bool has_utf8;
+
+	setlocale(LC_CTYPE, "");
+	has_utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+	if (!has_utf8 && utf8)
+		setlocale(LC_CTYPE, "C.UTF-8"); /* for the width of characters */
+	return (struct map_look){
+		.ascii = ascii || (!has_utf8 && !utf8),
+		.color = isatty(STDOUT_FILENO) && !(none && *none) && !(terminal && strcmp(terminal, "dumb") == 0),
+		.all = all,
+	};
 }

@@ -41,4 +41,7 @@ void page_box_open(struct page *p);
 void page_box_close(struct page *p);
 void page_box_bottom(struct page *p);
 
+/* How a page is to look, by what was asked for, the locale, the terminal and NO_COLOR. */
+struct map_look page_look(bool ascii, bool utf8, bool all);
+
 #endif

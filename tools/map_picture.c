@@ -302,6 +302,7 @@ static void draw_all(struct picture *p, const char *title)
 	p->y += 4;
 	if (p->map->of == MAP_DUMP)
 		picture_arenas(p);
+	picture_lanes(p);
 	picture_distances(p);
 	picture_refusals(p);
 }

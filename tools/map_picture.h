@@ -22,9 +22,10 @@ struct picture {
 	size_t columns;
 };
 
-/* ---- tools/map_tables.c: each goes on at p->y, and leaves it where it ended ---- */
+/* ---- tools/map_tables.c, map_lanes_svg.c: each goes on at p->y, and leaves it where it ended ---- */
 
 void picture_arenas(struct picture *p);
+void picture_lanes(struct picture *p);
 void picture_distances(struct picture *p);
 void picture_refusals(struct picture *p);
 

@@ -11,6 +11,7 @@
 
 #include "include/quarry/quarry.h"
 #include "tools/map_heap.h"
+#include "tools/map_lanes.h"
 #include "tools/map_page.h"
 #include "tools/utf8.h"
 
@@ -69,6 +70,14 @@ static int put_parts(struct page *p, const int *glyph, const uint64_t *parts, in
 	for (int i = 0; i < count; i++)
 		put_cells(p, glyph[i], n[i]);
 	return sum;
+}
+
+void map_put_use(struct page *p, uint64_t live, uint64_t held, uint64_t whole, int cells)
+{
+	static const int glyph[] = { GLYPH_OTHER, GLYPH_FREE };
+	const uint64_t parts[] = { live, held > live ? held - live : 0 };
+
+	(void)put_parts(p, glyph, parts, 2, whole, cells);
 }
 
 /* ---- a node ---- */
@@ -394,6 +403,7 @@ bool map_print_text(const struct map *map, const struct map_look *look, FILE *ou
 		draw_node(&p, map, &map->nodes[i]);
 	if (map->of == MAP_DUMP)
 		draw_arenas(&p, map);
+	map_draw_lanes(&p, map);
 	draw_distances(&p, map);
 	draw_refusals(&p, map);
 	draw_legend(&p, map);

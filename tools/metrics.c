@@ -83,7 +83,7 @@ static int write_text(int fd, const void *ctx)
 /* The collector reads *.prom at any time. */
 static int write_textfile(const struct published *p, const char *path, unsigned flags)
 {
-	int error = write_at_once(path, write_text, &(struct text){ p, flags | QUARRY_METRICS_CLASSIC });
+	int error = write_at_once(path, WRITE_FOR_ALL, write_text, &(struct text){ p, flags | QUARRY_METRICS_CLASSIC });
 
 	return error ? fail(STATUS_FAILED, "metrics: %s: %s", path, strerror(error)) : STATUS_OK;
 }

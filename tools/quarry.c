@@ -50,6 +50,7 @@ static const struct command {
 	{ "diff", diff_text, command_diff },
 	{ "flame", flame_text, command_flame },
 	{ "leaks", leaks_text, command_leaks },
+	{ "heap", heap_text, command_heap },
 	{ "top", top_text, command_top },
 	{ "metrics", metrics_text, command_metrics },
 	{ "help", help_help_text, command_help },

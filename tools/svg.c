@@ -151,6 +151,6 @@ int svg_write(const char *command, const char *path, bool (*draw)(FILE *out, con
 		return draw(stdout, ctx) ? STATUS_OK : fail(STATUS_FAILED, "%s: %s", command, strerror(ENOMEM));
 	if (is_other_file(path))
 		return fail(STATUS_USAGE, "%s: %s is there and is no picture: it would be overwritten", command, path);
-	error = write_at_once(path, write_picture, &(struct drawing){ draw, ctx });
+	error = write_at_once(path, WRITE_FOR_ALL, write_picture, &(struct drawing){ draw, ctx });
 	return error ? fail(STATUS_FAILED, "%s: %s: %s", command, path, strerror(error)) : STATUS_OK;
 }

@@ -230,41 +230,48 @@ int read_input(const char *command, const char *path, char **text, size_t *lengt
 }
 
 /* (Close is where a full disk may be told of.) */
-static int write_and_close(int fd, int (*write)(int fd, const void *ctx), const void *ctx)
+static int close_written(int fd, int error)
 {
-	int error = write(fd, ctx);
-
-	if (close(fd) != 0 && !error)
-		error = errno;
-	return error;
+	return close(fd) != 0 && !error ? errno : error;
 }
 
 static int write_as_it_is(const char *path, int (*write)(int fd, const void *ctx), const void *ctx)
 {
 	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
 
-	return fd < 0 ? errno : write_and_close(fd, write, ctx);
+	return fd < 0 ? errno : close_written(fd, write(fd, ctx));
 }
 
-/* With the rights that the other has. *made: it is there. */
-static int write_beside(const char *beside, const struct stat *other, int (*write)(int fd, const void *ctx), const void *ctx,
-			bool *made)
-{
-	int fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+struct writing {
+	enum write_for whom;
+	int (*write)(int fd, const void *ctx);
+	const void *ctx;
+	bool made; /* the file beside is there */
+};
 
-	*made = fd >= 0;
+/* With the rights that the other has, once all is written: until then nobody else reads it, who may not read what it is to be. */
+static int write_beside(const char *beside, const struct stat *other, struct writing *w)
+{
+	int fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, other || w->whom == WRITE_AND_KEEP ? 0600 : 0666), error;
+
+	w->made = fd >= 0;
 	if (fd < 0)
 		return errno;
-	if (other)
+	error = w->write(fd, w->ctx);
+	if (!error && other)
 		(void)fchmod(fd, other->st_mode & 0777);
-	return write_and_close(fd, write, ctx);
+	/* (EINVAL: a file system that has no disk to wait for.) */
+	if (!error && w->whom == WRITE_AND_KEEP && fsync(fd) != 0 && errno != EINVAL)
+		error = errno;
+	return close_written(fd, error);
 }
 
-int write_at_once(const char *path, int (*write)(int fd, const void *ctx), const void *ctx)
+int write_at_once(const char *path, enum write_for whom, int (*write)(int fd, const void *ctx), const void *ctx)
 {
+	struct writing w = { whom, write, ctx, false };
 	char real[PATH_MAX], beside[PATH_MAX + 32];
 	struct stat is;
-	bool there = stat(path, &is) == 0, made = false;
+	bool there = stat(path, &is) == 0;
 	int error = 0;
 
 	if (there && !S_ISREG(is.st_mode))
@@ -273,16 +280,16 @@ int write_at_once(const char *path, int (*write)(int fd, const void *ctx), const
 	if (!there || !realpath(path, real))
 		snprintf(real, sizeof(real), "%s", path);
 	snprintf(beside, sizeof(beside), "%s.%d.tmp", real, (int)getpid());
-	error = write_beside(beside, there ? &is : NULL, write, ctx, &made);
+	error = write_beside(beside, there ? &is : NULL, &w);
 	/* (Of one with our number that was killed.) */
-	if (error == EEXIST && !made && unlink(beside) == 0)
-		error = write_beside(beside, there ? &is : NULL, write, ctx, &made);
-	/* (A file that may be written to, in a folder that may not.) */
-	if (error == EACCES && there && !made)
+	if (error == EEXIST && !w.made && unlink(beside) == 0)
+		error = write_beside(beside, there ? &is : NULL, &w);
+	/* (A file that may be written to, in a folder that may not. What it has would be gone before the first byte comes.) */
+	if (error == EACCES && there && !w.made && whom != WRITE_AND_KEEP)
 		return write_as_it_is(path, write, ctx);
 	if (!error && rename(beside, real) != 0)
 		error = errno;
-	if (error && made)
+	if (error && w.made)
 		(void)unlink(beside);
 	return error;
 }

@@ -19,6 +19,7 @@ int fail(enum status status, const char *format, ...) __attribute__((format(prin
 int command_diff(int argc, char **argv);
 int command_doctor(int argc, char **argv);
 int command_flame(int argc, char **argv);
+int command_heap(int argc, char **argv);
 int command_leaks(int argc, char **argv);
 int command_map(int argc, char **argv);
 int command_metrics(int argc, char **argv);
@@ -55,8 +56,12 @@ int read_input(const char *command, const char *path, char **text, size_t *lengt
 /* What to call it. */
 const char *input_name(const char *path);
 /* Write a file at one stroke: `write` (0, or an errno) writes another beside it, which then takes its place, so that what
- * was there is there until what comes is whole. What is no plain file is written to as it is. 0, or an errno. */
-int write_at_once(const char *path, int (*write)(int fd, const void *ctx), const void *ctx);
+ * was there is there until what comes is whole, and has its rights. What is no plain file is written to as it is. 0, or an errno. */
+enum write_for {
+	WRITE_FOR_ALL,  /* whoever the umask lets; as it is, where nothing can be made beside it */
+	WRITE_AND_KEEP, /* its owner alone; on the disk before it takes another's place; EACCES where nothing can be made beside it */
+};
+int write_at_once(const char *path, enum write_for whom, int (*write)(int fd, const void *ctx), const void *ctx);
 /* The choice in brackets: "madvise" of "always [madvise] never". */
 bool read_choice(const char *path, char *choice, size_t size);
 /* The least limit that a controller's file sets for this process's cgroup and those around it. v2 and v1 are the

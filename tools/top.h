@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "tools/published.h"
+#include "tools/top_lanes.h"
 
 /* In the order in which they stand. */
 enum top_column {
@@ -57,6 +58,7 @@ struct top {
 	struct top_rates rates;
 	uint64_t now_ns, minor, major;
 	struct top_trend trends[TOP_RINGS];
+	struct top_lanes lanes;
 	struct top_row *rows; /* as many as head.arena_count */
 };
 
@@ -115,5 +117,13 @@ int screen_key(unsigned ms);
 void screen_size(int *columns, int *lines);
 /* What wanted an end; 0: nothing. */
 int screen_signal(void);
+
+/* Amounts in at most five characters (top_text.c): of bytes by 1024, of all else by 1000. Below 0: "-". */
+struct field {
+	char text[16];
+};
+
+struct field top_bytes(double n);
+struct field top_count(double n);
 
 #endif

@@ -192,6 +192,7 @@ void top_print_json(const struct top *top, bool history, FILE *out)
 		put_row(out, &top->rows[i]);
 	}
 	fputc(']', out);
+	top_lanes_json(&top->lanes, out);
 	put_rings(out, top, "trend", put_trend);
 	if (history)
 		put_rings(out, top, "history", put_samples);

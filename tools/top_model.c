@@ -122,11 +122,14 @@ bool top_take(struct top *top, const struct published *p, const struct top *befo
 	top_trends_take(top, p);
 	if (before && before->rows)
 		take_rates(top, before);
-	return true;
+	return top_lanes_take(&top->lanes, p, before && before->rows ? &before->lanes : NULL,
+			      before && before->head.generation != top->head.generation ?
+				      ((double)top->head.time_ns - (double)before->head.time_ns) / 1e9 : 0);
 }
 
 void top_free(struct top *top)
 {
+	top_lanes_free(&top->lanes);
 	free(top->rows);
 	top->rows = NULL;
 }

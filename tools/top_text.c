@@ -58,11 +58,6 @@ static void put_name(char *to, size_t size, const char *from, size_t n)
 	to[i] = '\0';
 }
 
-struct field {
-	char text[16];
-};
-
-/* In at most five characters. */
 static struct field amount(double n, double unit, const char *units)
 {
 	struct field f;
@@ -78,12 +73,12 @@ static struct field amount(double n, double unit, const char *units)
 	return f;
 }
 
-static struct field bytes(double n)
+struct field top_bytes(double n)
 {
 	return amount(n, 1024, " KMGTPE");
 }
 
-static struct field count(double n)
+struct field top_count(double n)
 {
 	return amount(n, 1000, " kMGTPE");
 }
@@ -136,7 +131,7 @@ static void print_health(struct page *page)
 
 	if (h->limit_kind > 0)
 		snprintf(limit, sizeof(limit), "%s %s%% of %s", ONE_OF(limits, h->limit_kind),
-			 share(h->limit_per_mille).text, bytes((double)h->limit).text);
+			 share(h->limit_per_mille).text, top_bytes((double)h->limit).text);
 	line(page, h->state >= 0 && h->state < 3 ? colors[h->state] : "",
 	     "%s: pressure %s, breaker %s; limit %s; PSI %s%% some %s%% full", ONE_OF(states, h->state),
 	     ONE_OF(levels, h->level), ONE_OF(breakers, h->breaker), limit, share(h->psi_some).text,
@@ -164,9 +159,9 @@ static void print_refused(struct page *page)
 		shown = t->refused[most];
 		first = most;
 		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s %s %s", n ? "," : "",
-			 quarry_refusal_name(most), count((double)shown).text);
+			 quarry_refusal_name(most), top_count((double)shown).text);
 	}
-	line(page, "", "denied %s; refused%s%s", count((double)h->denied_process + (double)h->denied_arenas +
+	line(page, "", "denied %s; refused%s%s", top_count((double)h->denied_process + (double)h->denied_arenas +
 						      (double)h->denied_cgroup).text, *text ? ":" : " nothing", text);
 }
 
@@ -178,7 +173,7 @@ static struct field growth(const struct top_trend *t, int figure, double seconds
 
 	if (!top_trend_slope(t, figure, &a_second))
 		return f;
-	size = bytes((a_second < 0 ? -a_second : a_second) * seconds);
+	size = top_bytes((a_second < 0 ? -a_second : a_second) * seconds);
 	snprintf(f.text, sizeof(f.text), "%s%.8s", strcmp(size.text, "0") == 0 ? "" : a_second < 0 ? "-" : "+", size.text);
 	return f;
 }
@@ -234,18 +229,18 @@ static void print_process(struct page *page)
 
 	put_name(program, sizeof(program), top->program, sizeof(top->program));
 	line(page, "", "quarry top: %s (%d), %s arena%s, %s thread%s, as of %.1f s ago", program, top->pid,
-	     count((double)t->arenas).text, t->arenas == 1 ? "" : "s", count((double)t->threads).text,
+	     top_count((double)t->arenas).text, t->arenas == 1 ? "" : "s", top_count((double)t->threads).text,
 	     t->threads == 1 ? "" : "s", age > 0 ? age : 0);
 	print_health(page);
-	line(page, "", "mapped %s, resident %s, in use %s, cached %s, free %s; records %s", bytes((double)t->mapped).text,
-	     bytes((double)t->resident).text, bytes((double)t->in_use).text, bytes((double)t->cached).text,
-	     bytes((double)t->free_dirty).text, bytes((double)t->metadata).text);
-	line(page, "", "a second: refills %s, remote frees %s, purged %s, passes %s, faults %s+%s", count(r->refills).text,
-	     count(r->remote).text, bytes(r->purged).text, count(r->passes).text, count(r->minor).text,
-	     count(r->major).text);
+	line(page, "", "mapped %s, resident %s, in use %s, cached %s, free %s; records %s", top_bytes((double)t->mapped).text,
+	     top_bytes((double)t->resident).text, top_bytes((double)t->in_use).text, top_bytes((double)t->cached).text,
+	     top_bytes((double)t->free_dirty).text, top_bytes((double)t->metadata).text);
+	line(page, "", "a second: refills %s, remote frees %s, purged %s, passes %s, faults %s+%s", top_count(r->refills).text,
+	     top_count(r->remote).text, top_bytes(r->purged).text, top_count(r->passes).text, top_count(r->minor).text,
+	     top_count(r->major).text);
 	line(page, "", "mapped at most %s; huge %s%%, made huge %s; strayed %s; bad frees %s",
-	     bytes((double)t->peak_mapped).text, share(top_huge(t)).text, count((double)t->collapsed).text,
-	     bytes((double)t->strayed).text, count((double)t->bad_frees).text);
+	     top_bytes((double)t->peak_mapped).text, share(top_huge(t)).text, top_count((double)t->collapsed).text,
+	     top_bytes((double)t->strayed).text, top_count((double)t->bad_frees).text);
 	print_refused(page);
 	print_trends(page);
 }
@@ -286,17 +281,17 @@ static void print_row(struct page *page, const struct top_row *row)
 	const quarry_stats *s = &row->stats;
 	struct field fields[TOP_COLUMNS] = {
 		[TOP_NODE] = { "-" },
-		[TOP_MAPPED] = bytes((double)s->mapped),
-		[TOP_RESIDENT] = bytes((double)s->resident),
-		[TOP_IN_USE] = bytes((double)s->in_use),
-		[TOP_CACHED] = bytes((double)s->cached),
-		[TOP_FREE] = bytes((double)s->free_dirty),
+		[TOP_MAPPED] = top_bytes((double)s->mapped),
+		[TOP_RESIDENT] = top_bytes((double)s->resident),
+		[TOP_IN_USE] = top_bytes((double)s->in_use),
+		[TOP_CACHED] = top_bytes((double)s->cached),
+		[TOP_FREE] = top_bytes((double)s->free_dirty),
 		[TOP_HUGE] = percent(top_huge(s)),
 		[TOP_FRAG] = percent(top_fragmentation(s)),
 		[TOP_LIMIT] = limit_of(s),
-		[TOP_REFILLS] = count(row->rates.refills),
-		[TOP_REMOTE] = count(row->rates.remote),
-		[TOP_PURGED] = bytes(row->rates.purged),
+		[TOP_REFILLS] = top_count(row->rates.refills),
+		[TOP_REMOTE] = top_count(row->rates.remote),
+		[TOP_PURGED] = top_bytes(row->rates.purged),
 	};
 	char name[NAME_WIDTH];
 
@@ -304,6 +299,11 @@ static void print_row(struct page *page, const struct top_row *row)
 	if (s->node >= 0)
 		snprintf(fields[TOP_NODE].text, sizeof(fields[0].text), "%d", s->node < 99999 ? s->node : 99999);
 	print_columns(page, "", *name ? name : "(no name)", fields);
+}
+
+static void put_line(void *page, const char *color, const char *text)
+{
+	line(page, color, "%s", text);
 }
 
 void top_print_text(const struct top *top, const struct top_look *look, FILE *out)
@@ -322,6 +322,7 @@ void top_print_text(const struct top *top, const struct top_look *look, FILE *ou
 		print_row(&page, &top->rows[i]);
 	if (top->head.arenas_left_out)
 		line(&page, "", "(%u arenas have no room in the page)", top->head.arenas_left_out);
+	top_lanes_text(&top->lanes, put_line, &page);
 	if (look->terminal)
 		fputs("\033[J", out);
 	fflush(out);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A key-value server with the Redis protocol, whose keys and values are behind handles: a thread packs them while they
+/* A key-value server with the Redis protocol, whose keys and values are behind handles: the library packs them while they
  * are served, and memory goes back to the kernel that another server would keep after keys were deleted or changed their
  * sizes. With --malloc it is the same server on malloc. --help says the rest.
  *
@@ -27,7 +27,8 @@
 
 #define EVENTS 256
 #define TICK_MS 100
-#define TEND_US 1000            /* of a tick */
+#define TEND_US 1000            /* of a tick, */
+#define TEND_IDLE_US 20000      /* and of one in which nobody asked for anything */
 #define READ_LEAST ((size_t)8 << 10)
 #define TO_GO_OUT ((size_t)1 << 20) /* with so much unsent a client's next requests wait */
 
@@ -244,7 +245,7 @@ static void serve(struct client *c, uint32_t events)
 
 /* ---- the server ---- */
 
-static void tick(int64_t *last)
+static void tick(int64_t *last, bool idle)
 {
 	int64_t now = milliseconds(CLOCK_MONOTONIC);
 
@@ -252,8 +253,7 @@ static void tick(int64_t *last)
 		return;
 	*last = now;
 	accept_again(true);
-	store_tend(TEND_US);
-	memory_rest();
+	store_tend(idle ? TEND_IDLE_US : TEND_US);
 }
 
 static bool run(void)
@@ -272,9 +272,7 @@ static bool run(void)
 				accept_clients();
 			else
 				serve(events[i].data.ptr, events[i].events);
-		if (n > 0)
-			memory_busy();
-		tick(&last_tick);
+		tick(&last_tick, n == 0);
 	}
 	return true;
 }

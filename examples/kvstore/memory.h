@@ -3,7 +3,7 @@
  * the server knows which of the two it is; so both can be compared.
  *
  * A ref names an object for as long as it lives. Its address is asked for in a scope, and is good until the scope's end:
- * behind handles another thread (the compactor, memory.c) packs objects while this one serves. What is read is got by
+ * behind handles another thread (of the library's) packs objects while this one serves. What is read is got by
  * memory_read, what is written by memory_write; objects are allocated outside of scopes, for a thread in a scope would
  * hold up the reuse of what it freed. */
 #ifndef KVSTORE_MEMORY_H
@@ -30,15 +30,9 @@ struct memory_figures {
 };
 
 /* Have a memory. False: there is none, and it was said why. */
-bool memory_begin(bool with_malloc, bool compact);
+bool memory_begin(bool with_malloc, bool packing);
 void memory_end(void);
 void memory_count(struct memory_figures *figures);
-
-/* The server did something: the compactor takes less of the processor while that goes on. */
-void memory_busy(void);
-/* To be called now and then, not in a scope: the room that this thread has taken for its next objects goes back when the
- * compactor asks for it, for of a segment in which a thread has some nothing is moved. */
-void memory_rest(void);
 
 /* An object of so many bytes. REF_NONE: no memory, or more than the limit. */
 ref memory_allocate(size_t size);
@@ -78,6 +72,21 @@ static inline void memory_foresee(ref r)
 {
 	if (memory.lanes != NULL)
 		__builtin_prefetch(&((const quarry_lanes_map *)(const void *)memory.lanes)->words[(uint32_t)r]);
+}
+
+/* So many bytes would go back if each object were renamed: a ref is a handle, whose slot stays as long as it is this
+ * handle. */
+static inline size_t memory_renaming_gains(void)
+{
+	return memory.lanes != NULL ? quarry_rehandle_gain(memory.lanes) : 0;
+}
+
+/* In a scope: the object's ref from now on, or the same. Whoever refers to it has to be told. */
+static inline ref memory_rename(ref r)
+{
+	ref other = memory.lanes != NULL ? quarry_rehandle(memory.lanes, r) : r;
+
+	return other != REF_NONE ? other : r;
 }
 
 /* Tables of refs, zeroed: they are nobody's values, and stay where they are. */

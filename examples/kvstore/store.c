@@ -3,6 +3,7 @@
  * new one. Nobody waits for all of it. */
 #include "store.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -12,6 +13,7 @@
 #define SPARSE 8     /* a table with fewer than one entry for so many buckets is halved until it has more */
 #define EMPTY_MAX 16 /* empty buckets that one operation passes */
 #define AT_ONCE 64   /* buckets between looks at the clock */
+#define RENAME ((size_t)64 << 10) /* bytes that make it worth to rename all entries */
 
 struct store store;
 
@@ -20,7 +22,8 @@ static struct table {
 	size_t size; /* a power of two */
 } table[2];     /* the second while entries go over to it */
 static size_t taken_over; /* buckets of the first that are empty for good */
-static size_t swept;      /* the next bucket to be looked through for expired keys */
+static size_t swept;      /* the next bucket to be looked through for expired keys, */
+static size_t renamed;    /* and to have its entries renamed */
 static uint64_t seed[2];
 
 /* ---- hashes ---- */
@@ -79,6 +82,11 @@ static ref *bucket_of(const struct table *t, uint32_t hash)
 
 /* ---- the tables ---- */
 
+static struct text entry_key(const struct entry *e)
+{
+	return (struct text){ e->bytes, e->key };
+}
+
 static bool is_taking_over(void)
 {
 	return table[1].bucket != NULL;
@@ -98,7 +106,7 @@ static void take_bucket(ref *bucket)
 	while (*bucket != REF_NONE) {
 		ref r = *bucket;
 		struct entry *e = memory_write(r);
-		ref *to = bucket_of(&table[1], e->hash);
+		ref *to = bucket_of(&table[1], hash_of(entry_key(e)));
 
 		*bucket = e->next;
 		e->next = *to;
@@ -166,7 +174,7 @@ void store_end(void)
 
 static size_t entry_size(size_t key, size_t room)
 {
-	return sizeof(struct entry) + key + room;
+	return offsetof(struct entry, bytes) + key + room;
 }
 
 static void entry_free(ref r)
@@ -182,7 +190,7 @@ static void entry_free(ref r)
 }
 
 /* Not in a scope: an entry with a key, room for a value, and no value yet. */
-static ref entry_make(struct text key, uint32_t hash, size_t room)
+static ref entry_make(struct text key, size_t room)
 {
 	ref r = memory_allocate(entry_size(key.n, room));
 	struct entry *e;
@@ -191,7 +199,11 @@ static ref entry_make(struct text key, uint32_t hash, size_t room)
 		return REF_NONE;
 	memory_enter();
 	e = memory_write(r);
-	*e = (struct entry){ .next = REF_NONE, .hash = hash, .key = (uint32_t)key.n, .room = (uint32_t)room };
+	e->next = REF_NONE;
+	e->expires = 0;
+	e->key = (uint32_t)key.n;
+	e->value = 0;
+	e->room = (uint32_t)room;
 	memcpy(e->bytes, key.p, key.n);
 	memory_leave();
 	return r;
@@ -245,6 +257,11 @@ static bool has_expired(const struct entry *e)
 	return e->expires != 0 && e->expires <= store.now;
 }
 
+static bool is_of(const struct entry *e, struct text key)
+{
+	return e->key == key.n && memcmp(e->bytes, key.p, key.n) == 0;
+}
+
 static bool look_in(const struct table *t, struct text key, struct place *where)
 {
 	const struct entry *e = NULL;
@@ -253,7 +270,7 @@ static bool look_in(const struct table *t, struct text key, struct place *where)
 	where->before = REF_NONE;
 	for (where->at = *where->bucket; where->at != REF_NONE; where->at = e->next) {
 		e = store_entry(where);
-		if (e->hash == where->hash && e->key == key.n && memcmp(e->bytes, key.p, key.n) == 0)
+		if (is_of(e, key))
 			return true;
 		where->before = where->at;
 	}
@@ -280,26 +297,42 @@ void store_look(struct text key, struct place *where)
 	store_look(key, where); /* the tables may be others now */
 }
 
-/* Three steps from a key to its entry, and each waits for the memory: so one step of all is done after the other. The
- * first entry of a bucket is the right one more often than not. */
+/* In a scope: of each ref the entry is fetched, those of handles in two steps. */
+static void fetch(const ref *at, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		memory_foresee(at[i]);
+	for (size_t i = 0; i < count; i++)
+		if (at[i] != REF_NONE) {
+			const char *entry = memory_read(at[i]);
+
+			__builtin_prefetch(entry);
+			__builtin_prefetch(entry + 64);
+		}
+}
+
+/* Each step from a key to its entry waits for the memory: so one step of all is done after the other. The first or the
+ * second entry of a bucket is the right one nearly always. */
 void store_foresee(const struct text *key, size_t count)
 {
 	const ref *bucket[FORESEEN_MAX];
+	ref at[FORESEEN_MAX] = { REF_NONE };
 
 	for (size_t i = 0; i < count; i++) {
 		bucket[i] = bucket_of(&table[0], hash_of(key[i]));
 		__builtin_prefetch(bucket[i]);
 	}
 	for (size_t i = 0; i < count; i++)
-		memory_foresee(*bucket[i]);
+		at[i] = *bucket[i];
 	memory_enter();
+	fetch(at, count);
 	for (size_t i = 0; i < count; i++)
-		if (*bucket[i] != REF_NONE) {
-			const char *entry = memory_read(*bucket[i]);
+		if (at[i] != REF_NONE) {
+			const struct entry *e = memory_read(at[i]);
 
-			__builtin_prefetch(entry);
-			__builtin_prefetch(entry + 64);
+			at[i] = is_of(e, key[i]) ? REF_NONE : e->next;
 		}
+	fetch(at, count);
 	memory_leave();
 }
 
@@ -339,7 +372,7 @@ bool store_set(struct place *where, struct text key, struct text value, int64_t 
 	memory_leave();
 	if (suited)
 		return true;
-	r = entry_make(key, where->hash, value.n);
+	r = entry_make(key, value.n);
 	if (r == REF_NONE)
 		return false;
 	memory_enter();
@@ -383,7 +416,7 @@ bool store_append(struct place *where, struct text key, struct text tail)
 	memory_leave();
 	if (fits)
 		return true;
-	r = entry_make(key, where->hash, room_to_grow(value));
+	r = entry_make(key, room_to_grow(value));
 	if (r == REF_NONE)
 		return false;
 	memory_enter();
@@ -466,6 +499,22 @@ static void sweep_bucket(size_t number)
 	} while (!is_taking_over()); /* (its bucket may be in the new table by then) */
 }
 
+/* Handles have lower slots then, and those that many deleted keys had go back. */
+static void rename_bucket(size_t number)
+{
+	struct place where = { .bucket = &table[0].bucket[number] };
+
+	memory_enter();
+	for (where.at = *where.bucket; where.at != REF_NONE; where.at = store_entry(&where)->next) {
+		ref other = memory_rename(where.at);
+
+		if (other != where.at)
+			refer_to(&where, other);
+		where.before = where.at = other;
+	}
+	memory_leave();
+}
+
 static int64_t microseconds_now(void)
 {
 	struct timespec t;
@@ -478,12 +527,16 @@ void store_tend(int64_t microseconds)
 {
 	int64_t until = microseconds_now() + microseconds;
 	size_t left = store.expiring > 0 ? table[0].size : 0;
+	bool renaming = memory_renaming_gains() >= RENAME;
 
-	while ((is_taking_over() || left > 0) && microseconds_now() < until) {
+	while ((is_taking_over() || left > 0 || renaming) && microseconds_now() < until) {
 		if (is_taking_over()) {
 			take_over(AT_ONCE);
 			continue;
 		}
+		for (int i = 0; i < AT_ONCE && renaming; i++)
+			rename_bucket(renamed = (renamed + 1) & (table[0].size - 1));
+		renaming = renaming && memory_renaming_gains() >= RENAME;
 		for (int i = 0; i < AT_ONCE && left > 0 && !is_taking_over(); i++, left--) {
 			swept = swept < table[0].size ? swept : 0;
 			sweep_bucket(swept++);

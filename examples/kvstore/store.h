@@ -13,12 +13,12 @@ struct text {
 	size_t n;
 };
 
-/* A key with its value, in one object: the key's bytes, then the value's, stand behind it. */
+/* A key with its value, in one object: the key's bytes, then the value's, stand behind it. (28 bytes, where each is worth
+ * a megabyte per million keys: the hash is computed again when the table changes its size.) */
 struct entry {
 	ref next;        /* in its bucket */
 	int64_t expires; /* milliseconds since 1970; 0: never */
-	uint32_t hash, key;
-	uint32_t value, room; /* bytes of the value, and how many would fit */
+	uint32_t key, value, room; /* bytes; of the value, how many would fit */
 	char bytes[];
 };
 

@@ -43,6 +43,7 @@ extern "C" {
 /* Memory of quarry_malloc: QUARRY_AUTO_FREE char *p = quarry_malloc(n); */
 #define QUARRY_AUTO_FREE __attribute__((cleanup(quarry_auto_free)))
 
+/** What QUARRY_AUTO and its like have called where a scope ends, for nobody else to call. */
 static inline void quarry_auto_free(void *p)
 {
 	quarry_free(*(void **)p);
@@ -242,7 +243,8 @@ QUARRY_API size_t quarry_copy_stream_min(void);
 struct quarry_count;
 
 /** A reference to a block, by value: what one copy lets go, no other copy may use. A copy that is kept all the same is told
- * apart by its generation (ESTALE), also when the memory is another block by then. All zero: none. */
+ * apart by its generation (ESTALE) once the block has ended, also when the memory is another block by then; while others hold
+ * the block nothing tells it from a reference, and to let it go takes one of theirs. All zero: none. */
 typedef struct quarry_block {
 	void *p;                   /* its memory; fixed until it is resized */
 	size_t n;                  /* bytes that were asked for, or all that may be used (quarry_share, quarry_block_from_seg) */
@@ -288,7 +290,7 @@ QUARRY_API int quarry_ref(const void *p);
 /** One reference less. With the last one the memory goes back to where it came from, whose word on that is not asked; errno
  * stays as it was but for the errors below, here and in all that succeeds with blocks.
  * @return 1 when it was the last, 0 when not (or when another thread's failing quarry_ref or quarry_weak_lock is just
- *         looking at the block, and ends it in its place, or, where there are notes, whoever gives the last one back does);
+ *         looking at the block, and ends it in its place, as may a quarry_ref of a block elsewhere that succeeds; or, where there are notes, whoever gives the last one back does);
  *         -1 with ESTALE or EINVAL as quarry_ref, and EBUSY when it is the last one and a part is borrowed
  *         (quarry_block_borrow): it is kept then. */
 QUARRY_API int quarry_unref(void *p);
@@ -300,7 +302,8 @@ QUARRY_API long quarry_refcount(const void *p);
 /** As quarry_ref, of the block that b is of: also with memory that is another block by now it is ESTALE. Faster. */
 QUARRY_API int quarry_block_ref(const quarry_block *b);
 
-/** As quarry_unref; *b is all zero afterwards, but for an error, which leaves it. A block that is none (p NULL): 0. */
+/** As quarry_unref; *b is all zero before the reference goes, and may so stand in the block itself; an error leaves it as it
+ * was. A block that is none (p NULL): 0. */
 QUARRY_API int quarry_block_unref(quarry_block *b);
 
 /** Whether b is of a block that lives. @return 1 or 0. */
@@ -316,19 +319,22 @@ enum quarry_resize_flags {
  * from before are ESTALE. (When even the memory for its count cannot be had where it moved to, it is lost: ENOMEM, and *b
  * all zero.)
  * @param n bytes. @param flags enum quarry_resize_flags.
- * @return 0; -1, and all as it was, with EBUSY (shared, borrowed, or with a function for its end), ESTALE, EINVAL
- *         (flags), ENOMEM. */
+ * @return 0; -1, and all as it was, with EBUSY (shared, borrowed, or with a function for its end; or another thread's quarry_ref,
+ *         quarry_block_ref or quarry_weak_lock is just looking at the block, in search of another or too late: it may be
+ *         tried again), ESTALE (also where its arena is reset or ends meanwhile), EINVAL (flags), ENOMEM. */
 QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags);
 
 /** What is called with a block's memory when the last reference went, before the memory goes: by the thread that let it
- * go, or by one whose quarry_ref, quarry_block_ref or quarry_weak_lock failed at that moment, or who then gave back the
- * last note (quarry_block_give_back). No lock that the function takes should be held around these. It is called when nobody can have a reference any more. It may use other blocks. */
+ * go, or by one whose quarry_ref, quarry_block_ref or quarry_weak_lock failed at that moment, or whose quarry_ref was of
+ * another block, whichever, and succeeded (it may have looked here first, where the memory about has been of other sizes),
+ * or who then gave back the last note (quarry_block_give_back). No lock that the function takes should be held around these. It is called when nobody can have a reference any more. It may use other blocks. */
 typedef void quarry_end_fn(void *p);
 
 /** Have a function called at the end of a block; in place of the one before. The first one in 64 KiB of address space
- * makes an array of 8 bytes for each block there. A block that has one is not resized (EBUSY). What a function lets go
+ * makes an array of 8 bytes for each block there. A block that has one is not resized (EBUSY; where it stays, one that another thread
+ * sets at that very moment stays with it). What a function lets go
  * ends within it: a list in which each lets the next block go takes the thread's stack, some 200 bytes for each.
- * @param fn NULL: none. @return 0; -1 with ESTALE, EINVAL (b is none), ENOMEM. */
+ * @param fn NULL: none. @return 0; -1 with ESTALE, EINVAL (b is none; or fn is no address of 48 bits), ENOMEM. */
 QUARRY_API int quarry_block_at_end(const quarry_block *b, quarry_end_fn *fn);
 
 /** The block's memory as a segment; an empty one with ESTALE when the block is gone, EINVAL where b is none. */
@@ -405,6 +411,7 @@ enum quarry_check_flags {
  * @return how many were found to be written to; -1 with EINVAL (flags). */
 QUARRY_API long quarry_block_check(unsigned flags);
 
+/** What QUARRY_AUTO and its like have called where a scope ends, for nobody else to call. */
 static inline void quarry_auto_quarry_block(quarry_block *b)
 {
 	(void)quarry_block_unref(b);

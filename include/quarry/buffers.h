@@ -64,7 +64,7 @@ enum quarry_buffer_flags {
 typedef struct quarry_buffer {
 	void *p;             /* where what is in it begins */
 	uint32_t len;        /* bytes in it, or there is room for */
-	uint32_t id;         /* its number in the slab */
+	uint32_t id;         /* its number in the slab; of an OWNED one the low half of where its memory begins */
 	uint32_t generation; /* how often that number was given out: what came back has another, so that a buffer that
 	                      * is used or released late is known */
 	uint32_t flags;      /* enum quarry_buffer_flags in the low 8 bits; above them which piece it is (8 bits) and of
@@ -78,14 +78,14 @@ static inline unsigned quarry_buffer_kind(quarry_buffer buffer)
 }
 
 /** A buffer of any kind from its parts (id: of a slab's, with the slab's number and generation 0, which no release
- * takes for one that is out). */
+ * takes for one that is out; of an OWNED one it is made here, of p, which is where its memory begins). */
 static inline quarry_buffer quarry_buffer_make(void *p, uint32_t len, uint32_t id, unsigned flags)
 {
 	quarry_buffer b;
 
 	b.p = p;
 	b.len = len;
-	b.id = id;
+	b.id = flags & QUARRY_BUFFER_OWNED ? (uint32_t)(uintptr_t)p : id;
 	b.generation = 0;
 	b.flags = flags;
 	return b;
@@ -113,8 +113,9 @@ static inline quarry_buffer quarry_buffer_wrap(void *p, uint32_t len)
  *        and hands them over in registers.
  * @return 0; -1 with EALREADY (this buffer was released before: nothing is done, however often its memory was given out
  *         since, until its generation has come round 2^31 times, or of an OWNED one 2^21 times), EBUSY (it is pinned,
- *         in a slab that counts pins; or OWNED, and the memory is a block with references: block.h), EINVAL (no buffer, one that is both OWNED and BORROWED, memory that is none of
- *         quarry's as OWNED, or its slab has ended). */
+ *         in a slab that counts pins; or a chain has it, which releases it, in a checked slab; or OWNED, and the memory is
+ *         a block with references: block.h), EINVAL (no buffer, one that is both OWNED and BORROWED, memory that is none
+ *         of quarry's as OWNED, or its slab has ended). */
 QUARRY_API int quarry_buffer_release_parts(void *p, uint32_t id, uint32_t generation, uint32_t flags);
 
 /** The same of a buffer. */
@@ -195,14 +196,14 @@ typedef struct quarry_buffers {
 	unsigned char *base; /* the first buffer */
 	uint64_t size;       /* bytes from one to the next, all of them the buffer's */
 	uint32_t count;
-	uint8_t shift;       /* size is 1 << shift; 0: no power of two */
+	uint8_t shift;       /* size is 1 << shift, which spares quarry_buffers_id a division; 0: no power of two */
 	uint8_t reserved[3];
 } quarry_buffers;
 
 /** Where the buffer of a number is: base + id * size. Nothing is checked. */
 static inline void *quarry_buffers_at(const quarry_buffers *slab, uint32_t id)
 {
-	return slab->base + (slab->shift != 0 ? (uint64_t)id << slab->shift : id * slab->size);
+	return slab->base + id * slab->size;
 }
 
 /** The number of the buffer that p points into; UINT32_MAX when it is not in the slab. */
@@ -220,7 +221,7 @@ enum quarry_buffers_flags {
 	QUARRY_BUFFERS_CHECKED = 4   /* the owner's releases by an exchange too, so that two that are made at the same
 	                              * moment by two threads are told apart; no number of a piece is used twice; and
 	                              * OWNED buffers that come of it are known when they are released, and those that
-	                              * a chain has when they are appended again */
+	                              * a chain has when they are appended again, released or adopted */
 };
 
 /** How a slab is to be. Zero is a good value of all but size and count. */
@@ -239,15 +240,16 @@ typedef struct quarry_buffers_attr {
 	void (*low)(void *ctx, uint32_t left); /* by the owner, in the call that takes the buffer. It returns: neither
 	                                        * longjmp(3), an exception nor the thread's end leads out of it */
 	void (*wake)(void *ctx); /* by another thread, after it returned one while somebody waits (quarry_buffers_wait):
-	                          * to have the owner call quarry_buffers_collect. Once for each time. The thread may
-	                          * end in it (pthread_cancel(3), pthread_exit(3)); neither longjmp(3) nor an exception
-	                          * leads out of it */
+	                          * to have the owner call quarry_buffers_collect. Once for each time. A thread that is
+	                          * cancelled in it (pthread_cancel(3)) is so when it has returned. It returns: neither
+	                          * longjmp(3) nor an exception leads out of it; nor does pthread_exit(3), unless all
+	                          * that the thread was at is quarry_buffer_release */
 	void *ctx;
 	uint32_t held_ms;  /* above 0: it is known since when each buffer is out, so that those that are out for longer
 	                    * than so many milliseconds can be asked for (quarry_buffers_held_get). Costs a look at the
 	                    * clock for each that is taken, and 8 bytes for each there is. 0: not known */
 	uint32_t pins_max; /* above 0: pins are counted (quarry_buffer_pin), and at most so many buffers are pinned at a
-	                    * time. A release is an exchange then, and a buffer takes 8 bytes more. 0: not counted */
+	                    * time. A release is an exchange then, and a buffer takes 16 bytes more. 0: not counted */
 } quarry_buffers_attr;
 
 /** Make a slab: `count` buffers side by side, in huge pages, on one node. It is address space until it is used: 16384
@@ -394,7 +396,7 @@ QUARRY_API ssize_t quarry_buffer_copy_out(void *to, size_t room, const quarry_bu
  * @param buffer of a slab: becomes OWNED, with MOVED or COPIED. An OWNED one stays as it is.
  * @param arena NULL: the thread's default. @param flags QUARRY_ADOPT_COPY or 0.
  * @return 0; -1 with ENOMEM, ESTALE (released before, or at this moment, or adopted by another thread), EBUSY (it is
- *         pinned), EINVAL (borrowed, no buffer, or no arena), and the buffer is as it was.
+ *         pinned; or a chain has it, in a checked slab), EINVAL (borrowed, no buffer, or no arena), and the buffer is as it was.
  * @code
  *   if (quarry_buffer_adopt(&b, NULL, 0) == 0)
  *           store(b.p, b.len);           // and one day quarry_free(b.p)

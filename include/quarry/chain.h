@@ -42,7 +42,8 @@ typedef struct quarry_storage quarry_storage;
 
 /** What becomes of a wrapped storage's memory at the last release: for instance, a buffer's id goes back to its ring.
  * Called by the thread that lets go of the last share, once, with no lock held; it may use quarry as it likes, and also
- * the chain that let go, which is as the function that was called leaves it.
+ * the chain that let go, which is as the function that was called leaves it. It returns: neither longjmp(3), an exception
+ * nor the thread's end leads out of it, or what else the chain lets go of is lost.
  * @param ctx, p, n as they were given to quarry_storage_wrap. */
 typedef void quarry_storage_release(void *ctx, void *p, size_t n);
 

@@ -82,7 +82,9 @@ typedef struct quarry_pool_attr {
 } quarry_pool_attr;
 
 /** Make a pool. Nothing is allocated for objects before the first is got. No function of attr may call into the same
- * pool, but mistake may ask for its figures.
+ * pool, but mistake may ask for its figures. They return: neither longjmp(3), an exception nor the thread's end
+ * (pthread_exit(3); or pthread_cancel(3), of which close(2) in a destroy may be a point: pthread_setcancelstate(3)) leads
+ * out of them, or what they were called for stays half done. So it is with cleanups (quarry_pool_cleanup_add).
  * @param attr what of; attr->struct_size and attr->size must be set.
  * @return the pool; NULL with EINVAL (quarry_error_text() names the field), ENOMEM, or EAGAIN (there are 65,536).
  *         Example:
@@ -178,8 +180,8 @@ QUARRY_API int quarry_pool_stats_get(quarry_pool *pool, quarry_pool_stats *stats
 /* Tokens                                                                                                 */
 
 /** One life of an object: two words by value, to be kept wherever it is convenient (an epoll event, a request to a
- * disk). A zeroed one is never valid. It does not say of which pool it is: to another one it is a token of that one's, and
- * may well be of a life there. */
+ * disk). A zeroed one is never valid. It does not say of which pool it is; but pools begin with other generations, so that
+ * another one's token is ESTALE, but for one in 2^generation_bits. */
 typedef struct quarry_token {
 	uint32_t index;      /* the object's place in the pool */
 	uint32_t generation; /* the place's life */

@@ -299,7 +299,10 @@ QUARRY_API void *quarry_arena_aligned_alloc(quarry_arena *arena, size_t alignmen
 	QUARRY_SIZE1(3);
 /** As quarry_malloc_at_least, in the given arena. */
 QUARRY_API void *quarry_arena_malloc_at_least(quarry_arena *arena, size_t size, size_t *got) QUARRY_MALLOC_LIKE;
-/** quarry_free, when p is in this arena. @return 0; -1 with EINVAL, and p untouched, when it is not. */
+/** quarry_free, when p is in this arena, or was sent to another by the breaker (quarry_breaker_redirect): where that has happened, a
+ * block of 64 KiB or more of the arena that such are sent to is taken for one that was asked of this one. What was sent
+ * there does not go with the arena that it was asked of, when that is destroyed or reset, but with the one that it is in.
+ * @return 0; -1 with EINVAL, and p untouched, when it is not. */
 QUARRY_API int quarry_arena_free(quarry_arena *arena, void *p);
 
 /** The arena that p was allocated in; NULL (errno EINVAL) for what is not quarry's. */
@@ -524,6 +527,53 @@ QUARRY_API void *quarry_arena_malloc_dense(quarry_arena *arena, size_t size) QUA
 
 /** As quarry_free, past the thread's cache: the place of what was moved away is not used for what is allocated next. */
 QUARRY_API void quarry_free_dense(void *p);
+
+/** How much would come back if all were moved that quarry_should_move says. Bytes. */
+typedef struct quarry_move_gain {
+	uint64_t gain;   /* slabs that would be empty */
+	uint64_t in_use; /* slabs and large blocks */
+} quarry_move_gain;
+
+/** By the last look that was whole: nothing is known of an arena before quarry_should_move was asked about its objects. Any
+ * thread. @param arena NULL: all that there are. @return 0; -1 with EINVAL (no such arena, gain is NULL). */
+QUARRY_API int quarry_move_gain_get(quarry_arena *arena, quarry_move_gain *gain);
+
+/** Move one object, now, if quarry_should_move says so: allocate (quarry_malloc_dense, in its arena), copy, free. It must be
+ * nobody's else meanwhile, and not have been asked for with an alignment of more than 16 bytes, which is not kept. errno stays.
+ * @param p as it was allocated. @return where it is now; NULL: it is where it was, by choice or for want of memory. */
+QUARRY_API void *quarry_move_dense(void *p);
+
+/** A defragmentation that a program has the library do, and how much of a processor it may take: from `least` percent on,
+ * when `start` percent of what is in use would come back, to `most` at `full`. Zero-initialise it; it is of one thread at a
+ * time. */
+typedef struct quarry_defrag {
+	uint32_t struct_size; /* sizeof(struct quarry_defrag), or 0, which means the same */
+	uint32_t flags;       /* 0 */
+	quarry_arena *arena;  /* by whose gain it goes; NULL: of all */
+	uint32_t start, full, least, most; /* percent; 0: 10, 100, 1, 25 */
+	uint64_t ignore;      /* bytes: less is no gain; 0: a 16th of what is in use */
+	/* What there was, for the program to read. */
+	uint64_t done;        /* references looked at in the last call: the next one goes on behind */
+	uint64_t gain, in_use; /* bytes, as it saw them last */
+	uint64_t share;       /* percent of a processor by them; 0: nothing to gain */
+	uint64_t wait_us;     /* microseconds until it is worth calling again */
+	uint64_t looked, moved, moved_bytes, ran_ns; /* of all calls: counts, bytes, ns */
+	uint64_t not_before;  /* ns, of CLOCK_MONOTONIC */
+} quarry_defrag;
+
+/** Move what pays of some objects, within a budget, and write where they are now to where the program has their
+ * addresses. All that quarry_move_dense says of an object holds for each.
+ * @param refs where the n addresses are: *refs[i] is an object's, or NULL.
+ * @param budget_us microseconds after which no other object is begun; 0: any time.
+ * @return objects moved; d->done references were looked at. -1 with EINVAL (a bad field, refs is NULL), EAGAIN (it is not time
+ *         yet, or there is nothing to gain: d->wait_us says when to ask again; at times it looks all the same, as gains are
+ *         known by looking). Example:
+ * @code
+ *   static quarry_defrag d;
+ *   long moved = quarry_defrag_run(&d, &refs[next], count - next, 500);
+ *   next = moved < 0 ? next : (next + d.done) % count;
+ * @endcode */
+QUARRY_API long quarry_defrag_run(quarry_defrag *d, void **const refs[], size_t n, uint64_t budget_us);
 
 /* ------------------------------------------------------------------------------------------------------ */
 /* Where memory really is                                                                                 */
@@ -1444,7 +1494,81 @@ QUARRY_API int quarry_metrics_write(const char *path, unsigned flags);
 #define QUARRY_PUBLISHED_NAME "quarry-published" /* of the memory file, as /proc/PID/maps has it behind "/memfd:" */
 #define QUARRY_PUBLISHED_MAGIC 0x0031797272617571 /* "quarry1" and a 0, on a machine with the low byte first */
 #define QUARRY_PUBLISHED_VERSION 1
-#define QUARRY_PUBLISHED_ARENAS 512 /* for so many there is room */
+/** Why an object behind a handle (quarry/lanes.h) is somewhere else than it was. */
+enum quarry_moves {
+	QUARRY_MOVED_PACKED = 0,     /* by compaction, called or in the background */
+	QUARRY_MOVED_NODE = 1,       /* to another memory node */
+	QUARRY_MOVED_AGE = 2,        /* out of the fast lane: as enum quarry_promotions, in its order */
+	QUARRY_MOVED_SIZE = 3,
+	QUARRY_MOVED_USAGE = 4,
+	QUARRY_MOVED_FAILURE = 5,
+	QUARRY_MOVED_COMPACTION = 6,
+	QUARRY_MOVED_CALL = 7,
+	QUARRY_MOVED_DEMOTED = 8,    /* into the fast lane */
+	QUARRY_MOVED_COOLED = 9,     /* to where it is compressed, */
+	QUARRY_MOVED_REFAULTED = 10, /* and back, as it was asked for */
+	QUARRY_MOVES
+};
+
+/** "packed", "node", ...: NULL for what is none. */
+QUARRY_API const char *quarry_move_name(int why);
+
+#define QUARRY_LIFETIMES 32
+
+/** Figures of lanes (quarry/lanes.h). Bytes unless said otherwise. `lifetimes` are how many objects lived how long, as
+ * samples tell (the first of each batch of up to 64 that a thread takes room for, weighted): [0] under 1 us, [i] under
+ * 2^i us, the last 2^30 us and more; of the slow lane [0] and the fast one [1], by where they were born. */
+typedef struct quarry_lanes_figures {
+	uint32_t struct_size; /* set by the caller to sizeof, or 0, which means the same */
+	uint32_t number;      /* of the lanes: 1 to 127 */
+	char name[32];        /* as their attributes had it; ends with a 0 */
+	uint64_t objects, live, held, waiting; /* the slow lane: count; what live ones may use; all memory, without scratch;
+	                                        * freed and not free yet */
+	uint64_t allocated;   /* objects that room was taken for, count: threads may have up to 63 of a class at hand */
+	uint64_t fast_objects, fast_live, fast_held; /* the fast lane: count, bytes, bytes */
+	uint64_t fast_allocated; /* bytes, of chunks that are full */
+	uint64_t fast_ticks, fast_resets, fast_stubs, fast_spilled, fast_failed_over, fast_refused; /* counts: quarry_fast_stats */
+	uint64_t handles, retired; /* slots, counts */
+	uint64_t moved[QUARRY_MOVES]; /* objects, by why, count */
+	uint64_t moved_bytes; /* by compaction and to nodes */
+	uint64_t given_up;    /* moves that a writer, a pin, a free or want of memory stopped, count */
+	uint64_t segments, freed_segments, scratch; /* counts, and bytes */
+	uint64_t mover_ns, mover_plans, recalled;   /* work in the background: ns, counts */
+	uint64_t cold_objects, cold_bytes, cold_compressed, cold_evicted; /* count; as they were, in memory, in the file */
+	uint64_t incompressible, corrupt, failures, cold_period_ms; /* counts; quarry_cold_stats */
+	uint64_t deepened, dictionaries, dictionary_bytes; /* what is cold for long: counts, bytes; quarry_cold_stats */
+	uint64_t classes, groups; /* that have something to tell, and that there are: count */
+	uint64_t lived[2], lived_us[2]; /* lifetimes: objects, count, and the sum of their us */
+	uint64_t lifetimes[2][QUARRY_LIFETIMES];
+} quarry_lanes_figures;
+
+enum quarry_lanes_part_kind {
+	QUARRY_PART_CLASS,
+	QUARRY_PART_GROUP,
+	QUARRY_PART_TAG /* quarry_tag and, by samples, quarry_set_thread_tag (quarry/track.h) */
+};
+
+/** Figures of a size class of lanes, of a group, or of a tag. */
+typedef struct quarry_lanes_part {
+	uint32_t struct_size; /* set by the caller to sizeof, or 0, which means the same */
+	uint32_t lanes;       /* whose: their number */
+	uint32_t kind;        /* enum quarry_lanes_part_kind */
+	uint32_t reserved;
+	char name[32];        /* a group's or tag's; of a class its bytes, "whole" (pages for itself) or "huge"; ends with a 0 */
+	uint64_t size;        /* of an object of the class, bytes; 0: they differ */
+	uint64_t objects, live; /* count; bytes */
+	uint64_t held;        /* bytes of the class's spans. Of a group 0: its objects stand among others */
+	uint64_t limit, refused; /* of a group: bytes (0: none), count */
+	uint64_t allocated;   /* objects: as above; of a group or tag, those that came to it, count */
+	uint64_t moved;       /* by compaction, to nodes and between lanes, count */
+	uint64_t cooled, refaults; /* of a class: counts */
+	uint64_t cold_objects, cold_bytes; /* of a class: count; as large as they were */
+	uint64_t lived, lived_us, lifetimes[QUARRY_LIFETIMES]; /* as above */
+} quarry_lanes_part;
+
+#define QUARRY_PUBLISHED_ARENAS 512 /* for so many there is room, */
+#define QUARRY_PUBLISHED_LANES 16   /* for so many lanes, */
+#define QUARRY_PUBLISHED_PARTS 256  /* and for so many classes and groups and tags of theirs */
 
 /** The head of what a process publishes of itself (option publish): a mapping of a sealed memory file with no
  * descriptor, found by its name in /proc/PID/maps, and read by process_vm_readv(2) or /proc/PID/mem, which takes the right
@@ -1478,7 +1602,10 @@ typedef struct quarry_published {
 	uint32_t history_offset, sample_size; /* quarry_sample, of sample_size bytes each: */
 	uint32_t sample_count[3];             /* rings of so many, by enum quarry_history_ring, one behind the other */
 	uint32_t profile_offset, profile_size; /* a quarry_profile_report */
-	uint32_t unused;                      /* 0 */
+	uint32_t lanes_offset, lanes_size, lanes_count;  /* quarry_lanes_figures, of lanes_size bytes each */
+	uint32_t parts_offset, part_size, parts_count;   /* quarry_lanes_part: the largest classes and groups of those */
+	uint32_t lanes_left_out, parts_left_out;         /* counts: there was no room */
+	uint32_t unused;                                 /* 0 */
 } quarry_published;
 
 /** An arena in it. */
@@ -1545,6 +1672,14 @@ QUARRY_API long quarry_published_history(const void *copy, size_t copy_size, int
  * @param report its struct_size is set by the caller.
  * @return 0; -1 with EINVAL (struct_size not set), ENODATA (of an older library), and the errors of quarry_published_look. */
 QUARRY_API int quarry_published_profile(const void *copy, size_t copy_size, quarry_profile_report *report);
+
+/** The index-th lanes of the copy. @param figures struct_size is set by the caller.
+ * @return 0; -1 with EINVAL (struct_size not set), ERANGE past the last one, and the errors of quarry_published_look. */
+QUARRY_API int quarry_published_lanes(const void *copy, size_t copy_size, size_t index, quarry_lanes_figures *figures);
+
+/** The index-th class or group of lanes in the copy: those of the same lanes stand together. @return as
+ * quarry_published_lanes. */
+QUARRY_API int quarry_published_lanes_part(const void *copy, size_t copy_size, size_t index, quarry_lanes_part *part);
 
 /** Which figure of samples. */
 enum quarry_history_figure {

@@ -82,10 +82,17 @@ QUARRY_API void *quarry_stack_alloc_aligned(quarry_stack *stack, size_t alignmen
 /** The place up to which it is taken. */
 QUARRY_API quarry_mark quarry_stack_mark(quarry_stack *stack);
 
+/** quarry_stack_release of a mark's fields of these names (`of` is its stack), which are handed over in registers. */
+QUARRY_API int quarry_stack_release_parts(quarry_stack *stack, const quarry_stack *of, size_t used, uint32_t chunk,
+					  uint32_t depth, size_t floor);
+
 /** Give all back that was taken since the mark, and end all marks since. Chunks stay for what comes.
  * @return 0; -1, and nothing done, with EINVAL for a mark of another stack, or one that was ended by the release of an
  *         earlier one, as far as no other stands in its place. */
-QUARRY_API int quarry_stack_release(quarry_stack *stack, quarry_mark mark);
+static inline int quarry_stack_release(quarry_stack *stack, quarry_mark mark)
+{
+	return quarry_stack_release_parts(stack, mark.stack, mark.used, mark.chunk, mark.depth, mark.floor);
+}
 
 /** Give all back, end all marks, and keep the memory. */
 QUARRY_API void quarry_stack_reset(quarry_stack *stack);
@@ -127,6 +134,7 @@ QUARRY_API quarry_frame quarry_frame_begin(quarry_stack *stack);
 /** End it, if it was not ended yet. */
 QUARRY_API void quarry_frame_end(quarry_frame *frame);
 
+/** What QUARRY_AUTO and its like have called where a scope ends, for nobody else to call. */
 static inline void quarry_auto_quarry_frame(quarry_frame *frame)
 {
 	quarry_frame_end(frame);

@@ -120,19 +120,23 @@ QUARRY_API quarry_arena *quarry_arena_create(const quarry_arena_attr *given)
 	return arena;
 }
 
+/* (Whoever stood in it may have gone since, and have ended it: what the error was is not asked again.) */
 static int end(quarry_arena *arena, bool destroy)
 {
+	int error;
+
 	qy_init_once();
 	if (qy_fail_inside())
 		return -1;
 	if (qy_arena_end(arena, destroy) == 0)
 		return 0;
-	if (errno == EINVAL)
+	error = errno;
+	if (error == EINVAL)
 		return qy_fail_arena(arena);
-	if (errno == EBUSY && qy_arena_is_held(arena))
+	if (error == EBUSY && qy_arena_is_held(arena))
 		return qy_fail(EBUSY, "arena: a pool, a page allocator, a stack or a slab of buffers is in it still");
-	return qy_fail(errno, errno == EBUSY ? "arena: it is the default arena of a thread"
-				: errno == EPERM ? "arena: it is the default arena of a node"
+	return qy_fail(error, error == EBUSY ? "arena: it is the default arena of a thread, or was held until now"
+				: error == EPERM ? "arena: it is the default arena of a node"
 						 : "no memory");
 }
 

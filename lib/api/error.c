@@ -9,6 +9,7 @@
 
 #define SLOTS 32
 #define WRITING UINT32_MAX /* no ticket */
+#define READY (UINT32_MAX - 16) /* nor are these: from here on, a text that stands ready */
 
 static struct error_slot {
 	_Atomic uint32_t ticket; /* whose text it is; 0 at first, WRITING while it is being written */
@@ -16,6 +17,21 @@ static struct error_slot {
 } error_slots[SLOTS];
 static _Atomic uint32_t error_tickets;
 static _Thread_local uint32_t error_ticket __attribute__((tls_model("initial-exec"))); /* 0: no error yet */
+
+static const char *const ready[QY_ERROR_READY] = {
+	[QY_ERROR_FREED] = "the handle's object was freed",
+	[QY_ERROR_NO_HANDLE] = "this is no handle of these lanes",
+	[QY_ERROR_COLD] = "the object is cold",
+	[QY_ERROR_WRITTEN] = "the object is being written to, or a neighbour of its counter is",
+};
+_Static_assert(QY_ERROR_READY <= WRITING - READY, "each has a number");
+
+int qy_fail_ready(int error, enum qy_error_ready text)
+{
+	error_ticket = READY + text;
+	errno = error;
+	return -1;
+}
 
 /* The next slot that nobody writes to at this moment, from now on ours to write to; the ticket is set. NULL, when so
  * many threads are in the midst of it (or, in a forked child, were). */
@@ -27,7 +43,7 @@ static struct error_slot *take_slot(void)
 		uint32_t was = atomic_load_explicit(&slot->ticket, memory_order_relaxed);
 
 		/* Acquired, so that no byte of the new text is seen under the old ticket. */
-		if (ticket == 0 || ticket == WRITING || was == WRITING ||
+		if (ticket == 0 || ticket >= READY || was == WRITING ||
 		    !atomic_compare_exchange_strong_explicit(&slot->ticket, &was, WRITING, memory_order_acquire,
 							     memory_order_relaxed))
 			continue;
@@ -69,6 +85,8 @@ const char *quarry_error_text(void)
 
 	if (error_ticket == 0)
 		return "";
+	if (error_ticket >= READY)
+		return ready[error_ticket - READY];
 	if (atomic_load_explicit(&slot->ticket, memory_order_acquire) != error_ticket)
 		return "the text of this error has made room for other threads' errors";
 	return slot->text;

@@ -16,6 +16,11 @@
  * qy_text_format. */
 int qy_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
 
+/* The same with a text that stands ready, for what is no mistake of anybody's and may be met as often as not, as a handle whose
+ * object was freed: one store, and nothing that threads share. */
+enum qy_error_ready { QY_ERROR_FREED, QY_ERROR_NO_HANDLE, QY_ERROR_COLD, QY_ERROR_WRITTEN, QY_ERROR_READY };
+int qy_fail_ready(int error, enum qy_error_ready text) __attribute__((cold));
+
 /* Whether this is inside a function of quarry_on_region, where what holds threads still, or has memory go back, is not
  * done: EDEADLK then. */
 bool qy_fail_inside(void);

@@ -170,6 +170,15 @@ QY_INLINE void qy_hand_over(qy_counter *to, qy_counter *from)
 	atomic_fetch_add_explicit(to, n, memory_order_release);
 }
 
+/* How much of a processor tidying may take, in percent, for so much that is wasted: from `least` at `start` percent of waste to
+ * `most` at `full`. */
+QY_INLINE uint64_t qy_share_for(uint64_t waste, uint64_t start, uint64_t full, uint64_t least, uint64_t most)
+{
+	if (waste <= start)
+		return least;
+	return waste >= full ? most : least + (waste - start) * (most - least) / (full - start);
+}
+
 /* Times of 32 bits, in milliseconds, come again after 49 days. What seems to be ahead by no more than hours is ahead
  * (it was written since `now` was read, or is yet to come); all else is past. */
 #define QY_AHEAD_MS ((uint32_t)1 << 24)

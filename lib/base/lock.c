@@ -17,9 +17,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lib/base/quiet.h"
+
 #define SPINS 100
 
 __thread uint32_t qy_locks_held __attribute__((tls_model("initial-exec")));
+__thread uint32_t qy_quiet __attribute__((tls_model("initial-exec")));
 
 /* How many locks of each rank the thread holds. Counts, not a stack: fork takes every lock there is. */
 static __thread uint32_t held[QY_RANK_LEAF + 1] __attribute__((tls_model("initial-exec")));

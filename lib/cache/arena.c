@@ -7,7 +7,7 @@
 #include "lib/base/checker.h"
 #include "lib/cache/idle.h"
 #include "lib/cache/taken.h"
-#include "lib/cache/thread.h"
+#include "lib/cache/threads.h"
 #include "lib/manager/breaker.h"
 #include "lib/manager/manager.h"
 #include "lib/reclaim/reclaim.h"
@@ -41,9 +41,21 @@ static bool ask_for_some(struct qy_manager *m)
 static _Atomic(uint64_t) lives; /* nodes' arenas have 0, and one life */
 
 /* Nobody else knows the arena yet, or all threads are held. */
-static void begin_life(struct qy_manager *m)
+void qy_arena_begin_life(struct qy_manager *m)
 {
-	qy_publish(m->life, atomic_fetch_add_explicit(&lives, 1, memory_order_relaxed) + 1);
+	qy_publish(m->has_others, false);
+	__atomic_store_n(&m->life, atomic_fetch_add_explicit(&lives, 1, memory_order_relaxed) + 1, __ATOMIC_SEQ_CST);
+}
+
+/* What lived there is told to be gone between two of them, of which the first is nobody's. So who reads a life and then marks an
+ * end in it has read the one that the block was in, or none that comes back, or is too late to mark it (lib/object/count.c);
+ * and who begins a block and then finds the life that was there before has begun it in time to be told of
+ * (lib/object/block.c). */
+static void go_on_in_another_life(struct qy_manager *m)
+{
+	qy_arena_begin_life(m);
+	qy_manager_tell_gone(m);
+	qy_arena_begin_life(m);
 }
 
 quarry_arena *qy_arena_create(const quarry_arena_attr *attr)
@@ -52,7 +64,7 @@ quarry_arena *qy_arena_create(const quarry_arena_attr *attr)
 	int error;
 
 	if (m != NULL)
-		begin_life(m);
+		qy_arena_begin_life(m);
 	if (m != NULL && (attr->flags & QUARRY_ARENA_DECAY))
 		qy_reclaim_note_decay((long)attr->decay_ms);
 	if (m == NULL || !(attr->flags & (QUARRY_ARENA_STRICT | QUARRY_ARENA_POPULATE | QUARRY_ARENA_FD)) ||
@@ -96,17 +108,15 @@ static int end(quarry_arena *arena, bool destroy, void *const *blocks, unsigned 
 	else
 		qy_threads_forget(m);
 	if (error == 0)
-		begin_life(m);
+		go_on_in_another_life(m);
 	if (error == 0 && count != 0)
 		drop_holders(m, blocks, count, *elsewhere);
 	if (error == 0 && qy_checker != QY_CHECKER_NONE)
 		qy_manager_end_checked(m);
 	if (error == 0 && destroy)
 		regions = qy_manager_end(m);
-	else if (error == 0) {
+	else if (error == 0)
 		qy_manager_reset(m);
-		qy_manager_tell_gone(m);
-	}
 	qy_threads_resume();
 	qy_purge_release();
 	qy_checker_hush(false);
@@ -159,23 +169,58 @@ bool qy_arena_is_nodes(const void *p)
 
 uint64_t qy_arena_life(const void *p)
 {
-	struct qy_manager *m = qy_cache_room(p) == 0 ? NULL : qy_manager_of(p);
+	struct qy_manager *m = qy_manager_of(p);
 
-	return m == NULL ? 0 : qy_peek(qy_peek(m->head)->life);
+	return m == NULL ? QY_LIFE_OVER : __atomic_load_n(&qy_peek(m->head)->life, __ATOMIC_SEQ_CST);
 }
 
-/* (A thread that cannot be known, or has ended, holds nothing up, and so fills nothing.) */
+uint64_t qy_arena_life_now(const quarry_arena *arena)
+{
+	struct qy_manager *m = qy_manager_of_arena(arena);
+
+	return m == NULL ? QY_LIFE_OVER : __atomic_load_n(&m->life, __ATOMIC_SEQ_CST);
+}
+
+static char not_held; /* what is of a node's arena */
+
+/* (A thread that cannot be known, or has ended, keeps those who would hold threads from it.) */
+bool qy_life_hold(const void *p, uint64_t life, void **held)
+{
+	struct qy_thread *t;
+
+	*held = &not_held;
+	if (life == QY_LIFE_NODES || life == QY_LIFE_OVER)
+		return life == QY_LIFE_NODES;
+	t = qy_thread_gone() && qy_tls.thread == NULL ? NULL : qy_thread_enter();
+	*held = t;
+	if (t == NULL)
+		qy_lock(&qy_threads_pause_lock);
+	if (qy_arena_life(p) == life)
+		return true;
+	qy_life_let_go(t);
+	return false;
+}
+
+void qy_life_let_go(void *held)
+{
+	if (held == NULL)
+		qy_unlock(&qy_threads_pause_lock);
+	else if (held != &not_held)
+		qy_thread_leave(held);
+}
+
+/* (What is freed in a life is no pool's or slab's of buffers.) */
 void qy_arena_free_filled(void *p, uint64_t life, int byte, size_t max)
 {
-	struct qy_thread *t = qy_thread_gone() && qy_tls.thread == NULL ? NULL : qy_thread_enter();
+	void *held;
 
-	if (life != 0 && qy_arena_life(p) == life) {
-		if (t != NULL)
-			memset(p, byte, qy_min(qy_cache_usable(p), max));
+	if (!qy_life_hold(p, life, &held))
+		return;
+	if (qy_cache_room(p) != 0) {
+		memset(p, byte, qy_min(qy_cache_usable(p), max));
 		qy_cache_free(p);
 	}
-	if (t != NULL)
-		qy_thread_leave(t);
+	qy_life_let_go(held);
 }
 
 quarry_arena *qy_arena_of_node(int node)
@@ -183,11 +228,28 @@ quarry_arena *qy_arena_of_node(int node)
 	return handle_of(qy_manager_of_kernel_node(node));
 }
 
+#define SENT_LEAST ((size_t)1 << 16) /* bytes: the least that the option breaker_min can be */
+
+void qy_arena_note_sent(const void *p)
+{
+	struct qy_manager *m = qy_manager_of(p);
+
+	if (m != NULL)
+		qy_publish(qy_peek(m->head)->has_others, true);
+}
+
+/* (It is not known which arena it was asked of, but that it may have been. What others have taken is not the program's.) */
+static bool may_be_sent(const struct qy_manager *of, const void *p, size_t usable)
+{
+	return qy_peek(qy_peek(of->head)->has_others) && usable >= SENT_LEAST && qy_slab_of(p) == NULL && !qy_taken_has(p);
+}
+
 bool qy_arena_has(const quarry_arena *arena, const void *p)
 {
 	struct qy_manager *of = qy_manager_of(p), *m = arena == NULL ? of : qy_manager_of_arena(arena);
+	size_t usable = m == NULL || of == NULL ? 0 : qy_cache_usable(p);
 
-	if (m != NULL && of != NULL && of->head == m->head && qy_cache_usable(p) != 0)
+	if (usable != 0 && (of->head == m->head || may_be_sent(of, p, usable)))
 		return true;
 	errno = EINVAL;
 	return false;

@@ -12,6 +12,9 @@ int qy_arena_unknown_node(const quarry_nodeset *nodes);
 /* As quarry_arena_create, with fields that were checked. NULL with errno. */
 quarry_arena *qy_arena_create(const quarry_arena_attr *attr);
 
+/* Another life of it begins (taken.h), with all threads held: after what lived there was told to be gone. */
+void qy_arena_begin_life(struct qy_manager *head);
+
 /* Free all of it at once; with the arena itself when destroy. 0, or -1 with EBUSY, EPERM, EINVAL. */
 int qy_arena_end(quarry_arena *arena, bool destroy);
 
@@ -21,8 +24,8 @@ quarry_arena *qy_arena_of(const void *p);
 /* The default arena of a node, by the kernel's id; NULL with EINVAL or ENOMEM. */
 quarry_arena *qy_arena_of_node(int node);
 
-/* Whether p is a live block of the arena (NULL: of any). errno EINVAL when not. */
-bool qy_arena_has(const quarry_arena *arena, const void *p);
+/* The breaker has sent p where it is. */
+void qy_arena_note_sent(const void *p);
 
 /* The calling thread's default arena, NULL while it follows its node; and setting it. 0, or -1 with errno. */
 quarry_arena *qy_arena_chosen(void);

@@ -335,6 +335,8 @@ static QY_COLD void *alloc_judged(const quarry_arena *arena, size_t size, size_t
 		qy_breaker_probed(p != NULL);
 	else if (verdict == QY_BREAKER_REDIRECT && p == NULL)
 		errno = ENOMEM; /* the arena that was named may just have ended */
+	else if (verdict == QY_BREAKER_REDIRECT && !(how & HELD))
+		qy_arena_note_sent(p);
 	return p;
 }
 

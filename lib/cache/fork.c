@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 
+#include "lib/cache/arena.h"
 #include "lib/cache/taken.h"
 #include "lib/cache/thread.h"
 #include "lib/cache/watch.h"
@@ -18,6 +19,7 @@
 
 static __thread struct qy_forkcopy copy __attribute__((tls_model("initial-exec")));
 static __thread bool skipped __attribute__((tls_model("initial-exec")));
+static __thread unsigned forks __attribute__((tls_model("initial-exec"))); /* that the thread is in, one within the other */
 
 /* No other thread of the program's is known: none can hit in memory that is shared with the child. */
 static bool is_alone(void)
@@ -30,7 +32,9 @@ static void before(void)
 {
 	/* A signal handler that forks out of the middle of a slow path, or of a pass of the reclaimer: the thread may
 	 * hold any lock, and cannot wait for itself. The child is as the parent is then; what it must not do, it must
-	 * not do after any such fork. */
+	 * not do after any such fork. (Out of the middle of a fork as well: what that one has held it lets go of itself.) */
+	if (forks++ != 0)
+		return;
 	skipped = qy_arena_is_inside();
 	if (skipped)
 		return;
@@ -44,6 +48,16 @@ static void before(void)
 	qy_registry_fork_lock();
 }
 
+/* Whether the fork that ends is not within another. (None: this was registered within it.) */
+static bool is_outermost(void)
+{
+	if (forks > 1) {
+		forks--;
+		return false;
+	}
+	return forks == 1;
+}
+
 static void release(void)
 {
 	if (skipped)
@@ -55,12 +69,15 @@ static void release(void)
 
 static void in_parent(void)
 {
+	if (!is_outermost())
+		return;
 	/* What the child copies out of files must not change: nobody is let go before that is done. */
 	if (!skipped && copy.files)
 		qy_forkcopy_in_parent(&copy);
 	release();
 	if (!skipped && !copy.files)
 		qy_forkcopy_in_parent(&copy);
+	forks = 0;
 }
 
 /* Arenas of which the child has no memory. All threads, the one that is left, are held still. */
@@ -72,6 +89,7 @@ static void empty_lost(void)
 		qy_threads_forget(m);
 		qy_taken_end(m);
 		qy_manager_empty(m);
+		qy_arena_begin_life(m);
 	}
 }
 
@@ -131,6 +149,9 @@ static void in_child(void)
 	qy_watch_after_fork();
 	qy_reclaim_after_fork();
 	qy_registry_after_fork();
+	if (!is_outermost())
+		return;
+	forks -= skipped;
 	if (skipped)
 		return;
 	qy_quota_recount();
@@ -146,6 +167,7 @@ static void in_child(void)
 	if (qy_late_any())
 		mend_late();
 	qy_purge_release();
+	forks = 0;
 	if (lost)
 		find_again();
 }

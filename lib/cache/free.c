@@ -137,7 +137,24 @@ static QY_COLD void not_live(struct qy_thread *t, void *p)
 	qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
 }
 
-static QY_NOINLINE void free_entered(void *p)
+/* Hold an arena's end up, in that life of it; or (QY_LIFE_NODES) enter. False: it is over. *t is NULL where there is no memory
+ * even to know this thread, or it has ended. */
+QY_INLINE bool enter(const void *p, uint64_t life, struct qy_thread **t)
+{
+	void *held;
+
+	if (life != QY_LIFE_NODES) {
+		if (!qy_life_hold(p, life, &held))
+			return false;
+		*t = held;
+		return true;
+	}
+	*t = qy_thread_gone() && qy_tls.thread == NULL ? NULL : qy_thread_enter();
+	return true;
+}
+
+/* With a life: of what was a block in it, and may be anything by now. */
+QY_INLINE void free_in(void *p, uint64_t life)
 {
 	struct qy_thread *t;
 	struct qy_slab *s;
@@ -149,14 +166,19 @@ static QY_NOINLINE void free_entered(void *p)
 	}
 	error = errno;
 	/* Foreign: no reason to make this thread known. */
-	if (!qy_window_has(p) || qy_taken_has(p)) {
+	if (life == QY_LIFE_NODES && (!qy_window_has(p) || qy_taken_has(p))) {
 		qy_mistake(QY_MISTAKE_FOREIGN, p);
 		return;
 	}
-	t = qy_thread_gone() && qy_tls.thread == NULL ? NULL : qy_thread_enter();
+	if (!enter(p, life, &t)) {
+		errno = error;
+		return;
+	}
 	/* (Entered: an arena's end waits.) */
 	if (QY_UNLIKELY(qy_checker != QY_CHECKER_NONE) && !qy_checker_taken(qy_cache_pool(p), p, qy_cache_room(p))) {
 		not_live(t, p);
+		if (t == NULL && life != QY_LIFE_NODES)
+			qy_life_let_go(t);
 		errno = error;
 		return;
 	}
@@ -166,13 +188,15 @@ static QY_NOINLINE void free_entered(void *p)
 	if (s != NULL)
 		qy_snap_freed(p, t != NULL);
 	if (QY_UNLIKELY(t == NULL)) {
-		/* No memory even to know this thread, or it has ended: the object goes home by itself. */
+		/* The object goes home by itself. */
 		qy_checker_hush(true);
 		if (s != NULL)
 			qy_heap_send(atomic_load_explicit(&s->heap, memory_order_acquire), p, p);
 		else if (!qy_large_free(p))
 			qy_mistake(QY_MISTAKE_FOREIGN, p);
 		qy_checker_hush(false);
+		if (life != QY_LIFE_NODES)
+			qy_life_let_go(t);
 		errno = error;
 		return;
 	}
@@ -187,6 +211,16 @@ static QY_NOINLINE void free_entered(void *p)
 	qy_thread_leave(t);
 	qy_duties_after(t);
 	errno = error;
+}
+
+static QY_NOINLINE void free_entered(void *p)
+{
+	free_in(p, QY_LIFE_NODES);
+}
+
+void qy_arena_free_in(void *p, uint64_t life)
+{
+	free_in(p, life);
 }
 
 void qy_free_slow(void *p)

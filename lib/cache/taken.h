@@ -28,14 +28,28 @@ bool qy_arena_hold(const quarry_arena *arena);
 void qy_arena_let_go(const quarry_arena *arena);
 bool qy_arena_is_held(const quarry_arena *arena);
 
+/* Whether p is a live block of the arena (NULL: of any), or a large one that may have been asked of it, where the breaker has sent
+ * such to the arena that p is in. errno EINVAL when not. */
+bool qy_arena_has(const quarry_arena *arena, const void *p);
+
 /* Whether p is a live block of a node's default arena, which neither ends nor is reset. errno stays. */
 bool qy_arena_is_nodes(const void *p);
 
-/* Which life of its arena a live block is of: another number after each reset and end; 0: it is none, or went with its
- * arena. errno stays. */
+/* Which life of its arena memory of quarry's is of: another number after each reset and end, and never the same again. */
+#define QY_LIFE_NODES ((uint64_t)0) /* of a node's arena, which has one for good */
+#define QY_LIFE_OVER UINT64_MAX     /* it went with its arena, and is nobody's */
 uint64_t qy_arena_life(const void *p);
+uint64_t qy_arena_life_now(const quarry_arena *arena);
 
-/* Fill a block (at most max bytes of it), and free it: with its arena's end held up; nothing, where that life is over. */
+/* Hold up the end and the reset of the arena that p is in, for a moment, where that life of it goes on; always in a node's.
+ * False: it is over. *held is for letting go. As whoever has entered, one must not wait for who holds threads. */
+bool qy_life_hold(const void *p, uint64_t life, void **held);
+void qy_life_let_go(void *held);
+
+/* As quarry_free and quarry_realloc (size not 0) of a block of an arena that is not a node's, in that life: nothing is done, and
+ * nobody told, where that is over. NULL with ENOMEM, or ESTALE. Fill it before (at most max bytes of it). */
+void qy_arena_free_in(void *p, uint64_t life);
+void *qy_arena_resize_in(void *p, size_t size, uint64_t life);
 void qy_arena_free_filled(void *p, uint64_t life, int byte, size_t max);
 
 /* Whether the calling thread is in a slow path, or holds a lock of quarry's: a signal handler may be. */

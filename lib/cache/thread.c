@@ -12,6 +12,7 @@
 
 #include "lib/base/checker.h"
 #include "lib/base/settings.h"
+#include "lib/base/tables.h"
 #include "lib/cache/caches.h"
 #include "lib/cache/fork.h"
 #include "lib/cache/idle.h"
@@ -144,6 +145,7 @@ bool qy_start(void)
 		return true;
 	if (state == START_FAILED || starting)
 		return false;
+	qy_tables_begin();
 	state = START_NOT;
 	if (atomic_compare_exchange_strong(&start_state, &state, START_RUNNING)) {
 		starting = true;

@@ -4,8 +4,9 @@
  *
  * The share grows with the waste, from `least` at `start` to `most` at `full` (as Redis's defragmentation does); what is
  * less than `start` percent, or less than `ignore` bytes, is none. The thread runs for a slice and sleeps for as long as
- * makes that the share. Lanes with cold memory are cooled by the same thread, for a share of its own (cool.c). A plan that gained little is followed by a longer wait, and then only when there are news: so
- * a heap that cannot be packed, and one at rest, cost nothing. */
+ * makes that the share. Lanes with cold memory are cooled by the same thread, for a share of its own (cool.c). A plan that
+ * gained little is followed by a longer wait, and in the end only when there are news: so a heap that cannot be packed, and
+ * one at rest, cost nothing. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -16,10 +17,11 @@
 #include "lib/base/lock.h"
 #include "lib/base/settings.h"
 #include "lib/base/spawn.h"
+#include "lib/lanes/events.h"
 #include "lib/lanes/lanes.h"
 #include "numa/os.h"
 
-#define SEGMENTS_MIN 32          /* smaller lanes are none of its business */
+#define SEGMENTS_MIN 4           /* smaller lanes are none of its business */
 #define SLICE_NS 2000000         /* it runs so long at a time */
 #define PATIENCE_NS 200000       /* and waits so long for scopes, */
 #define HELD_UP_NS 20000000      /* or comes back then */
@@ -39,7 +41,8 @@ static _Atomic(uint32_t) signalled; /* futex: 1 to wake it */
 static uint64_t waste_of(const quarry_lanes *l)
 {
 	const struct qy_plan *p = &l->plan;
-	uint64_t held = p->held - (uint64_t)p->freed * QY_SEGMENT_SIZE;
+	/* (What an earlier plan emptied, of another home, may go in this one's time.) */
+	uint64_t held = p->held - qy_min(p->held, (uint64_t)p->freed * QY_SEGMENT_SIZE);
 	uint64_t ignore = l->governor.ignore != 0 ? l->governor.ignore : p->held / 16;
 
 	if (held < p->live || held - p->live < ignore)
@@ -49,19 +52,29 @@ static uint64_t waste_of(const quarry_lanes *l)
 
 uint64_t qy_governor_share(const struct qy_governor *g, uint64_t waste)
 {
-	if (waste <= g->start)
-		return g->least;
-	if (waste >= g->full)
-		return g->most;
-	return g->least + (waste - g->start) * (g->most - g->least) / (g->full - g->start);
+	return qy_share_for(waste, g->start, g->full, g->least, g->most);
 }
 
 /* Until there are news, and for that long at the least. */
 static uint64_t calm(struct qy_governor *g, uint64_t now)
 {
-	g->runs = false;
+	g->runs = g->round = false;
 	g->not_before = now + g->interval;
 	return UINT64_MAX;
+}
+
+/* There is waste, and little was gained: what stood against it (pins, scopes, spans that threads took back a moment ago)
+ * ends without news. So it is looked at again, at longer and longer intervals, until the longest. */
+static uint64_t later(struct qy_governor *g, uint64_t now)
+{
+	g->interval = qy_min(2 * qy_max(g->interval, INTERVAL_NS), INTERVAL_MAX_NS);
+	(void)calm(g, now);
+	return g->interval < INTERVAL_MAX_NS ? g->not_before : UINT64_MAX;
+}
+
+static void same_home_again(quarry_lanes *l)
+{
+	l->plan.home = (l->plan.home + l->homes - 1) % l->homes;
 }
 
 /* The plan has come to its end: when (ns) there is something to do. */
@@ -72,13 +85,23 @@ static uint64_t after_plan(quarry_lanes *l, uint64_t now)
 
 	if (p->owned > 0 && now >= g->recall_at && qy_recall_begin(l) > 0) {
 		g->recall_at = now + RECALL_NS;
+		same_home_again(l);
 		return now;
 	}
 	if (qy_plan_gained(l)) {
 		g->interval = INTERVAL_NS;
+		same_home_again(l);
 		return now;
 	}
-	g->interval = qy_min(2 * qy_max(g->interval, INTERVAL_NS), INTERVAL_MAX_NS);
+	if (qy_plan_partly(l))
+		return now;
+	if (!qy_plan_last(l)) /* the next home may have more to gain */
+		return now;
+	qy_pages_trim(l);
+	/* What was packed as well as may be is looked at soon again when there are news: to count costs little. */
+	if (waste_of(l) >= g->start)
+		return later(g, now);
+	g->interval = INTERVAL_NS;
 	return calm(g, now);
 }
 
@@ -89,13 +112,41 @@ static bool worth(struct qy_governor *g, uint64_t waste)
 	return waste >= (g->runs ? (g->start + 1) / 2 : g->start);
 }
 
+/* What a slice did is added up until its plan has come to its end. */
+static void note_packed(quarry_lanes *l, const struct qy_mover *m, uint64_t moved, uint64_t bytes, uint64_t ns)
+{
+	quarry_lanes_event *e = &l->governor.packed;
+	uint32_t heard = atomic_load(&l->events.on);
+
+	if (heard != l->governor.packed_for) /* what was done until now is none of his business */
+		*e = (quarry_lanes_event){ 0 };
+	l->governor.packed_for = heard;
+	if (heard == 0)
+		return;
+	e->moved += qy_read(&l->moved) - moved;
+	e->moved_bytes += qy_read(&l->moved_bytes) - bytes;
+	e->bytes += m->segments * QY_SEGMENT_SIZE;
+	e->ns += ns;
+}
+
+/* The plan is over: who wants to be told of that is, where it was not in vain. */
+static void tell_packed(quarry_lanes *l)
+{
+	quarry_lanes_event *e = &l->governor.packed;
+
+	e->count = 1;
+	if (atomic_load(&l->events.on) == l->governor.packed_for && (e->moved > 0 || e->bytes > 0))
+		qy_lanes_tell(l, QY_TELL_BACKGROUND, e);
+	*e = (quarry_lanes_event){ 0 };
+}
+
 /* One slice; when (ns) the next is. Under l->moving. */
 static uint64_t slice(quarry_lanes *l, uint64_t now)
 {
 	struct qy_governor *g = &l->governor;
 	struct qy_plan *p = &l->plan;
 	struct qy_mover m = { .begun = now, .deadline = now + SLICE_NS, .patience = PATIENCE_NS, .stop = &g->wanted };
-	uint64_t share, ended;
+	uint64_t share, ended, ran, moved = qy_read(&l->moved), bytes = qy_read(&l->moved_bytes);
 
 	qy_mover_begin(l);
 	if (!qy_recall_end(l))
@@ -103,6 +154,9 @@ static uint64_t slice(quarry_lanes *l, uint64_t now)
 	if (p->state == QY_PLAN_NONE) {
 		atomic_store(&g->news, false);
 		qy_count(&g->plans, 1);
+		if (!g->round) /* each begins with the first home, wherever a call has stopped */
+			p->home = l->homes - 1;
+		g->round = true;
 		qy_plan_begin(l, now);
 	}
 	if (p->state == QY_PLAN_COUNTING) {
@@ -111,17 +165,25 @@ static uint64_t slice(quarry_lanes *l, uint64_t now)
 				return m.deadline + SLICE_NS * (100 / g->least);
 		if (!worth(g, waste_of(l))) {
 			p->state = QY_PLAN_NONE;
+			if (g->runs && qy_plan_partly(l))
+				return now;
+			if (g->runs)
+				qy_pages_trim(l);
 			g->interval = INTERVAL_NS;
-			return calm(g, now);
+			return qy_plan_last(l) ? calm(g, now) : now;
 		}
 		g->runs = true;
 	}
 	qy_pack(l, &m, SIZE_MAX);
 	ended = qy_os->now_ns();
+	note_packed(l, &m, moved, bytes, ended - now);
 	share = qy_governor_share(g, waste_of(l));
-	if (p->state == QY_PLAN_NONE && qy_list_empty(&p->drained))
+	if (p->state == QY_PLAN_NONE && qy_list_empty(&p->drained)) {
+		tell_packed(l);
 		return after_plan(l, ended);
-	return m.held_up ? ended + HELD_UP_NS : ended + (ended - now) * (100 - share) / share;
+	}
+	ran = qy_min(ended - now, 2 * SLICE_NS); /* if it took longer, it had no processor meanwhile */
+	return m.held_up ? ended + HELD_UP_NS : ended + ran * (100 - share) / share;
 }
 
 /* ---- the thread ---- */
@@ -154,7 +216,8 @@ static uint64_t go_round(uint64_t now)
 		if (due == UINT64_MAX && atomic_load(&l->governor.news))
 			due = l->governor.not_before;
 		next = qy_min(next, due);
-		pthread_mutex_unlock(&l->moving);
+		qy_let_go(&l->moving);
+		qy_events_deliver();
 	}
 	return next;
 }

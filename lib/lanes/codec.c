@@ -4,12 +4,14 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
+#include <pthread.h>
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
 
 #include "lib/api/error.h"
+#include "lib/base/quiet.h"
 #include "lib/lanes/cold.h"
 
 #define LZ4_STATE 16416 /* LZ4_sizeofState() */
@@ -17,6 +19,9 @@
 
 static struct {
 	int (*state_size)(void);
+	int (*learn)(void *state, const char *dictionary, int size);
+	int (*compress_on)(void *state, const char *from, char *to, int size, int room, int acceleration);
+	int (*decompress_on)(const char *from, char *to, int size, int room, const char *dictionary, int known);
 	int (*compress)(void *state, const char *from, char *to, int size, int room, int acceleration);
 	int (*decompress)(const char *from, char *to, int size, int room);
 } lz4;
@@ -40,6 +45,30 @@ static size_t lz4_compress(void *state, const void *from, size_t size, void *to,
 static bool lz4_decompress(const void *from, size_t size, void *to, size_t is)
 {
 	return size <= INT_MAX && is <= INT_MAX && lz4.decompress(from, to, (int)size, (int)is) == (int)is;
+}
+
+/* A stream that has had the dictionary: each copy of it goes on from there. */
+static void lz4_learn(void *learned, const void *dictionary, size_t size)
+{
+	memset(learned, 0, LZ4_STATE);
+	(void)lz4.learn(learned, dictionary, (int)size);
+}
+
+static size_t lz4_compress_by(void *state, const void *learned, const void *from, size_t size, void *to, size_t room)
+{
+	int made;
+
+	if (size > INT_MAX / 2)
+		return 0;
+	memcpy(state, learned, LZ4_STATE);
+	made = lz4.compress_on(state, from, to, (int)size, (int)qy_min(room, INT_MAX), 1);
+	return made <= 0 ? 0 : (size_t)made;
+}
+
+static bool lz4_decompress_by(const void *dictionary, size_t known, const void *from, size_t size, void *to, size_t is)
+{
+	return size <= INT_MAX && is <= INT_MAX &&
+	       lz4.decompress_on(from, to, (int)size, (int)is, dictionary, (int)known) == (int)is;
 }
 
 static size_t zstd_compress(void *state, const void *from, size_t size, void *to, size_t room)
@@ -73,9 +102,9 @@ static bool none_decompress(const void *from, size_t size, void *to, size_t is)
 }
 
 static const struct qy_codec codecs[] = {
-	{ "lz4", LZ4_STATE, lz4_compress, lz4_decompress },
-	{ "zstd", 0, zstd_compress, zstd_decompress },
-	{ "none", 0, none_compress, none_decompress },
+	{ "lz4", LZ4_STATE, lz4_compress, lz4_decompress, lz4_learn, lz4_compress_by, lz4_decompress_by },
+	{ "zstd", 0, zstd_compress, zstd_decompress, NULL, NULL, NULL }, /* (with dictionaries: deep.c) */
+	{ "none", 0, none_compress, none_decompress, NULL, NULL, NULL },
 };
 
 /* A function of a library: by way of memory, for ISO C knows no conversion. */
@@ -93,7 +122,9 @@ static bool load_lz4(void)
 	void *library = dlopen("liblz4.so.1", RTLD_NOW | RTLD_LOCAL);
 
 	return find(library, "LZ4_sizeofState", &lz4.state_size) && find(library, "LZ4_compress_fast_extState", &lz4.compress) &&
-	       find(library, "LZ4_decompress_safe", &lz4.decompress) && lz4.state_size() <= LZ4_STATE;
+	       find(library, "LZ4_decompress_safe", &lz4.decompress) && find(library, "LZ4_loadDict", &lz4.learn) &&
+	       find(library, "LZ4_compress_fast_continue", &lz4.compress_on) &&
+	       find(library, "LZ4_decompress_safe_usingDict", &lz4.decompress_on) && lz4.state_size() <= LZ4_STATE;
 }
 
 static bool load_zstd(void)
@@ -104,20 +135,34 @@ static bool load_zstd(void)
 	       find(library, "ZSTD_isError", &zstd.is_error);
 }
 
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* Who was loading is not here. */
+static void in_child(void)
+{
+	pthread_mutex_init(&lock, NULL);
+}
+
+static void mind_forks(void)
+{
+	(void)pthread_atfork(NULL, NULL, in_child);
+}
+
 const struct qy_codec *qy_codec_find(const char *name)
 {
-	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	bool loaded = true;
 
+	pthread_once(&once, mind_forks);
 	for (size_t i = 0; i < sizeof(codecs) / sizeof(codecs[0]); i++) {
 		if (strcmp(name, codecs[i].name) != 0)
 			continue;
-		pthread_mutex_lock(&lock);
+		qy_hold(&lock);
 		if (i == 0)
 			loaded = load_lz4();
 		else if (i == 1)
 			loaded = load_zstd();
-		pthread_mutex_unlock(&lock);
+		qy_let_go(&lock);
 		if (loaded)
 			return &codecs[i];
 		(void)qy_fail(ENOENT, "codec: the library of %s, lib%s.so.1, is not there", name, name);

@@ -6,58 +6,15 @@
 #include <string.h>
 
 #include "lib/api/error.h"
-#include "lib/lanes/spill.h"
+#include "lib/base/quiet.h"
+#include "lib/lanes/dictionary.h"
+#include "lib/lanes/extent.h"
 #include "numa/os.h"
 
-#define CHUNK 4096 /* extents of a piece of the table */
-
-enum where { IN_MEMORY, IN_FILE, CORRUPT };
-
-/* Under its shard's lock, but for the link: under the store's. */
-struct extent {
-	struct qy_link link; /* in memory: by age */
-	unsigned char *data; /* IN_MEMORY */
-	struct qy_spilled spilled; /* IN_FILE */
-	uint32_t number, bytes;
-	uint32_t size, count, live;
-	uint32_t per_block, blocks;
-	uint8_t where;
-	uint32_t *offset; /* of each block, and behind the last */
-	uint32_t *crc;
-	uint16_t *what;
-};
-
-/* A shard has the block that was asked for last, as its neighbours are often next. */
-struct shard {
-	pthread_mutex_t lock;
-	unsigned char *block;
-	uint32_t extent, which; /* which: a block of it, + 1; 0: none */
-};
-
-struct qy_cold {
-	const struct qy_codec *codec;
-	quarry_arena *arena;
-	uint64_t memory;
-	struct qy_spill spill;
-	void *state;
-	unsigned char *out; /* what is compressed goes here first */
-	size_t out_size;
-	struct shard shard[QY_COLD_SHARDS];
-	pthread_mutex_t lock;
-	struct extent *_Atomic *_Atomic chunk[QY_COLD_EXTENTS / CHUNK];
-	uint32_t next, free_count, free_room, *free; /* numbers: never used from here on; to be used again */
-	struct qy_link by_age;
-	_Atomic(uint64_t) objects, bytes, compressed, evicted, extents, corrupt, loaded, incompressible;
-};
+#define ASKED_MOST 2 /* times that an object is copied before it comes back (less those that are forgotten) */
+_Static_assert(ASKED_MOST < QY_PLACE_ASKED >> QY_PLACE_ASKED_SHIFT, "they can be counted");
 
 /* ---- extents ---- */
-
-static struct extent *extent_of(const struct qy_cold *c, uint32_t number)
-{
-	struct extent *_Atomic *chunk = atomic_load_explicit(&c->chunk[number / CHUNK], memory_order_acquire);
-
-	return atomic_load_explicit(&chunk[number % CHUNK], memory_order_acquire);
-}
 
 uint32_t qy_cold_objects_for(size_t size)
 {
@@ -69,17 +26,17 @@ uint32_t qy_cold_objects_for(size_t size)
 /* Under the lock: -1 when there is none. */
 static int64_t number_take(struct qy_cold *c)
 {
-	struct extent *_Atomic *chunk;
+	struct qy_extent *_Atomic *chunk;
 
 	if (c->free_count > 0)
 		return c->free[--c->free_count];
 	if (c->next == QY_COLD_EXTENTS)
 		return -1;
-	if (c->next % CHUNK == 0) {
-		chunk = quarry_calloc(CHUNK, sizeof(*chunk));
+	if (c->next % QY_EXTENT_CHUNK == 0) {
+		chunk = quarry_calloc(QY_EXTENT_CHUNK, sizeof(*chunk));
 		if (chunk == NULL)
 			return -1;
-		atomic_store_explicit(&c->chunk[c->next / CHUNK], chunk, memory_order_release);
+		atomic_store_explicit(&c->chunk[c->next / QY_EXTENT_CHUNK], chunk, memory_order_release);
 	}
 	return c->next++;
 }
@@ -99,66 +56,37 @@ static void number_give(struct qy_cold *c, uint32_t number)
 	c->free[c->free_count++] = number;
 }
 
-static size_t record_bytes(uint32_t count, uint32_t blocks)
+/* Of c->shape; its bytes are c->out's. NULL: no memory. */
+static struct qy_extent *extent_make(struct qy_cold *c)
 {
-	return sizeof(struct extent) + (2 * (size_t)blocks + 1) * sizeof(uint32_t) + count * sizeof(uint16_t);
-}
-
-static struct extent *extent_make(uint32_t count, uint32_t size)
-{
-	uint32_t per_block = (uint32_t)qy_max(1, QY_COLD_BLOCK / size), blocks = (count + per_block - 1) / per_block;
-	struct extent *e = quarry_calloc(1, record_bytes(count, blocks));
+	size_t size = sizeof(struct qy_extent) + c->shape->count * sizeof(c->shape->place[0]);
+	struct qy_extent *e = c->arena == NULL ? quarry_aligned_alloc(QY_CACHE_LINE, size)
+					       : quarry_arena_aligned_alloc(c->arena, QY_CACHE_LINE, size);
 
 	if (e == NULL)
 		return NULL;
-	e->size = size;
-	e->count = e->live = count;
-	e->per_block = per_block;
-	e->blocks = blocks;
-	e->offset = (uint32_t *)(void *)(e + 1);
-	e->crc = e->offset + blocks + 1;
-	e->what = (uint16_t *)(void *)(e->crc + blocks);
+	memcpy(e, c->shape, size);
+	e->data = qy_cold_bytes(c, e->bytes);
+	if (e->data == NULL) {
+		quarry_free(e);
+		return NULL;
+	}
+	memcpy(e->data, c->out, e->bytes);
 	qy_list_init(&e->link);
+	qy_list_init(&e->shallow);
 	return e;
 }
 
-/* Objects of a block. */
-static uint32_t objects_of(const struct extent *e, uint32_t block)
+bool qy_room_for_output(struct qy_cold *c, size_t size)
 {
-	return (uint32_t)qy_min(e->per_block, e->count - block * e->per_block);
-}
+	void *old;
 
-/* Compress all blocks to c->out. False: that is not worth it, with what the extent's record takes; which is known after
- * the first two blocks, mostly. */
-static bool squeeze(struct qy_cold *c, struct extent *e, const unsigned char *raw)
-{
-	bool plain = strcmp(c->codec->name, "none") == 0;
-	size_t total = (size_t)e->count * e->size, record = record_bytes(e->count, e->blocks), used = 0, done = 0;
-	size_t most = plain ? total : total - total / 8 - qy_min(record, total - total / 8);
-
-	for (uint32_t b = 0; b < e->blocks; b++) {
-		size_t size = (size_t)objects_of(e, b) * e->size, made;
-
-		made = used >= most ? 0 : c->codec->compress(c->state, raw + done, size, c->out + used, most - used);
-		if (made == 0)
-			return false;
-		e->offset[b] = (uint32_t)used;
-		e->crc[b] = qy_crc32c(c->out + used, made);
-		used += made;
-		done += size;
-		if (!plain && b == 1 && used > done - done / 8)
-			return false;
-	}
-	e->offset[e->blocks] = e->bytes = (uint32_t)used;
-	return true;
-}
-
-static bool room_for_output(struct qy_cold *c, size_t size)
-{
 	if (c->out_size >= size)
 		return true;
-	quarry_free(c->out);
+	old = c->out; /* (a fork may be at any place) */
+	c->out = NULL;
 	c->out_size = 0;
+	quarry_free(old);
 	c->out = quarry_malloc(size);
 	if (c->out == NULL)
 		return false;
@@ -166,141 +94,260 @@ static bool room_for_output(struct qy_cold *c, size_t size)
 	return true;
 }
 
+void *qy_cold_bytes(struct qy_cold *c, size_t size)
+{
+	return c->arena == NULL ? quarry_malloc(size) : quarry_arena_malloc(c->arena, size);
+}
+
 int64_t qy_cold_store(struct qy_cold *c, const void *raw, uint32_t count, uint32_t size, const uint16_t *what)
 {
-	struct extent *e = extent_make(count, size);
+	struct qy_extent *e;
 	int64_t number = -1;
 
 	errno = ENOMEM;
-	if (e == NULL || !room_for_output(c, (size_t)count * size))
-		goto fail;
-	if (!squeeze(c, e, raw)) {
+	if (!qy_room_for_output(c, 2 * (size_t)count * size))
+		return -1;
+	*c->shape = (struct qy_extent){ .count = count, .live = count, .size = size };
+	for (uint32_t i = 0; i < count; i++)
+		c->shape->place[i] = (uint32_t)what[i] << QY_PLACE_WHAT_SHIFT;
+	if (!qy_squeeze(c, c->shape, raw)) {
 		atomic_fetch_add(&c->incompressible, 1);
 		errno = ERANGE;
-		goto fail;
+		return -1;
 	}
-	e->data = c->arena == NULL ? quarry_malloc(e->bytes) : quarry_arena_malloc(c->arena, e->bytes);
-	if (e->data == NULL)
-		goto fail;
-	memcpy(e->data, c->out, e->bytes);
-	memcpy(e->what, what, count * sizeof(*what));
-	pthread_mutex_lock(&c->lock);
+	e = extent_make(c);
+	if (e == NULL)
+		return -1;
+	qy_hold(&c->lock);
 	number = number_take(c);
 	if (number >= 0) {
 		e->number = (uint32_t)number;
+		e->born = c->pass;
+		if (e->dictionary != NULL)
+			e->dictionary->refs++;
 		qy_list_push_back(&c->by_age, &e->link);
-		atomic_store_explicit(&c->chunk[number / CHUNK][number % CHUNK], e, memory_order_release);
+		if (c->deep.codec != NULL)
+			qy_list_push_back(&c->shallow, &e->shallow);
+		atomic_store_explicit(&c->chunk[number / QY_EXTENT_CHUNK][number % QY_EXTENT_CHUNK], e, memory_order_release);
 	}
-	pthread_mutex_unlock(&c->lock);
+	qy_let_go(&c->lock);
 	if (number < 0) {
+		quarry_free(e->data);
+		quarry_free(e);
 		errno = ENOMEM;
-		goto fail;
+		return -1;
 	}
 	atomic_fetch_add(&c->objects, count);
 	atomic_fetch_add(&c->bytes, (uint64_t)count * size);
-	atomic_fetch_add(&c->compressed, e->bytes);
+	atomic_fetch_add(&c->compressed, c->shape->bytes);
 	atomic_fetch_add(&c->extents, 1);
 	return number;
-fail:
-	if (e != NULL)
-		quarry_free(e->data);
-	quarry_free(e);
-	return -1;
 }
 
 /* Under its shard's lock. */
-static void extent_end(struct qy_cold *c, struct extent *e)
+static void extent_end(struct qy_cold *c, struct qy_extent *e)
 {
-	struct shard *s = &c->shard[e->number % QY_COLD_SHARDS];
+	struct qy_shard *s = &c->shard[e->number % QY_COLD_SHARDS];
 
 	if (s->extent == e->number)
 		s->which = 0;
-	pthread_mutex_lock(&c->lock);
+	qy_hold(&c->lock);
 	qy_list_remove(&e->link);
+	qy_list_remove(&e->shallow);
+	qy_dictionary_leave(c, e->dictionary);
 	if (e->spilled.size != 0)
 		qy_spill_free(&c->spill, &e->spilled);
-	atomic_store_explicit(&c->chunk[e->number / CHUNK][e->number % CHUNK], NULL, memory_order_relaxed);
+	atomic_store_explicit(&c->chunk[e->number / QY_EXTENT_CHUNK][e->number % QY_EXTENT_CHUNK], NULL, memory_order_relaxed);
 	number_give(c, e->number);
-	pthread_mutex_unlock(&c->lock);
+	qy_let_go(&c->lock);
 	if (e->data != NULL)
 		atomic_fetch_sub(&c->compressed, e->bytes);
 	else
 		atomic_fetch_sub(&c->evicted, e->bytes);
-	if (e->where == CORRUPT)
+	if (e->lost != 0)
 		atomic_fetch_sub(&c->corrupt, 1);
 	atomic_fetch_sub(&c->extents, 1);
 	quarry_free(e->data);
 	quarry_free(e);
 }
 
-void qy_cold_drop(struct qy_cold *c, uint32_t extent)
+void qy_cold_drop(struct qy_cold *c, uint32_t extent, uint32_t index)
 {
-	struct extent *e = extent_of(c, extent);
+	struct qy_extent *e = qy_extent_of(c, extent);
+	uint32_t block = e->per_block == 1 ? index : index / e->per_block;
 
 	atomic_fetch_sub(&c->objects, 1);
 	atomic_fetch_sub(&c->bytes, e->size);
-	if (--e->live == 0)
+	if (--e->live == 0) {
 		extent_end(c, e);
+		return;
+	}
+	e->place[index] |= QY_PLACE_GONE;
+	if (e->per_block == 1 || qy_block_is_gone(e, block)) {
+		qy_block_lost(c, e, block, false);
+		e->dead += qy_block_bytes(e, block);
+		qy_extent_shrink(c, e, QY_SHRINK);
+	}
 }
 
 /* ---- objects of them ---- */
 
 void qy_cold_lock(struct qy_cold *c, uint32_t extent)
 {
-	pthread_mutex_lock(&c->shard[extent % QY_COLD_SHARDS].lock);
+	qy_hold(&c->shard[extent % QY_COLD_SHARDS].lock);
 }
 
 void qy_cold_unlock(struct qy_cold *c, uint32_t extent)
 {
-	pthread_mutex_unlock(&c->shard[extent % QY_COLD_SHARDS].lock);
+	qy_let_go(&c->shard[extent % QY_COLD_SHARDS].lock);
+}
+
+void qy_cold_stalled(struct qy_cold *c, uint64_t ns)
+{
+	atomic_fetch_add_explicit(&c->stalled, ns, memory_order_relaxed);
+}
+
+static uint16_t what_of(const struct qy_extent *e, uint32_t index)
+{
+	return (uint16_t)((e->place[index] & QY_PLACE_WHAT) >> QY_PLACE_WHAT_SHIFT);
+}
+
+void qy_cold_expect(const struct qy_cold *c, uint32_t extent, uint32_t index)
+{
+	const struct qy_extent *e = qy_extent_of(c, extent);
+
+	/* (It may have ended: then this is of no use, and no harm. So it is not looked at.) */
+	__builtin_prefetch(e);
+	__builtin_prefetch((const char *)e + offsetof(struct qy_extent, place) + index * sizeof(e->place[0]));
+}
+
+uint32_t qy_cold_find(const struct qy_cold *c, uint32_t extent, uint32_t index, uint16_t *what)
+{
+	const struct qy_extent *e = qy_extent_of(c, extent);
+	uint32_t block = e->per_block == 1 ? index : index / e->per_block;
+
+	if (e->data != NULL) {
+		const unsigned char *bytes = e->data + qy_block_at(e, block);
+
+		__builtin_prefetch(bytes);
+		__builtin_prefetch(bytes + QY_CACHE_LINE);
+	}
+	*what = what_of(e, index);
+	return e->size;
 }
 
 uint32_t qy_cold_size(const struct qy_cold *c, uint32_t extent)
 {
-	return extent_of(c, extent)->size;
+	return qy_extent_of(c, extent)->size;
 }
 
 uint16_t qy_cold_what(const struct qy_cold *c, uint32_t extent, uint32_t index)
 {
-	return extent_of(c, extent)->what[index];
+	return what_of(qy_extent_of(c, extent), index);
 }
 
 bool qy_cold_is_evicted(const struct qy_cold *c, uint32_t extent)
 {
-	return extent_of(c, extent)->where == IN_FILE;
+	return qy_extent_of(c, extent)->where == QY_IN_FILE;
 }
 
-bool qy_cold_is_corrupt(const struct qy_cold *c, uint32_t extent)
+bool qy_cold_is_corrupt(const struct qy_cold *c, uint32_t extent, uint32_t index)
 {
-	return extent_of(c, extent)->where == CORRUPT;
+	const struct qy_extent *e = qy_extent_of(c, extent);
+
+	return qy_block_is_lost(e, index / e->per_block);
 }
 
-/* A block's bytes, as they were compressed; those of the file stand in memory of their own, which is *read. */
-static const unsigned char *block_bytes(struct qy_cold *c, struct extent *e, uint32_t block, unsigned char **read)
+void qy_block_lost(struct qy_cold *c, struct qy_extent *e, uint32_t block, bool lost)
 {
-	uint32_t from = e->offset[block], size = e->offset[block + 1] - from;
+	if (qy_block_is_lost(e, block) == lost)
+		return;
+	e->place[block * e->per_block] ^= QY_PLACE_LOST;
+	if (lost && e->lost++ == 0)
+		atomic_fetch_add(&c->corrupt, 1);
+	else if (!lost && --e->lost == 0)
+		atomic_fetch_sub(&c->corrupt, 1);
+}
+
+/* A block's bytes, as they were compressed; those of the file stand in memory of their own, which is *read, unless the
+ * whole of it was read before. */
+static const unsigned char *block_bytes(struct qy_cold *c, struct qy_extent *e, uint32_t block, unsigned char **read)
+{
+	const struct qy_shard *s = &c->shard[e->number % QY_COLD_SHARDS];
+	uint32_t from = qy_block_at(e, block), size = qy_block_bytes(e, block);
 
 	if (e->data != NULL)
 		return e->data + from;
+	if (s->staged != NULL)
+		return s->staged + from;
 	*read = quarry_malloc(size);
 	if (*read == NULL || qy_spill_read(&c->spill, &e->spilled, *read, from, size) != 0)
 		return NULL;
 	return *read;
 }
 
-static int block_load(struct qy_cold *c, struct extent *e, uint32_t block, void *to)
+void qy_cold_unstage(struct qy_cold *c, uint32_t extent)
 {
-	size_t size = (size_t)objects_of(e, block) * e->size;
+	struct qy_shard *s = &c->shard[extent % QY_COLD_SHARDS];
+
+	quarry_free(s->staged);
+	s->staged = NULL;
+}
+
+void qy_cold_stage(struct qy_cold *c, uint32_t extent)
+{
+	const struct qy_extent *e = qy_extent_of(c, extent);
+	struct qy_shard *s = &c->shard[extent % QY_COLD_SHARDS];
+
+	if (e->where != QY_IN_FILE)
+		return;
+	s->staged = quarry_malloc(e->bytes);
+	if (s->staged != NULL && qy_spill_read(&c->spill, &e->spilled, s->staged, 0, e->bytes) != 0)
+		qy_cold_unstage(c, extent); /* a block may be had all the same */
+}
+
+static bool unpack(struct qy_cold *c, const struct qy_extent *e, const void *from, size_t is, void *to, size_t size)
+{
+	if (e->deep)
+		return qy_deep_decompress(c, e, from, is, to, size);
+	if (e->dictionary != NULL)
+		return c->codec->decompress_by(e->dictionary->bytes, e->dictionary->size, from, is, to, size);
+	return c->codec->decompress(from, is, to, size);
+}
+
+static bool is_whole(const unsigned char *block, uint32_t size)
+{
+	uint32_t crc;
+
+	memcpy(&crc, block, sizeof(crc));
+	return crc == qy_crc32c(block + QY_BLOCK_HEAD, size - QY_BLOCK_HEAD);
+}
+
+/* What decompressing it needs, and is made when it is needed. */
+static bool has_context(struct qy_cold *c, const struct qy_extent *e)
+{
+	struct qy_shard *s = &c->shard[e->number % QY_COLD_SHARDS];
+
+	if (!e->deep || e->dictionary == NULL)
+		return true;
+	if (s->context == NULL)
+		s->context = qy_decompression_make();
+	return s->context != NULL;
+}
+
+int qy_block_load(struct qy_cold *c, struct qy_extent *e, uint32_t block, void *to)
+{
+	size_t size = (size_t)qy_objects_of(e, block) * e->size;
 	unsigned char *read = NULL;
-	const unsigned char *bytes = block_bytes(c, e, block, &read);
-	uint32_t is = e->offset[block + 1] - e->offset[block];
+	const unsigned char *bytes = has_context(c, e) ? block_bytes(c, e, block, &read) : NULL;
+	uint32_t is = qy_block_bytes(e, block);
 	int error = bytes != NULL ? 0 : read != NULL ? EIO : ENOMEM; /* the next try may be luckier */
 
-	if (error == 0 && (qy_crc32c(bytes, is) != e->crc[block] || !c->codec->decompress(bytes, is, to, size))) {
-		if (e->where != CORRUPT)
-			atomic_fetch_add(&c->corrupt, 1);
-		e->where = CORRUPT;
-		error = EIO;
+	if (error == 0) {
+		if (!is_whole(bytes, is) || !unpack(c, e, bytes + QY_BLOCK_HEAD, is - QY_BLOCK_HEAD, to, size))
+			error = EIO;
+		if (QY_UNLIKELY(error != 0 || e->lost != 0))
+			qy_block_lost(c, e, block, error != 0);
 	}
 	quarry_free(read);
 	if (error != 0)
@@ -308,14 +355,15 @@ static int block_load(struct qy_cold *c, struct extent *e, uint32_t block, void 
 	return error == 0 ? 0 : -1;
 }
 
-int qy_cold_load(struct qy_cold *c, uint32_t extent, uint32_t index, void *to)
+/* An object's bytes. */
+static int load(struct qy_cold *c, uint32_t extent, uint32_t index, void *to)
 {
-	struct extent *e = extent_of(c, extent);
-	struct shard *s = &c->shard[extent % QY_COLD_SHARDS];
-	uint32_t block = index / e->per_block;
+	struct qy_extent *e = qy_extent_of(c, extent);
+	struct qy_shard *s = &c->shard[extent % QY_COLD_SHARDS];
+	uint32_t block = e->per_block == 1 ? index : index / e->per_block; /* (a division takes as long as a cache) */
 
 	if (e->per_block == 1) {
-		if (block_load(c, e, block, to) != 0)
+		if (qy_block_load(c, e, block, to) != 0)
 			return -1;
 	} else {
 		if (s->block == NULL && (s->block = quarry_malloc(QY_COLD_BLOCK)) == NULL) {
@@ -324,66 +372,108 @@ int qy_cold_load(struct qy_cold *c, uint32_t extent, uint32_t index, void *to)
 		}
 		if (s->extent != extent || s->which != block + 1) {
 			s->which = 0;
-			if (block_load(c, e, block, s->block) != 0)
+			if (qy_block_load(c, e, block, s->block) != 0)
 				return -1;
 			s->extent = extent;
 			s->which = block + 1;
 		}
 		memcpy(to, s->block + (size_t)(index % e->per_block) * e->size, e->size);
 	}
+	return 0;
+}
+
+int qy_cold_load(struct qy_cold *c, uint32_t extent, uint32_t index, void *to)
+{
+	if (load(c, extent, index, to) != 0)
+		return -1;
 	atomic_fetch_add_explicit(&c->loaded, 1, memory_order_relaxed);
 	return 0;
 }
 
-/* ---- to the file ---- */
-
-/* The oldest that is in memory, its shard's lock held; NULL: there is none. */
-static struct extent *oldest(struct qy_cold *c)
+int qy_cold_copy(struct qy_cold *c, uint32_t extent, uint32_t index, void *to)
 {
-	for (;;) {
-		struct extent *e = NULL;
-		uint32_t number = 0;
+	struct qy_shard *s = &c->shard[extent % QY_COLD_SHARDS];
 
-		pthread_mutex_lock(&c->lock);
-		if (!qy_list_empty(&c->by_age)) {
-			e = qy_container(c->by_age.next, struct extent, link);
-			number = e->number;
-		}
-		pthread_mutex_unlock(&c->lock);
-		if (e == NULL)
-			return NULL;
-		qy_cold_lock(c, number);
-		if (extent_of(c, number) == e && e->data != NULL)
-			return e;
-		qy_cold_unlock(c, number);
-	}
+	if (load(c, extent, index, to) != 0)
+		return -1;
+	qy_publish(s->copies, s->copies + 1);
+	return 0;
 }
 
-uint64_t qy_cold_evict(struct qy_cold *c)
+bool qy_cold_glanced(struct qy_cold *c, uint32_t extent, uint32_t index)
 {
-	uint64_t went = 0;
+	struct qy_extent *e = qy_extent_of(c, extent);
+	uint32_t *place = &e->place[index];
 
-	while (c->memory != 0 && atomic_load(&c->compressed) > c->memory && qy_spill_ready(&c->spill)) {
-		struct extent *e = oldest(c);
-		bool written;
+	if ((*place & QY_PLACE_ASKED) >> QY_PLACE_ASKED_SHIFT == ASKED_MOST)
+		return true;
+	*place += (uint32_t)1 << QY_PLACE_ASKED_SHIFT;
+	e->asked = true;
+	return false;
+}
 
-		if (e == NULL)
-			break;
-		written = qy_spill_write(&c->spill, &c->lock, &e->spilled, e->data, e->bytes) == 0;
-		if (written) {
-			pthread_mutex_lock(&c->lock);
-			qy_list_remove(&e->link);
-			pthread_mutex_unlock(&c->lock);
-			quarry_free(e->data);
-			e->data = NULL;
-			e->where = IN_FILE;
-			atomic_fetch_sub(&c->compressed, e->bytes);
-			atomic_fetch_add(&c->evicted, e->bytes);
-			went += e->bytes;
-		}
-		qy_cold_unlock(c, e->number);
+/* ---- to the file ---- */
+
+/* The oldest that is in memory: its number, and whether it was never compressed anew; -1: there is none. */
+static int64_t oldest(struct qy_cold *c, bool *shallow)
+{
+	int64_t number = -1;
+
+	qy_hold(&c->lock);
+	if (!qy_list_empty(&c->by_age)) {
+		const struct qy_extent *e = qy_container(c->by_age.next, struct qy_extent, link);
+
+		number = e->number;
+		*shallow = !qy_list_empty(&e->shallow);
 	}
-	return went;
+	qy_let_go(&c->lock);
+	return number;
+}
+
+/* Under its shard's lock: to the file. */
+static void send(struct qy_cold *c, struct qy_extent *e)
+{
+	if (qy_spill_write(&c->spill, &c->lock, &e->spilled, e->data, e->bytes) != 0)
+		return;
+	qy_hold(&c->lock);
+	qy_list_remove(&e->link);
+	qy_list_remove(&e->shallow);
+	qy_let_go(&c->lock);
+	quarry_free(e->data);
+	e->data = NULL;
+	e->where = QY_IN_FILE;
+	atomic_fetch_sub(&c->compressed, e->bytes);
+	atomic_fetch_add(&c->evicted, e->bytes);
+}
+
+bool qy_cold_evict(struct qy_cold *c, bool train)
+{
+	bool shallow = false;
+	struct qy_extent *e;
+	int64_t number;
+
+	if (c->memory == 0 || atomic_load(&c->compressed) <= c->memory || !qy_spill_ready(&c->spill))
+		return false;
+	number = oldest(c, &shallow);
+	if (number < 0)
+		return false;
+	if (shallow) {
+		qy_deepen(c, (uint32_t)number, train);
+		return true;
+	}
+	qy_cold_lock(c, (uint32_t)number);
+	e = qy_extent_of(c, (uint32_t)number);
+	if (e != NULL && e->data != NULL) /* (else it has ended meanwhile) */
+		send(c, e);
+	qy_cold_unlock(c, (uint32_t)number);
+	return true;
+}
+
+void qy_cold_pass(struct qy_cold *c)
+{
+	qy_hold(&c->lock);
+	c->pass++;
+	qy_let_go(&c->lock);
 }
 
 /* ---- the store ---- */
@@ -399,12 +489,15 @@ struct qy_cold *qy_cold_make(const struct qy_codec *codec, quarry_arena *arena, 
 	c->arena = arena;
 	c->memory = memory;
 	qy_list_init(&c->by_age);
+	qy_list_init(&c->shallow);
 	pthread_mutex_init(&c->lock, NULL);
 	for (int i = 0; i < QY_COLD_SHARDS; i++)
 		pthread_mutex_init(&c->shard[i].lock, NULL);
 	c->state = codec->state == 0 ? NULL : quarry_malloc(codec->state);
-	if ((codec->state == 0 || c->state != NULL) && qy_spill_open(&c->spill, directory, file_limit) == 0)
+	c->shape = quarry_aligned_alloc(QY_CACHE_LINE, sizeof(*c->shape) + QY_COLD_OBJECTS * sizeof(c->shape->place[0]));
+	if (c->shape != NULL && (codec->state == 0 || c->state != NULL) && qy_spill_open(&c->spill, directory, file_limit) == 0)
 		return c;
+	quarry_free(c->shape);
 	quarry_free(c->state);
 	quarry_free(c);
 	return NULL;
@@ -415,19 +508,24 @@ void qy_cold_end(struct qy_cold *c)
 	if (c == NULL)
 		return;
 	for (uint32_t n = 0; n < c->next; n++) {
-		struct extent *e = extent_of(c, n);
+		struct qy_extent *e = qy_extent_of(c, n);
 
-		if (e != NULL)
+		if (e != NULL) {
+			qy_dictionary_leave(c, e->dictionary);
 			quarry_free(e->data);
+		}
 		quarry_free(e);
 	}
-	for (uint32_t i = 0; i * CHUNK < c->next; i++)
+	qy_kinds_end(c);
+	qy_deep_end(c);
+	for (uint32_t i = 0; i * QY_EXTENT_CHUNK < c->next; i++)
 		quarry_free((void *)atomic_load(&c->chunk[i]));
 	for (int i = 0; i < QY_COLD_SHARDS; i++)
 		quarry_free(c->shard[i].block);
 	qy_spill_close(&c->spill);
 	quarry_free(c->free);
 	quarry_free(c->out);
+	quarry_free(c->shape);
 	quarry_free(c->state);
 	quarry_free(c);
 }
@@ -443,6 +541,13 @@ void qy_cold_count(struct qy_cold *c, struct qy_cold_figures *f)
 	f->failures = qy_spill_failures(&c->spill);
 	f->loaded = atomic_load(&c->loaded);
 	f->incompressible = atomic_load(&c->incompressible);
+	f->stalled = atomic_load(&c->stalled);
+	f->copies = 0;
+	for (int i = 0; i < QY_COLD_SHARDS; i++)
+		f->copies += qy_peek(c->shard[i].copies);
+	f->deepened = atomic_load(&c->deepened);
+	f->dictionaries = atomic_load(&c->dictionaries);
+	f->dictionary_bytes = atomic_load(&c->dictionary_bytes);
 }
 
 void qy_cold_before_fork(struct qy_cold *c)
@@ -455,6 +560,10 @@ void qy_cold_before_fork(struct qy_cold *c)
 void qy_cold_after_fork(struct qy_cold *c, bool child)
 {
 	qy_spill_forked(&c->spill, child);
+	if (child) {
+		qy_kinds_in_child(c);
+		qy_deep_in_child(c);
+	}
 	pthread_mutex_unlock(&c->lock);
 	for (int i = QY_COLD_SHARDS; i-- > 0;)
 		pthread_mutex_unlock(&c->shard[i].lock);

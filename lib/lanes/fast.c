@@ -5,10 +5,15 @@
 #include <errno.h>
 
 #include "lib/api/error.h"
+#include "lib/lanes/canary.h"
+#include "lib/lanes/events.h"
+#include "lib/lanes/figures.h"
 #include "lib/lanes/group.h"
+#include "numa/os.h"
 
 #define ALIGNMENT_MAX 4096
 #define SPARES 16 /* dead chunks that are kept */
+#define LEAVE_AT_ONCE 4 /* of them, between two looks at the clock */
 #define PASSES 32 /* so often the next lane is taken at once when this one had no room */
 
 /* ---- chunks ---- */
@@ -40,6 +45,7 @@ static struct qy_chunk *chunk_make(quarry_lanes *l, size_t size)
 	qy_list_push_back(&l->fast.chunks, &k->link);
 	qy_list_init(&k->order);
 	l->fast.held += size;
+	qy_lanes_grew(l, QUARRY_LANE_FAST, size);
 	return k;
 }
 
@@ -56,6 +62,7 @@ static struct qy_chunk *chunk_again(quarry_lanes *l)
 		qy_list_remove(&k->order);
 		k->dead = false;
 		qy_publish(l->fast.dead_count, l->fast.dead_count - 1);
+		l->fast.dead_bytes -= k->size;
 		qy_count(&l->fast.resets, 1);
 		return k;
 	}
@@ -65,13 +72,14 @@ static struct qy_chunk *chunk_again(quarry_lanes *l)
 /* Nothing in it is alive, and nobody makes objects in it. */
 static void chunk_dies(quarry_lanes *l, struct qy_chunk *k)
 {
-	pthread_mutex_lock(&l->lock);
+	qy_hold(&l->lock);
 	k->dead = true;
 	k->due = UINT64_MAX;
 	k->stamp = qy_epoch_now();
 	qy_list_push_back(&l->fast.dead, &k->order);
 	qy_publish(l->fast.dead_count, l->fast.dead_count + 1);
-	pthread_mutex_unlock(&l->lock);
+	l->fast.dead_bytes += k->size;
+	qy_let_go(&l->lock);
 }
 
 /* Under the lock: whether scopes are over that were not. The one that is awaited stays the same until it is over: of many
@@ -96,6 +104,7 @@ void qy_fast_end(quarry_lanes *l, struct qy_lanes_cache *c)
 	if (k == NULL)
 		return;
 	own = (int32_t)k->own;
+	qy_count_shared(&l->figures->fast_allocated, (uint64_t)(k->top - qy_chunk_first(k)));
 	c->chunk = NULL;
 	qy_publish(k->own, 0);
 	qy_publish(k->owner, NULL);
@@ -109,7 +118,7 @@ static bool next_chunk(quarry_lanes *l, struct qy_lanes_cache *c)
 	struct qy_chunk *k;
 
 	qy_fast_end(l, c);
-	pthread_mutex_lock(&l->lock);
+	qy_hold(&l->lock);
 	k = chunk_again(l);
 	if (k == NULL && grace(l))
 		k = chunk_again(l);
@@ -127,55 +136,76 @@ static bool next_chunk(quarry_lanes *l, struct qy_lanes_cache *c)
 			due_at(l, k, tick_of(l) + 1);
 		c->chunk = k;
 	}
-	pthread_mutex_unlock(&l->lock);
+	qy_let_go(&l->lock);
 	return k != NULL;
 }
 
-size_t qy_fast_trim(quarry_lanes *l, uint32_t keep)
+/* Under the lock: of the dead ones beyond `keep` whose scopes are over some leave, so many at the most: bytes. */
+static size_t some_leave(quarry_lanes *l, uint32_t keep, unsigned most, struct qy_link *leaving)
 {
-	struct qy_link over, *i, *next;
+	struct qy_link *i, *next;
 	size_t bytes = 0;
 
-	if (qy_peek(l->fast.dead_count) == 0)
-		return 0;
-	qy_list_init(&over);
-	pthread_mutex_lock(&l->lock);
-	if (l->fast.dead_count > keep && grace(l))
-		(void)grace(l);
-	for (i = l->fast.dead.next; i != &l->fast.dead; i = next) {
+	for (i = l->fast.dead.next; i != &l->fast.dead && most > 0; i = next) {
 		struct qy_chunk *k = qy_container(i, struct qy_chunk, order);
 
 		next = i->next;
 		if (k->walked || !qy_epoch_over(k->stamp) || (k->size == QY_CHUNK_SIZE && l->fast.dead_count <= keep))
 			continue;
 		qy_list_remove(&k->order);
+		if (l->figures_chunk == &k->link)
+			l->figures_chunk = k->link.next;
+		if (l->promote_next == &k->link)
+			l->promote_next = k->link.next;
 		qy_list_remove(&k->link);
-		qy_list_push_back(&over, &k->link);
+		qy_list_push_back(leaving, &k->link);
 		qy_publish(l->fast.dead_count, l->fast.dead_count - 1);
+		l->fast.dead_bytes -= k->size;
 		l->fast.held -= k->size;
 		bytes += k->size;
-	}
-	pthread_mutex_unlock(&l->lock);
-	for (i = over.next; i != &over; i = next) {
-		next = i->next;
-		quarry_free(qy_container(i, struct qy_chunk, link));
+		most--;
 	}
 	return bytes;
 }
 
+size_t qy_fast_trim(quarry_lanes *l, uint32_t keep, uint64_t deadline)
+{
+	struct qy_link leaving, *i, *next;
+	size_t bytes = 0, more;
+
+	if (qy_peek(l->fast.dead_count) == 0)
+		return 0;
+	qy_hold(&l->lock);
+	if (l->fast.dead_count > keep && grace(l))
+		(void)grace(l);
+	do {
+		qy_list_init(&leaving);
+		bytes += more = some_leave(l, keep, deadline == 0 ? UINT32_MAX : LEAVE_AT_ONCE, &leaving);
+		qy_let_go(&l->lock);
+		for (i = leaving.next; i != &leaving; i = next) {
+			next = i->next;
+			quarry_free(qy_container(i, struct qy_chunk, link));
+		}
+		if (more == 0 || deadline == 0 || qy_os->now_ns() >= deadline)
+			return bytes;
+		qy_hold(&l->lock);
+	} while (true);
+}
+
 void qy_fast_keep(quarry_lanes *l)
 {
-	pthread_mutex_lock(&l->lock);
+	qy_hold(&l->lock);
 	for (struct qy_link *i = l->fast.chunks.next; i != &l->fast.chunks; i = i->next) {
 		struct qy_chunk *k = qy_container(i, struct qy_chunk, link);
 
-		atomic_fetch_add(&k->live, 1 << 30); /* more than there are objects: it never becomes 0 */
+		atomic_store(&k->live, 1 << 30); /* more than there are objects: it never becomes 0 */
 		if (k->dead)
 			qy_list_remove(&k->order);
 		k->dead = k->walked = false;
 	}
 	qy_publish(l->fast.dead_count, 0);
-	pthread_mutex_unlock(&l->lock);
+	l->fast.dead_bytes = 0;
+	qy_let_go(&l->lock);
 }
 
 void qy_fast_destroy(quarry_lanes *l)
@@ -227,8 +257,8 @@ static struct qy_head *place_large(quarry_lanes *l, size_t total, size_t alignme
 	struct qy_head *head = NULL;
 	struct qy_chunk *k;
 
-	(void)qy_fast_trim(l, SPARES);
-	pthread_mutex_lock(&l->lock);
+	(void)qy_fast_trim(l, SPARES, 0);
+	qy_hold(&l->lock);
 	k = chunk_make(l, qy_align_up(sizeof(*k) + QY_CACHE_LINE + alignment + total, 4096) + 4096);
 	if (k != NULL) {
 		k->top = qy_chunk_first(k);
@@ -239,7 +269,7 @@ static struct qy_head *place_large(quarry_lanes *l, size_t total, size_t alignme
 		k->due = UINT64_MAX;
 		due_at(l, k, tick_of(l) + (total - sizeof(*head) > l->fast.large ? 1 : l->fast.age));
 	}
-	pthread_mutex_unlock(&l->lock);
+	qy_let_go(&l->lock);
 	return head;
 }
 
@@ -257,9 +287,9 @@ struct qy_head *qy_fast_take(quarry_lanes *l, struct qy_lanes_cache *c, size_t s
 	if (head == NULL && next_chunk(l, c))
 		head = place(l, c->chunk, total, alignment);
 	if (head != NULL && size > l->fast.large) {
-		pthread_mutex_lock(&l->lock);
+		qy_hold(&l->lock);
 		due_at(l, c->chunk, tick_of(l) + 1);
-		pthread_mutex_unlock(&l->lock);
+		qy_let_go(&l->lock);
 	}
 	return head;
 }
@@ -279,19 +309,25 @@ void qy_fast_entomb(quarry_lanes *l, struct qy_lanes_cache *c, struct qy_head *h
 
 __thread uint8_t qy_urgency __attribute__((tls_model("initial-exec")));
 
-bool qy_slow_has_room(quarry_lanes *l, size_t more)
+uint64_t qy_slow_over(quarry_lanes *l, size_t more)
 {
 	uint32_t percent = 100 - l->fast.slow_margin;
-	uint64_t held;
+	uint64_t held, most;
 
 	if (l->fast.slow_size == 0)
-		return true;
+		return 0;
 	held = l->segment_count * QY_SEGMENT_SIZE + atomic_load(&l->huge) - atomic_load(&l->fast.elsewhere);
 	if (qy_urgency == QUARRY_PRIORITY_LOW)
 		percent = l->fast.slow_usage;
 	else if (qy_urgency == QUARRY_PRIORITY_CRITICAL)
 		percent = 100;
-	return held + more <= l->fast.slow_size * percent / 100;
+	most = l->fast.slow_size * percent / 100;
+	return held + more <= most ? 0 : held + more - most;
+}
+
+bool qy_slow_has_room(quarry_lanes *l, size_t more)
+{
+	return qy_slow_over(l, more) == 0;
 }
 
 static int lane_of(const quarry_lanes *l, size_t size, const quarry_halloc_attr *a)
@@ -323,12 +359,14 @@ static void *take_elsewhere(quarry_lanes *l, size_t size, size_t alignment, stru
 	return NULL;
 }
 
-/* Memory by the chain: fast, slow, other arenas. marks: what its entry is to say. */
-static void *take_by_chain(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, const quarry_halloc_attr *a,
+/* Memory by the chain: fast, slow, other arenas. marks: what its entry is to say. cache: the thread's, which may be another
+ * afterwards. */
+static void *take_by_chain(quarry_lanes *l, struct qy_lanes_cache **cache, size_t size, const quarry_halloc_attr *a,
 			   struct qy_entry **entry, uint64_t *states, uint32_t *marks)
 {
+	struct qy_lanes_cache *c = *cache;
 	size_t alignment = qy_max(a->alignment, 16);
-	int lane = lane_of(l, size, a);
+	int lane = lane_of(l, size - qy_canary_bytes(l), a);
 	struct qy_head *head = NULL;
 	void *p = NULL;
 
@@ -339,7 +377,7 @@ static void *take_by_chain(quarry_lanes *l, struct qy_lanes_cache *c, size_t siz
 			bool room = qy_promote_for_room(l);
 
 			/* The program's function, which was told of it, may have allocated: then the cache is in use no more. */
-			c = qy_cache_begin(l);
+			*cache = c = qy_cache_begin(l);
 			if (c == NULL)
 				return NULL;
 			if (room)
@@ -364,64 +402,94 @@ static void *take_by_chain(quarry_lanes *l, struct qy_lanes_cache *c, size_t siz
 	return p;
 }
 
-/* With the thread's cache in use. */
-static quarry_handle make_with(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, const quarry_halloc_attr *a)
+static bool has_room(const quarry_lanes *l, const struct qy_lanes_cache *c, size_t size, size_t alignment)
+{
+	unsigned class = qy_class_of(size, alignment, l->blob);
+
+	return class < QY_CLASSES_MAX && c->of[class].taken != 0;
+}
+
+/* The first of a chunk, and of a batch in the slow lane, is a sample: its mark, or 0. before: there was room at hand. */
+static uint32_t sample(quarry_lanes *l, struct qy_lanes_cache *c, uint32_t slot, void *p, uint64_t states, bool before,
+		       size_t size)
+{
+	const struct qy_head *head = qy_head_of(p);
+	unsigned class = QY_CLASS_HUGE;
+	uint32_t weight = 1, index;
+
+	if ((states & QUARRY_WORD_HEAD) && head->about != 0) {
+		if ((const char *)head != qy_chunk_first(qy_chunk_of(head)))
+			return 0;
+		weight = (uint32_t)qy_max(QY_CHUNK_SIZE / qy_about_total(head->about), 1);
+		return qy_life_begin(l, slot, qy_class_of(size, 16, l->blob), true, weight, 0);
+	}
+	if (!(states & QUARRY_WORD_HEAD))
+		class = qy_span_of(p, &index)->class;
+	if (class >= QY_CLASSES_MAX)
+		qy_count_shared(&qy_figures_of(l, class)->taken, 1);
+	else if (before)
+		return 0;
+	else
+		weight += (uint32_t)__builtin_popcountll(c->of[class].taken);
+	return qy_life_begin(l, slot, class, false, weight, 0);
+}
+
+/* With the thread's cache in use. full: the slow lane, and what comes behind it, had no room. */
+static quarry_handle make_with(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, const quarry_halloc_attr *a, bool *full)
 {
 	uint32_t slot, marks = a->type << QY_MARK_TYPE_SHIFT;
-	uint64_t states = 0, generation;
+	size_t whole = size + qy_canary_bytes(l);
+	uint64_t states = 0, word;
 	struct qy_entry *entry = NULL;
+	bool before;
 	void *p;
 
-	if (c == NULL || !qy_slot_take(l, c, &slot)) {
-		errno = ENOMEM;
+	if (c == NULL) {
+		(void)qy_fail_room(size);
 		return 0;
 	}
-	p = take_by_chain(l, c, size, a, &entry, &states, &marks);
+	if (!qy_slot_take(l, c, &slot))
+		return 0;
+	before = has_room(l, c, whole, qy_max(a->alignment, 16));
+	p = take_by_chain(l, &c, whole, a, &entry, &states, &marks);
 	if (p == NULL) {
 		qy_slot_give(l, qy_lanes_cache(l), slot);
-		qy_count_shared(&l->fast.refused, 1);
-		errno = ENOMEM;
+		*full = (marks & QY_MARK_SLOW) != 0;
+		if (!*full)
+			qy_count_shared(&l->fast.refused, 1);
+		if (a->flags & QUARRY_HALLOC_NOSPILL)
+			(void)qy_fail(ENOMEM, "no room in its lane for %lu bytes, which are not to be in another", (unsigned long)size);
+		else
+			(void)qy_fail_room(size);
 		return 0;
 	}
-	generation = atomic_load_explicit(&l->word[slot], memory_order_relaxed) >> 48;
+	word = qy_word_make(atomic_load_explicit(&l->word[slot], memory_order_relaxed) >> 48, p) | states;
+	if (QY_UNLIKELY(l->canaries))
+		qy_canary_set(p, qy_size_of(word), size);
+	marks |= sample(l, c, slot, p, states, before, whole);
 	atomic_store_explicit(&entry->marks, marks, memory_order_relaxed);
 	atomic_store_explicit(&entry->whose, slot + 1, memory_order_relaxed);
-	atomic_store_explicit(&l->word[slot], qy_word_make(generation, p) | states, memory_order_release);
-	return qy_handle_make(l, slot, generation << 48, marks);
+	atomic_store_explicit(&l->word[slot], word, memory_order_release);
+	return qy_handle_make(l, slot, word, marks);
 }
 
 quarry_handle qy_make_with(quarry_lanes *l, size_t size, const quarry_halloc_attr *a)
 {
-	struct qy_lanes_cache *c = size > PTRDIFF_MAX ? NULL : qy_cache_begin(l);
-	quarry_handle h = make_with(l, c, size, a);
+	quarry_handle h = 0;
+	bool full = false;
 
-	qy_cache_end();
-	return h;
-}
-
-quarry_handle quarry_halloc_with(quarry_lanes *l, size_t size, const quarry_halloc_attr *a)
-{
-	static const quarry_halloc_attr none;
-	quarry_handle h;
-
-	if (!qy_lanes_check(l))
-		return 0;
-	a = a == NULL ? &none : a;
-	if (size == 0 || (a->struct_size != 0 && a->struct_size != sizeof(*a)) ||
-	    (a->flags & ~(uint32_t)(QUARRY_HALLOC_FRAME_CRITICAL | QUARRY_HALLOC_EVICTABLE | QUARRY_HALLOC_NOSPILL)) != 0 ||
-	    a->alignment > QY_SEGMENT_SIZE || (a->alignment & (a->alignment - 1)) != 0 || a->type > 255 ||
-	    a->lane > QUARRY_LANE_SLOW || a->priority > QUARRY_PRIORITY_CRITICAL ||
-	    (a->group != NULL && (a->group->magic != QY_GROUP_MAGIC || a->group->lanes != l))) {
-		(void)qy_fail(EINVAL, "size, or a field of the quarry_halloc_attr");
-		return 0;
+	for (int tries = 0; h == 0 && (tries == 0 || (full && tries == 1 && qy_pack_for_refused(l, size, a->priority))); tries++) {
+		qy_quiet++;
+		h = make_with(l, size > PTRDIFF_MAX ? NULL : qy_cache_begin(l), size, a, &full);
+		qy_cache_end();
+		qy_quiet--;
 	}
-	h = qy_make_with(l, size, a);
-	if (h != 0 && (((a->flags != 0 || a->priority != 0) && quarry_hint(l, h, a->flags, a->priority) != 0) ||
-		       (a->group != NULL && quarry_group_add(a->group, h) != 0))) {
-		(void)quarry_hfree(l, h);
+	if (h == 0)
 		errno = ENOMEM;
-		return 0;
-	}
+	if (h == 0 && full)
+		qy_count_shared(&l->fast.refused, 1);
+	if (h != 0) /* (else the function's errors might stand where this one's text does) */
+		qy_events_deliver();
 	return h;
 }
 
@@ -490,7 +558,7 @@ QY_INLINE enum freeing free_fast(quarry_lanes *l, struct qy_lanes_cache *c, quar
 		return FREEING_BEGUN;
 	atomic_store_explicit(&head->entry.whose, QY_TOMB, memory_order_release);
 	atomic_store_explicit(at, (*freed & QUARRY_WORD_GENERATION) | QUARRY_WORD_FREE, memory_order_relaxed);
-	c->slot[c->slots++] = (uint32_t)h;
+	qy_slot_push(c, (uint32_t)h);
 	if (qy_peek(k->owner) == c)
 		qy_publish(k->own, k->own - 1);
 	else if (atomic_fetch_sub(&k->live, 1) == 1)
@@ -526,7 +594,7 @@ int qy_fast_hfree(quarry_lanes *l, struct qy_lanes_record *r, quarry_handle h)
 		return qy_hfree_slow(l, h);
 	/* A scope, without depth: nothing in it enters another. */
 	if (outermost)
-		atomic_store_explicit(&r->epoch, atomic_load_explicit(&qy_epoch, memory_order_relaxed), memory_order_relaxed);
+		atomic_store_explicit(&r->epoch, qy_epoch_to_enter(), memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst);
 	c = atomic_load_explicit(&r->cache[l->id], memory_order_acquire);
 	freeing = QY_UNLIKELY(c == NULL) ? FREEING_NOT : free_fast(l, c, h, &freed, &k);

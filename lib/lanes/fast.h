@@ -82,8 +82,8 @@ void qy_fast_end(quarry_lanes *l, struct qy_lanes_cache *c);
 struct qy_head *qy_fast_take(quarry_lanes *l, struct qy_lanes_cache *c, size_t size, size_t alignment);
 /* An object is over, or was moved away: in a scope. c: the calling thread's; NULL: it has none. */
 void qy_fast_entomb(quarry_lanes *l, struct qy_lanes_cache *c, struct qy_head *head);
-/* Dead chunks beyond so many go back to the arena, when their scopes are over: bytes. */
-size_t qy_fast_trim(quarry_lanes *l, uint32_t keep);
+/* Dead chunks beyond so many go back to the arena, when their scopes are over, until a time (ns; 0: all of them): bytes. */
+size_t qy_fast_trim(quarry_lanes *l, uint32_t keep, uint64_t deadline);
 /* In a child of fork(2), of threads that are gone: what they did last may be half seen. No chunk begins anew. */
 void qy_fast_keep(quarry_lanes *l);
 /* Of the calling thread's record: an object of at most fast.most bytes; and freed, by a handle that is one of these lanes'. */
@@ -96,8 +96,11 @@ quarry_handle qy_make_with(quarry_lanes *l, size_t size, const quarry_halloc_att
 
 /* Move the objects with these handles to a lane: how many went. -1: it cannot be. */
 int64_t qy_transfer(quarry_lanes *l, const quarry_handle *h, size_t count, int lane);
-/* Have the one who moves promote those that saw a tick, for a compaction: under lanes->moving. */
-void qy_promote_for_compaction(quarry_lanes *l);
+/* Under lanes->moving: a fork cut off who moved from lane to lane, or node to node. */
+void qy_transfers_undo(quarry_lanes *l);
+/* Have the one who moves promote those that saw a tick, for a compaction, until a time (ns; 0: all of them): under
+ * lanes->moving. The next call goes on where one has stopped. */
+void qy_promote_for_compaction(quarry_lanes *l, uint64_t deadline);
 /* Objects of a few chunks leave them: whether a chunk is empty now. */
 bool qy_promote_for_room(quarry_lanes *l);
 

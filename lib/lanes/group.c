@@ -7,7 +7,10 @@
 
 #include "lib/api/error.h"
 #include "lib/lanes/fast.h"
+#include "lib/lanes/note.h"
+#include "numa/os.h"
 
+#define SAMPLED 16 /* of so many objects that come to a group, one's life is told */
 #define AT_ONCE 64 /* members that are visited between two holds of the lock */
 
 /* ---- records ---- */
@@ -16,6 +19,7 @@ void qy_groups_start(quarry_lanes *l)
 {
 	pthread_mutex_init(&l->groups.lock, NULL);
 	qy_list_init(&l->groups.all);
+	qy_list_init(&l->groups.notes);
 }
 
 static size_t side_pages(const quarry_lanes *l)
@@ -32,6 +36,7 @@ void qy_groups_end(quarry_lanes *l)
 		g->magic = 0;
 		quarry_free(g);
 	}
+	qy_notes_end(l);
 	for (size_t i = 0; l->groups.side != NULL && i < side_pages(l); i++)
 		quarry_free(atomic_load(&l->groups.side[i]));
 	quarry_free((void *)l->groups.side);
@@ -42,7 +47,7 @@ bool qy_side_make(quarry_lanes *l, uint32_t slot)
 	_Atomic(struct qy_side *) *at;
 
 	if (l->groups.side == NULL)
-		l->groups.side = quarry_calloc(side_pages(l), sizeof(*l->groups.side));
+		__atomic_store_n(&l->groups.side, quarry_calloc(side_pages(l), sizeof(*l->groups.side)), __ATOMIC_RELEASE);
 	if (l->groups.side == NULL)
 		return false;
 	at = &l->groups.side[slot / QY_SIDES];
@@ -66,7 +71,11 @@ static unsigned leave(quarry_lanes *l, uint32_t slot)
 	qy_side_of(l, side->next - 1)->prev = side->prev;
 	qy_side_of(l, side->prev - 1)->next = side->next;
 	if (g->first == slot + 1)
-		g->first = g->objects == 0 ? 0 : side->next;
+		g->first = side->next;
+	if (g->look == slot + 1)
+		g->look = side->next;
+	if (g->objects == 0)
+		g->left = g->first = g->look = 0;
 	side->group = NULL;
 	side->pins = 0;
 	return pins;
@@ -87,6 +96,7 @@ static void join(quarry_group *g, uint32_t slot, size_t size)
 	side->group = g;
 	side->pins = 0;
 	side->units = (uint32_t)qy_min(size / 16, UINT32_MAX);
+	side->came = qy_os->now_ms();
 	side->next = side->prev = slot + 1;
 	if (g->first != 0) {
 		side->next = g->first;
@@ -96,33 +106,54 @@ static void join(quarry_group *g, uint32_t slot, size_t size)
 	} else {
 		g->first = slot + 1;
 	}
+	g->left += g->left > 0; /* (it may have come before others that are to be looked at) */
 	g->objects++;
+	g->came++;
 	g->bytes += (uint64_t)side->units * 16;
 	g->peak = qy_max(g->peak, g->bytes);
 }
 
-void qy_side_end(quarry_lanes *l, uint32_t slot)
+void qy_side_end(quarry_lanes *l, uint32_t slot, const struct qy_lived *lived)
 {
-	pthread_mutex_lock(&l->groups.lock);
+	qy_hold(&l->groups.lock);
+	if (lived->group > 0 && qy_side_of(l, slot)->group != NULL)
+		qy_lives_add(&qy_side_of(l, slot)->group->lives, lived->us, lived->group);
 	(void)leave(l, slot); /* nobody has it pinned */
-	pthread_mutex_unlock(&l->groups.lock);
+	qy_note_end(l, slot);
+	qy_let_go(&l->groups.lock);
 }
 
-/* Under groups.lock, in a scope: the object's entry says that there is a record. Its word then; 0, and the errno is set:
- * it is gone. fresh: the record is of another's life. */
-static uint64_t mark(quarry_lanes *l, quarry_handle h)
+/* (Who frees it changes its word before it waits for the lock: as long as the generation is the word's, the record is its.) */
+void qy_side_went(quarry_lanes *l, uint32_t slot, uint64_t word, int why, int from, int to)
+{
+	qy_hold(&l->groups.lock);
+	if (atomic_load(&l->word[slot]) >> 48 == word >> 48) {
+		if (qy_side_of(l, slot)->group != NULL && why < QUARRY_MOVED_COOLED)
+			qy_side_of(l, slot)->group->moved++;
+		qy_note_move(l, slot, why, from, to);
+	}
+	qy_let_go(&l->groups.lock);
+}
+
+/* (Whose slot it is nobody can have meanwhile: who frees it waits for the extent.) */
+void qy_side_back(quarry_lanes *l, uint32_t slot)
+{
+	uint32_t tick = (uint32_t)atomic_load_explicit(&l->fast.tick, memory_order_relaxed);
+
+	atomic_store_explicit(&qy_side_of(l, slot)->back, tick | QY_SIDE_BACK, memory_order_relaxed);
+}
+
+uint64_t qy_side_mark(quarry_lanes *l, quarry_handle h, uint32_t more)
 {
 	for (;;) {
 		uint64_t word = qy_look(l, h), now;
 		struct qy_entry *entry;
 		struct qy_side *side;
 
-		if (word == 0) {
-			errno = qy_why_not(l, h);
+		if (word == 0)
 			return 0;
-		}
 		if (!qy_side_make(l, (uint32_t)h)) {
-			errno = ENOMEM;
+			(void)qy_fail(ENOMEM, "no memory to note hints or a group");
 			return 0;
 		}
 		entry = qy_entry_at(qy_word_address(word), word);
@@ -130,9 +161,13 @@ static uint64_t mark(quarry_lanes *l, quarry_handle h)
 		if (!(atomic_load(&entry->marks) & QY_MARK_SIDE)) {
 			atomic_store_explicit(&side->flags, 0, memory_order_relaxed);
 			atomic_store_explicit(&side->priority, QUARRY_PRIORITY_NORMAL, memory_order_relaxed);
+			atomic_store_explicit(&side->back, 0, memory_order_relaxed);
 			side->group = NULL;
-			atomic_fetch_or(&entry->marks, QY_MARK_SIDE);
+			side->note = NULL;
+			more |= QY_MARK_SIDE;
 		}
+		if (more != 0)
+			atomic_fetch_or(&entry->marks, more);
 		/* A move that had read the marks before is stopped. */
 		now = qy_settle_word(l, h);
 		if (now == 0 || ((now ^ word) & QUARRY_WORD_ADDRESS) == 0)
@@ -152,13 +187,14 @@ int quarry_hint(quarry_lanes *l, quarry_handle h, uint32_t flags, int priority)
 	    priority < 0 || priority > QUARRY_PRIORITY_CRITICAL)
 		return qy_fail(EINVAL, "flags 0x%x or priority %d", (unsigned)flags, priority);
 	quarry_enter();
-	pthread_mutex_lock(&l->groups.lock);
-	word = mark(l, h);
+	(void)qy_look(l, h); /* in memory: nobody reads from a disk under the lock */
+	qy_hold(&l->groups.lock);
+	word = qy_side_mark(l, h, 0);
 	if (word != 0) {
 		atomic_store_explicit(&qy_side_of(l, (uint32_t)h)->flags, (uint8_t)flags, memory_order_relaxed);
 		atomic_store_explicit(&qy_side_of(l, (uint32_t)h)->priority, (uint8_t)priority, memory_order_relaxed);
 	}
-	pthread_mutex_unlock(&l->groups.lock);
+	qy_let_go(&l->groups.lock);
 	quarry_leave();
 	return word == 0 ? -1 : 0;
 }
@@ -175,17 +211,16 @@ int quarry_handle_attr(quarry_lanes *l, quarry_handle h, quarry_halloc_attr *att
 		return qy_fail(EINVAL, "struct_size is not the size of any quarry_halloc_attr");
 	a.lane = (uint16_t)quarry_handle_lane(l, h);
 	quarry_enter();
-	pthread_mutex_lock(&l->groups.lock);
+	(void)qy_look(l, h);
+	qy_hold(&l->groups.lock);
 	word = qy_look(l, h);
 	if (word != 0) {
 		marks = atomic_load(&qy_entry_at(qy_word_address(word), word)->marks);
 		a.flags = qy_flags_of(l, (uint32_t)h, marks);
 		a.priority = (uint16_t)qy_priority_of(l, (uint32_t)h, marks);
 		a.group = marks & QY_MARK_SIDE ? qy_side_of(l, (uint32_t)h)->group : NULL;
-	} else {
-		errno = qy_why_not(l, h);
 	}
-	pthread_mutex_unlock(&l->groups.lock);
+	qy_let_go(&l->groups.lock);
 	quarry_leave();
 	if (word == 0)
 		return -1;
@@ -195,7 +230,7 @@ int quarry_handle_attr(quarry_lanes *l, quarry_handle h, quarry_halloc_attr *att
 
 /* ---- groups ---- */
 
-static bool check(const quarry_group *g)
+bool qy_group_check(const quarry_group *g)
 {
 	if (QY_LIKELY(g != NULL && g->magic == QY_GROUP_MAGIC))
 		return true;
@@ -223,33 +258,48 @@ quarry_group *quarry_group_create(quarry_lanes *l, const quarry_group_attr *attr
 	g->limit = attr->limit;
 	if (attr->name != NULL)
 		memcpy(g->name, attr->name, strnlen(attr->name, sizeof(g->name) - 1));
-	pthread_mutex_lock(&l->groups.lock);
+	qy_hold(&l->groups.lock);
 	qy_list_push_back(&l->groups.all, &g->link);
-	pthread_mutex_unlock(&l->groups.lock);
+	qy_let_go(&l->groups.lock);
 	return g;
 }
 
 int quarry_group_destroy(quarry_group *g)
 {
-	if (!check(g))
+	if (!qy_group_check(g))
 		return -1;
 	while (quarry_group_unpin(g) > 0)
 		;
-	pthread_mutex_lock(&g->lanes->groups.lock);
+	qy_hold(&g->lanes->groups.lock);
 	while (g->first != 0)
 		(void)leave(g->lanes, g->first - 1);
 	qy_list_remove(&g->link);
-	pthread_mutex_unlock(&g->lanes->groups.lock);
+	if (g->ttl != 0)
+		atomic_fetch_sub(&g->lanes->groups.mortal, 1);
+	qy_let_go(&g->lanes->groups.lock);
+	qy_home_leave(g->lanes, g);
 	g->magic = 0;
 	quarry_free(g);
 	return 0;
 }
 
-/* Under groups.lock, in a scope. 0, or the errno; pins: as leave. */
+/* Under groups.lock, in a scope. One that is freed as we mark it is a sample no more. (Who freed it waits for the lock, for
+ * what stands beside it, before its slot is another's.) */
+static void sample(quarry_lanes *l, quarry_handle h, uint64_t word, size_t size)
+{
+	bool fast = (word & QUARRY_WORD_HEAD) && qy_head_of(qy_word_address(word))->about != 0;
+	uint32_t marks = qy_life_begin(l, (uint32_t)h, qy_class_of(size, 16, l->blob), fast, 0, SAMPLED);
+
+	if (marks != 0 && qy_side_mark(l, h, marks) == 0)
+		(void)qy_life_end(l, (uint32_t)h);
+}
+
+/* Under groups.lock, in a scope. 0, or the errno, with its text; pins: as leave. (Who frees it after mark has looked at its word finds the
+ * mark, and waits for the lock.) */
 static int add(quarry_group *g, quarry_handle h, unsigned *pins)
 {
 	quarry_lanes *l = g->lanes;
-	uint64_t word = mark(l, h);
+	uint64_t word = qy_side_mark(l, h, 0);
 	size_t size;
 
 	if (word == 0)
@@ -259,15 +309,13 @@ static int add(quarry_group *g, quarry_handle h, unsigned *pins)
 	size = qy_size_of(word);
 	if (g->limit != 0 && g->bytes + size > g->limit) {
 		g->refused++;
+		(void)qy_fail(ENOMEM, "the group has %lu bytes: %lu more are beyond its limit", (unsigned long)g->bytes, (unsigned long)size);
 		return ENOMEM;
 	}
 	*pins = leave(l, (uint32_t)h);
 	join(g, (uint32_t)h, size);
-	/* Who freed it since may have looked for the mark before it was there. */
-	if (((atomic_load(&l->word[(uint32_t)h]) ^ word) & QUARRY_WORD_GENERATION) != 0) {
-		(void)leave(l, (uint32_t)h); /* no pins: it has just joined */
-		return ESTALE;
-	}
+	if (g->came % SAMPLED == 1)
+		sample(l, h, word, size);
 	return 0;
 }
 
@@ -276,17 +324,19 @@ int quarry_group_add(quarry_group *g, quarry_handle h)
 	unsigned pins = 0;
 	int error;
 
-	if (!check(g))
+	if (!qy_group_check(g))
 		return -1;
 	quarry_enter();
-	pthread_mutex_lock(&g->lanes->groups.lock);
+	(void)qy_look(g->lanes, h);
+	qy_hold(&g->lanes->groups.lock);
 	error = add(g, h, &pins);
-	pthread_mutex_unlock(&g->lanes->groups.lock);
+	qy_let_go(&g->lanes->groups.lock);
 	unpin(g->lanes, h, pins);
 	quarry_leave();
-	if (error == ENOMEM)
-		return qy_fail(ENOMEM, "the group is full, or there is no memory");
-	return error == 0 ? 0 : qy_fail(error, "no object has this handle");
+	if (error == 0)
+		return 0;
+	errno = error;
+	return -1;
 }
 
 int quarry_group_remove(quarry_group *g, quarry_handle h)
@@ -295,45 +345,57 @@ int quarry_group_remove(quarry_group *g, quarry_handle h)
 	uint64_t word;
 	int error = 0;
 
-	if (!check(g))
+	if (!qy_group_check(g))
 		return -1;
 	quarry_enter();
-	pthread_mutex_lock(&g->lanes->groups.lock);
+	(void)qy_look(g->lanes, h);
+	qy_hold(&g->lanes->groups.lock);
 	word = qy_look(g->lanes, h);
 	if (word == 0)
-		error = qy_why_not(g->lanes, h);
+		error = errno; /* with its text */
 	else if (!(atomic_load(&qy_entry_at(qy_word_address(word), word)->marks) & QY_MARK_SIDE) ||
 		 qy_side_of(g->lanes, (uint32_t)h)->group != g)
 		error = EINVAL;
 	else
 		pins = leave(g->lanes, (uint32_t)h);
-	pthread_mutex_unlock(&g->lanes->groups.lock);
+	qy_let_go(&g->lanes->groups.lock);
 	unpin(g->lanes, h, pins);
 	quarry_leave();
-	return error == 0 ? 0 : qy_fail(error, "it is not in this group");
+	if (error != 0 && word != 0)
+		return qy_fail(error, "it is not in this group");
+	if (error == 0)
+		return 0;
+	errno = error;
+	return -1;
 }
 
 /* ---- as one ---- */
 
-/* Under groups.lock: the handle of a member as it is now; 0: it is freed, and only pinned still. */
-static quarry_handle handle_of(const quarry_lanes *l, uint32_t slot)
+quarry_handle qy_handle_of(quarry_lanes *l, uint32_t slot)
 {
-	uint64_t word = atomic_load_explicit(&l->word[slot], memory_order_acquire);
+	for (;;) {
+		uint64_t word = atomic_load_explicit(&l->word[slot], memory_order_acquire);
+		uint32_t marks;
 
-	if (word & QUARRY_WORD_FREE)
-		return 0;
-	return qy_handle_make(l, slot, word, atomic_load(&qy_entry_at(qy_word_address(word), word)->marks));
+		if (word & QUARRY_WORD_FREE)
+			return 0;
+		if (!(word & QUARRY_WORD_COLD))
+			marks = atomic_load(&qy_entry_at(qy_word_address(word), word)->marks);
+		else if (!qy_cold_marks(l, slot, word, &marks))
+			continue;
+		return qy_handle_make(l, slot, word, marks);
+	}
 }
 
 /* Up to `room` members, the group's first becoming its last: so who calls this until he had as many as there were has
  * had each of them that stayed. In a scope. */
-static size_t some(quarry_group *g, quarry_handle *h, size_t room, uint64_t *left)
+size_t qy_group_some(quarry_group *g, quarry_handle *h, size_t room, uint64_t *left)
 {
 	size_t n = 0;
 
-	pthread_mutex_lock(&g->lanes->groups.lock);
+	qy_hold(&g->lanes->groups.lock);
 	for (; *left > 0 && n < room && g->first != 0; (*left)--) {
-		quarry_handle one = handle_of(g->lanes, g->first - 1);
+		quarry_handle one = qy_handle_of(g->lanes, g->first - 1);
 
 		g->first = qy_side_of(g->lanes, g->first - 1)->next;
 		if (one != 0)
@@ -341,39 +403,51 @@ static size_t some(quarry_group *g, quarry_handle *h, size_t room, uint64_t *lef
 	}
 	if (g->first == 0)
 		*left = 0;
-	pthread_mutex_unlock(&g->lanes->groups.lock);
+	qy_let_go(&g->lanes->groups.lock);
 	return n;
 }
 
-static uint64_t count_of(quarry_group *g)
+uint64_t qy_group_count(quarry_group *g)
 {
 	uint64_t n;
 
-	pthread_mutex_lock(&g->lanes->groups.lock);
+	qy_hold(&g->lanes->groups.lock);
 	n = g->objects;
-	pthread_mutex_unlock(&g->lanes->groups.lock);
+	qy_let_go(&g->lanes->groups.lock);
 	return n;
 }
 
-int64_t quarry_group_free_all(quarry_group *g)
+/* Visit members: `take` says which, by some at a time, and `act` counts what it did to each. In a scope. */
+static int64_t visit(quarry_group *g, size_t (*take)(quarry_group *g, quarry_handle *h, size_t room, uint64_t *left),
+		     bool (*act)(quarry_group *g, quarry_handle h))
 {
 	quarry_handle h[AT_ONCE];
 	int64_t done = 0;
 	uint64_t left;
 
-	if (!check(g))
+	if (!qy_group_check(g))
 		return -1;
-	left = count_of(g);
+	left = qy_group_count(g);
 	while (left > 0) {
 		size_t n;
 
 		quarry_enter();
-		n = some(g, h, AT_ONCE, &left);
+		n = take(g, h, AT_ONCE, &left);
 		for (size_t i = 0; i < n; i++)
-			done += quarry_hfree(g->lanes, h[i]) == 0;
+			done += act(g, h[i]);
 		quarry_leave();
 	}
 	return done;
+}
+
+static bool free_member(quarry_group *g, quarry_handle h)
+{
+	return quarry_hfree(g->lanes, h) == 0;
+}
+
+int64_t quarry_group_free_all(quarry_group *g)
+{
+	return visit(g, qy_group_some, free_member);
 }
 
 /* A pin of the group's making is noted, so that quarry_group_unpin knows it. false: it left the group meanwhile. */
@@ -385,39 +459,27 @@ static bool note_pin(quarry_group *g, quarry_handle h)
 	bool noted;
 
 	/* It is pinned: the slot is its, even when it is freed. */
-	pthread_mutex_lock(&l->groups.lock);
+	qy_hold(&l->groups.lock);
 	side = qy_side_of(l, (uint32_t)h);
 	noted = side->group == g && side->pins < UINT16_MAX && word >> 48 == (h >> 32 & 0xffff);
 	side->pins += noted;
-	pthread_mutex_unlock(&l->groups.lock);
+	qy_let_go(&l->groups.lock);
 	return noted;
+}
+
+static bool pin_member(quarry_group *g, quarry_handle h)
+{
+	if (quarry_pin(g->lanes, h) == NULL)
+		return false;
+	if (note_pin(g, h))
+		return true;
+	(void)quarry_unpin(g->lanes, h);
+	return false;
 }
 
 int64_t quarry_group_pin(quarry_group *g)
 {
-	quarry_handle h[AT_ONCE];
-	int64_t done = 0;
-	uint64_t left;
-
-	if (!check(g))
-		return -1;
-	left = count_of(g);
-	while (left > 0) {
-		size_t n;
-
-		quarry_enter();
-		n = some(g, h, AT_ONCE, &left);
-		for (size_t i = 0; i < n; i++) {
-			if (quarry_pin(g->lanes, h[i]) == NULL)
-				continue;
-			if (note_pin(g, h[i]))
-				done++;
-			else
-				(void)quarry_unpin(g->lanes, h[i]);
-		}
-		quarry_leave();
-	}
-	return done;
+	return visit(g, qy_group_some, pin_member);
 }
 
 /* Up to `room` members that the group has pinned: one pin less is noted. What is freed, and pinned still, has the handle
@@ -427,7 +489,7 @@ static size_t some_pinned(quarry_group *g, quarry_handle *h, size_t room, uint64
 	quarry_lanes *l = g->lanes;
 	size_t n = 0;
 
-	pthread_mutex_lock(&l->groups.lock);
+	qy_hold(&l->groups.lock);
 	for (; *left > 0 && n < room && g->first != 0; (*left)--) {
 		uint32_t slot = g->first - 1;
 		struct qy_side *side = qy_side_of(l, slot);
@@ -442,64 +504,92 @@ static size_t some_pinned(quarry_group *g, quarry_handle *h, size_t room, uint64
 	}
 	if (g->first == 0)
 		*left = 0;
-	pthread_mutex_unlock(&l->groups.lock);
+	qy_let_go(&l->groups.lock);
 	return n;
+}
+
+static bool unpin_member(quarry_group *g, quarry_handle h)
+{
+	return quarry_unpin(g->lanes, h) == 0;
 }
 
 int64_t quarry_group_unpin(quarry_group *g)
 {
-	quarry_handle h[AT_ONCE];
-	int64_t done = 0;
-	uint64_t left;
-
-	if (!check(g))
-		return -1;
-	left = count_of(g);
-	while (left > 0) {
-		size_t n;
-
-		quarry_enter();
-		n = some_pinned(g, h, AT_ONCE, &left);
-		for (size_t i = 0; i < n; i++)
-			done += quarry_unpin(g->lanes, h[i]) == 0;
-		quarry_leave();
-	}
-	return done;
+	return visit(g, some_pinned, unpin_member);
 }
 
 int64_t quarry_group_migrate(quarry_group *g, int lane)
 {
 	quarry_handle h[AT_ONCE];
-	int64_t done = 0;
+	int64_t done = 0, went;
 	uint64_t left;
+	size_t n;
 
-	if (!check(g))
+	if (!qy_group_check(g))
 		return -1;
 	if (lane != QUARRY_LANE_FAST && lane != QUARRY_LANE_SLOW)
 		return qy_fail(EINVAL, "lane: %d is neither the fast nor the slow one", lane);
-	left = count_of(g);
-	while (left > 0) {
-		int64_t went;
-		size_t n;
-
+	for (left = qy_group_count(g); left > 0; done += went) {
 		quarry_enter();
-		n = some(g, h, AT_ONCE, &left);
+		n = qy_group_some(g, h, AT_ONCE, &left);
 		quarry_leave();
 		went = qy_transfer(g->lanes, h, n, lane);
 		if (went < 0)
 			return -1;
-		done += went;
 	}
 	return done;
 }
 
+/* All of it at once, so that extents are of this group's objects alone, as far as there are enough. */
+static quarry_handle *all_of(quarry_group *g, size_t *count)
+{
+	uint64_t left = qy_group_count(g);
+	quarry_handle *h = quarry_malloc(qy_max(left, 1) * sizeof(*h));
+
+	*count = 0;
+	while (h != NULL && left > 0) {
+		quarry_enter();
+		*count += qy_group_some(g, h + *count, qy_min(left, AT_ONCE), &left);
+		quarry_leave();
+	}
+	return h;
+}
+
+int64_t quarry_group_evict(quarry_group *g)
+{
+	quarry_handle *h;
+	size_t count;
+	int64_t went;
+
+	if (!qy_group_check(g))
+		return -1;
+	h = all_of(g, &count);
+	went = h == NULL ? -1 : quarry_evict(g->lanes, h, count);
+	quarry_free(h);
+	return went;
+}
+
+int64_t quarry_group_prefetch(quarry_group *g)
+{
+	quarry_handle *h;
+	size_t count;
+	int64_t back;
+
+	if (!qy_group_check(g))
+		return -1;
+	h = all_of(g, &count);
+	back = h == NULL ? -1 : quarry_prefetch(g->lanes, h, count);
+	quarry_free(h);
+	return back;
+}
+
 int quarry_group_limit(quarry_group *g, uint64_t limit)
 {
-	if (!check(g))
+	if (!qy_group_check(g))
 		return -1;
-	pthread_mutex_lock(&g->lanes->groups.lock);
+	qy_hold(&g->lanes->groups.lock);
 	g->limit = limit;
-	pthread_mutex_unlock(&g->lanes->groups.lock);
+	qy_let_go(&g->lanes->groups.lock);
 	return 0;
 }
 
@@ -508,25 +598,27 @@ int64_t quarry_group_handles(quarry_group *g, quarry_handle *h, size_t room)
 	uint64_t left;
 	size_t n;
 
-	if (!check(g))
+	if (!qy_group_check(g))
 		return -1;
-	left = count_of(g);
+	if (h == NULL && room > 0)
+		return qy_fail(EINVAL, "h: NULL, with room for %lu handles", (unsigned long)room);
+	left = qy_group_count(g);
 	quarry_enter();
-	n = some(g, h, room, &left);
+	n = qy_group_some(g, h, room, &left);
 	quarry_leave();
 	return (int64_t)(n + left);
 }
 
 int quarry_group_stats_get(quarry_group *g, quarry_group_stats *stats)
 {
-	if (!check(g))
+	if (!qy_group_check(g))
 		return -1;
 	if (stats == NULL || (stats->struct_size != 0 && stats->struct_size != sizeof(*stats)))
 		return qy_fail(EINVAL, "struct_size is not the size of any quarry_group_stats");
-	pthread_mutex_lock(&g->lanes->groups.lock);
+	qy_hold(&g->lanes->groups.lock);
 	*stats = (quarry_group_stats){ .struct_size = sizeof(*stats), .objects = g->objects, .bytes = g->bytes,
 				       .limit = g->limit, .refused = g->refused, .peak = g->peak };
 	memcpy(stats->name, g->name, sizeof(g->name));
-	pthread_mutex_unlock(&g->lanes->groups.lock);
+	qy_let_go(&g->lanes->groups.lock);
 	return 0;
 }

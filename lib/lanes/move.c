@@ -5,13 +5,12 @@
  * Time: no step is begun that, by what such steps took of late, does not end before the deadline, and whatever can be
  * long is cut: batches by what is left, large copies each so many bytes. What was begun and could not be ended is gone on
  * with by the next call; a segment stays drained meanwhile. */
-#include <errno.h>
-#include <sched.h>
 #include <string.h>
 
-#include "lib/api/error.h"
 #include "lib/base/lock.h"
+#include "lib/lanes/canary.h"
 #include "lib/lanes/fast.h"
+#include "lib/lanes/group.h"
 #include "numa/os.h"
 
 #define COPY_PIECE ((size_t)16 << 10)
@@ -20,22 +19,17 @@
 #define UNITS 16     /* and what is moved between two */
 #define UNIT_FIRST 400   /* ns, before anything was measured, */
 #define UNIT_LEAST 10240 /* and 1024ths of one, never less */
-#define PLAN_OLD_NS 10000000000u
-#define REFUSED_NS 500000000 /* somebody's allocation takes at most so much longer, before it fails, */
-#define REFUSED_WAIT_NS 20000000 /* and waits so long for scopes */
-#define CONFINED_NS 10000000 /* less time than so much is too short for new segments */
-#define ENDING 5             /* a part of the time that is kept: for what ends a call, and for what the machine takes */
+#define BATCH_SHORT 256  /* objects of a batch of who is hurried: what is left of one is given up when the time is over */
 
-static bool is_late(const struct qy_mover *m)
+bool qy_mover_late(const struct qy_mover *m)
 {
 	if (m->stop != NULL && atomic_load_explicit(m->stop, memory_order_relaxed) != 0)
 		return true;
 	return m->deadline != 0 && qy_os->now_ns() >= m->deadline;
 }
 
-/* What is left of its time, less what a step took of late; but that may have been by chance: with half of the time left it
- * is tried. */
-static uint64_t left(const struct qy_mover *m, uint64_t step)
+/* (What a step took may have been by chance: with half of the time left it is tried.) */
+uint64_t qy_mover_left(const struct qy_mover *m, uint64_t step)
 {
 	uint64_t now;
 
@@ -49,7 +43,7 @@ static uint64_t left(const struct qy_mover *m, uint64_t step)
 /* The longest of late, forgotten by and by. */
 static void note_longest(uint64_t *longest, uint64_t ns)
 {
-	*longest = qy_max(ns, *longest - *longest / 16);
+	qy_publish(*longest, qy_max(ns, *longest - *longest / 16));
 }
 
 static uint32_t units_of(size_t size)
@@ -62,10 +56,11 @@ static uint32_t units_of(size_t size)
 void qy_move_give_up(quarry_lanes *l, struct qy_move *b)
 {
 	uint64_t word = b->word;
+	void *to = b->to;
 
-	if (b->to != NULL)
-		qy_untake(NULL, b->to);
-	b->to = NULL;
+	b->to = NULL; /* first: a fork in between costs the place, and does not have it given back twice */
+	if (to != NULL)
+		qy_untake(NULL, to);
 	atomic_compare_exchange_strong(&l->word[b->slot], &word, b->word & ~QUARRY_WORD_MOVING);
 }
 
@@ -95,15 +90,34 @@ static bool copy_object(char *to, const char *from, size_t size, const struct qy
 {
 	for (; size > COPY_PIECE; size -= COPY_PIECE, to += COPY_PIECE, from += COPY_PIECE) {
 		qy_copy_object(to, from, COPY_PIECE);
-		if (is_late(m))
+		if (qy_mover_late(m))
 			return false;
 	}
 	qy_copy_object(to, from, size);
 	return true;
 }
 
-/* Room for one as large; its entry. NULL: none. */
-static void *room_for(quarry_lanes *l, const struct qy_span *s, struct qy_entry **entry)
+bool qy_mover_lock(quarry_lanes *l, const struct qy_mover *m)
+{
+	if (!l->hurried) {
+		qy_hold(&l->lock);
+		return true;
+	}
+	while (!qy_try_hold(&l->lock)) {
+		if (qy_mover_late(m))
+			return false;
+		qy_spin();
+	}
+	return true;
+}
+
+/* Whether a call that is hurried has looked for room for such objects in vain. */
+static bool is_full(const struct qy_mover *m, unsigned class)
+{
+	return class < QY_CLASSES_MAX && (m->full[class / 64] >> class % 64 & 1);
+}
+
+static void *take_room(quarry_lanes *l, const struct qy_span *s, struct qy_entry **entry)
 {
 	void *p;
 
@@ -113,6 +127,58 @@ static void *room_for(quarry_lanes *l, const struct qy_span *s, struct qy_entry 
 	if (p != NULL)
 		*entry = qy_entry_of(p);
 	return p;
+}
+
+/* Room for one as large; its entry. NULL: none; late: or that is not known. */
+static void *room_for(quarry_lanes *l, struct qy_mover *m, const struct qy_span *s, struct qy_entry **entry, bool *late)
+{
+	void *p = NULL;
+
+	*late = false;
+	l->more_to_find = !is_full(m, s->class);
+	while (p == NULL && l->more_to_find && !*late) {
+		l->more_to_find = false;
+		p = take_room(l, s, entry);
+		*late = p == NULL && l->more_to_find && qy_mover_late(m);
+	}
+	if (p == NULL && !*late && l->hurried && s->class < QY_CLASSES_MAX)
+		m->full[s->class / 64] |= (uint64_t)1 << s->class % 64;
+	return p;
+}
+
+/* Of a segment that is emptied in part only whole spans are: what has room elsewhere was counted. */
+static bool may_have_room(const struct qy_plan *p, const struct qy_span *s, uint32_t objects)
+{
+	return !p->partly || (s->class < QY_CLASSES_MAX && p->room[s->class] >= objects);
+}
+
+static void no_room(quarry_lanes *l, const struct qy_span *s, struct qy_move *b)
+{
+	if (!l->plan.partly) {
+		stopped(l, b);
+		return;
+	}
+	if (s->class < QY_CLASSES_MAX)
+		l->plan.room[s->class] = 0;
+	qy_move_give_up(l, b); /* as was to be expected */
+}
+
+/* The new place is the object's, and no batch's any more. In a scope: who frees the object meanwhile leaves a tombstone
+ * there that nobody takes away. So in a child of fork(2) `to` is either NULL or a place that is nobody else's
+ * (qy_moves_undo). */
+static bool publish(quarry_lanes *l, struct qy_move *b)
+{
+	uint64_t word = b->word;
+	bool moved;
+
+	quarry_enter();
+	moved = atomic_compare_exchange_strong(&l->word[b->slot], &word,
+					       qy_word_make(word >> 48, b->to) | (word & QUARRY_WORD_UNSEEN));
+	if (moved)
+		b->to = NULL;
+	atomic_signal_fence(memory_order_seq_cst);
+	quarry_leave();
+	return moved;
 }
 
 /* False: it is late, and the object is where it was. */
@@ -125,25 +191,44 @@ static bool move_one(quarry_lanes *l, struct qy_mover *m, struct qy_move *b)
 	struct qy_entry *entry = NULL;
 	uint64_t word = b->word;
 	size_t size = s->size;
+	bool late = false;
 
-	if (atomic_load(&l->word[b->slot]) != word || (marks & QY_MARK_PINS) || (b->to = room_for(l, s, &entry)) == NULL) {
+	/* (The word is looked at to save the copy: the exchange below decides. Pins are not in it: who pinned the object before it
+	 * was marked has been waited for, and is seen here.) */
+	if (atomic_load(&l->word[b->slot]) != word || (marks & QY_MARK_HELD)) {
 		stopped(l, b);
 		return true;
+	}
+	if (!may_have_room(&l->plan, s, 1) || (b->to = room_for(l, m, s, &entry, &late)) == NULL) {
+		if (late)
+			qy_move_give_up(l, b);
+		else
+			no_room(l, s, b);
+		return !late;
 	}
 	if (!copy_object(b->to, from, size, m)) {
 		qy_move_give_up(l, b);
 		return false;
 	}
+	if (!qy_canary_follow(l, b->slot, word, b->to, size, size)) {
+		stopped(l, b);
+		return true;
+	}
 	atomic_store_explicit(&entry->marks, marks, memory_order_relaxed);
 	atomic_store_explicit(&entry->whose, b->slot + 1, memory_order_relaxed);
-	if (!atomic_compare_exchange_strong(&l->word[b->slot], &word, qy_word_make(word >> 48, b->to) | (word & QUARRY_WORD_UNSEEN))) {
+	if (!publish(l, b)) {
 		stopped(l, b);
 		return true;
 	}
 	qy_entomb(l, NULL, s, index);
+	if (QY_UNLIKELY(marks & QY_MARK_SIDE))
+		qy_side_moved(l, b->slot, b->word);
+	qy_count(&qy_figures_of(l, s->class)->moved, 1);
 	qy_count(&l->moved, 1);
 	qy_count(&l->moved_bytes, size);
 	l->plan.moved += size;
+	if (l->plan.partly)
+		l->plan.room[s->class]--;
 	return true;
 }
 
@@ -183,6 +268,12 @@ static void note_pace(struct qy_pace *pace, uint64_t ns, uint32_t units)
 		pace->unit = qy_max((3 * pace->unit + unit) / 4, UNIT_LEAST);
 }
 
+/* Whether there is no room at hand for an object of this one. */
+static bool takes_long(const quarry_lanes *l, const struct qy_span *s)
+{
+	return s->class >= QY_CLASSES_MAX || l->mover.of[s->class].taken == 0;
+}
+
 /* False: it got late. */
 static bool run_batch(quarry_lanes *l, struct qy_mover *m, uint64_t marking_ns, uint32_t units)
 {
@@ -192,11 +283,12 @@ static bool run_batch(quarry_lanes *l, struct qy_mover *m, uint64_t marking_ns, 
 
 	for (; over && i < l->batched; i++) {
 		uint32_t index;
+		const struct qy_span *s = qy_span_of(qy_word_address(l->batch[i].word), &index);
 
-		since += units_of(qy_span_of(qy_word_address(l->batch[i].word), &index)->size);
-		if (since >= UNITS) {
+		since += units_of(s->size);
+		if (since >= UNITS || takes_long(l, s)) {
 			since = 0;
-			if (is_late(m))
+			if (qy_mover_late(m))
 				break;
 		}
 		if (!move_one(l, m, &l->batch[i]))
@@ -218,8 +310,10 @@ void qy_moves_undo(quarry_lanes *l)
 	for (uint32_t i = 0; i < l->batched; i++) {
 		struct qy_move *b = &l->batch[i];
 
-		if (b->to != NULL && qy_word_address(atomic_load(&l->word[b->slot])) == b->to)
-			b->to = NULL; /* that far it came */
+		/* That far it came, and then perhaps to its end. */
+		if (b->to != NULL && (qy_word_address(atomic_load(&l->word[b->slot])) == b->to ||
+				      (atomic_load(&qy_entry_of(b->to)->whose) & QY_TOMB)))
+			b->to = NULL;
 		qy_move_give_up(l, b);
 	}
 	l->batched = 0;
@@ -233,16 +327,20 @@ static bool add_to_batch(quarry_lanes *l, const struct qy_span *s, uint32_t inde
 
 	if (whose == 0 || (whose & QY_TOMB))
 		return false;
+	/* It may have been freed since, and the slot be another object's, of anywhere, or its word gone back (slots.c). */
 	word = atomic_load(&l->word[slot]);
-	if ((word & (QUARRY_WORD_FREE | QUARRY_WORD_COLD | QUARRY_WORD_HEAD)) ||
-	    qy_segment_of(qy_word_address(word)) != qy_segment_of(s) ||
+	if ((word & QUARRY_WORD_ADDRESS) == 0 || (word & (QUARRY_WORD_FREE | QUARRY_WORD_COLD | QUARRY_WORD_HEAD)) ||
 	    qy_span_of(qy_word_address(word), &at) != s || at != index ||
-	    (atomic_load_explicit(&s->entry[index].marks, memory_order_relaxed) & QY_MARK_PINS))
+	    (atomic_load_explicit(&s->entry[index].marks, memory_order_relaxed) & QY_MARK_HELD))
 		return false;
-	if (!atomic_compare_exchange_strong(&l->word[slot], &word, word | QUARRY_WORD_MOVING))
-		return false;
-	l->batch[l->batched++] = (struct qy_move){ .slot = slot, .word = word | QUARRY_WORD_MOVING };
-	return true;
+	/* It is in the batch before its word says so: a fork in between leaves nothing begun that is not undone. */
+	l->batch[l->batched] = (struct qy_move){ .slot = slot, .word = word | QUARRY_WORD_MOVING };
+	atomic_signal_fence(memory_order_release);
+	l->batched++;
+	if (atomic_compare_exchange_strong(&l->word[slot], &word, word | QUARRY_WORD_MOVING))
+		return true;
+	l->batched--;
+	return false;
 }
 
 /* ---- a segment ---- */
@@ -251,16 +349,17 @@ static bool add_to_batch(quarry_lanes *l, const struct qy_span *s, uint32_t inde
 static uint32_t mark(quarry_lanes *l, const struct qy_mover *m, uint64_t most)
 {
 	struct qy_plan *p = &l->plan;
+	const uint32_t objects = l->hurried ? BATCH_SHORT : QY_BATCH;
 	uint32_t units = 0, looked = 0;
 
 	for (; p->page < QY_SEGMENT_PAGES; p->page++, p->object = 0) {
 		const struct qy_span *s = &p->victim->span[p->page];
 
-		if (atomic_load(&s->place) != QY_SPAN_DRAINING)
+		if (atomic_load(&s->place) != QY_SPAN_DRAINING || is_full(m, s->class) || (p->object == 0 && !may_have_room(p, s, qy_live_of(s))))
 			continue;
 		for (; p->object < s->count; p->object++) {
-			if (l->batched == QY_BATCH || (units > 0 && units + units_of(s->size) > most) ||
-			    (++looked % LOOKED == 0 && is_late(m)))
+			if (l->batched == objects || (units > 0 && units + units_of(s->size) > most) ||
+			    (++looked % LOOKED == 0 && qy_mover_late(m)))
 				return units;
 			if (p->object + 8 < s->count)
 				__builtin_prefetch(&l->word[atomic_load_explicit(&s->entry[p->object + 8].whose,
@@ -276,7 +375,7 @@ static uint32_t mark(quarry_lanes *l, const struct qy_mover *m, uint64_t most)
 static bool empty(quarry_lanes *l, struct qy_mover *m)
 {
 	while (l->plan.page < QY_SEGMENT_PAGES) {
-		uint64_t time = left(m, 2 * l->pace.grace), units = time == UINT64_MAX ? time : time * 1024 / l->pace.unit, t;
+		uint64_t time = qy_mover_left(m, 2 * l->pace.grace), units = time == UINT64_MAX ? time : time * 1024 / l->pace.unit, t;
 		uint32_t marked;
 
 		if (units < UNITS && time < (m->deadline - m->begun) / 4)
@@ -285,33 +384,41 @@ static bool empty(quarry_lanes *l, struct qy_mover *m)
 		marked = mark(l, m, units);
 		if (l->batched > 0 && !run_batch(l, m, qy_os->now_ns() - t, marked))
 			return false;
-		if (is_late(m))
+		if (qy_mover_late(m))
 			return l->plan.page == QY_SEGMENT_PAGES;
 	}
 	return true;
 }
 
-/* What was in it is elsewhere; when the scopes of now are over, it is empty. */
-static void retire(quarry_lanes *l)
+/* What was in it is elsewhere; when the scopes of now are over, it is empty. False: it is late. */
+static bool retire(quarry_lanes *l, const struct qy_mover *m)
 {
 	struct qy_plan *p = &l->plan;
 	uint64_t t = qy_os->now_ns();
 
 	p->victim->emptied = qy_grace_begin();
 	note_longest(&l->pace.grace, qy_os->now_ns() - t);
-	pthread_mutex_lock(&l->lock);
+	if (!qy_mover_lock(l, m))
+		return false;
 	qy_list_push_back(&p->drained, &p->victim->order);
 	p->victim = NULL;
-	pthread_mutex_unlock(&l->lock);
+	qy_let_go(&l->lock);
+	return true;
 }
 
-/* A segment that is of the lanes no more. Its memory goes back to the kernel and its place to the arena, outside the
- * lock. */
-static void give_back(quarry_lanes *l, struct qy_mover *m, struct qy_segment *g)
+bool qy_mover_short(const struct qy_mover *m, uint64_t time)
+{
+	return m->deadline != 0 && m->deadline - m->begun < time;
+}
+
+/* Outside the lock. By a short call its memory goes back to the kernel in the reclaimer's time: the kernel takes memory back while
+ * nobody else gives some back, who may take longer than such a call has. */
+void qy_mover_give_back(quarry_lanes *l, struct qy_mover *m, struct qy_segment *g)
 {
 	uint64_t t = qy_os->now_ns();
 
-	(void)quarry_discard(g, QY_SEGMENT_SIZE);
+	if (!qy_mover_short(m, QY_SHORT_NS))
+		(void)quarry_discard(g, QY_SEGMENT_SIZE);
 	quarry_free(g);
 	note_longest(&l->pace.discard, qy_os->now_ns() - t);
 	qy_count(&l->freed_segments, 1);
@@ -326,12 +433,11 @@ static bool sweep_drained(quarry_lanes *l, struct qy_segment *g, const struct qy
 
 		if (atomic_load(&s->place) != QY_SPAN_DRAINING)
 			continue;
-		if (is_late(m))
+		if (qy_mover_late(m) || !qy_mover_lock(l, m))
 			return false;
-		pthread_mutex_lock(&l->lock);
 		(void)qy_sweep(s);
 		qy_span_settle(l, s);
-		pthread_mutex_unlock(&l->lock);
+		qy_let_go(&l->lock);
 	}
 	return true;
 }
@@ -345,17 +451,18 @@ static void finish(quarry_lanes *l, struct qy_mover *m)
 		struct qy_segment *g = qy_container(p->drained.next, struct qy_segment, order);
 		bool whole;
 
-		if (!qy_grace_look(g->emptied) || left(m, l->pace.discard) == 0 || !sweep_drained(l, g, m))
+		if (!qy_grace_look(g->emptied) || qy_mover_left(m, l->pace.discard) == 0 || !sweep_drained(l, g, m))
 			return;
-		pthread_mutex_lock(&l->lock);
+		if (!qy_mover_lock(l, m))
+			return;
 		whole = g->free == UINT32_MAX;
 		if (whole)
 			qy_segment_leave(l, g);
 		else
 			qy_undrain(l, g);
-		pthread_mutex_unlock(&l->lock);
+		qy_let_go(&l->lock);
 		if (whole) {
-			give_back(l, m, g);
+			qy_mover_give_back(l, m, g);
 			p->freed++;
 		}
 	}
@@ -371,143 +478,38 @@ void qy_pack(quarry_lanes *l, struct qy_mover *m, size_t enough)
 {
 	struct qy_plan *p = &l->plan;
 
-	l->confined = m->deadline != 0 && m->deadline - m->begun < CONFINED_NS;
-	while (p->state != QY_PLAN_NONE && m->segments * QY_SEGMENT_SIZE < enough && !is_late(m)) {
+	/* (Who runs in slices and is asked to stop has promised nobody a time.) */
+	l->confined = p->partly || (m->stop == NULL && qy_mover_short(m, QY_CONFINED_NS));
+	l->mover_home = p->home;
+	while (p->state != QY_PLAN_NONE && m->segments * QY_SEGMENT_SIZE < enough && !qy_mover_late(m)) {
 		if (p->victim != NULL) {
-			if (!empty(l, m))
+			if (!empty(l, m) || !retire(l, m))
 				break;
-			retire(l);
 			finish(l, m);
 		} else if (p->state == QY_PLAN_COUNTING) {
 			(void)qy_plan_count(l);
 		} else {
 			qy_takers_end(l, &l->mover); /* else no segment that it takes from could be chosen */
-			(void)qy_plan_choose(l, largest(l, m));
+			/* (Who wants so many bytes is told of those that went back, and is not to have others taken for that.) */
+			(void)qy_plan_choose(l, largest(l, m), enough == SIZE_MAX && !l->confined);
 		}
 	}
 	qy_takers_end(l, &l->mover);
-	if (!qy_list_empty(&p->drained) && !is_late(m))
+	l->mover_home = 0;
+	if (!qy_list_empty(&p->drained) && !qy_mover_late(m))
 		(void)wait_for(m, qy_container(p->drained.prev, struct qy_segment, order)->emptied);
 	finish(l, m);
+	l->confined = false; /* for who promotes next, it is no such */
 }
 
 void qy_mover_begin(quarry_lanes *l)
 {
 	qy_moves_undo(l);
+	l->confined = false;
+	atomic_store(&l->hurried, false);
+	l->mover_home = 0; /* (a fork may have cut off who had changed it) */
 	if (l->pace.unit == 0)
 		l->pace.unit = UNIT_FIRST * 1024;
 	if (l->pace.unit > UNIT_FIRST * 1024)
 		l->pace.unit -= (l->pace.unit - UNIT_FIRST * 1024) / 16;
-}
-
-void qy_mover_free(quarry_lanes *l, struct qy_mover *m)
-{
-	bool more = true;
-
-	while (more && !is_late(m)) {
-		more = qy_huge_bury(l, 1);
-		pthread_mutex_lock(&l->lock);
-		more |= qy_bury(l, 16);
-		pthread_mutex_unlock(&l->lock);
-	}
-	for (more = true; more && left(m, l->pace.discard) > 0;) {
-		struct qy_segment *g = NULL;
-
-		pthread_mutex_lock(&l->lock);
-		more = !qy_list_empty(&l->spares);
-		if (more) {
-			g = qy_container(l->spares.next, struct qy_segment, order);
-			qy_segment_leave(l, g);
-		}
-		pthread_mutex_unlock(&l->lock);
-		if (g != NULL)
-			give_back(l, m, g);
-	}
-}
-
-bool qy_mover_enter(quarry_lanes *l, const struct qy_mover *m)
-{
-	bool in;
-
-	atomic_fetch_add(&l->governor.wanted, 1);
-	while (!(in = pthread_mutex_trylock(&l->moving) == 0) && atomic_load(&l->governor.inside) && !is_late(m))
-		qy_spin();
-	if (in)
-		atomic_store(&l->governor.inside, false);
-	atomic_fetch_sub(&l->governor.wanted, 1);
-	return in;
-}
-
-/* Under l->moving: a call that may take its time begins at the beginning. */
-static void compact(quarry_lanes *l, struct qy_mover *m, int style, size_t enough, bool promote)
-{
-	struct qy_plan *p = &l->plan;
-
-	qy_mover_begin(l);
-	(void)qy_recall_end(l);
-	qy_lanes_flush(l); /* what the thread takes from stays where it is */
-	if (promote)
-		qy_promote_for_compaction(l);
-	(void)qy_fast_trim(l, 0);
-	qy_mover_free(l, m);
-	if (style == QUARRY_COMPACT_NONE)
-		return;
-	if (m->deadline == 0) /* what other threads took from and left is no reason to keep a segment */
-		for (qy_recall_begin(l); !qy_recall_end(l);)
-			sched_yield();
-	if (m->deadline == 0 || p->state == QY_PLAN_NONE || m->begun - p->begun > PLAN_OLD_NS)
-		qy_plan_begin(l, m->begun);
-	qy_pack(l, m, style == QUARRY_COMPACT_FULL ? SIZE_MAX : enough);
-	while (m->deadline == 0 && style == QUARRY_COMPACT_FULL && qy_plan_gained(l)) {
-		qy_plan_begin(l, m->begun); /* what was counted is not what is there now */
-		qy_pack(l, m, SIZE_MAX);
-	}
-	if (m->deadline == 0) {
-		pthread_mutex_lock(&l->lock);
-		qy_scratch_trim(l, false);
-		qy_scratch_fill(l);
-		pthread_mutex_unlock(&l->lock);
-	}
-	if (m->deadline != 0 && p->state == QY_PLAN_NONE && p->owned > 0 && !is_late(m))
-		qy_recall_begin(l);
-	qy_mover_free(l, m);
-}
-
-bool qy_pack_for_refused(quarry_lanes *l)
-{
-	struct qy_mover m = { .begun = qy_os->now_ns(), .patience = REFUSED_WAIT_NS };
-	uint64_t segments;
-
-	m.deadline = m.begun + REFUSED_NS;
-	if (qy_in_scope() || !qy_mover_enter(l, &m))
-		return false;
-	segments = atomic_load(&l->segment_count);
-	l->plan.state = QY_PLAN_NONE;
-	compact(l, &m, QUARRY_COMPACT_ENOUGH, QY_SEGMENT_SIZE, false);
-	pthread_mutex_unlock(&l->moving);
-	return m.segments > 0 && atomic_load(&l->segment_count) < segments;
-}
-
-int64_t quarry_compact(quarry_lanes *l, int style, size_t enough, uint64_t budget_us)
-{
-	bool promote = (style & QUARRY_COMPACT_PROMOTE) != 0 && style >= 0;
-	struct qy_mover m = { .begun = qy_os->now_ns() };
-	uint64_t budget = qy_min(budget_us, UINT32_MAX) * 1000;
-
-	if (!qy_lanes_check(l))
-		return -1;
-	style -= promote ? QUARRY_COMPACT_PROMOTE : 0;
-	if (style < QUARRY_COMPACT_NONE || style > QUARRY_COMPACT_FULL)
-		return qy_fail(EINVAL, "style: %d is none", style);
-	if (qy_in_scope())
-		return qy_fail(EDEADLK, "the thread is in a scope, which a compaction would wait for");
-	m.deadline = budget == 0 ? 0 : m.begun + budget - budget / ENDING;
-	if (!qy_mover_enter(l, &m)) {
-		if (is_late(&m) && atomic_load(&l->governor.inside))
-			return 0; /* the thread in the background took as long as this may */
-		return qy_fail(EBUSY, "another compaction is under way");
-	}
-	compact(l, &m, style, enough, promote);
-	pthread_mutex_unlock(&l->moving);
-	return (int64_t)(m.segments * QY_SEGMENT_SIZE);
 }

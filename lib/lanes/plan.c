@@ -7,9 +7,13 @@
 #include "lib/lanes/lanes.h"
 
 #define FULL_PERCENT 90 /* of a segment: fuller ones stay as they are */
-#define GAINED 64       /* a plan that frees a smaller part of the segments, less those that it took, gained little */
-#define COUNTED 8       /* segments that are counted, */
-#define CHOSEN 8        /* or looked at as candidates, at once */
+#define GAINED 256      /* a plan that frees a smaller part of the segments, less those that it took, gained little */
+#define COUNTED 2       /* segments that are counted, */
+#define CHOSEN 2        /* or looked at as candidates, at once: some 10 us each, where their headers are in no cache */
+#define FEW 64          /* segments, of which one is so much that it is emptied in part, */
+#define PARTLY_PAGES 4  /* when so many pages of it become free */
+#define BORROW_PAGES (QY_SEGMENT_PAGES / 4) /* that a victim may lack, */
+#define BORROW_SHARE 4                      /* and victims for each segment that is taken for such */
 
 /* The bytes of its live objects; SIZE_MAX: somebody takes from it. */
 static size_t live_bytes(const struct qy_segment *g)
@@ -28,27 +32,61 @@ static size_t live_bytes(const struct qy_segment *g)
 	return live;
 }
 
+/* (There may be none that has a segment: then it is the first.) */
+static unsigned home_after(const quarry_lanes *l, unsigned home)
+{
+	for (unsigned i = 1; i <= l->homes; i++)
+		if (atomic_load_explicit(&l->home[(home + i) % l->homes]->segments, memory_order_relaxed) > 0)
+			return (home + i) % l->homes;
+	return 0;
+}
+
+bool qy_plan_last(const quarry_lanes *l)
+{
+	return home_after(l, l->plan.home) <= l->plan.home;
+}
+
+/* All at once, however many they are: none of them is looked at. */
+static void forget_candidates(struct qy_plan *p)
+{
+	for (int i = 0; i < QY_BUCKETS; i++) {
+		struct qy_link *from = &p->bucket[i], *to = &p->forgotten;
+
+		if (qy_list_empty(from))
+			continue;
+		from->next->prev = to->prev;
+		to->prev->next = from->next;
+		from->prev->next = to;
+		to->prev = from->prev;
+		qy_list_init(from);
+	}
+}
+
 void qy_plan_begin(quarry_lanes *l, uint64_t now)
 {
 	struct qy_plan *p = &l->plan;
 
-	pthread_mutex_lock(&l->lock);
-	for (int i = 0; i < QY_BUCKETS; i++)
-		while (!qy_list_empty(&p->bucket[i]))
-			qy_list_remove(p->bucket[i].next);
+	qy_hold(&l->lock);
+	forget_candidates(p);
+	if (p->victim != NULL) /* of another home, or emptied in part: it is counted like the others */
+		qy_undrain(l, p->victim);
+	p->victim = NULL;
 	p->next = l->segments.next;
-	pthread_mutex_unlock(&l->lock);
+	qy_let_go(&l->lock);
 	memset(p->room, 0, sizeof(p->room));
-	p->pages = p->owned = p->freed = 0;
+	p->pages = p->owned = p->freed = p->borrowed = 0;
 	p->live = p->held = p->moved = 0;
 	p->recalled = false;
+	p->home = home_after(l, p->home);
+	p->partly = 0;
 	p->begun = now;
 	p->state = QY_PLAN_COUNTING;
 }
 
 bool qy_plan_gained(const quarry_lanes *l)
 {
-	uint64_t was = l->plan.held / QY_SEGMENT_SIZE, is = atomic_load_explicit(&l->segment_count, memory_order_relaxed);
+	uint64_t was = l->plan.held / QY_SEGMENT_SIZE,
+		 is = atomic_load_explicit(&l->home[l->plan.home]->segments, memory_order_relaxed);
 
 	return is + was / GAINED < was;
 }
@@ -75,6 +113,7 @@ static void count(struct qy_plan *p, struct qy_segment *g)
 	if (live >= QY_SEGMENT_SIZE / 100 * FULL_PERCENT)
 		return;
 	p->owned += owned;
+	qy_list_remove(&g->order); /* it may be a forgotten one */
 	if (!owned)
 		qy_list_push_back(&p->bucket[live * QY_BUCKETS / QY_SEGMENT_SIZE], &g->order);
 }
@@ -83,22 +122,78 @@ bool qy_plan_count(quarry_lanes *l)
 {
 	struct qy_plan *p = &l->plan;
 
-	pthread_mutex_lock(&l->lock);
+	qy_hold(&l->lock);
 	for (int n = 0; n < COUNTED && p->next != &l->segments; n++) {
 		struct qy_segment *g = qy_container(p->next, struct qy_segment, link);
 
 		p->next = p->next->next;
-		if (!g->draining && g->free != UINT32_MAX)
+		if (!g->draining && g->free != UINT32_MAX && g->home == p->home)
 			count(p, g);
 	}
 	if (p->next == &l->segments)
 		p->state = QY_PLAN_MADE;
-	pthread_mutex_unlock(&l->lock);
+	qy_let_go(&l->lock);
 	return p->state == QY_PLAN_MADE;
 }
 
+/* What it has of the room is none for its own objects. */
+static void own_room_out(uint32_t *room, const struct qy_segment *g)
+{
+	for (unsigned i = 0; i < QY_SEGMENT_PAGES; i++) {
+		const struct qy_span *s = &g->span[i];
+
+		if (qy_is_span(s) && s->class < QY_CLASSES_MAX)
+			room[s->class] -= (uint32_t)qy_min(room[s->class], s->count - qy_live_of(s));
+	}
+}
+
+/* Pages of its spans whose objects have room in others, in the order in which they are emptied. Whole spans alone: so no
+ * object goes back to where another came from. */
+static unsigned emptied_pages(const struct qy_segment *g, const uint32_t *room_of_all)
+{
+	uint32_t room[QY_CLASSES_MAX];
+	unsigned pages = 0;
+
+	memcpy(room, room_of_all, sizeof(room));
+	own_room_out(room, g);
+	for (unsigned i = 0; i < QY_SEGMENT_PAGES; i++) {
+		const struct qy_span *s = &g->span[i];
+
+		if (!qy_is_span(s) || s->class >= QY_CLASSES_MAX || qy_live_of(s) > room[s->class])
+			continue;
+		room[s->class] -= qy_live_of(s);
+		pages += s->pages;
+	}
+	return pages;
+}
+
+/* Under l->lock: room in the plan's home, in spans that nobody owns. */
+static void count_room(quarry_lanes *l, uint32_t *room)
+{
+	for (struct qy_link *k = l->segments.next; k != &l->segments; k = k->next) {
+		const struct qy_segment *g = qy_container(k, struct qy_segment, link);
+
+		if (g->home != l->plan.home)
+			continue;
+		for (unsigned i = 0; i < QY_SEGMENT_PAGES && !g->draining; i++)
+			if (qy_is_span(&g->span[i]) && g->span[i].class < QY_CLASSES_MAX &&
+			    atomic_load_explicit(&g->span[i].place, memory_order_relaxed) != QY_SPAN_OWNED)
+				room[g->span[i].class] += g->span[i].count - qy_live_of(&g->span[i]);
+	}
+}
+
+/* Room is of classes: with the last of one gone no victim that has such an object would go, whatever others have. So pages
+ * that few victims lack may come of a new segment. */
+static bool borrow(struct qy_plan *plan, uint32_t lacking)
+{
+	if (lacking > BORROW_PAGES || plan->borrowed * BORROW_SHARE > plan->freed)
+		return false;
+	plan->borrowed++;
+	return true;
+}
+
 /* Whether its objects have room in the others: then that room is theirs. */
-static bool reserve(struct qy_plan *plan, const struct qy_segment *g, size_t most)
+static bool reserve(struct qy_plan *plan, const struct qy_segment *g, size_t most, bool may_borrow)
 {
 	struct { uint32_t room, live; } own[QY_CLASSES_MAX] = { { 0, 0 } };
 	uint32_t own_pages = (uint32_t)__builtin_popcount(g->free), needed = 0;
@@ -124,8 +219,11 @@ static bool reserve(struct qy_plan *plan, const struct qy_segment *g, size_t mos
 		if (own[class].live > room)
 			needed += qy_pages_for(class, own[class].live - room);
 	}
-	if (needed > pages)
-		return false;
+	if (needed > pages) {
+		if (!may_borrow || !borrow(plan, needed - pages))
+			return false;
+		pages += QY_SEGMENT_PAGES;
+	}
 	plan->pages = pages - needed;
 	for (unsigned class = 0; class < qy_class_count(); class++)
 		plan->room[class] -= (uint32_t)qy_min(own[class].room + own[class].live, plan->room[class]);
@@ -158,26 +256,67 @@ void qy_undrain(quarry_lanes *l, struct qy_segment *g)
 		qy_list_push_back(&l->spares, &g->order);
 }
 
-bool qy_plan_choose(quarry_lanes *l, size_t most)
+static void take(struct qy_plan *p, struct qy_segment *g)
+{
+	drain(g);
+	p->victim = g;
+	p->page = p->object = 0;
+}
+
+bool qy_plan_partly(quarry_lanes *l)
+{
+	struct qy_plan *p = &l->plan;
+	struct qy_segment *best = NULL;
+	unsigned most = PARTLY_PAGES, pages;
+	uint32_t segments = (uint32_t)atomic_load_explicit(&l->segment_count, memory_order_relaxed);
+
+	/* As often as that comes to something, and not for ever beside others who make and free. */
+	if (p->victim != NULL || segments > FEW || p->partly >= segments / 4 + 1 || (p->partly > 0 && p->moved == p->moved_before))
+		return false;
+	memset(p->room, 0, sizeof(p->room));
+	qy_hold(&l->lock);
+	count_room(l, p->room);
+	for (struct qy_link *k = l->segments.next; k != &l->segments; k = k->next) {
+		struct qy_segment *g = qy_container(k, struct qy_segment, link);
+
+		if (g->home != p->home || g->draining || g->free == UINT32_MAX || live_bytes(g) == SIZE_MAX)
+			continue;
+		pages = emptied_pages(g, p->room);
+		if (pages < most)
+			continue;
+		most = pages;
+		best = g;
+	}
+	if (best != NULL) {
+		qy_list_remove(&best->order); /* it may be a candidate still */
+		take(p, best);
+		own_room_out(p->room, best);
+		p->partly++;
+		p->moved_before = p->moved;
+		p->state = QY_PLAN_MADE;
+	}
+	qy_let_go(&l->lock);
+	return best != NULL;
+}
+
+bool qy_plan_choose(quarry_lanes *l, size_t most, bool may_borrow)
 {
 	struct qy_plan *p = &l->plan;
 	unsigned looked = 0;
 	int i = 0;
 
-	pthread_mutex_lock(&l->lock);
+	qy_hold(&l->lock);
 	for (; p->victim == NULL && looked < CHOSEN && i < QY_BUCKETS; i++)
 		while (p->victim == NULL && looked < CHOSEN && !qy_list_empty(&p->bucket[i])) {
 			struct qy_segment *g = qy_container(p->bucket[i].next, struct qy_segment, order);
 
 			looked++;
 			qy_list_remove(&g->order);
-			if (live_bytes(g) == SIZE_MAX || !reserve(p, g, most))
+			if (live_bytes(g) == SIZE_MAX || !reserve(p, g, most, may_borrow))
 				continue;
-			drain(g);
-			p->victim = g;
-			p->page = p->object = 0;
+			take(p, g);
 		}
-	pthread_mutex_unlock(&l->lock);
+	qy_let_go(&l->lock);
 	if (p->victim == NULL && i == QY_BUCKETS && looked < CHOSEN)
 		p->state = QY_PLAN_NONE;
 	return p->victim != NULL || p->state == QY_PLAN_NONE;

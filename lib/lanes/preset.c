@@ -50,6 +50,7 @@ int qy_fast_start(quarry_lanes *l, const quarry_lanes_attr *a)
 	f->size = a->fast_lane_size;
 	f->slow_size = a->slow_lane_size;
 	f->threshold = a->threshold;
+	f->chain = a->flags & QUARRY_LANES_CANARIES ? SIZE_MAX : f->threshold;
 	f->large = or_default(a->fast_lane_large_entry_threshold, 4096);
 	f->age = or_default(a->max_fast_age_ticks, 600);
 	f->usage = or_default(a->fast_lane_usage_threshold, 90);
@@ -129,10 +130,10 @@ int quarry_fast_stats_get(quarry_lanes *l, quarry_fast_stats *stats)
 		return -1;
 	if (stats == NULL || (stats->struct_size != 0 && stats->struct_size != sizeof(s)))
 		return qy_fail(EINVAL, "struct_size is not the size of any quarry_fast_stats");
-	pthread_mutex_lock(&l->lock);
+	qy_hold(&l->lock);
 	for (struct qy_link *i = l->fast.chunks.next; i != &l->fast.chunks; i = i->next)
 		chunk_count(qy_container(i, struct qy_chunk, link), &s);
-	pthread_mutex_unlock(&l->lock);
+	qy_let_go(&l->lock);
 	s.ticks = atomic_load(&l->fast.tick);
 	s.resets = qy_read(&l->fast.resets);
 	for (int i = 0; i < QUARRY_PROMOTIONS; i++)

@@ -9,7 +9,10 @@
 #include <sched.h>
 
 #include "lib/api/error.h"
+#include "lib/base/lock.h"
+#include "lib/lanes/events.h"
 #include "lib/lanes/fast.h"
+#include "lib/lanes/figures.h"
 #include "numa/os.h"
 
 __thread struct qy_lanes_record *qy_lanes_record;
@@ -19,12 +22,19 @@ _Atomic(uint64_t) qy_epoch_safe = 1;
 _Atomic(bool) qy_fenceless;
 
 #define BUSY_NS 5000000 /* until lanes are asked again that somebody else is packing */
+#define ROUND_STEP 257u /* generations */
+#define YIELDS_NS 1000000 /* who has less time left keeps the processor: others may have it for longer than that */
 
 static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
 static quarry_lanes *all[QY_LANES_MAX]; /* under the registry's lock */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
 static bool key_made;
+
+/* Threads in scopes without a record, for want of memory: the process goes on without anybody being moved or freed, rather
+ * than without a scope. */
+static _Atomic(uint32_t) unrecorded;
+static __thread uint32_t unrecorded_depth;
 
 /* ---- threads ---- */
 
@@ -39,7 +49,7 @@ void qy_lanes_flush(quarry_lanes *l)
 static void cache_end(quarry_lanes *l, struct qy_lanes_cache *c)
 {
 	qy_takers_end(l, c);
-	qy_slots_flush(l, c, 0);
+	qy_slots_give_all(l, c);
 	quarry_free(c);
 }
 
@@ -47,23 +57,31 @@ static void thread_ends(void *ending)
 {
 	struct qy_lanes_record *r = ending;
 
-	pthread_mutex_lock(&registry);
+	qy_hold(&registry);
 	for (int id = 0; id < QY_LANES_MAX; id++) {
 		struct qy_lanes_cache *c = atomic_exchange(&r->cache[id], NULL);
 
-		if (c != NULL)
+		if (c != NULL) {
+			qy_slots_flush(all[id], c, 0);
 			cache_end(all[id], c);
+		}
 	}
-	pthread_mutex_unlock(&registry);
+	qy_let_go(&registry);
 	qy_lanes_record = NULL;
+	quarry_free(r->glances);
+	r->glances = NULL;
+	r->refused = 0;
 	r->depth = 0;
 	atomic_store_explicit(&r->taking, 0, memory_order_release);
 	atomic_store_explicit(&r->epoch, 0, memory_order_release);
 	atomic_store_explicit(&r->used, false, memory_order_release);
 }
 
+/* (The program's own functions of pthread_atfork(3) run between this and what is done after the fork: what they allocate is in the
+ * midst of lanes.) */
 static void before_fork(void)
 {
+	qy_quiet++;
 	pthread_mutex_lock(&registry);
 	for (int id = 0; id < QY_LANES_MAX; id++)
 		if (all[id] != NULL) {
@@ -72,13 +90,17 @@ static void before_fork(void)
 				qy_cold_before_fork(all[id]->cold);
 			pthread_mutex_lock(&all[id]->lock);
 			pthread_mutex_lock(&all[id]->slots.lock);
+			pthread_mutex_lock(&all[id]->events.lock);
 		}
+	qy_async_before_fork();
 }
 
 static void unlock_all(bool child)
 {
+	qy_async_after_fork(child);
 	for (int id = QY_LANES_MAX - 1; id >= 0; id--)
 		if (all[id] != NULL) {
+			pthread_mutex_unlock(&all[id]->events.lock);
 			pthread_mutex_unlock(&all[id]->slots.lock);
 			pthread_mutex_unlock(&all[id]->lock);
 			if (all[id]->cold != NULL)
@@ -91,19 +113,39 @@ static void unlock_all(bool child)
 static void after_fork(void)
 {
 	unlock_all(false);
+	qy_quiet--;
+}
+
+static void recount(struct qy_lanes_record *r)
+{
+	for (int id = 0; id < QY_LANES_MAX; id++) {
+		struct qy_lanes_cache *c = atomic_load(&r->cache[id]);
+
+		if (c != NULL)
+			qy_takers_recount(all[id], c);
+	}
 }
 
 /* The parent's other threads are not here: their scopes are over, and what they had of lanes goes back. A move that was
- * under way never ends: who moves next undoes it (move.c). */
+ * under way never ends, and is undone before the child does anything: later the places that it took may be others'. */
 static void in_child(void)
 {
 	bool others = false;
 
 	unlock_all(true);
+	for (int id = 0; id < QY_LANES_MAX; id++)
+		if (all[id] != NULL) {
+			qy_moves_undo(all[id]);
+			qy_transfers_undo(all[id]);
+			qy_takers_recount(all[id], &all[id]->mover);
+			for (struct qy_lanes_cache *c = all[id]->recalled; c != NULL; c = c->next)
+				qy_takers_recount(all[id], c);
+		}
 	for (struct qy_lanes_record *r = atomic_load(&records); r != NULL; r = r->next)
 		if (r != qy_lanes_record && atomic_load(&r->used)) {
 			struct qy_lanes_record *me = qy_lanes_record;
 
+			recount(r);
 			thread_ends(r);
 			qy_lanes_record = me;
 			others = true;
@@ -111,16 +153,25 @@ static void in_child(void)
 	for (int id = 0; id < QY_LANES_MAX; id++)
 		if (all[id] != NULL) {
 			pthread_mutex_init(&all[id]->moving, NULL);
+			all[id]->confined = false;
+			atomic_store(&all[id]->hurried, false);
+			all[id]->mover_home = 0;
+			qy_opt_in_child(all[id]);
+			qy_figures_in_child(all[id]);
+			qy_lanes_events_in_child(all[id]);
 			atomic_store(&all[id]->governor.due, UINT64_MAX); /* nobody is at it here */
 			atomic_store(&all[id]->governor.news, false);
 			all[id]->governor.pack_due = UINT64_MAX;
 			all[id]->governor.not_before = 0;
+			all[id]->governor.packed = (quarry_lanes_event){ 0 };
 			atomic_store(&all[id]->governor.inside, false);
 			atomic_store(&all[id]->governor.wanted, 0);
 			if (others)
 				qy_fast_keep(all[id]);
 		}
+	atomic_store(&unrecorded, unrecorded_depth > 0);
 	qy_background_in_child();
+	qy_quiet--;
 }
 
 static void start(void)
@@ -146,7 +197,9 @@ QY_COLD struct qy_lanes_record *qy_lanes_record_make(void)
 			break;
 	}
 	if (r == NULL) {
+		qy_quiet++;
 		r = quarry_aligned_alloc(QY_CACHE_LINE, sizeof(*r));
+		qy_quiet--;
 		if (r == NULL)
 			return NULL;
 		*r = (struct qy_lanes_record){ .used = true };
@@ -159,14 +212,11 @@ QY_COLD struct qy_lanes_record *qy_lanes_record_make(void)
 		errno = ENOMEM;
 		return NULL;
 	}
+	atomic_thread_fence(memory_order_seq_cst); /* is_alone */
 	return qy_lanes_record = r;
 }
 
 /* ---- scopes ---- */
-
-/* No memory for a record: the process goes on without anybody being moved or freed, rather than without a scope. */
-static _Atomic(uint32_t) unrecorded;
-static __thread uint32_t unrecorded_depth;
 
 void qy_scope_fence(void)
 {
@@ -204,13 +254,27 @@ bool qy_in_scope(void)
 
 /* ---- grace periods ---- */
 
+/* After a fence: whether no other thread has a record. Then nobody is to be fenced, and the system call, which may wait
+ * for another processor, is saved: whoever gets a record after this look has a fence behind that, and sees what was
+ * written before it. (Who reads optimistically needs none: the caller's own fence stands between the epoch and all that is
+ * done by it.) */
+static bool is_alone(void)
+{
+	if (QY_UNLIKELY(atomic_load(&unrecorded) != 0))
+		return false;
+	for (struct qy_lanes_record *r = atomic_load(&records); r != NULL; r = r->next)
+		if (r != qy_lanes_record && atomic_load(&r->used))
+			return false;
+	return true;
+}
+
 uint64_t qy_grace_begin(void)
 {
 	uint64_t e = atomic_fetch_add(&qy_epoch, 1) + 1;
 
-	if (!atomic_load_explicit(&qy_fenceless, memory_order_relaxed))
-		atomic_thread_fence(memory_order_seq_cst);
-	else if (qy_os->membarrier(QY_MEMBARRIER_PRIVATE_EXPEDITED) != 0)
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load_explicit(&qy_fenceless, memory_order_relaxed) && !is_alone() &&
+	    qy_os->membarrier(QY_MEMBARRIER_PRIVATE_EXPEDITED) != 0)
 		qy_check(!"membarrier(2) that was registered fails");
 	return e;
 }
@@ -237,10 +301,14 @@ bool qy_grace_look(uint64_t e)
 bool qy_grace_wait(uint64_t e, uint64_t deadline)
 {
 	for (unsigned n = 0; !qy_grace_look(e); n++) {
-		if (deadline != 0 && qy_os->now_ns() >= deadline)
+		uint64_t now = deadline == 0 ? 0 : qy_os->now_ns();
+
+		if (deadline != 0 && now >= deadline)
 			return false;
-		if (n > 16)
+		if (n > 16 && (deadline == 0 || deadline - now > YIELDS_NS))
 			sched_yield();
+		else
+			qy_spin();
 	}
 	return true;
 }
@@ -254,20 +322,20 @@ QY_COLD struct qy_lanes_cache *qy_lanes_cache_make(quarry_lanes *l)
 
 	if (r == NULL && (r = qy_lanes_record_make()) == NULL)
 		return NULL;
-	pthread_mutex_lock(&registry);
+	/* Without the registry's lock, which may not be waited for here (groups.lock may be held): only the thread itself has one
+	 * where there was none, and who recalls it takes it by an exchange. */
+	qy_quiet++;
 	c = quarry_calloc(1, sizeof(*c));
+	qy_quiet--;
 	atomic_store_explicit(&r->cache[l->id], c, memory_order_release);
-	pthread_mutex_unlock(&registry);
 	return c;
 }
 
-uint32_t qy_recall_begin(quarry_lanes *l)
+/* With the registry locked, which this gives back. */
+static uint32_t recall(quarry_lanes *l)
 {
 	uint32_t caches = 0;
 
-	if (l->recalled != NULL)
-		return 0;
-	pthread_mutex_lock(&registry);
 	for (struct qy_lanes_record *r = atomic_load(&records); r != NULL; r = r->next) {
 		struct qy_lanes_cache *c = atomic_exchange(&r->cache[l->id], NULL);
 
@@ -284,20 +352,44 @@ uint32_t qy_recall_begin(quarry_lanes *l)
 	return caches;
 }
 
-/* A thread that uses one since before is in a scope since before, or taking. */
+uint32_t qy_recall_begin(quarry_lanes *l)
+{
+	if (l->recalled != NULL)
+		return 0;
+	pthread_mutex_lock(&registry);
+	return recall(l);
+}
+
+void qy_recall_try(quarry_lanes *l)
+{
+	if (l->recalled == NULL && pthread_mutex_trylock(&registry) == 0)
+		(void)recall(l);
+}
+
 bool qy_recall_end(quarry_lanes *l)
 {
+	return qy_recall_end_by(l, 0);
+}
+
+/* A thread that uses one since before is in a scope since before, or taking. */
+bool qy_recall_end_by(quarry_lanes *l, uint64_t deadline)
+{
+	bool ended = false;
+
 	if (l->recalled == NULL)
 		return true;
 	if (!qy_grace_look(l->recalled_epoch))
 		return false;
 	for (struct qy_lanes_cache **at = &l->recalled, *c; (c = *at) != NULL;) {
+		if (ended && deadline != 0 && qy_os->now_ns() >= deadline)
+			return false;
 		if (atomic_load_explicit(&c->whose->taking, memory_order_acquire) != 0) {
 			at = &c->next;
 			continue;
 		}
 		*at = c->next;
 		cache_end(l, c);
+		ended = true;
 	}
 	return l->recalled == NULL;
 }
@@ -313,7 +405,7 @@ quarry_lanes *qy_lanes_due(uint32_t *id, uint64_t now, uint64_t *next)
 
 		if (due == UINT64_MAX && g != NULL && atomic_load(&g->news))
 			due = g->not_before;
-		if (due <= now && pthread_mutex_trylock(&all[*id]->moving) == 0)
+		if (due <= now && qy_try_hold(&all[*id]->moving))
 			l = all[*id];
 		else if (due <= now)
 			*next = qy_min(*next, now + BUSY_NS);
@@ -326,28 +418,59 @@ quarry_lanes *qy_lanes_due(uint32_t *id, uint64_t now, uint64_t *next)
 	return l;
 }
 
+quarry_lanes *qy_lanes_walk(uint32_t number, bool wait)
+{
+	quarry_lanes *l;
+	bool busy;
+
+	/* (Who walks may wait for one who waits for the registry: so nobody waits for him with that locked.) */
+	for (;;) {
+		if (wait)
+			pthread_mutex_lock(&registry);
+		else if (pthread_mutex_trylock(&registry) != 0)
+			return NULL;
+		l = number < QY_LANES_MAX ? all[number] : NULL;
+		busy = l != NULL && !qy_try_hold(&l->figures->walk);
+		pthread_mutex_unlock(&registry);
+		if (!busy || !wait)
+			return busy ? NULL : l;
+		sched_yield();
+	}
+}
+
+/* The numbers go round, and generations begin elsewhere each time (a sixteenth of them is given for it): so a handle of lanes
+ * that ended is for long no handle of others. */
 int qy_lanes_register(quarry_lanes *l)
 {
+	static uint32_t last; /* number that was given; */
+	static uint16_t round[QY_LANES_MAX]; /* how often each was; both under the registry's lock */
+
 	pthread_once(&once, start);
 	pthread_mutex_lock(&registry);
-	for (uint32_t id = 1; id < QY_LANES_MAX; id++)
-		if (all[id] == NULL) {
-			all[id] = l;
-			l->id = id;
-			break;
-		}
+	for (uint32_t n = 0; n < QY_LANES_MAX - 1 && l->id == 0; n++) {
+		uint32_t id = (last + n) % (QY_LANES_MAX - 1) + 1;
+
+		if (all[id] != NULL)
+			continue;
+		all[id] = l;
+		l->id = last = id;
+		l->slots.first = (uint16_t)(1 + round[id]++ * ROUND_STEP % (l->generations / 16 + 1));
+	}
 	pthread_mutex_unlock(&registry);
 	return l->id == 0 ? qy_fail(EAGAIN, "there are 127 lanes already") : 0;
 }
 
 void qy_lanes_unregister(quarry_lanes *l)
 {
-	pthread_mutex_lock(&registry);
+	qy_hold(&registry);
 	all[l->id] = NULL;
 	for (struct qy_lanes_record *r = atomic_load(&records); r != NULL; r = r->next)
 		quarry_free(atomic_exchange(&r->cache[l->id], NULL));
-	pthread_mutex_unlock(&registry);
-	/* The mover, when it is at them, is so no longer. */
+	qy_let_go(&registry);
+	/* Who looks at them looks no longer, */
+	pthread_mutex_lock(&l->figures->walk);
+	pthread_mutex_unlock(&l->figures->walk);
+	/* nor is the mover at them. */
 	atomic_fetch_add(&l->governor.wanted, 1);
 	pthread_mutex_lock(&l->moving);
 	pthread_mutex_unlock(&l->moving);

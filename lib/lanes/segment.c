@@ -3,22 +3,27 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lib/lanes/events.h"
+#include "lib/lanes/figures.h"
 #include "lib/lanes/fast.h"
 
 #define SEGMENT_MAGIC 0x746e656d676573u
 #define FINE QY_CLASS_FINE /* above, 16 for a doubling */
 #define PAGE_OBJECTS 8192  /* the largest objects of one-page spans, */
 #define FOUR_OBJECTS 32768 /* and of four-page ones; larger ones have 16 */
-#define CLASS_LARGEST ((size_t)128 << 10)
+#define BLOB_PAGES (QY_LPAGE_SIZE / 2) /* blobs that fill less of a page are blocks of the arena's */
 #define SPAN_ALIGN 4096
 #define BURY 16 /* spans that are looked at when one is needed */
 #define SPARE_MAX 2 /* segments without a span that are kept */
+#define FREE_PART 64 /* of all pages, that may be free and stay in memory */
+#define TRIMMED 16   /* runs of pages that go back between two times that the lock is free */
+#define SEARCHED 32  /* segments that a hurried one looks at for pages at once */
 
 /* ---- classes ---- */
 
 unsigned qy_class_count(void)
 {
-	return FINE / 16 + 16 * (qy_log2_floor(CLASS_LARGEST) - qy_log2_floor(FINE));
+	return FINE / 16 + 16 * (qy_log2_floor(QY_CLASS_LARGEST) - qy_log2_floor(FINE));
 }
 
 size_t qy_class_size(unsigned class)
@@ -41,15 +46,21 @@ static unsigned class_by_size(size_t size)
 	return FINE / 16 + 16 * (log - qy_log2_floor(FINE)) + (unsigned)((size - 1) >> (log - 4)) - 16;
 }
 
-unsigned qy_class_find(size_t size, size_t alignment)
+size_t qy_class_round(size_t size)
+{
+	return qy_class_size(class_by_size(size));
+}
+
+/* (A class's size is one of those that are rounded up to it, so each size that becomes a class's is of that class again.) */
+unsigned qy_class_find(size_t size, size_t alignment, size_t blob)
 {
 	unsigned class;
 
 	size = qy_align_up(size, qy_max(alignment, 16));
 	if (size > QY_WHOLE_MAX - QY_SEGMENT_RECORD || alignment > SPAN_ALIGN)
 		return QY_CLASS_HUGE;
-	if (size > CLASS_LARGEST)
-		return QY_CLASS_WHOLE;
+	if (size > blob)
+		return size < BLOB_PAGES ? QY_CLASS_HUGE : QY_CLASS_WHOLE;
 	for (class = class_by_size(size); class < qy_class_count(); class++)
 		if (alignment <= 16 || qy_class_size(class) % alignment == 0)
 			return class;
@@ -111,14 +122,14 @@ void qy_scratch_trim(quarry_lanes *l, bool all)
 }
 
 /* Under the lock. */
-static struct qy_segment *segment_make(quarry_lanes *l, bool mover)
+static struct qy_segment *segment_make(quarry_lanes *l, bool mover, unsigned home)
 {
 	int error = errno;
 	struct qy_segment *g = NULL;
 
 	if (qy_slow_has_room(l, QY_SEGMENT_SIZE))
-		g = quarry_arena_aligned_alloc(l->arena, QY_SEGMENT_SIZE, QY_SEGMENT_SIZE);
-	if (g == NULL && mover && l->scratches > 0)
+		g = quarry_arena_aligned_alloc(l->home[home]->arena, QY_SEGMENT_SIZE, QY_SEGMENT_SIZE);
+	if (g == NULL && mover && home == 0 && l->scratches > 0)
 		g = l->scratch[--l->scratches];
 	if (g == NULL)
 		return NULL;
@@ -130,10 +141,13 @@ static struct qy_segment *segment_make(quarry_lanes *l, bool mover)
 	g->magic = SEGMENT_MAGIC;
 	g->lanes = l;
 	g->free = UINT32_MAX;
+	g->home = (uint16_t)home;
+	atomic_fetch_add(&l->home[home]->segments, 1);
 	qy_list_push_back(&l->segments, &g->link);
 	l->segment_count++;
 	l->spare++;
 	qy_list_push_back(&l->spares, &g->order);
+	qy_lanes_grew(l, QUARRY_LANE_SLOW, QY_SEGMENT_SIZE);
 	return g;
 }
 
@@ -143,19 +157,26 @@ void qy_segment_leave(quarry_lanes *l, struct qy_segment *g)
 	g->magic = 0;
 	if (l->plan.next == &g->link)
 		l->plan.next = g->link.next;
+	if (l->figures_next == &g->link)
+		l->figures_next = g->link.next;
+	if (l->trim_next == &g->link)
+		l->trim_next = g->link.next;
+	if (l->find_next == &g->link)
+		l->find_next = g->link.next;
 	qy_list_remove(&g->link);
 	qy_list_remove(&g->order);
 	l->segment_count--;
+	atomic_fetch_sub(&l->home[g->home]->segments, 1);
 	l->spare--;
 }
 
 /* Bits of an owned span may be its owner's, for nobody yet: entries tell. Of the others nobody looks at each, which would
  * take milliseconds, under the lock. */
-static uint32_t live_objects(const struct qy_span *s, uint8_t place)
+uint32_t qy_live_objects(const struct qy_span *s)
 {
 	uint32_t live = 0;
 
-	if (place != QY_SPAN_OWNED)
+	if (atomic_load_explicit(&s->place, memory_order_acquire) != QY_SPAN_OWNED)
 		return atomic_load_explicit(&s->used, memory_order_relaxed) -
 		       atomic_load_explicit(&s->tombs, memory_order_relaxed);
 	for (uint32_t n = 0; n < s->count; n++) {
@@ -166,7 +187,7 @@ static uint32_t live_objects(const struct qy_span *s, uint8_t place)
 	return live;
 }
 
-void qy_segment_count(const struct qy_segment *g, quarry_lanes_stats *stats)
+void qy_segment_count(const struct qy_segment *g, quarry_lanes_stats *stats, struct qy_class_sum *sums)
 {
 	for (unsigned i = 0; i < QY_SEGMENT_PAGES; i++) {
 		const struct qy_span *s = &g->span[i];
@@ -175,9 +196,16 @@ void qy_segment_count(const struct qy_segment *g, quarry_lanes_stats *stats)
 
 		if (place == QY_SPAN_NONE || place == QY_SPAN_INSIDE)
 			continue;
-		live = live_objects(s, place);
+		live = qy_live_objects(s);
 		stats->objects += live;
 		stats->live += (uint64_t)live * s->size;
+		if (sums != NULL) {
+			struct qy_class_sum *sum = &sums[qy_min((unsigned)s->class, QY_FIGURES_WHOLE)];
+
+			sum->objects += live;
+			sum->live += (uint64_t)live * s->size;
+			sum->held += s->pages * QY_LPAGE_SIZE;
+		}
 		stats->waiting += (uint64_t)(atomic_load_explicit(&s->tombs, memory_order_relaxed) + qy_peek(s->own_tombs)) * s->size;
 	}
 }
@@ -190,20 +218,50 @@ static int find_pages(uint32_t free, unsigned pages)
 	return free == 0 ? -1 : __builtin_ctz(free);
 }
 
-/* Under the lock: pages of a segment, of the fullest that has so many... which is the first: what comes back of later
- * ones leaves them empty sooner. */
+/* Pages of a segment, of the fullest that has so many... which is the first: what comes back of later ones leaves them
+ * empty sooner. From `first` on, the last being `last` or so many later. */
+static struct qy_segment *find_segment(const quarry_lanes *l, struct qy_link *first, unsigned most, unsigned home, unsigned pages,
+				       int *at, struct qy_link **end)
+{
+	struct qy_link *k = first;
+
+	for (; k != &l->segments && most > 0; k = k->next, most--) {
+		struct qy_segment *g = qy_container(k, struct qy_segment, link);
+
+		*at = g->draining || g->home != home ? -1 : find_pages(g->free, pages);
+		if (*at >= 0)
+			return g;
+	}
+	*end = k;
+	*at = -1;
+	return NULL;
+}
+
+/* Who is hurried goes on where he stopped, and finds less tight a place. */
+static struct qy_segment *find_some(quarry_lanes *l, unsigned home, unsigned pages, int *at)
+{
+	struct qy_link *first = l->find_next == NULL || l->find_next == &l->segments ? l->segments.next : l->find_next;
+	struct qy_segment *g = find_segment(l, first, SEARCHED, home, pages, at, &first);
+
+	l->find_next = g != NULL ? &g->link : first;
+	l->more_to_find = g == NULL && first != &l->segments;
+	return g;
+}
+
+/* Under the lock. */
 static struct qy_span *find_span(quarry_lanes *l, unsigned pages, bool mover)
 {
-	struct qy_segment *g = NULL;
-	int at = -1;
+	unsigned home = mover ? l->mover_home : 0;
+	struct qy_link *end;
+	struct qy_segment *g;
+	int at;
 
-	for (struct qy_link *k = l->segments.next; k != &l->segments && at < 0; k = k->next) {
-		g = qy_container(k, struct qy_segment, link);
-		if (!g->draining)
-			at = find_pages(g->free, pages);
-	}
+	if (mover && l->hurried)
+		g = find_some(l, home, pages, &at);
+	else
+		g = find_segment(l, l->segments.next, UINT32_MAX, home, pages, &at, &end);
 	if (at < 0) {
-		g = mover && l->confined ? NULL : segment_make(l, mover);
+		g = mover && (l->confined || (l->hurried && l->more_to_find)) ? NULL : segment_make(l, mover, home);
 		at = g == NULL ? -1 : 0;
 	}
 	if (at < 0)
@@ -213,6 +271,7 @@ static struct qy_span *find_span(quarry_lanes *l, unsigned pages, bool mover)
 		qy_list_remove(&g->order);
 	}
 	g->free &= ~((uint32_t)(((uint64_t)1 << pages) - 1) << at);
+	g->gone &= g->free;
 	for (unsigned i = 0; i < pages; i++) {
 		g->span[(unsigned)at + i].back = (uint8_t)i;
 		atomic_init(&g->span[(unsigned)at + i].place, QY_SPAN_INSIDE);
@@ -287,6 +346,50 @@ static struct qy_span *span_make(quarry_lanes *l, unsigned class, size_t size, u
 	return s;
 }
 
+/* Under the lock: the first run of a segment's free pages goes back. False: there is none. */
+static bool run_back(struct qy_segment *g)
+{
+	uint32_t pages = g->free & ~g->gone, run;
+	unsigned first, count;
+	char *p = (char *)g;
+
+	if (pages == 0 || g->draining || g->free == UINT32_MAX)
+		return false;
+	first = (unsigned)__builtin_ctz(pages);
+	count = (unsigned)__builtin_ctzll(~((uint64_t)pages >> first));
+	run = (uint32_t)((((uint64_t)1 << count) - 1) << first);
+	g->gone |= run; /* also where the kernel does not take it: it is not asked again */
+	p += first == 0 ? QY_SEGMENT_RECORD : first * QY_LPAGE_SIZE;
+	(void)quarry_discard(p, (size_t)((char *)g + (first + count) * QY_LPAGE_SIZE - p));
+	return true;
+}
+
+void qy_pages_trim(quarry_lanes *l)
+{
+	uint64_t pages = 0;
+
+	qy_hold(&l->lock);
+	for (struct qy_link *k = l->segments.next; k != &l->segments; k = k->next) {
+		const struct qy_segment *g = qy_container(k, struct qy_segment, link);
+
+		pages += g->free == UINT32_MAX ? 0 : (uint32_t)__builtin_popcount(g->free & ~g->gone);
+	}
+	l->trim_next = pages * FREE_PART >= l->segment_count * QY_SEGMENT_PAGES ? l->segments.next : &l->segments;
+	/* (Who takes a segment out of the list while the lock is free moves trim_next on.) */
+	for (unsigned n = 0; l->trim_next != &l->segments;) {
+		struct qy_segment *g = qy_container(l->trim_next, struct qy_segment, link);
+
+		if (!run_back(g)) {
+			l->trim_next = l->trim_next->next;
+		} else if (++n % TRIMMED == 0) {
+			qy_let_go(&l->lock);
+			qy_hold(&l->lock);
+		}
+	}
+	l->trim_next = NULL;
+	qy_let_go(&l->lock);
+}
+
 /* ---- objects of spans ---- */
 
 /* So many tombstones make it worth to look at a span that has no room. */
@@ -311,6 +414,17 @@ static uint64_t over_in_word(struct qy_entry *entry, uint32_t count, uint64_t sa
 	return over;
 }
 
+/* All that were swept are counted, but in a child of fork(2), whose parent's threads may have been cut off before they
+ * counted one. */
+static void uncount_tombs(struct qy_span *s, uint32_t swept)
+{
+	uint32_t tombs = atomic_load_explicit(&s->tombs, memory_order_relaxed);
+
+	while (!atomic_compare_exchange_weak_explicit(&s->tombs, &tombs, tombs - qy_min(tombs, swept), memory_order_relaxed,
+						      memory_order_relaxed))
+		;
+}
+
 uint32_t qy_sweep(struct qy_span *s)
 {
 	uint64_t safe = atomic_load_explicit(&qy_epoch_safe, memory_order_acquire);
@@ -327,16 +441,16 @@ uint32_t qy_sweep(struct qy_span *s)
 		swept += (uint32_t)__builtin_popcountll(over);
 	}
 	atomic_fetch_sub_explicit(&s->used, swept, memory_order_relaxed);
-	atomic_fetch_sub_explicit(&s->tombs, swept, memory_order_relaxed);
+	uncount_tombs(s, swept);
 	return swept;
 }
 
-/* Sweep what is over, having the epoch move on when nothing is. */
-static uint32_t sweep_now(struct qy_span *s)
+/* Sweep what is over, having the epoch move on when nothing is, but for who is hurried. */
+static uint32_t sweep_now(struct qy_span *s, bool hurried)
 {
 	uint32_t swept = qy_sweep(s);
 
-	if (swept > 0 || atomic_load_explicit(&s->tombs, memory_order_relaxed) == 0)
+	if (swept > 0 || hurried || atomic_load_explicit(&s->tombs, memory_order_relaxed) == 0)
 		return swept;
 	return qy_grace_look(qy_grace_begin()) ? qy_sweep(s) : 0;
 }
@@ -362,7 +476,7 @@ void qy_span_settle(quarry_lanes *l, struct qy_span *s)
 	} else if (s->class != QY_CLASS_WHOLE && (used < s->count || tombs >= many(s))) {
 		uint32_t live = used - tombs;
 
-		qy_list_push_front(&l->partial[s->class][live * QY_FULLNESS / (s->count + 1)], &s->link);
+		qy_list_push_front(&l->home[qy_segment_of(s)->home]->partial[s->class][live * QY_FULLNESS / (s->count + 1)], &s->link);
 		atomic_store(&s->place, QY_SPAN_LISTED);
 	}
 }
@@ -377,7 +491,7 @@ void qy_entomb_shared(quarry_lanes *l, struct qy_span *s)
 		      (place == QY_SPAN_LISTED && tombs < atomic_load_explicit(&s->used, memory_order_relaxed)) ||
 		      (place == QY_SPAN_FULL && tombs < many(s))))
 		return;
-	pthread_mutex_lock(&l->lock);
+	qy_hold(&l->lock);
 	place = atomic_load(&s->place);
 	if (place == QY_SPAN_FULL) {
 		qy_span_settle(l, s);
@@ -385,31 +499,36 @@ void qy_entomb_shared(quarry_lanes *l, struct qy_span *s)
 		qy_list_remove(&s->link);
 		qy_span_settle(l, s);
 	}
-	pthread_mutex_unlock(&l->lock);
+	qy_let_go(&l->lock);
 }
 
 /* Under the lock: spans without a live object go back to their segments when all scopes are over. At most so many are
  * looked at; whether there are more. */
 bool qy_bury(quarry_lanes *l, unsigned most)
 {
-	struct qy_link *last = l->dead.prev, *k;
-
 	if (qy_list_empty(&l->dead) || !qy_grace_look(qy_grace_begin()))
 		return false;
-	do {
+	return qy_bury_known(l, most);
+}
+
+bool qy_bury_known(quarry_lanes *l, unsigned most)
+{
+	bool some = false;
+
+	for (struct qy_link *last = l->dead.prev, *k = NULL; most > 0 && k != last && !qy_list_empty(&l->dead); most--) {
 		struct qy_span *s;
 
-		if (most-- == 0)
-			return true;
 		k = l->dead.next;
 		s = qy_container(k, struct qy_span, link);
 		qy_list_remove(k);
-		if (qy_sweep(s) == 0)
+		if (qy_sweep(s) == 0) {
 			qy_list_push_back(&l->dead, k);
-		else
+		} else {
 			qy_span_settle(l, s);
-	} while (k != last && !qy_list_empty(&l->dead));
-	return false;
+			some = true;
+		}
+	}
+	return some && !qy_list_empty(&l->dead);
 }
 
 /* ---- takers ---- */
@@ -434,10 +553,10 @@ static bool next_word(struct qy_taker *t)
 }
 
 /* Under the lock: a span with room, the fullest first; NULL: none is listed. */
-static struct qy_span *listed(quarry_lanes *l, unsigned class)
+static struct qy_span *listed(quarry_lanes *l, unsigned class, unsigned home)
 {
 	for (int fullness = QY_FULLNESS - 1; fullness >= 0; fullness--) {
-		struct qy_link *list = &l->partial[class][fullness];
+		struct qy_link *list = &l->home[home]->partial[class][fullness];
 
 		if (!qy_list_empty(list)) {
 			struct qy_span *s = qy_container(list->next, struct qy_span, link);
@@ -453,28 +572,30 @@ static struct qy_span *listed(quarry_lanes *l, unsigned class)
 static QY_COLD bool next_span(quarry_lanes *l, struct qy_taker *t, unsigned class)
 {
 	struct qy_span *s = t->span;
+	bool mover = t == &l->mover.of[class], hurried = mover && l->hurried;
 
 	t->word = 0;
 	if (s != NULL && atomic_load_explicit(&s->tombs, memory_order_relaxed) + s->own_tombs >= many(s) &&
-	    sweep_now(s) > 0)
+	    sweep_now(s, hurried) > 0)
 		return true;
-	pthread_mutex_lock(&l->lock);
+	qy_hold(&l->lock);
 	if (s != NULL)
 		qy_span_settle(l, s);
-	s = listed(l, class);
-	if (s != NULL && atomic_load(&s->used) == s->count && sweep_now(s) == 0) {
+	s = listed(l, class, mover ? l->mover_home : 0);
+	if (s != NULL && atomic_load(&s->used) == s->count && sweep_now(s, hurried) == 0) {
 		/* Somebody is in a scope for long: not this one, nor others of its kind. */
 		qy_span_settle(l, s);
 		s = NULL;
 	}
 	if (s == NULL) {
-		(void)qy_bury(l, BURY);
-		s = span_make(l, class, qy_class_size(class), span_pages(class), t == &l->mover.of[class]);
+		if (!hurried)
+			(void)qy_bury(l, BURY);
+		s = span_make(l, class, qy_class_size(class), span_pages(class), mover);
 	}
 	t->span = s;
 	if (s != NULL)
 		qy_publish(s->owner, t);
-	pthread_mutex_unlock(&l->lock);
+	qy_let_go(&l->lock);
 	return s != NULL;
 }
 
@@ -488,6 +609,8 @@ bool qy_take_more(quarry_lanes *l, struct qy_taker *t, unsigned class)
 			return false;
 		}
 	}
+	if (t != &l->mover.of[class])
+		qy_count_shared(&l->figures->of[class].taken, (uint64_t)__builtin_popcountll(t->taken));
 	return true;
 }
 
@@ -501,9 +624,9 @@ void qy_untake(struct qy_taker *t, void *p)
 		t->taken |= (uint64_t)1 << index % 64;
 		return;
 	}
-	/* The taker has gone on. Nobody looks at it before a sweep: a tombstone. */
+	/* The taker has gone on. Nobody looks at it before a sweep: a tombstone, and its span may have been the object alone. */
 	atomic_store_explicit(&s->entry[index].whose, QY_TOMB | qy_epoch_now(), memory_order_release);
-	atomic_fetch_add(&s->tombs, 1);
+	qy_entomb_shared(qy_segment_of(s)->lanes, s);
 }
 
 static void taker_end(quarry_lanes *l, struct qy_taker *t)
@@ -514,10 +637,13 @@ static void taker_end(quarry_lanes *l, struct qy_taker *t)
 		return;
 	atomic_fetch_and_explicit(&s->bits[t->word], ~t->taken, memory_order_release);
 	atomic_fetch_sub_explicit(&s->used, (uint32_t)__builtin_popcountll(t->taken), memory_order_relaxed);
-	pthread_mutex_lock(&l->lock);
+	if (t != &l->mover.of[s->class])
+		atomic_fetch_sub_explicit(&l->figures->of[s->class].taken, (uint64_t)__builtin_popcountll(t->taken),
+					  memory_order_relaxed);
+	qy_hold(&l->lock);
 	qy_span_settle(l, s);
-	pthread_mutex_unlock(&l->lock);
-	*t = (struct qy_taker){ 0 };
+	*t = (struct qy_taker){ 0 }; /* under the lock, which a fork waits for: nobody settles it twice */
+	qy_let_go(&l->lock);
 }
 
 void qy_takers_end(quarry_lanes *l, struct qy_lanes_cache *c)
@@ -531,14 +657,15 @@ void *qy_take_whole(quarry_lanes *l, size_t size, bool mover)
 {
 	struct qy_span *s;
 
-	pthread_mutex_lock(&l->lock);
-	(void)qy_bury(l, BURY);
+	qy_hold(&l->lock);
+	if (!mover || !l->hurried)
+		(void)qy_bury(l, BURY);
 	s = span_make(l, QY_CLASS_WHOLE, size, (unsigned)((size + QY_SEGMENT_RECORD + QY_LPAGE_SIZE - 1) / QY_LPAGE_SIZE), mover);
 	if (s != NULL) {
 		atomic_store(&s->bits[0], UINT64_MAX);
 		atomic_store(&s->used, 1);
 		atomic_store(&s->place, QY_SPAN_FULL);
 	}
-	pthread_mutex_unlock(&l->lock);
+	qy_let_go(&l->lock);
 	return s == NULL ? NULL : qy_span_base(s);
 }

@@ -7,6 +7,7 @@
 
 #include "include/quarry/quarry.h"
 #include "lib/api/error.h"
+#include "lib/base/quiet.h"
 #include "numa/os.h"
 
 #define EXACT 32          /* units up to which space is of just so many; above, of powers of two */
@@ -84,17 +85,17 @@ int qy_spill_write(struct qy_spill *s, pthread_mutex_t *lock, struct qy_spilled 
 	struct qy_spilled space = { .size = size };
 	int64_t at;
 
-	pthread_mutex_lock(lock);
+	qy_hold(lock);
 	at = space_take(s, size);
 	space.age = s->forks;
-	pthread_mutex_unlock(lock);
+	qy_let_go(lock);
 	if (at < 0)
 		return failed(s);
 	space.at = (uint64_t)at;
 	if (qy_os->write_at(s->fd, bytes, size, space.at) != 0) {
-		pthread_mutex_lock(lock);
+		qy_hold(lock);
 		qy_spill_free(s, &space);
-		pthread_mutex_unlock(lock);
+		qy_let_go(lock);
 		return failed(s);
 	}
 	atomic_store(&s->again, 0);

@@ -5,21 +5,33 @@
 #include <errno.h>
 
 #include "lib/api/error.h"
+#include "lib/lanes/canary.h"
 #include "lib/lanes/fast.h"
 #include "lib/lanes/group.h"
+#include "lib/lanes/note.h"
 #include "numa/os.h"
 
 #define PATIENCE ((uint64_t)1000000) /* ns that a tick, or who has no room, waits for others' scopes */
 #define SPARES 16                    /* dead chunks that a tick leaves */
 #define CHUNKS_TRIED 4               /* for want of room: some hold what stays */
+#define CHUNKS_LOOKED 64             /* at once, by who has little time, */
+#define BATCH 64                     /* who moves so many at once, */
+#define BETWEEN 4096                 /* or so many bytes between two looks at the clock */
+#define PIECE ((size_t)16 << 10)     /* of a large one */
 
 struct transfer {
 	quarry_lanes *l;
 	int lane;
 	uint64_t deadline; /* ns; 0: none */
 	int64_t went;
-	bool no_memory;
+	bool no_memory, hurried;
 };
+
+/* Whether one who is hurried has no time left. */
+static bool is_late(const struct transfer *t)
+{
+	return t->hurried && qy_os->now_ns() >= t->deadline;
+}
 
 /* ---- a batch ---- */
 
@@ -72,6 +84,26 @@ static void entomb_old(struct transfer *t, struct qy_lanes_cache *c, void *from)
 	qy_entomb(t->l, c, s, index);
 }
 
+/* False: it got late. */
+static bool copy(const struct transfer *t, char *to, const char *from, size_t size)
+{
+	for (; t->hurried && size > PIECE; size -= PIECE, to += PIECE, from += PIECE) {
+		qy_copy_object(to, from, PIECE);
+		if (is_late(t))
+			return false;
+	}
+	qy_copy_object(to, from, size);
+	return true;
+}
+
+static void note_move(const struct transfer *t, const struct qy_transfer *b)
+{
+	if (t->lane == QUARRY_LANE_SLOW)
+		qy_side_went(t->l, b->slot, b->word, QUARRY_MOVED_AGE + (int)b->why, QUARRY_LANE_FAST, QUARRY_LANE_SLOW);
+	else
+		qy_side_went(t->l, b->slot, b->word, QUARRY_MOVED_DEMOTED, QUARRY_LANE_SLOW, QUARRY_LANE_FAST);
+}
+
 /* In a scope: so what the word leads to stays. */
 static void move_one(struct transfer *t, struct qy_lanes_cache *c, struct qy_transfer *b)
 {
@@ -89,15 +121,21 @@ static void move_one(struct transfer *t, struct qy_lanes_cache *c, struct qy_tra
 	}
 	marks = atomic_load(&qy_entry_at(from, word)->marks);
 	size = qy_size_of(word);
-	if ((marks & QY_MARK_PINS) || (entry = room_for(t, c, b, size)) == NULL) {
-		t->no_memory |= !(marks & QY_MARK_PINS);
+	if ((marks & QY_MARK_HELD) || (entry = room_for(t, c, b, size)) == NULL) {
+		t->no_memory |= !(marks & QY_MARK_HELD);
 		give_up(l, b);
 		return;
 	}
-	qy_copy_object(b->to, from, size);
+	if (!copy(t, b->to, from, size) ||
+	    !qy_canary_follow(l, b->slot, word, b->to, size, qy_size_of(qy_word_make(0, b->to) | b->states))) {
+		untake(l, c, b, t->lane);
+		give_up(l, b);
+		return;
+	}
 	atomic_store_explicit(&entry->marks, marks, memory_order_relaxed);
 	atomic_store_explicit(&entry->whose, b->slot + 1, memory_order_relaxed);
-	if (!atomic_compare_exchange_strong(&l->word[b->slot], &word, qy_word_make(word >> 48, b->to) | b->states)) {
+	if (!atomic_compare_exchange_strong(&l->word[b->slot], &word, qy_word_make(word >> 48, b->to) | b->states |
+								     (word & QUARRY_WORD_UNSEEN))) {
 		untake(l, c, b, t->lane);
 		give_up(l, b);
 		return;
@@ -105,6 +143,9 @@ static void move_one(struct transfer *t, struct qy_lanes_cache *c, struct qy_tra
 	if (!(marks & QY_MARK_SLOW))
 		atomic_fetch_add_explicit(&l->fast.stubs, t->lane == QUARRY_LANE_SLOW ? 1 : -1, memory_order_relaxed);
 	entomb_old(t, c, from);
+	if (marks & QY_MARK_SIDE)
+		note_move(t, b);
+	qy_count(&qy_figures_of(l, qy_class_of(size, 16, l->blob))->moved, 1);
 	t->went++;
 	if (t->lane == QUARRY_LANE_FAST) {
 		qy_count(&l->fast.demoted, 1);
@@ -139,13 +180,21 @@ static void run_batch(struct transfer *t)
 	quarry_lanes *l = t->l;
 	struct qy_lanes_cache *c = qy_lanes_cache(l);
 	uint32_t count = l->fast.begun, i = 0;
+	size_t since = 0;
 
 	if (count == 0)
 		return;
 	if (c != NULL && qy_grace_wait(qy_grace_begin(), t->deadline)) {
 		quarry_enter();
-		for (; i < count; i++)
+		for (; i < count; i++) {
+			since += t->hurried ? qy_size_of(l->fast.batch[i].word) + BETWEEN / 16 : 0;
+			if (since >= BETWEEN) {
+				since = 0;
+				if (is_late(t))
+					break;
+			}
 			move_one(t, c, &l->fast.batch[i]);
+		}
 		quarry_leave();
 	}
 	for (; i < count; i++)
@@ -168,9 +217,16 @@ static void add(struct transfer *t, uint32_t slot, uint64_t word, int why)
 /* The one who moves, or not. */
 static bool begin_quietly(quarry_lanes *l)
 {
-	if (qy_in_scope() || pthread_mutex_trylock(&l->moving) != 0) /* (the mover in the background is not waited for) */
+	if (qy_in_scope() || !qy_try_hold(&l->moving)) /* (the mover in the background is not waited for) */
 		return false;
 	atomic_store(&l->governor.inside, false);
+	qy_transfers_undo(l);
+	return true;
+}
+
+void qy_transfers_undo(quarry_lanes *l)
+{
+	l->mover_home = 0;
 	for (uint32_t i = 0; i < l->fast.begun; i++) { /* cut off by a fork; qy_fast_keep has cared for chunks */
 		struct qy_transfer *b = &l->fast.batch[i];
 
@@ -178,7 +234,6 @@ static bool begin_quietly(quarry_lanes *l)
 			give_up(l, b);
 	}
 	l->fast.begun = 0;
-	return true;
 }
 
 static int begin(quarry_lanes *l)
@@ -191,7 +246,8 @@ static int begin(quarry_lanes *l)
 static void end(quarry_lanes *l)
 {
 	qy_takers_end(l, &l->mover); /* no segment stays behind as somebody's */
-	pthread_mutex_unlock(&l->moving);
+	qy_let_go(&l->moving);
+	qy_events_deliver();
 }
 
 /* ---- chunks ---- */
@@ -219,12 +275,14 @@ static uint32_t age_to_leave(quarry_lanes *l, const struct pass *p, uint32_t slo
 	return priority == QUARRY_PRIORITY_LOW ? p->age / 2 : p->age;
 }
 
-/* Have the objects that are to leave moved. The chunk is walked. When the next ones are due. */
+/* Have the objects that are to leave moved. The chunk is walked. When the next ones are due; at once, where it got late. */
 static uint64_t walk(struct transfer *t, struct qy_chunk *k, const struct pass *p)
 {
 	quarry_lanes *l = t->l;
 	const char *top = __atomic_load_n(&k->top, __ATOMIC_ACQUIRE);
 	uint64_t tick = atomic_load(&l->fast.tick), due = UINT64_MAX;
+	const uint32_t most = t->hurried ? BATCH : QY_BATCH;
+	const char *looked = qy_chunk_first(k);
 	struct qy_head *head;
 	bool in_use = false;
 
@@ -232,22 +290,29 @@ static uint64_t walk(struct transfer *t, struct qy_chunk *k, const struct pass *
 		uint32_t whose, marks, age, needed;
 		uint64_t word;
 
+		if (at - looked >= BETWEEN) {
+			looked = at;
+			if (is_late(t)) {
+				run_batch(t);
+				return tick;
+			}
+		}
 		head = (void *)at;
 		whose = atomic_load_explicit(&head->entry.whose, memory_order_acquire);
 		if (whose & QY_TOMB)
 			continue;
+		in_use = true; /* also while it changes its slot: its word is a free one's then */
 		word = atomic_load(&l->word[whose - 1]);
 		if ((word & (QUARRY_WORD_FREE | QUARRY_WORD_COLD)) || qy_word_address(word) != head + 1)
 			continue;
 		marks = atomic_load(&head->entry.marks);
 		age = qy_about_age(head->about, tick);
 		needed = age_to_leave(l, p, whose - 1, marks, qy_about_total(head->about) - sizeof(*head));
-		if (age >= needed && !(marks & QY_MARK_PINS))
+		if (age >= needed && !(marks & QY_MARK_HELD))
 			add(t, whose - 1, word, needed == 1 && p->large ? QUARRY_PROMOTED_SIZE : p->why);
 		else if (needed != UINT32_MAX && age < needed)
 			due = qy_min(due, tick + (needed - age));
-		in_use = true;
-		if (l->fast.begun == QY_BATCH)
+		if (l->fast.begun == most)
 			run_batch(t);
 	}
 	run_batch(t);
@@ -281,18 +346,18 @@ static bool one_chunk(struct transfer *t, const struct pass *p, uint64_t until, 
 	struct qy_chunk *k;
 	uint64_t due;
 
-	pthread_mutex_lock(&l->lock);
+	qy_hold(&l->lock);
 	k = choose(l, p, until, by_live);
 	if (k != NULL)
 		k->due = UINT64_MAX; /* its owner lowers it for what he makes from here on */
-	pthread_mutex_unlock(&l->lock);
+	qy_let_go(&l->lock);
 	if (k == NULL)
 		return false;
 	due = walk(t, k, p);
-	pthread_mutex_lock(&l->lock);
+	qy_hold(&l->lock);
 	k->walked = false;
 	k->due = k->dead ? UINT64_MAX : qy_min(k->due, due);
-	pthread_mutex_unlock(&l->lock);
+	qy_let_go(&l->lock);
 	return true;
 }
 
@@ -309,9 +374,9 @@ static bool fuller_than(quarry_lanes *l, uint32_t percent)
 {
 	bool fuller;
 
-	pthread_mutex_lock(&l->lock);
-	fuller = l->fast.size != 0 && l->fast.held - l->fast.dead_count * QY_CHUNK_SIZE > l->fast.size * percent / 100;
-	pthread_mutex_unlock(&l->lock);
+	qy_hold(&l->lock);
+	fuller = l->fast.size != 0 && l->fast.held - l->fast.dead_bytes > l->fast.size * percent / 100;
+	qy_let_go(&l->lock);
 	return fuller;
 }
 
@@ -320,11 +385,11 @@ static void find_due(quarry_lanes *l)
 {
 	uint64_t due = UINT64_MAX;
 
-	pthread_mutex_lock(&l->lock);
+	qy_hold(&l->lock);
 	for (struct qy_link *i = l->fast.chunks.next; i != &l->fast.chunks; i = i->next)
 		due = qy_min(due, qy_container(i, struct qy_chunk, link)->due);
 	atomic_store(&l->fast.due, due);
-	pthread_mutex_unlock(&l->lock);
+	qy_let_go(&l->lock);
 }
 
 static void promote_due(struct transfer *t)
@@ -342,13 +407,68 @@ static void promote_due(struct transfer *t)
 	find_due(l);
 }
 
-void qy_promote_for_compaction(quarry_lanes *l)
+/* Under the lock: the next one that is not dead, of so many; NULL: none of them. From it the next call goes on. */
+static struct qy_chunk *choose_next(quarry_lanes *l)
 {
-	struct transfer t = { .l = l, .lane = QUARRY_LANE_SLOW };
+	struct qy_link *i = l->promote_next;
+	struct qy_chunk *k = NULL;
+
+	for (int n = 0; k == NULL && n < CHUNKS_LOOKED && i != &l->fast.chunks; n++) {
+		k = qy_container(i, struct qy_chunk, link);
+		if (k->dead) {
+			k = NULL;
+			i = i->next;
+		}
+	}
+	l->promote_next = i;
+	if (k != NULL) {
+		k->walked = true;
+		k->due = UINT64_MAX;
+	}
+	return k;
+}
+
+/* Until it is late, or the last of the chunks was looked at. */
+static void promote_some(struct transfer *t, const struct pass *p)
+{
+	quarry_lanes *l = t->l;
+	bool more = true;
+
+	qy_hold(&l->lock);
+	if (l->promote_next == NULL || l->promote_next == &l->fast.chunks)
+		l->promote_next = l->fast.chunks.next;
+	while (more) {
+		struct qy_chunk *k = choose_next(l);
+		uint64_t due;
+
+		more = l->promote_next != &l->fast.chunks;
+		qy_let_go(&l->lock);
+		due = k == NULL ? UINT64_MAX : walk(t, k, p);
+		more = more && !is_late(t);
+		qy_hold(&l->lock);
+		if (k == NULL)
+			continue;
+		k->walked = false;
+		k->due = k->dead ? UINT64_MAX : qy_min(k->due, due);
+		atomic_store(&l->fast.due, qy_min(atomic_load(&l->fast.due), k->due));
+		if (more)
+			l->promote_next = k->link.next;
+	}
+	qy_let_go(&l->lock);
+}
+
+void qy_promote_for_compaction(quarry_lanes *l, uint64_t deadline)
+{
+	struct transfer t = { .l = l, .lane = QUARRY_LANE_SLOW, .deadline = deadline, .hurried = deadline != 0 };
 	struct pass p = { .age = 1, .why = QUARRY_PROMOTED_COMPACTION };
 
-	all_chunks(&t, &p, UINT64_MAX);
-	find_due(l);
+	if (t.hurried) {
+		promote_some(&t, &p);
+		l->promoted_out = l->confined && t.no_memory && !l->more_to_find;
+	} else {
+		all_chunks(&t, &p, UINT64_MAX);
+		find_due(l);
+	}
 	qy_takers_end(l, &l->mover);
 }
 
@@ -387,12 +507,14 @@ int64_t quarry_lanes_tick(quarry_lanes *l)
 	if (l->fast.compact != 0 && !qy_in_scope() &&
 	    qy_os->now_ns() - atomic_load(&l->fast.checked) >= (uint64_t)l->fast.interval * 1000000)
 		(void)quarry_maintain(l, 0);
+	if (atomic_load_explicit(&l->groups.mortal, memory_order_relaxed) > 0 && !qy_in_scope())
+		(void)qy_groups_expire(l);
 	if (tick < atomic_load(&l->fast.due) || !begin_quietly(l))
 		return 0;
 	t.deadline = qy_os->now_ns() + PATIENCE;
 	promote_due(&t);
 	end(l);
-	(void)qy_fast_trim(l, SPARES);
+	(void)qy_fast_trim(l, SPARES, 0);
 	return t.went;
 }
 
@@ -406,7 +528,7 @@ int64_t quarry_oneway_flush(quarry_lanes *l)
 	all_chunks(&t, &p, UINT64_MAX);
 	find_due(l);
 	end(l);
-	(void)qy_fast_trim(l, 0);
+	(void)qy_fast_trim(l, 0, 0);
 	return t.went;
 }
 
@@ -428,8 +550,6 @@ int quarry_handle_lane(quarry_lanes *l, quarry_handle h)
 	word = qy_look(l, h);
 	if (word != 0)
 		lane = lane_of(word);
-	else
-		errno = qy_why_not(l, h);
 	quarry_leave();
 	return lane;
 }
@@ -438,15 +558,12 @@ int quarry_handle_lane(quarry_lanes *l, quarry_handle h)
 static int may_go(quarry_lanes *l, quarry_handle h, int lane, uint64_t *word)
 {
 	*word = qy_look(l, h);
-	if (*word == 0) {
-		errno = qy_why_not(l, h);
+	if (*word == 0)
 		return -1;
-	}
 	if (lane_of(*word) == lane)
 		return 1;
 	if (lane == QUARRY_LANE_FAST && ((*word & QUARRY_WORD_HEAD) || qy_size_of(*word) > QY_FAST_MOST)) {
-		errno = EFBIG;
-		return -1;
+		return qy_fail(EFBIG, "it is beyond segments, or of more than 1,000,000 bytes");
 	}
 	return 0;
 }
@@ -494,9 +611,12 @@ static int transfer_one(quarry_lanes *l, quarry_handle h, int lane)
 		return -1;
 	run_handles(&t, &h, 1);
 	end(l);
+	if (t.went == 0 && l->canaries && quarry_handle_state(l, h) == QUARRY_HANDLE_CORRUPT)
+		return qy_fail(EBADMSG, "it was written to beyond its end, and stays");
 	if (t.went == 0)
-		errno = t.no_memory ? ENOMEM : EBUSY;
-	return t.went == 0 ? -1 : 0;
+		return t.no_memory ? qy_fail(ENOMEM, "no room in the other lane") :
+				     qy_fail(EBUSY, "it is pinned, or somebody got it for writing or freed it meanwhile");
+	return 0;
 }
 
 int quarry_promote(quarry_lanes *l, quarry_handle h)
@@ -522,7 +642,9 @@ int64_t quarry_maintain(quarry_lanes *l, uint64_t budget_us)
 	t.deadline = atomic_load(&l->fast.checked) + PATIENCE;
 	promote_due(&t);
 	end(l);
-	back = (int64_t)qy_fast_trim(l, SPARES);
+	back = (int64_t)qy_fast_trim(l, SPARES, 0);
+	(void)quarry_usage_look(l);
+	(void)qy_groups_expire(l);
 	if (l->fast.compact == 0 || quarry_lanes_stats_get(l, &s) != 0)
 		return back;
 	if (l->fast.slow_size != 0)

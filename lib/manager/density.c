@@ -42,6 +42,18 @@ bool qy_density_is_due(uint32_t asked)
 	       qy_os->now_ms() - atomic_load_explicit(&looked_at, memory_order_relaxed) >= OLD_MS;
 }
 
+uint64_t qy_density_gain(const struct qy_manager *m)
+{
+	const struct qy_density *d = qy_density_of(m);
+	uint64_t gain = 0;
+
+	for (unsigned cls = 0; d != NULL && cls < QY_CLASSES; cls++)
+		if (atomic_load_explicit(&d->of[cls].limit, memory_order_relaxed) != 0)
+			gain += (uint64_t)atomic_load_explicit(&d->of[cls].gain, memory_order_relaxed) *
+				qy_classes[cls].capacity * qy_classes[cls].size;
+	return gain;
+}
+
 /* ---- one slab ---- */
 
 /* Whether it has room, and nobody takes from it; then how full it is. */
@@ -150,6 +162,7 @@ static void decide(struct qy_density *d, unsigned cls)
 	fill = (uint32_t)((d->now[cls].live + d->now[cls].live / SPARE_SHARE) / qy_classes[cls].capacity + 1);
 	atomic_store_explicit(&d->of[cls].slabs, slabs, memory_order_relaxed);
 	atomic_store_explicit(&d->of[cls].live, d->now[cls].live, memory_order_relaxed);
+	atomic_store_explicit(&d->of[cls].gain, slabs > fill ? slabs - fill : 0, memory_order_relaxed);
 	if (slabs <= fill) {
 		atomic_store_explicit(&d->of[cls].limit, 0, memory_order_relaxed);
 		return;

@@ -22,7 +22,7 @@ struct qy_density {
 	 * those that threads take from right now, and how many objects lived there. */
 	struct {
 		_Atomic(uint64_t) limit, live;
-		_Atomic(uint32_t) slabs;
+		_Atomic(uint32_t) slabs, gain; /* gain: slabs that would be empty */
 	} of[QY_CLASSES];
 	/* Of the look that goes on. */
 	struct {
@@ -55,6 +55,9 @@ QY_INLINE bool qy_density_is_to_go(const struct qy_manager *m, const struct qy_s
 	return d != NULL && qy_density_key(s, qy_peek(s->countdown), qy_classes[cls].capacity) <
 				    atomic_load_explicit(&d->of[cls].limit, memory_order_relaxed);
 }
+
+/* Bytes of slabs that would be empty if all that is to go went, by the last look. */
+uint64_t qy_density_gain(const struct qy_manager *m);
 
 /* How many looks there were. */
 uint32_t qy_density_round(void);

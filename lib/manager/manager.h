@@ -109,6 +109,7 @@ struct qy_manager {
 	void *unused_caches; /* lib/cache's: caches that were given up */
 	_Atomic(uint32_t) heaps;         /* that threads hold, parked ones too */
 	_Atomic(uint32_t) default_users; /* threads whose default arena it is */
+	bool has_others;           /* (qy_publish, qy_peek) the head's: the breaker sent something here that was asked of another */
 	_Atomic(uint32_t) holders; /* the head's: what stands in it, and keeps it from ending (lib/cache/taken.h) */
 
 	struct qy_region *regions;
@@ -219,7 +220,8 @@ struct qy_region *qy_manager_end(struct qy_manager *m);
 void qy_manager_end_checked(struct qy_manager *m) QY_COLD;
 void qy_manager_unmap(struct qy_region *list);
 
-/* What lived in it is told to be gone (lib/base/gone.h), as unmapping does: after a reset, with all threads held. */
+/* What lived in it is told to be gone (lib/base/gone.h): with all threads held, before it is reset or ends, and before anybody
+ * can read another life of it (lib/cache/taken.h). */
 void qy_manager_tell_gone(struct qy_manager *m);
 
 /* Of what was mapped just now, nobody is about to take anything: it may go back as all that is free. */

@@ -7,6 +7,7 @@
 #include "lib/manager/breaker.h"
 #include "lib/base/checker.h"
 #include "lib/base/gone.h"
+#include "lib/base/tables.h"
 #include "lib/manager/manager.h"
 #include "lib/manager/sites.h"
 #include "lib/manager/registry.h"
@@ -16,6 +17,7 @@
 #define PLACEMENTS_KEPT 16 /* of one manager */
 
 struct quarry_arena qy_arenas[QY_ARENAS_MAX];
+QY_SPARSE_TABLE(qy_arenas);
 
 struct qy_lock qy_registry_lock = QY_LOCK_INIT(QY_RANK_REGISTRY);
 static struct qy_manager *unused;
@@ -170,6 +172,7 @@ struct qy_manager *qy_registry_make(const struct qy_placement *placement, int ki
 	}
 	/* (One that ended may be looked at still.) */
 	qy_publish(m->of_node, false);
+	qy_publish(m->life, 0);
 	qy_publish(m->kind, kind);
 	qy_publish(m->placement, asked);
 	qy_publish(m->head, m);
@@ -398,10 +401,18 @@ static struct qy_region *take_regions(struct qy_manager *m, struct qy_region *li
 	return list;
 }
 
+void qy_manager_tell_gone(struct qy_manager *m)
+{
+	for (struct qy_manager *one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))
+		for (struct qy_region *r = one->regions; r != NULL; r = r->next)
+			qy_tell_gone(qy_region_addr(r), (size_t)r->frames << QY_FRAME_SHIFT);
+}
+
 void qy_manager_empty(struct qy_manager *m)
 {
 	struct qy_region *list = NULL;
 
+	qy_manager_tell_gone(m);
 	qy_manager_reset(m);
 	for (struct qy_manager *one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))
 		list = take_regions(one, list);
@@ -436,25 +447,12 @@ struct qy_region *qy_manager_end(struct qy_manager *m)
 	return list;
 }
 
-static void tell_gone(struct qy_region *r)
-{
-	qy_tell_gone(qy_region_addr(r), (size_t)r->frames << QY_FRAME_SHIFT);
-}
-
-void qy_manager_tell_gone(struct qy_manager *m)
-{
-	for (struct qy_manager *one = qy_family_next(m, NULL); one != NULL; one = qy_family_next(m, one))
-		for (struct qy_region *r = one->regions; r != NULL; r = r->next)
-			tell_gone(r);
-}
-
 void qy_manager_unmap(struct qy_region *list)
 {
 	while (list != NULL) {
 		struct qy_region *r = list;
 
 		list = r->next;
-		tell_gone(r);
 		qy_region_destroy(r);
 	}
 }

@@ -8,6 +8,7 @@
 #include "lib/cache/taken.h"
 #include "lib/manager/mistakes.h"
 #include "lib/object/apart.h"
+#include "lib/object/block.h"
 #include "lib/object/count.h"
 #include "lib/object/manager.h"
 #include "lib/object/quarantine.h"
@@ -19,7 +20,7 @@ static const quarry_block none;
 
 /* ---- memory ---- */
 
-static void give_back(const quarry_manager *manager, void *p)
+void qy_block_give_back(const quarry_manager *manager, void *p)
 {
 	if (manager == NULL)
 		quarry_free(p);
@@ -27,43 +28,54 @@ static void give_back(const quarry_manager *manager, void *p)
 		(void)manager->ops->free(manager->ctx, p);
 }
 
-static size_t usable_of(const quarry_manager *manager, const void *p)
+size_t qy_block_usable(const quarry_manager *manager, const void *p)
 {
 	return manager == NULL ? quarry_usable_size(p) : manager->ops->usable(manager->ctx, p);
 }
 
-uint64_t qy_block_life_of(const quarry_manager *manager, const void *p)
+/* Of a node's arena. What is held back is no sample any more, and leaves its place in their table to one that lives. (What is
+ * not live was freed behind its count, and is told as a mistake.) */
+static void hold_back(void *p)
 {
-	return manager != NULL ? 0 : qy_arena_life(p);
-}
-
-/* What is held back is no sample any more, and leaves its place in their table to one that lives. */
-static void free_checked(const quarry_manager *manager, void *p, uint64_t life) QY_COLD;
-static void free_checked(const quarry_manager *manager, void *p, uint64_t life)
-{
-	bool is_apart = manager == NULL && qy_apart_has(p);
+	bool is_apart = qy_apart_has(p);
+	size_t usable = quarry_usable_size(p);
 
 	if (is_apart)
 		qy_apart_forget(p);
+	if (usable != 0 && qy_quarantine_put(p, usable, is_apart))
+		return;
+	if (usable != 0)
+		memset(p, QY_QUARANTINE_FILL, qy_min(usable, QY_QUARANTINE_BLOCK_MAX));
+	quarry_free(p);
+}
+
+static void free_checked(const quarry_manager *manager, void *p, uint64_t life) QY_COLD;
+static void free_checked(const quarry_manager *manager, void *p, uint64_t life)
+{
 	if (manager != NULL) {
-		memset(p, QY_QUARANTINE_FILL, qy_min(usable_of(manager, p), QY_QUARANTINE_BLOCK_MAX));
-		give_back(manager, p);
-	} else if (!qy_arena_is_nodes(p)) {
-		/* It goes with all that is in it: the arena may be reset or end at this moment, or has since the block's end was marked. */
+		memset(p, QY_QUARANTINE_FILL, qy_min(qy_block_usable(manager, p), QY_QUARANTINE_BLOCK_MAX));
+		qy_block_give_back(manager, p);
+	} else if (life == QY_LIFE_NODES) {
+		hold_back(p);
+	} else {
 		qy_arena_free_filled(p, life, QY_QUARANTINE_FILL, QY_QUARANTINE_BLOCK_MAX);
-	} else if (!qy_quarantine_put(p, quarry_usable_size(p), is_apart)) {
-		memset(p, QY_QUARANTINE_FILL, qy_min(quarry_usable_size(p), QY_QUARANTINE_BLOCK_MAX));
-		quarry_free(p);
 	}
 }
 
+/* An arena may be reset or end at this moment, or has since the block's end was marked, and all that was in it with it: what is
+ * at p then is another's. So what is done with it goes by the life that was read before the mark, and p is not asked again. */
 void qy_block_free(const quarry_manager *manager, void *p, uint64_t life)
 {
-	if (QY_UNLIKELY(life != QY_COUNT_NO_LIFE)) {
+	if (QY_UNLIKELY(qy_setting(checked) != 0)) {
 		free_checked(manager, p, life);
 		return;
 	}
-	give_back(manager, p);
+	if (QY_LIKELY(manager == NULL && life == QY_LIFE_NODES))
+		quarry_free(p);
+	else if (manager == NULL)
+		qy_arena_free_in(p, life);
+	else
+		(void)manager->ops->free(manager->ctx, p);
 	if (QY_UNLIKELY(atomic_load_explicit(&qy_quarantine_left, memory_order_relaxed)))
 		qy_quarantine_retry();
 }
@@ -130,23 +142,53 @@ static void *take_memory(quarry_manager *manager, size_t alignment, size_t n)
 						     : take_plain(manager, alignment, n);
 }
 
+/* A block is begun with its arena held, in the life that it had before the memory was asked for: in another the memory may be
+ * somebody else's block by now. False: it is left to the arena. (What the breaker sent elsewhere is in another arena, and
+ * counts from here on.) */
+static bool begin_in_time(quarry_block *b, const quarry_manager *called, const quarry_arena *arena, uint64_t life)
+{
+	uint64_t now = qy_arena_life(b->p);
+	void *held;
+	int error;
+
+	if (QY_UNLIKELY(now != life)) {
+		if (now == QY_LIFE_OVER || quarry_arena_of(b->p) == arena)
+			return false;
+		life = now;
+	}
+	if (!qy_life_hold(b->p, life, &held))
+		return false;
+	b->count = qy_count_begin(b->p, qy_block_usable(called, b->p), called, &b->generation);
+	error = errno;
+	qy_life_let_go(held);
+	errno = error;
+	return true;
+}
+
 /* An address whose generations are used up keeps its memory, so that nobody gets it again as a block. */
-static quarry_block make(quarry_manager *manager, size_t alignment, size_t n)
+quarry_block qy_block_make(quarry_manager *manager, size_t alignment, size_t n)
 {
 	quarry_block b = { .n = n };
+	const quarry_arena *arena = manager == NULL ? NULL : qy_manager_arena(manager);
+	uint64_t life = 0;
 	int error = errno;
 
 	for (int i = 0; i < TRIES; i++) {
+		if (arena != NULL)
+			life = qy_arena_life_now(arena);
 		b.p = take_memory(manager, alignment, n);
 		if (b.p == NULL)
 			return none;
-		b.count = qy_count_begin(b.p, usable_of(called(manager), b.p), called(manager), &b.generation);
+		if (arena == NULL)
+			b.count = qy_count_begin(b.p, qy_block_usable(called(manager), b.p), called(manager), &b.generation);
+		else if (QY_UNLIKELY(!begin_in_time(&b, called(manager), arena, life)))
+			continue;
 		if (QY_LIKELY(b.count != NULL))
 			return b;
 		qy_apart_forget(b.p);
 		if (errno != ERANGE) {
 			error = errno;
-			give_back(called(manager), b.p);
+			qy_block_give_back(called(manager), b.p);
 			qy_fail(error, error == EINVAL ? "manager: it gave memory that is not aligned to 16, or beyond 2^48"
 						       : "no memory for the counts of blocks");
 			return none;
@@ -159,7 +201,7 @@ static quarry_block make(quarry_manager *manager, size_t alignment, size_t n)
 
 QUARRY_API quarry_block quarry_block_alloc(quarry_manager *manager, size_t n)
 {
-	return qy_manager_check(manager) ? make(manager, 0, n) : none;
+	return qy_manager_check(manager) ? qy_block_make(manager, 0, n) : none;
 }
 
 QUARRY_API quarry_block quarry_block_alloc_aligned(quarry_manager *manager, size_t alignment, size_t n)
@@ -168,8 +210,10 @@ QUARRY_API quarry_block quarry_block_alloc_aligned(quarry_manager *manager, size
 		qy_fail(EINVAL, "alignment: %zu is not a power of two", alignment);
 		return none;
 	}
-	return qy_manager_check(manager) ? make(manager, alignment, n) : none;
+	return qy_manager_check(manager) ? qy_block_make(manager, alignment, n) : none;
 }
+
+#define IS_A_BLOCK "p: what is at %p is a block"
 
 QUARRY_API int quarry_share(void *p, quarry_block *b)
 {
@@ -180,8 +224,10 @@ QUARRY_API int quarry_share(void *p, quarry_block *b)
 	if (made.n == 0 || !qy_manager_is_live(p))
 		return qy_fail(EINVAL, "p: no live memory of quarry's begins at %p", p);
 	if (qy_count_find(p, &leaf, &word) != NULL && (word & QY_COUNT_LIVE))
-		return qy_fail(EALREADY, "p: what is at %p is a block", p);
-	made.count = qy_count_begin(p, made.n, NULL, &made.generation);
+		return qy_fail(EALREADY, IS_A_BLOCK, p);
+	made.count = qy_count_begin_once(p, made.n, &made.generation);
+	if (made.count == NULL && errno == EALREADY)
+		return qy_fail(EALREADY, IS_A_BLOCK, p);
 	if (made.count == NULL)
 		return qy_fail(errno == ERANGE ? ENOMEM : errno, "p: there is no count for what is at %p", p);
 	if (b != NULL)
@@ -192,8 +238,7 @@ QUARRY_API int quarry_share(void *p, quarry_block *b)
 /* ---- errors ---- */
 
 /* In checked builds a late use is a mistake of the program's; else it may well be meant, to find out. */
-static int fail_late(const void *p) QY_COLD;
-static int fail_late(const void *p)
+int qy_block_fail_late(const void *p)
 {
 	if (qy_setting(checked) != 0)
 		qy_mistake(QY_MISTAKE_DOUBLE_FREE, p);
@@ -208,11 +253,18 @@ static int fail(int error)
 	return -1;
 }
 
+/* Who only asks whether there is a block is told, and may well ask as it ends. */
+static int fail_gone(const quarry_block *b) QY_COLD;
+static int fail_gone(const quarry_block *b)
+{
+	return fail(b == NULL || b->count == NULL ? EINVAL : ESTALE);
+}
+
 /* A block that is none was never one: that is no late use. */
 static int fail_block(const quarry_block *b) QY_COLD;
 static int fail_block(const quarry_block *b)
 {
-	return b == NULL || b->count == NULL ? fail(EINVAL) : fail_late(b->p);
+	return b == NULL || b->count == NULL ? fail(EINVAL) : qy_block_fail_late(b->p);
 }
 
 /* ---- by address ---- */
@@ -291,31 +343,32 @@ QUARRY_API int quarry_ref(const void *p)
 	return 0;
 }
 
-/* It is not in the first leaf's word, or is noted. */
-static int unref_slow(void *p) QY_COLD;
-static int unref_slow(void *p)
+/* It is the last, is not in the first leaf's word, is noted, or others count there too. */
+static int unref_slow(void *p, uintptr_t entry) QY_NOINLINE;
+static int unref_slow(void *p, uintptr_t entry)
 {
 	struct qy_leaf *leaf;
+	struct quarry_count *c;
 	uint64_t word;
-	struct quarry_count *c = qy_count_find(p, &leaf, &word);
-	int r = QY_COUNT_NOT_IT;
+	int r = qy_count_drop(qy_leaf_word(entry, p), p, PLACE_MASK, want_of(p));
 
+	if (QY_LIKELY(r != QY_COUNT_NOT_IT))
+		return r;
+	c = qy_count_find(p, &leaf, &word);
 	if (c == NULL)
 		return fail(EINVAL);
 	if (word & QY_COUNT_LIVE)
 		r = qy_count_drop(c, p, LIFE_MASK, want_life(qy_count_generation(word)));
-	return r == QY_COUNT_NOT_IT ? fail_late(p) : r;
+	return r == QY_COUNT_NOT_IT ? qy_block_fail_late(p) : r;
 }
 
 QUARRY_API int quarry_unref(void *p)
 {
 	uintptr_t entry = qy_count_entry(p);
-	int r;
 
 	if (QY_UNLIKELY(entry == 0 || (uintptr_t)p % 16 != 0))
 		return fail(EINVAL);
-	r = qy_count_drop(qy_leaf_word(entry, p), p, PLACE_MASK, want_of(p));
-	return QY_LIKELY(r != QY_COUNT_NOT_IT) ? r : unref_slow(p);
+	return qy_count_drop_fast(qy_leaf_word(entry, p), PLACE_MASK, want_of(p)) ? 0 : unref_slow(p, entry);
 }
 
 QUARRY_API long quarry_refcount(const void *p)
@@ -355,17 +408,35 @@ QUARRY_API int quarry_block_ref(const quarry_block *b)
 	return QY_UNLIKELY(b == NULL || b->count == NULL) ? fail(EINVAL) : ref(b->count, b->p, b->generation);
 }
 
+/* The last one, or of a block that is gone: an error leaves *b as it was. */
+static int block_unref_slow(quarry_block *b, void *p, size_t n, struct quarry_count *c, uint64_t life) QY_NOINLINE;
+static int block_unref_slow(quarry_block *b, void *p, size_t n, struct quarry_count *c, uint64_t life)
+{
+	uint32_t generation = (uint32_t)(life >> 1);
+	int r = qy_count_drop(c, p, LIFE_MASK, want_life(generation));
+
+	if (QY_LIKELY(r >= 0))
+		return r;
+	*b = (quarry_block){ p, n, c, generation, 0 };
+	return r == QY_COUNT_NOT_IT ? qy_block_fail_late(p) : r;
+}
+
+/* Nothing is written to *b once the reference is gone: it may stand in the block. */
 QUARRY_API int quarry_block_unref(quarry_block *b)
 {
-	int r;
+	struct quarry_count *c;
+	uint64_t life;
+	size_t n;
+	void *p;
 
 	if (QY_UNLIKELY(b == NULL || b->count == NULL))
 		return 0;
-	r = qy_count_drop(b->count, b->p, LIFE_MASK, want_life(b->generation));
-	if (QY_UNLIKELY(r < 0))
-		return r == QY_COUNT_NOT_IT ? fail_late(b->p) : r;
-	*b = none;
-	return r;
+	p = b->p;
+	n = b->n;
+	c = b->count;
+	life = (uint64_t)b->generation << 1 | 1;
+	*b = (quarry_block){ 0 };
+	return QY_LIKELY(qy_count_drop_life(c, life)) ? 0 : block_unref_slow(b, p, n, c, life);
 }
 
 QUARRY_API int quarry_block_live(const quarry_block *b)
@@ -378,7 +449,7 @@ QUARRY_API quarry_seg quarry_block_seg(const quarry_block *b)
 {
 	if (QY_LIKELY(quarry_block_live(b)))
 		return (quarry_seg){ b->p, b->n };
-	(void)fail_block(b);
+	(void)fail_gone(b);
 	return (quarry_seg){ NULL, 0 };
 }
 
@@ -393,130 +464,11 @@ QUARRY_API int quarry_block_from_seg(quarry_seg s, quarry_block *b)
 		return qy_fail(EINVAL, "segment: no block begins at %p", s.p);
 	if (!(word & QY_COUNT_LIVE))
 		return qy_fail(ESTALE, "segment: the block at %p is gone", s.p);
-	usable = usable_of(qy_count_manager(leaf, c), s.p);
+	usable = qy_block_usable(qy_count_manager(leaf, c), s.p);
 	if (s.n > usable)
 		return qy_fail(EINVAL, "segment: it is longer than the block at %p", s.p);
 	if (b != NULL)
 		*b = (quarry_block){ .p = s.p, .n = usable, .count = c, .generation = qy_count_generation(word) };
-	return 0;
-}
-
-/* ---- resizing ---- */
-
-static void zero_behind(const quarry_block *b, size_t old, unsigned flags)
-{
-	if ((flags & QUARRY_RESIZE_ZERO) && b->n > old)
-		memset((char *)b->p + old, 0, b->n - old);
-}
-
-/* Begin anew where the memory is now. At an address that is used up, with a copy elsewhere. */
-static int begin_again(quarry_block *b, const quarry_manager *manager, size_t n)
-{
-	void *p = b->p;
-
-	b->count = qy_count_begin(p, usable_of(manager, p), manager, &b->generation);
-	if (QY_LIKELY(b->count != NULL))
-		return 0;
-	if (errno == ERANGE) {
-		*b = make((quarry_manager *)(uintptr_t)qy_stack_meant(manager, p), 0, n);
-		if (b->p != NULL)
-			memcpy(b->p, p, n);
-		return b->p != NULL ? 0 : -1;
-	}
-	give_back(manager, p);
-	*b = none;
-	return qy_fail(ENOMEM, "no memory for the counts of blocks");
-}
-
-/* A block elsewhere with the same contents, and an end for the old place as any block has it. False where there is no
- * memory for both. */
-static bool move(quarry_block *b, size_t n, uint64_t life) QY_COLD;
-static bool move(quarry_block *b, size_t n, uint64_t life)
-{
-	quarry_arena *arena = qy_arena_is_nodes(b->p) ? NULL : quarry_arena_of(b->p);
-	quarry_manager *manager = arena == NULL ? quarry_manager_default() : quarry_manager_of_arena(arena);
-	quarry_block to = manager == NULL ? none : make(manager, 0, n);
-
-	if (to.p == NULL)
-		return false;
-	memcpy(to.p, b->p, qy_min(quarry_usable_size(b->p), n));
-	qy_block_free(NULL, b->p, life);
-	*b = to;
-	return true;
-}
-
-/* Nobody else has a reference, nor can have one until it is counted again. */
-static int resize(quarry_block *b, const quarry_manager *manager, size_t n)
-{
-	uint64_t life = qy_block_life(manager, b->p);
-	void *p;
-
-	if (qy_count_take(b->count, b->p, b->generation) != 0)
-		return -1;
-	if (QY_UNLIKELY(life != QY_COUNT_NO_LIFE) && manager == NULL) {
-		if (move(b, n, life))
-			return 0;
-		qy_apart_forget(b->p);
-	}
-	p = quarry_manager_resize((quarry_manager *)(uintptr_t)qy_stack_meant(manager, b->p), b->p, qy_max(n, 1));
-	if (p == NULL) {
-		qy_count_put_back(b->count);
-		return -1;
-	}
-	b->p = p;
-	b->n = n;
-	return begin_again(b, manager, n);
-}
-
-/* Where it is; -1 with EBUSY, ESTALE, or ERANGE: its address is used up. Handles that know of less than it is to have are
- * of a life that is over: or they could fill with zeros, as new to them, what is in use. */
-static int resize_here(quarry_block *b, size_t n)
-{
-	if (n <= b->n && !qy_count_is_free(b->count, b->p))
-		errno = EBUSY;
-	else if (n <= b->n || qy_count_renew(b->count, b->p, &b->generation) == 0) {
-		b->n = n;
-		return 0;
-	}
-	return errno == EBUSY ? qy_fail(EBUSY, "block: it is shared or borrowed, or has a function for its end") : -1;
-}
-
-QUARRY_API int quarry_block_resize(quarry_block *b, size_t n, unsigned flags)
-{
-	struct qy_leaf *leaf;
-	const quarry_manager *manager;
-	struct quarry_count *c;
-	int error = errno;
-	size_t old, usable;
-	uint64_t word;
-	bool stays;
-
-	if (b == NULL || b->count == NULL || (flags & ~(unsigned)(QUARRY_RESIZE_ZERO | QUARRY_RESIZE_IN_PLACE)))
-		return qy_fail(EINVAL, b == NULL || b->count == NULL ? "block: it is none" : "flags: unknown bits");
-	word = atomic_load_explicit(&b->count->word, memory_order_acquire);
-	if (!is_generation(word, b->generation))
-		return fail_late(b->p);
-	if (qy_count_refs(word) != 1)
-		return qy_fail(EBUSY, "block: others have references");
-	c = qy_count_find(b->p, &leaf, &word);
-	if (c != b->count)
-		return fail(ESTALE);
-	old = b->n;
-	manager = qy_count_manager(leaf, c);
-	usable = usable_of(manager, b->p);
-	if (n > usable && (flags & QUARRY_RESIZE_IN_PLACE))
-		return qy_fail(ENOMEM, "block: it has room for %zu bytes where it is", usable);
-	stays = n <= usable && (n >= usable / 2 || (flags & QUARRY_RESIZE_IN_PLACE));
-	if (!stays || resize_here(b, n) != 0) {
-		if (stays && errno != ERANGE)
-			return -1;
-		if (flags & QUARRY_RESIZE_IN_PLACE)
-			return qy_fail(ENOMEM, "block: its address is used up");
-		if (resize(b, manager, n) != 0)
-			return -1;
-	}
-	zero_behind(b, old, flags);
-	errno = error;
 	return 0;
 }
 
@@ -527,7 +479,7 @@ QUARRY_API int quarry_block_borrow(const quarry_block *b, quarry_seg *s)
 	int r = b == NULL || b->count == NULL ? QY_COUNT_NOT_IT : qy_count_note(b->count, b->p, b->generation);
 
 	if (r == QY_COUNT_NOT_IT)
-		return fail_block(b);
+		return fail_gone(b);
 	if (r == 0 && s != NULL)
 		*s = (quarry_seg){ b->p, b->n };
 	return r;
@@ -542,14 +494,7 @@ QUARRY_API int quarry_block_give_back(const quarry_block *b)
 
 QUARRY_API int quarry_block_at_end(const quarry_block *b, quarry_end_fn *fn)
 {
-	_Atomic(quarry_end_fn *) *end;
-
-	if (!quarry_block_live(b))
-		return fail_block(b);
-	end = qy_count_end_fn(b->count, b->p, fn != NULL);
-	if (end != NULL)
-		atomic_store_explicit(end, fn, memory_order_release);
-	return end != NULL || fn == NULL ? 0 : fail(ENOMEM);
+	return quarry_block_live(b) ? qy_count_set_end_fn(b->count, b->p, b->generation, fn) : fail_block(b);
 }
 
 /* ---- weak ---- */
@@ -558,7 +503,7 @@ QUARRY_API quarry_weak quarry_weak_of(const quarry_block *b)
 {
 	if (quarry_block_live(b))
 		return (quarry_weak){ .p = b->p, .n = b->n, .count = b->count, .generation = b->generation };
-	(void)fail_block(b);
+	(void)fail_gone(b);
 	return (quarry_weak){ .p = NULL };
 }
 

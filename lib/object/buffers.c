@@ -8,6 +8,7 @@
 
 #include "lib/api/error.h"
 #include "lib/base/lock.h"
+#include "lib/base/tables.h"
 #include "lib/cache/taken.h"
 #include "lib/object/own.h"
 
@@ -18,6 +19,7 @@
 
 _Atomic(struct qy_buffers *) qy_buffers_table[QUARRY_BUFFERS_MAX];
 struct qy_buffers qy_buffers_all[QUARRY_BUFFERS_MAX]; /* address space until it is used */
+QY_SPARSE_TABLE(qy_buffers_all);
 _Atomic(uint32_t) qy_buffers_numbers;
 static _Atomic(uint32_t) slabs_made;
 __thread uint64_t qy_buffers_thread;
@@ -112,6 +114,7 @@ static void forget(struct qy_buffers *s)
 	quarry_free(s->ring.next);
 	quarry_free((void *)s->since);
 	quarry_free((void *)s->pins);
+	quarry_free((void *)s->pinned_since);
 	quarry_free((void *)s->chained);
 	memset(s, 0, offsetof(struct qy_buffers, waits));
 	atomic_store_explicit(&s->taken, 0, memory_order_release);
@@ -129,11 +132,13 @@ static bool make_beside(struct qy_buffers *s, const quarry_buffers_attr *attr)
 	s->returned = qy_buffers_zeroed(words * sizeof(*s->returned));
 	if (attr->held_ms != 0)
 		s->since = qy_own_calloc(count, sizeof(*s->since));
-	if (attr->pins_max != 0)
+	if (attr->pins_max != 0) {
 		s->pins = qy_own_calloc(count, sizeof(*s->pins));
+		s->pinned_since = qy_own_calloc(count, sizeof(*s->pinned_since));
+	}
 	if (attr->flags & QUARRY_BUFFERS_CHECKED)
 		s->chained = qy_own_calloc(count, sizeof(*s->chained));
-	if ((attr->held_ms != 0 && s->since == NULL) || (attr->pins_max != 0 && s->pins == NULL) ||
+	if ((attr->held_ms != 0 && s->since == NULL) || (attr->pins_max != 0 && (s->pins == NULL || s->pinned_since == NULL)) ||
 	    ((attr->flags & QUARRY_BUFFERS_CHECKED) && s->chained == NULL))
 		return false;
 	while (words > (size_t)QY_ABOVE * 64 << s->group)
@@ -226,7 +231,8 @@ QUARRY_API quarry_buffers *quarry_buffers_create(const quarry_buffers_attr *attr
 	if (base == NULL || !qy_taken_add(base)) {
 		(void)qy_arena_end_with(s->arena, &base, 1);
 		forget(s);
-		qy_fail(ENOMEM, "no memory, or address space (ulimit -v, vm.overcommit_memory), for %u buffers of %lu bytes",
+		qy_fail(ENOMEM, "no memory, no address space (ulimit -v, vm.overcommit_memory), or a hard limit, "
+			"for %u buffers of %lu bytes",
 			(unsigned)attr->count, (unsigned long)size);
 		return NULL;
 	}

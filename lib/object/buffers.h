@@ -105,7 +105,8 @@ struct qy_buffers {
 	void (*wake)(void *ctx);
 	void *ctx;
 	_Atomic(uint64_t) *since; /* when each was given out, NULL where that is not asked for: buffers_held.c */
-	_Atomic(uint64_t) *pins;  /* and how often it is pinned, since when, and that it is being released */
+	_Atomic(uint64_t) *pins;  /* and how often it is pinned, and that it is being released */
+	_Atomic(uint64_t) *pinned_since;
 	_Atomic(uint64_t) *chained; /* of a checked slab, for each: the generation, in the upper half, in which it, or which of
 	                             * its pieces, a chain has (chain_buffers.c) */
 	uint32_t held_ms, pins_max;
@@ -291,6 +292,25 @@ QY_INLINE struct qy_buffers *qy_buffers_of(uint32_t id, uint32_t flags)
 	return QY_LIKELY(s != NULL && id < s->head.count) ? s : NULL;
 }
 
+/* The bits of `chained`: for each piece of a buffer, and for all of it. */
+#define QY_CHAINED_WHOLE ((uint32_t)1 << QY_PIECES)
+
+QY_INLINE uint32_t qy_chained_piece(unsigned piece)
+{
+	return (uint32_t)1 << piece % QY_PIECES;
+}
+
+/* Whether a chain has it in this life, which then is who releases it. (Of a slab that is not checked nobody knows.) */
+QY_INLINE bool qy_buffers_is_chained(const struct qy_buffers *s, uint32_t id, uint32_t generation, uint32_t bit)
+{
+	uint64_t word;
+
+	if (QY_LIKELY(s->chained == NULL))
+		return false;
+	word = atomic_load_explicit(&s->chained[id], memory_order_relaxed);
+	return word >> 32 == generation + s->seed && (word & bit);
+}
+
 /* A number whose buffer has come back: to the ring (told at the next qy_ring_tell) or the stack. */
 void qy_buffers_come_home(struct qy_buffers *s, uint32_t id);
 
@@ -312,12 +332,19 @@ void qy_buffers_low(struct qy_buffers *s, uint32_t left);
  * memory to note it in); whether it is one; and end it, which one alone can. From any thread. */
 extern QY_HIDDEN _Atomic(uint32_t) qy_owned_places; /* there ever were: for tests, since nothing else tells */
 
+/* Where the memory of an OWNED one begins, whose p the program may have moved on: its id is the low half of that. */
+QY_INLINE void *qy_owned_begin(void *p, uint32_t id)
+{
+	return (char *)p - (uint32_t)((uint32_t)(uintptr_t)p - id);
+}
+
 uint32_t qy_owned_note(const void *p);
 bool qy_owned_is(const void *p, uint32_t serial);
 bool qy_owned_end(const void *p, uint32_t serial);
 
 /* Note that a chain has it, which one alone may (false: one has), and that none has any more. */
 bool qy_owned_enter(const void *p, uint32_t serial);
+bool qy_owned_is_entered(const void *p, uint32_t serial);
 void qy_owned_leave(const void *p, uint32_t serial);
 
 /* Give the kernel a buffer, as of when it is told. */

@@ -265,13 +265,18 @@ QUARRY_API int quarry_buffer_adopt(quarry_buffer *buffer, quarry_arena *arena, u
 	if (b.flags & QUARRY_BUFFER_BORROWED)
 		return qy_fail(EINVAL, "buffer: it is borrowed");
 	if (b.flags & QUARRY_BUFFER_OWNED)
-		return 0;
+		return b.generation != 0 && qy_owned_is_entered(qy_owned_begin(b.p, b.id), b.generation) ?
+			       qy_fail(EBUSY, "buffer: a chain has it") :
+			       0;
 	if (arena != NULL && !qy_manager_is_arena(arena))
 		return qy_fail_arena(arena);
 	if (quarry_buffer_check(b) == NULL)
 		return qy_fail(errno, errno == ESTALE ? "buffer: it was released" : "buffer: it is of no slab");
 	s = atomic_load_explicit(&qy_buffers_table[qy_buffer_slab(b.flags)], memory_order_acquire);
 	checked = s->checked;
+	if (qy_buffers_is_chained(s, b.id, b.generation - s->seed,
+				  b.flags & QUARRY_BUFFER_PIECE ? qy_chained_piece(qy_buffer_piece(b.flags)) : QY_CHAINED_WHOLE))
+		return qy_fail(EBUSY, "buffer: a chain has it");
 	if (s->pins != NULL && qy_buffers_pinned(s, b.id, b.generation - s->seed) &&
 	    (!(b.flags & QUARRY_BUFFER_PIECE) || qy_ring_piece_last(s, b.id, qy_buffer_piece(b.flags))))
 		return qy_fail(EBUSY, "buffer: it is pinned");

@@ -2,9 +2,9 @@
 /* Buffers that are out, or pinned, for too long. Slabs that do not ask for it have neither of the arrays here.
  *
  * Since when a buffer is out is a word of a generation's low 16 bits and 48 of milliseconds, written by the owner right
- * after the generation became odd: a word of another generation says that it was taken this moment. Pins are a word of 16
- * bits of the generation, 8 of how many there are, one that says that the buffer is being released, and 39 of since when
- * there is a pin. It is the life's from its beginning on, when the owner writes it. */
+ * after the generation became odd: a word of another generation says that it was taken this moment. Since when one is
+ * pinned is such a word too. Pins are a word of the whole generation, how many there are, and that the buffer is being
+ * released: it decides, and is the life's from its beginning on, when the owner writes it. */
 #include <errno.h>
 
 #include "lib/api/error.h"
@@ -12,10 +12,8 @@
 #include "numa/os.h"
 
 #define TIME_BITS 48
-#define PIN_COUNT_SHIFT 40
-#define PIN_TIME_BITS 39
-#define CLOSED ((uint64_t)1 << PIN_TIME_BITS) /* whoever set it releases the buffer */
 #define PINS_MAX 255u
+#define CLOSED 256u /* whoever set it releases the buffer */
 
 static int error(int number)
 {
@@ -23,39 +21,47 @@ static int error(int number)
 	return -1;
 }
 
-static uint64_t low_bits(uint64_t word, unsigned bits)
+/* Since this moment, in a life. */
+static uint64_t time_word(uint32_t generation)
 {
-	return word & (((uint64_t)1 << bits) - 1);
+	return (uint64_t)generation << TIME_BITS | (qy_os->now_ms() & (((uint64_t)1 << TIME_BITS) - 1));
+}
+
+/* For how long. */
+static uint64_t age(uint64_t word, uint32_t generation, uint64_t now)
+{
+	const uint64_t then = word & (((uint64_t)1 << TIME_BITS) - 1);
+
+	return (uint16_t)(word >> TIME_BITS) == (uint16_t)generation && now > then ? now - then : 0;
 }
 
 /* ---- when one is given out ---- */
 
-static uint64_t pin_word(uint32_t generation, uint32_t pins, uint64_t rest)
+static uint64_t pin_word(uint32_t generation, uint32_t pins)
 {
-	return (uint64_t)generation << TIME_BITS | (uint64_t)pins << PIN_COUNT_SHIFT | rest;
+	return (uint64_t)generation << 32 | pins;
 }
 
 void qy_buffers_note_taken(struct qy_buffers *s, uint32_t id)
 {
-	const uint64_t generation = atomic_load_explicit(&s->generation[id], memory_order_relaxed);
+	const uint32_t generation = atomic_load_explicit(&s->generation[id], memory_order_relaxed);
 
 	if (s->since != NULL)
-		atomic_store_explicit(&s->since[id], generation << TIME_BITS | low_bits(qy_os->now_ms(), TIME_BITS),
-				      memory_order_relaxed);
+		atomic_store_explicit(&s->since[id], time_word(generation), memory_order_relaxed);
 	if (s->pins != NULL)
-		atomic_store_explicit(&s->pins[id], pin_word((uint32_t)generation, 0, 0), memory_order_relaxed);
+		atomic_store_explicit(&s->pins[id], pin_word(generation, 0), memory_order_relaxed);
 }
 
 /* ---- pins ---- */
 
 static bool is_of(uint64_t word, uint32_t generation)
 {
-	return (uint16_t)(word >> TIME_BITS) == (uint16_t)generation;
+	return word >> 32 == generation;
 }
 
 static uint32_t pins_in(uint64_t word)
 {
-	return word >> PIN_COUNT_SHIFT & PINS_MAX;
+	return (uint32_t)word & PINS_MAX;
 }
 
 static uint32_t pins_of_pieces(uint64_t out)
@@ -84,7 +90,7 @@ int qy_buffers_close_pins(struct qy_buffers *s, uint32_t id, uint32_t generation
 			return EALREADY;
 		if (pins_in(was) != 0)
 			return EBUSY;
-	} while (!atomic_compare_exchange_weak_explicit(&s->pins[id], &was, pin_word(generation, 0, CLOSED),
+	} while (!atomic_compare_exchange_weak_explicit(&s->pins[id], &was, pin_word(generation, CLOSED),
 							memory_order_acq_rel, memory_order_relaxed));
 	return 0;
 }
@@ -140,11 +146,15 @@ static int ended(struct qy_buffers *s, bool keep, bool room, int result)
 	return result;
 }
 
+static void note_pinned(struct qy_buffers *s, uint32_t id, uint32_t generation)
+{
+	atomic_store_explicit(&s->pinned_since[id], time_word(generation), memory_order_relaxed);
+}
+
 /* The pins of a whole buffer, and that it is being released, are one word: who comes first, does. */
 static int pin(struct qy_buffers *s, uint32_t id, uint32_t generation)
 {
-	const uint64_t now = low_bits(qy_os->now_ms(), PIN_TIME_BITS);
-	uint64_t was = atomic_load_explicit(&s->pins[id], memory_order_relaxed), word;
+	uint64_t was = atomic_load_explicit(&s->pins[id], memory_order_relaxed);
 	bool room = false;
 	uint32_t n;
 
@@ -154,32 +164,32 @@ static int pin(struct qy_buffers *s, uint32_t id, uint32_t generation)
 			return ended(s, false, room, error(ESTALE));
 		if (!may_pin(s, n, &room))
 			return ended(s, false, room, -1);
-		word = pin_word(generation, n + 1, n == 0 ? now : low_bits(was, PIN_TIME_BITS));
-	} while (!atomic_compare_exchange_weak_explicit(&s->pins[id], &was, word, memory_order_acq_rel,
-							memory_order_relaxed));
+		if (n == 0) /* before it is pinned: who looks finds no time of a pin before */
+			note_pinned(s, id, generation);
+	} while (!atomic_compare_exchange_weak_explicit(&s->pins[id], &was, pin_word(generation, n + 1),
+							memory_order_acq_rel, memory_order_relaxed));
 	return ended(s, n == 0, room, 0);
 }
 
 static int unpin(struct qy_buffers *s, uint32_t id, uint32_t generation)
 {
-	uint64_t was = atomic_load_explicit(&s->pins[id], memory_order_relaxed), word;
+	uint64_t was = atomic_load_explicit(&s->pins[id], memory_order_relaxed);
 	uint32_t n;
 
 	do {
 		n = pins_in(was);
 		if (!is_of(was, generation) || n == 0)
 			return error(EINVAL);
-		word = pin_word(generation, n - 1, low_bits(was, PIN_TIME_BITS));
-	} while (!atomic_compare_exchange_weak_explicit(&s->pins[id], &was, word, memory_order_release,
-							memory_order_relaxed));
+	} while (!atomic_compare_exchange_weak_explicit(&s->pins[id], &was, pin_word(generation, n - 1),
+							memory_order_release, memory_order_relaxed));
 	return ended(s, n != 1, true, 0);
 }
 
-/* Of one in pieces that is the word of the pieces; the other has since when. */
+/* Of one in pieces that is the word of the pieces. */
 static int pin_piece(struct qy_buffers *s, uint32_t id, uint32_t generation, unsigned piece)
 {
 	_Atomic(uint64_t) *out = &s->ring.pieces[id].out;
-	uint64_t was = atomic_load_explicit(out, memory_order_relaxed), word;
+	uint64_t was = atomic_load_explicit(out, memory_order_relaxed);
 	bool room = false;
 	uint32_t n;
 
@@ -189,13 +199,10 @@ static int pin_piece(struct qy_buffers *s, uint32_t id, uint32_t generation, uns
 			return ended(s, false, room, error(ESTALE));
 		if (!may_pin(s, n, &room))
 			return ended(s, false, room, -1);
+		if (n == 0)
+			note_pinned(s, id, generation);
 	} while (!atomic_compare_exchange_weak_explicit(out, &was, was + QY_PIECE_PIN, memory_order_acq_rel,
 							memory_order_relaxed));
-	word = atomic_load_explicit(&s->pins[id], memory_order_relaxed);
-	if (n == 0 && is_of(word, generation)) /* (exchanged, for one that a program's mistake has had released by now) */
-		(void)atomic_compare_exchange_strong_explicit(&s->pins[id], &word,
-							      pin_word(generation, 0, low_bits(qy_os->now_ms(), PIN_TIME_BITS)),
-							      memory_order_relaxed, memory_order_relaxed);
 	return ended(s, n == 0, room, 0);
 }
 
@@ -247,11 +254,6 @@ static bool is_out(struct qy_buffers *s, uint32_t id, uint32_t generation)
 	return out >> 32 != generation || (out & QY_PIECES_OUT);
 }
 
-static uint64_t age(uint64_t now, uint64_t then)
-{
-	return now > then ? now - then : 0;
-}
-
 static void look_at_times(struct qy_buffers *s, uint32_t id, uint64_t ms, uint64_t now, quarry_buffers_held *held)
 {
 	const uint64_t word = atomic_load_explicit(&s->since[id], memory_order_relaxed);
@@ -260,7 +262,7 @@ static void look_at_times(struct qy_buffers *s, uint32_t id, uint64_t ms, uint64
 
 	if (!is_out(s, id, generation))
 		return;
-	old = (uint16_t)(word >> TIME_BITS) == (uint16_t)generation ? age(now, low_bits(word, TIME_BITS)) : 0;
+	old = age(word, generation, now);
 	held->out++;
 	held->held += old > ms;
 	if (held->oldest == UINT32_MAX || old > held->oldest_ms) {
@@ -272,10 +274,12 @@ static void look_at_times(struct qy_buffers *s, uint32_t id, uint64_t ms, uint64
 static void look_at_pins(struct qy_buffers *s, uint32_t id, uint64_t ms, uint64_t now, quarry_buffers_held *held)
 {
 	const uint64_t word = atomic_load_explicit(&s->pins[id], memory_order_relaxed);
-	const uint64_t since = low_bits(word, PIN_TIME_BITS), old = since != 0 ? age(now, since) : 0;
+	uint64_t old;
 
 	if (pins_in(word) == 0 && pins_of_pieces(pieces(s, id)) == 0)
 		return;
+	old = age(atomic_load_explicit(&s->pinned_since[id], memory_order_relaxed),
+		  atomic_load_explicit(&s->generation[id], memory_order_relaxed), now);
 	held->pinned++;
 	held->pinned_held += old > ms;
 	if (held->oldest_pin == UINT32_MAX || old > held->oldest_pin_ms) {

@@ -159,6 +159,13 @@ bool qy_owned_enter(const void *p, uint32_t serial)
 	return place == NULL || atomic_exchange_explicit(&place->chained, serial, memory_order_relaxed) != serial;
 }
 
+bool qy_owned_is_entered(const void *p, uint32_t serial)
+{
+	struct place *place = place_of(p, serial);
+
+	return place != NULL && atomic_load_explicit(&place->chained, memory_order_relaxed) == serial;
+}
+
 void qy_owned_leave(const void *p, uint32_t serial)
 {
 	struct place *place = place_of(p, serial);

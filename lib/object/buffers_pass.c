@@ -61,15 +61,20 @@ QY_COLD static int collect_and_get(struct qy_buffers *s, quarry_buffer *buffer)
 	return qy_buffers_take_any(s, &id) ? give(s, id, buffer) : error(ENOBUFS);
 }
 
+QY_COLD static int refuse(const struct qy_buffers *s)
+{
+	return error(s == NULL ? EINVAL : qy_buffers_refusal(s));
+}
+
 QUARRY_API int quarry_buffers_get(quarry_buffers *slab, quarry_buffer *buffer)
 {
 	struct qy_buffers *s = (struct qy_buffers *)slab;
 	uint32_t id;
 
 	if (QY_UNLIKELY(s == NULL || buffer == NULL))
-		return error(EINVAL);
+		return refuse(NULL);
 	if (QY_UNLIKELY(!qy_buffers_mine(s)))
-		return error(qy_buffers_refusal(s));
+		return refuse(s);
 	if (QY_UNLIKELY(!qy_buffers_take(s, &id)))
 		return collect_and_get(s, buffer);
 	return give(s, id, buffer);
@@ -94,6 +99,46 @@ void qy_buffers_come_home(struct qy_buffers *s, uint32_t id)
 		push(s, id);
 }
 
+/* ---- what others returned ---- */
+
+static long take_word(struct qy_buffers *s, uint32_t word)
+{
+	uint64_t bits;
+	long n = 0;
+
+	if (word >= ((size_t)s->head.count + 63) / 64) /* a bit above from a slab that had this number before */
+		return 0;
+	bits = atomic_exchange_explicit(&s->returned[word], 0, memory_order_acquire);
+	if (bits == 0) /* whoever set the bit above did so late: these were found before */
+		return 0;
+	qy_count(&s->batches, 1);
+	for (; bits != 0; bits &= bits - 1, n++)
+		qy_buffers_come_home(s, word * 64 + (uint32_t)__builtin_ctzll(bits));
+	return n;
+}
+
+static long take_returned(struct qy_buffers *s)
+{
+	long n = 0;
+
+	for (uint32_t a = 0; a < QY_ABOVE && (a * 64 << s->group) * 64 < s->head.count; a++) {
+		uint64_t words;
+
+		if (atomic_load_explicit(&s->above[a], memory_order_seq_cst) == 0)
+			continue;
+		words = atomic_exchange_explicit(&s->above[a], 0, memory_order_acquire);
+		for (; words != 0; words &= words - 1) {
+			const uint32_t first = (a * 64 + (uint32_t)__builtin_ctzll(words)) << s->group;
+
+			for (uint32_t i = 0; i < 1u << s->group; i++)
+				n += take_word(s, first + i);
+		}
+	}
+	qy_count(&s->returns, (uint64_t)n);
+	qy_ring_tell(s);
+	return n;
+}
+
 /* ---- those who wait ---- */
 
 /* The next of the last one: so that whoever waits has a next, and who does not has none. */
@@ -110,19 +155,27 @@ QY_COLD static void serve(struct qy_buffers *s)
 	if (s->serving)
 		return;
 	s->serving = true;
-	while ((w = s->first_waiter) != NULL && qy_buffers_take(s, &id)) {
-		s->first_waiter = w->next == &nobody ? NULL : w->next;
-		if (s->first_waiter == NULL)
-			s->last_waiter = &s->first_waiter;
-		w->next = NULL;
-		if (s->asked == w)
-			s->asked = NULL;
-		qy_publish(s->waiting, s->waiting - 1);
-		qy_count(&s->served, 1);
-		qy_buffers_give(s, id, (uint32_t)s->head.size, QUARRY_BUFFER_SLAB, &b);
-		qy_buffers_note(s, id);
-		w->ready(w, b);
-	}
+	do {
+		while ((w = s->first_waiter) != NULL && qy_buffers_take(s, &id)) {
+			s->first_waiter = w->next == &nobody ? NULL : w->next;
+			if (s->first_waiter == NULL)
+				s->last_waiter = &s->first_waiter;
+			w->next = NULL;
+			if (s->asked == w)
+				s->asked = NULL;
+			qy_publish(s->waiting, s->waiting - 1);
+			qy_count(&s->served, 1);
+			qy_buffers_give(s, id, (uint32_t)s->head.size, QUARRY_BUFFER_SLAB, &b);
+			qy_buffers_note(s, id);
+			if (s->low_water != 0)
+				qy_buffers_low(s, qy_buffers_free(s));
+			w->ready(w, b);
+		}
+		/* Who waits anew, in `ready`, when nobody was said to wait: it is said, and looked once more. */
+		if (s->first_waiter == NULL || atomic_load_explicit(&s->waits, memory_order_relaxed) != 0)
+			break;
+		atomic_store_explicit(&s->waits, 1, memory_order_seq_cst);
+	} while (take_returned(s) > 0);
 	s->serving = false;
 	qy_buffers_mode(s);
 }
@@ -178,49 +231,18 @@ QUARRY_API int quarry_buffers_cancel(quarry_buffers *slab, quarry_buffers_waiter
 	return qy_fail(ENOENT, "waiter: it does not wait");
 }
 
-/* ---- what others returned ---- */
-
-static long take_word(struct qy_buffers *s, uint32_t word)
-{
-	uint64_t bits;
-	long n = 0;
-
-	if (word >= ((size_t)s->head.count + 63) / 64) /* a bit above from a slab that had this number before */
-		return 0;
-	bits = atomic_exchange_explicit(&s->returned[word], 0, memory_order_acquire);
-	if (bits == 0) /* whoever set the bit above did so late: these were found before */
-		return 0;
-	qy_count(&s->batches, 1);
-	for (; bits != 0; bits &= bits - 1, n++)
-		qy_buffers_come_home(s, word * 64 + (uint32_t)__builtin_ctzll(bits));
-	return n;
-}
-
 long qy_buffers_collect(struct qy_buffers *s)
 {
-	long n = 0;
+	long n;
 
 	/* Said before the look, so that what comes after it has the owner called. */
 	if (s->first_waiter != NULL)
 		atomic_store_explicit(&s->waits, 1, memory_order_seq_cst);
-	for (uint32_t a = 0; a < QY_ABOVE && (a * 64 << s->group) * 64 < s->head.count; a++) {
-		uint64_t words;
-
-		if (atomic_load_explicit(&s->above[a], memory_order_seq_cst) == 0)
-			continue;
-		words = atomic_exchange_explicit(&s->above[a], 0, memory_order_acquire);
-		for (; words != 0; words &= words - 1) {
-			const uint32_t first = (a * 64 + (uint32_t)__builtin_ctzll(words)) << s->group;
-
-			for (uint32_t i = 0; i < 1u << s->group; i++)
-				n += take_word(s, first + i);
-		}
-	}
-	qy_count(&s->returns, (uint64_t)n);
-	qy_ring_tell(s);
+	n = take_returned(s);
 	if (s->first_waiter != NULL)
 		serve(s);
-	if (s->first_waiter == NULL && atomic_load_explicit(&s->waits, memory_order_relaxed) != 0)
+	/* (Inside of `ready` somebody may wait anew before serve, further up, has looked.) */
+	if (s->first_waiter == NULL && !s->serving && atomic_load_explicit(&s->waits, memory_order_relaxed) != 0)
 		atomic_store_explicit(&s->waits, 0, memory_order_relaxed);
 	return n;
 }
@@ -258,16 +280,20 @@ static void call_ended(void *arg)
 		atomic_fetch_sub_explicit(&c->s->callers, 1, memory_order_release);
 }
 
-/* `wake` writes to a descriptor: the thread may be cancelled there, and is waited for no more then. (The address
+/* `wake` writes to a descriptor, where a thread could be cancelled: that waits until it is through, since who released
+ * may have more to release (a chain), or to say (adopt). One that ends itself there is waited for no more. (The address
  * sanitizer leaves this function alone, as receive_into in buffers_content.c.) */
 QY_COLD __attribute__((no_sanitize_address)) static void call_owner(struct qy_buffers *s)
 {
 	struct call c = { s, atomic_load_explicit(&qy_buffers_forks, memory_order_relaxed) };
+	int cancelling;
 
 	atomic_fetch_add_explicit(&s->callers, 1, memory_order_seq_cst);
 	pthread_cleanup_push(call_ended, &c);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelling);
 	if (atomic_exchange_explicit(&s->waits, 0, memory_order_seq_cst) != 0 && s->wake != NULL)
 		s->wake(s->ctx);
+	pthread_setcancelstate(cancelling, NULL);
 	pthread_cleanup_pop(1);
 }
 
@@ -290,6 +316,8 @@ QY_INLINE int put_claimed(struct qy_buffers *s, uint32_t id)
 /* By the owner, where there is a ring, somebody waits, or the slab is checked. */
 QY_NOINLINE static int put_with_more(struct qy_buffers *s, uint32_t id, uint32_t generation)
 {
+	if (QY_UNLIKELY(qy_buffers_is_chained(s, id, generation, QY_CHAINED_WHOLE)))
+		return error(EBUSY);
 	return QY_LIKELY(claim(s, id, generation)) ? put_claimed(s, id) : late(s);
 }
 
@@ -332,6 +360,8 @@ QY_INLINE int send_claimed(struct qy_buffers *s, uint32_t id)
 /* The generation first: from then on it is nobody else's to return. */
 QY_NOINLINE static int send_back(struct qy_buffers *s, uint32_t id, uint32_t generation)
 {
+	if (QY_UNLIKELY(qy_buffers_is_chained(s, id, generation, QY_CHAINED_WHOLE)))
+		return error(EBUSY);
 	return QY_LIKELY(claim(s, id, generation)) ? send_claimed(s, id) : late(s);
 }
 
@@ -356,11 +386,13 @@ void qy_buffers_send_claimed(struct qy_buffers *s, uint32_t id)
 }
 
 /* (What is noted and not live was freed by another call.) */
-static int release_owned(void *p, uint32_t generation)
+static int release_owned(void *at, uint32_t id, uint32_t generation)
 {
-	if (p == NULL)
+	void *p = qy_owned_begin(at, id);
+
+	if (at == NULL)
 		return 0;
-	if (qy_count_is_held(p))
+	if (qy_count_is_held(p) || (generation != 0 && qy_owned_is_entered(p, generation)))
 		return error(EBUSY);
 	if (generation != 0 && (!qy_owned_end(p, generation) || !qy_manager_is_live(p)))
 		return error(EALREADY);
@@ -370,11 +402,11 @@ static int release_owned(void *p, uint32_t generation)
 	return 0;
 }
 
-QY_NOINLINE static int release_other(void *p, uint32_t generation, uint32_t flags)
+QY_NOINLINE static int release_other(void *p, uint32_t id, uint32_t generation, uint32_t flags)
 {
 	switch (flags & (QUARRY_BUFFER_OWNED | QUARRY_BUFFER_BORROWED)) {
 	case QUARRY_BUFFER_OWNED:
-		return release_owned(p, generation);
+		return release_owned(p, id, generation);
 	case QUARRY_BUFFER_BORROWED:
 		return 0;
 	default: /* neither, or both */
@@ -385,7 +417,11 @@ QY_NOINLINE static int release_other(void *p, uint32_t generation, uint32_t flag
 /* What is left to do for a piece. */
 QY_NOINLINE static int release_piece(struct qy_buffers *s, uint32_t id, uint32_t generation, unsigned piece)
 {
-	int last = qy_ring_piece_back(s, id, generation, piece);
+	int last;
+
+	if (QY_UNLIKELY(qy_buffers_is_chained(s, id, generation, qy_chained_piece(piece))))
+		return error(EBUSY);
+	last = qy_ring_piece_back(s, id, generation, piece);
 
 	if (last <= 0)
 		return last == 0 ? 0 : last == -EBUSY ? error(EBUSY) : late(s);
@@ -399,6 +435,8 @@ QY_NOINLINE static int release_with_more(struct qy_buffers *s, uint32_t id, uint
 
 	if (flags & QUARRY_BUFFER_PIECE)
 		return release_piece(s, id, generation, qy_buffer_piece(flags));
+	if (QY_UNLIKELY(qy_buffers_is_chained(s, id, generation, QY_CHAINED_WHOLE)))
+		return error(EBUSY);
 	number = qy_buffers_claim(s, id, generation);
 	if (number != 0)
 		return number == EBUSY ? error(EBUSY) : late(s);
@@ -411,7 +449,7 @@ QUARRY_API int quarry_buffer_release_parts(void *p, uint32_t id, uint32_t genera
 	struct qy_buffers *s;
 
 	if (QY_UNLIKELY(!(flags & (QUARRY_BUFFER_SLAB | QUARRY_BUFFER_RING))))
-		return release_other(p, generation, flags);
+		return release_other(p, id, generation, flags);
 	s = qy_buffers_of(id, flags);
 	if (QY_UNLIKELY(s == NULL))
 		return error(EINVAL);
@@ -429,7 +467,7 @@ static void *check_other(quarry_buffer b)
 
 	if ((b.flags & both) == both)
 		errno = EINVAL;
-	else if ((b.flags & QUARRY_BUFFER_OWNED) && b.generation != 0 && !qy_owned_is(b.p, b.generation))
+	else if ((b.flags & QUARRY_BUFFER_OWNED) && b.generation != 0 && !qy_owned_is(qy_owned_begin(b.p, b.id), b.generation))
 		errno = ESTALE;
 	else
 		return b.p;

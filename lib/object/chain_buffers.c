@@ -13,7 +13,7 @@ static _Atomic(uint64_t) *chained(uint32_t id, uint32_t flags, uint32_t *bit)
 {
 	struct qy_buffers *s = flags & (QUARRY_BUFFER_SLAB | QUARRY_BUFFER_RING) ? qy_buffers_of(id, flags) : NULL;
 
-	*bit = (uint32_t)1 << (flags & QUARRY_BUFFER_PIECE ? qy_buffer_piece(flags) % QY_PIECES : QY_PIECES);
+	*bit = flags & QUARRY_BUFFER_PIECE ? qy_chained_piece(qy_buffer_piece(flags)) : QY_CHAINED_WHOLE;
 	return s == NULL || s->chained == NULL ? NULL : &s->chained[id];
 }
 
@@ -26,7 +26,7 @@ static bool enter(quarry_buffer b)
 	_Atomic(uint64_t) *word = chained(b.id, b.flags, &bit);
 
 	if ((b.flags & QUARRY_BUFFER_OWNED) && b.generation != 0)
-		return qy_owned_enter(b.p, b.generation);
+		return qy_owned_enter(qy_owned_begin(b.p, b.id), b.generation);
 	if (word == NULL)
 		return true;
 	was = atomic_load_explicit(word, memory_order_relaxed);
@@ -44,10 +44,16 @@ static void leave(const void *p, uint32_t id, uint32_t generation, uint32_t flag
 	_Atomic(uint64_t) *word = chained(id, flags, &bit);
 
 	if ((flags & QUARRY_BUFFER_OWNED) && generation != 0)
-		qy_owned_leave(p, generation);
+		qy_owned_leave(p, generation); /* (p is where its memory begins) */
 	/* (Nobody else makes it another life's: the buffer is out.) */
 	if (word != NULL && atomic_load_explicit(word, memory_order_relaxed) >> 32 == generation)
 		atomic_fetch_and_explicit(word, ~(uint64_t)bit, memory_order_relaxed);
+}
+
+void qy_storage_end_buffer(void *p, uint32_t id, uint32_t generation, uint32_t flags)
+{
+	leave(p, id, generation, flags);
+	(void)quarry_buffer_release_parts(p, id, generation, flags);
 }
 
 /* The buffer is the program's again: the storage's end releases nothing. */
@@ -62,19 +68,22 @@ static void disarm(quarry_storage *s)
 static int append(quarry_chain *chain, quarry_buffer b)
 {
 	quarry_storage *s;
+	void *begin = b.p;
 	int result;
 
 	if (quarry_buffer_check(b) == NULL)
 		return -1;
 	if (quarry_buffer_kind(b) & QUARRY_BUFFER_BORROWED)
 		return quarry_chain_append_borrowed(chain, b.p, b.len);
-	if ((b.flags & QUARRY_BUFFER_OWNED) && qy_count_is_held(b.p))
-		return qy_fail(EBUSY, "buffer: what is at %p is a block with references", b.p);
+	if (b.flags & QUARRY_BUFFER_OWNED)
+		begin = qy_owned_begin(b.p, b.id);
+	if ((b.flags & QUARRY_BUFFER_OWNED) && qy_count_is_held(begin))
+		return qy_fail(EBUSY, "buffer: what is at %p is a block with references", begin);
 	if (!enter(b))
 		return qy_fail(EALREADY, "buffer: a chain has it");
-	s = quarry_storage_wrap(b.p, b.len, NULL, (void *)((uintptr_t)b.generation << 32 | b.id), 0);
+	s = quarry_storage_wrap(begin, (size_t)((char *)b.p - (char *)begin) + b.len, NULL, (void *)((uintptr_t)b.generation << 32 | b.id), 0);
 	if (s == NULL) {
-		leave(b.p, b.id, b.generation, b.flags);
+		leave(begin, b.id, b.generation, b.flags);
 		return -1;
 	}
 	s->buffer = b.flags;

@@ -4,6 +4,8 @@
 #include <errno.h>
 
 #include "lib/base/gone.h"
+#include "lib/base/tables.h"
+#include "lib/object/ends.h"
 #include "lib/object/manager.h"
 #include "numa/window.h"
 
@@ -11,6 +13,7 @@
 #define SHIFT_MAX QY_COUNT_UNIT_SHIFT
 
 _Atomic(uintptr_t) qy_count_zones[(size_t)1 << (QY_COUNT_ADDRESS_SHIFT - QY_COUNT_ZONE_SHIFT)];
+QY_SPARSE_TABLE(qy_count_zones);
 struct qy_count_figures qy_count_figures;
 __thread uint64_t qy_count_hint __attribute__((tls_model("initial-exec")));
 
@@ -236,36 +239,57 @@ static void *beside(_Atomic(void *) *array, unsigned shift, size_t size, bool cr
 		made : was;
 }
 
-_Atomic(quarry_end_fn *) *qy_count_end_fn(struct quarry_count *c, const void *p, bool create)
+int qy_count_set_end_fn(struct quarry_count *c, const void *p, uint32_t generation, quarry_end_fn *fn)
 {
 	unsigned shift;
 	struct qy_leaf *leaf = leaf_of(c, p, &shift);
-	_Atomic(quarry_end_fn *) *ends = leaf == NULL ? NULL : beside(&leaf->ends, shift, sizeof(*ends), create);
+	_Atomic(uint64_t) *ends = leaf == NULL ? NULL : beside(&leaf->ends, shift, sizeof(*ends), fn != NULL);
+
+	if (!qy_end_fits(fn)) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (ends == NULL && fn != NULL) {
+		errno = ENOMEM;
+		return -1;
+	}
+	if (ends != NULL && !qy_end_set(&ends[c - leaf->at], generation, fn)) {
+		errno = ESTALE;
+		return -1;
+	}
+	return 0;
+}
+
+/* NULL while no block there has had a function. */
+static _Atomic(uint64_t) *end_of(const struct qy_leaf *leaf, const struct quarry_count *c)
+{
+	_Atomic(uint64_t) *ends = atomic_load_explicit(&leaf->ends, memory_order_acquire);
 
 	return ends == NULL ? NULL : &ends[c - leaf->at];
 }
 
-/* The function to call for the block that was at the word: once. */
-static quarry_end_fn *take_end_fn(struct qy_leaf *leaf, const struct quarry_count *c)
+static bool has_end_fn(const struct qy_leaf *leaf, const struct quarry_count *c, uint32_t generation)
 {
-	_Atomic(quarry_end_fn *) *ends = atomic_load_explicit(&leaf->ends, memory_order_acquire);
+	_Atomic(uint64_t) *end = end_of(leaf, c);
 
-	return ends == NULL ? NULL : atomic_exchange_explicit(&ends[c - leaf->at], NULL, memory_order_acquire);
+	return end != NULL && qy_end_is(atomic_load_explicit(end, memory_order_acquire), generation);
 }
 
 /* ---- beginning ---- */
 
-/* A live word of what is no more: it was freed behind its count. Its notes, and what stood beside it, go with it. */
-static void end_overrun(struct qy_leaf *leaf, struct quarry_count *c, uint64_t word)
+/* A live word of what is no more: it was freed behind its count. Its notes, and what stood beside it, go with it. By two
+ * generations: an end that is put back lowers the word by one (qy_count_put_back), and who counted up in between must not find
+ * again what he saw. False where the word has changed: to *word. */
+static bool end_overrun(struct qy_leaf *leaf, struct quarry_count *c, uint64_t *word)
 {
-	while (is_live(word)) {
-		if (atomic_compare_exchange_weak_explicit(&c->word, &word, dead_after(without_notes(leaf, c, word)),
-							  memory_order_acq_rel, memory_order_acquire)) {
-			atomic_fetch_add_explicit(&qy_count_figures.overrun, 1, memory_order_relaxed);
-			(void)take_end_fn(leaf, c);
-			return;
-		}
-	}
+	uint64_t dead = dead_after(without_notes(leaf, c, *word));
+
+	if (qy_count_generation(dead) != QY_COUNT_GENERATION_LAST)
+		dead += (uint64_t)1 << QY_COUNT_GENERATION_SHIFT;
+	if (!atomic_compare_exchange_strong_explicit(&c->word, word, dead, memory_order_acq_rel, memory_order_acquire))
+		return false;
+	atomic_fetch_add_explicit(&qy_count_figures.overrun, 1, memory_order_relaxed);
+	return true;
 }
 
 /* Other leaves may say that a block begins here. */
@@ -275,8 +299,10 @@ static void end_others(uintptr_t entry, uintptr_t mine, const void *p)
 		struct quarry_count *c = qy_leaf_word(entry, p);
 		uint64_t grain, word = look(qy_leaf_at(entry), c, &grain);
 
-		if (entry != mine && is_live(word) && grain == qy_count_grain(p))
-			end_overrun(qy_leaf_at(entry), c, word);
+		/* (Looked at anew where it has changed: it may be of a block elsewhere by then.) */
+		while (entry != mine && is_live(word) && grain == qy_count_grain(p) &&
+		       !end_overrun(qy_leaf_at(entry), c, &word))
+			word = look(qy_leaf_at(entry), c, &grain);
 	}
 }
 
@@ -288,8 +314,8 @@ static void end_all_in(uintptr_t entry)
 		for (size_t i = 0; i < words_of(qy_leaf_shift(entry)); i++) {
 			uint64_t word = atomic_load_explicit(&leaf->at[i].word, memory_order_acquire);
 
-			if (is_live(word))
-				end_overrun(leaf, &leaf->at[i], word);
+			while (is_live(word) && !end_overrun(leaf, &leaf->at[i], &word))
+				;
 		}
 	}
 }
@@ -310,33 +336,56 @@ static void end_all(void *p, size_t n)
 	}
 }
 
-/* By addition: counts of others, which they are about to take back, stay (count.h). */
+/* What the word becomes, of a dead one: more, by so much. Counts of others, which they are about to take back, stay (count.h). */
+static uint64_t birth_of(uint64_t word, const void *p)
+{
+	uint64_t born = QY_COUNT_LIVE + QY_COUNT_ONE + qy_count_grain(p) - (word & QY_COUNT_GRAIN_MASK);
+
+	return qy_count_generation(word) == 0 ? born + ((uint64_t)1 << QY_COUNT_GENERATION_SHIFT) : born;
+}
+
+/* Whether another who begins this same block was first. */
+static bool is_there(const struct qy_leaf *leaf, const struct quarry_count *c, const void *p)
+{
+	uint64_t grain, word = look(leaf, c, &grain);
+
+	return is_live(word) && grain == qy_count_grain(p);
+}
+
+/* By addition, where nobody else begins that block; else by a compare-and-swap. */
 static struct quarry_count *give_birth(struct qy_leaf *leaf, struct quarry_count *c, const void *p,
-				       const quarry_manager *manager, uint32_t *generation)
+				       const quarry_manager *manager, bool once, uint32_t *generation)
 {
 	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), born;
 
-	if (is_live(word)) {
-		end_overrun(leaf, c, word);
-		word = atomic_load_explicit(&c->word, memory_order_acquire);
-	}
-	if (qy_count_generation(word) == QY_COUNT_GENERATION_LAST) {
-		atomic_fetch_add_explicit(&qy_count_figures.retired, 1, memory_order_relaxed);
-		errno = ERANGE;
-		return NULL;
-	}
-	(void)take_end_fn(leaf, c); /* nothing beside the word is of the next block there */
-	if (manager != NULL)
-		atomic_store_explicit(&leaf->managers[c - leaf->at], manager, memory_order_relaxed);
-	born = QY_COUNT_LIVE + QY_COUNT_ONE + qy_count_grain(p) - (word & QY_COUNT_GRAIN_MASK);
-	if (qy_count_generation(word) == 0)
-		born += (uint64_t)1 << QY_COUNT_GENERATION_SHIFT;
-	word = atomic_fetch_add_explicit(&c->word, born, memory_order_acq_rel) + born;
-	*generation = qy_count_generation(word);
+	do {
+		while (is_live(word) && !(once && is_there(leaf, c, p)))
+			if (end_overrun(leaf, c, &word))
+				word = atomic_load_explicit(&c->word, memory_order_acquire);
+		if (is_live(word)) {
+			errno = EALREADY;
+			return NULL;
+		}
+		if (qy_count_generation(word) == QY_COUNT_GENERATION_LAST) {
+			atomic_fetch_add_explicit(&qy_count_figures.retired, 1, memory_order_relaxed);
+			errno = ERANGE;
+			return NULL;
+		}
+		if (manager != NULL)
+			atomic_store_explicit(&leaf->managers[c - leaf->at], manager, memory_order_relaxed);
+		born = birth_of(word, p);
+		*generation = qy_count_generation(word + born);
+		if (end_of(leaf, c) != NULL)
+			qy_end_drop(end_of(leaf, c), *generation);
+	} while (once && !atomic_compare_exchange_weak_explicit(&c->word, &word, word + born, memory_order_acq_rel,
+							       memory_order_acquire));
+	if (!once) /* (in one order with the arena's life: lib/object/block.c) */
+		atomic_fetch_add_explicit(&c->word, born, memory_order_seq_cst);
 	return c;
 }
 
-struct quarry_count *qy_count_begin(void *p, size_t usable, const quarry_manager *manager, uint32_t *generation)
+static struct quarry_count *begin(const void *p, size_t usable, const quarry_manager *manager, bool once,
+				  uint32_t *generation)
 {
 	unsigned shift = usable < 16 ? SHIFT_MIN : (unsigned)qy_min(qy_log2_floor(usable), SHIFT_MAX);
 	_Atomic(uintptr_t) *unit;
@@ -357,17 +406,20 @@ struct quarry_count *qy_count_begin(void *p, size_t usable, const quarry_manager
 		return NULL;
 	if (QY_UNLIKELY(first != mine || qy_leaf_at(mine)->next != 0))
 		end_others(first, mine, p);
-	return give_birth(qy_leaf_at(mine), qy_leaf_word(mine, p), p, manager, generation);
+	return give_birth(qy_leaf_at(mine), qy_leaf_word(mine, p), p, manager, once, generation);
+}
+
+struct quarry_count *qy_count_begin(void *p, size_t usable, const quarry_manager *manager, uint32_t *generation)
+{
+	return begin(p, usable, manager, false, generation);
+}
+
+struct quarry_count *qy_count_begin_once(void *p, size_t usable, uint32_t *generation)
+{
+	return begin(p, usable, NULL, true, generation);
 }
 
 /* ---- ending ---- */
-
-static bool has_end_fn(const struct qy_leaf *leaf, const struct quarry_count *c)
-{
-	_Atomic(quarry_end_fn *) *ends = atomic_load_explicit(&leaf->ends, memory_order_acquire);
-
-	return ends != NULL && atomic_load_explicit(&ends[c - leaf->at], memory_order_relaxed) != NULL;
-}
 
 static void *memory_of(const struct qy_leaf *leaf, uint64_t word)
 {
@@ -382,13 +434,14 @@ static bool end_at(struct qy_leaf *leaf, struct quarry_count *c, uint64_t *word,
 	void *p = memory_of(leaf, plain);
 	const quarry_manager *manager = qy_count_manager(leaf, c);
 	uint64_t life = qy_block_life(manager, p);
+	uint32_t generation = qy_count_generation(plain);
 	quarry_end_fn *fn;
 	int error = errno;
 
 	if (!atomic_compare_exchange_strong_explicit(&c->word, word, dead_after(plain), memory_order_acq_rel,
 						     memory_order_acquire))
 		return false;
-	fn = take_end_fn(leaf, c);
+	fn = end_of(leaf, c) == NULL ? NULL : qy_end_take(end_of(leaf, c), generation);
 	if (fn != NULL)
 		fn(p);
 	qy_block_free(manager, p, life);
@@ -396,7 +449,7 @@ static bool end_at(struct qy_leaf *leaf, struct quarry_count *c, uint64_t *word,
 	return true;
 }
 
-int qy_count_drop_slow(struct quarry_count *c, const void *p, uint64_t mask, uint64_t want)
+int qy_count_drop(struct quarry_count *c, const void *p, uint64_t mask, uint64_t want)
 {
 	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
 	unsigned shift;
@@ -429,8 +482,8 @@ static void end(struct qy_leaf *leaf, struct quarry_count *c)
 		(void)end_at(leaf, c, &word, word);
 }
 
-/* An end needs a count of 0, so while somebody's addition stands only an overrun raises the generation, and that has dropped
- * the addition. (One less: an end that was put back. From 0 to 1: the first birth.) */
+/* An end needs a count of 0, so while somebody's addition stands only an overrun raises the generation, by two, and that has
+ * dropped the addition. (One less: an end that was put back, the only thing that lowers it. From 0 to 1: the first birth.) */
 static bool has_it_still(uint64_t word, uint64_t seen)
 {
 	uint32_t now = qy_count_generation(word), then = qy_count_generation(seen);
@@ -460,11 +513,11 @@ void qy_count_undo(struct quarry_count *c, const void *p, uint64_t seen)
 
 bool qy_count_is_free(struct quarry_count *c, const void *p)
 {
+	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
 	unsigned shift;
 	struct qy_leaf *leaf = leaf_of(c, p, &shift);
 
-	return leaf != NULL && !(atomic_load_explicit(&c->word, memory_order_acquire) & QY_COUNT_NOTED) &&
-	       !has_end_fn(leaf, c);
+	return leaf != NULL && !(word & QY_COUNT_NOTED) && !has_end_fn(leaf, c, qy_count_generation(word));
 }
 
 /* ---- notes ---- */
@@ -532,14 +585,12 @@ int qy_count_unnote(struct quarry_count *c, const void *p, uint32_t generation)
 /* ---- a life that is over ---- */
 
 /* The life of that generation is over, and the next one begins here and now, or not. */
-static int end_life(struct quarry_count *c, const void *p, uint32_t generation, bool goes_on)
+static int end_life(struct quarry_count *c, const struct qy_leaf *leaf, uint32_t generation, bool goes_on)
 {
 	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire);
 	uint64_t next = goes_on ? word + ((uint64_t)1 << QY_COUNT_GENERATION_SHIFT) : dead_after(word);
-	unsigned shift;
-	struct qy_leaf *leaf = leaf_of(c, p, &shift);
 
-	if (leaf == NULL || !is_live(word) || qy_count_generation(word) != generation) {
+	if (leaf == NULL || !is_of_life(word, generation)) {
 		errno = ESTALE;
 		return -1;
 	}
@@ -547,7 +598,7 @@ static int end_life(struct quarry_count *c, const void *p, uint32_t generation, 
 		errno = ERANGE;
 		return -1;
 	}
-	if (qy_count_refs(word) != 1 || (word & QY_COUNT_NOTED) || has_end_fn(leaf, c) ||
+	if (qy_count_refs(word) != 1 || (word & QY_COUNT_NOTED) || has_end_fn(leaf, c, generation) ||
 	    !atomic_compare_exchange_strong_explicit(&c->word, &word, next, memory_order_acq_rel, memory_order_acquire)) {
 		errno = EBUSY;
 		return -1;
@@ -555,22 +606,41 @@ static int end_life(struct quarry_count *c, const void *p, uint32_t generation, 
 	return 0;
 }
 
+/* (Who had a reference meanwhile may have set a function, and left the word as it was. It is seen now.) */
 int qy_count_take(struct quarry_count *c, const void *p, uint32_t generation)
 {
-	return end_life(c, p, generation, false);
+	unsigned shift;
+	const struct qy_leaf *leaf = leaf_of(c, p, &shift);
+
+	if (end_life(c, leaf, generation, false) != 0)
+		return -1;
+	if (!has_end_fn(leaf, c, generation))
+		return 0;
+	return fail(qy_count_put_back(c, generation) ? EBUSY : ESTALE);
 }
 
+/* (Here it need not be refused: the function stays with the block.) */
 int qy_count_renew(struct quarry_count *c, const void *p, uint32_t *generation)
 {
-	if (end_life(c, p, *generation, true) != 0)
+	unsigned shift;
+	const struct qy_leaf *leaf = leaf_of(c, p, &shift);
+
+	if (end_life(c, leaf, *generation, true) != 0)
 		return -1;
+	if (has_end_fn(leaf, c, *generation))
+		qy_end_keep(end_of(leaf, c), *generation);
 	++*generation;
 	return 0;
 }
 
-void qy_count_put_back(struct quarry_count *c)
+bool qy_count_put_back(struct quarry_count *c, uint32_t generation)
 {
-	atomic_fetch_add_explicit(&c->word,
-				  QY_COUNT_LIVE + QY_COUNT_ONE - ((uint64_t)1 << QY_COUNT_GENERATION_SHIFT),
-				  memory_order_acq_rel);
+	uint64_t word = atomic_load_explicit(&c->word, memory_order_acquire), back;
+
+	do {
+		if (is_live(word) || qy_count_generation(word) != generation + 1)
+			return false;
+		back = word + QY_COUNT_LIVE + QY_COUNT_ONE - ((uint64_t)1 << QY_COUNT_GENERATION_SHIFT);
+	} while (!atomic_compare_exchange_weak_explicit(&c->word, &word, back, memory_order_acq_rel, memory_order_acquire));
+	return true;
 }

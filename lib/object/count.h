@@ -41,6 +41,7 @@
 #include "include/quarry/block.h"
 #include "lib/base/base.h"
 #include "lib/base/settings.h"
+#include "lib/cache/taken.h"
 
 #define QY_COUNT_GRAIN_SHIFT 4
 #define QY_COUNT_GRAIN_MASK ((uint64_t)0xfff)
@@ -70,7 +71,7 @@ struct qy_leaf {
 	_Atomic(const quarry_manager *) *managers; /* of the blocks, an array as long; NULL: quarry_free frees them all */
 	_Atomic(void *) noted;                  /* where noted blocks begin: an array as long of generation 31 | grain 12;
 	                                         * NULL until there is one */
-	_Atomic(void *) ends;                   /* functions to call at the end; the same */
+	_Atomic(void *) ends;                   /* functions to call at the end (ends.h); the same */
 	struct quarry_count at[];
 };
 
@@ -144,17 +145,21 @@ bool qy_count_is_held(const void *p);
  * (alignment, address), and with ERANGE where this address is used up. What a word says that was not ended is ended. */
 struct quarry_count *qy_count_begin(void *p, size_t usable, const quarry_manager *manager, uint32_t *generation);
 
+/* The same of plain memory that others may begin a block at as well: one of them does, for the others EALREADY. */
+struct quarry_count *qy_count_begin_once(void *p, size_t usable, uint32_t *generation);
+
 /* End the block of generation if it has exactly one reference, without freeing it. 0, or -1 with EBUSY, ESTALE. */
 int qy_count_take(struct quarry_count *c, const void *p, uint32_t generation);
 
-/* The same, and it goes on as the next generation, which *generation becomes. ERANGE where that would be the last. */
+/* The same, and it goes on as the next generation, which *generation becomes. ERANGE where that would be the last. (A function
+ * for the end that another thread just set stays.) */
 int qy_count_renew(struct quarry_count *c, const void *p, uint32_t *generation);
 
 /* Whether it has neither notes nor a function for its end. */
 bool qy_count_is_free(struct quarry_count *c, const void *p);
 
-/* Take that back: it lives on, as if never ended. */
-void qy_count_put_back(struct quarry_count *c);
+/* Take that back: it lives on, as if never ended. False where the word is another's by now. */
+bool qy_count_put_back(struct quarry_count *c, uint32_t generation);
 
 /* What the thread saw last of a word that it counted at: the next count less is often of the same. */
 extern __thread QY_HIDDEN uint64_t qy_count_hint __attribute__((tls_model("initial-exec")));
@@ -163,23 +168,39 @@ extern __thread QY_HIDDEN uint64_t qy_count_hint __attribute__((tls_model("initi
 
 /* One reference less, where word & mask is want: the whole of it. As quarry_unref, but QY_COUNT_NOT_IT where the word is of
  * something else. */
-int qy_count_drop_slow(struct quarry_count *c, const void *p, uint64_t mask, uint64_t want) QY_NOINLINE;
+int qy_count_drop(struct quarry_count *c, const void *p, uint64_t mask, uint64_t want);
 
-/* Unlike counts up, it never changes a word that is of something else: who lets go twice harms nobody. A compare-and-swap
- * that needs no load first costs little more than an addition, so what the word will be is guessed. */
-QY_INLINE int qy_count_drop(struct quarry_count *c, const void *p, uint64_t mask, uint64_t want)
+/* What it nearly always is: true, and there are others still. Unlike counts up, it never changes a word that is of something
+ * else: who lets go of what has ended harms nobody. (While others hold the block, who lets go twice takes one of theirs.) A
+ * compare-and-swap that needs no load first costs little more than an addition, so
+ * what the word will be is guessed. */
+QY_INLINE bool qy_count_drop_fast(struct quarry_count *c, uint64_t mask, uint64_t want)
 {
 	uint64_t word = qy_count_hint;
 
 	if ((word & mask) != want)
 		word = atomic_load_explicit(&c->word, memory_order_relaxed);
-	if (QY_LIKELY((word & mask) == want && qy_count_refs(word) > 1) &&
-	    QY_LIKELY(atomic_compare_exchange_strong_explicit(&c->word, &word, word - QY_COUNT_ONE, memory_order_acq_rel,
-							      memory_order_relaxed))) {
-		qy_count_hint = word - QY_COUNT_ONE;
-		return 0;
-	}
-	return qy_count_drop_slow(c, p, mask, want);
+	if (QY_UNLIKELY((word & mask) != want || qy_count_refs(word) <= 1) ||
+	    QY_UNLIKELY(!atomic_compare_exchange_strong_explicit(&c->word, &word, word - QY_COUNT_ONE,
+								 memory_order_acq_rel, memory_order_relaxed)))
+		return false;
+	qy_count_hint = word - QY_COUNT_ONE;
+	return true;
+}
+
+/* The same of the block whose generation and live are these: the upper half of the word. */
+QY_INLINE bool qy_count_drop_life(struct quarry_count *c, uint64_t life)
+{
+	uint64_t word = qy_count_hint;
+
+	if (word >> 32 != life)
+		word = atomic_load_explicit(&c->word, memory_order_relaxed);
+	if (QY_UNLIKELY(word >> 32 != life || qy_count_refs(word) <= 1) ||
+	    QY_UNLIKELY(!atomic_compare_exchange_strong_explicit(&c->word, &word, word - QY_COUNT_ONE,
+								 memory_order_acq_rel, memory_order_relaxed)))
+		return false;
+	qy_count_hint = word - QY_COUNT_ONE;
+	return true;
 }
 
 /* One more was counted, of something else than was meant, at a word that was `seen` before: less again, and ended if it was the
@@ -191,25 +212,21 @@ void qy_count_undo(struct quarry_count *c, const void *p, uint64_t seen);
 int qy_count_note(struct quarry_count *c, const void *p, uint32_t generation);
 int qy_count_unnote(struct quarry_count *c, const void *p, uint32_t generation);
 
-/* What is called at its end. */
-_Atomic(quarry_end_fn *) *qy_count_end_fn(struct quarry_count *c, const void *p, bool create);
+/* Have it called at its end; NULL: nothing. 0; -1 with ENOMEM, EINVAL (an address of more than 48 bits). */
+int qy_count_set_end_fn(struct quarry_count *c, const void *p, uint32_t generation, quarry_end_fn *fn);
 
 struct qy_count_figures {
 	_Atomic(uint64_t) retired, overrun;
 };
 extern QY_HIDDEN struct qy_count_figures qy_count_figures;
 
-/* Which life of its arena the memory is of, for qy_block_free: read before the end is marked, as the manager is, and only
- * with the option checked. */
-#define QY_COUNT_NO_LIFE UINT64_MAX
-uint64_t qy_block_life_of(const quarry_manager *manager, const void *p) QY_COLD;
-
+/* Which life of its arena the memory is of, for qy_block_free: read before the end is marked, as the manager is. */
 QY_INLINE uint64_t qy_block_life(const quarry_manager *manager, const void *p)
 {
-	return QY_LIKELY(qy_setting(checked) == 0) ? QY_COUNT_NO_LIFE : qy_block_life_of(manager, p);
+	return manager != NULL ? QY_LIFE_NODES : qy_arena_life(p);
 }
 
-/* Memory of a block whose last reference went. What was checked as its end was marked is held back, or filled. */
+/* Memory of a block whose last reference went: free; with the option checked it is held back, or filled. */
 void qy_block_free(const quarry_manager *manager, void *p, uint64_t life);
 
 #endif

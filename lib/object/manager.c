@@ -121,9 +121,14 @@ static int arena_free(void *arena, void *p)
 	return quarry_arena_free(arena, p);
 }
 
+/* (Also what was asked of it, and stands elsewhere: quarry_arena_free.) */
 static bool is_in(const quarry_arena *arena, const void *p)
 {
-	return quarry_usable_size(p) != 0 && quarry_arena_of(p) == arena;
+	int error = errno;
+	bool is = qy_arena_has(arena, p);
+
+	errno = error;
+	return is;
 }
 
 /* (What is left of it is resized where it is, whoever asks: so who asks is looked at first.) */
@@ -262,6 +267,11 @@ bool qy_manager_check(const quarry_manager *manager)
 bool qy_manager_is_own(const quarry_manager *manager)
 {
 	return manager == NULL || manager->ops == &default_ops || manager->ops == &arena_ops;
+}
+
+quarry_arena *qy_manager_arena(const quarry_manager *manager)
+{
+	return manager != NULL && manager->ops == &arena_ops ? manager->ctx : NULL;
 }
 
 /* The one that is meant; NULL where it cannot be used. */

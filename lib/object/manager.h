@@ -12,6 +12,9 @@ bool qy_manager_check(const quarry_manager *manager);
 /* Whether quarry_free, quarry_usable_size and quarry_realloc do for what it gives: the default one, and arenas. */
 bool qy_manager_is_own(const quarry_manager *manager);
 
+/* The arena that it is; NULL for all others. */
+quarry_arena *qy_manager_arena(const quarry_manager *manager);
+
 /* Whether live memory of quarry's begins at p, as far as quarry_inspect tells, that is no pool's, slab's or page
  * allocator's. */
 bool qy_manager_is_live(const void *p);

@@ -127,7 +127,8 @@ static QY_COLD void fail_make(const quarry_pages_attr *attr, const quarry_arena 
 	if (error == EINVAL)
 		qy_fail_arena(arena);
 	else
-		qy_fail(error, "count: no memory, or address space (ulimit -v, vm.overcommit_memory), for %lu pages of %lu bytes",
+		qy_fail(error, "count: no memory, no address space (ulimit -v, vm.overcommit_memory), or a hard limit, "
+			"for %lu pages of %lu bytes",
 			(unsigned long)attr->count, (unsigned long)attr->page_size);
 }
 

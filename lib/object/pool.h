@@ -150,6 +150,7 @@ struct quarry_pool {
 	void *context;
 	/* ---- what hits need ends here ---- */
 	uint32_t magazine, generations; /* the last generation */
+	uint32_t seed;           /* what tokens call the first one: another number in each pool */
 	size_t max;
 	int (*construct)(void *object, void *context);
 	void (*destroy)(void *object, void *context);

@@ -70,6 +70,15 @@ static uint32_t magazine_of(const quarry_pool *pool, const quarry_pool_attr *att
 	return (uint32_t)n;
 }
 
+/* Numbers that follow each other are far apart (Knuth, volume 3, 6.4, on Fibonacci hashing). */
+static uint32_t next_seed(uint32_t generations)
+{
+	static _Atomic(uint32_t) pools;
+	const uint32_t hash = atomic_fetch_add_explicit(&pools, 1, memory_order_relaxed) * 0x9e3779b9u;
+
+	return (uint32_t)((uint64_t)hash * generations >> 32);
+}
+
 static void fill(quarry_pool *pool, const quarry_pool_attr *attr, uint32_t depots)
 {
 	unsigned bits = attr->generation_bits == 0 ? 32 : attr->generation_bits;
@@ -79,6 +88,7 @@ static void fill(quarry_pool *pool, const quarry_pool_attr *attr, uint32_t depot
 	pool->checked = QY_DEBUG >= 1 || (attr->flags & QUARRY_POOL_CHECKED);
 	pool->plain = !pool->checked;
 	pool->generations = (uint32_t)(((uint64_t)1 << bits) - 1);
+	pool->seed = next_seed(pool->generations);
 	pool->magazine = magazine_of(pool, attr);
 	pool->max = attr->max;
 	pool->construct = attr->construct;

@@ -13,6 +13,23 @@ static bool is_life(uint64_t w, uint32_t generation)
 	return (w & QY_POOL_LIVE) && w >> 32 == generation;
 }
 
+/* Generations go from 1 to the last; a token has them begin elsewhere, in each pool, so that one of another pool is nearly
+ * always of a life that is not there. None is 0 in either. */
+static uint32_t told(const quarry_pool *pool, uint64_t w)
+{
+	const uint64_t t = (w >> 32) + pool->seed;
+
+	return (uint32_t)(t > pool->generations ? t - pool->generations : t);
+}
+
+static uint32_t meant(const quarry_pool *pool, quarry_token token)
+{
+	if (token.generation == 0 || token.generation > pool->generations)
+		return 0;
+	return token.generation > pool->seed ? token.generation - pool->seed :
+					       token.generation + (pool->generations - pool->seed);
+}
+
 /* Of no pool, and of one that was destroyed, where that can be seen: EINVAL. */
 static bool is_none(const quarry_pool *pool)
 {
@@ -58,21 +75,23 @@ QUARRY_API quarry_token quarry_pool_token(quarry_pool *pool, void *object)
 			break;
 	if (!(w & QY_POOL_LIVE))
 		return qy_fail(EALREADY, "object: nobody has %p", object), none;
-	return (quarry_token){ s->index, (uint32_t)(w >> 32) };
+	return (quarry_token){ s->index, told(pool, w) };
 }
 
 QUARRY_API void *quarry_pool_resolve(quarry_pool *pool, quarry_token token)
 {
 	struct qy_slot *s;
+	uint32_t generation;
 	void *object;
 
 	if (is_none(pool))
 		return NULL;
 	s = slot_at(pool, token);
-	if (s != NULL && is_life(atomic_load_explicit(&s->word, memory_order_acquire), token.generation)) {
+	generation = meant(pool, token);
+	if (s != NULL && is_life(atomic_load_explicit(&s->word, memory_order_acquire), generation)) {
 		object = atomic_load_explicit(&s->object, memory_order_acquire);
 		/* The same life still: then that is where it is. */
-		if (is_life(atomic_load_explicit(&s->word, memory_order_relaxed), token.generation))
+		if (is_life(atomic_load_explicit(&s->word, memory_order_relaxed), generation))
 			return object;
 	}
 	return stale(), NULL;
@@ -83,6 +102,7 @@ QUARRY_API void *quarry_pool_resolve(quarry_pool *pool, quarry_token token)
 static struct qy_slot *enter(quarry_pool *pool, quarry_token token)
 {
 	struct qy_slot *s;
+	uint32_t generation;
 	uint64_t w;
 
 	if (is_none(pool))
@@ -90,9 +110,10 @@ static struct qy_slot *enter(quarry_pool *pool, quarry_token token)
 	s = slot_at(pool, token);
 	if (s == NULL)
 		return stale(), NULL;
+	generation = meant(pool, token);
 	w = atomic_load_explicit(&s->word, memory_order_relaxed);
 	do {
-		if (!is_life(w, token.generation))
+		if (!is_life(w, generation))
 			return stale(), NULL;
 		if ((w & QY_POOL_PINS) == QY_POOL_PINS)
 			return qy_fail(EAGAIN, "token: its object is entered too often"), NULL;
@@ -140,7 +161,7 @@ QUARRY_API int quarry_pool_leave(quarry_pool *pool, quarry_token token)
 	if (qy_pool_bad(pool))
 		return -1;
 	s = slot_at(pool, token);
-	return s == NULL ? qy_fail(EINVAL, "token: there is no such object") : leave(pool, s, token.generation);
+	return s == NULL ? qy_fail(EINVAL, "token: there is no such object") : leave(pool, s, meant(pool, token));
 }
 
 /* ---- putting ---- */
@@ -203,7 +224,7 @@ QUARRY_API int quarry_pool_put_token(quarry_pool *pool, quarry_token token, enum
 	if (how != QUARRY_POOL_SAFE && how != QUARRY_POOL_FAST)
 		return qy_fail(EINVAL, "how: %d is none", (int)how);
 	s = slot_at(pool, token);
-	return s == NULL || qy_pool_close(pool, s, true, token.generation, how) != 0 ? stale() : 0;
+	return s == NULL || qy_pool_close(pool, s, true, meant(pool, token), how) != 0 ? stale() : 0;
 }
 
 /* ---- waiting ---- */
@@ -257,7 +278,7 @@ QUARRY_API int quarry_pool_wait(quarry_pool *pool, quarry_token token, const uin
 	atomic_fetch_add(&s->waiters, 1);
 	error = sleep_at(pool, s, word, expected, until);
 	atomic_fetch_sub(&s->waiters, 1);
-	(void)leave(pool, s, token.generation);
+	(void)leave(pool, s, meant(pool, token));
 	errno = error;
 	return error == 0 ? 0 : -1;
 }
@@ -269,7 +290,7 @@ QUARRY_API int quarry_pool_wake(quarry_pool *pool, quarry_token token)
 	if (qy_pool_bad(pool))
 		return -1;
 	s = slot_at(pool, token);
-	if (s == NULL || !is_life(atomic_load_explicit(&s->word, memory_order_acquire), token.generation))
+	if (s == NULL || !is_life(atomic_load_explicit(&s->word, memory_order_acquire), meant(pool, token)))
 		return stale();
 	wake(s);
 	return 0;

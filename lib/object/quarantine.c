@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "lib/api/options.h"
+#include "lib/base/lock.h"
 #include "lib/cache/taken.h"
 #include "lib/manager/mistakes.h"
 #include "lib/object/apart.h"
@@ -33,6 +34,9 @@ struct held {
 	bool closes;
 };
 
+/* taken: 0; the number of the thread that has it; or LOST: in a child, of one that is not there. */
+#define LOST UINT32_MAX
+
 static struct place {
 	_Atomic(uint32_t) taken;
 	struct held held;
@@ -42,7 +46,9 @@ static _Atomic(uint32_t) next_filled, next_closed, next_out; /* places, ever ris
 static _Atomic(uint64_t) late_writes, blocks, bytes, closed_blocks, closed_bytes;
 static _Atomic(uint32_t) retries;
 _Atomic(bool) qy_quarantine_left;
-static __thread unsigned taking __attribute__((tls_model("initial-exec"))); /* places that the thread has taken, or is about to */
+static _Atomic(uint32_t) numbers;
+static __thread uint32_t number __attribute__((tls_model("initial-exec"))); /* the thread's */
+static __thread unsigned taking __attribute__((tls_model("initial-exec"))); /* places that it has taken, or is about to */
 
 static uint32_t one_more(_Atomic(uint32_t) *next)
 {
@@ -59,9 +65,13 @@ static struct place *next_place(const struct held *in)
 /* (A handler of a signal that comes in between may fork.) */
 static bool take(struct place *place)
 {
+	uint32_t nobody = 0;
+
+	if (QY_UNLIKELY(number == 0))
+		number = one_more(&numbers) + 1;
 	taking++;
 	atomic_signal_fence(memory_order_seq_cst);
-	if (atomic_exchange_explicit(&place->taken, 1, memory_order_acquire) == 0)
+	if (atomic_compare_exchange_strong_explicit(&place->taken, &nobody, number, memory_order_acquire, memory_order_relaxed))
 		return true;
 	atomic_signal_fence(memory_order_seq_cst);
 	taking--;
@@ -260,19 +270,60 @@ void qy_quarantine_retry(void)
 /* ---- fork ---- */
 
 static __thread bool has_all __attribute__((tls_model("initial-exec"))); /* the thread that forks has all places */
+static __thread unsigned forks __attribute__((tls_model("initial-exec"))); /* it is in: a signal handler may fork within a fork */
+
+/* As in lib/cache/hold.c: who is to go on may have a lower priority. False: it is of nobody. */
+static bool wait_for(struct place *place)
+{
+	for (unsigned n = 0; !take(place); n++) {
+		uint32_t by = atomic_load_explicit(&place->taken, memory_order_relaxed);
+
+		if (by == LOST)
+			return false;
+		if (n < 100)
+			sched_yield();
+		else
+			qy_sleep_on(&place->taken, by, 1);
+	}
+	return true;
+}
 
 static void before_fork(void)
 {
+	if (forks++ != 0)
+		return;
 	has_all = taking == 0 && !qy_arena_is_inside();
 	for (unsigned i = 0; i < PLACES && has_all; i++)
-		while (!take(&places[i]))
-			sched_yield();
+		(void)wait_for(&places[i]);
 }
 
-static void after_fork(void)
+static bool is_mine(struct place *place)
+{
+	return number != 0 && atomic_load_explicit(&place->taken, memory_order_relaxed) == number;
+}
+
+/* Whether the fork that ends is not within another. (None: this was registered within it.) */
+static bool is_outermost(void)
+{
+	if (forks > 1) {
+		forks--;
+		return false;
+	}
+	return forks == 1;
+}
+
+static void leave_all(void)
 {
 	for (unsigned i = 0; i < PLACES && has_all; i++)
-		leave(&places[i]);
+		if (is_mine(&places[i]))
+			leave(&places[i]);
+	forks = 0;
+}
+
+static void in_parent(void)
+{
+	if (is_outermost())
+		leave_all();
 }
 
 static void set(_Atomic(uint64_t) *figure, uint64_t n)
@@ -284,8 +335,15 @@ static void set(_Atomic(uint64_t) *figure, uint64_t n)
  * not looked at. */
 static void in_child(void)
 {
-	if (!has_all)
+	for (unsigned i = 0; i < PLACES; i++)
+		if (atomic_load_explicit(&places[i].taken, memory_order_relaxed) != 0 && !is_mine(&places[i]))
+			atomic_store_explicit(&places[i].taken, LOST, memory_order_relaxed);
+	if (!is_outermost())
 		return;
+	if (!has_all) {
+		forks = 0;
+		return;
+	}
 	set(&blocks, 0);
 	set(&bytes, 0);
 	set(&closed_blocks, 0);
@@ -293,6 +351,8 @@ static void in_child(void)
 	for (unsigned i = 0; i < PLACES; i++) {
 		struct held *held = &places[i].held;
 
+		if (!is_mine(&places[i]))
+			continue;
 		if (held->closed != 0) {
 			held->filled = 0;
 			(void)protect(held, held->closed, PROT_NONE);
@@ -301,14 +361,14 @@ static void in_child(void)
 		add(&bytes, held->kept);
 		add(&blocks, held->p != NULL);
 	}
-	after_fork();
+	leave_all();
 	if (qy_setting(checked) == 0)
 		let_all_go();
 }
 
 static void prepare_forks(void)
 {
-	(void)pthread_atfork(before_fork, after_fork, in_child);
+	(void)pthread_atfork(before_fork, in_parent, in_child);
 }
 
 /* ---- in and out, again ---- */

@@ -11,8 +11,8 @@
  * quarry's: so what the child has in them is whole. It counts that anew, lets it go where the option is 0 (the thread that was
  * at that may not be there), and closes what is closed once more, since the copy of hugetlb memory is open
  * (lib/manager/forkcopy.h) and zero where nobody could read it. What another thread had just taken out leaks in the
- * child. A fork out of a signal handler whose thread has a place, or is inside quarry, does none of this; places
- * that others have taken then are lost to the child. */
+ * child. A fork out of a signal handler whose thread has a place, is inside quarry, or is in a fork itself, does none of
+ * this; places that others have taken then are lost to the child, and are waited for by none of its forks. */
 #ifndef QUARRY_OBJECT_QUARANTINE_H
 #define QUARRY_OBJECT_QUARANTINE_H
 

@@ -13,44 +13,14 @@
 #include "lib/cache/taken.h"
 #include "lib/object/manager.h"
 #include "lib/object/own.h"
+#include "lib/object/stack.h"
 
 #define CHUNK_DEFAULT ((size_t)64 << 10)
 #define CHUNK_MIN ((size_t)256)
 #define FILL 0xde
 
-/* In front of its memory, which is aligned as it is. */
-struct chunk {
-	struct chunk *next, *previous;
-	size_t size;   /* of all of it, this with it */
-	size_t before; /* bytes used in the chunks before it, when it became the current one */
-	uint32_t number;
-	_Alignas(16) char memory[];
-};
-
-struct quarry_stack {
-	/* What is freed is written to at its beginning: what tells of the end stands behind this. */
-	quarry_manager manager; /* the stack itself, as one */
-	quarry_manager *from;
-	size_t chunk;
-	struct chunk *current; /* &ended, when the stack was destroyed */
-	size_t used; /* of the current chunk's memory */
-	struct chunk *first;
-	size_t limit, held, peak, spills;
-	size_t floor;   /* bytes below the newest mark: what was taken before it stays as it is */
-	uint32_t depth; /* marks that were not ended */
-	bool is_scratch;
-	unsigned flags;
-};
-
 /* Without room. Where nobody else has the memory of a stack that was destroyed, who still uses it comes by here. */
-static struct chunk ended = { .size = sizeof(struct chunk) };
-
-static const quarry_manager_ops stack_ops;
-
-static size_t room_of(const struct chunk *c)
-{
-	return c->size - sizeof(*c);
-}
+static struct qy_chunk ended = { .size = sizeof(struct qy_chunk) };
 
 /* ---- memory ---- */
 
@@ -96,9 +66,9 @@ static bool is_none(const quarry_stack *s)
 /* How large a chunk for at least n bytes is to be, where others have `held`. 0 with ENOMEM. */
 static size_t size_for(const quarry_stack *s, size_t n, size_t held)
 {
-	size_t least = n + sizeof(struct chunk), size;
+	size_t least = n + sizeof(struct qy_chunk), size;
 
-	if (n > PTRDIFF_MAX - sizeof(struct chunk)) {
+	if (n > PTRDIFF_MAX - sizeof(struct qy_chunk)) {
 		qy_fail(ENOMEM, "stack: %zu bytes are more than there can be", n);
 		return 0;
 	}
@@ -112,17 +82,17 @@ static size_t size_for(const quarry_stack *s, size_t n, size_t held)
 }
 
 /* Behind the current one, for at least n bytes. */
-static struct chunk *add_chunk(quarry_stack *s, size_t n)
+static struct qy_chunk *add_chunk(quarry_stack *s, size_t n)
 {
 	size_t size = size_for(s, n, s->held);
-	struct chunk *c;
+	struct qy_chunk *c;
 
 	if (size == 0)
 		return NULL;
 	c = take_from(s->from, size);
 	if (c == NULL)
 		return NULL;
-	*c = (struct chunk){ .size = size, .previous = s->current };
+	*c = (struct qy_chunk){ .size = size, .previous = s->current };
 	if (s->current != NULL) {
 		c->number = s->current->number + 1;
 		c->next = s->current->next;
@@ -136,12 +106,7 @@ static struct chunk *add_chunk(quarry_stack *s, size_t n)
 	return c;
 }
 
-static bool is_in_chunk(const struct chunk *c, const void *p)
-{
-	return (uintptr_t)p - (uintptr_t)c < c->size;
-}
-
-static size_t bytes_behind(const struct chunk *c)
+static size_t bytes_behind(const struct qy_chunk *c)
 {
 	size_t bytes = 0;
 
@@ -151,15 +116,15 @@ static size_t bytes_behind(const struct chunk *c)
 }
 
 /* The chunks behind c, from the last one on: a manager that is a stack takes back only what it gave last. */
-static size_t drop_behind(quarry_stack *s, struct chunk *c)
+static size_t drop_behind(quarry_stack *s, struct qy_chunk *c)
 {
 	size_t bytes = bytes_behind(c);
-	struct chunk *last = c;
+	struct qy_chunk *last = c;
 
 	while (last->next != NULL)
 		last = last->next;
 	while (last != c) {
-		struct chunk *gone = last;
+		struct qy_chunk *gone = last;
 
 		last = gone->previous;
 		give_to(s->from, gone);
@@ -172,7 +137,7 @@ static size_t drop_behind(quarry_stack *s, struct chunk *c)
 /* Make a chunk with room for n bytes the current one. */
 static bool go_on(quarry_stack *s, size_t n)
 {
-	struct chunk *next = s->current->next;
+	struct qy_chunk *next = s->current->next;
 
 	if (is_none(s))
 		return false;
@@ -180,7 +145,7 @@ static bool go_on(quarry_stack *s, size_t n)
 		qy_fail(ENOMEM, "stack: it is full, and does not spill");
 		return false;
 	}
-	if (next == NULL || room_of(next) < n) {
+	if (next == NULL || qy_chunk_room(next) < n) {
 		if (size_for(s, n, s->held - bytes_behind(s->current)) == 0)
 			return false;
 		/* Those that were kept are too short, the nearest at least: they go, rather than add up. */
@@ -249,7 +214,7 @@ QUARRY_API quarry_stack *quarry_stack_create(const quarry_stack_attr *attr)
 	}
 	*s = (quarry_stack){ .from = a.manager, .chunk = a.chunk != 0 ? a.chunk : CHUNK_DEFAULT,
 			     .limit = a.limit, .flags = a.flags };
-	s->manager = (quarry_manager){ &stack_ops, s };
+	s->manager = (quarry_manager){ &qy_stack_ops, s };
 	s->current = add_chunk(s, 1);
 	if (s->current == NULL) {
 		give_to(a.manager, s);
@@ -262,7 +227,7 @@ QUARRY_API quarry_stack *quarry_stack_create(const quarry_stack_attr *attr)
 QUARRY_API void quarry_stack_destroy(quarry_stack *stack)
 {
 	quarry_manager *from;
-	struct chunk *first;
+	struct qy_chunk *first;
 
 	if (stack == NULL || is_none(stack))
 		return;
@@ -281,32 +246,40 @@ QUARRY_API void quarry_stack_destroy(quarry_stack *stack)
 }
 
 /* How many bytes to leave out before the next that is aligned so. */
-static size_t gap(const struct chunk *c, size_t used, size_t alignment)
+static size_t gap(const struct qy_chunk *c, size_t used, size_t alignment)
 {
 	return (size_t)(-((uintptr_t)c->memory + used) & (alignment - 1));
 }
 
-static void *take(quarry_stack *s, size_t alignment, size_t n)
+/* In a further chunk, wherever that comes to lie. */
+QY_NOINLINE static void *take_more(quarry_stack *s, size_t alignment, size_t n)
 {
-	struct chunk *c = s->current;
-	size_t skip = gap(c, s->used, alignment), left = room_of(c) - s->used;
 	size_t all;
 
-	if (QY_UNLIKELY(skip > left || n > left - skip)) {
-		/* Wherever the chunk comes to lie. */
-		if (__builtin_add_overflow(n, alignment > 16 ? alignment : 0, &all)) {
-			qy_fail(ENOMEM, "stack: %zu bytes are more than there can be", n);
-			return NULL;
-		}
-		if (!go_on(s, all))
-			return NULL;
-		c = s->current;
-		skip = gap(c, 0, alignment);
+	if (__builtin_add_overflow(n, alignment > 16 ? alignment : 0, &all)) {
+		qy_fail(ENOMEM, "stack: %zu bytes are more than there can be", n);
+		return NULL;
 	}
+	return go_on(s, all) ? qy_stack_take(s, alignment, n) : NULL;
+}
+
+/* (What may come after a hit is called last, so that a hit saves no registers.) */
+QY_INLINE void *take(quarry_stack *s, size_t alignment, size_t n)
+{
+	struct qy_chunk *c = s->current;
+	size_t skip = gap(c, s->used, alignment), left = qy_chunk_room(c) - s->used;
+
+	if (QY_UNLIKELY(skip > left || n > left - skip))
+		return take_more(s, alignment, n);
 	s->used += skip + n;
 	if (c->before + s->used > s->peak)
 		s->peak = c->before + s->used;
 	return c->memory + s->used - n;
+}
+
+void *qy_stack_take(quarry_stack *s, size_t alignment, size_t n)
+{
+	return take(s, alignment, n);
 }
 
 QUARRY_API void *quarry_stack_alloc(quarry_stack *stack, size_t n)
@@ -340,8 +313,7 @@ QUARRY_API quarry_mark quarry_stack_mark(quarry_stack *stack)
 	return mark;
 }
 
-/* With the option checked, what was taken reads as what blocks that ended do. */
-static void fill(struct chunk *c, size_t from, size_t to)
+void qy_stack_fill(struct qy_chunk *c, size_t from, size_t to)
 {
 	if (QY_UNLIKELY(qy_setting(checked) != 0))
 		memset(c->memory + from, FILL, to - from);
@@ -350,36 +322,50 @@ static void fill(struct chunk *c, size_t from, size_t to)
 static void go_back(quarry_stack *s, uint32_t number, size_t used)
 {
 	while (s->current->number != number) {
-		struct chunk *c = s->current;
+		struct qy_chunk *c = s->current;
 
-		fill(c, 0, s->used);
+		qy_stack_fill(c, 0, s->used);
 		s->current = c->previous;
 		s->used = c->before - s->current->before;
 	}
-	fill(s->current, used, s->used);
+	qy_stack_fill(s->current, used, s->used);
 	s->used = used;
 }
 
-QUARRY_API int quarry_stack_release(quarry_stack *stack, quarry_mark mark)
+/* Of a chunk before, with memory that is to be filled, or a mark that is none. */
+QY_NOINLINE static int release_more(quarry_stack *stack, size_t used_then, uint32_t chunk, uint32_t depth, size_t floor)
 {
-	uint32_t number;
-	size_t used;
+	uint32_t number = stack->current->number;
+	size_t used = stack->used;
 
-	if (is_none(stack))
-		return -1;
-	if (mark.stack != stack)
-		return qy_fail(EINVAL, "mark: it is of another stack");
-	number = stack->current->number;
-	used = stack->used;
-	for (const struct chunk *c = stack->current; number > mark.chunk; c = c->previous) {
+	for (const struct qy_chunk *c = stack->current; number > chunk; c = c->previous) {
 		used = c->before - c->previous->before;
 		number--;
 	}
-	if (number != mark.chunk || mark.used > used || mark.depth >= stack->depth)
+	if (number != chunk || used_then > used || depth >= stack->depth)
 		return qy_fail(EINVAL, "mark: it was ended by the release of an earlier one");
-	go_back(stack, mark.chunk, mark.used);
-	stack->depth = mark.depth;
-	stack->floor = mark.floor;
+	go_back(stack, chunk, used_then);
+	stack->depth = depth;
+	stack->floor = floor;
+	return 0;
+}
+
+QY_COLD static int refuse(const quarry_stack *stack)
+{
+	return is_none(stack) ? -1 : qy_fail(EINVAL, "mark: it is of another stack");
+}
+
+QUARRY_API int quarry_stack_release_parts(quarry_stack *stack, const quarry_stack *of, size_t used, uint32_t chunk,
+					  uint32_t depth, size_t floor)
+{
+	if (QY_UNLIKELY(stack == NULL || of != stack || stack->current == &ended))
+		return refuse(stack);
+	if (QY_UNLIKELY(stack->current->number != chunk || used > stack->used || depth >= stack->depth ||
+			qy_setting(checked) != 0))
+		return release_more(stack, used, chunk, depth, floor);
+	stack->used = used;
+	stack->depth = depth;
+	stack->floor = floor;
 	return 0;
 }
 
@@ -405,245 +391,9 @@ QUARRY_API int quarry_stack_stats_get(const quarry_stack *stack, quarry_stack_st
 		return qy_fail(EINVAL, "stats: there is none");
 	*stats = (quarry_stack_stats){ .used = stack->current->before + stack->used, .held = stack->held,
 				       .peak = stack->peak, .limit = stack->limit, .spills = stack->spills };
-	for (const struct chunk *c = stack->first; c != NULL; c = c->next)
+	for (const struct qy_chunk *c = stack->first; c != NULL; c = c->next)
 		stats->chunks++;
 	return 0;
-}
-
-/* ---- as a manager ---- */
-
-/* In front of each allocation, 16 bytes before it: so that an address in the midst of one is, but by chance of one in two
- * million, not taken for a beginning, whatever the program has written there. */
-struct header {
-	uint64_t size_and_check; /* in 16 bytes << 21 | 21 bits made of all else */
-	quarry_stack *stack;     /* NULL: freed */
-};
-
-#define CHECK_SHIFT 21
-#define SIZE_MOST ((size_t)1 << 46)
-
-static struct header *header_of(const void *p)
-{
-	return (struct header *)((uintptr_t)p - sizeof(struct header));
-}
-
-static uint64_t size_and_check(const quarry_stack *s, const void *p, size_t size)
-{
-	uint64_t all = ((uint64_t)(uintptr_t)p << 17 ^ (uint64_t)(uintptr_t)s ^ size) * 0x9e3779b97f4a7c15u;
-
-	return (uint64_t)(size / 16) << CHECK_SHIFT | all >> (64 - CHECK_SHIFT);
-}
-
-static size_t size_of(const void *p)
-{
-	return (size_t)(header_of(p)->size_and_check >> CHECK_SHIFT) * 16;
-}
-
-static void set_header(quarry_stack *s, const void *p, size_t size)
-{
-	*header_of(p) = (struct header){ size_and_check(s, p, size), s };
-}
-
-/* The stack that memory at p, which is readable, is of; NULL where it is of none. */
-static quarry_stack *stack_of(const void *p)
-{
-	const struct header *h = header_of(p);
-
-	return h->stack != NULL && h->size_and_check == size_and_check(h->stack, p, size_of(p)) ? h->stack : NULL;
-}
-
-static void *ops_aligned(void *ctx, size_t alignment, size_t size)
-{
-	size_t front = qy_max(alignment, sizeof(struct header)), all, n = size;
-	char *p;
-
-	if (size > SIZE_MOST || __builtin_add_overflow(n = qy_align_up(size, 16), front, &all)) {
-		qy_fail(ENOMEM, "stack: %zu bytes are more than there can be", size);
-		return NULL;
-	}
-	p = take(ctx, front, all);
-	if (p == NULL)
-		return NULL;
-	p += front;
-	set_header(ctx, p, n);
-	return p;
-}
-
-static void *ops_alloc(void *ctx, size_t size)
-{
-	return ops_aligned(ctx, 16, size);
-}
-
-/* Whether nothing was taken after what is at p, nor a mark set: what a mark is above stays, or its release would cut it
- * off, or find less than there was. */
-static bool is_last(const quarry_stack *s, const void *p)
-{
-	return (const char *)p + size_of(p) == s->current->memory + s->used &&
-	       s->current->before + (size_t)((const char *)header_of(p) - s->current->memory) >= s->floor;
-}
-
-static int ops_owns(void *ctx, const void *p)
-{
-	const quarry_stack *s = ctx;
-
-	if ((uintptr_t)p % 16 != 0)
-		return 0;
-	for (const struct chunk *c = s->current; c != NULL; c = c->previous) {
-		size_t used = c == s->current ? s->used : c->next->before - c->before;
-
-		if ((const char *)p >= c->memory + sizeof(struct header) && (const char *)p <= c->memory + used)
-			return stack_of(p) == s;
-	}
-	return 0;
-}
-
-static int ops_free(void *ctx, void *p)
-{
-	quarry_stack *s = ctx;
-
-	if (!ops_owns(ctx, p))
-		return qy_fail(EINVAL, "p: %p is not the stack's", p);
-	if (is_last(s, p)) {
-		size_t at = (size_t)((char *)p - sizeof(struct header) - s->current->memory);
-
-		fill(s->current, at, s->used);
-		s->used = at;
-	}
-	header_of(p)->stack = NULL;
-	return 0;
-}
-
-static void *ops_resize(void *ctx, void *p, size_t size)
-{
-	quarry_stack *s = ctx;
-	size_t old, at, n = qy_align_up(size, 16);
-	void *to;
-
-	if (!ops_owns(ctx, p)) {
-		qy_fail(EINVAL, "p: %p is not the stack's", p);
-		return NULL;
-	}
-	if (size > SIZE_MOST) {
-		qy_fail(ENOMEM, "stack: %zu bytes are more than there can be", size);
-		return NULL;
-	}
-	old = size_of(p);
-	if (n <= old && !is_last(s, p))
-		return p;
-	at = is_last(s, p) ? (size_t)((char *)p - s->current->memory) : 0;
-	if (at != 0 && n <= room_of(s->current) - at) {
-		s->used = at + n;
-		s->peak = qy_max(s->peak, s->current->before + s->used);
-		set_header(s, p, n);
-		return p;
-	}
-	to = ops_alloc(ctx, size);
-	if (to == NULL)
-		return NULL;
-	memcpy(to, p, qy_min(old, size));
-	header_of(p)->stack = NULL;
-	return to;
-}
-
-static size_t ops_usable(void *ctx, const void *p)
-{
-	return ops_owns(ctx, p) ? size_of(p) : 0;
-}
-
-static int ops_clear(void *ctx)
-{
-	quarry_stack_reset(ctx);
-	return 0;
-}
-
-static int ops_destroy(void *ctx)
-{
-	const quarry_stack *s = ctx;
-
-	if (s->is_scratch)
-		return qy_fail(EPERM, "stack: a thread's scratch stack ends with its thread");
-	quarry_stack_destroy(ctx);
-	return 0;
-}
-
-static int ops_stats(void *ctx, quarry_manager_stats *stats)
-{
-	const quarry_stack *s = ctx;
-
-	*stats = (quarry_manager_stats){ s->current->before + s->used, s->held, s->limit };
-	return 0;
-}
-
-static size_t ops_max(void *ctx)
-{
-	const quarry_stack *s = ctx;
-	size_t most = s->chunk;
-
-	if (s->flags & QUARRY_STACK_SPILL) /* the first chunk stays, and may be the greater part of the limit */
-		most = s->limit == 0 ? SIZE_MOST : qy_max(s->chunk, s->limit - s->chunk);
-	return most - sizeof(struct chunk) - sizeof(struct header);
-}
-
-static const quarry_manager_ops stack_ops = {
-	.struct_size = sizeof(stack_ops),
-	.name = "stack",
-	.alloc = ops_alloc,
-	.alloc_aligned = ops_aligned,
-	.resize = ops_resize,
-	.free = ops_free,
-	.usable = ops_usable,
-	.owns = ops_owns,
-	.clear = ops_clear,
-	.destroy = ops_destroy,
-	.stats = ops_stats,
-	.max_alloc = ops_max,
-};
-
-/* ---- blocks of stacks ---- */
-
-static int any_free(void *ctx, void *p)
-{
-	quarry_stack *s = stack_of(p);
-
-	(void)ctx;
-	return s == NULL ? qy_fail(EINVAL, "p: %p is not a stack's", p) : ops_free(s, p);
-}
-
-static size_t any_usable(void *ctx, const void *p)
-{
-	quarry_stack *s = stack_of(p);
-
-	(void)ctx;
-	return s == NULL ? 0 : ops_usable(s, p);
-}
-
-static const quarry_manager_ops any_ops = {
-	.struct_size = sizeof(any_ops), .name = "stacks", .free = any_free, .usable = any_usable,
-};
-
-static const quarry_manager any_stack = { &any_ops, NULL };
-
-const quarry_manager *qy_stack_called(const quarry_manager *manager)
-{
-	return manager->ops == &stack_ops ? &any_stack : manager;
-}
-
-const quarry_manager *qy_stack_meant(const quarry_manager *manager, const void *p)
-{
-	const quarry_stack *s = manager == &any_stack ? stack_of(p) : NULL;
-
-	return s != NULL ? &s->manager : manager;
-}
-
-/* (What was just taken is in the current chunk, or was resized in one before.) */
-bool qy_stack_is_outside(const quarry_manager *manager, const void *p, const void *other)
-{
-	const quarry_stack *s = manager == &any_stack ? stack_of(p) : NULL;
-	const struct chunk *c = s == NULL ? NULL : s->current;
-
-	while (c != NULL && !is_in_chunk(c, p))
-		c = c->previous;
-	return c != NULL && !is_in_chunk(c, other);
 }
 
 QUARRY_API quarry_manager *quarry_stack_manager(quarry_stack *stack)

@@ -33,7 +33,7 @@ void qy_storage_end(quarry_storage *s)
 	atomic_store_explicit(&s->refs, 0, memory_order_relaxed);
 	qy_record_put(s);
 	if (buffer != 0)
-		(void)quarry_buffer_release_parts(p, (uint32_t)(uintptr_t)ctx, (uint32_t)((uintptr_t)ctx >> 32), buffer);
+		qy_storage_end_buffer(p, (uint32_t)(uintptr_t)ctx, (uint32_t)((uintptr_t)ctx >> 32), buffer);
 	else if (release != NULL)
 		release(ctx, p, n);
 }

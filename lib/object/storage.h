@@ -32,6 +32,9 @@ _Static_assert(sizeof(quarry_cseg) <= QY_RECORD_BODY, "a segment stands in a rec
 /* The last share is gone. */
 void qy_storage_end(quarry_storage *s);
 
+/* Of a buffer's storage: no chain has it any more, and it is released. */
+void qy_storage_end_buffer(void *p, uint32_t id, uint32_t generation, uint32_t flags);
+
 /* There are too many: take the last one back, and say so by errno. */
 void qy_storage_overflow(quarry_storage *s) __attribute__((cold));
 

@@ -11,8 +11,8 @@
 size_t qy_gather_size(size_t room);
 
 /* Read all figures into zeroed memory of that size. What was there of an earlier call may be overwritten. Of one thread
- * at a time for one picture; allocates nothing. Returns how many bytes from its start mean anything. */
-size_t qy_gather(quarry_published *picture, size_t room);
+ * at a time for one picture; allocates nothing. wait: as lib/api/sources.h has it. Returns how many bytes from its start mean anything. */
+size_t qy_gather(quarry_published *picture, size_t room, bool wait);
 
 /* In such memory: the rings of the history (history.h), which qy_gather leaves as they are; and the totals. */
 void *qy_gather_history(quarry_published *picture);

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "lib/view/health.h"
+#include "lib/view/lanes.h"
 #include "lib/view/print.h"
 #include "numa/os.h"
 #include "numa/topology.h"
@@ -189,6 +190,8 @@ void qy_print_json(struct qy_text *out, const quarry_stats *total, const struct 
 		qy_text_format(out, "%s\"%s\":%llu", i ? "," : "", name, long_of(total->refused[i]));
 	qy_text_format(out, "},\n\"pressure\":");
 	qy_health_json(out);
+	qy_text_format(out, ",\n\"lanes\":");
+	qy_lanes_print_json(out);
 	qy_text_format(out, ",\n\"arenas_not_listed\":%zu,\n\"arenas\":[", list->missing);
 	for (size_t i = 0; i < list->count; i++) {
 		quarry_stats stats;

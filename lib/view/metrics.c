@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/api/figures.h"
+#include "lib/view/metrics_page.h"
 #include "lib/view/print.h"
 #include "numa/os.h"
 
@@ -66,19 +67,6 @@ static const struct family {
 
 #define FAMILIES (sizeof(families) / sizeof(families[0]))
 
-/* What is written, and how. */
-struct page {
-	struct qy_text *out;
-	const void *picture;
-	size_t size;
-	bool classic, by_arena;
-	quarry_published head;
-	quarry_health_report health;
-	quarry_stats total;
-	quarry_profile_report profile;
-	bool has_profile;
-};
-
 static unsigned long long number(uint64_t n)
 {
 	return n;
@@ -88,7 +76,7 @@ static unsigned long long number(uint64_t n)
 
 /* The lines before a family's samples. In the older format a counter's family has its samples' name, and there are no
  * units. */
-static void head(const struct page *page, const char *of, const char *name, const char *unit, bool counter,
+void qy_metrics_head(const struct qy_metrics_page *page, const char *of, const char *name, const char *unit, bool counter,
 		 const char *help)
 {
 	const char *total = page->classic && counter ? "_total" : "";
@@ -99,25 +87,25 @@ static void head(const struct page *page, const char *of, const char *name, cons
 		qy_text_format(page->out, "# UNIT quarry_%s%s %s\n", of, name, unit);
 }
 
-static void name_of(const struct page *page, const char *of, const char *name, bool counter)
+static void name_of(const struct qy_metrics_page *page, const char *of, const char *name, bool counter)
 {
 	qy_text_format(page->out, "quarry_%s%s%s", of, name, counter ? "_total" : "");
 }
 
-static void value(const struct page *page, uint64_t n)
+static void value(const struct qy_metrics_page *page, uint64_t n)
 {
 	qy_text_format(page->out, " %llu\n", number(n));
 }
 
 /* Thousandths of a unit. */
-static void value_milli(const struct page *page, uint64_t n)
+static void value_milli(const struct qy_metrics_page *page, uint64_t n)
 {
 	qy_text_format(page->out, " %llu.%03llu\n", number(n / 1000), number(n % 1000));
 }
 
 /* A label's value is UTF-8, with \, " and line ends escaped. (Names are bytes that a program chose.) What a terminal
  * would take for a command is nothing that a label needs. */
-static void label(struct qy_text *out, const char *text, size_t n)
+void qy_metrics_label(struct qy_text *out, const char *text, size_t n)
 {
 	for (size_t i = 0; i < n;) {
 		size_t length = qy_utf8_length((const unsigned char *)text + i, n - i);
@@ -136,7 +124,7 @@ static void label(struct qy_text *out, const char *text, size_t n)
 }
 
 /* kind: NULL, or a page kind, whose label comes first. */
-static void labels_of_arena(const struct page *page, const quarry_published_arena *arena, const char *kind)
+static void labels_of_arena(const struct qy_metrics_page *page, const quarry_published_arena *arena, const char *kind)
 {
 	const quarry_stats *stats = &arena->stats;
 
@@ -144,7 +132,7 @@ static void labels_of_arena(const struct page *page, const quarry_published_aren
 	if (kind != NULL)
 		qy_text_format(page->out, "pages=\"%s\",", kind);
 	qy_text_format(page->out, "arena=\"%llu\",name=\"", number(arena->id));
-	label(page->out, stats->name, strnlen(stats->name, sizeof(stats->name)));
+	qy_metrics_label(page->out, stats->name, strnlen(stats->name, sizeof(stats->name)));
 	if (stats->node >= 0)
 		qy_text_format(page->out, "\",node=\"%d", stats->node);
 	qy_text_format(page->out, "\"}");
@@ -160,11 +148,11 @@ static uint64_t figure_of(const struct family *family, const quarry_stats *stats
 	return n;
 }
 
-static void print_by_arena(const struct page *page, const struct family *family)
+static void print_by_arena(const struct qy_metrics_page *page, const struct family *family)
 {
 	quarry_published_arena arena = { .stats.version = QUARRY_STATS_VERSION };
 
-	head(page, "arena_", family->name, family->unit, family->counter, family->help);
+	qy_metrics_head(page, "arena_", family->name, family->unit, family->counter, family->help);
 	for (size_t i = 0; quarry_published_arena_get(page->picture, page->size, i, &arena) == 0; i++) {
 		name_of(page, "arena_", family->name, family->counter);
 		labels_of_arena(page, &arena, NULL);
@@ -172,10 +160,10 @@ static void print_by_arena(const struct page *page, const struct family *family)
 	}
 }
 
-static void print_family(const struct page *page, const struct family *family)
+static void print_family(const struct qy_metrics_page *page, const struct family *family)
 {
 	if (family->scope != OF_ARENA) {
-		head(page, "", family->name, family->unit, family->counter, family->help);
+		qy_metrics_head(page, "", family->name, family->unit, family->counter, family->help);
 		name_of(page, "", family->name, family->counter);
 		value(page, figure_of(family, &page->total));
 	}
@@ -183,9 +171,9 @@ static void print_family(const struct page *page, const struct family *family)
 		print_by_arena(page, family);
 }
 
-static void print_kinds(const struct page *page, const char *name, const uint64_t *by_kind, const char *help)
+static void print_kinds(const struct qy_metrics_page *page, const char *name, const uint64_t *by_kind, const char *help)
 {
-	head(page, "", name, "bytes", false, help);
+	qy_metrics_head(page, "", name, "bytes", false, help);
 	for (int kind = 0; kind < QY_PAGE_KINDS; kind++) {
 		name_of(page, "", name, false);
 		qy_text_format(page->out, "{pages=\"%s\"}", qy_page_kind_name(kind));
@@ -193,11 +181,11 @@ static void print_kinds(const struct page *page, const char *name, const uint64_
 	}
 }
 
-static void print_kinds_by_arena(const struct page *page, const char *name, size_t offset, const char *help)
+static void print_kinds_by_arena(const struct qy_metrics_page *page, const char *name, size_t offset, const char *help)
 {
 	quarry_published_arena arena = { .stats.version = QUARRY_STATS_VERSION };
 
-	head(page, "arena_", name, "bytes", false, help);
+	qy_metrics_head(page, "arena_", name, "bytes", false, help);
 	for (size_t i = 0; quarry_published_arena_get(page->picture, page->size, i, &arena) == 0; i++) {
 		for (int kind = 0; kind < QY_PAGE_KINDS; kind++) {
 			uint64_t n;
@@ -210,7 +198,7 @@ static void print_kinds_by_arena(const struct page *page, const char *name, size
 	}
 }
 
-static void print_pages(const struct page *page)
+static void print_pages(const struct qy_metrics_page *page)
 {
 	static const char wanted[] = "Mapped, by the page kind asked for.";
 	static const char got[] = "Mapped, by the page kind that the kernel granted.";
@@ -223,58 +211,58 @@ static void print_pages(const struct page *page)
 	print_kinds_by_arena(page, "pages_got_bytes", offsetof(quarry_stats, kind_got), got);
 }
 
-static void print_refusals(const struct page *page)
+static void print_refusals(const struct qy_metrics_page *page)
 {
 	const char *reason;
 
-	head(page, "", "refusals", "", true, "Times that something asked of the kernel, or of a limit, was not got.");
+	qy_metrics_head(page, "", "refusals", "", true, "Times that something asked of the kernel, or of a limit, was not got.");
 	for (int i = 0; (reason = quarry_refusal_name(i)) != NULL; i++) {
 		qy_text_format(page->out, "quarry_refusals_total{reason=\"%s\"}", reason);
 		value(page, page->total.refused[i]);
 	}
 }
 
-static void print_one(const struct page *page, const char *name, const char *unit, bool counter, uint64_t n,
+static void print_one(const struct qy_metrics_page *page, const char *name, const char *unit, bool counter, uint64_t n,
 		      const char *help)
 {
-	head(page, "", name, unit, counter, help);
+	qy_metrics_head(page, "", name, unit, counter, help);
 	name_of(page, "", name, counter);
 	value(page, n);
 }
 
-static void print_milli(const struct page *page, const char *name, const char *unit, uint64_t n, const char *help)
+static void print_milli(const struct qy_metrics_page *page, const char *name, const char *unit, uint64_t n, const char *help)
 {
-	head(page, "", name, unit, false, help);
+	qy_metrics_head(page, "", name, unit, false, help);
 	name_of(page, "", name, false);
 	value_milli(page, n);
 }
 
-static void print_time(const struct page *page, const char *name, uint64_t ns, const char *help)
+static void print_time(const struct qy_metrics_page *page, const char *name, uint64_t ns, const char *help)
 {
-	head(page, "", name, "seconds", true, help);
+	qy_metrics_head(page, "", name, "seconds", true, help);
 	name_of(page, "", name, true);
 	qy_text_format(page->out, " %llu.%09llu\n", number(ns / 1000000000), number(ns % 1000000000));
 }
 
-static void print_times(const struct page *page)
+static void print_times(const struct qy_metrics_page *page)
 {
 	print_time(page, "reclaimer_pass_seconds", page->total.pass_ns, "Time that passes of the reclaimer took.");
 	print_time(page, "reclaimer_collapse_seconds", page->total.collapse_ns,
 		   "Of it: looking for dense memory, and making it huge.");
 	print_time(page, "purge_seconds", page->total.purge_ns, "Time in the kernel for memory that went back, pages and whole regions.");
-	head(page, "", "page_faults", "", true, "Page faults of the process.");
+	qy_metrics_head(page, "", "page_faults", "", true, "Page faults of the process.");
 	qy_text_format(page->out, "quarry_page_faults_total{kind=\"minor\"} %llu\n", number(page->total.minor_faults));
 	qy_text_format(page->out, "quarry_page_faults_total{kind=\"major\"} %llu\n", number(page->total.major_faults));
 }
 
-static void print_reclaimer(const struct page *page)
+static void print_reclaimer(const struct qy_metrics_page *page)
 {
 	static const char *const ways[] = { "none", "series", "thread", "timer", "tended" };
 
-	head(page, "", "reclaimer_way", "", false, "1 for how free memory goes back now, 0 for the other ways.");
+	qy_metrics_head(page, "", "reclaimer_way", "", false, "1 for how free memory goes back now, 0 for the other ways.");
 	for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++)
 		qy_text_format(page->out, "quarry_reclaimer_way{way=\"%s\"} %d\n", ways[i], page->total.reclaimed_by == i);
-	head(page, "", "decay_seconds", "seconds", false, "How long free memory stays without pressure.");
+	qy_metrics_head(page, "", "decay_seconds", "seconds", false, "How long free memory stays without pressure.");
 	name_of(page, "", "decay_seconds", false);
 	if (page->total.decay == UINT64_MAX)
 		qy_text_format(page->out, " +Inf\n");
@@ -284,18 +272,18 @@ static void print_reclaimer(const struct page *page)
 
 /* ---- health ---- */
 
-static void print_denied(const struct page *page)
+static void print_denied(const struct qy_metrics_page *page)
 {
 	const quarry_health_report *h = &page->health;
 
-	head(page, "", "denied_requests", "", true, "Requests refused, by which limit.");
+	qy_metrics_head(page, "", "denied_requests", "", true, "Requests refused, by which limit.");
 	qy_text_format(page->out, "quarry_denied_requests_total{limit=\"process\"} %llu\n", number(h->denied_process));
 	qy_text_format(page->out, "quarry_denied_requests_total{limit=\"arena\"} %llu\n", number(h->denied_arenas));
 	qy_text_format(page->out, "quarry_denied_requests_total{limit=\"cgroup\"} %llu\n", number(h->denied_cgroup));
 }
 
 /* The limit that is filled most; no samples where there is none. */
-static void print_limit(const struct page *page)
+static void print_limit(const struct qy_metrics_page *page)
 {
 	static const char *const kinds[] = { NULL, "process", "cgroup", "address-space" };
 	const quarry_health_report *h = &page->health;
@@ -307,13 +295,13 @@ static void print_limit(const struct page *page)
 		  "Of the process, from which nothing free is kept; 0: none.");
 	if (kind == 0 || kind >= sizeof(kinds) / sizeof(kinds[0]))
 		return;
-	head(page, "", "tightest_limit_bytes", "bytes", false, "The limit that is filled most.");
+	qy_metrics_head(page, "", "tightest_limit_bytes", "bytes", false, "The limit that is filled most.");
 	qy_text_format(page->out, "quarry_tightest_limit_bytes{limit=\"%s\"} %llu\n", kinds[kind], number(h->limit));
-	head(page, "", "tightest_limit_used_bytes", "bytes", false, "How far it is filled.");
+	qy_metrics_head(page, "", "tightest_limit_used_bytes", "bytes", false, "How far it is filled.");
 	qy_text_format(page->out, "quarry_tightest_limit_used_bytes{limit=\"%s\"} %llu\n", kinds[kind], number(h->used));
 }
 
-static void print_health(const struct page *page)
+static void print_health(const struct qy_metrics_page *page)
 {
 	const quarry_health_report *h = &page->health;
 
@@ -340,7 +328,7 @@ static void print_health(const struct page *page)
 
 /* ---- the profile ---- */
 
-static void print_profile(const struct page *page)
+static void print_profile(const struct qy_metrics_page *page)
 {
 	const quarry_profile_report *p = &page->profile;
 
@@ -358,24 +346,24 @@ static void print_profile(const struct page *page)
 
 /* ---- the whole ---- */
 
-static void print_build(const struct page *page)
+static void print_build(const struct qy_metrics_page *page)
 {
 	const char *info = page->classic ? "_info" : "";
 
 	qy_text_format(page->out, "# HELP quarry_build%s The library.\n# TYPE quarry_build%s %s\n", info, info,
 		       page->classic ? "gauge" : "info");
 	qy_text_format(page->out, "quarry_build_info{version=\"");
-	label(page->out, page->head.library, strlen(page->head.library));
+	qy_metrics_label(page->out, page->head.library, strlen(page->head.library));
 	qy_text_format(page->out, "\"} 1\n");
 }
 
-static void print_age(const struct page *page)
+static void print_age(const struct qy_metrics_page *page)
 {
 	uint64_t now = qy_os->now_ns(), then = page->head.time_ns;
 
 	print_milli(page, "figures_age_seconds", "seconds", now > then ? (now - then) / 1000000 : 0,
 		    "How long ago these figures were read.");
-	head(page, "", "figures_read_seconds", "seconds", false, "How long reading them took.");
+	qy_metrics_head(page, "", "figures_read_seconds", "seconds", false, "How long reading them took.");
 	qy_text_format(page->out, "quarry_figures_read_seconds %llu.%09llu\n", number(page->head.took_ns / 1000000000),
 		       number(page->head.took_ns % 1000000000));
 	if (page->by_arena)
@@ -385,7 +373,7 @@ static void print_age(const struct page *page)
 
 int qy_metrics_write(struct qy_text *out, const void *picture, size_t size, unsigned flags)
 {
-	struct page page = { .out = out, .picture = picture, .size = size, .classic = flags & QUARRY_METRICS_CLASSIC,
+	struct qy_metrics_page page = { .out = out, .picture = picture, .size = size, .classic = flags & QUARRY_METRICS_CLASSIC,
 			     .by_arena = flags & QUARRY_METRICS_ARENAS };
 
 	page.health.struct_size = sizeof(page.health);
@@ -405,6 +393,7 @@ int qy_metrics_write(struct qy_text *out, const void *picture, size_t size, unsi
 	print_health(&page);
 	if (page.has_profile)
 		print_profile(&page);
+	qy_metrics_lanes(&page);
 	if (!page.classic)
 		qy_text_format(page.out, "# EOF\n");
 	return 0;

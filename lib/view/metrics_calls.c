@@ -32,7 +32,7 @@ static int write_own(struct qy_text *out, unsigned flags)
 
 	if (picture == MAP_FAILED)
 		return qy_fail(ENOMEM, "no memory for the figures of %zu arenas", room);
-	(void)qy_gather(picture, room);
+	(void)qy_gather(picture, room, true);
 	result = qy_metrics_write(out, picture, size, flags);
 	qy_os->munmap(picture, size);
 	return result;

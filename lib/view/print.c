@@ -7,6 +7,7 @@
 
 #include "lib/api/error.h"
 #include "lib/view/health.h"
+#include "lib/view/lanes.h"
 #include "numa/os.h"
 #include "numa/topology.h"
 
@@ -258,6 +259,7 @@ void qy_print_text(struct qy_text *out, const quarry_stats *total, const struct 
 	qy_health_print(out);
 	text_arenas(out, list);
 	text_nodes(out, list);
+	qy_lanes_print_text(out);
 }
 
 void qy_arena_list_get(struct qy_arena_list *list)

@@ -116,7 +116,7 @@ static void publish(void)
 	size_t size;
 
 	if (make(qy_os->now_ns())) {
-		size = qy_gather(page.picture, QUARRY_PUBLISHED_ARENAS);
+		size = qy_gather(page.picture, QUARRY_PUBLISHED_ARENAS, false);
 		page.picture->made_ns = page.made_ns;
 		note_history();
 		set_generation(++page.generation);

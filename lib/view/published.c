@@ -41,6 +41,14 @@ static bool profile_is_sound(const quarry_published *h, size_t size)
 	return h->profile_offset == 0 || lies_in(h->profile_offset, h->profile_size, sizeof(uint32_t), size);
 }
 
+static bool lanes_are_sound(const quarry_published *h, size_t size)
+{
+	return h->lanes_offset == 0 ||
+	       (h->lanes_size >= offsetof(quarry_lanes_figures, objects) && h->part_size >= offsetof(quarry_lanes_part, size) &&
+		lies_in(h->lanes_offset, (uint64_t)h->lanes_count * h->lanes_size, 0, size) &&
+		lies_in(h->parts_offset, (uint64_t)h->parts_count * h->part_size, 0, size));
+}
+
 /* All products are of two numbers of 32 bits. */
 static bool is_sound(const quarry_published *h, size_t size)
 {
@@ -48,7 +56,7 @@ static bool is_sound(const quarry_published *h, size_t size)
 	       lies_in(h->total_offset, h->total_size, offsetof(quarry_stats, arenas), size) &&
 	       h->arena_size >= offsetof(quarry_published_arena, stats) + offsetof(quarry_stats, arenas) &&
 	       lies_in(h->arenas_offset, (uint64_t)h->arena_count * h->arena_size, 0, size) && history_is_sound(h, size) &&
-	       profile_is_sound(h, size);
+	       profile_is_sound(h, size) && lanes_are_sound(h, size);
 }
 
 static int head_of(const void *copy, size_t size, quarry_published *h)
@@ -163,6 +171,46 @@ QUARRY_API int quarry_published_profile(const void *copy, size_t copy_size, quar
 		return qy_fail(ENODATA, "published: by a library that tells nothing of its profile");
 	copy_record(&ours, sizeof(ours), (const char *)copy + h.profile_offset, h.profile_size);
 	give_report(report, report->struct_size, &ours, sizeof(ours));
+	return 0;
+}
+
+/* A record behind whose size the name is. */
+static int no_record(size_t index, uint32_t count)
+{
+	return qy_fail(ERANGE, "index: %lu, of %u", (unsigned long)index, count);
+}
+
+QUARRY_API int quarry_published_lanes(const void *copy, size_t copy_size, size_t index, quarry_lanes_figures *figures)
+{
+	quarry_lanes_figures ours;
+	quarry_published h;
+
+	if (figures == NULL || figures->struct_size < sizeof(figures->struct_size))
+		return qy_fail(EINVAL, "figures: NULL, or their struct_size is not set");
+	if (head_of(copy, copy_size, &h) != 0)
+		return -1;
+	if (h.lanes_offset == 0 || index >= h.lanes_count)
+		return no_record(index, h.lanes_offset == 0 ? 0 : h.lanes_count);
+	copy_record(&ours, sizeof(ours), (const char *)copy + h.lanes_offset + index * h.lanes_size, h.lanes_size);
+	ours.name[sizeof(ours.name) - 1] = '\0';
+	give_report(figures, figures->struct_size, &ours, sizeof(ours));
+	return 0;
+}
+
+QUARRY_API int quarry_published_lanes_part(const void *copy, size_t copy_size, size_t index, quarry_lanes_part *part)
+{
+	quarry_lanes_part ours;
+	quarry_published h;
+
+	if (part == NULL || part->struct_size < sizeof(part->struct_size))
+		return qy_fail(EINVAL, "part: NULL, or its struct_size is not set");
+	if (head_of(copy, copy_size, &h) != 0)
+		return -1;
+	if (h.lanes_offset == 0 || index >= h.parts_count)
+		return no_record(index, h.lanes_offset == 0 ? 0 : h.parts_count);
+	copy_record(&ours, sizeof(ours), (const char *)copy + h.parts_offset + index * h.part_size, h.part_size);
+	ours.name[sizeof(ours.name) - 1] = '\0';
+	give_report(part, part->struct_size, &ours, sizeof(ours));
 	return 0;
 }
 

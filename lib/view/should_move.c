@@ -5,6 +5,7 @@
 
 #include "include/quarry/quarry.h"
 #include "lib/api/error.h"
+#include "lib/api/init.h"
 #include "lib/cache/thread.h"
 #include "lib/manager/density.h"
 #include "lib/manager/mixed.h"
@@ -97,6 +98,33 @@ QUARRY_API long quarry_should_move(const void *const ptrs[], size_t n, uint8_t m
 		count += move[i];
 	}
 	return count;
+}
+
+static void add_gain(struct qy_manager *m, quarry_move_gain *gain)
+{
+	gain->gain += qy_density_gain(m);
+	gain->in_use += qy_read(&m->used);
+}
+
+QUARRY_API int quarry_move_gain_get(quarry_arena *arena, quarry_move_gain *gain)
+{
+	struct qy_manager *head = NULL;
+
+	if (gain == NULL)
+		return qy_fail(EINVAL, "gain: NULL");
+	qy_init_once();
+	if (arena != NULL && (head = qy_manager_of_arena(arena)) == NULL)
+		return qy_fail_arena(arena);
+	*gain = (quarry_move_gain){ 0 };
+	if (head == NULL)
+		for (struct qy_manager *m = qy_manager_next(NULL); m != NULL; m = qy_manager_next(m))
+			add_gain(m, gain);
+	else
+		add_gain(head, gain);
+	for (struct qy_manager *m = head == NULL ? NULL : qy_family_next(head, NULL); m != NULL; m = qy_family_next(head, m))
+		if (m != head)
+			add_gain(m, gain);
+	return 0;
 }
 
 QUARRY_API long quarry_should_move_hints(const void *const ptrs[], size_t n, quarry_move_hint *hints, size_t size)

@@ -99,7 +99,7 @@ def commands(held):
     text = said("quarry find %s" % at["holder"][1])
     check("find, one or more: %s" % text, re.search(r"^(1 pointer|([02-9]|\d\d+) pointers) to ", text, re.M))
     check("find, what is not there: %s" % text, ("note: memory at" in text) == core)
-    for command, error in (("quarry inspect", "takes one address"), ("quarry inspect nothing", "nothing: "),
+    for command, error in (("quarry inspect", "takes one address"), ("quarry inspect no_such_name", "no_such_name: "),
                            ("quarry sites x", "takes a number"), ("quarry arenas x", "takes no argument")):
         text = said(command)
         check("%s: %s" % (command, text), text.startswith("error: quarry: ") and error in text and "\n" not in text)

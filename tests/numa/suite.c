@@ -318,6 +318,7 @@ static void add_all(void)
 	add_where();
 	add_buffers();
 	add_matrix();
+	add_lanes();
 	add_local();
 	add_thread();
 	add_traffic();

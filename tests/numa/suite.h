@@ -51,6 +51,7 @@ void add_test(const struct test *t);
 	add_test(&(struct test){ .group = group_of, .name = name_of, .run = function, ##__VA_ARGS__ })
 
 void add_matrix(void);
+void add_lanes(void);
 void add_local(void);
 void add_traffic(void);
 void add_thread(void);

@@ -220,5 +220,6 @@ int main(int argc, char **argv)
 	printf("holders: %llu resets, %llu refused; of arenas that ended %llu had something made in them, %llu were gone\n",
 	       (unsigned long long)resets, (unsigned long long)refused, (unsigned long long)made,
 	       (unsigned long long)gone);
+	ST_CHECK(made > 0 && refused > 0 && resets > 0);
 	return st_end(ST_SLACK, 0);
 }

@@ -3,58 +3,15 @@
  * some immutable and read without any while they are replaced and freed; meanwhile one of the threads compacts, in full,
  * in part and by budgets. Every byte is known and looked at; what was got in a scope stays what it was until the scope is
  * left; no stale handle is ever taken for a live one; a pinned object stays where it is. At the end all is free. */
-#include "tests/stress/stress.h"
-
-#include "include/quarry/lanes.h"
+#include "tests/stress/lanes_objects.h"
 
 #define SHARED 6000
-#define FIXED 256 /* immutable ones */
 #define STALE 1024
 #define HUGE_SIZE ((size_t)3 << 20)
 
-static quarry_lanes *lanes;
-
-static struct shared {
-	pthread_mutex_t lock;
-	quarry_handle h;
-	void *pinned; /* where */
-	size_t size;
-	uint64_t tag;
-} shared[SHARED];
-
-static _Atomic(quarry_handle) fixed[FIXED];
+static struct shared shared[SHARED];
 static _Atomic(quarry_handle) stale[STALE];
-static _Atomic(uint64_t) compactions, moved_away, seen_free, next_tag = 1;
-
-/* ---- contents: the tag, the size, and bytes that follow from them ---- */
-
-static uint64_t byte_of(uint64_t tag, size_t at)
-{
-	return st_mix(tag + at);
-}
-
-static void fill(void *at, size_t size, uint64_t tag)
-{
-	uint64_t *p = at;
-
-	p[0] = tag;
-	p[1] = size;
-	for (size_t i = 2; i < size / 8; i += 1 + size / 512)
-		p[i] = byte_of(tag, i);
-}
-
-static void verify(const void *at, uint64_t tag, size_t size, const char *what)
-{
-	const uint64_t *p = at;
-
-	if (p[0] != tag || (size != 0 && p[1] != size))
-		st_fail("%s: tag %llu, size %llu instead of %llu, %zu", what, (unsigned long long)p[0],
-			(unsigned long long)p[1], (unsigned long long)tag, size);
-	size = p[1];
-	for (size_t i = 2; i < size / 8; i += 1 + size / 512)
-		if (p[i] != byte_of(tag, i))
-			st_fail("%s: word %zu of %zu bytes is %llx", what, i, size, (unsigned long long)p[i]);
-}
+static _Atomic(uint64_t) compactions, migrated;
 
 static size_t some_size(struct st_rng *rng)
 {
@@ -95,40 +52,12 @@ static void make_shared(struct shared *s, struct st_rng *rng)
 	quarry_leave();
 }
 
-static void end_shared(struct shared *s, struct st_rng *rng)
+static void end_and_remember(struct shared *s, struct st_rng *rng)
 {
-	ST_CHECK(quarry_hfree(lanes, s->h) == 0);
-	ST_CHECK(quarry_hfree(lanes, s->h) == -1 && (errno == ESTALE || errno == EINVAL));
-	if (s->pinned != NULL) { /* its memory stays until it is unpinned */
-		verify(s->pinned, s->tag, s->size, "freed while pinned");
-		ST_CHECK(quarry_unpin(lanes, s->h) == 0);
-	}
-	remember(rng, s->h);
-	s->h = 0;
-}
+	quarry_handle h = s->h;
 
-static void read_shared(struct shared *s)
-{
-	const void *p;
-
-	quarry_enter();
-	p = quarry_get(lanes, s->h);
-	ST_CHECK(p != NULL && (s->pinned == NULL || s->pinned == p));
-	verify(p, s->tag, s->size, "shared");
-	quarry_leave();
-}
-
-static void write_shared(struct shared *s)
-{
-	void *p;
-
-	quarry_enter();
-	p = quarry_get_mut(lanes, s->h);
-	ST_CHECK(p != NULL);
-	verify(p, s->tag, s->size, "to be written");
-	s->tag = atomic_fetch_add(&next_tag, 1);
-	fill(p, s->size, s->tag);
-	quarry_leave();
+	end_shared(s);
+	remember(rng, h);
 }
 
 static void step_shared(struct st_worker *w)
@@ -141,7 +70,7 @@ static void step_shared(struct st_worker *w)
 	switch (st_below(&w->rng, 8)) {
 	case 0:
 	case 1:
-		end_shared(s, &w->rng);
+		end_and_remember(s, &w->rng);
 		break;
 	case 2:
 		if (s->pinned == NULL)
@@ -170,7 +99,7 @@ static void end_many(struct st_worker *w)
 		if (st_below(&w->rng, 4) == 0 || pthread_mutex_trylock(&s->lock) != 0)
 			continue;
 		if (s->h != 0)
-			end_shared(s, &w->rng);
+			end_and_remember(s, &w->rng);
 		pthread_mutex_unlock(&s->lock);
 	}
 }
@@ -194,30 +123,6 @@ static void replace_fixed(struct st_worker *w)
 		return;
 	ST_CHECK(quarry_hfree(lanes, old) == 0);
 	remember(&w->rng, old);
-}
-
-static void read_fixed(struct st_worker *w)
-{
-	const void *p[4];
-	quarry_handle h[4];
-
-	quarry_enter();
-	for (int i = 0; i < 4; i++) {
-		h[i] = atomic_load(&fixed[st_below(&w->rng, FIXED)]);
-		p[i] = quarry_get(lanes, h[i]);
-		if (p[i] == NULL && h[i] != 0) {
-			ST_CHECK(errno == ESTALE);
-			atomic_fetch_add(&seen_free, 1);
-		}
-	}
-	for (int round = 0; round < 2; round++)
-		for (int i = 0; i < 4; i++)
-			if (p[i] != NULL)
-				verify(p[i], h[i], 0, "immutable");
-	for (int i = 0; i < 4; i++)
-		if (p[i] != NULL && quarry_get(lanes, h[i]) != p[i])
-			atomic_fetch_add(&moved_away, 1);
-	quarry_leave();
 }
 
 static void probe_stale(struct st_worker *w)
@@ -250,20 +155,37 @@ static void compact(struct st_worker *w)
 		atomic_fetch_add(&compactions, 1);
 }
 
+/* To a node's memory, out of their own; and figures, which look at all of it. */
+static void migrate(struct st_worker *w)
+{
+	quarry_lanes_figures g = { 0 };
+	int64_t went = quarry_lanes_migrate(lanes, QUARRY_LANE_ANY, quarry_node_id(0), st_below(&w->rng, 2) * 500);
+
+	if (went < 0)
+		ST_CHECK(errno == EBUSY || errno == EAGAIN);
+	else
+		atomic_fetch_add(&migrated, (uint64_t)went);
+	ST_CHECK(quarry_lanes_figures_get(lanes, &g) == 0 && g.live <= g.held && quarry_lanes_parts(lanes, NULL, 0) >= 0);
+}
+
 static void everything(struct st_worker *w)
 {
 	uint64_t which = st_below(&w->rng, 100);
 
 	if (w->number == 0 && which < 3)
 		compact(w);
+	else if (w->number == 1 && which == 4 && st_below(&w->rng, 40) == 0)
+		migrate(w);
 	else if (which == 3 && st_below(&w->rng, 100) == 0)
 		end_many(w);
 	else if (which < 50)
 		step_shared(w);
 	else if (which < 60)
 		replace_fixed(w);
+	else if (which < 80)
+		read_fixed_objects(&w->rng, NULL);
 	else if (which < 90)
-		read_fixed(w);
+		read_fixed_optimistically(&w->rng, NULL);
 	else
 		probe_stale(w);
 }
@@ -276,12 +198,11 @@ static void work(struct st_worker *w)
 
 int main(int argc, char **argv)
 {
-	struct st_rng rng;
-	quarry_lanes_attr attr = { .generations = 200 };
+	quarry_arena_attr memory = { .name = "lanes" };
+	quarry_lanes_attr attr = { .generations = 200, .memory = &memory };
 	quarry_lanes_stats stats = { 0 };
 
 	st_begin(argc, argv, "lanes", 300000, 4);
-	rng = st_rng_for(1000);
 	lanes = quarry_lanes_create(&attr);
 	ST_CHECK(lanes != NULL);
 	for (int i = 0; i < SHARED; i++)
@@ -289,17 +210,18 @@ int main(int argc, char **argv)
 	st_threads(work);
 	for (int i = 0; i < SHARED; i++)
 		if (shared[i].h != 0)
-			end_shared(&shared[i], &rng);
+			end_shared(&shared[i]);
 	for (int i = 0; i < FIXED; i++)
 		if (fixed[i] != 0)
 			ST_CHECK(quarry_hfree(lanes, fixed[i]) == 0);
 	ST_CHECK(quarry_compact(lanes, QUARRY_COMPACT_FULL, 0, 0) >= 0);
 	ST_CHECK(quarry_lanes_stats_get(lanes, &stats) == 0);
 	printf("lanes: %llu compactions moved %llu objects, gave %llu up; %llu moved while somebody read them, %llu freed; "
-	       "%llu handles, %llu retired\n",
+	       "%llu handles, %llu retired; %llu optimistic reads, %llu in vain; %llu went to a node\n",
 	       (unsigned long long)compactions, (unsigned long long)stats.moved, (unsigned long long)stats.given_up,
 	       (unsigned long long)moved_away, (unsigned long long)seen_free, (unsigned long long)stats.handles,
-	       (unsigned long long)stats.retired);
+	       (unsigned long long)stats.retired, (unsigned long long)optimistic, (unsigned long long)in_vain,
+	       (unsigned long long)migrated);
 	ST_CHECK(stats.objects == 0 && stats.live == 0);
 	ST_CHECK(quarry_lanes_destroy(lanes) == 0);
 	return st_end(ST_SLACK, 0);

@@ -1,55 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /* Stress: the fast lane, and objects on their way between lanes. Threads make, read, write, pin and free objects of
  * mostly small sizes, most of which live short; some are shared under locks, some immutable and read without any while
- * they are replaced and freed, some in groups that are freed, pinned and moved as one by others. Meanwhile ticks go by,
- * objects are promoted and demoted by call, and all is packed. Every byte is known and looked at; what was got in a scope
+ * they are replaced and freed, some in groups that are freed, pinned, moved and evicted as one by others. Meanwhile ticks
+ * go by, objects are promoted and demoted by call, what nobody gets becomes cold, and all is packed. Every byte is known and looked at; what was got in a scope
  * stays what it was until the scope is left; no stale handle is ever taken for a live one. At the end all is free. */
-#include "tests/stress/stress.h"
-
-#include "include/quarry/lanes.h"
+#include "tests/stress/lanes_objects.h"
 
 #define SHARED 3000
-#define FIXED 256 /* immutable ones */
 #define GROUPS 4
 #define OWN 200 /* that a thread makes and frees in turn */
 
-static quarry_lanes *lanes;
 static quarry_group *group[GROUPS];
-
-static struct shared {
-	pthread_mutex_t lock;
-	quarry_handle h;
-	void *pinned; /* where */
-	size_t size;
-	uint64_t tag;
-} shared[SHARED];
-
-static _Atomic(quarry_handle) fixed[FIXED];
+static struct shared shared[SHARED];
 static _Atomic(quarry_handle) stale;
-static _Atomic(uint64_t) next_tag = 1, seen_free, moved_away, refused, told, freed_as_one;
-
-/* ---- contents: the tag, the size, and bytes that follow from them ---- */
-
-static void fill(void *at, size_t size, uint64_t tag)
-{
-	uint64_t *p = at;
-
-	p[0] = tag;
-	p[1] = size;
-	for (size_t i = 2; i < size / 8; i++)
-		p[i] = st_mix(tag + i);
-}
-
-static void verify(const void *at, uint64_t tag, const char *what)
-{
-	const uint64_t *p = at;
-
-	if (p[0] != tag)
-		st_fail("%s: tag %llu instead of %llu", what, (unsigned long long)p[0], (unsigned long long)tag);
-	for (size_t i = 2; i < p[1] / 8; i++)
-		if (p[i] != st_mix(tag + i))
-			st_fail("%s: word %zu of %llu bytes is %llx", what, i, (unsigned long long)p[1], (unsigned long long)p[i]);
-}
+static _Atomic(uint64_t) refused, told, freed_as_one;
 
 static size_t some_size(struct st_rng *rng)
 {
@@ -93,20 +57,20 @@ static quarry_handle make(struct st_rng *rng, size_t *size, uint64_t tag)
 
 /* ---- those of one thread, short-lived ---- */
 
-static void frame(struct st_worker *w)
+static void frame(struct st_rng *rng)
 {
 	quarry_handle h[OWN];
 	uint64_t tag = atomic_fetch_add(&next_tag, OWN);
-	size_t size, n = 1 + (size_t)st_below(&w->rng, OWN);
+	size_t size, n = 1 + (size_t)st_below(rng, OWN);
 
 	for (size_t i = 0; i < n; i++)
-		h[i] = make(&w->rng, &size, tag + i);
+		h[i] = make(rng, &size, tag + i);
 	quarry_enter();
 	for (size_t i = 0; i < n; i++) {
 		const void *p = quarry_get(lanes, h[i]);
 
 		ST_CHECK(p != NULL);
-		verify(p, tag + i, "of a frame");
+		verify(p, tag + i, 0, "of a frame");
 	}
 	quarry_leave();
 	for (size_t i = 0; i < n; i++)
@@ -114,43 +78,13 @@ static void frame(struct st_worker *w)
 	atomic_store(&stale, h[0]);
 }
 
+static void frame_at_times(struct st_rng *rng)
+{
+	if (st_below(rng, 64) == 0)
+		frame(rng);
+}
+
 /* ---- shared ones, under their locks ---- */
-
-static void end_shared(struct shared *s)
-{
-	ST_CHECK(quarry_hfree(lanes, s->h) == 0);
-	ST_CHECK(quarry_hfree(lanes, s->h) == -1 && (errno == ESTALE || errno == EINVAL));
-	if (s->pinned != NULL) {
-		verify(s->pinned, s->tag, "freed while pinned");
-		ST_CHECK(quarry_unpin(lanes, s->h) == 0);
-	}
-	s->pinned = NULL;
-	s->h = 0;
-}
-
-static void read_shared(struct shared *s)
-{
-	const void *p;
-
-	quarry_enter();
-	p = quarry_get(lanes, s->h);
-	ST_CHECK(p != NULL && (s->pinned == NULL || s->pinned == p));
-	verify(p, s->tag, "shared");
-	quarry_leave();
-}
-
-static void write_shared(struct shared *s)
-{
-	void *p;
-
-	quarry_enter();
-	p = quarry_get_mut(lanes, s->h);
-	ST_CHECK(p != NULL);
-	verify(p, s->tag, "to be written");
-	s->tag = atomic_fetch_add(&next_tag, 1);
-	fill(p, s->size, s->tag);
-	quarry_leave();
-}
 
 /* Seldom pinned, and soon unpinned: a pinned object keeps its whole chunk. */
 static void pin_shared(struct shared *s, struct st_rng *rng)
@@ -232,37 +166,10 @@ static void pin_fixed(struct st_worker *w)
 
 	if (p == NULL)
 		return;
-	verify(p, h, "pinned");
-	frame(w);
-	verify(p, h, "pinned, and others made and freed meanwhile");
+	verify(p, h, 0, "pinned");
+	frame(&w->rng);
+	verify(p, h, 0, "pinned, and others made and freed meanwhile");
 	ST_CHECK(quarry_unpin(lanes, h) == 0);
-}
-
-static void read_fixed(struct st_worker *w)
-{
-	const void *p[4];
-	quarry_handle h[4];
-
-	quarry_enter();
-	for (int i = 0; i < 4; i++) {
-		h[i] = atomic_load(&fixed[st_below(&w->rng, FIXED)]);
-		p[i] = quarry_get(lanes, h[i]);
-		if (p[i] == NULL && h[i] != 0) {
-			ST_CHECK(errno == ESTALE);
-			atomic_fetch_add(&seen_free, 1);
-		}
-	}
-	for (int round = 0; round < 2; round++) {
-		for (int i = 0; i < 4; i++)
-			if (p[i] != NULL)
-				verify(p[i], h[i], "immutable");
-		if (round == 0 && st_below(&w->rng, 64) == 0)
-			frame(w); /* memory that is used again */
-	}
-	for (int i = 0; i < 4; i++)
-		if (p[i] != NULL && quarry_get(lanes, h[i]) != p[i])
-			atomic_fetch_add(&moved_away, 1);
-	quarry_leave();
 }
 
 static void step_group(struct st_worker *w)
@@ -283,6 +190,10 @@ static void step_group(struct st_worker *w)
 		ST_CHECK(n >= 0 || errno == EBUSY);
 		break;
 	case 3:
+		n = st_below(&w->rng, 2) ? quarry_group_evict(g) : quarry_group_prefetch(g);
+		ST_CHECK(n >= 0 || errno == EBUSY);
+		break;
+	case 4:
 		ST_CHECK(quarry_group_remove(g, h) == 0 || errno == EINVAL || errno == ESTALE);
 		break;
 	default:
@@ -327,6 +238,19 @@ static void move_all(struct st_worker *w)
 	case 3:
 		n = quarry_maintain(lanes, 500);
 		break;
+	case 4:
+		n = quarry_cool(lanes, 500);
+		break;
+	case 5:
+		n = quarry_group_migrate_node(group[st_below(&w->rng, GROUPS)], quarry_node_id(0));
+		break;
+	case 6:
+		n = quarry_lanes_migrate(lanes, QUARRY_LANE_FAST, quarry_node_id(0), 500);
+		n = n < 0 && errno == EAGAIN ? 0 : n;
+		break;
+	case 7:
+		n = quarry_lanes_parts(lanes, NULL, 0);
+		break;
 	default:
 		n = quarry_lanes_tick(lanes);
 	}
@@ -338,7 +262,7 @@ static void everything(struct st_worker *w)
 	uint64_t which = st_below(&w->rng, 100);
 
 	if (which < 2)
-		frame(w);
+		frame(&w->rng);
 	else if (which < 4)
 		move_all(w);
 	else if (which < 50)
@@ -347,8 +271,10 @@ static void everything(struct st_worker *w)
 		replace_fixed(w);
 	else if (which < 64)
 		step_group(w);
+	else if (which < 80)
+		read_fixed_objects(&w->rng, frame_at_times);
 	else if (which < 90)
-		read_fixed(w);
+		read_fixed_optimistically(&w->rng, frame_at_times);
 	else if (which < 92)
 		pin_fixed(w);
 	else
@@ -363,11 +289,16 @@ static void work(struct st_worker *w)
 
 int main(int argc, char **argv)
 {
-	quarry_lanes_attr attr = { .generations = 2000, .threshold = 8192, .fast_lane_size = 12 * ST_MIB, .max_fast_age_ticks = 40 };
+	quarry_cold_attr cold = { .period_ms = 1, .long_codec = "zstd", .long_periods = 1 };
+	quarry_arena_attr memory = { .name = "lanes" };
+	quarry_lanes_attr attr = { .memory = &memory, .cold = &cold, .generations = 2000, .threshold = 8192, .fast_lane_size = 12 * ST_MIB, .max_fast_age_ticks = 40 };
 	quarry_fast_stats fast = { 0 };
+	quarry_cold_stats away = { 0 };
 	quarry_lanes_stats stats = { 0 };
 
 	st_begin(argc, argv, "lanes_fast", 300000, 4);
+	if (st.seed % 2 == 0)
+		cold.codec = "none"; /* most bytes here look random */
 	lanes = quarry_lanes_create(&attr);
 	ST_CHECK(lanes != NULL && quarry_promote_hook(lanes, count_told, &told) == 0);
 	for (int i = 0; i < GROUPS; i++)
@@ -381,13 +312,17 @@ int main(int argc, char **argv)
 	for (int i = 0; i < FIXED; i++)
 		(void)quarry_hfree(lanes, fixed[i]);
 	ST_CHECK(quarry_fast_stats_get(lanes, &fast) == 0 && quarry_stub_count(lanes) == 0);
+	ST_CHECK(quarry_cold_stats_get(lanes, &away) == 0 && away.objects == 0 && away.compressed == 0 && away.corrupt == 0);
+	printf("lanes_fast: %llu objects came back, %llu extents compressed anew, %llu dictionaries\n", (unsigned long long)away.loaded,
+	       (unsigned long long)away.deepened, (unsigned long long)away.dictionaries);
 	printf("lanes_fast: %llu chunks begun anew, promoted by age %llu, size %llu, usage %llu, want of room %llu, compaction %llu, "
-	       "call %llu; %llu told; demoted %llu, given up %llu, spilled %llu, refused %llu; %llu moved while read, %llu freed, %llu as one\n",
+	       "call %llu; %llu told; demoted %llu, given up %llu, spilled %llu, refused %llu; %llu moved while read, %llu freed, %llu as one; %llu optimistic reads, %llu in vain\n",
 	       (unsigned long long)fast.resets, (unsigned long long)fast.promoted[0], (unsigned long long)fast.promoted[1],
 	       (unsigned long long)fast.promoted[2], (unsigned long long)fast.promoted[3], (unsigned long long)fast.promoted[4],
 	       (unsigned long long)fast.promoted[5], (unsigned long long)told, (unsigned long long)fast.demoted,
 	       (unsigned long long)fast.given_up, (unsigned long long)fast.spilled, (unsigned long long)fast.refused,
-	       (unsigned long long)moved_away, (unsigned long long)seen_free, (unsigned long long)freed_as_one);
+	       (unsigned long long)moved_away, (unsigned long long)seen_free, (unsigned long long)freed_as_one,
+	       (unsigned long long)optimistic, (unsigned long long)in_vain);
 	ST_CHECK(fast.objects == 0 && fast.live == 0);
 	ST_CHECK(quarry_compact(lanes, QUARRY_COMPACT_FULL, 0, 0) >= 0);
 	ST_CHECK(quarry_lanes_stats_get(lanes, &stats) == 0 && quarry_fast_stats_get(lanes, &fast) == 0);

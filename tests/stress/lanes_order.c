@@ -11,6 +11,8 @@
  * seen by the next one. For handles: after a free that was over nobody gets the object; nobody misses one whose free has
  * not begun. And what is in a scope stays: each object has words that never change.
  *
+ * Some reads are optimistic, and believed when nothing came in between: those are of one moment as well.
+ *
  * In between all that is there becomes cold, and what nobody got since the last time: compressed, and to a file.
  *
  * Now and then the process forks in the midst of it: the child has all objects, goes on and compacts alone. The
@@ -24,6 +26,7 @@
 
 #define PLACES 64
 #define FILLERS 30000
+#define WORDS 2000
 #define CHILD_SECONDS (ST_ASAN || ST_TSAN ? 300 : 60)
 
 /* An object's life, as those outside know it. Never freed while threads run. */
@@ -35,10 +38,11 @@ struct life {
 	struct life *next; /* older */
 };
 
-/* The object: a counter in the midst of words that are known. */
+/* The object: a counter in the midst of words that are known; and two that are the same but while somebody writes, and says
+ * so. */
 struct body {
 	uint64_t tag;
-	_Atomic(uint64_t) count;
+	_Atomic(uint64_t) count, one, other;
 	uint64_t word[];
 };
 
@@ -50,7 +54,7 @@ struct filler {
 static quarry_lanes *lanes;
 static struct life *_Atomic place[PLACES];
 static struct life *_Atomic lives;
-static _Atomic(uint64_t) reads, adds, misses, ends, moved_on, forks;
+static _Atomic(uint64_t) reads, looks, in_vain, adds, misses, ends, moved_on, forks;
 static _Atomic(unsigned) working, round_now; /* threads that do operations; what the first one is at */
 static _Atomic(uint32_t) in_use; /* a place, + 1, of whose object somebody makes long use: worth to be freed */
 static uint64_t bytes_back, cooled;
@@ -74,7 +78,7 @@ static void verify(const struct body *b, uint64_t tag, uint32_t words, const cha
 static struct life *life_make(struct st_rng *rng, uint32_t at)
 {
 	struct life *life = aligned_alloc(64, sizeof(*life));
-	uint32_t words = (uint32_t)st_below(rng, st_below(rng, 16) == 0 ? 2000 : 60);
+	uint32_t words = (uint32_t)st_below(rng, st_below(rng, 16) == 0 ? WORDS : 60);
 	quarry_handle h = quarry_halloc(lanes, sizeof(struct body) + words * sizeof(uint64_t));
 	struct body *b;
 
@@ -84,6 +88,8 @@ static struct life *life_make(struct st_rng *rng, uint32_t at)
 	ST_CHECK(b != NULL);
 	b->tag = h;
 	atomic_store_explicit(&b->count, 0, memory_order_relaxed);
+	atomic_store_explicit(&b->one, 0, memory_order_relaxed);
+	atomic_store_explicit(&b->other, 0, memory_order_relaxed);
 	for (uint32_t i = 0; i < words; i++)
 		b->word[i] = word_of(h, i);
 	quarry_leave();
@@ -173,17 +179,61 @@ static void read_one(struct life *life, struct st_rng *rng)
 	}
 }
 
+/* Without a wait: what is believed in the end was so at one moment. */
+static void read_optimistically(struct life *life, struct st_rng *rng)
+{
+	static _Thread_local uint64_t buffer[sizeof(struct body) / sizeof(uint64_t) + WORDS];
+	struct body *copy = (void *)buffer;
+	struct before was = look(life);
+	size_t size = sizeof(struct body) + life->words * sizeof(uint64_t), half = sizeof(struct body) - 8;
+	quarry_look at;
+	int result, error;
+	bool whole;
+
+	quarry_enter();
+	result = quarry_opt_begin(lanes, life->h, &at);
+	error = errno;
+	if (result == 0) {
+		quarry_opt_copy(copy, at.at, half);
+		linger(life, rng, 2);
+		quarry_opt_copy((char *)copy + half, (const char *)at.at + half, size - half);
+	}
+	whole = result == 0 && quarry_opt_end(lanes, &at);
+	quarry_leave();
+	errno = error;
+	if (result != 0 && error == EAGAIN)
+		return;
+	if (!found(life, was, result == 0 ? at.at : NULL, "opt_begin"))
+		return;
+	if (!whole) {
+		atomic_fetch_add_explicit(&in_vain, 1, memory_order_relaxed);
+		return;
+	}
+	verify(copy, life->h, life->words, "what was read optimistically");
+	if (copy->one != copy->other)
+		st_fail("read optimistically: %llu and %llu, of two moments", (unsigned long long)copy->one,
+			(unsigned long long)copy->other);
+	saw(life, was, copy->count, copy->count, "opt_end");
+	atomic_fetch_add_explicit(&looks, 1, memory_order_relaxed);
+}
+
 static void add_one(struct life *life, struct st_rng *rng)
 {
 	struct before was = look(life);
-	struct body *b;
+	bool told = st_below(rng, 2) == 0, got;
 	uint64_t count = 0;
-	bool got;
+	struct body *b;
 
 	quarry_enter();
-	b = quarry_get_mut(lanes, life->h);
+	b = told ? quarry_write_begin(lanes, life->h) : quarry_get_mut(lanes, life->h);
 	got = found(life, was, b, "get_mut");
-	if (got) {
+	if (got && told) {
+		atomic_fetch_add(&b->one, 1);
+		linger(life, rng, 2);
+		count = atomic_fetch_add(&b->count, 1);
+		atomic_fetch_add(&b->other, 1);
+		quarry_write_end(lanes, life->h);
+	} else if (got) {
 		linger(life, rng, 2);
 		count = atomic_fetch_add(&b->count, 1);
 		verify(b, life->h, life->words < 4 ? life->words : 4, "what was got for writing");
@@ -341,8 +391,10 @@ static void step(struct st_worker *w, struct life **kept)
 
 	if (which < 50 && (at = atomic_exchange(&in_use, 0)) != 0) {
 		end_at(at - 1);
-	} else if (which < 3000) {
+	} else if (which < 2000) {
 		read_one(life, &w->rng);
+	} else if (which < 3000) {
+		read_optimistically(life, &w->rng);
 	} else if (which < 4800) {
 		add_one(life, &w->rng);
 	} else if (which < 4999) {
@@ -443,6 +495,10 @@ int main(int argc, char **argv)
 		cold.memory_limit = 20000;
 		cold.directory = "/tmp";
 	}
+	if (st.seed % 4 < 2) {
+		cold.long_codec = "zstd";
+		cold.long_periods = 1;
+	}
 	lanes = quarry_lanes_create(&attr);
 	ST_CHECK(lanes != NULL);
 	for (unsigned i = 0; i < PLACES; i++)
@@ -459,14 +515,15 @@ int main(int argc, char **argv)
 	}
 	ST_CHECK(quarry_compact(lanes, QUARRY_COMPACT_FULL, 0, 0) >= 0);
 	ST_CHECK(quarry_lanes_stats_get(lanes, &stats) == 0);
-	printf("lanes_order: %llu reads, %llu additions, %llu too late, %llu objects ended; %llu moved, %llu moves given up, "
+	printf("lanes_order: %llu reads, %llu without a scope (%llu in vain), %llu additions, %llu too late, %llu objects ended; %llu moved, %llu moves given up, "
 	       "%llu moved while in a scope, %llu MiB back, %llu forks\n",
-	       (unsigned long long)reads, (unsigned long long)adds, (unsigned long long)misses, (unsigned long long)ends,
+	       (unsigned long long)reads, (unsigned long long)looks, (unsigned long long)in_vain, (unsigned long long)adds, (unsigned long long)misses, (unsigned long long)ends,
 	       (unsigned long long)stats.moved, (unsigned long long)stats.given_up, (unsigned long long)moved_on,
 	       (unsigned long long)(bytes_back >> 20), (unsigned long long)forks);
 	ST_CHECK(quarry_cold_stats_get(lanes, &away) == 0);
-	printf("lanes_order: %llu objects became cold, %llu came back, %llu times it was not worth it\n",
-	       (unsigned long long)cooled, (unsigned long long)away.loaded, (unsigned long long)away.incompressible);
+	printf("lanes_order: %llu objects became cold, %llu came back, %llu times it was not worth it, %llu extents compressed anew\n",
+	       (unsigned long long)cooled, (unsigned long long)away.loaded, (unsigned long long)away.incompressible,
+	       (unsigned long long)away.deepened);
 	ST_CHECK(stats.objects == 0 && away.objects == 0 && away.bytes == 0 && away.compressed == 0 && away.evicted == 0);
 	ST_CHECK(away.corrupt == 0 && away.failures == 0);
 	ST_CHECK(quarry_lanes_destroy(lanes) == 0);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Stress: handles of objects that are gone. Threads free objects and make others in the same slots, whose generations
  * are few, so that slots retire all the time; and they probe handles that were freed, by themselves and by others, long
- * ago and just now, and live ones with other generations, numbers and slots than theirs. None may be taken for a live
+ * ago and just now (slots' words go back to the kernel meanwhile), and live ones with other generations, numbers and slots than theirs. None may be taken for a live
  * one, by any of the ways to ask; and live ones must be found. One thread compacts meanwhile. An operation is a probe;
  * 10^9 are --ops 1e9. */
 #include "tests/stress/stress.h"
@@ -21,18 +21,50 @@ struct own {
 	quarry_handle foreign;
 };
 
-static void turn_over(struct own *own, struct st_rng *rng)
+static void is_gone(struct own *own, struct st_rng *rng, quarry_handle h)
 {
-	for (unsigned i = 0; i < 16; i++) {
-		unsigned at = (unsigned)st_below(rng, LIVE);
+	atomic_store_explicit(&stale[st_below(rng, STALE)], h, memory_order_relaxed);
+	own->gone = h;
+	atomic_fetch_add_explicit(&freed, 1, memory_order_relaxed);
+}
+
+static void end_one(struct own *own, struct st_rng *rng, unsigned at)
+{
+	quarry_handle h = own->live[at];
+
+	own->live[at] = 0;
+	if (h == 0)
+		return;
+	ST_CHECK(quarry_hfree(lanes, h) == 0);
+	is_gone(own, rng, h);
+}
+
+/* Now and then nearly all end, and what is left gets other handles: so words of slots go back to the kernel. */
+static void end_many(struct own *own, struct st_rng *rng)
+{
+	for (unsigned at = 0; at < LIVE; at++)
+		if (at % 32 != 0)
+			end_one(own, rng, at);
+	for (unsigned at = 0; at < LIVE; at += 32) {
 		quarry_handle h = own->live[at];
 
-		if (h != 0) {
-			ST_CHECK(quarry_hfree(lanes, h) == 0);
-			atomic_store_explicit(&stale[st_below(rng, STALE)], h, memory_order_relaxed);
-			own->gone = h;
-			atomic_fetch_add_explicit(&freed, 1, memory_order_relaxed);
-		}
+		own->live[at] = h == 0 ? 0 : quarry_rehandle(lanes, h);
+		ST_CHECK(own->live[at] != 0 || h == 0);
+		if (own->live[at] != h)
+			is_gone(own, rng, h);
+	}
+}
+
+static void turn_over(struct own *own, struct st_rng *rng)
+{
+	bool many = st_below(rng, 64) == 0;
+
+	if (many)
+		end_many(own, rng);
+	for (unsigned i = 0; i < (many ? LIVE : 16); i++) {
+		unsigned at = many ? i : (unsigned)st_below(rng, LIVE);
+
+		end_one(own, rng, at);
 		own->live[at] = quarry_halloc_typed(lanes, 16 + (size_t)st_below(rng, 16) * 8, 0, (unsigned)st_below(rng, 256));
 		ST_CHECK(own->live[at] != 0);
 	}
@@ -106,7 +138,7 @@ static void work(struct st_worker *w)
 			if (w->done != 1)
 				quarry_leave();
 			turn_over(own, &w->rng);
-			if (w->number == 0 && w->done / TURN % 64 == 0)
+			if (w->number == 0 && w->done / TURN % 8 == 0)
 				ST_CHECK(quarry_compact(lanes, QUARRY_COMPACT_FULL, 0, 1000) >= 0);
 			quarry_enter();
 		}
@@ -123,7 +155,7 @@ static void work(struct st_worker *w)
 
 int main(int argc, char **argv)
 {
-	quarry_lanes_attr few = { .generations = 40 };
+	quarry_lanes_attr few = { .generations = 150 };
 	quarry_lanes_stats stats = { 0 };
 
 	st_begin(argc, argv, "lanes_stale", 5000000, 3);

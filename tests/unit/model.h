@@ -63,7 +63,10 @@ static inline bool model_one_in(uint32_t n)
 }
 
 /* What model_must does when it fails; a fuzz target defines its own. Criterion's assertions tell the runner of each
- * one that holds too, which is too dear for these. */
+ * one that holds too, which is too dear for these. And each of these messages is allocated, and freed by a thread of
+ * Criterion's that sends it: with AddressSanitizer (of GCC 12), whose allocator's locks a fork does not wait for, a
+ * child that allocates or makes threads stands for ever when its parent's other thread was at that. Where a test forks
+ * many times these are used for this reason, and in the threads that go on meanwhile. */
 #ifndef MODEL_FAIL
 #include <criterion/criterion.h>
 #define MODEL_FAIL(...) cr_assert(false, __VA_ARGS__)

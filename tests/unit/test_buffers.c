@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "include/quarry/chain.h"
 #include "tests/unit/buffers.h"
 
 static void on_low(void *ctx, uint32_t left);
@@ -577,6 +578,106 @@ Test(buffers, many_wait_and_release_at_once)
 	end(slab);
 }
 
+/* Who is served takes another one, and where there is none waits for it: as anew, so that the owner is called. */
+static quarry_buffers_waiter anew;
+
+static void wants_more(quarry_buffers_waiter *w, quarry_buffer b)
+{
+	on_ready(w, b);
+	expect_error(quarry_buffers_get(heard.slab, &b), ENOBUFS);
+	cr_expect_eq(quarry_buffers_wait(heard.slab, &anew), 1);
+}
+
+Test(buffers, who_is_served_waits_anew)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 64, .count = 2, .wake = on_wake, .ctx = &heard };
+	quarry_buffers *slab = quarry_buffers_create(&attr);
+
+	for (int collected = 0; collected < 2; collected++) {
+		quarry_buffers_waiter w = { .ready = wants_more };
+		quarry_buffer a = get(slab), b = get(slab);
+
+		heard = (struct heard){ .slab = slab };
+		anew = (quarry_buffers_waiter){ .ready = on_ready };
+		cr_assert_eq(quarry_buffers_wait(slab, &w), 1);
+		if (collected) {
+			cr_expect_eq(release_elsewhere(a), 0);
+			cr_expect_eq(quarry_buffers_collect(slab), 1);
+		} else {
+			cr_expect_eq(quarry_buffer_release(a), 0);
+		}
+		cr_expect_eq(heard.ready, 1);
+		heard.wakes = 0;
+		cr_expect_eq(release_elsewhere(b), 0);
+		cr_expect_eq(heard.wakes, 1, "collected %d", collected);
+		cr_expect_eq(quarry_buffers_collect(slab), 1);
+		cr_expect_eq(heard.ready, 2);
+		for (int i = 0; i < 2; i++)
+			cr_expect_eq(quarry_buffer_release(heard.got[i]), 0);
+	}
+	end(slab);
+}
+
+/* The same where the owner was called just before, and looks at what came back in `ready`. */
+static quarry_buffers_waiter in_turn[3];
+
+static void waits_in_turn(quarry_buffers_waiter *w, quarry_buffer b)
+{
+	on_ready(w, b);
+	if (w == &in_turn[0])
+		cr_expect_eq(quarry_buffers_collect(heard.slab), 1);
+	cr_expect_eq(quarry_buffers_wait(heard.slab, w + 1), 1);
+}
+
+Test(buffers, who_waits_anew_is_announced)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 64, .count = 3, .wake = on_wake, .ctx = &heard };
+	quarry_buffers *slab = quarry_buffers_create(&attr);
+	quarry_buffer b[3] = { get(slab), get(slab), get(slab) };
+
+	heard = (struct heard){ .slab = slab };
+	for (int i = 0; i < 3; i++)
+		in_turn[i] = (quarry_buffers_waiter){ .ready = i < 2 ? waits_in_turn : on_ready };
+	cr_assert_eq(quarry_buffers_wait(slab, &in_turn[0]), 1);
+	cr_expect_eq(release_elsewhere(b[0]), 0);
+	cr_expect_eq(heard.wakes, 1);
+	cr_expect_eq(quarry_buffer_release(b[1]), 0);
+	cr_expect_eq(heard.ready, 2);
+	cr_expect_eq(release_elsewhere(b[2]), 0);
+	cr_expect_eq(heard.wakes, 2);
+	cr_expect_eq(quarry_buffers_collect(slab), 1);
+	cr_expect_eq(heard.ready, 3);
+	for (int i = 0; i < 3; i++)
+		cr_expect_eq(quarry_buffer_release(heard.got[i]), 0);
+	end(slab);
+}
+
+/* Those who waited take them, too. */
+Test(buffers, few_are_told_of_when_waiters_take_them)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 64, .count = 5, .low_water = 3, .low = on_low,
+				     .ctx = &heard };
+	quarry_buffers *slab = quarry_buffers_create(&attr);
+	quarry_buffers_waiter w[3] = { { 0 } };
+	quarry_buffer b[5];
+
+	heard = (struct heard){ 0 };
+	for (int i = 0; i < 5; i++)
+		b[i] = get(slab);
+	heard.low = 0;
+	for (int i = 0; i < 3; i++) {
+		w[i].ready = on_ready;
+		cr_assert_eq(quarry_buffers_wait(slab, &w[i]), 1);
+	}
+	for (int i = 0; i < 5; i++)
+		cr_assert_eq(release_elsewhere(b[i]), 0);
+	cr_expect_eq(quarry_buffers_collect(slab), 5);
+	cr_expect(heard.ready == 3 && heard.low == 1 && heard.left == 3, "%u times, %u left", heard.low, heard.left);
+	for (int i = 0; i < 3; i++)
+		cr_expect_eq(quarry_buffer_release(heard.got[i]), 0);
+	end(slab);
+}
+
 /* Whoever returned the last buffer may be slow to come away from the slab. */
 static _Atomic(int) in_wake, may_leave, left_wake;
 
@@ -1086,24 +1187,38 @@ Test(buffers, passing_allocates_nothing)
 	end(slab);
 }
 
-/* ---- one who is cancelled in `wake` ---- */
+/* ---- one who is cancelled in `wake`, or ends there ---- */
 
 static int wakes_by[2];
 
-/* (The address sanitizer of gcc 12 does not hear of the frames that a cancelled thread leaves, but of one that ends.) */
 static void wake_by_pipe(void *ctx)
 {
-#ifdef __SANITIZE_ADDRESS__
-	pthread_exit(PTHREAD_CANCELED);
-#endif
 	if (write(wakes_by[1], "w", 1) != 1 || ctx != NULL)
 		abort();
 }
 
-static void *releases_and_is_cancelled(void *arg)
+static void wake_by_ending(void *ctx)
 {
-	pthread_cancel(pthread_self()); /* at the next point where that can be: in write(2) */
+	(void)ctx;
+	pthread_exit(PTHREAD_CANCELED);
+}
+
+static void *releases_and_ends(void *arg)
+{
 	quarry_buffer_release(*(quarry_buffer *)arg);
+	return NULL;
+}
+
+/* (The address sanitizer of gcc 12 does not hear of the frames that a cancelled thread leaves, but of one that ends.) */
+static void *frees_a_chain_and_is_cancelled(void *arg)
+{
+	int was;
+
+	pthread_cancel(pthread_self()); /* at the next point where that can be: write(2) would be one */
+	quarry_chain_free(arg);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &was);
+	if (was == PTHREAD_CANCEL_ENABLE)
+		pthread_exit(PTHREAD_CANCELED);
 	return NULL;
 }
 
@@ -1113,18 +1228,38 @@ static void take_and_release(quarry_buffers_waiter *w, quarry_buffer b)
 	cr_expect_eq(quarry_buffer_release(b), 0);
 }
 
+/* A chain of buffers is let go of whole by a thread that is cancelled meanwhile, which is so afterwards. */
 Test(buffers, cancelled_in_wake, .timeout = 30)
 {
-	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 64, .count = 1, .wake = wake_by_pipe };
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 64, .count = 8, .wake = wake_by_pipe };
+	quarry_buffers *slab = make_of(&attr);
+	quarry_buffers_waiter w = { .ready = take_and_release };
+	quarry_chain chain = { 0 };
+	pthread_t thread;
+	void *how;
+
+	cr_assert_eq(pipe(wakes_by), 0);
+	for (int i = 0; i < 8; i++)
+		cr_assert_eq(quarry_chain_append_buffer(&chain, get(slab)), 0);
+	cr_assert_eq(quarry_buffers_wait(slab, &w), 1);
+	cr_assert_eq(pthread_create(&thread, NULL, frees_a_chain_and_is_cancelled, &chain), 0);
+	cr_assert_eq(pthread_join(thread, &how), 0);
+	cr_expect_eq(how, PTHREAD_CANCELED);
+	cr_expect_eq(quarry_buffers_collect(slab), 8);
+	end(slab);
+}
+
+Test(buffers, ended_in_wake, .timeout = 30)
+{
+	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = 64, .count = 1, .wake = wake_by_ending };
 	quarry_buffers *slab = make_of(&attr);
 	quarry_buffers_waiter w = { .ready = take_and_release };
 	quarry_buffer b = get(slab);
 	pthread_t thread;
 	void *how;
 
-	cr_assert_eq(pipe(wakes_by), 0);
 	cr_assert_eq(quarry_buffers_wait(slab, &w), 1);
-	cr_assert_eq(pthread_create(&thread, NULL, releases_and_is_cancelled, &b), 0);
+	cr_assert_eq(pthread_create(&thread, NULL, releases_and_ends, &b), 0);
 	cr_assert_eq(pthread_join(thread, &how), 0);
 	cr_expect_eq(how, PTHREAD_CANCELED);
 	cr_expect_eq(quarry_buffers_collect(slab), 1);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "tests/unit/buffers.h"
+#include "tests/unit/model.h"
 
 #define COUNT 200u
 
@@ -311,13 +312,13 @@ static void *serves(void *arg)
 	quarry_buffers_waiter w[3] = { { .ready = stay }, { .ready = stay }, { .ready = stay } };
 	quarry_buffer b[COUNT];
 
-	cr_assert_eq(quarry_buffers_own(other.slab), 0);
+	model_must(quarry_buffers_own(other.slab) == 0, "errno %d", errno);
 	for (uint32_t i = 0; i < COUNT; i++)
 		b[i] = get(other.slab);
 	for (int i = 0; i < 3; i++)
-		cr_assert_eq(quarry_buffers_wait(other.slab, &w[i]), 1);
+		model_must(quarry_buffers_wait(other.slab, &w[i]) == 1, "errno %d", errno);
 	for (uint32_t i = 0; i < COUNT; i++)
-		cr_assert_eq(quarry_buffer_release(b[i]), 0);
+		model_must(quarry_buffer_release(b[i]) == 0, "errno %d", errno);
 	return arg;
 }
 
@@ -376,25 +377,25 @@ static void *takes(void *arg)
 	quarry_buffer b;
 	unsigned n = 0;
 
-	cr_assert_eq(quarry_buffers_own(other.slab), 0);
+	model_must(quarry_buffers_own(other.slab) == 0, "errno %d", errno);
 	while (atomic_load(&over) == 0) {
 		if (quarry_buffers_get(other.slab, &b) != 0) {
 			/* (Beside what it tries: who waits, and does not wait any more.) */
 			if (quarry_buffers_wait(other.slab, &w) == 1)
-				cr_assert_eq(quarry_buffers_cancel(other.slab, &w), 0);
+				model_must(quarry_buffers_cancel(other.slab, &w) == 0, "errno %d", errno);
 			else
-				cr_assert_eq(quarry_buffer_release(given), 0);
+				model_must(quarry_buffer_release(given) == 0, "errno %d", errno);
 			continue;
 		}
 		if (n++ % 3 == 0) {
-			cr_assert_eq(quarry_buffer_release(b), 0);
+			model_must(quarry_buffer_release(b) == 0, "errno %d", errno);
 			continue;
 		}
 		uint64_t was = atomic_exchange(&hand[n % HANDS], (uint64_t)b.generation << 32 | (b.id + 1));
 		if (was != 0) {
 			b.id = (uint32_t)was - 1;
 			b.generation = (uint32_t)(was >> 32);
-			cr_assert_eq(quarry_buffer_release(b), 0);
+			model_must(quarry_buffer_release(b) == 0, "errno %d", errno);
 		}
 	}
 	return arg;
@@ -411,7 +412,7 @@ static void *gives_back(void *arg)
 			continue;
 		b.id = (uint32_t)was - 1;
 		b.generation = (uint32_t)(was >> 32);
-		cr_assert_eq(quarry_buffer_release(b), 0);
+		model_must(quarry_buffer_release(b) == 0, "errno %d", errno);
 	}
 	return arg;
 }

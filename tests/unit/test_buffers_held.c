@@ -325,6 +325,27 @@ Test(buffers_held, one_of_both_sees_the_other)
 	stop(slab);
 }
 
+/* A buffer of half the lives of 16 bits ago is none of today's, whatever is asked of it. */
+Test(buffers_held, late_by_many_lives)
+{
+	quarry_buffers *slab = start(0, 5);
+	struct qy_buffers *s = (struct qy_buffers *)slab;
+	quarry_buffer old = get(slab), b = old;
+
+	for (unsigned life = 0; life < 32768; life++) {
+		cr_assert_eq(quarry_buffer_release(b), 0);
+		b = get(slab);
+	}
+	cr_assert(b.id == old.id && (uint16_t)b.generation == (uint16_t)old.generation);
+	cr_expect_eq(qy_buffers_close_pins(s, old.id, old.generation - s->seed), EALREADY, "a release that was late");
+	cr_assert_not_null(quarry_buffer_pin(b, 0));
+	expect_error(quarry_buffer_unpin(old), EINVAL);
+	expect_error(quarry_buffer_release(b), EBUSY);
+	cr_expect_eq(quarry_buffer_unpin(b), 0);
+	cr_expect_eq(quarry_buffer_release(b), 0);
+	stop(slab);
+}
+
 static quarry_buffer pinned_once;
 
 static void *pins_for_ever(void *arg)

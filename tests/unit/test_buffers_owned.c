@@ -100,12 +100,46 @@ Test(buffers_owned, are_in_one_chain)
 	cr_assert_eq(quarry_chain_append_buffer(&first, b), 0);
 	refused(quarry_chain_append_buffer(&second, b), EALREADY);
 	refused(quarry_chain_append_buffer(&first, b), EALREADY);
+	refused(quarry_buffer_release(b), EBUSY);
+	refused(quarry_buffer_adopt(&b, NULL, 0), EBUSY);
 	quarry_chain_free(&first);
 	expect_gone(b);
 	b = adopted_at(slab, b.p);
 	cr_assert_eq(quarry_chain_append_buffer(&second, b), 0);
 	quarry_chain_free(&second);
 	cr_assert_eq(quarry_buffers_destroy(slab), 0);
+}
+
+/* The program moves p on as it uses up what is there, to its end and back. */
+Test(buffers_owned, that_were_moved_on)
+{
+	for (unsigned flags = 0; flags <= QUARRY_BUFFERS_CHECKED; flags += QUARRY_BUFFERS_CHECKED) {
+		quarry_buffers *slab = slab_of(flags);
+		quarry_chain chain = { 0 };
+		char out[40];
+
+		for (uint32_t on = 0; on <= 4000; on += 500) {
+			quarry_buffer b = adopted(slab, 4000), kept = b;
+
+			b.p = (char *)b.p + on;
+			b.len -= on;
+			cr_assert_eq(quarry_buffer_check(b), b.p);
+			cr_assert_eq(quarry_buffer_release(b), 0, "%u on", on);
+			if (flags != 0)
+				expect_gone(kept);
+			b = adopted(slab, 4000);
+			b.p = (char *)b.p + on / 2;
+			b.len = 40;
+			memset(b.p, 'y', 40);
+			cr_assert_eq(quarry_chain_append_buffer(&chain, b), 0);
+			cr_assert_eq(quarry_chain_copy_out(&chain, 0, out, 40), 0);
+			cr_assert(out[0] == 'y' && out[39] == 'y');
+			quarry_chain_free(&chain);
+			if (flags != 0)
+				expect_gone(b);
+		}
+		cr_assert_eq(quarry_buffers_destroy(slab), 0);
+	}
 }
 
 /* Freed by quarry_free, as the header has it, they leave nothing that grows, and are known to be gone. */

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "include/quarry/chain.h"
 #include "lib/object/copy.h"
 #include "tests/unit/buffers.h"
 
@@ -973,6 +974,34 @@ Test(buffers_ring, a_copied_piece_of_a_checked_slab_is_released_once)
 		cr_expect(quarry_buffer_check(b[i]) == NULL && errno == ESTALE);
 	}
 	cr_expect_eq(quarry_ring_unregister(slab), 0);
+	end(slab);
+}
+
+/* Of two pieces of one buffer a chain has one, and releases it; the other is the program's. */
+Test(buffers_ring, a_chain_has_a_piece_of_a_checked_slab)
+{
+	quarry_buffers *slab = start(1, SIZE, QUARRY_BUFFERS_CHECKED);
+	quarry_buffer b[2], handle;
+	quarry_chain chain = { 0 };
+	uint32_t cqe;
+	int32_t res;
+
+	cr_assert_eq(quarry_ring_register(slab, RING_FD, 1, 1, QUARRY_RING_INCREMENTAL), 0);
+	for (int i = 0; i < 2; i++) {
+		cr_assert(kernel_receives(pattern, SIZE / 2, &res, &cqe));
+		cr_assert_eq(quarry_ring_try_get(slab, res, cqe, &b[i]), 0);
+		cr_assert(b[i].flags & QUARRY_BUFFER_PIECE);
+	}
+	cr_assert_eq(quarry_chain_append_buffer(&chain, b[0]), 0);
+	handle = b[0];
+	expect_error(quarry_buffer_release(b[0]), EBUSY);
+	expect_error(quarry_buffer_adopt(&handle, NULL, 0), EBUSY);
+	cr_expect_eq(quarry_buffer_release(b[1]), 0);
+	expect_error(quarry_buffer_release(b[1]), EALREADY);
+	cr_expect_eq(quarry_buffer_check(b[0]), b[0].p);
+	quarry_chain_free(&chain);
+	expect_error(quarry_buffer_release(b[0]), EALREADY);
+	cr_assert_eq(quarry_ring_unregister(slab), 0);
 	end(slab);
 }
 

@@ -142,6 +142,22 @@ Test(chain_buffers, late_ones_and_all_kinds, .init = make, .fini = end)
 	cr_assert(a.len == 0 && out() == 0);
 }
 
+static void *release(void *buffer)
+{
+	return (void *)(intptr_t)(quarry_buffer_release(*(quarry_buffer *)buffer) == 0 ? 0 : errno);
+}
+
+static int released_elsewhere(quarry_buffer b)
+{
+	pthread_t thread;
+	void *said;
+
+	cr_assert_eq(pthread_create(&thread, NULL, release, &b), 0);
+	cr_assert_eq(pthread_join(thread, &said), 0);
+	errno = (int)(intptr_t)said;
+	return errno == 0 ? 0 : -1;
+}
+
 static void make_checked(void)
 {
 	quarry_buffers_attr attr = { .struct_size = sizeof attr, .size = SIZE, .count = COUNT,
@@ -154,7 +170,7 @@ static void make_checked(void)
 Test(chain_buffers, a_checked_slabs_are_in_one_chain, .init = make_checked, .fini = end)
 {
 	quarry_chain one = { 0 }, two = { 0 };
-	quarry_buffer b[4];
+	quarry_buffer b[4], handle;
 
 	for (unsigned life = 0; life < 3; life++) {
 		for (unsigned i = 0; i < 4; i++)
@@ -165,6 +181,12 @@ Test(chain_buffers, a_checked_slabs_are_in_one_chain, .init = make_checked, .fin
 		expect_error(quarry_chain_from_buffers(&two, (quarry_buffer[]){ b[1], b[0] }, 2), EALREADY);
 		expect_error(quarry_chain_from_buffers(&two, (quarry_buffer[]){ b[1], b[2], b[1] }, 3), EALREADY);
 		cr_expect_eq(two.len, 0);
+		/* The chain is who releases it. */
+		handle = b[0];
+		expect_error(quarry_buffer_release(b[0]), EBUSY);
+		expect_error(released_elsewhere(b[0]), EBUSY);
+		expect_error(quarry_buffer_adopt(&handle, NULL, 0), EBUSY);
+		cr_expect_eq(out(), 4);
 		/* What failed left them free to be appended. */
 		cr_expect_eq(quarry_chain_from_buffers(&two, b + 1, 3), 0);
 		cr_expect_eq(out(), 4);

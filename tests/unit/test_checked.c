@@ -142,6 +142,55 @@ Test(checked, a_block_that_is_none_is_no_mistake)
 	cr_assert_eq(quarry_ctl_set("checked", "0"), 0);
 }
 
+/* Who asks as it ends is told so, and has made no mistake; who lets go of it late has. */
+Test(checked, to_ask_late_is_no_mistake)
+{
+	quarry_block b, late;
+	uint64_t bad;
+
+	check_from_now_on();
+	b = late = quarry_block_alloc(NULL, 100);
+	cr_assert_eq(quarry_block_unref(&b), 1);
+	bad = bad_frees();
+	errno = 0;
+	cr_assert(quarry_block_seg(&late).p == NULL && errno == ESTALE);
+	errno = 0;
+	cr_assert(quarry_weak_of(&late).p == NULL && errno == ESTALE);
+	refused(quarry_block_borrow(&late, NULL), ESTALE);
+	cr_assert_eq(bad_frees(), bad);
+	refused(quarry_block_give_back(&late), ESTALE);
+	refused(quarry_block_unref(&late), ESTALE);
+	cr_assert_eq(bad_frees(), bad + 2);
+}
+
+static quarry_block *own;
+
+static void it_is_none_by_now(void *p)
+{
+	cr_assert_eq(own, p);
+	cr_assert(own->p == NULL && own->count == NULL);
+}
+
+/* A handle in the block that it is of: nothing is written there once it is gone. */
+Test(checked, a_handle_in_its_own_block)
+{
+	for (unsigned i = 0; i < 3; i++) {
+		quarry_block b;
+
+		cr_assert_eq(quarry_ctl_set("checked", i == 0 ? "0" : "1"), 0);
+		b = i == 2 ? sample(100) : quarry_block_alloc(NULL, 100);
+		own = memcpy(b.p, &b, sizeof b);
+		cr_assert_eq(quarry_block_at_end(own, it_is_none_by_now), 0);
+		cr_assert_eq(quarry_block_borrow(own, NULL), 0);
+		refused(quarry_block_unref(own), EBUSY);
+		cr_assert_eq(memcmp(own, &b, sizeof b), 0, "an error leaves it");
+		cr_assert_eq(quarry_block_give_back(own), 0);
+		cr_assert_eq(quarry_block_unref(own), 1);
+		cr_assert_eq(quarry_block_check(0), 0);
+		cr_assert_eq(figures().late_writes, 0);
+	}
+}
+
 /* Each way to use a block late, at every size, is caught: by the call, by what was written, or by a fault. */
 Test(checked, every_late_use_is_caught)
 {
@@ -261,29 +310,69 @@ static void reset_it(void *p)
 	memset(next_there, 'A', 3000);
 }
 
-/* Between a block's end and its memory's its arena goes: nothing is filled that is not there, or is another's. */
+/* Between a block's end and its memory's its arena goes: nothing is filled that is not there, or is another's, nor freed; with
+ * the option and without. */
 Test(checked, an_arena_goes_while_a_block_ends)
 {
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < 4; i++) {
 		quarry_block b;
 		uint64_t bad;
 		void *p;
 
-		check_from_now_on();
+		cr_assert_eq(quarry_ctl_set("checked", i / 2 ? "1" : "0"), 0);
 		ending = quarry_arena_create(NULL);
 		next_there = NULL;
 		b = quarry_block_alloc(quarry_manager_of_arena(ending), 3000);
-		cr_assert_eq(quarry_block_at_end(&b, i == 0 ? destroy_it : reset_it), 0);
+		cr_assert_eq(quarry_block_at_end(&b, i % 2 == 0 ? destroy_it : reset_it), 0);
 		bad = bad_frees();
 		cr_assert_eq(quarry_block_unref(&b), 1);
 		cr_assert_eq(bad_frees(), bad, "nor freed");
-		if (i == 0)
+		if (i % 2 == 0)
 			continue;
 		for (unsigned k = 0; k < 3000; k++)
 			cr_assert_eq(next_there[k], 'A', "byte %u", k);
-		p = quarry_arena_malloc(ending, 3000);
-		cr_assert_neq(p, next_there);
+		for (unsigned k = 0; k < 100; k++) {
+			p = quarry_arena_malloc(ending, 3000);
+			cr_assert_neq(p, next_there, "it is in use");
+		}
 		cr_assert_eq(quarry_arena_destroy(ending), 0);
+	}
+}
+
+static size_t length;
+
+/* Its addresses are a node's arena's next, at the same place. */
+static void destroy_and_go_on(void *p)
+{
+	cr_assert_eq(quarry_arena_destroy(ending), 0);
+	for (unsigned i = 0; i < 100000 && next_there != p; i++)
+		next_there = quarry_malloc(length);
+	cr_assert_eq(next_there, p, "it did not come again: this shows nothing");
+	memset(next_there, 'A', length);
+}
+
+Test(checked, an_arena_becomes_a_nodes_while_a_block_ends)
+{
+	static const size_t lengths[] = { 3000, 3 * MIB };
+
+	for (unsigned i = 0; i < 4; i++) {
+		quarry_block b;
+		uint64_t bad;
+
+		length = lengths[i % 2];
+		cr_assert_eq(quarry_ctl_set("checked", i / 2 ? "1" : "0"), 0);
+		ending = quarry_arena_create(NULL);
+		next_there = NULL;
+		b = quarry_block_alloc(quarry_manager_of_arena(ending), length);
+		cr_assert_eq(quarry_block_at_end(&b, destroy_and_go_on), 0);
+		bad = bad_frees();
+		cr_assert_eq(quarry_block_unref(&b), 1);
+		cr_assert_eq(bad_frees(), bad);
+		cr_assert_eq(figures().quarantined, 0);
+		for (size_t k = 0; k < length; k++)
+			cr_assert_eq(next_there[k], 'A', "byte %zu", k);
+		quarry_free(next_there);
+		cr_assert_eq(bad_frees(), bad, "it is the owner's to free");
 	}
 }
 
@@ -303,13 +392,12 @@ static void *end_some(void *arg)
 	return NULL;
 }
 
-/* The same of threads: what was reset meanwhile is used anew at once, and nobody writes to that. */
-Test(checked, arenas_go_while_threads_end_blocks)
+/* The same of threads: what was reset meanwhile is used anew at once, and nobody writes to that, nor frees it. */
+static void go_while_threads_end_blocks(void)
 {
 	enum { SIZE = 512 * 1024 };
 	static unsigned char *p[50];
 
-	check_from_now_on();
 	for (unsigned round = 0; round < 40; round++) {
 		quarry_arena *arena = quarry_arena_create(NULL);
 		quarry_manager *m = quarry_manager_of_arena(arena);
@@ -329,9 +417,21 @@ Test(checked, arenas_go_while_threads_end_blocks)
 			pthread_join(thread[i], NULL);
 		for (unsigned i = 0; i < COUNT(p) && round % 2; i++)
 			cr_assert(p[i][0] == 'A' && memcmp(p[i], p[i] + 1, SIZE - 1) == 0, "block %u", i);
+		for (unsigned i = 0; i < COUNT(p) && round % 2; i++)
+			cr_assert_eq(quarry_arena_free(arena, p[i]), 0, "block %u was freed", i);
 		if (round % 2)
 			cr_assert_eq(quarry_arena_destroy(arena), 0);
 	}
+}
+
+Test(checked, arenas_go_while_threads_end_blocks)
+{
+	uint64_t bad = bad_frees();
+
+	go_while_threads_end_blocks();
+	cr_assert_eq(bad_frees(), bad, "without the option a late release is no mistake");
+	check_from_now_on();
+	go_while_threads_end_blocks();
 }
 
 /* Asking whose memory a block is says nothing of errors. */

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 #include "lib/manager/manager.h"
 #include "lib/object/apart.h"
 #include "tests/unit/eight_nodes.h"
+#include "tests/unit/model.h"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 #define MIB ((size_t)1 << 20)
@@ -199,6 +201,123 @@ Test(checked_fork, out_of_the_midst_of_it, .timeout = 60)
 	cr_assert(is_nothing_held());
 }
 
+/* ---- forks out of forks, and beside threads that are not there ---- */
+
+static _Atomic int held_up, go_on;
+static __thread bool waits;
+static bool is_in_child;
+
+/* One thread waits with a place of its own; another forks, with one as well. */
+static int mprotect_beside_another(void *addr, size_t len, int prot)
+{
+	if (waits) {
+		atomic_store(&held_up, 1);
+		while (!atomic_load(&go_on))
+			sched_yield();
+	} else if (forked == 0 && atomic_load(&held_up)) {
+		forked = fork();
+		is_in_child = forked == 0;
+		forked += is_in_child;
+	}
+	return real_mprotect(addr, len, prot);
+}
+
+static quarry_block theirs[QY_APART_EVERY];
+
+static void *end_theirs(void *arg)
+{
+	waits = true;
+	for (size_t i = 0; i < COUNT(theirs); i++)
+		cr_assert_eq(quarry_block_unref(&theirs[i]), 1);
+	return arg;
+}
+
+/* In a child, of one thread. */
+static int fork_once_more(void)
+{
+	pid_t child = fork();
+	int status;
+
+	if (child == 0)
+		_exit(quarry_block_check(QUARRY_CHECK_RELEASE) == 0 ? 0 : 1);
+	return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 99;
+}
+
+/* The place that another thread had is nobody's in the child: what it forks later does not wait for it. */
+Test(checked_fork, a_child_forks_without_the_others, .timeout = 60)
+{
+	static quarry_block b[QY_APART_EVERY];
+	pthread_t thread;
+
+	begin();
+	cr_assert_eq(quarry_ctl_set("checked", "1"), 0);
+	real_mprotect = kernel.mprotect;
+	cr_assert_eq(quarry_unref(quarry_block_alloc(NULL, 1000).p), 1);
+	for (size_t i = 0; i < COUNT(b); i++) /* one of them is a sample */
+		b[i] = quarry_block_alloc(NULL, 1000);
+	for (size_t i = 0; i < COUNT(theirs); i++)
+		theirs[i] = quarry_block_alloc(NULL, 1000);
+	kernel.mprotect = mprotect_beside_another;
+	cr_assert_eq(pthread_create(&thread, NULL, end_theirs, NULL), 0);
+	while (!atomic_load(&held_up))
+		sched_yield();
+	for (size_t i = 0; i < COUNT(b); i++) {
+		int r = quarry_block_unref(&b[i]);
+
+		if (is_in_child) {
+			alarm(20);
+			_exit(r != 1 ? 50 : fork_once_more());
+		}
+		cr_assert_eq(r, 1);
+	}
+	atomic_store(&go_on, 1);
+	pthread_join(thread, NULL);
+	kernel.mprotect = real_mprotect;
+	cr_assert_neq(forked, 0);
+	child_is_fine(forked);
+	cr_assert_eq(quarry_block_check(QUARRY_CHECK_RELEASE), 0);
+	cr_assert(is_nothing_held());
+}
+
+static bool nests;
+static pid_t nested;
+
+/* A signal handler that forks within a fork. */
+static void fork_within(void)
+{
+	if (!nests)
+		return;
+	nests = false;
+	nested = fork();
+	if (nested == 0)
+		_exit(0);
+}
+
+/* The outer one goes on with all places, and leaves them. */
+Test(checked_fork, a_fork_within_a_fork, .timeout = 60)
+{
+	uint64_t held;
+	pid_t child;
+
+	begin();
+	/* Before the quarantine's own: what prepares is called in the other order. */
+	cr_assert_eq(pthread_atfork(fork_within, NULL, NULL), 0);
+	cr_assert_eq(quarry_ctl_set("checked", "1"), 0);
+	cr_assert_eq(quarry_unref(quarry_block_alloc(NULL, 1000).p), 1);
+	held = figures().quarantined;
+	nests = true;
+	child = fork();
+	if (child == 0)
+		_exit(quarry_unref(quarry_block_alloc(NULL, 1000).p) == 1 && figures().quarantined == held + 1 ? fork_once_more()
+													       : 1);
+	child_is_fine(nested);
+	child_is_fine(child);
+	cr_assert_eq(quarry_unref(quarry_block_alloc(NULL, 1000).p), 1);
+	cr_assert_eq(figures().quarantined, held + 1, "there are places");
+	alarm(20);
+	cr_assert_eq(fork_once_more(), 0);
+}
+
 static _Atomic bool over;
 
 static void *make_and_end(void *arg)
@@ -207,7 +326,7 @@ static void *make_and_end(void *arg)
 	for (unsigned i = 0; !atomic_load(&over); i++) {
 		quarry_block b = quarry_block_alloc(NULL, i % 500 == 0 ? 5 * MIB : 100 + i % 1000);
 
-		cr_assert_eq(quarry_block_unref(&b), 1);
+		model_must(quarry_block_unref(&b) == 1, "errno %d", errno);
 	}
 	return NULL;
 }

@@ -11,50 +11,15 @@
 #include <unistd.h>
 
 #include "lib/lanes/fast.h"
+#include "tests/unit/lanes.h"
 
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
 
 static quarry_lanes *make(quarry_lanes_attr attr)
 {
-	quarry_lanes *l;
-
 	attr.threshold = attr.threshold == 0 ? 4096 : attr.threshold;
-	l = quarry_lanes_create(&attr);
-	cr_assert(l != NULL, "errno %d: %s", errno, quarry_error_text());
-	return l;
-}
-
-static char *writable(quarry_lanes *l, quarry_handle h)
-{
-	char *p;
-
-	quarry_enter();
-	p = quarry_get_mut(l, h);
-	quarry_leave();
-	cr_assert(p != NULL);
-	return p;
-}
-
-static quarry_handle filled(quarry_lanes *l, size_t size, int byte)
-{
-	quarry_handle h = quarry_halloc(l, size);
-
-	cr_assert(h != 0);
-	memset(writable(l, h), byte, size);
-	return h;
-}
-
-static void check(quarry_lanes *l, quarry_handle h, size_t size, int byte)
-{
-	const char *p;
-
-	quarry_enter();
-	p = quarry_get(l, h);
-	cr_assert(p != NULL && quarry_get_range(l, h, 0, size) == p);
-	for (size_t i = 0; i < size; i++)
-		cr_assert(p[i] == (char)byte, "byte %zu of %zu", i, size);
-	quarry_leave();
+	return lanes_made(&attr);
 }
 
 static quarry_fast_stats stats_of(quarry_lanes *l)
@@ -63,11 +28,6 @@ static quarry_fast_stats stats_of(quarry_lanes *l)
 
 	cr_assert(quarry_fast_stats_get(l, &s) == 0);
 	return s;
-}
-
-static void end(quarry_lanes *l)
-{
-	cr_assert(quarry_lanes_destroy(l) == 0);
 }
 
 /* ---- objects ---- */
@@ -83,14 +43,14 @@ Test(lanes_fast, a_handle_is_positive_and_says_what_it_says)
 	cr_assert((int64_t)typed > 0 && (typed >> 48 & 0xff) == 0xab && (uintptr_t)writable(l, typed) % 64 == 0);
 	cr_assert(!quarry_handle_valid(l, typed ^ (quarry_handle)1 << 48), "another type");
 	cr_assert(!quarry_handle_valid(l, h ^ (quarry_handle)1 << 63), "another lane");
-	cr_assert(quarry_hfree(l, typed ^ (quarry_handle)1 << 48) == -1 && errno == ESTALE);
+	cr_assert(quarry_hfree(l, typed ^ (quarry_handle)1 << 48) == -1 && errno == EINVAL);
 	cr_assert(quarry_hfree(l, h ^ (quarry_handle)1 << 63) == -1);
 	check(l, h, 100, 'a');
 	cr_assert(quarry_hfree(l, h) == 0 && quarry_hfree(l, typed) == 0);
 	cr_assert(quarry_hfree(l, h) == -1 && errno == ESTALE);
 	cr_assert(quarry_handle_state(l, h) == QUARRY_HANDLE_FREED && quarry_handle_lane(l, h) == -1);
 	cr_assert(stats_of(l).objects == 0);
-	end(l);
+	end_lanes(l);
 }
 
 Test(lanes_fast, without_a_threshold_all_begin_in_the_slow_lane)
@@ -101,7 +61,7 @@ Test(lanes_fast, without_a_threshold_all_begin_in_the_slow_lane)
 
 	cr_assert((int64_t)quarry_halloc(l, 1) < 0);
 	cr_assert((int64_t)h > 0 && quarry_hfree(l, h) == 0, "but for those that say otherwise");
-	end(l);
+	end_lanes(l);
 }
 
 Test(lanes_fast, generations_never_begin_anew)
@@ -118,7 +78,7 @@ Test(lanes_fast, generations_never_begin_anew)
 		cr_assert(quarry_hfree(l, h) == 0);
 	}
 	cr_assert(errno == ENOMEM && n == 64 * 5, "%d lives", n);
-	end(l);
+	end_lanes(l);
 }
 
 Test(lanes_fast, of_all_sizes_and_alignments)
@@ -154,7 +114,7 @@ Test(lanes_fast, of_all_sizes_and_alignments)
 	for (int i = 0; i < n; i++)
 		cr_assert(quarry_hfree(l, h[i]) == 0);
 	cr_assert(stats_of(l).objects == 0 && quarry_stub_count(l) == 0);
-	end(l);
+	end_lanes(l);
 }
 
 /* ---- chunks that begin anew ---- */
@@ -171,7 +131,7 @@ Test(lanes_fast, a_chunk_begins_anew_when_all_in_it_are_gone)
 	}
 	s = stats_of(l);
 	cr_assert(s.chunks <= 2 && s.resets >= 100000 * 128 / QY_CHUNK_SIZE - 2, "%u, %lu", s.chunks, (unsigned long)s.resets);
-	end(l);
+	end_lanes(l);
 }
 
 Test(lanes_fast, a_chunk_with_one_object_waits_for_it)
@@ -187,7 +147,7 @@ Test(lanes_fast, a_chunk_with_one_object_waits_for_it)
 	for (int i = 0; i < 16; i++)
 		check(l, kept[i], 200, i);
 	cr_assert(stats_of(l).objects == 16);
-	end(l);
+	end_lanes(l);
 }
 
 /* What was freed in a scope stays what it was until it is left, whatever comes after it. */
@@ -214,7 +174,7 @@ Test(lanes_fast, a_scope_keeps_what_was_got_in_it)
 		for (int n = 0; n < 100; n++)
 			cr_assert(p[i][n] == (char)i);
 	quarry_leave();
-	end(l);
+	end_lanes(l);
 }
 
 static _Atomic(int) step;
@@ -264,7 +224,7 @@ Test(lanes_fast, another_threads_scope_keeps_it_too)
 	for (int i = 0; i < 5000; i++)
 		cr_assert(quarry_hfree(r.l, filled(r.l, 100, 0xee)) == 0);
 	cr_assert(stats_of(r.l).resets > resets);
-	end(r.l);
+	end_lanes(r.l);
 }
 
 Test(lanes_fast, a_pin_keeps_the_place_and_outlives_a_free)
@@ -282,7 +242,7 @@ Test(lanes_fast, a_pin_keeps_the_place_and_outlives_a_free)
 		cr_assert(p[i] == 'p');
 	cr_assert(quarry_unpin(l, h) == 0 && quarry_unpin(l, h) == -1);
 	cr_assert(stats_of(l).objects == 0);
-	end(l);
+	end_lanes(l);
 }
 
 static void *free_them(void *arg)
@@ -312,7 +272,7 @@ Test(lanes_fast, others_may_free_them)
 		cr_assert(failed == NULL);
 	}
 	cr_assert(stats_of(l).objects == 0 && stats_of(l).chunks <= 4, "%u", stats_of(l).chunks);
-	end(l);
+	end_lanes(l);
 }
 
 static void *make_and_end(void *arg)
@@ -343,7 +303,7 @@ Test(lanes_fast, they_outlive_their_thread_and_its_chunk_begins_anew)
 	cr_assert(stats_of(l).chunks <= 4, "%u", stats_of(l).chunks);
 	cr_assert(quarry_compact(l, QUARRY_COMPACT_NONE, 0, 0) >= 0);
 	cr_assert(stats_of(l).chunks == 0 && stats_of(l).held == 0);
-	end(l);
+	end_lanes(l);
 }
 
 /* ---- promoted ---- */
@@ -377,7 +337,7 @@ Test(lanes_fast, by_age)
 	cr_assert(went == 2 && quarry_handle_lane(l, h) == QUARRY_LANE_SLOW);
 	cr_assert(quarry_hfree(l, old) == 0 && quarry_hfree(l, young) == 0 && quarry_stub_count(l) == 1);
 	cr_assert(quarry_handle_state(l, old) == QUARRY_HANDLE_FREED);
-	end(l);
+	end_lanes(l);
 }
 
 Test(lanes_fast, by_size)
@@ -393,7 +353,7 @@ Test(lanes_fast, by_size)
 	check(l, large, 4097, 'l');
 	check(l, huge, 90000, 'h');
 	cr_assert(stats_of(l).promoted[QUARRY_PROMOTED_SIZE] == 2);
-	end(l);
+	end_lanes(l);
 }
 
 /* It is full of objects that stay: some make room, all are there. */
@@ -412,7 +372,7 @@ Test(lanes_fast, for_want_of_room)
 		cr_assert(quarry_hfree(l, h[i]) == 0);
 	}
 	cr_assert(stats_of(l).objects == 0 && quarry_stub_count(l) == 0);
-	end(l);
+	end_lanes(l);
 }
 
 Test(lanes_fast, a_tick_makes_room_before_it_is_wanted)
@@ -427,7 +387,20 @@ Test(lanes_fast, a_tick_makes_room_before_it_is_wanted)
 	cr_assert(quarry_lanes_tick(l) > 0);
 	s = stats_of(l);
 	cr_assert(s.promoted[QUARRY_PROMOTED_USAGE] > 1000 && s.live <= MIB * 45 / 100, "%lu", (unsigned long)s.live);
-	end(l);
+	end_lanes(l);
+}
+
+/* A compaction that has no time for new segments is over, and who promotes then may have one. */
+Test(lanes_fast, by_call_after_a_short_compaction)
+{
+	quarry_lanes *l = make((quarry_lanes_attr){ .flags = QUARRY_LANES_NO_MOVER });
+	quarry_handle h = filled(l, 100, 'a');
+
+	cr_assert(quarry_compact(l, QUARRY_COMPACT_FULL, 0, 100) == 0);
+	cr_assert(figures_of(l).segments == 0);
+	cr_assert(quarry_promote(l, h) == 0, "errno %d", errno);
+	check(l, h, 100, 'a');
+	end_lanes(l);
 }
 
 Test(lanes_fast, by_call_and_back)
@@ -452,7 +425,7 @@ Test(lanes_fast, by_call_and_back)
 	cr_assert(quarry_hfree(l, h) == 0 && quarry_hfree(l, slow) == 0);
 	cr_assert(quarry_promote(l, h) == -1 && errno == ESTALE);
 	cr_assert(quarry_demote(l, 0) == -1 && errno == EINVAL);
-	end(l);
+	end_lanes(l);
 }
 
 struct told {
@@ -485,7 +458,7 @@ Test(lanes_fast, all_of_them_and_the_program_is_told)
 		check(l, h[i], 200, i);
 	}
 	cr_assert(quarry_oneway_flush(l) == 0);
-	end(l);
+	end_lanes(l);
 }
 
 Test(lanes_fast, by_a_compaction_that_is_told_to)
@@ -500,7 +473,7 @@ Test(lanes_fast, by_a_compaction_that_is_told_to)
 	cr_assert(quarry_handle_lane(l, old) == QUARRY_LANE_SLOW && quarry_handle_lane(l, young) == QUARRY_LANE_FAST);
 	cr_assert(stats_of(l).promoted[QUARRY_PROMOTED_COMPACTION] == 1);
 	check(l, old, 100, 'o');
-	end(l);
+	end_lanes(l);
 }
 
 /* The old copy stays as it was for who is in a scope since before; a writer since before stops it. */
@@ -533,7 +506,7 @@ Test(lanes_fast, a_writer_stops_it)
 	check(r.l, r.h, 100, 'b');
 	cr_assert(quarry_promote(r.l, r.h) == 0);
 	check(r.l, r.h, 100, 'b');
-	end(r.l);
+	end_lanes(r.l);
 }
 
 /* ---- where objects begin ---- */
@@ -557,7 +530,7 @@ Test(lanes_fast, hints_say_where_it_begins)
 	h = quarry_halloc(l, 100);
 	cr_assert(quarry_hint(l, h, 0, 0) == 0 && quarry_handle_attr(l, h, &got) == 0 && got.flags == 0 && got.priority == 0,
 		  "of this life");
-	end(l);
+	end_lanes(l);
 }
 
 Test(lanes_fast, without_spilling_there_is_none)
@@ -582,7 +555,7 @@ Test(lanes_fast, without_spilling_there_is_none)
 		check(l, h[i], 1000, i);
 	}
 	cr_assert(quarry_promote(l, h[0]) == 0, "but a call does");
-	end(l);
+	end_lanes(l);
 }
 
 Test(lanes_fast, priorities_when_the_slow_lane_is_nearly_full)
@@ -602,7 +575,7 @@ Test(lanes_fast, priorities_when_the_slow_lane_is_nearly_full)
 	cr_assert(first >= 8 * 16 && first <= 8 * 20 && second >= 12 && second <= 20 && third >= 12 && third <= 20,
 		  "%d, %d, %d", first, second, third);
 	cr_assert(quarry_halloc(l, 3 * MIB) == 0);
-	end(l);
+	end_lanes(l);
 }
 
 Test(lanes_fast, other_arenas_are_the_last_resort)
@@ -630,7 +603,7 @@ Test(lanes_fast, other_arenas_are_the_last_resort)
 		cr_assert(quarry_hfree(l, h[i]) == 0);
 	}
 	cr_assert(quarry_compact(l, QUARRY_COMPACT_NONE, 0, 0) >= 0);
-	end(l);
+	end_lanes(l);
 	cr_assert(quarry_arena_destroy(other) == 0, "%s", quarry_error_text());
 }
 
@@ -655,7 +628,7 @@ Test(lanes_fast, presets_and_what_is_wrong)
 		cr_assert(quarry_lanes_preset(&a, i) == 0 && (l = quarry_lanes_create(&a)) != NULL, "%d: %s", i,
 			  quarry_error_text());
 		cr_assert(quarry_hfree(l, filled(l, 100, i)) == 0);
-		end(l);
+		end_lanes(l);
 	}
 	cr_assert(quarry_lanes_preset(&a, 6) == -1 && errno == EINVAL && quarry_lanes_preset(NULL, 0) == -1);
 	for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -667,12 +640,12 @@ Test(lanes_fast, presets_and_what_is_wrong)
 	cr_assert(quarry_halloc(NULL, 8) == 0 && errno == EINVAL && quarry_hfree(NULL, 8) == -1 && errno == EINVAL);
 	cr_assert(quarry_lanes_tick(NULL) == -1 && quarry_oneway_flush(NULL) == -1 && quarry_fast_stats_get(l, NULL) == -1);
 	cr_assert(quarry_halloc(l, SIZE_MAX) == 0 && errno == ENOMEM && quarry_halloc(l, SIZE_MAX - 20) == 0);
-	end(l);
+	end_lanes(l);
 }
 
 Test(lanes_fast, maintenance_compacts_by_the_threshold)
 {
-	quarry_lanes *l = quarry_lanes_create(&(quarry_lanes_attr){ .enable_auto_compaction = 1, .compaction_threshold = 50 });
+	quarry_lanes *l = quarry_lanes_create(&(quarry_lanes_attr){ .flags = QUARRY_LANES_NO_MOVER, .enable_auto_compaction = 1, .compaction_threshold = 50 });
 	static quarry_handle h[60000];
 	uint32_t before;
 	quarry_lanes_stats s = { 0 };
@@ -689,7 +662,7 @@ Test(lanes_fast, maintenance_compacts_by_the_threshold)
 	cr_assert(quarry_maintain(l, 0) >= 0);
 	for (int i = 0; i < 60000; i += 4)
 		check(l, h[i], 400, i);
-	end(l);
+	end_lanes(l);
 }
 
 /* ---- forks ---- */
@@ -751,5 +724,5 @@ Test(lanes_fast, a_child_has_it_all, .timeout = 120)
 	stop = true;
 	pthread_join(thread, &failed);
 	cr_assert(failed == NULL);
-	end(l);
+	end_lanes(l);
 }

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "lib/lanes/group.h"
 
@@ -242,4 +243,125 @@ Test(lanes_groups, beside_others_who_free)
 		cr_assert(stats_of(s->g).objects == 0 && stats_of(s->g).bytes == 0);
 		end(s);
 	}
+}
+
+/* ---- cold ones ---- */
+
+#define ROWS 3000
+
+/* Lanes with cold memory, and a group of text, all in the slow lane. */
+static struct set *make_cold(quarry_handle *h, const char *directory, uint64_t memory)
+{
+	quarry_cold_attr cold = { .period_ms = 1, .directory = directory, .memory_limit = memory };
+	quarry_lanes_attr attr = { .flags = QUARRY_LANES_NO_MOVER, .cold = &cold };
+	struct set *s = calloc(1, sizeof *s);
+
+	s->l = quarry_lanes_create(&attr);
+	s->g = quarry_group_create(s->l, NULL);
+	cr_assert(s->l != NULL && s->g != NULL, "%s", quarry_error_text());
+	for (int i = 0; i < ROWS; i++) {
+		quarry_halloc_attr a = { .group = s->g, .type = (uint32_t)i % 256, .flags = i % 3 == 0 ? QUARRY_HALLOC_OLD : 0 };
+
+		h[i] = quarry_halloc_with(s->l, 128, &a);
+		cr_assert(h[i] != 0);
+		quarry_enter();
+		memset(quarry_get_mut(s->l, h[i]), i, 128);
+		quarry_leave();
+	}
+	return s;
+}
+
+static int state_of(const struct set *s, quarry_handle h)
+{
+	return quarry_handle_state(s->l, h);
+}
+
+static void check_rows(const struct set *s, const quarry_handle *h)
+{
+	for (int i = 0; i < ROWS; i++) {
+		quarry_halloc_attr a = { 0 };
+		const char *p;
+
+		quarry_enter();
+		p = quarry_get(s->l, h[i]);
+		cr_assert(p != NULL && p[0] == (char)i && p[127] == (char)i);
+		quarry_leave();
+		cr_assert(quarry_handle_attr(s->l, h[i], &a) == 0 && a.group == s->g);
+		cr_assert(a.flags == (i % 3 == 0 ? QUARRY_HALLOC_OLD : 0) && a.type == (uint32_t)i % 256);
+	}
+}
+
+/* They are in it while they are cold, and are what they were when they come back. */
+Test(lanes_groups, are_evicted_and_come_back_as_one)
+{
+	static quarry_handle h[ROWS], again[ROWS];
+	struct set *s = make_cold(h, NULL, 0);
+	quarry_handle other = quarry_halloc(s->l, 128);
+
+	cr_assert(quarry_group_evict(s->g) == ROWS, "errno %d: %s", errno, quarry_error_text());
+	for (int i = 0; i < ROWS; i++)
+		cr_assert(state_of(s, h[i]) == QUARRY_HANDLE_COLD);
+	cr_assert(state_of(s, other) == QUARRY_HANDLE_VALID, "who is in none stays");
+	cr_assert(quarry_group_handles(s->g, again, ROWS) == ROWS);
+	for (int i = 0; i < ROWS; i++)
+		cr_assert(again[i] == h[i] && state_of(s, h[i]) == QUARRY_HANDLE_COLD, "asking does not bring them back");
+	cr_assert(quarry_group_prefetch(s->g) == ROWS && quarry_group_prefetch(s->g) == 0);
+	for (int i = 0; i < ROWS; i++)
+		cr_assert(state_of(s, h[i]) == QUARRY_HANDLE_VALID);
+	check_rows(s, h);
+	cr_assert(quarry_group_evict(s->g) == ROWS && stats_of(s->g).objects == ROWS);
+	check_rows(s, h); /* one by one */
+	quarry_enter();
+	cr_assert(quarry_group_evict(s->g) == -1 && errno == EDEADLK);
+	quarry_leave();
+	cr_assert(quarry_group_evict(NULL) == -1 && errno == EINVAL && quarry_group_prefetch(NULL) == -1);
+	end(s);
+}
+
+Test(lanes_groups, are_freed_and_pinned_while_cold)
+{
+	static quarry_handle h[ROWS];
+	struct set *s = make_cold(h, NULL, 0);
+
+	cr_assert(quarry_group_pin(s->g) == ROWS && quarry_group_evict(s->g) == 0, "what is pinned stays");
+	cr_assert(quarry_group_unpin(s->g) == ROWS && quarry_group_evict(s->g) == ROWS);
+	for (int i = 0; i < ROWS / 2; i++)
+		cr_assert(quarry_hfree(s->l, h[i]) == 0 && state_of(s, h[i]) == QUARRY_HANDLE_FREED);
+	cr_assert(stats_of(s->g).objects == ROWS / 2 && stats_of(s->g).bytes == ROWS / 2 * 128);
+	cr_assert(quarry_group_remove(s->g, h[ROWS - 1]) == 0 && state_of(s, h[ROWS - 1]) == QUARRY_HANDLE_VALID);
+	cr_assert(quarry_group_pin(s->g) == ROWS / 2 - 1 && state_of(s, h[ROWS - 2]) == QUARRY_HANDLE_PINNED, "pinned, it is back");
+	cr_assert(quarry_group_unpin(s->g) == ROWS / 2 - 1 && quarry_group_evict(s->g) == ROWS / 2 - 1);
+	cr_assert(quarry_group_free_all(s->g) == ROWS / 2 - 1 && stats_of(s->g).objects == 0 && stats_of(s->g).bytes == 0);
+	quarry_halloc_attr a = { .group = s->g };
+	quarry_handle next = quarry_halloc_with(s->l, 64, &a), plain = quarry_halloc(s->l, 64);
+
+	cr_assert(next != 0 && stats_of(s->g).objects == 1, "their slots are used again, and by objects of no group");
+	cr_assert(quarry_handle_attr(s->l, plain, &a) == 0 && a.group == NULL && a.flags == 0);
+	end(s);
+}
+
+/* Those hinted to be cold go at each pass, whoever got them; others do not; some never do. */
+Test(lanes_groups, hints_say_what_becomes_cold)
+{
+	static quarry_handle h[ROWS];
+	struct set *s = make_cold(h, NULL, 0);
+	quarry_cold_stats now = { 0 };
+
+	for (int i = 0; i < ROWS; i++) {
+		if (i % 4 == 0)
+			cr_assert(quarry_hint(s->l, h[i], QUARRY_HALLOC_COLD, QUARRY_PRIORITY_NORMAL) == 0);
+		if (i % 4 == 1)
+			cr_assert(quarry_hint(s->l, h[i], QUARRY_HALLOC_NOSPILL, QUARRY_PRIORITY_NORMAL) == 0);
+		if (i % 4 == 2)
+			cr_assert(quarry_hint(s->l, h[i], 0, QUARRY_PRIORITY_CRITICAL) == 0);
+	}
+	cr_assert(quarry_cool(s->l, 0) == ROWS / 4, "the first pass: nobody was unseen before it");
+	for (int i = 0; i < ROWS; i++)
+		cr_assert((state_of(s, h[i]) == QUARRY_HANDLE_COLD) == (i % 4 == 0));
+	for (int pass = 0; pass < 100 && now.objects < ROWS / 2; pass++)
+		cr_assert(quarry_cool(s->l, 0) >= 0 && usleep(2000) == 0 && quarry_cold_stats_get(s->l, &now) == 0);
+	for (int i = 0; i < ROWS; i++)
+		cr_assert((state_of(s, h[i]) == QUARRY_HANDLE_COLD) == (i % 4 == 0 || i % 4 == 3));
+	cr_assert(quarry_group_evict(s->g) == 0, "by call neither");
+	end(s);
 }

@@ -11,8 +11,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "lib/lanes/lanes.h"
 #include "numa/os.h"
+#include "tests/unit/lanes.h"
 
 #define MIB ((size_t)1 << 20)
 
@@ -29,14 +29,6 @@ static uint64_t below(uint64_t n)
 {
 	state = state * 6364136223846793005u + 1442695040888963407u;
 	return (state >> 33) % n;
-}
-
-static quarry_lanes_stats stats_of(quarry_lanes *l)
-{
-	quarry_lanes_stats s = { 0 };
-
-	cr_assert(quarry_lanes_stats_get(l, &s) == 0);
-	return s;
 }
 
 static void make(struct set *s, size_t i, size_t size)
@@ -97,7 +89,7 @@ static void end(struct set *s)
 		if (s->h[i] != 0)
 			cr_assert(quarry_hfree(s->l, s->h[i]) == 0);
 	cr_assert(quarry_compact(s->l, QUARRY_COMPACT_FULL, 0, 0) >= 0);
-	cr_assert(stats_of(s->l).objects == 0);
+	cr_assert(figures_of(s->l).objects == 0);
 	cr_assert(quarry_lanes_destroy(s->l) == 0);
 	free(s->h);
 	free(s->size);
@@ -165,7 +157,7 @@ Test(lanes_mover, the_clock_is_looked_at_between_few_objects)
 		cr_assert(time_ns <= deadline_ns);
 	}
 	end_clock(os);
-	cr_assert(stats_of(s->l).moved_bytes > MIB);
+	cr_assert(figures_of(s->l).moved_bytes > MIB);
 	cr_assert(most_moved <= 8192, "%lu bytes without a look at the clock", (unsigned long)most_moved);
 	cr_assert(most_counted <= 16 * MIB, "%lu bytes of segments", (unsigned long)most_counted);
 	cr_assert(moved_late == 0, "%lu bytes after the deadline", (unsigned long)moved_late);
@@ -198,7 +190,7 @@ Test(lanes_mover, a_call_goes_on_where_the_last_one_stopped)
 	uint32_t before, stopped = 0;
 
 	thin(s, 7);
-	before = stats_of(s->l).segments;
+	before = figures_of(s->l).segments;
 	begin_clock(s->l, 1000);
 	for (int i = 0; i < 4000 && atomic_load(&s->l->segment_count) > before * 6 / 10; i++) {
 		struct qy_segment *victim = s->l->plan.victim;
@@ -213,7 +205,7 @@ Test(lanes_mover, a_call_goes_on_where_the_last_one_stopped)
 	end_clock(os);
 	cr_assert(stopped > 0, "segments are half emptied at times");
 	cr_assert(atomic_load(&s->l->segment_count) <= before * 6 / 10);
-	cr_assert(stats_of(s->l).moved < 60000 * 4 / 10, "no object is moved again and again");
+	cr_assert(figures_of(s->l).moved < 60000 * 4 / 10, "no object is moved again and again");
 	end(s);
 }
 
@@ -232,9 +224,9 @@ Test(lanes_mover, what_is_too_large_for_a_budget_is_left_to_calls_without_one)
 	for (int i = 0; i < 20; i++)
 		budget_call(s->l, 200);
 	end_clock(os);
-	cr_assert(stats_of(s->l).moved == 0);
+	cr_assert(figures_of(s->l).moved == 0);
 	cr_assert(quarry_compact(s->l, QUARRY_COMPACT_FULL, 0, 0) > 0);
-	cr_assert(stats_of(s->l).moved > 0);
+	cr_assert(figures_of(s->l).moved > 0);
 	end(s);
 }
 
@@ -249,8 +241,8 @@ Test(lanes_mover, a_bad_measure_is_forgotten)
 	for (int i = 0; i < 300; i++)
 		budget_call(s->l, 200);
 	end_clock(os);
-	cr_assert(stats_of(s->l).moved_bytes > MIB, "%lu bytes", (unsigned long)stats_of(s->l).moved_bytes);
-	cr_assert(stats_of(s->l).freed_segments > 0);
+	cr_assert(figures_of(s->l).moved_bytes > MIB, "%lu bytes", (unsigned long)figures_of(s->l).moved_bytes);
+	cr_assert(figures_of(s->l).freed_segments > 0);
 	end(s);
 }
 
@@ -266,7 +258,7 @@ Test(lanes_mover, waste_is_packed_in_the_background, .timeout = 60)
 {
 	quarry_lanes_attr attr = { .mover_most = 100 };
 	struct set *s = fill(&attr, 200000, 32, 1024);
-	uint32_t before = stats_of(s->l).segments;
+	uint32_t before = figures_of(s->l).segments;
 
 	cr_assert(before >= 40 && qy_read(&s->l->moved) == 0);
 	thin(s, 7);
@@ -277,12 +269,62 @@ Test(lanes_mover, waste_is_packed_in_the_background, .timeout = 60)
 	end(s);
 }
 
+/* Of 63 classes one is soon without room in spans that stay: pages for such objects come of a new segment. */
+Test(lanes_mover, one_class_without_room_holds_up_no_other)
+{
+	quarry_lanes_attr attr = { .flags = QUARRY_LANES_NO_MOVER };
+	struct set *s = fill(&attr, 400000, 32, 1024);
+	uint32_t least;
+
+	thin(s, 7);
+	cr_assert(quarry_compact(s->l, QUARRY_COMPACT_FULL, 0, 0) > 0);
+	least = (uint32_t)(figures_of(s->l).live / QY_SEGMENT_SIZE);
+	cr_assert(figures_of(s->l).segments <= least + 3, "%u segments, %u of objects", figures_of(s->l).segments, least);
+	cr_assert(intact(s));
+	end(s);
+}
+
+Test(lanes_mover, lanes_of_few_segments_are_packed, .timeout = 60)
+{
+	quarry_lanes_attr attr = { .mover_most = 100 };
+	struct set *s = fill(&attr, 22000, 32, 1024);
+
+	cr_assert(figures_of(s->l).segments < 8);
+	thin(s, 9);
+	wait_until_packed(s, 3);
+	end(s);
+}
+
+/* What stood against it ends without news: nobody frees. */
+Test(lanes_mover, what_could_not_be_packed_is_looked_at_again, .timeout = 60)
+{
+	quarry_lanes_attr attr = { .mover_most = 100 };
+	struct set *s = fill(&attr, 100000, 32, 1024);
+	uint32_t before = figures_of(s->l).segments;
+
+	for (size_t i = 0; i < s->count; i++)
+		if (i % 10 == 0)
+			cr_assert(quarry_pin(s->l, s->h[i]) != NULL);
+	for (size_t i = 0; i < s->count; i++)
+		if (i % 10 != 0) {
+			cr_assert(quarry_hfree(s->l, s->h[i]) == 0);
+			s->h[i] = 0;
+		}
+	while (qy_read(&s->l->governor.plans) < 3 || atomic_load(&s->l->governor.news))
+		sched_yield();
+	cr_assert(atomic_load(&s->l->segment_count) > before / 4);
+	for (size_t i = 0; i < s->count; i += 10)
+		cr_assert(quarry_unpin(s->l, s->h[i]) == 0);
+	wait_until_packed(s, before / 4);
+	end(s);
+}
+
 Test(lanes_mover, nothing_runs_where_none_is_wanted)
 {
 	struct set *s = fill(&alone, 150000, 32, 1024);
 
 	thin(s, 7);
-	cr_assert(!atomic_load(&s->l->governor.news) && stats_of(s->l).mover_plans == 0);
+	cr_assert(!atomic_load(&s->l->governor.news) && figures_of(s->l).mover_plans == 0);
 	end(s);
 }
 
@@ -352,7 +394,7 @@ Test(lanes_mover, lanes_end_when_the_mover_has_left_them, .timeout = 60)
 Test(lanes_mover, a_child_has_a_mover_of_its_own, .timeout = 60)
 {
 	struct set *s = fill(NULL, 200000, 32, 1024);
-	uint32_t before = stats_of(s->l).segments;
+	uint32_t before = figures_of(s->l).segments;
 	pid_t child;
 	int status;
 
@@ -421,7 +463,7 @@ Test(lanes_mover, what_a_quiet_thread_took_from_is_taken_back, .timeout = 60)
 	while (step == 0)
 		sched_yield();
 	cr_assert(quarry_compact(s->l, QUARRY_COMPACT_FULL, 0, 0) > 0);
-	stats = stats_of(s->l);
+	stats = figures_of(s->l);
 	cr_assert(stats.recalled >= 1 && stats.segments <= 3, "%u segments for %lu bytes", stats.segments,
 		  (unsigned long)stats.live);
 	step = 2;
@@ -493,9 +535,9 @@ Test(lanes_mover, a_tenth_is_kept_for_moving_at_a_limit)
 	cr_assert(s.l != NULL, "%s", quarry_error_text());
 	n = fill_up(&s, 1000);
 	cr_assert(errno == ENOMEM && n < s.count && n > 50000, "%zu", n);
-	held = stats_of(s.l).held;
-	cr_assert(stats_of(s.l).scratch >= 6 * MIB && stats_of(s.l).scratch <= held / 8, "%lu of %zu",
-		  (unsigned long)stats_of(s.l).scratch, held);
+	held = figures_of(s.l).held;
+	cr_assert(figures_of(s.l).scratch >= 6 * MIB && figures_of(s.l).scratch <= held / 8, "%lu of %zu",
+		  (unsigned long)figures_of(s.l).scratch, held);
 	cr_assert(qy_take_whole(s.l, 900000, false) == NULL);
 	p = qy_take_whole(s.l, 900000, true);
 	cr_assert(p != NULL, "the mover has room");
@@ -513,7 +555,7 @@ Test(lanes_mover, a_tenth_is_kept_for_moving_at_a_limit)
 	for (size_t i = 1; i < 20000; i += 4)
 		make(&s, i, 3000);
 	cr_assert(intact(&s));
-	cr_assert(stats_of(s.l).moved > 0);
+	cr_assert(figures_of(s.l).moved > 0);
 	cr_assert(quarry_lanes_destroy(s.l) == 0);
 	free(s.h);
 	free(s.size);

@@ -503,3 +503,44 @@ Test(huge, transparent_ones_strictly, .init = begin)
 	cr_assert(info.page_kind == QUARRY_PAGES_THP || info.page_kind == QUARRY_PAGES_AUTO);
 	cr_assert(same_in_file(p, 6 * MIB));
 }
+
+/* ---- a fork within a fork ---- */
+
+static struct qy_os os;
+static int (*real_close)(int fd);
+static bool nests;
+static pid_t nested;
+
+/* A signal handler that forks while the parent copies for its child, and holds all. */
+static int close_and_fork(int fd)
+{
+	if (nests) {
+		nests = false;
+		nested = fork();
+		if (nested == 0)
+			_exit(0);
+	}
+	return real_close(fd);
+}
+
+/* The outer fork lets go of what it holds: the parent goes on. */
+Test(fork, within_a_fork, .timeout = 60)
+{
+	pid_t child;
+
+	begin();
+	make_for_fork(QUARRY_PAGES_AUTO, 0);
+	os = *qy_os;
+	real_close = os.close;
+	os.close = close_and_fork;
+	qy_os = &os;
+	test_pid = getpid();
+	nests = true;
+	child = fork();
+	if (child == 0)
+		_exit(filled(1) != 0);
+	cr_assert(!nests && nested > 0, "there was none within");
+	cr_assert_eq(wait_for(nested), 0);
+	cr_assert_eq(wait_for(child), 0);
+	fork_and_write(true);
+}

@@ -10,7 +10,9 @@
 #include <sys/stat.h>
 
 #include "lib/api/figures.h"
+#include "lib/api/sources.h"
 #include "lib/view/gather.h"
+#include "lib/view/lanes.h"
 #include "tests/unit/fake_stats.h"
 
 #define BOTH (QUARRY_METRICS_ARENAS | QUARRY_METRICS_CLASSIC)
@@ -52,8 +54,41 @@ static void plant(quarry_stats *stats, uint64_t from)
 		stats->refused[i] = from + 300 + (uint64_t)i;
 }
 
+/* Two lanes, and three parts of the second; each field has a number of its own. */
+static size_t lanes_of(quarry_lanes_figures *list, size_t max, bool wait)
+{
+	(void)wait;
+	for (uint32_t i = 0; i < 2 && i < max; i++) {
+		quarry_lanes_figures *g = &list[i];
+
+		for (size_t at = offsetof(quarry_lanes_figures, objects); at < sizeof(*g); at += sizeof(uint64_t))
+			memcpy((char *)g + at, &(uint64_t){ 100000 * (i + 1) + at }, sizeof(uint64_t));
+		g->struct_size = sizeof(*g);
+		g->number = 7 + i;
+		memset(g->name, 'x', sizeof(g->name)); /* no end */
+	}
+	return 2;
+}
+
+static size_t parts_of(uint32_t lanes, quarry_lanes_part *list, size_t max, bool wait)
+{
+	(void)wait;
+	for (uint32_t i = 0; lanes == 8 && i < 3 && i < max; i++) {
+		for (size_t at = offsetof(quarry_lanes_part, size); at < sizeof(*list); at += sizeof(uint64_t))
+			memcpy((char *)&list[i] + at, &(uint64_t){ 500000 + 10000 * i + at }, sizeof(uint64_t));
+		list[i].struct_size = sizeof(*list);
+		list[i].lanes = lanes;
+		list[i].kind = i == 2 ? QUARRY_PART_GROUP : QUARRY_PART_CLASS;
+		memset(list[i].name, 'a' + (int)i, sizeof(list[i].name));
+	}
+	return lanes == 8 ? 3 : 0;
+}
+
 static void set_up(void)
 {
+	static const struct qy_lanes_source source = { lanes_of, parts_of };
+
+	qy_lanes_source_set(&source);
 	memset(&fake_total, 0, sizeof(fake_total));
 	plant(&fake_total, 7000000);
 	fake_total.reclaimed_by = QUARRY_RECLAIMER_TIMER;
@@ -148,7 +183,10 @@ static const char *read_strictly(bool classic)
 		} else {
 			size_t n = name_length(s);
 			const char *at = s[n] == '{' ? labels_end(s + n) : s + n;
-			const char *suffix = classic ? "" : strcmp(type, "counter") == 0 ? "_total" :
+			const char *suffix = strcmp(type, "histogram") == 0 ?
+						     s[n - 1] == 't' && s[n - 2] == 'e' ? "_bucket" :
+						     s[n - 1] == 't' ? "_count" : "_sum" :
+					     classic ? "" : strcmp(type, "counter") == 0 ? "_total" :
 					     strcmp(type, "info") == 0 ? "_info" : "";
 
 			if (*type == '\0' || n != strlen(family) + strlen(suffix) || strncmp(s, family, strlen(family)) != 0 ||
@@ -266,6 +304,33 @@ Test(metrics, every_figure_is_there)
 }
 
 /* A count that is missing for a moment, as a thread ends, is what it was. */
+Test(metrics, every_figure_of_lanes_is_there)
+{
+	char line[200], name[33] = "";
+	const struct qy_lanes_field *field;
+
+	set_up();
+	get(QUARRY_METRICS_ARENAS);
+	memset(name, 'x', 31);
+	for (int i = 0; (field = qy_lanes_field(i)) != NULL; i++) {
+		if (field->offset > sizeof(quarry_lanes_figures))
+			continue; /* waste */
+		snprintf(line, sizeof(line), "quarry_lanes_%s%s{lanes=\"8\",name=\"%s\"} %zu", field->name,
+			 field->counter ? "_total" : "", name, 200000 + field->offset);
+		cr_expect(has(line), "%s", line);
+	}
+	for (int i = 0; (field = qy_part_field(i)) != NULL; i++) {
+		if (field->offset > sizeof(quarry_lanes_part))
+			continue;
+		memset(name, 'c', 31);
+		snprintf(line, sizeof(line), "quarry_lanes_part_%s%s{lanes=\"8\",group=\"%s\",place=\"2\"} %zu", field->name,
+			 field->counter ? "_total" : "", name, 520000 + field->offset);
+		cr_expect(has(line), "%s", line);
+	}
+	get(0);
+	cr_expect_null(strstr(text, "quarry_lanes_part_"));
+}
+
 Test(metrics, counts_of_the_process_never_fall)
 {
 	set_up();
@@ -419,7 +484,7 @@ static void *picture_of(size_t room, size_t *size)
 {
 	void *picture = calloc(1, *size = qy_gather_size(room));
 
-	(void)qy_gather(picture, room);
+	(void)qy_gather(picture, room, true);
 	return picture;
 }
 
@@ -443,6 +508,16 @@ static void look_at_all(const void *copy, size_t size)
 	if (found == 0) {
 		cr_assert_lt(strnlen(head.library, sizeof(head.library)), sizeof(head.library));
 		cr_assert(head.arena_count == 0 || head.arena_count <= size / head.arena_size);
+		quarry_lanes_figures lanes = { .struct_size = sizeof(lanes) };
+		quarry_lanes_part part = { .struct_size = sizeof(part) };
+
+		for (size_t i = 0; i <= head.lanes_count && i < 1000; i++)
+			cr_assert_eq(quarry_published_lanes(copy, size, i, &lanes) == 0,
+				     head.lanes_offset != 0 && i < head.lanes_count);
+		for (size_t i = 0; i <= head.parts_count && i < 1000; i++)
+			cr_assert_eq(quarry_published_lanes_part(copy, size, i, &part) == 0,
+				     head.lanes_offset != 0 && i < head.parts_count);
+		cr_assert(lanes.name[31] == 0 && part.name[31] == 0);
 		for (size_t i = 0; i < head.arena_count && i < 1000; i++)
 			cr_assert_eq(quarry_published_arena_get(copy, size, i, &arena), 0);
 		cr_assert(quarry_published_arena_get(copy, size, head.arena_count, &arena) == -1 && errno == ERANGE);
@@ -562,6 +637,7 @@ Test(published, what_is_not_sound)
 	good = picture_of(2, &size);
 #define EXPECT(field, value, err, says) \
 	expect(good, size, offsetof(quarry_published, field), value, sizeof(good->field), err, says)
+	cr_assert(good->lanes_count == 2 && good->parts_count == 3);
 	EXPECT(magic, 5, EINVAL, "not a page");
 	EXPECT(version, 2, EINVAL, "newer");
 	EXPECT(version, 0, EINVAL, "older");
@@ -584,6 +660,14 @@ Test(published, what_is_not_sound)
 	EXPECT(profile_size, 3, EINVAL, "not sound");
 	EXPECT(profile_size, UINT32_MAX, EINVAL, "not sound");
 	EXPECT(sample_count[1], UINT32_MAX, EINVAL, "not sound");
+	EXPECT(lanes_offset, size, EINVAL, "not sound");
+	EXPECT(lanes_offset, 8, EINVAL, "not sound");
+	EXPECT(lanes_size, 8, EINVAL, "not sound");
+	EXPECT(lanes_size, UINT32_MAX, EINVAL, "not sound");
+	EXPECT(lanes_count, UINT32_MAX, EINVAL, "not sound");
+	EXPECT(parts_offset, size, EINVAL, "not sound");
+	EXPECT(part_size, 8, EINVAL, "not sound");
+	EXPECT(parts_count, UINT32_MAX, EINVAL, "not sound");
 	free(good);
 	for (size_t n = 0; n < size; n += n < 200 ? 1 : 97) {
 		char *copy = picture_of(2, &size), *cut = malloc(n + !n);

@@ -255,7 +255,7 @@ Test(pool, a_counter_that_is_used_up_retires_its_place)
 
 			seen[n] = quarry_pool_token(pool, p);
 			cr_assert(n == 0 || seen[n].index != seen[n - 1].index ||
-				  seen[n].generation == seen[n - 1].generation + 1);
+				  seen[n].generation == seen[n - 1].generation % lives + 1);
 			if (n < lives) {
 				cr_assert(n == 0 || seen[n].index == place);
 				place = seen[n].index;
@@ -277,6 +277,41 @@ Test(pool, a_counter_that_is_used_up_retires_its_place)
 		cr_assert_eq(calls.destroyed, stats_of(pool).retired);
 		end(pool);
 		cr_assert_eq(calls.destroyed, calls.constructed);
+	}
+}
+
+/* Places and lives of pools that were used alike are the same; their tokens are not. */
+Test(pool, anothers_tokens_are_stale)
+{
+	struct calls calls = { 0 };
+	quarry_pool_attr attr = attr_of(&calls);
+	quarry_pool *pools[40];
+	quarry_token tokens[40];
+	void *objects[40];
+	uint32_t word = 0;
+
+	for (int i = 0; i < 40; i++) {
+		pools[i] = make(&attr);
+		objects[i] = get(pools[i]);
+		tokens[i] = quarry_pool_token(pools[i], objects[i]);
+		cr_assert_eq(tokens[i].index, tokens[0].index);
+	}
+	for (int i = 0; i < 40; i++)
+		for (int k = 0; k < 40; k++) {
+			if (i == k)
+				continue;
+			expect_null(quarry_pool_resolve(pools[i], tokens[k]), ESTALE);
+			expect_null(quarry_pool_enter(pools[i], tokens[k]), ESTALE);
+			expect_error(quarry_pool_put_token(pools[i], tokens[k], QUARRY_POOL_SAFE), ESTALE);
+			expect_error(quarry_pool_wait(pools[i], tokens[k], &word, 0, 0), ESTALE);
+			expect_error(quarry_pool_wake(pools[i], tokens[k]), ESTALE);
+			expect_error(quarry_pool_leave(pools[i], tokens[k]), EINVAL);
+		}
+	for (int i = 0; i < 40; i++) {
+		cr_assert_eq(quarry_pool_enter(pools[i], tokens[i]), objects[i]);
+		cr_assert_eq(quarry_pool_leave(pools[i], tokens[i]), 0);
+		cr_assert_eq(quarry_pool_put_token(pools[i], tokens[i], QUARRY_POOL_SAFE), 0);
+		end(pools[i]);
 	}
 }
 

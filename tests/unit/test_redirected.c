@@ -60,7 +60,9 @@ static void expect_held(const void *p)
 	errno = 0;
 	cr_expect_eq(quarry_arena_destroy(overflow), -1);
 	cr_expect_eq(errno, EBUSY);
+	errno = 0;
 	cr_expect_eq(quarry_arena_reset(overflow), -1);
+	cr_expect_eq(errno, EBUSY);
 	cr_expect_eq(mine[BLOCK - 1], 7);
 }
 
@@ -194,4 +196,75 @@ Test(redirected, what_is_meant_strictly_is_not)
 	cr_assert_eq(quarry_pool_destroy(pool, 0), 0);
 	cr_assert_eq(quarry_arena_destroy(attr.arena), 0);
 	expect_as_before();
+}
+
+/* ---- plain memory ---- */
+
+/* Asked of an arena, and sent elsewhere: it is freed and resized through the arena that it was asked of, and does not go with
+ * that one. */
+Test(redirected, plain_memory)
+{
+	quarry_arena *asked, *other;
+	quarry_manager *manager;
+	void *p[6];
+
+	begin_sending();
+	cr_assert_not_null(asked = quarry_arena_create(NULL));
+	cr_assert_not_null(other = quarry_arena_create(NULL));
+	cr_assert_not_null(manager = quarry_manager_of_arena(asked));
+	for (int i = 0; i < 6; i++) {
+		cr_assert_not_null(p[i] = i % 2 ? quarry_manager_alloc(manager, 2 * MIB) : quarry_arena_malloc(asked, 2 * MIB));
+		cr_assert_eq(quarry_arena_of(p[i]), overflow, "it was sent there");
+		memset(p[i], i, 2 * MIB);
+	}
+	cr_expect_geq(quarry_manager_usable(manager, p[0]), 2 * MIB);
+	cr_expect_eq(quarry_manager_owns(manager, p[0]), 1);
+	cr_assert_eq(quarry_arena_free(asked, p[0]), 0, "%s", quarry_error_text());
+	cr_assert_eq(quarry_manager_free(manager, p[1]), 0, "%s", quarry_error_text());
+	errno = 0;
+	cr_expect_eq(quarry_arena_free(asked, p[0]), -1, "it is free");
+	cr_expect_eq(errno, EINVAL);
+	cr_assert_not_null(p[2] = quarry_manager_resize(manager, p[2], 3 * MIB), "%s", quarry_error_text());
+	cr_expect_eq(((char *)p[2])[2 * MIB - 1], 2);
+	cr_assert_not_null(p[3] = quarry_arena_realloc(asked, p[3], 3 * MIB));
+	/* What is small, within a block, or of an arena that nothing was sent to, is as it was. */
+	cr_expect_eq(quarry_arena_free(asked, mine), -1);
+	cr_expect_eq(quarry_arena_free(asked, (char *)p[4] + 64 * KIB), -1);
+	cr_expect_eq(quarry_manager_owns(manager, mine), 0);
+	p[0] = quarry_malloc(100);
+	cr_expect_eq(quarry_arena_free(asked, p[0]), -1);
+	quarry_free(p[0]);
+	cr_assert_not_null(p[0] = quarry_arena_malloc(other, 40 * KIB));
+	cr_expect_eq(quarry_arena_free(asked, p[0]), -1);
+	quarry_arena_free(other, p[0]);
+	cr_assert_eq(quarry_arena_free(asked, p[3]), 0);
+	cr_assert_eq(quarry_manager_free(manager, p[2]), 0);
+	/* It stays when that arena goes, and is freed as any; or through one that is none, not. */
+	cr_assert_eq(quarry_arena_destroy(asked), 0);
+	cr_expect_eq(((char *)p[5])[MIB], 5);
+	cr_expect_eq(quarry_arena_free(asked, p[5]), -1);
+	cr_assert_eq(quarry_arena_free(overflow, p[5]), 0);
+	quarry_free(p[4]);
+	cr_assert_eq(quarry_arena_destroy(other), 0);
+	arenas = quarry_arenas(NULL, 0);
+	expect_as_before();
+}
+
+/* A reset takes what was sent along, and with it the leave to free its like through others. */
+Test(redirected, a_reset_ends_it)
+{
+	quarry_arena *asked;
+	void *p;
+
+	begin_sending();
+	cr_assert_not_null(asked = quarry_arena_create(NULL));
+	cr_assert_not_null(p = quarry_arena_malloc(asked, 2 * MIB));
+	cr_assert_eq(quarry_arena_of(p), overflow);
+	cr_assert_eq(quarry_arena_reset(overflow), 0);
+	cr_assert_not_null(p = quarry_arena_malloc(overflow, 2 * MIB));
+	errno = 0;
+	cr_expect_eq(quarry_arena_free(asked, p), -1);
+	cr_expect_eq(errno, EINVAL);
+	cr_assert_eq(quarry_arena_free(overflow, p), 0);
+	cr_assert_eq(quarry_arena_destroy(asked), 0);
 }
