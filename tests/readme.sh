@@ -19,6 +19,11 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/quarry-readme.XXXXXX") || exit 99
 trap 'rm -rf "$work"' EXIT
 . "$src/tests/checks.sh"
 
+# (One leaves a file where it runs, and finds it there.)
+in_work() {
+	(cd "$work" && "$@")
+}
+
 # What pkg-config would say of an installed one.
 flags="-I$src/include $library -Wl,-rpath,$build/.libs"
 
@@ -32,7 +37,8 @@ for file in "$work"/*.c; do
 	# shellcheck disable=SC2086
 	check "the program with $of is compiled" \
 		"${CC:-cc}" -std=gnu11 -O1 -Wall -Wextra -Werror -o "$work/program" "$file" $flags
-	check "the program with $of runs" "$work/program"
+	check "the program with $of runs" in_work ./program
+	check "the program with $of runs again" in_work ./program
 	rm -f "$work/program"
 done
 check "there are programs" test $programs -ge 5

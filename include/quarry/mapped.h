@@ -21,6 +21,10 @@
  * them done or not done.
  *
  * Any thread may call any function here with a heap that is open, unless its comment says otherwise; signal handlers none.
+ * A heap, a set, a lock, a name and a function that is called back may not be NULL, nor what is filled in, but where it is said; the pointers that
+ * may are those to an object (quarry_mapped_free, quarry_mapped_resize, quarry_mapped_off, quarry_rel_set: nothing; quarry_mapped_usable: 0;
+ * quarry_mapped_unlink: EINVAL), a call-back's ctx, `attr`, `tag`, `bytes` and a checkpoint's `info`.
+ *
  * A forked child has the heap as a session of its own, and no lanes; where it cannot be (all sessions are taken; or all who had a durable
  * heap's memory have ended, its parent among them, and others have opened the file since), all calls that change the heap are ESTALE there. It
  * begins as who opens does, so fork(2) waits while another process opens, closes, collects, dumps or
@@ -250,6 +254,10 @@ QUARRY_API uint64_t quarry_mapped_trim(quarry_mapped *heap);
  * @return 0; -1 with EINVAL (name), ENOSPC (all roots are taken), EROFS, ESTALE. */
 QUARRY_API int quarry_mapped_root_put(quarry_mapped *heap, const char *name, quarry_off off, uint32_t tag);
 
+/** The same, where there is no root of that name: of several that add one, one does.
+ * @return 0; -1 with EEXIST, and the root is as it was, or as quarry_mapped_root_put. */
+QUARRY_API int quarry_mapped_root_add(quarry_mapped *heap, const char *name, quarry_off off, uint32_t tag);
+
 /** What a name means. @param tag receives it, where it is not NULL.
  * @return its offset; 0 with ENOENT where there is none (errno as it was where the offset is 0), EINVAL; EAGAIN, of a heap open to
  *         read, where somebody is changing it, or died in that and nobody had the lock since; EUCLEAN where what stands of it cannot
@@ -321,15 +329,16 @@ QUARRY_API int quarry_mapped_link(quarry_mapped_set *set, quarry_off *slot, quar
 QUARRY_API int quarry_mapped_unlink(quarry_mapped_set *set, void *p);
 
 /** Do it all: where each word is what was expected. The set is over.
- * @return 0; -1 with EAGAIN and nothing is done (reserved objects have gone back), EINVAL where an object to be freed is none any more, EROFS,
- *         ESTALE. */
+ * @return 0; -1 with EAGAIN and nothing is done (reserved objects have gone back), EINVAL where an object to be freed is none any more, or the set
+ *         was written over, EROFS, ESTALE. */
 QUARRY_API int quarry_mapped_publish(quarry_mapped_set *set);
 
 /** Give back what was reserved; the set is over. (What is of a class that is read-only by now is not given back.) */
 QUARRY_API void quarry_mapped_cancel(quarry_mapped_set *set);
 
 /** A lock in the heap's memory, between threads of any of its processes. All zero: one that nobody has. It survives its holders, and the
- * machine's start. It must not be moved, nor its memory freed, while somebody has it. */
+ * machine's start. It must not be moved, nor its memory freed, while somebody has it. It stands at a multiple of 8, in an object or in
+ * the user area. */
 typedef struct quarry_mapped_mutex {
 	uint64_t run; /* none of this is for programs */
 	uint64_t reserved;
@@ -337,13 +346,13 @@ typedef struct quarry_mapped_mutex {
 } quarry_mapped_mutex;
 
 /** Take it. @return 0; 1 where it is taken, and who had it has died: what it protects may be half done; -1 with EINVAL (not in the
- *         heap), EDEADLK (the caller has it), EROFS. */
+ *         heap, or not aligned), EDEADLK (the caller has it), EROFS. */
 QUARRY_API int quarry_mapped_lock(quarry_mapped *heap, quarry_mapped_mutex *mutex);
 
 /** The same, without waiting: -1 with EBUSY where somebody has it. */
 QUARRY_API int quarry_mapped_trylock(quarry_mapped *heap, quarry_mapped_mutex *mutex);
 
-/** Let it go. @return 0; -1 with EPERM (the caller does not have it), EINVAL. */
+/** Let it go. @return 0; -1 with EPERM (the caller does not have it, or nobody), EINVAL as quarry_mapped_lock. */
 QUARRY_API int quarry_mapped_unlock(quarry_mapped *heap, quarry_mapped_mutex *mutex);
 
 /* ------------------------------------------------------------------------------------------------------ */

@@ -78,9 +78,9 @@ static void stage(struct heap *h, struct qy_mapped_root *r, uint64_t state, quar
 	qy_redo_store_after(h, &r->changes, changes + 1);
 }
 
-QUARRY_API int quarry_mapped_root_put(quarry_mapped *heap, const char *from, quarry_off off, uint32_t tag)
+/* only_new: where there is one of that name, it stays, and that is an error. */
+static int put(struct heap *h, const char *from, quarry_off off, uint32_t tag, bool only_new)
 {
-	struct heap *h = qy_heap(heap);
 	struct qy_mapped_root *r, *place;
 	char name[QUARRY_MAPPED_NAME];
 	int rc = 0;
@@ -88,7 +88,9 @@ QUARRY_API int quarry_mapped_root_put(quarry_mapped *heap, const char *from, qua
 	if (!take_name(name, from) || qy_mapped_enter(h) != 0)
 		return -1;
 	r = find(h, name, &place);
-	if (r == NULL && place == NULL)
+	if (r != NULL && only_new)
+		rc = qy_fail(EEXIST, "mapped heap: there is a root of that name");
+	else if (r == NULL && place == NULL)
 		rc = qy_fail(ENOSPC, "mapped heap: all %u roots are taken", h->sb.roots);
 	if (rc == 0) {
 		if (r == NULL) { /* (nobody looks at the name of one that is not used) */
@@ -102,6 +104,16 @@ QUARRY_API int quarry_mapped_root_put(quarry_mapped *heap, const char *from, qua
 	}
 	qy_mapped_leave(h);
 	return rc;
+}
+
+QUARRY_API int quarry_mapped_root_put(quarry_mapped *heap, const char *name, quarry_off off, uint32_t tag)
+{
+	return put(qy_heap(heap), name, off, tag, false);
+}
+
+QUARRY_API int quarry_mapped_root_add(quarry_mapped *heap, const char *name, quarry_off off, uint32_t tag)
+{
+	return put(qy_heap(heap), name, off, tag, true);
 }
 
 struct seen {

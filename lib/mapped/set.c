@@ -185,6 +185,11 @@ static int too_many(void)
 	return qy_fail(E2BIG, "set: %d are the most", QUARRY_MAPPED_SET);
 }
 
+static int overwritten(void)
+{
+	return qy_fail(EINVAL, "set: its counts cannot be: it was written over");
+}
+
 QUARRY_API void *quarry_mapped_reserve(quarry_mapped_set *set, size_t size)
 {
 	struct qy_mapped_local *l = of_set(set);
@@ -192,7 +197,7 @@ QUARRY_API void *quarry_mapped_reserve(quarry_mapped_set *set, size_t size)
 
 	if (l == NULL)
 		return NULL;
-	if (set->reserved == QUARRY_MAPPED_SET) {
+	if (set->reserved >= QUARRY_MAPPED_SET) {
 		too_many();
 		return NULL;
 	}
@@ -213,7 +218,7 @@ QUARRY_API int quarry_mapped_link(quarry_mapped_set *set, quarry_off *slot, quar
 
 	if (l == NULL || !is_slot(l->heap, slot))
 		return -1;
-	if (set->linked == QUARRY_MAPPED_SET)
+	if (set->linked >= QUARRY_MAPPED_SET)
 		return too_many();
 	set->slot[set->linked] = quarry_mapped_off(set->heap, slot);
 	set->expected[set->linked] = expected;
@@ -228,7 +233,7 @@ QUARRY_API int quarry_mapped_unlink(quarry_mapped_set *set, void *p)
 
 	if (l == NULL)
 		return -1;
-	if (set->freed == QUARRY_MAPPED_SET)
+	if (set->freed >= QUARRY_MAPPED_SET)
 		return too_many();
 	off = quarry_mapped_off(set->heap, p);
 	for (uint32_t i = 0; i < set->freed; i++) {
@@ -244,6 +249,8 @@ QUARRY_API int quarry_mapped_unlink(quarry_mapped_set *set, void *p)
 /* The lock is held. 0, or -1 with nothing staged. */
 static int stage_set(struct heap *h, struct qy_mapped_local *l, const quarry_mapped_set *set, struct ending *e)
 {
+	if (set->linked > QUARRY_MAPPED_SET || set->reserved > QUARRY_MAPPED_SET || set->freed > QUARRY_MAPPED_SET)
+		return overwritten();
 	for (uint32_t i = 0; i < set->linked; i++) {
 		quarry_off *slot = quarry_mapped_at(set->heap, set->slot[i]);
 
@@ -260,10 +267,15 @@ static int stage_set(struct heap *h, struct qy_mapped_local *l, const quarry_map
 	return 0;
 }
 
-static void back(struct heap *h, struct qy_mapped_local *l, const quarry_mapped_set *set)
+/* All that the lane has noted: the set's count of it is in the program's memory. The lock is held. */
+static void back(struct heap *h, struct qy_mapped_local *l)
 {
-	for (uint32_t i = 0; i < set->reserved; i++)
-		qy_note_back(h, qy_local_lane(l), &qy_local_lane(l)->reserved[i], l);
+	for (uint32_t i = 0; i < QUARRY_MAPPED_SET; i++) {
+		uint64_t *note = &qy_local_lane(l)->reserved[i];
+
+		if (*note != 0)
+			qy_note_back(h, qy_local_lane(l), note, l);
+	}
 }
 
 QUARRY_API int quarry_mapped_publish(quarry_mapped_set *set)
@@ -290,7 +302,7 @@ QUARRY_API int quarry_mapped_publish(quarry_mapped_set *set)
 		int error = errno;
 
 		qy_redo_drop(h);
-		back(h, l, set);
+		back(h, l);
 		errno = error;
 	}
 	set->heap = NULL;
@@ -306,7 +318,7 @@ QUARRY_API void quarry_mapped_cancel(quarry_mapped_set *set)
 		return;
 	l->in_set = 0;
 	if (qy_mapped_enter(l->heap) == 0) {
-		back(l->heap, l, set);
+		back(l->heap, l);
 		qy_mapped_leave(l->heap);
 	}
 	set->heap = NULL;
@@ -338,6 +350,18 @@ static int make_mutex(struct heap *h, quarry_mapped_mutex *mutex)
 	return 0;
 }
 
+/* Whether it is one: of memory of the heap. */
+static bool is_mutex(const quarry_mapped *heap, const quarry_mapped_mutex *mutex)
+{
+	uint64_t off = quarry_mapped_off(heap, mutex);
+
+	if (off % _Alignof(quarry_mapped_mutex) == 0 && quarry_mapped_ptr(heap, off, sizeof(*mutex)) != NULL)
+		return true;
+	qy_fail(EINVAL, "mutex: %p is not in the heap's memory, or not at a multiple of %zu", (const void *)mutex,
+		_Alignof(quarry_mapped_mutex));
+	return false;
+}
+
 static int take_mutex(quarry_mapped *heap, quarry_mapped_mutex *mutex, bool wait)
 {
 	struct heap *h = qy_heap(heap);
@@ -347,8 +371,8 @@ static int take_mutex(quarry_mapped *heap, quarry_mapped_mutex *mutex, bool wait
 
 	if (qy_mapped_refuse(h) != 0)
 		return -1;
-	if (quarry_mapped_ptr(heap, quarry_mapped_off(heap, mutex), sizeof(*mutex)) == NULL)
-		return qy_fail(EINVAL, "mutex: it is not in the heap's memory");
+	if (!is_mutex(heap, mutex))
+		return -1;
 	if (__atomic_load_n(&mutex->run, __ATOMIC_ACQUIRE) != h->live->run && make_mutex(h, mutex) != 0)
 		return -1;
 	rc = wait ? qy_mapped_await(m) : pthread_mutex_trylock(m);
@@ -378,9 +402,10 @@ QUARRY_API int quarry_mapped_unlock(quarry_mapped *heap, quarry_mapped_mutex *mu
 {
 	int rc;
 
-	if (quarry_mapped_ptr(heap, quarry_mapped_off(heap, mutex), sizeof(*mutex)) == NULL ||
-	    mutex->run != qy_heap(heap)->live->run)
-		return qy_fail(EINVAL, "mutex: nobody has it");
+	if (!is_mutex(heap, mutex))
+		return -1;
+	if (mutex->run != qy_heap(heap)->live->run)
+		return qy_fail(EPERM, "mutex: nobody has it");
 	if (mutex->words[7] != (uint64_t)qy_os->thread_id())
 		return qy_fail(EPERM, "mutex: the caller does not have it");
 	qy_put(mutex->words[7], 0);

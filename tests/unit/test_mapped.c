@@ -499,8 +499,10 @@ Test(mapped, roots)
 		unsigned i = model_below(300);
 
 		snprintf(name, sizeof(name), "root %u", i);
-		if (model_below(2) != 0) {
-			int rc = quarry_mapped_root_put(h, name, i, i % 7);
+		if (there[i] && model_below(2) != 0) {
+			cr_assert(quarry_mapped_root_add(h, name, i + 1, 0) == -1 && errno == EEXIST);
+		} else if (model_below(2) != 0) {
+			int rc = (there[i] ? quarry_mapped_root_put : quarry_mapped_root_add)(h, name, i, i % 7);
 
 			cr_assert(there[i] || live < 100 ? rc == 0 : rc == -1 && errno == ENOSPC);
 			live += rc == 0 && !there[i];
@@ -616,6 +618,26 @@ Test(mapped, sets)
 	quarry_mapped_close(h);
 }
 
+/* What was reserved is in the heap, and goes back by that. */
+Test(mapped, a_set_that_was_written_over)
+{
+	quarry_mapped *h = new_heap(64 * MIB);
+	quarry_mapped_set set;
+
+	for (unsigned i = 0; i < 4; i++) {
+		cr_assert_eq(quarry_mapped_begin(h, &set), 0);
+		for (unsigned k = 0; k < 3; k++)
+			cr_assert_not_null(quarry_mapped_reserve(&set, k == 1 ? 70000 : 50));
+		*(i == 0 ? &set.linked : i == 1 ? &set.freed : &set.reserved) = i == 3 ? 0 : 0xdeadbeef;
+		if (i == 2)
+			cr_assert(quarry_mapped_reserve(&set, 50) == NULL && errno == E2BIG);
+		cr_assert(i == 3 || (quarry_mapped_publish(&set) == -1 && errno == EINVAL));
+		quarry_mapped_cancel(&set); /* (over already, but where nobody can know) */
+		cr_assert(checked(h).objects == 0 && checked(h).reserved == 0, "%u", i);
+	}
+	quarry_mapped_close(h);
+}
+
 static void die_with_a_set(void)
 {
 	quarry_mapped_set set;
@@ -660,6 +682,7 @@ Test(mapped, locks_survive_their_holders)
 	pthread_t t;
 	void *was;
 
+	cr_assert(quarry_mapped_unlock(h, m) == -1 && errno == EPERM, "nobody has ever had it");
 	cr_assert_eq(quarry_mapped_lock(h, m), 0);
 	cr_assert(quarry_mapped_lock(h, m) == -1 && errno == EDEADLK);
 	pthread_create(&t, NULL, try_it, h);
@@ -678,6 +701,9 @@ Test(mapped, locks_survive_their_holders)
 	cr_assert_eq(quarry_mapped_lock(h, m), 1);
 	cr_assert_eq(quarry_mapped_unlock(h, m), 0);
 	cr_assert(quarry_mapped_lock(h, (quarry_mapped_mutex *)(void *)path) == -1 && errno == EINVAL);
+	m = (quarry_mapped_mutex *)(void *)((char *)m + 4);
+	cr_assert(quarry_mapped_lock(h, m) == -1 && errno == EINVAL);
+	cr_assert(quarry_mapped_unlock(h, m) == -1 && errno == EINVAL);
 	quarry_mapped_close(h);
 }
 
