@@ -74,6 +74,15 @@ until_it() { # until_it COMMAND...: a minute at most
 # ---- one at a time --------------------------------------------------------------------------------------------
 for program in "${programs[@]}"; do
 	f=file.$program
+	for what in "get nothing" "del nothing" "ttl nothing" list info; do
+		cache "$f" $what   # shellcheck disable=SC2086
+		check "$program: where there is none, ${what%% *} is told, and makes none" said "" 2
+		check "$program: and no file is there" test ! -e "$f"
+	done
+	for what in "fill many" "fill -1" "fill 1 many" "incr n many" "incr n 1k"; do
+		cache "$f" $what   # shellcheck disable=SC2086
+		check "$program: $what is no number" said "" 2
+	done
 	cache "$f" get nothing
 	check "$program: a new one has nothing" said "" 1
 	check "$program: it is its owner's alone" is "$(stat -c %a "$f")" 600

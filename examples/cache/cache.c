@@ -19,9 +19,10 @@
 static const char usage[] =
 	"usage: cache [--limit SIZE] WHERE COMMAND [ARGUMENT...]\n"
 	"\n"
-	"WHERE is a file (made where there is none), @SOCKET (memory that a supervisor\n"
-	"holds), or @fd (the same, inherited). SIZE is bytes of entries, for one that is\n"
-	"made (64m): what was not used goes when it is full.\n"
+	"WHERE is a file (made by set, incr, fill, serve and stress where there is none),\n"
+	"@SOCKET (memory that a supervisor holds), or @fd (the same, inherited). SIZE is\n"
+	"bytes of entries, for one that is made (64m): what was not used goes when it is\n"
+	"full.\n"
 	"\n"
 	"  set KEY VALUE [SECONDS]  when it returns, it survives kill -9; SECONDS: how long\n"
 	"  get KEY                  its value; status 1 where there is none\n"
@@ -177,12 +178,33 @@ static int ttl_of(const char *text, uint64_t *ms)
 	return 0;
 }
 
+/* A number and nothing else. */
+static bool is_number(const char *text, int64_t *n)
+{
+	char *end;
+
+	errno = 0;
+	*n = strtoll(text, &end, 10);
+	return end != text && *end == 0 && errno == 0;
+}
+
+/* Those that have something to do where there is no cache yet. */
+static bool makes_one(const char *what)
+{
+	static const char *const words[] = { "set", "incr", "fill", "serve", "stress" };
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		if (strcmp(what, words[i]) == 0)
+			return true;
+	return false;
+}
+
 /* 2: an error, or no such command; 1: there is none. */
 static int command(struct cache *c, int argc, char **argv)
 {
 	const char *what = argv[0], *key = argc > 1 ? argv[1] : "";
 	uint64_t ms = 0;
-	int64_t n;
+	int64_t n = 1, bytes = 100;
 
 	if (strcmp(what, "set") == 0 && (argc == 3 || (argc == 4 && ttl_of(argv[3], &ms) == 0)))
 		return cache_set(c, key, strlen(key), argv[2], strlen(argv[2]), ms) != 0 ? complain("set") : 0;
@@ -195,8 +217,8 @@ static int command(struct cache *c, int argc, char **argv)
 			missing |= (rc = cache_del(c, argv[i], strlen(argv[i]))) == 0;
 		return rc < 0 ? complain("del") : missing;
 	}
-	if (strcmp(what, "incr") == 0 && (argc == 2 || argc == 3)) {
-		if (cache_incr(c, key, strlen(key), argc == 3 ? strtoll(argv[2], NULL, 10) : 1, &n) != 0)
+	if (strcmp(what, "incr") == 0 && (argc == 2 || (argc == 3 && is_number(argv[2], &n)))) {
+		if (cache_incr(c, key, strlen(key), n, &n) != 0)
 			return complain("incr");
 		printf("%lld\n", (long long)n);
 		return 0;
@@ -210,8 +232,9 @@ static int command(struct cache *c, int argc, char **argv)
 	}
 	if (strcmp(what, "list") == 0 && argc <= 2)
 		return list(c, key);
-	if (strcmp(what, "fill") == 0 && (argc == 2 || argc == 3))
-		return fill(c, strtoul(key, NULL, 10), argc == 3 ? strtoul(argv[2], NULL, 10) : 100);
+	if (strcmp(what, "fill") == 0 && is_number(key, &n) && n >= 0 &&
+	    (argc == 2 || (argc == 3 && is_number(argv[2], &bytes) && bytes >= 0)))
+		return fill(c, (unsigned long)n, (unsigned long)bytes);
 	if (strcmp(what, "info") == 0 && argc == 1)
 		return info(c);
 	if (strcmp(what, "stress") == 0 && (argc == 2 || argc == 3) && strtoul(key, NULL, 10) > 0)
@@ -296,7 +319,7 @@ int main(int argc, char **argv)
 	}
 	if (strcmp(argv[1], "supervise") == 0)
 		return supervise(argv[2], limit, argv + 3);
-	c = cache_open(argv[1], limit);
+	c = cache_open(argv[1], makes_one(argv[2]) ? limit : 0);
 	if (!c)
 		return complain(argv[1]);
 	rc = strcmp(argv[2], "serve") == 0 ? serve(c) : command(c, argc - 2, argv + 2);

@@ -175,7 +175,7 @@ struct cache *cache_open(const char *where, uint64_t limit)
 		return take(heap);
 	}
 	heap = quarry_mapped_open(where);
-	if (!heap && errno == ENOENT)
+	if (!heap && errno == ENOENT && limit != 0)
 		heap = make_file(where, limit);
 	return take(heap);
 }

@@ -19,7 +19,7 @@ struct cache;
 #define CACHE_VALUE_MOST (1u << 20)
 
 /* Open a cache: in a file, which is made where there is none; "@SOCKET": in the memory that a supervisor holds (supervise.h); "@fd": in the
- * memory that CACHE_FD, of the environment, is a descriptor of. limit: bytes of entries, for one that is made. NULL with errno. */
+ * memory that CACHE_FD, of the environment, is a descriptor of. limit: bytes of entries, for one that is made; 0: none is (ENOENT). NULL with errno. */
 struct cache *cache_open(const char *where, uint64_t limit);
 /* One in memory with no name. */
 struct cache *cache_volatile(uint64_t limit);

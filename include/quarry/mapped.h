@@ -114,7 +114,8 @@ QUARRY_API quarry_mapped *quarry_mapped_open(const char *path);
  *         lock, since: it is for a moment, where others have it open. */
 QUARRY_API quarry_mapped *quarry_mapped_open_read(const char *path);
 
-/** Open the heap that a descriptor is of, whoever it came from (SCM_RIGHTS), to read and write. The descriptor stays the caller's.
+/** Open the heap that a descriptor is of, whoever it came from (SCM_RIGHTS), to read and write, whatever the descriptor is open for: it is
+ * opened anew, and the file's permissions decide (EACCES). The descriptor stays the caller's.
  * Memory is sealed against being made shorter, and against all further seals, whatever mode it says that it is of. A file that has a name can be
  * cut short by whoever can write it, which is SIGBUS for all who have it.
  * @return as quarry_mapped_open; EBADF; EPERM for memory, or a file in memory without a name any more, that could be cut short by others and
