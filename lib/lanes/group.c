@@ -555,32 +555,29 @@ static quarry_handle *all_of(quarry_group *g, size_t *count)
 	return h;
 }
 
-int64_t quarry_group_evict(quarry_group *g)
+/* What evicts or fetches them, to all of a group's objects. */
+static int64_t with_all(quarry_group *g, int64_t (*fn)(quarry_lanes *l, const quarry_handle *h, size_t count))
 {
 	quarry_handle *h;
 	size_t count;
-	int64_t went;
+	int64_t done;
 
 	if (!qy_group_check(g))
 		return -1;
 	h = all_of(g, &count);
-	went = h == NULL ? -1 : quarry_evict(g->lanes, h, count);
+	done = h == NULL ? -1 : fn(g->lanes, h, count);
 	quarry_free(h);
-	return went;
+	return done;
+}
+
+int64_t quarry_group_evict(quarry_group *g)
+{
+	return with_all(g, quarry_evict);
 }
 
 int64_t quarry_group_prefetch(quarry_group *g)
 {
-	quarry_handle *h;
-	size_t count;
-	int64_t back;
-
-	if (!qy_group_check(g))
-		return -1;
-	h = all_of(g, &count);
-	back = h == NULL ? -1 : quarry_prefetch(g->lanes, h, count);
-	quarry_free(h);
-	return back;
+	return with_all(g, quarry_prefetch);
 }
 
 int quarry_group_limit(quarry_group *g, uint64_t limit)
