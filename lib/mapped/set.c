@@ -365,7 +365,7 @@ static bool is_mutex(const quarry_mapped *heap, const quarry_mapped_mutex *mutex
 static int take_mutex(quarry_mapped *heap, quarry_mapped_mutex *mutex, bool wait)
 {
 	struct heap *h = qy_heap(heap);
-	pthread_mutex_t *m = (pthread_mutex_t *)(void *)mutex->words;
+	pthread_mutex_t *m;
 	bool died;
 	int rc;
 
@@ -375,6 +375,7 @@ static int take_mutex(quarry_mapped *heap, quarry_mapped_mutex *mutex, bool wait
 		return -1;
 	if (__atomic_load_n(&mutex->run, __ATOMIC_ACQUIRE) != h->live->run && make_mutex(h, mutex) != 0)
 		return -1;
+	m = (pthread_mutex_t *)(void *)mutex->words;
 	rc = wait ? qy_mapped_await(m) : pthread_mutex_trylock(m);
 	if (rc == EOWNERDEAD)
 		(void)pthread_mutex_consistent(m);
